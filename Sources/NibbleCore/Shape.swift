@@ -1,0 +1,67 @@
+/// The extents of a tensor, outermost first: at most four, held without a heap allocation.
+public struct Shape: Sendable, Hashable {
+    public static let maximumRank = 4
+
+    private var extents: (Int, Int, Int, Int) = (1, 1, 1, 1)
+    public private(set) var rank: Int = 0
+
+    /// - Precondition: at most ``maximumRank`` extents. For shapes that come from files use ``init(validating:)``.
+    public init(_ dimensions: some Collection<Int>) {
+        precondition(dimensions.count <= Shape.maximumRank, "Shape holds at most \(Shape.maximumRank) extents")
+        for extent in dimensions { append(extent) }
+    }
+
+    /// `nil` when there are more than ``maximumRank`` extents, one is negative, or the element count overflows.
+    public init?(validating dimensions: some Collection<Int>) {
+        guard dimensions.count <= Shape.maximumRank else { return nil }
+        var count = 1
+        for extent in dimensions {
+            let (product, overflow) = count.multipliedReportingOverflow(by: extent)
+            guard extent >= 0, !overflow else { return nil }
+            count = product
+        }
+        self.init(dimensions)
+    }
+
+    private mutating func append(_ extent: Int) {
+        switch rank {
+        case 0: extents.0 = extent
+        case 1: extents.1 = extent
+        case 2: extents.2 = extent
+        default: extents.3 = extent
+        }
+        rank += 1
+    }
+
+    public subscript(axis: Int) -> Int {
+        precondition(axis >= 0 && axis < rank, "axis \(axis) is outside a shape of rank \(rank)")
+        return switch axis {
+        case 0: extents.0
+        case 1: extents.1
+        case 2: extents.2
+        default: extents.3
+        }
+    }
+
+    /// Elements in all. A scalar (rank 0) has one.
+    public var count: Int { extents.0 * extents.1 * extents.2 * extents.3 }
+
+    public var dimensions: [Int] { (0..<rank).map { self[$0] } }
+
+    /// The last extent, 1 for a scalar.
+    public var last: Int { rank == 0 ? 1 : self[rank - 1] }
+
+    public static func == (a: Shape, b: Shape) -> Bool { a.rank == b.rank && a.extents == b.extents }
+
+    public func hash(into hasher: inout Hasher) {
+        for axis in 0..<rank { hasher.combine(self[axis]) }
+    }
+}
+
+extension Shape: ExpressibleByArrayLiteral {
+    public init(arrayLiteral elements: Int...) { self.init(elements) }
+}
+
+extension Shape: CustomStringConvertible {
+    public var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
+}

@@ -1,0 +1,36 @@
+/// Memory on one device, freed when the last tensor that uses it goes away.
+///
+/// The class knows an address and how to give it back, nothing else: the CPU's heap, a mapped file and a GPU's pool all
+/// make it with their own `release`.
+public final class Storage: @unchecked Sendable {
+    public let device: Device
+    public let byteCount: Int
+    /// A host pointer on the CPU, a device pointer on a GPU.
+    public let address: UInt
+
+    private let release: @Sendable (UInt) -> Void
+
+    /// - Parameter release: called once, with `address`, from `deinit`. Whatever keeps the memory alive (a mapping, a
+    ///   pool) is captured by it.
+    public init(device: Device, byteCount: Int, address: UInt, release: @escaping @Sendable (UInt) -> Void) {
+        self.device = device
+        self.byteCount = byteCount
+        self.address = address
+        self.release = release
+    }
+
+    deinit { release(address) }
+}
+
+extension Storage {
+    /// Alignment of host allocations: a cache line, and the widest vector register.
+    public static let hostAlignment = 64
+
+    /// Uninitialised host memory, aligned to ``hostAlignment``.
+    public static func host(byteCount: Int) -> Storage {
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: max(byteCount, 1), alignment: hostAlignment)
+        return Storage(device: .cpu, byteCount: byteCount, address: UInt(bitPattern: memory)) {
+            UnsafeMutableRawPointer(bitPattern: $0)?.deallocate()
+        }
+    }
+}

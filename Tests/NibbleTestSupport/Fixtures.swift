@@ -1,0 +1,41 @@
+public import Foundation
+
+/// Recorded results of the reference libraries.
+///
+/// The repository keeps the part that covers every rule under `Tests/Fixtures`. `NIBBLE_FIXTURES` may name a folder of the
+/// same layout that holds the full sets (`fixtures/models`, `fixtures/tokenizers`, `golden`, …); it is then preferred.
+public enum Fixtures {
+    /// The repository's root.
+    public static let repository = URL(filePath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+    /// The shipped example checkpoints.
+    public static let models = repository.appending(path: "Models")
+
+    /// The full sets where they are there, else the repository's own.
+    public static let root: URL = {
+        if let full = ProcessInfo.processInfo.environment["NIBBLE_FIXTURES"], !full.isEmpty {
+            return URL(filePath: full)
+        }
+        return repository.appending(path: "Tests/Fixtures")
+    }()
+
+    public static func url(_ path: String) -> URL { root.appending(path: path) }
+
+    /// Names of the folders directly under `path`, sorted.
+    public static func folders(in path: String) -> [String] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: url(path).path)) ?? []
+        return names.filter {
+            var isFolder: ObjCBool = false
+            return FileManager.default.fileExists(atPath: url(path).appending(path: $0).path, isDirectory: &isFolder)
+                && isFolder.boolValue
+        }.sorted()
+    }
+
+    /// A fresh empty folder, removed by the caller or by the system.
+    public static func temporaryFolder() throws -> URL {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "nibble-tests-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        return folder
+    }
+}
