@@ -1,0 +1,133 @@
+public import NibbleCore
+
+/// What generation needs to know of a model: enough to make sessions, nothing of what is inside.
+public protocol GenerativeModel: AnyObject, Sendable {
+    var vocabularySize: Int { get }
+    var isEncoderDecoder: Bool { get }
+    /// The number of positions the model was made for (`max_position_embeddings`), where it says so.
+    var maximumPositions: Int? { get }
+
+    /// Allocates caches and workspace for a run. For an encoder-decoder the encoder runs here, once.
+    func makeSession(_ request: SessionRequest) throws -> any DecodingSession
+}
+
+/// How large a session has to be.
+public struct SessionRequest: Sendable {
+    /// Sequences that are decoded side by side (batch × beams).
+    public var rows: Int
+    /// Tokens a row may come to hold, prompt included.
+    public var capacity: Int
+    /// Encoder-decoders only: for each row the encoder's input ids, without padding. Rows with equal `encoderGroup` share
+    /// one encoder run.
+    public var encoderInputs: [[Int32]]
+    /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
+    public var encoderGroup: [Int]
+
+    public init(rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderGroup: [Int] = []) {
+        self.rows = rows
+        self.capacity = capacity
+        self.encoderInputs = encoderInputs
+        self.encoderGroup = encoderGroup
+    }
+}
+
+/// New tokens for one row. Rows are ragged: there is no padding anywhere below this line.
+public struct RowTokens: Sendable {
+    public var row: Int
+    public var tokens: [Int32]
+
+    public init(row: Int, tokens: [Int32]) {
+        self.row = row
+        self.tokens = tokens
+    }
+}
+
+/// For which of the fed tokens logits are wanted.
+public enum LogitsSelection: Sendable {
+    /// The last token of every fed row: one logits row per entry of the feed, in its order.
+    case last
+    /// Every fed token, in the order of the feed.
+    case all
+}
+
+/// Float32 logits [rows, V] on the host, writable in place, valid only inside the closure they are handed to.
+public struct LogitsBatch {
+    public let rows: Int
+    public let vocabularySize: Int
+    public let values: UnsafeMutableBufferPointer<Float>
+
+    public init(rows: Int, vocabularySize: Int, values: UnsafeMutableBufferPointer<Float>) {
+        precondition(values.count >= rows * vocabularySize)
+        self.rows = rows
+        self.vocabularySize = vocabularySize
+        self.values = values
+    }
+
+    public subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
+        UnsafeMutableBufferPointer(rebasing: values[row * vocabularySize..<(row + 1) * vocabularySize])
+    }
+}
+
+/// A model's running state for some rows: caches, lengths, workspace. Not `Sendable`; used by one task at a time.
+public protocol DecodingSession: AnyObject {
+    var vocabularySize: Int { get }
+    var rows: Int { get }
+    /// Tokens a row can hold.
+    var capacity: Int { get }
+
+    /// Tokens held by `row`.
+    func length(ofRow row: Int) -> Int
+
+    /// Appends tokens to rows, runs the model over them and hands out logits.
+    ///
+    /// - Throws: ``NibbleModels/SessionError`` when a row would exceed ``capacity``; whatever the backend throws.
+    func feed<Result>(
+        _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
+    ) throws -> Result
+
+    /// As ``feed(_:logits:_:)`` with ``LogitsSelection/last``, but picks the next token of every fed row where the logits
+    /// are, without handing them out. One id per entry of `inputs`.
+    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32]
+
+    /// Row r continues as a copy of what row `sources[r]` holds now. Costs no copy of full cache blocks.
+    func gather(_ sources: [Int]) throws
+
+    /// Forgets all but the first `length` tokens of `row`.
+    func truncate(row: Int, to length: Int) throws
+}
+
+/// Token selection that every backend can do where the logits are.
+public struct SamplingParameters: Sendable {
+    /// 0 means greedy: the largest logit, the lowest id among equals.
+    public var temperature: Float = 0
+    /// 0 means off.
+    public var topK: Int = 0
+    public var topP: Float = 1
+    public var minP: Float = 0
+    public var seed: UInt64 = 0
+    /// The number of the step, so that (seed, row, step) names one random number whatever the batch.
+    public var step: UInt64 = 0
+
+    public static let greedy = SamplingParameters()
+
+    public init() {}
+}
+
+public enum SessionError: Error, Sendable, Equatable {
+    case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
+    case tokenOutOfRange(token: Int32, vocabularySize: Int)
+    case rowOutOfRange(row: Int, rows: Int)
+}
+
+extension SessionError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .capacityExceeded(let row, let length, let adding, let capacity):
+            "row \(row) holds \(length) tokens and cannot take \(adding) more: the session was made for \(capacity)"
+        case .tokenOutOfRange(let token, let size):
+            "token id \(token) is outside the vocabulary of \(size)"
+        case .rowOutOfRange(let row, let rows):
+            "row \(row) does not exist: the session has \(rows)"
+        }
+    }
+}
