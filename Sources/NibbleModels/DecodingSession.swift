@@ -1,5 +1,3 @@
-public import NibbleCore
-
 /// What generation needs to know of a model: enough to make sessions, nothing of what is inside.
 public protocol GenerativeModel: AnyObject, Sendable {
     var vocabularySize: Int { get }
@@ -80,7 +78,7 @@ public protocol DecodingSession: AnyObject {
 
     /// Appends tokens to rows, runs the model over them and hands out logits.
     ///
-    /// - Throws: ``NibbleModels/SessionError`` when a row would exceed ``capacity``; whatever the backend throws.
+    /// - Throws: ``SessionError`` when a row would exceed ``capacity``; whatever the backend throws.
     func feed<Result>(
         _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result
