@@ -1,3 +1,5 @@
+public import NibbleCore
+
 /// What generation needs to know of a model: enough to make sessions, nothing of what is inside.
 public protocol GenerativeModel: AnyObject, Sendable {
     var vocabularySize: Int { get }
@@ -92,23 +94,6 @@ public protocol DecodingSession: AnyObject {
 
     /// Forgets all but the first `length` tokens of `row`.
     func truncate(row: Int, to length: Int) throws
-}
-
-/// Token selection that every backend can do where the logits are.
-public struct SamplingParameters: Sendable {
-    /// 0 means greedy: the largest logit, the lowest id among equals.
-    public var temperature: Float = 0
-    /// 0 means off.
-    public var topK: Int = 0
-    public var topP: Float = 1
-    public var minP: Float = 0
-    public var seed: UInt64 = 0
-    /// The number of the step, so that (seed, row, step) names one random number whatever the batch.
-    public var step: UInt64 = 0
-
-    public static let greedy = SamplingParameters()
-
-    public init() {}
 }
 
 public enum SessionError: Error, Sendable, Equatable {

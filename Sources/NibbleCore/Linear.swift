@@ -1,0 +1,107 @@
+/// A linear layer: y = x · Wᵀ + b.
+public struct Linear: Sendable {
+    /// The module's full name in the checkpoint, for errors and reports.
+    public let name: String
+    public let weight: LinearWeight
+    /// float32 [N]
+    public let bias: Tensor?
+    public let arithmetic: LinearArithmetic
+
+    public init(name: String, weight: LinearWeight, bias: Tensor? = nil, arithmetic: LinearArithmetic = .init()) {
+        self.name = name
+        self.weight = weight
+        self.bias = bias
+        self.arithmetic = arithmetic
+    }
+
+    public var outFeatures: Int { weight.outFeatures }
+    public var inFeatures: Int { weight.inFeatures }
+}
+
+/// How a quantized product is computed, apart from how its weight is stored.
+public struct LinearArithmetic: Sendable, Hashable {
+    /// 4-bit layers: the dtype that activations and dequantized weights are rounded to before they are multiplied
+    /// (accumulation is float32 always). `nil`: whatever the activations have.
+    public var computeDType: DType?
+    /// int8 layers: columns of the input with |x| ≥ threshold are multiplied in floating point. 0 turns it off.
+    public var outlierThreshold: Float
+    /// int8 layers: whether outlier columns are found per token row, or over the whole call as the reference does.
+    public var outlierScope: OutlierScope
+    /// int8 layers: round activations to float16 before their absmax is taken, as the reference does.
+    public var roundsActivationsToHalf: Bool
+    /// 4-bit layers: allow products with activations quantized to int8. Changes results beyond rounding.
+    public var allowsInt8Activations: Bool
+
+    public enum OutlierScope: Sendable, Hashable {
+        case token, call
+    }
+
+    public init(
+        computeDType: DType? = nil, outlierThreshold: Float = 6, outlierScope: OutlierScope = .token,
+        roundsActivationsToHalf: Bool = false, allowsInt8Activations: Bool = false
+    ) {
+        self.computeDType = computeDType
+        self.outlierThreshold = outlierThreshold
+        self.outlierScope = outlierScope
+        self.roundsActivationsToHalf = roundsActivationsToHalf
+        self.allowsInt8Activations = allowsInt8Activations
+    }
+}
+
+/// Linear layers that read the same input; their outputs stand side by side: [T, N₀ + N₁ + …].
+///
+/// Query, key and value, or gate and up, go through the backend together, so that the input is read, quantized and
+/// distributed once.
+public struct LinearGroup: Sendable {
+    public let layers: [Linear]
+    /// ΣN
+    public let outFeatures: Int
+    /// K
+    public let inFeatures: Int
+
+    /// - Precondition: at least one layer, all with the same K.
+    public init(_ layers: [Linear]) {
+        precondition(!layers.isEmpty, "a linear group needs a layer")
+        precondition(layers.allSatisfy { $0.inFeatures == layers[0].inFeatures }, "grouped layers read the same input")
+        self.layers = layers
+        outFeatures = layers.reduce(0) { $0 + $1.outFeatures }
+        inFeatures = layers[0].inFeatures
+    }
+}
+
+/// What happens to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
+public struct LinearEpilogue: Sendable {
+    public var activation: Activation
+    public var scale: Float
+    /// float32 [T]
+    public var rowScale: Tensor?
+    /// [T, ΣN]; may be the output itself.
+    public var residual: Tensor?
+
+    public init(activation: Activation = .identity, scale: Float = 1, rowScale: Tensor? = nil, residual: Tensor? = nil) {
+        self.activation = activation
+        self.scale = scale
+        self.rowScale = rowScale
+        self.residual = residual
+    }
+}
+
+/// Pointwise functions.
+public enum Activation: Sendable, Hashable {
+    case identity
+    case relu
+    /// max(x, 0)²
+    case reluSquared
+    /// x · Φ(x), with the error function.
+    case gelu
+    /// The tanh approximation: ½x(1 + tanh(√(2/π)(x + 0.044715x³))). `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`, BLOOM's.
+    case geluTanh
+    /// x · σ(1.702x)
+    case quickGelu
+    /// x · σ(x), also called swish.
+    case silu
+    case sigmoid
+    case tanh
+    /// c · tanh(x / c)
+    case softCap(Float)
+}

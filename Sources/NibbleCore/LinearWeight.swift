@@ -1,0 +1,173 @@
+/// The weight [N, K] of a linear layer, in whichever form it is stored.
+///
+/// Models never ask which: ``Backend/linear(_:_:epilogue:into:)`` takes them all. The first three cases are the canonical
+/// layouts, byte for byte what a checkpoint holds; ``prepared(_:)`` is what a backend made of one of them.
+public enum LinearWeight: Sendable {
+    /// float32, float16 or bfloat16, row-major [N, K].
+    case dense(Tensor)
+    case fourBit(FourBitWeight)
+    case int8(Int8Weight)
+    case prepared(any PreparedWeight)
+}
+
+/// A weight in a backend's own layout (rows interleaved, scales beside codes …).
+public protocol PreparedWeight: Sendable {
+    var format: WeightFormat { get }
+    /// N
+    var outFeatures: Int { get }
+    /// K
+    var inFeatures: Int { get }
+    /// Bytes it really occupies, padding included.
+    var byteCount: Int { get }
+    /// The exact canonical bytes it was made from.
+    func canonical() throws -> LinearWeight
+}
+
+/// How a linear weight is stored: what a quantizer is asked for and what a checkpoint says.
+public enum WeightFormat: Sendable, Hashable {
+    case dense(DType)
+    case fourBit(FourBitFormat)
+    case int8
+}
+
+/// The 4-bit formats of bitsandbytes (QLoRA, arXiv 2305.14314).
+public struct FourBitFormat: Sendable, Hashable {
+    public enum Codebook: String, Sendable, Hashable, CaseIterable {
+        case fp4, nf4
+    }
+
+    public var codebook: Codebook
+    /// Consecutive elements of the flattened weight that share a scale. Blocks ignore rows.
+    public var blockSize: Int
+    /// Whether the scales are themselves quantized to 8 bits ("double quantization").
+    public var isNested: Bool
+
+    public static let defaultBlockSize = 64
+    /// Scales that share a second-level scale.
+    public static let nestedBlockSize = 256
+    public static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+
+    public init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
+        self.codebook = codebook
+        self.blockSize = blockSize
+        self.isNested = isNested
+    }
+}
+
+/// FP4 or NF4 codes with their scales, in the canonical layout.
+public struct FourBitWeight: Sendable {
+    public let format: FourBitFormat
+    /// N
+    public let outFeatures: Int
+    /// K
+    public let inFeatures: Int
+    /// uint8 [⌈NK/2⌉]: two codes a byte over the flattened weight, the first in the high nibble.
+    public let codes: Tensor
+    public let scales: BlockScales
+    /// The dtype the weight had before it was quantized; a checkpoint records it.
+    public let sourceDType: DType
+
+    public init(
+        format: FourBitFormat, outFeatures: Int, inFeatures: Int, codes: Tensor, scales: BlockScales, sourceDType: DType
+    ) {
+        self.format = format
+        self.outFeatures = outFeatures
+        self.inFeatures = inFeatures
+        self.codes = codes
+        self.scales = scales
+        self.sourceDType = sourceDType
+    }
+
+    /// Blocks of the flattened weight: ⌈NK / blockSize⌉.
+    public var blockCount: Int { (outFeatures * inFeatures + format.blockSize - 1) / format.blockSize }
+}
+
+/// One scale (absmax) for each block.
+public enum BlockScales: Sendable {
+    /// float32 [blocks]
+    case plain(Tensor)
+    case nested(NestedScales)
+}
+
+/// Scales quantized to 8 bits: `map[codes[b]] × absmax[b / 256] + offset`, multiply, then add, in float32.
+public struct NestedScales: Sendable {
+    /// uint8 [blocks]: indices into the signed dynamic map.
+    public let codes: Tensor
+    /// float32 [⌈blocks / 256⌉]
+    public let absmax: Tensor
+    public let offset: Float
+
+    public init(codes: Tensor, absmax: Tensor, offset: Float) {
+        self.codes = codes
+        self.absmax = absmax
+        self.offset = offset
+    }
+}
+
+/// Row-wise absmax int8 (LLM.int8(), arXiv 2208.07339): `w ≈ values × scales / 127`.
+public struct Int8Weight: Sendable {
+    /// int8 [N, K]
+    public let values: Tensor
+    /// float32 [N]: each row's absmax, not divided by 127 ("SCB").
+    public let scales: Tensor
+
+    public init(values: Tensor, scales: Tensor) {
+        self.values = values
+        self.scales = scales
+    }
+}
+
+extension LinearWeight {
+    public var format: WeightFormat {
+        switch self {
+        case .dense(let tensor): .dense(tensor.dtype)
+        case .fourBit(let weight): .fourBit(weight.format)
+        case .int8: .int8
+        case .prepared(let weight): weight.format
+        }
+    }
+
+    /// N
+    public var outFeatures: Int {
+        switch self {
+        case .dense(let tensor): tensor.shape[0]
+        case .fourBit(let weight): weight.outFeatures
+        case .int8(let weight): weight.values.shape[0]
+        case .prepared(let weight): weight.outFeatures
+        }
+    }
+
+    /// K
+    public var inFeatures: Int {
+        switch self {
+        case .dense(let tensor): tensor.shape[1]
+        case .fourBit(let weight): weight.inFeatures
+        case .int8(let weight): weight.values.shape[1]
+        case .prepared(let weight): weight.inFeatures
+        }
+    }
+
+    /// Bytes of codes and scales together.
+    public var byteCount: Int {
+        switch self {
+        case .dense(let tensor): tensor.byteCount
+        case .fourBit(let weight): weight.codes.byteCount + weight.scales.byteCount
+        case .int8(let weight): weight.values.byteCount + weight.scales.byteCount
+        case .prepared(let weight): weight.byteCount
+        }
+    }
+
+    /// The canonical layout, whatever a backend has made of it.
+    public func canonical() throws -> LinearWeight {
+        if case .prepared(let weight) = self { try weight.canonical() } else { self }
+    }
+}
+
+extension BlockScales {
+    public var byteCount: Int {
+        switch self {
+        case .plain(let absmax): absmax.byteCount
+        case .nested(let scales): scales.codes.byteCount + scales.absmax.byteCount
+        }
+    }
+}
