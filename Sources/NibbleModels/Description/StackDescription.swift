@@ -23,7 +23,7 @@ public struct StackDescription: Sendable {
         /// A learned table whose row for position p is p + offset.
         case learned(offset: Int)
         /// The fixed table of the original Transformer: sines in the first half of the width, cosines in the second.
-        case sinusoidal
+        case sinusoidal(positions: Int)
     }
 }
 
