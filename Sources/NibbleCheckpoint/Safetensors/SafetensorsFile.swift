@@ -15,6 +15,7 @@ public struct SafetensorsFile: Checkpoint {
     /// - Complexity: linear in the header; the data are not touched.
     public init(_ url: URL) throws {
         let file = try MappedFile(url)
+        try file.refusePlaceholder()
         let header = try SafetensorsHeader(file)
         var descriptors = [String: TensorDescriptor](minimumCapacity: header.entries.count)
         for entry in header.entries {
