@@ -3,7 +3,7 @@ public import NibbleCheckpoint
 public import NibbleCore
 public import NibbleDeviceMap
 public import NibbleModels
-import NibbleQuantization
+public import NibbleQuantization
 
 /// What a folder says of its model before a weight is read.
 public struct ModelSource: Sendable {

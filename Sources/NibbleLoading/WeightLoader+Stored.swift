@@ -39,7 +39,7 @@ extension WeightLoader {
         let byteCount = (shape.count + 1) / 2
         try require(codes.byteCount == byteCount, source.key, "\(byteCount) bytes of codes", "\(codes.byteCount)")
         let blocks = (shape.count + state.blockSize - 1) / state.blockSize
-        try checkMap(source, QuantizedNames.quantMap, Codebook.values(state.codebook))
+        try checkMap(source, QuantizedNames.quantMap, state.codebook.values)
         let bytes = Tensor(storage: codes.storage, byteOffset: codes.byteOffset, dtype: .uint8, shape: [byteCount])
         return FourBitWeight(
             format: state.format, outFeatures: shape[0], inFeatures: shape[1], codes: try copied(bytes, on: backend),
@@ -62,7 +62,7 @@ extension WeightLoader {
         try require(
             nested.dtype == .float32 && nested.count == groups, source.key, "\(groups) float32 second-level scales",
             "\(nested.dtype) \(nested.shape)")
-        try checkMap(source, QuantizedNames.nestedQuantMap, Codebook.dynamicMap)
+        try checkMap(source, QuantizedNames.nestedQuantMap, NestedScales.dynamicMap)
         return .nested(
             NestedScales(
                 codes: try copied(absmax.viewed(as: [blocks]), on: backend),
