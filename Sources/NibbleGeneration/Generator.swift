@@ -27,12 +27,21 @@ public struct Generator: Sendable {
     ) throws -> GenerationOutput {
         let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
         let run = try GenerationRun(request, config: config, model: model, tokenBytes: tokenBytes, onToken: onToken)
+        let isAssisted = request.assistant != nil || config.promptLookupNumTokens != nil
         switch config.mode {
+        case .greedy where isAssisted, .sampling where isAssisted:
+            var loop = try AssistedDecoding(run, assistant: request.assistant)
+            return try loop.generate()
         case .greedy, .sampling:
             var loop = try SamplingLoop(run)
             return try loop.generate()
         case .beamSearch, .beamSampling:
-            throw GenerationError.unsupportedMode(field: "num_beams", mode: "beam search")
+            guard !isAssisted else {
+                throw GenerationError.conflict("assisted decoding and prompt look-up cannot be combined with num_beams above 1")
+            }
+            guard onToken == nil else { throw GenerationError.conflict("tokens cannot be streamed with num_beams above 1") }
+            var search = try BeamSearch(run)
+            return try search.generate()
         }
     }
 
