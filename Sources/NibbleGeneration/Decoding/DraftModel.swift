@@ -7,6 +7,8 @@ final class DraftModel {
     private let ids: RowMatrix<Int32>
     /// Tokens the session holds.
     private var fed: [Int32] = []
+    /// How much of the sequence was there at the last call, and is the same now.
+    private var known = (sequence: 0, tokens: 0)
     /// Tokens to draft before the next check.
     private(set) var draftLength: Int
     private let confidence: Float
@@ -39,10 +41,11 @@ final class DraftModel {
         let limit = min(limit, draftLength)
         distributions.removeAll(keepingCapacity: true)
         guard limit > 0 else { return [] }
-        ids.reserve(sequence.count + limit, used: 0)
-        ids.setRow(0, to: sequence)
-        let common = zip(fed, tokens).prefix { $0 == $1 }.count
+        ids.reserve(sequence.count + limit, used: known.sequence)
+        for column in known.sequence..<sequence.count { ids[0, column] = sequence[column] }
+        let common = known.tokens + zip(fed[known.tokens...], tokens[known.tokens...]).prefix { $0 == $1 }.count
         let kept = min(common, tokens.count - 1)
+        known = (sequence.count, kept)
         if kept < fed.count { try session.truncate(row: 0, to: kept) }
         fed = tokens
         var pending = Array(tokens[kept...])
