@@ -10,9 +10,6 @@ final class CrossState {
     private let image: BatchBuffers.Image
     private var parts: [(backend: any Backend, buffers: BatchBuffers)] = []
 
-    /// Encoder inputs are run together up to this many tokens.
-    private static let encoderTokens = 2048
-
     /// Runs the encoder over all inputs and fills the caches.
     init(_ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, tokens: Int) throws {
         let inputs = request.encoderInputs
@@ -21,8 +18,7 @@ final class CrossState {
         guard inputOfRow.count == request.rows, inputOfRow.allSatisfy(inputs.indices.contains) else {
             throw ModelError.encoderInputsMissing
         }
-        let longest = lengths.max() ?? 0
-        blocksPerInput = max(KeyValueGeometry.blocks(for: longest), 1)
+        blocksPerInput = EncoderRun.blocksPerInput(inputs)
         let blocks = blocksPerInput * inputs.count
         caches = try model.decoder.blocks.map { block in
             let description = block.crossAttention?.description ?? block.attention.description
@@ -33,31 +29,15 @@ final class CrossState {
         for backend in model.decoder.backends {
             parts.append((backend, try BatchBuffers(limits, backend: backend)))
         }
-        try encode(inputs, encoder, model, longest: longest, blocks: blocks)
+        try encode(inputs, encoder, model)
     }
 
     private func encode(
-        _ inputs: [[Int32]], _ encoder: TransformerStack, _ model: LanguageModel, longest: Int, blocks: Int
+        _ inputs: [[Int32]], _ encoder: TransformerStack, _ model: LanguageModel
     ) throws {
-        for input in inputs {
-            for token in input where token < 0 || token >= model.vocabularySize {
-                throw ModelError.tokenOutOfRange(token: token, vocabularySize: model.vocabularySize)
-            }
-        }
-        let batches = CrossState.batches(inputs)
-        let limits = BatchBuffers.Limits(
-            tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
-            blocksPerRow: blocksPerInput)
-        let runner = try StackRunner(
-            encoder, limits: limits, blocks: blocks, sharesCache: true, positions: longest, options: model.options,
-            widening: model.decoder.workspaceSizes, extraBackends: model.decoder.backends)
-        for batch in batches {
-            let call = fill(runner.image, batch, inputs)
-            guard call.tokens > 0 else { continue }
-            try runner.upload()
-            let (hidden, backend) = try runner.run(call)
-            let (encoded, last) = try runner.finish(hidden, on: backend)
-            try store(encoded, from: last, call, runner, model)
+        let run = try EncoderRun(encoder, inputs, model, blocksPerInput: blocksPerInput)
+        try run.forEachBatch { encoded, backend, call in
+            try store(encoded, from: backend, call, run.runner, model)
         }
     }
 
@@ -74,54 +54,13 @@ final class CrossState {
         }
     }
 
-    /// Indices of inputs that are encoded together, each batch at least one.
-    private static func batches(_ inputs: [[Int32]]) -> [[Int]] {
-        var batches = [[Int]]()
-        var tokens = 0
-        for (index, input) in inputs.enumerated() {
-            if batches.isEmpty || tokens + input.count > encoderTokens {
-                batches.append([])
-                tokens = 0
-            }
-            batches[batches.count - 1].append(index)
-            tokens += input.count
-        }
-        return batches
-    }
-
-    /// Places the batch's tokens; the block table is the one the cross caches use, so one serves both.
-    private func fill(_ image: BatchBuffers.Image, _ batch: [Int], _ inputs: [[Int32]]) -> StackRunner.Call {
-        var call = StackRunner.Call(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
-        for (row, index) in batch.enumerated() {
-            image.queryOffsets[row] = Int32(call.tokens)
-            image.lengths[row] = Int32(inputs[index].count)
-            fillTable(image, row: row, input: index)
-            for (position, token) in inputs[index].enumerated() {
-                image.tokens[call.tokens] = token
-                image.positions[call.tokens] = Int32(position)
-                image.rows[call.tokens] = Int32(row)
-                call.tokens += 1
-            }
-            call.maximumQueryLength = max(call.maximumQueryLength, inputs[index].count)
-        }
-        call.maximumLength = call.maximumQueryLength
-        image.queryOffsets[batch.count] = Int32(call.tokens)
-        return call
-    }
-
-    private func fillTable(_ image: BatchBuffers.Image, row: Int, input: Int) {
-        for block in 0..<blocksPerInput {
-            image.blockTable[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
-        }
-    }
-
     /// Sends the indices that go with a decoder call over `rows`, whose own image tells which token belongs to which.
     func prepare(rows: [Int], image call: BatchBuffers.Image, tokens: Int) throws {
         for token in 0..<tokens { image.rows[token] = call.rows[token] }
         for index in 0...rows.count { image.queryOffsets[index] = call.queryOffsets[index] }
         for (index, row) in rows.enumerated() {
             image.lengths[index] = Int32(lengths[inputOfRow[row]])
-            fillTable(image, row: index, input: inputOfRow[row])
+            EncoderRun.fillTable(image, row: index, input: inputOfRow[row], blocksPerInput: blocksPerInput)
         }
         for part in parts { try part.buffers.upload(image, backend: part.backend) }
     }
