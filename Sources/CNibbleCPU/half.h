@@ -48,3 +48,14 @@ static inline uint16_t nibble_f32_to_f16(float value) {
 
 static inline float nibble_round_to_bf16(float value) { return nibble_bf16_to_f32(nibble_f32_to_bf16(value)); }
 static inline float nibble_round_to_f16(float value) { return nibble_f16_to_f32(nibble_f32_to_f16(value)); }
+
+/// e4m3fn: no infinities, NaN is all ones.
+static inline float nibble_f8_e4m3_to_f32(uint8_t code) {
+  uint32_t sign = (uint32_t)(code & 0x80) << 24, size = code & 0x7F;
+  if (size == 0x7F) return nibble_from_bits(sign | 0x7FC00000);
+  if (size < 8) return nibble_from_bits(sign | nibble_bits((float)size * 0x1p-9f));
+  return nibble_from_bits(sign | ((size << 20) + (120u << 23)));
+}
+
+/// e5m2 is the upper half of a binary16.
+static inline float nibble_f8_e5m2_to_f32(uint8_t code) { return nibble_f16_to_f32((uint16_t)(code << 8)); }

@@ -1,13 +1,11 @@
 // Everything the C kernels offer to Swift.
 #pragma once
 
+#include "nibble_attention.h"
 #include "nibble_dispatch.h"
-#include "nibble_memory.h"
-#include "nibble_pool.h"
-
-#if __has_include("nibble_linear.h")
 #include "nibble_linear.h"
-#endif
-#if __has_include("nibble_quantize.h")
+#include "nibble_memory.h"
+#include "nibble_operations.h"
+#include "nibble_pool.h"
 #include "nibble_quantize.h"
-#endif
+#include "nibble_selection.h"
