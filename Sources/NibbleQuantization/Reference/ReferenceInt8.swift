@@ -15,7 +15,7 @@ public enum ReferenceInt8 {
         }
     }
 
-    /// Rounds to float16, then quantizes each row of `columns` values to round(v × (127 / absmax)), ties to even.
+    /// Rounds to float16, then quantizes each row of `columns` values to round(v × (127 × (1 / absmax))), ties to even.
     ///
     /// With a threshold, columns that hold a value of at least that magnitude in any row are left out (code 0); such values
     /// do not count for their row's absmax, others in those columns do.
@@ -33,7 +33,7 @@ public enum ReferenceInt8 {
         for row in 0..<rows {
             let slice = rounded[row * columns..<(row + 1) * columns]
             let scale = slice.filter { $0.magnitude < limit }.reduce(0) { max($0, $1.magnitude) }
-            let factor = scale > 0 ? 127 / scale : 0
+            let factor = scale > 0 ? 127 * (1 / scale) : 0
             absmax.append(scale)
             for (column, value) in slice.enumerated() {
                 codes.append(isOutlier.contains(column) ? 0 : Int8((value * factor).rounded(.toNearestOrEven)))
