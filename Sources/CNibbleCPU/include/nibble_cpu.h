@@ -2,12 +2,8 @@
 #pragma once
 
 #include "nibble_dispatch.h"
+#include "nibble_experts.h"
+#include "nibble_linear.h"
 #include "nibble_memory.h"
 #include "nibble_pool.h"
-
-#if __has_include("nibble_linear.h")
-#include "nibble_linear.h"
-#endif
-#if __has_include("nibble_quantize.h")
 #include "nibble_quantize.h"
-#endif
