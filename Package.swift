@@ -66,7 +66,7 @@ let package = Package(
         tests("NibbleCPU", ["NibbleConformance"]),
         tests("NibbleCheckpoint"),
         tests("NibbleTokenizers"),
-        tests("NibbleQuantization", ["NibbleCheckpoint"]),
+        tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
         tests("NibbleGeneration"),

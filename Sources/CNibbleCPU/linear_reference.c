@@ -31,7 +31,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
     if (outliers && (shared ? shared[k] : is_outlier)) outliers[count++] = (int32_t)k;
     if (!is_outlier && magnitude > absmax) absmax = magnitude;
   }
-  float factor = absmax > 0 ? 127 / absmax : 0;
+  float factor = absmax > 1e-30f ? 127 * (1 / absmax) : 0;
   int32_t sum = 0, next = 0;
   memset(codes, 0, stride);
   for (size_t k = 0; k < call->K; k++) {

@@ -106,7 +106,8 @@ static ptrdiff_t NAME(quantize_int8)(const void *source, nibble_float type, size
       if (largest >= 0x7F800000) return (ptrdiff_t)(row * K + start + NAME(first_non_finite)(chunk, length));
       bits = largest > bits ? largest : bits;
     }
-    float scale = nibble_from_bits(bits), factor = scale > 0 ? 127.0f / scale : 0;
+    // The reference multiplies by the reciprocal: a division would round differently.
+    float scale = nibble_from_bits(bits), factor = scale > 0 ? 127.0f * (1.0f / scale) : 0;
     scales[row] = scale;
     for (size_t start = 0; start < K; start += CHUNK) {
       size_t length = K - start < CHUNK ? K - start : CHUNK;

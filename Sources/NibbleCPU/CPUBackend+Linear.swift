@@ -2,8 +2,6 @@ internal import CNibbleCPU
 public import NibbleCore
 
 extension CPUBackend {
-    public func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws { fatalError("not yet") }
-
     public func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
         precondition(input.dtype == .float32 && output.dtype == .float32, "the CPU's activations are float32")
         let rows = group.inFeatures == 0 ? 0 : input.count / group.inFeatures

@@ -113,6 +113,7 @@ extension CPUBackend {
                 codes, absmax, range.lowerBound, range.count, weight.format.blockSize, weight.format.codebook.kernel, type,
                 destination.map { $0 + range.lowerBound * output.dtype.byteCount })
         }
+        withExtendedLifetime((weight, scales, output)) {}
     }
 
     // MARK: int8

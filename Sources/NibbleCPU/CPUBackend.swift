@@ -12,6 +12,8 @@ public final class CPUBackend: Backend {
     let budget: MemoryBudget
     /// Workspace of the linear layers.
     let linearWork: WorkBuffer
+    /// Workspace of mixtures, in use around their linear layers.
+    let expertsWork: WorkBuffer
     /// Workspace of attention and selection.
     let operationWork: WorkBuffer
 
@@ -23,6 +25,7 @@ public final class CPUBackend: Backend {
         pool = ThreadPool(threads: threads)
         self.budget = MemoryBudget(limit: budget)
         linearWork = WorkBuffer(budget: self.budget)
+        expertsWork = WorkBuffer(budget: self.budget)
         operationWork = WorkBuffer(budget: self.budget)
     }
 

@@ -44,15 +44,18 @@ final class WorkBuffer: @unchecked Sendable {
 
     /// At least `byteCount` uninitialised bytes, aligned to a cache line; what an earlier call was given is gone.
     func bytes(_ byteCount: Int) throws -> UnsafeMutableRawPointer {
-        if let storage, storage.byteCount >= byteCount, let memory = UnsafeMutableRawPointer(bitPattern: storage.address) {
-            return memory
-        }
-        storage = nil
-        let grown = try budget.storage(byteCount: byteCount)
-        storage = grown
-        guard let memory = UnsafeMutableRawPointer(bitPattern: grown.address) else {
+        guard let memory = UnsafeMutableRawPointer(bitPattern: try storage(byteCount).address) else {
             throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: nil)
         }
         return memory
+    }
+
+    /// The same, to be viewed as tensors.
+    func storage(_ byteCount: Int) throws -> Storage {
+        if let storage, storage.byteCount >= byteCount { return storage }
+        storage = nil
+        let grown = try budget.storage(byteCount: byteCount)
+        storage = grown
+        return grown
     }
 }

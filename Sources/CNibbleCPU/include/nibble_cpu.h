@@ -3,6 +3,7 @@
 
 #include "nibble_attention.h"
 #include "nibble_dispatch.h"
+#include "nibble_experts.h"
 #include "nibble_linear.h"
 #include "nibble_memory.h"
 #include "nibble_operations.h"
