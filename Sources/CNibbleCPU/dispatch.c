@@ -1,5 +1,7 @@
 #include "nibble_dispatch.h"
 
+#include "kernels.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +66,7 @@ const char *nibble_cpu_refused_level(void) { return refused_level[0] ? refused_l
 static void use(const nibble_cpu_level *level, uint32_t features) {
   active_level = level->name;
   active_features = features;
+  nibble_kernels_select(features);
   if (nibble_linear_select) nibble_linear_select(features);
   if (nibble_quantize_select) nibble_quantize_select(features);
 }

@@ -33,4 +33,10 @@ extension CPUBackend {
         precondition(source.byteCount <= destination.count, "read of \(source) into \(destination.count) bytes")
         destination.copyMemory(from: source.hostBytes)
     }
+
+    public func reserve(_ workspace: WorkspaceRequest) throws {
+        let threads = pool.threadCount
+        let sampling = 3 * workspace.vocabulary * MemoryLayout<Float>.size * threads
+        try pool.exclusively { _ = try operationWork.bytes(max(sampling, attentionBytes(workspace))) }
+    }
 }
