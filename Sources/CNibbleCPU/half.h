@@ -1,61 +1,59 @@
-// Conversions between float32 and the 16-bit floats in plain C, for places without vector conversions.
+// 16- and 8-bit floats in integer arithmetic.
 #pragma once
 
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t nibble_bits(float value) {
+static inline uint32_t bits_of(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
+  memcpy(&bits, &value, 4);
   return bits;
 }
 
-static inline float nibble_from_bits(uint32_t bits) {
+static inline float float_of(uint32_t bits) {
   float value;
-  memcpy(&value, &bits, sizeof value);
+  memcpy(&value, &bits, 4);
   return value;
 }
 
-static inline float nibble_bf16_to_f32(uint16_t half) { return nibble_from_bits((uint32_t)half << 16); }
-
-/// Round to nearest, ties to even; a NaN stays a quiet NaN.
-static inline uint16_t nibble_f32_to_bf16(float value) {
-  uint32_t bits = nibble_bits(value);
-  uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  uint32_t quiet = (bits >> 16) | 0x40;
-  return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet : rounded);
+static inline float half_to_float(uint16_t half) {
+  uint32_t sign = (uint32_t)(half & 0x8000) << 16, size = half & 0x7FFF;
+  if (size >= 0x7C00) return float_of(sign | 0x7F800000 | (size & 0x3FF) << 13);
+  if (size >= 0x400) return float_of(sign | ((size << 13) + (112u << 23)));
+  float magnitude = (float)size * 0x1p-24f;
+  return float_of(sign | bits_of(magnitude));
 }
 
-static inline float nibble_f16_to_f32(uint16_t half) {
-  uint32_t sign = (uint32_t)(half & 0x8000) << 16, magnitude = half & 0x7FFF;
-  // Scaling by 2^112 moves the exponent's bias and makes denormals normal, exactly.
-  float value = nibble_from_bits(magnitude << 13) * 0x1p112f;
-  if (magnitude >= 0x7C00) value = nibble_from_bits(0x7F800000 | magnitude << 13);
-  return nibble_from_bits(nibble_bits(value) | sign);
-}
-
-/// Round to nearest, ties to even; overflow gives infinity.
-static inline uint16_t nibble_f32_to_f16(float value) {
-  uint32_t bits = nibble_bits(value), sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7FFFFFFF;
-  if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00);
-  if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7C00);  // 65536 and above
-  if (magnitude < 0x38800000) {
-    // Below 2^-14: adding 0.5 leaves the denormal's mantissa, rounded, in the low bits.
-    return (uint16_t)(sign | (nibble_bits(nibble_from_bits(magnitude) + 0.5f) - 0x3F000000));
+// To nearest, ties to even.
+static inline uint16_t float_to_half(float value) {
+  uint32_t bits = bits_of(value), size = bits & 0x7FFFFFFF;
+  uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+  if (size > 0x7F800000) return sign | 0x7E00 | (uint16_t)(size >> 13 & 0x3FF);
+  if (size >= 0x477FF000) return sign | 0x7C00;
+  if (size < 0x38800000) {
+    // Subnormal: in a sum near 0.5 the last bit weighs 2⁻²⁴, as a subnormal half's does.
+    float aligned = float_of(size) + 0.5f;
+    return sign | (uint16_t)(bits_of(aligned) - 0x3F000000);
   }
-  return (uint16_t)(sign | ((magnitude + 0xFFF + ((magnitude >> 13) & 1) - 0x38000000) >> 13));
+  size += 0xFFF + (size >> 13 & 1);
+  return sign | (uint16_t)((size - (112u << 23)) >> 13);
 }
 
-static inline float nibble_round_to_bf16(float value) { return nibble_bf16_to_f32(nibble_f32_to_bf16(value)); }
-static inline float nibble_round_to_f16(float value) { return nibble_f16_to_f32(nibble_f32_to_f16(value)); }
+static inline float bfloat_to_float(uint16_t bfloat) { return float_of((uint32_t)bfloat << 16); }
 
-/// e4m3fn: no infinities, NaN is all ones.
-static inline float nibble_f8_e4m3_to_f32(uint8_t code) {
+static inline uint16_t float_to_bfloat(float value) {
+  uint32_t bits = bits_of(value);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+// e4m3fn: no infinities, NaN is all ones.
+static inline float float8_e4m3_to_float(uint8_t code) {
   uint32_t sign = (uint32_t)(code & 0x80) << 24, size = code & 0x7F;
-  if (size == 0x7F) return nibble_from_bits(sign | 0x7FC00000);
-  if (size < 8) return nibble_from_bits(sign | nibble_bits((float)size * 0x1p-9f));
-  return nibble_from_bits(sign | ((size << 20) + (120u << 23)));
+  if (size == 0x7F) return float_of(sign | 0x7FC00000);
+  if (size < 8) return float_of(sign | bits_of((float)size * 0x1p-9f));
+  return float_of(sign | ((size << 20) + (120u << 23)));
 }
 
-/// e5m2 is the upper half of a binary16.
-static inline float nibble_f8_e5m2_to_f32(uint8_t code) { return nibble_f16_to_f32((uint16_t)(code << 8)); }
+// e5m2 is the upper half of a binary16.
+static inline float float8_e5m2_to_float(uint8_t code) { return half_to_float((uint16_t)(code << 8)); }

@@ -27,19 +27,19 @@ static uint16_t load16(const void *source, size_t i) {
 static void store16(void *out, size_t i, uint16_t value) { memcpy((char *)out + i * 2, &value, 2); }
 
 static void widen_float16(const void *source, float *out, size_t count) {
-  for (size_t i = 0; i < count; i++) out[i] = nibble_f16_to_f32(load16(source, i));
+  for (size_t i = 0; i < count; i++) out[i] = half_to_float(load16(source, i));
 }
 
 static void widen_bfloat16(const void *source, float *out, size_t count) {
-  for (size_t i = 0; i < count; i++) out[i] = nibble_bf16_to_f32(load16(source, i));
+  for (size_t i = 0; i < count; i++) out[i] = bfloat_to_float(load16(source, i));
 }
 
 static void widen_float8_e4m3(const void *source, float *out, size_t count) {
-  for (size_t i = 0; i < count; i++) out[i] = nibble_f8_e4m3_to_f32(((const uint8_t *)source)[i]);
+  for (size_t i = 0; i < count; i++) out[i] = float8_e4m3_to_float(((const uint8_t *)source)[i]);
 }
 
 static void widen_float8_e5m2(const void *source, float *out, size_t count) {
-  for (size_t i = 0; i < count; i++) out[i] = nibble_f8_e5m2_to_f32(((const uint8_t *)source)[i]);
+  for (size_t i = 0; i < count; i++) out[i] = float8_e5m2_to_float(((const uint8_t *)source)[i]);
 }
 
 static void narrow_float32(const float *source, void *out, size_t count) { memmove(out, source, count * 4); }
@@ -52,11 +52,11 @@ static void narrow_float64(const float *source, void *out, size_t count) {
 }
 
 static void narrow_float16(const float *source, void *out, size_t count) {
-  for (size_t i = 0; i < count; i++) store16(out, i, nibble_f32_to_f16(source[i]));
+  for (size_t i = 0; i < count; i++) store16(out, i, float_to_half(source[i]));
 }
 
 static void narrow_bfloat16(const float *source, void *out, size_t count) {
-  for (size_t i = 0; i < count; i++) store16(out, i, nibble_f32_to_bf16(source[i]));
+  for (size_t i = 0; i < count; i++) store16(out, i, float_to_bfloat(source[i]));
 }
 
 // Element by element
@@ -222,8 +222,8 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
   }
 
 #define LOAD_FLOAT32(memory, i) ((const float *)(memory))[i]
-#define LOAD_FLOAT16(memory, i) nibble_f16_to_f32(((const uint16_t *)(memory))[i])
-#define LOAD_BFLOAT16(memory, i) nibble_bf16_to_f32(((const uint16_t *)(memory))[i])
+#define LOAD_FLOAT16(memory, i) half_to_float(((const uint16_t *)(memory))[i])
+#define LOAD_BFLOAT16(memory, i) bfloat_to_float(((const uint16_t *)(memory))[i])
 DIRECT(float32, LOAD_FLOAT32)
 DIRECT(float16, LOAD_FLOAT16)
 DIRECT(bfloat16, LOAD_BFLOAT16)

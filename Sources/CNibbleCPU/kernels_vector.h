@@ -124,8 +124,8 @@ INLINE vec exp_(vec x) {
       out[i] = SCALAR_##NAME(bits);                                         \
     }                                                                       \
   }
-#define SCALAR_float16 nibble_f16_to_f32
-#define SCALAR_bfloat16 nibble_bf16_to_f32
+#define SCALAR_float16 half_to_float
+#define SCALAR_bfloat16 bfloat_to_float
 WIDEN(float16)
 WIDEN(bfloat16)
 
@@ -138,8 +138,8 @@ WIDEN(bfloat16)
       memcpy((char *)out + 2 * i, &bits, 2);                                \
     }                                                                       \
   }
-NARROW(float16, nibble_f32_to_f16)
-NARROW(bfloat16, nibble_f32_to_bf16)
+NARROW(float16, float_to_half)
+NARROW(bfloat16, float_to_bfloat)
 
 // MARK: element by element
 
@@ -484,8 +484,8 @@ static float softmax_block(float *scores, float *maximum, float *total) {
     }                                                                                                    \
   }
 #define ELEMENT_float32(memory, i) ((const float *)(memory))[i]
-#define ELEMENT_float16(memory, i) nibble_f16_to_f32(((const uint16_t *)(memory))[i])
-#define ELEMENT_bfloat16(memory, i) nibble_bf16_to_f32(((const uint16_t *)(memory))[i])
+#define ELEMENT_float16(memory, i) half_to_float(((const uint16_t *)(memory))[i])
+#define ELEMENT_bfloat16(memory, i) bfloat_to_float(((const uint16_t *)(memory))[i])
 
 #define DIRECT(NAME) SCORE_STEP(NAME) ACCUMULATE_STEP(NAME) PACK(NAME)
 DIRECT(float32)

@@ -88,7 +88,7 @@ void nibble_linear_find_columns(nibble_linear_call *call) {
   for (size_t t = 0; t < call->T; t++) {
     const float *x = call->x + t * call->K;
     for (size_t k = 0; k < call->K; k++) {
-      float value = call->rounds_to_half ? nibble_round_to_f16(x[k]) : x[k];
+      float value = call->rounds_to_half ? half_to_float(float_to_half(x[k])) : x[k];
       flags[k] |= fabsf(value) >= call->threshold;
     }
   }

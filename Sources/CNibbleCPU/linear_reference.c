@@ -7,12 +7,15 @@
 #include "codebooks.h"
 #include "half.h"
 #include "linear_kernels.h"
+#include "nibble_operations.h"
 
 static size_t packed_element(nibble_input_form form) { return form == NIBBLE_INPUT_INT8 ? sizeof(int8_t) : 0; }
 
+static float round_to_half(float value) { return half_to_float(float_to_half(value)); }
+
 static float round_to(float value, nibble_input_form form) {
-  if (form == NIBBLE_INPUT_F16) return nibble_round_to_f16(value);
-  return form == NIBBLE_INPUT_BF16 ? nibble_round_to_bf16(value) : value;
+  if (form == NIBBLE_INPUT_F16) return round_to_half(value);
+  return form == NIBBLE_INPUT_BF16 ? bfloat_to_float(float_to_bfloat(value)) : value;
 }
 
 // MARK: Input
@@ -26,7 +29,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
   int32_t *outliers = call->threshold > 0 ? call->work.outliers + t * call->K : NULL, count = 0;
   float absmax = 0;
   for (size_t k = 0; k < call->K; k++) {
-    float magnitude = fabsf(call->rounds_to_half ? nibble_round_to_f16(x[k]) : x[k]);
+    float magnitude = fabsf(call->rounds_to_half ? round_to_half(x[k]) : x[k]);
     bool is_outlier = outliers && magnitude >= call->threshold;
     if (outliers && (shared ? shared[k] : is_outlier)) outliers[count++] = (int32_t)k;
     if (!is_outlier && magnitude > absmax) absmax = magnitude;
@@ -39,7 +42,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
       next++;
       continue;
     }
-    float value = call->rounds_to_half ? nibble_round_to_f16(x[k]) : x[k];
+    float value = call->rounds_to_half ? round_to_half(x[k]) : x[k];
     codes[k] = (int8_t)nearbyintf(value * factor);
     sum += codes[k];
   }
@@ -84,9 +87,9 @@ static float four_bit_value(const nibble_linear_layer *layer, size_t K, size_t n
 static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t n, size_t k) {
   if (layer->kind == NIBBLE_WEIGHT_DENSE) {
     size_t element = n * call->K + k;
-    if (layer->type == NIBBLE_F32) return ((const float *)layer->values)[element];
+    if (layer->dtype == nibble_float32) return ((const float *)layer->values)[element];
     uint16_t half = ((const uint16_t *)layer->values)[element];
-    return layer->type == NIBBLE_F16 ? nibble_f16_to_f32(half) : nibble_bf16_to_f32(half);
+    return layer->dtype == nibble_float16 ? half_to_float(half) : bfloat_to_float(half);
   }
   return round_to(four_bit_value(layer, call->K, n, k), call->form);
 }
@@ -109,8 +112,8 @@ static float int8_product(const nibble_linear_call *call, const nibble_linear_la
   float scaled = (float)(int32_t)sum * call->work.row_absmax[t] * layer->scales[n];
   float y;
   if (call->rounds_to_half) {
-    y = nibble_round_to_f16(scaled * INT8_PRODUCT_SCALE);
-    if (layer->bias) y = nibble_round_to_f16(y + bias);
+    y = round_to_half(scaled * INT8_PRODUCT_SCALE);
+    if (layer->bias) y = round_to_half(y + bias);
   } else {
     y = fmaf(scaled, INT8_PRODUCT_SCALE, bias);
   }
@@ -122,22 +125,6 @@ static float int8_product(const nibble_linear_call *call, const nibble_linear_la
   return y + correction;
 }
 
-static float activate(nibble_activation_kind kind, float cap, float x) {
-  switch (kind) {
-    case NIBBLE_IDENTITY: return x;
-    case NIBBLE_RELU: return x > 0 ? x : 0;
-    case NIBBLE_RELU_SQUARED: return x > 0 ? x * x : 0;
-    case NIBBLE_GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
-    case NIBBLE_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    case NIBBLE_QUICK_GELU: return x / (1 + expf(-1.702f * x));
-    case NIBBLE_SILU: return x / (1 + expf(-x));
-    case NIBBLE_SIGMOID: return 1 / (1 + expf(-x));
-    case NIBBLE_TANH: return tanhf(x);
-    case NIBBLE_SOFT_CAP: return cap * tanhf(x / cap);
-  }
-  return x;
-}
-
 static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, linear_scratch *scratch,
                  float *nested_scales) {
   (void)scratch, (void)nested_scales;
@@ -145,7 +132,8 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   for (size_t t = 0; t < call->T; t++) {
     for (size_t n = tile * NIBBLE_TILE; n < end; n++) {
       float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product(call, layer, t, n) : float_product(call, layer, t, n);
-      y = activate(call->activation, call->cap, y) * call->scale;
+      nibble_activate(call->activation, call->parameter, &y, &y, 1);
+      y *= call->scale;
       if (call->row_scale) y *= call->row_scale[t];
       if (call->residual) y += call->residual[t * call->residual_stride + layer->column + n];
       call->output[t * call->output_stride + layer->column + n] = y;

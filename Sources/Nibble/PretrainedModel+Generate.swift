@@ -8,8 +8,8 @@ extension PretrainedModel {
     ///
     /// - Parameter tokenizer: needed for stop strings.
     public func generator(tokenizer: Tokenizer? = nil) -> Generator {
-        Generator(
-            model: model, modelConfig: generationConfig, tokenBytes: tokenizer.map { tokenizer in { tokenizer.tokenBytes($0) } })
+        guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig) }
+        return Generator(model: model, modelConfig: generationConfig) { tokenizer.tokenBytes($0) }
     }
 
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.

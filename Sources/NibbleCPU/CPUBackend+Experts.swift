@@ -12,8 +12,9 @@ extension CPUBackend {
                 rows: rows, experts: count, topK: call.topK, width: input.count / rows, hidden: first.down.inFeatures,
                 memory: expertsWork)
             nibble_route(
-                call.routerLogits.floats, rows, count, call.topK, call.normalizesWeights, work.starts.integers,
-                work.tokens.integers, work.weights.floats, work.chosen.integers, work.chosenWeights.floats)
+                call.routerLogits.floats, rows, count, call.topK, call.normalizesWeights, work.starts.mutableIntegers,
+                work.tokens.mutableIntegers, work.weights.mutableFloats, work.chosen.mutableIntegers,
+                work.chosenWeights.mutableFloats)
             try start(output, from: call.residual)
             for (index, expert) in call.experts.enumerated() {
                 let begin = Int(work.starts.integers[index])
@@ -39,14 +40,14 @@ extension CPUBackend {
         let rows = assignments.count
         let tokens = work.tokens.integers + assignments.lowerBound
         let x = work.input.viewed(as: [rows, work.width])
-        nibble_gather_rows(input.floats, tokens, rows, work.width, x.floats)
+        nibble_gather_rows(input.floats, tokens, rows, work.width, x.mutableFloats)
         let gateUp = work.gateUp.viewed(as: [rows, 2 * work.hidden])
         try linear(x, expert.gateUp, epilogue: LinearEpilogue(), into: gateUp)
         let hidden = work.gated.viewed(as: [rows, work.hidden])
         try gate(gateUp, activation, into: hidden)
         try linear(hidden, LinearGroup([expert.down]), epilogue: LinearEpilogue(), into: x)
         nibble_scatter_rows(
-            x.floats, tokens, work.weights.floats + assignments.lowerBound, rows, work.width, output.floats)
+            x.floats, tokens, work.weights.floats + assignments.lowerBound, rows, work.width, output.mutableFloats)
     }
 }
 
@@ -94,15 +95,4 @@ private struct ExpertsWork {
 
     /// Bytes of `count` 4-byte elements, to a whole cache line.
     private static func padded(_ count: Int) -> Int { (count * 4 + 63) / 64 * 64 }
-}
-
-extension Tensor {
-    /// Valid while the tensor is alive.
-    fileprivate var floats: UnsafeMutablePointer<Float> { pointer() }
-    fileprivate var integers: UnsafeMutablePointer<Int32> { pointer() }
-
-    private func pointer<Element>() -> UnsafeMutablePointer<Element> {
-        guard let memory = mutableHostBytes.baseAddress else { preconditionFailure("\(self) has no memory") }
-        return memory.assumingMemoryBound(to: Element.self)
-    }
 }

@@ -9,10 +9,10 @@ extension CPUBackend {
         guard rows > 0, group.outFeatures > 0 else { return }
 
         var call = nibble_linear_call()
-        call.x = input.hostElements(Float.self).baseAddress
+        call.x = input.floats
         call.T = rows
         call.K = group.inFeatures
-        call.output = output.mutableHostElements(Float.self).baseAddress
+        call.output = output.mutableFloats
         call.output_stride = group.outFeatures
         call.setEpilogue(epilogue, stride: group.outFeatures)
         try withUnsafeTemporaryAllocation(of: nibble_linear_layer.self, capacity: group.layers.count) { layers in
@@ -60,18 +60,18 @@ extension CPUBackend {
         var description = nibble_linear_layer()
         description.N = layer.outFeatures
         description.column = column
-        description.bias = layer.bias.flatMap { $0.hostElements(Float.self).baseAddress }
+        description.bias = layer.bias?.floats
         switch layer.weight {
         case .dense(let tensor):
             description.kind = NIBBLE_WEIGHT_DENSE
-            description.type = try floatType(tensor.dtype, for: "linear")
-            description.values = tensor.hostBytes.baseAddress
+            description.dtype = try kernelDType(tensor.dtype, for: "linear")
+            description.values = tensor.pointer
         case .fourBit(let weight):
             description.setFourBit(weight, kind: NIBBLE_WEIGHT_4BIT)
         case .int8(let weight):
             description.kind = NIBBLE_WEIGHT_INT8
-            description.values = weight.values.hostBytes.baseAddress
-            description.scales = weight.scales.hostElements(Float.self).baseAddress
+            description.values = weight.values.pointer
+            description.scales = weight.scales.floats
         case .prepared(let weight):
             guard let weight = weight as? TiledFourBitWeight else {
                 throw unsupported("linear", "\(layer.name) was prepared for another device")
@@ -112,13 +112,13 @@ extension nibble_linear_layer {
         self.kind = kind
         codebook = weight.format.codebook.kernel
         block_size = weight.format.blockSize
-        values = weight.codes.hostBytes.baseAddress
+        values = weight.codes.pointer
         switch weight.scales {
         case .plain(let absmax):
-            scales = absmax.hostElements(Float.self).baseAddress
+            scales = absmax.floats
         case .nested(let nested):
-            scale_codes = nested.codes.hostElements(UInt8.self).baseAddress
-            nested_absmax = nested.absmax.hostElements(Float.self).baseAddress
+            scale_codes = nested.codes.pointer.assumingMemoryBound(to: UInt8.self)
+            nested_absmax = nested.absmax.floats
             nested_offset = nested.offset
         }
     }
@@ -134,22 +134,9 @@ extension nibble_linear_call {
 
     fileprivate mutating func setEpilogue(_ epilogue: LinearEpilogue, stride: Int) {
         scale = epilogue.scale
-        row_scale = epilogue.rowScale.flatMap { UnsafePointer($0.hostElements(Float.self).baseAddress) }
-        residual = epilogue.residual.flatMap { UnsafePointer($0.hostElements(Float.self).baseAddress) }
+        row_scale = epilogue.rowScale?.floats
+        residual = epilogue.residual?.floats
         residual_stride = stride
-        switch epilogue.activation {
-        case .identity: activation = NIBBLE_IDENTITY
-        case .relu: activation = NIBBLE_RELU
-        case .reluSquared: activation = NIBBLE_RELU_SQUARED
-        case .gelu: activation = NIBBLE_GELU
-        case .geluTanh: activation = NIBBLE_GELU_TANH
-        case .quickGelu: activation = NIBBLE_QUICK_GELU
-        case .silu: activation = NIBBLE_SILU
-        case .sigmoid: activation = NIBBLE_SIGMOID
-        case .tanh: activation = NIBBLE_TANH
-        case .softCap(let limit):
-            activation = NIBBLE_SOFT_CAP
-            cap = limit
-        }
+        (activation, parameter) = epilogue.activation.kernelCode
     }
 }

@@ -34,11 +34,11 @@ extension CPUBackend {
         .unsupported(device: .cpu, operation: operation, reason: reason)
     }
 
-    func floatType(_ dtype: DType, for operation: String) throws -> nibble_float {
+    func kernelDType(_ dtype: DType, for operation: String) throws -> Int32 {
         switch dtype {
-        case .float32: NIBBLE_F32
-        case .float16: NIBBLE_F16
-        case .bfloat16: NIBBLE_BF16
+        case .float32: Int32(nibble_float32)
+        case .float16: Int32(nibble_float16)
+        case .bfloat16: Int32(nibble_bfloat16)
         default: throw unsupported(operation, "its kernels know float32, float16 and bfloat16, not \(dtype)")
         }
     }
@@ -52,14 +52,14 @@ extension CPUBackend {
         guard FourBitFormat.blockSizes.contains(format.blockSize) else {
             throw unsupported("quantize", "block size \(format.blockSize) is none of \(FourBitFormat.blockSizes)")
         }
-        let type = try floatType(source.dtype, for: "quantize")
+        let type = try kernelDType(source.dtype, for: "quantize")
         let count = source.count
         let blocks = (count + format.blockSize - 1) / format.blockSize
         let codes = try allocate(.uint8, [(count + 1) / 2])
         let absmax = try allocate(.float32, [blocks])
-        let input = UnsafeRawPointer(bitPattern: source.address)
-        let packed = codes.mutableHostElements(UInt8.self).baseAddress
-        let scales = absmax.mutableHostElements(Float.self).baseAddress
+        let input = source.pointer
+        let packed = codes.mutablePointer.assumingMemoryBound(to: UInt8.self)
+        let scales = absmax.mutableFloats
         let firstBad = Atomic<Int>(Int.max)
         pool.parallel(count: blocks, grain: max(CPUBackend.grainElements / format.blockSize, 1)) { range, _ in
             let first = range.lowerBound * format.blockSize
@@ -84,8 +84,8 @@ extension CPUBackend {
         let size = FourBitFormat.nestedBlockSize
         let nested = try allocate(.float32, [(absmax.count + size - 1) / size])
         let offset = nibble_quantize_scales(
-            absmax.hostElements(Float.self).baseAddress, absmax.count, codes.mutableHostElements(UInt8.self).baseAddress,
-            nested.mutableHostElements(Float.self).baseAddress)
+            absmax.floats, absmax.count, codes.mutablePointer.assumingMemoryBound(to: UInt8.self),
+            nested.mutableFloats)
         return NestedScales(codes: codes, absmax: nested, offset: offset)
     }
 
@@ -96,22 +96,22 @@ extension CPUBackend {
         case .nested(let nested):
             let absmax = try allocate(.float32, [weight.blockCount])
             nibble_dequantize_scales(
-                nested.codes.hostElements(UInt8.self).baseAddress, nested.absmax.hostElements(Float.self).baseAddress,
-                nested.offset, 0, absmax.count, absmax.mutableHostElements(Float.self).baseAddress)
+                nested.codes.pointer.assumingMemoryBound(to: UInt8.self), nested.absmax.floats,
+                nested.offset, 0, absmax.count, absmax.mutableFloats)
             return absmax
         }
     }
 
     private func dequantize(_ weight: FourBitWeight, into output: Tensor) throws {
-        let type = try floatType(output.dtype, for: "dequantize")
+        let type = try kernelDType(output.dtype, for: "dequantize")
         let scales = try plainScales(weight)
-        let codes = weight.codes.hostElements(UInt8.self).baseAddress
-        let absmax = scales.hostElements(Float.self).baseAddress
-        let destination = output.mutableHostBytes.baseAddress
+        let codes = weight.codes.pointer.assumingMemoryBound(to: UInt8.self)
+        let absmax = scales.floats
+        let destination = output.mutablePointer
         pool.parallel(count: output.count, grain: CPUBackend.grainElements) { range, _ in
             nibble_dequantize_4bit(
                 codes, absmax, range.lowerBound, range.count, weight.format.blockSize, weight.format.codebook.kernel, type,
-                destination.map { $0 + range.lowerBound * output.dtype.byteCount })
+                destination + range.lowerBound * output.dtype.byteCount)
         }
         withExtendedLifetime((weight, scales, output)) {}
     }
@@ -120,19 +120,19 @@ extension CPUBackend {
 
     private func quantizeInt8(_ source: Tensor) throws -> Int8Weight {
         guard source.shape.rank == 2 else { throw unsupported("quantize", "an int8 weight has two axes, not \(source.shape)") }
-        let type = try floatType(source.dtype, for: "quantize")
+        let type = try kernelDType(source.dtype, for: "quantize")
         let inFeatures = source.shape[1]
         let values = try allocate(.int8, source.shape)
         let scales = try allocate(.float32, [source.shape[0]])
-        let input = UnsafeRawPointer(bitPattern: source.address)
-        let codes = values.mutableHostElements(Int8.self).baseAddress
-        let rowScales = scales.mutableHostElements(Float.self).baseAddress
+        let input = source.pointer
+        let codes = values.mutablePointer.assumingMemoryBound(to: Int8.self)
+        let rowScales = scales.mutableFloats
         let firstBad = Atomic<Int>(Int.max)
         pool.parallel(count: source.shape[0]) { range, _ in
             let first = range.lowerBound * inFeatures
             let bad = nibble_quantize_int8(
-                input.map { $0 + first * source.dtype.byteCount }, type, range.count, inFeatures, codes.map { $0 + first },
-                rowScales.map { $0 + range.lowerBound })
+                input + first * source.dtype.byteCount, type, range.count, inFeatures, codes + first,
+                rowScales + range.lowerBound)
             if bad >= 0 { firstBad.min(first + bad, ordering: .relaxed) }
         }
         try CPUBackend.check(firstBad.load(ordering: .relaxed))
@@ -140,16 +140,16 @@ extension CPUBackend {
     }
 
     private func dequantize(_ weight: Int8Weight, into output: Tensor) throws {
-        let type = try floatType(output.dtype, for: "dequantize")
+        let type = try kernelDType(output.dtype, for: "dequantize")
         let inFeatures = weight.values.shape[1]
-        let codes = weight.values.hostElements(Int8.self).baseAddress
-        let scales = weight.scales.hostElements(Float.self).baseAddress
-        let destination = output.mutableHostBytes.baseAddress
+        let codes = weight.values.pointer.assumingMemoryBound(to: Int8.self)
+        let scales = weight.scales.floats
+        let destination = output.mutablePointer
         pool.parallel(count: weight.values.shape[0]) { range, _ in
             let first = range.lowerBound * inFeatures
             nibble_dequantize_int8(
-                codes.map { $0 + first }, scales.map { $0 + range.lowerBound }, range.count, inFeatures, type,
-                destination.map { $0 + first * output.dtype.byteCount })
+                codes + first, scales + range.lowerBound, range.count, inFeatures, type,
+                destination + first * output.dtype.byteCount)
         }
     }
 }

@@ -21,13 +21,13 @@ struct TiledFourBitWeight: PreparedWeight {
         var plainScales: UnsafeMutablePointer<Float>?
         if case .plain(let absmax) = tiled.scales {
             let plain = Tensor.host(.float32, [tiled.blockCount])
-            tiledScales = absmax.hostElements(Float.self).baseAddress
-            plainScales = plain.mutableHostElements(Float.self).baseAddress
+            tiledScales = absmax.floats
+            plainScales = plain.mutableFloats
             scales = .plain(plain)
         }
         nibble_untile_4bit(
-            tiled.codes.hostElements(UInt8.self).baseAddress, tiledScales, outFeatures, inFeatures, tiled.format.blockSize, 0,
-            TiledFourBitWeight.tiles(outFeatures), codes.mutableHostElements(UInt8.self).baseAddress, plainScales)
+            tiled.codes.pointer.assumingMemoryBound(to: UInt8.self), tiledScales, outFeatures, inFeatures, tiled.format.blockSize, 0,
+            TiledFourBitWeight.tiles(outFeatures), codes.mutablePointer.assumingMemoryBound(to: UInt8.self), plainScales)
         return .fourBit(
             FourBitWeight(
                 format: tiled.format, outFeatures: outFeatures, inFeatures: inFeatures, codes: codes, scales: scales,
@@ -57,12 +57,12 @@ extension CPUBackend {
         var tiledScales: UnsafeMutablePointer<Float>?
         if case .plain(let absmax) = weight.scales {
             let tiled = try allocate(.float32, [paddedRows * columns / weight.format.blockSize])
-            plainScales = UnsafePointer(absmax.hostElements(Float.self).baseAddress)
-            tiledScales = tiled.mutableHostElements(Float.self).baseAddress
+            plainScales = absmax.floats
+            tiledScales = tiled.mutableFloats
             scales = .plain(tiled)
         }
-        let source = weight.codes.hostElements(UInt8.self).baseAddress
-        let destination = codes.mutableHostElements(UInt8.self).baseAddress
+        let source = weight.codes.pointer.assumingMemoryBound(to: UInt8.self)
+        let destination = codes.mutablePointer.assumingMemoryBound(to: UInt8.self)
         pool.parallel(count: tiles) { range, _ in
             nibble_tile_4bit(
                 source, plainScales, rows, columns, weight.format.blockSize, range.lowerBound, range.upperBound, destination,

@@ -9,4 +9,8 @@ struct NibbleCommand: AsyncParsableCommand {
             Loads Hugging Face checkpoints, quantizes them to 4 or 8 bits while loading, and generates text. MODEL is a \
             folder, or the name of a model on the Hub.
             """,
+        subcommands: [
+            GenerateCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self, PerplexityCommand.self,
+            DoctorCommand.self,
+        ])
 }

@@ -45,8 +45,8 @@ public struct ModelLoader: Sendable {
     public let source: ModelSource
     public let options: LoadOptions
     /// Every device the map names, the CPU always among them.
-    private let backends: [Device: any Backend]
-    private let cpu: any Backend
+    let backends: [Device: any Backend]
+    let cpu: any Backend
 
     /// - Parameter backends: one for each device in use; the first for a device wins. One must be the CPU's.
     public init(_ source: ModelSource, options: LoadOptions, backends: [any Backend]) {
@@ -68,42 +68,67 @@ public struct ModelLoader: Sendable {
         public let report: LoadReport
     }
 
-    /// - Throws: ``LoadError``, `CheckpointError`, `BackendError` …; nothing stays allocated.
-    public func load(_ checkpoint: any Checkpoint, map: DeviceMap) throws -> Loaded {
-        let start = ContinuousClock.now
-        var report = LoadReport()
-        report.warnings = source.warnings
-        let dtype = try loadDType(checkpoint)
-        let config = try quantization(&report)
+    /// What is known once names are matched and quantization is planned, before a weight is read.
+    struct Prepared {
+        var checkpoint: any Checkpoint
+        var architecture: ModelArchitecture
+        var dtype: DType
+        var config: BitsAndBytesConfig?
+        var plan: QuantizationPlan
+        var matching: KeyMatching
+        /// Ties as the checkpoint has them.
+        var tree: ModuleTree
+        var options: LoadOptions
+        var cpu: any Backend
+        var warnings: [String]
+
+        func loader(_ backend: @escaping @Sendable (String) throws -> any Backend) -> WeightLoader {
+            WeightLoader(
+                architecture, checkpoint, matching, plan, dtype: dtype, options: options, cpu: cpu, backend: backend)
+        }
+    }
+
+    /// - Parameter plainLayersOnly: leave alone what the reference could not read back.
+    func prepare(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> Prepared {
+        var warnings = source.warnings
+        let config = try quantization(&warnings)
         let architecture = source.architecture
-        let plan = QuantizationPlan(
-            architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
-            keptInFloat32: !options.quantizesFloat32Modules)
         let matching = try KeyMatching(architecture, checkpoint)
         guard matching.missing.isEmpty else {
             throw LoadError.missingWeights(matching.missing, files: checkpoint.files.map(\.path))
         }
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
+        return Prepared(
+            checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config,
+            plan: QuantizationPlan(
+                architecture.tree, config: config, addedSkips: options.addedSkipModules,
+                reference: options.followsReference, plainLayersOnly: plainLayersOnly,
+                keptInFloat32: !options.quantizesFloat32Modules),
+            matching: matching, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
+            warnings: warnings + matching.warnings)
+    }
 
-        let tree = architecture.tree.tying(matching.tied)
-        let backend = try placement(tree, map)
-        let loader = WeightLoader(
-            architecture, checkpoint, matching, plan, dtype: dtype, options: options, cpu: cpu, backend: backend)
-        let weights = try loader.load(tree)
+    /// - Throws: ``LoadError``, `CheckpointError`, `BackendError` …; nothing stays allocated.
+    public func load(_ checkpoint: any Checkpoint, map: DeviceMap) throws -> Loaded {
+        let start = ContinuousClock.now
+        let prepared = try prepare(checkpoint)
+        let weights = try prepared.loader(try placement(prepared.tree, map)).load(prepared.tree)
         for backend in backends.values { try backend.synchronize() }
-        let model = try LanguageModel(architecture, weights, options: SessionOptions(loadDType: dtype))
+        let model = try LanguageModel(
+            prepared.architecture, weights, options: SessionOptions(loadDType: prepared.dtype))
 
-        report.dtype = dtype
-        report.quantization = config
-        report.quantizedModules = plan.quantized
-        report.skippedModules = plan.skipped
-        report.unexpected = matching.unexpected
-        report.warnings += matching.warnings
-        report.footprint = tree.footprint(plan, loadDType: dtype)
+        var report = LoadReport()
+        report.dtype = prepared.dtype
+        report.quantization = prepared.config
+        report.quantizedModules = prepared.plan.quantized
+        report.skippedModules = prepared.plan.skipped
+        report.unexpected = prepared.matching.unexpected
+        report.warnings = prepared.warnings
+        report.footprint = prepared.tree.footprint(prepared.plan, loadDType: prepared.dtype)
         report.residentBytes = weights.residentBytes
         report.checkpointBytes = checkpoint.names.reduce(0) { $0 + (checkpoint.descriptor($1)?.byteCount ?? 0) }
         report.seconds = (ContinuousClock.now - start) / .seconds(1)
-        return Loaded(model: model, weights: weights, tree: tree, plan: plan, report: report)
+        return Loaded(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
     }
 
     private func loadDType(_ checkpoint: any Checkpoint) throws -> DType {
@@ -113,13 +138,13 @@ public struct ModelLoader: Sendable {
     }
 
     /// The user's config, or the checkpoint's own, which beats it.
-    private func quantization(_ report: inout LoadReport) throws -> BitsAndBytesConfig? {
+    private func quantization(_ warnings: inout [String]) throws -> BitsAndBytesConfig? {
         guard var stored = source.storedQuantization else {
             try options.quantization?.validate()
             return options.quantization
         }
         if options.quantization != nil {
-            report.warnings.append("the checkpoint is already quantized: its own quantization_config is used")
+            warnings.append("the checkpoint is already quantized: its own quantization_config is used")
         }
         if !options.followsReference {
             if let computeDType = options.computeDType { stored.computeDType = computeDType }
@@ -129,7 +154,7 @@ public struct ModelLoader: Sendable {
     }
 
     /// Looks up every module once, so that later look-ups cannot fail.
-    private func placement(_ tree: ModuleTree, _ map: DeviceMap) throws -> @Sendable (String) throws -> any Backend {
+    func placement(_ tree: ModuleTree, _ map: DeviceMap) throws -> @Sendable (String) throws -> any Backend {
         var byPath: [String: any Backend] = [:]
         for module in tree.modules {
             let device = map.device(of: module.path)

@@ -26,8 +26,8 @@ typedef enum {
 
 typedef struct {
   nibble_weight_kind kind;
-  /// of dense values
-  nibble_float type;
+  /// of dense values: one of nibble_operations.h
+  int32_t dtype;
   nibble_codebook codebook;
   size_t N, block_size;
   const void *values;
@@ -54,19 +54,6 @@ typedef enum {
   NIBBLE_INPUT_INT8,
 } nibble_input_form;
 
-typedef enum {
-  NIBBLE_IDENTITY,
-  NIBBLE_RELU,
-  NIBBLE_RELU_SQUARED,
-  NIBBLE_GELU,
-  NIBBLE_GELU_TANH,
-  NIBBLE_QUICK_GELU,
-  NIBBLE_SILU,
-  NIBBLE_SIGMOID,
-  NIBBLE_TANH,
-  NIBBLE_SOFT_CAP,
-} nibble_activation_kind;
-
 typedef struct {
   /// float32 [T, K]
   const float *x;
@@ -84,8 +71,9 @@ typedef struct {
 
   float *output;
   size_t output_stride;
-  nibble_activation_kind activation;
-  float cap, scale;
+  /// of nibble_operations.h, with its parameter
+  int32_t activation;
+  float parameter, scale;
   /// float32 [T] or NULL
   const float *row_scale;
   /// NULL, or rows like the output's; may be the output

@@ -16,7 +16,7 @@ struct LoadOptionsGroup: ParsableArguments {
     var doubleQuant = false
 
     @Option(help: "Dtype in which 4-bit layers multiply: float32, float16 or bfloat16 (default: the load dtype).")
-    var computeDtype: DType?
+    var computeDtype: String?
 
     @Option(name: .customLong("int8-threshold"), help: "Input columns beyond this are multiplied in floating point by 8-bit layers (default: 6.0).")
     var int8Threshold: Double?
@@ -53,7 +53,7 @@ struct LoadOptionsGroup: ParsableArguments {
             throw ValidationError("--load-in-4bit and --load-in-8bit exclude each other: only one can be used at the same time")
         }
         _ = try quantization()
-        _ = try loadDType()
+        _ = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
         _ = try headFormat()
         if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
     }
@@ -61,8 +61,8 @@ struct LoadOptionsGroup: ParsableArguments {
     func configuration() throws -> LoadConfiguration {
         var configuration = LoadConfiguration()
         configuration.quantization = try quantization()
-        configuration.dtype = try loadDType()
-        configuration.computeDType = computeDtype
+        configuration.dtype = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
+        configuration.computeDType = try floatDType(computeDtype, "--compute-dtype")
         configuration.int8Threshold = int8Threshold
         if let skipModules, skipModules.hasPrefix("+") { configuration.addedSkipModules = names(skipModules.dropFirst()) }
         configuration.headFormat = try headFormat()
@@ -89,17 +89,17 @@ struct LoadOptionsGroup: ParsableArguments {
         let config = BitsAndBytesConfig(
             loadIn8Bit: loadIn8Bit, loadIn4Bit: loadIn4Bit, int8Threshold: int8Threshold ?? BitsAndBytesConfig.defaultThreshold,
             int8SkipModules: skipModules.flatMap { $0.hasPrefix("+") ? nil : names($0[...]) },
-            computeDType: computeDtype, quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
+            computeDType: try floatDType(computeDtype, "--compute-dtype"), quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
         do { try config.validate() } catch { throw ValidationError("\(error)") }
         return config
     }
 
-    private func loadDType() throws -> DType? {
-        if dtype == "auto" { return nil }
-        guard let parsed = DType(name: dtype), [.float32, .float16, .bfloat16].contains(parsed) else {
-            throw ValidationError("--dtype should be auto, float32, float16 or bfloat16, found \"\(dtype)\"")
+    private func floatDType(_ word: String?, _ option: String, _ others: String = "") throws -> DType? {
+        guard let word else { return nil }
+        guard let dtype = DType(name: word), [.float32, .float16, .bfloat16].contains(dtype) else {
+            throw ValidationError("\(option) should be \(others)float32, float16 or bfloat16, found \"\(word)\"")
         }
-        return parsed
+        return dtype
     }
 
     private func headFormat() throws -> WeightFormat? {
@@ -108,8 +108,4 @@ struct LoadOptionsGroup: ParsableArguments {
         let codebook = try codebook(quantizeHead, "--quantize-head int8, or")
         return .fourBit(FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: doubleQuant))
     }
-}
-
-extension DType: ExpressibleByArgument {
-    public init?(argument: String) { self.init(name: argument) }
 }

@@ -15,10 +15,11 @@ public struct QuantizationPlan: Sendable {
     ///   - alsoSkipped: more modules to leave alone (those on the CPU under fp32 offload).
     ///   - reference: follow the reference where Nibble quantizes more: subclassed linear layers and fused experts stay
     ///     unquantized, and skip entries are compared as text.
+    ///   - plainLayersOnly: of these differences, only the first: leave alone what the reference could not read back.
     ///   - keptInFloat32: whether the family's float32 modules (T5 `wo`) are skipped, as the reference does.
     public init(
         _ tree: ModuleTree, config: BitsAndBytesConfig?, alsoSkipped: [String] = [], addedSkips: [String] = [],
-        reference: Bool = false, keptInFloat32: Bool = true
+        reference: Bool = false, plainLayersOnly: Bool = false, keptInFloat32: Bool = true
     ) {
         self.config = config
         // The reference does not see fused experts as linear layers at all.
@@ -31,7 +32,7 @@ public struct QuantizationPlan: Sendable {
             + (keptInFloat32 ? tree.keepInFloat32 : []) + alsoSkipped
         let rules = SkipRules(entries, wholeParts: !reference)
         func isQuantized(_ module: LocatedModule) -> Bool {
-            if reference, !module.isPlainLinear { return false }
+            if reference || plainLayersOnly, !module.isPlainLinear { return false }
             return !rules.skips(module.path)
         }
         quantized = linears.filter(isQuantized).map(\.path)
