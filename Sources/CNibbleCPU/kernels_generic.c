@@ -197,8 +197,9 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
 }
 
 #define DIRECT(NAME, LOAD)                                                                                                 \
-  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, size_t size,          \
-                           size_t count, float *scores) {                                                                  \
+  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,    \
+                           size_t size, size_t count, float *scores) {                                                     \
+    (void)ahead;                                                                                                           \
     for (size_t m = 0; m < rows; m++)                                                                                      \
       for (size_t j = 0; j < count; j++) {                                                                                 \
         float sum = 0;                                                                                                     \
@@ -206,8 +207,9 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
         scores[m * keys_per_block + j] = sum;                                                                              \
       }                                                                                                                    \
   }                                                                                                                        \
-  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values, size_t size,     \
-                                size_t count, float *acc, size_t acc_stride) {                                             \
+  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values,                  \
+                                const void *ahead, size_t size, size_t count, float *acc, size_t acc_stride) {             \
+    (void)ahead;                                                                                                           \
     for (size_t m = 0; m < rows; m++)                                                                                      \
       for (size_t d = 0; d < size; d++) {                                                                                  \
         float sum = acc[m * acc_stride + d] * correction[m];                                                               \
