@@ -1,4 +1,6 @@
 // The instruction-set independent part of the linear layers: workspace, tasks, the tiled layout.
+#pragma STDC FP_CONTRACT OFF
+
 #include "nibble_linear.h"
 
 #include <math.h>
@@ -7,12 +9,13 @@
 #include "half.h"
 #include "linear_kernels.h"
 #include "nibble_dispatch.h"
+#include "nibble_operations.h"
 
 static const linear_kernels *kernels = &linear_reference;
 
 void nibble_linear_select(uint32_t features) {
   kernels = &linear_reference;
-#if defined(__x86_64__) && 0
+#if defined(__x86_64__)
   if (features & NIBBLE_FEATURE_AVX2) kernels = &linear_avx2;
   if (features & NIBBLE_FEATURE_AVXVNNI) kernels = &linear_avxvnni;
   if (features & NIBBLE_FEATURE_AVX512) kernels = &linear_avx512;
@@ -36,14 +39,15 @@ static void *take(arena *arena, size_t bytes) {
   return piece;
 }
 
-/// Scales of one tile of the widest 4-bit layer, where its scales are nested.
+/// A tile's blocks: it may begin and end inside one.
+static size_t blocks_of_tile(const nibble_linear_layer *layer, size_t K) { return NIBBLE_TILE * K / layer->block_size + 2; }
+
+/// Plain scales of one tile of the widest 4-bit layer whose scales are nested.
 static size_t nested_scale_bytes(const nibble_linear_call *call) {
   size_t most = 0;
   for (size_t i = 0; i < call->layer_count; i++) {
     const nibble_linear_layer *layer = &call->layers[i];
-    if (!layer->scale_codes) continue;
-    // A tile of a canonical weight may begin and end inside a block.
-    size_t blocks = NIBBLE_TILE * call->K / layer->block_size + 2;
+    size_t blocks = layer->scale_codes ? blocks_of_tile(layer, call->K) : 0;
     most = blocks > most ? blocks : most;
   }
   return linear_round_up(most * sizeof(float), 64);
@@ -53,11 +57,11 @@ static size_t scratch_bytes(const nibble_linear_call *call) { return sizeof(line
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
   size_t T = call->T, K = call->K;
-  bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16, is_int8 = call->form == NIBBLE_INPUT_INT8;
+  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_float = kernels->needs_input(call) && !is_int8;
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
-  call->work.rounded = take(arena, is_rounded ? T * K * sizeof(float) : 0);
-  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call->form));
+  call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
+  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
   call->work.row_absmax = take(arena, is_int8 ? T * sizeof(float) : 0);
   call->work.row_sums = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
   call->work.outlier_counts = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
@@ -79,7 +83,7 @@ void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads) 
 
 // MARK: Tasks
 
-bool nibble_linear_needs_input(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32; }
+bool nibble_linear_needs_input(const nibble_linear_call *call) { return kernels->needs_input(call); }
 
 void nibble_linear_find_columns(nibble_linear_call *call) {
   if (call->form != NIBBLE_INPUT_INT8 || !(call->threshold > 0) || !call->shares_outlier_columns) return;
@@ -107,18 +111,111 @@ size_t nibble_linear_tiles(const nibble_linear_call *call) {
   return tiles;
 }
 
+/// Plain scales for one tile; nested ones are decoded into `decoded`, in the layout of the weight.
+static linear_scales scales_of(const nibble_linear_layer *layer, size_t K, size_t tile, float *decoded) {
+  if (!layer->scale_codes) return (linear_scales){layer->scales, 0};
+  size_t first_element = tile * NIBBLE_TILE * K, elements = layer->N * K, block_size = layer->block_size;
+  size_t end_element = linear_smaller(first_element + NIBBLE_TILE * K, elements);
+  size_t first = first_element / block_size, count = (end_element + block_size - 1) / block_size - first;
+  if (layer->kind != NIBBLE_WEIGHT_4BIT_TILED) {
+    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first, count, decoded);
+    return (linear_scales){decoded, first};
+  }
+  size_t blocks = K / block_size;
+  for (size_t i = 0; i < count; i++) {
+    size_t lane = i / blocks, block = i % blocks;
+    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first + i, 1,
+                             decoded + block * NIBBLE_TILE + lane);
+  }
+  return (linear_scales){decoded, tile * blocks * NIBBLE_TILE};
+}
+
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
   char *piece = call->work.scratch + (size_t)thread * scratch_bytes(call);
-  float *nested_scales = (float *)(piece + sizeof(linear_scratch));
+  float *decoded = (float *)(piece + sizeof(linear_scratch));
   size_t first = 0;
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     const nibble_linear_layer *layer = &call->layers[i];
-    size_t tiles = tiles_of(layer);
-    size_t from = begin > first ? begin - first : 0, to = end - first < tiles ? end - first : tiles;
-    for (size_t tile = from; tile < to; tile++) kernels->tile(call, layer, tile, (linear_scratch *)piece, nested_scales);
+    size_t tiles = tiles_of(layer), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
+    for (size_t tile = from; tile < to; tile++)
+      kernels->tile(call, layer, scales_of(layer, call->K, tile, decoded), tile, (linear_scratch *)piece);
     first += tiles;
   }
+}
+
+// MARK: From sums to results
+
+static void store_results(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                          size_t rows, float *sums) {
+  if (call->activation != nibble_identity) nibble_activate(call->activation, call->parameter, sums, sums, rows * NIBBLE_TILE);
+  size_t column = layer->column + tile * NIBBLE_TILE, columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  for (size_t i = 0; i < rows; i++) {
+    size_t t = first_row + i;
+    const float *y = sums + i * NIBBLE_TILE;
+    float factor = call->row_scale ? call->scale * call->row_scale[t] : call->scale;
+    float *out = call->output + t * call->output_stride + column;
+    if (call->residual) {
+      const float *residual = call->residual + t * call->residual_stride + column;
+      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor + residual[n];
+    } else {
+      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor;
+    }
+  }
+}
+
+void linear_load_lanes(const float *values, const nibble_linear_layer *layer, size_t tile, float *lanes) {
+  memset(lanes, 0, NIBBLE_TILE * sizeof(float));
+  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  if (values) memcpy(lanes, values + tile * NIBBLE_TILE, columns * sizeof(float));
+}
+
+void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
+                   float *sums) {
+  bool is_rounded = call->form != NIBBLE_INPUT_F32;
+  int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
+  if (layer->bias) {
+    float bias[NIBBLE_TILE];
+    linear_load_lanes(layer->bias, layer, tile, bias);
+    if (is_rounded) nibble_round_floats(bias, NIBBLE_TILE, dtype);
+    for (size_t i = 0; i < rows; i++)
+      for (size_t n = 0; n < NIBBLE_TILE; n++) sums[i * NIBBLE_TILE + n] += bias[n];
+  }
+  if (is_rounded) nibble_round_floats(sums, rows * NIBBLE_TILE, dtype);
+  store_results(call, layer, tile, first_row, rows, sums);
+}
+
+/// Row t's outliers, in float32.
+static void add_outliers(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t,
+                         const float *scales, float *y) {
+  const float *x = call->x + t * call->K;
+  const int32_t *outliers = call->work.outliers + t * call->K;
+  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  const int8_t *w = (const int8_t *)layer->values + tile * NIBBLE_TILE * call->K;
+  for (size_t n = 0; n < columns; n++, w += call->K) {
+    float sum = 0;
+    for (int32_t i = 0; i < call->work.outlier_counts[t]; i++)
+      sum += x[outliers[i]] * ((float)w[outliers[i]] * scales[n] * INT8_VALUE_SCALE);
+    y[n] += sum;
+  }
+}
+
+void linear_finish_int8(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                        size_t rows, float *sums) {
+  float bias[NIBBLE_TILE], scales[NIBBLE_TILE];
+  linear_load_lanes(layer->bias, layer, tile, bias);
+  linear_load_lanes(layer->scales, layer, tile, scales);
+  for (size_t i = 0; i < rows; i++) {
+    float *y = sums + i * NIBBLE_TILE;
+    if (call->rounds_to_half) {
+      // The reference's product is a float16 to which the bias is added.
+      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
+      for (size_t n = 0; n < NIBBLE_TILE; n++) y[n] += bias[n];
+      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
+    }
+    if (call->work.outlier_counts[first_row + i]) add_outliers(call, layer, tile, first_row + i, scales, y);
+  }
+  store_results(call, layer, tile, first_row, rows, sums);
 }
 
 // MARK: The tiled layout
