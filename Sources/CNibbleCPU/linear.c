@@ -39,21 +39,31 @@ static void *take(arena *arena, size_t bytes) {
   return piece;
 }
 
-/// A tile's blocks: it may begin and end inside one.
-static size_t blocks_of_tile(const nibble_linear_layer *layer, size_t K) { return NIBBLE_TILE * K / layer->block_size + 2; }
+/// What one tile of a layer needs beside linear_scratch: its codes, where they have to be rearranged, and its plain scales,
+/// where they are nested or have to be rearranged.
+typedef struct {
+  size_t codes, scales;
+} tile_bytes;
 
-/// Plain scales of one tile of the widest 4-bit layer whose scales are nested.
-static size_t nested_scale_bytes(const nibble_linear_call *call) {
-  size_t most = 0;
-  for (size_t i = 0; i < call->layer_count; i++) {
-    const nibble_linear_layer *layer = &call->layers[i];
-    size_t blocks = layer->scale_codes ? blocks_of_tile(layer, call->K) : 0;
-    most = blocks > most ? blocks : most;
-  }
-  return linear_round_up(most * sizeof(float), 64);
+static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_linear_layer *layer) {
+  tile_bytes bytes = {0, 0};
+  if (layer->kind != NIBBLE_WEIGHT_4BIT && layer->kind != NIBBLE_WEIGHT_4BIT_TILED) return bytes;
+  bool rearranges = layer->kind == NIBBLE_WEIGHT_4BIT && linear_is_tiled(call, layer);
+  if (rearranges) bytes.codes = linear_round_up(NIBBLE_TILE * call->K / 2, 64);
+  // A tile may begin and end inside a block. Nested scales are decoded, then rearranged.
+  size_t blocks = NIBBLE_TILE * call->K / layer->block_size + 2;
+  if (rearranges || layer->scale_codes) bytes.scales = linear_round_up(2 * blocks * sizeof(float), 64);
+  return bytes;
 }
 
-static size_t scratch_bytes(const nibble_linear_call *call) { return sizeof(linear_scratch) + nested_scale_bytes(call); }
+static size_t scratch_bytes(const nibble_linear_call *call) {
+  size_t most = 0;
+  for (size_t i = 0; i < call->layer_count; i++) {
+    tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
+    most = bytes.codes + bytes.scales > most ? bytes.codes + bytes.scales : most;
+  }
+  return sizeof(linear_scratch) + most;
+}
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
   size_t T = call->T, K = call->K;
@@ -111,35 +121,44 @@ size_t nibble_linear_tiles(const nibble_linear_call *call) {
   return tiles;
 }
 
-/// Plain scales for one tile; nested ones are decoded into `decoded`, in the layout of the weight.
-static linear_scales scales_of(const nibble_linear_layer *layer, size_t K, size_t tile, float *decoded) {
-  if (!layer->scale_codes) return (linear_scales){layer->scales, 0};
-  size_t first_element = tile * NIBBLE_TILE * K, elements = layer->N * K, block_size = layer->block_size;
-  size_t end_element = linear_smaller(first_element + NIBBLE_TILE * K, elements);
-  size_t first = first_element / block_size, count = (end_element + block_size - 1) / block_size - first;
-  if (layer->kind != NIBBLE_WEIGHT_4BIT_TILED) {
-    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first, count, decoded);
-    return (linear_scales){decoded, first};
+/// One tile of a 4-bit layer as the kernels want it: in tiles wherever that is possible, with plain scales.
+static linear_scales unpack_tile(const nibble_linear_call *call, nibble_linear_layer *layer, size_t tile, char *memory) {
+  size_t K = call->K, block_size = layer->block_size, first_row = tile * NIBBLE_TILE;
+  size_t rows = linear_smaller(NIBBLE_TILE, layer->N - first_row);
+  size_t first = first_row * K / block_size, end = ((first_row + rows) * K + block_size - 1) / block_size;
+  tile_bytes bytes = bytes_of_tile(call, layer);
+  float *plain = (float *)(memory + bytes.codes), *tiled = plain + bytes.scales / sizeof(float) / 2;
+  linear_scales scales = {layer->scales, 0};
+  if (layer->scale_codes) {
+    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first, end - first, plain);
+    scales = (linear_scales){plain, first};
   }
-  size_t blocks = K / block_size;
-  for (size_t i = 0; i < count; i++) {
-    size_t lane = i / blocks, block = i % blocks;
-    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first + i, 1,
-                             decoded + block * NIBBLE_TILE + lane);
+  bool rearranges = bytes.codes > 0;
+  if (rearranges) {
+    const uint8_t *codes = (const uint8_t *)layer->values + first_row * K / 2;
+    nibble_tile_4bit(codes, scales.scales + (first - scales.first), rows, K, block_size, 0, 1, (uint8_t *)memory, tiled);
+    layer->kind = NIBBLE_WEIGHT_4BIT_TILED;
+    layer->values = memory - first_row * K / 2;
+  } else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED && layer->scale_codes) {
+    nibble_tile_4bit(NULL, plain, rows, K, block_size, 0, 1, NULL, tiled);
+  } else {
+    return scales;
   }
-  return (linear_scales){decoded, tile * blocks * NIBBLE_TILE};
+  return (linear_scales){tiled, first};
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
-  char *piece = call->work.scratch + (size_t)thread * scratch_bytes(call);
-  float *decoded = (float *)(piece + sizeof(linear_scratch));
+  linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
   size_t first = 0;
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
-    const nibble_linear_layer *layer = &call->layers[i];
-    size_t tiles = tiles_of(layer), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
-    for (size_t tile = from; tile < to; tile++)
-      kernels->tile(call, layer, scales_of(layer, call->K, tile, decoded), tile, (linear_scratch *)piece);
+    size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
+    for (size_t tile = from; tile < to; tile++) {
+      nibble_linear_layer layer = call->layers[i];
+      bool is_four_bit = layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED;
+      linear_scales scales = is_four_bit ? unpack_tile(call, &layer, tile, (char *)(scratch + 1)) : (linear_scales){};
+      kernels->tile(call, &layer, scales, tile, scratch);
+    }
     first += tiles;
   }
 }
@@ -224,18 +243,26 @@ enum { GROUP_COLUMNS = 8, GROUP_BYTES = 4 };
 
 bool nibble_can_tile_4bit(size_t K, size_t block_size) { return K % GROUP_COLUMNS == 0 && block_size && K % block_size == 0; }
 
+static void tile_codes(const uint8_t *codes, size_t N, size_t K, size_t tile, uint8_t *tiled) {
+  size_t groups = K / GROUP_COLUMNS;
+  for (size_t lane = 0; lane < NIBBLE_TILE; lane++) {
+    size_t row = tile * NIBBLE_TILE + lane;
+    uint8_t *to = tiled + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
+    for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
+      if (row < N) memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
+      else memset(to, 0, GROUP_BYTES);
+    }
+  }
+}
+
 void nibble_tile_4bit(const uint8_t *codes, const float *scales, size_t N, size_t K, size_t block_size, size_t begin, size_t end,
                       uint8_t *tiled_codes, float *tiled_scales) {
-  size_t groups = K / GROUP_COLUMNS, blocks = K / block_size;
+  size_t blocks = K / block_size;
   for (size_t tile = begin; tile < end; tile++) {
-    for (size_t lane = 0; lane < NIBBLE_TILE; lane++) {
+    if (codes) tile_codes(codes, N, K, tile, tiled_codes);
+    for (size_t lane = 0; scales && lane < NIBBLE_TILE; lane++) {
       size_t row = tile * NIBBLE_TILE + lane;
-      uint8_t *to = tiled_codes + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
-      for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
-        if (row < N) memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
-        else memset(to, 0, GROUP_BYTES);
-      }
-      for (size_t b = 0; scales && b < blocks; b++)
+      for (size_t b = 0; b < blocks; b++)
         tiled_scales[(tile * blocks + b) * NIBBLE_TILE + lane] = row < N ? scales[row * blocks + b] : 0;
     }
   }

@@ -51,6 +51,12 @@ static inline size_t linear_round_up(size_t value, size_t multiple) { return (va
 /// Elements between rows of packed input.
 static inline size_t linear_packed_stride(const nibble_linear_call *call) { return linear_round_up(call->K, INPUT_PADDING); }
 
+/// Whether the kernels see the layer in tiles: prepared, or rearranged tile by tile as it is read.
+static inline bool linear_is_tiled(const nibble_linear_call *call, const nibble_linear_layer *layer) {
+  return layer->kind == NIBBLE_WEIGHT_4BIT_TILED ||
+         (layer->kind == NIBBLE_WEIGHT_4BIT && nibble_can_tile_4bit(call->K, layer->block_size));
+}
+
 /// The constant CUDA multiplies int8 sums with: 1 / 127² as it rounds there.
 #define INT8_PRODUCT_SCALE 0x1.040c2p-14f
 /// 1 / 127

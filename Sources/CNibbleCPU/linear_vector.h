@@ -94,7 +94,7 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
                  linear_scratch *scratch) {
   if (layer->kind == NIBBLE_WEIGHT_INT8) int8_tile(call, layer, tile, scratch);
   else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
-  else if (call->T <= FOUR_BIT_FEW_ROWS && layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
+  else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
     four_bit_few_rows(call, layer, scales, tile, scratch);
   else float_tile(call, layer, scales, tile, scratch);
 }

@@ -1,7 +1,7 @@
 // 4-bit weights. In the tiled layout 64 bytes hold 8 columns of 16 features: 4 bytes a feature, column 2i in the high and
 // column 2i + 1 in the low nibble of byte i. As a 32-bit integer, column j is at bit 4 × (j ^ 1).
 
-enum { GROUP = 8, FOUR_BIT_FEW_ROWS = LANES == 16 ? 4 : 2 };
+enum { GROUP = 8, ROWS_AT_ONCE = LANES == 16 ? 4 : 2 };
 
 // MARK: Panels
 
@@ -28,8 +28,18 @@ INLINE vec look_up(codebook_vectors table, ivec codes, const int shift) {
 }
 #endif
 
-static void tiled_panel(const nibble_linear_layer *layer, const float *scales, const uint8_t *codes, size_t start, size_t depth,
-                        float *panel) {
+INLINE vec rounded(vec v, nibble_input_form form) {
+  if (form == NIBBLE_INPUT_F16) {
+    typedef _Float16 halves __attribute__((vector_size(2 * LANES)));
+    return __builtin_convertvector(__builtin_convertvector(v, halves), vec);
+  }
+  if (form != NIBBLE_INPUT_BF16) return v;
+  ivec bits = (ivec)v;
+  return (vec)((bits + 0x7FFF + (bits >> 16 & 1)) & (int32_t)0xFFFF0000);
+}
+
+INLINE void tiled_panel(nibble_input_form form, const nibble_linear_layer *layer, const float *scales, const uint8_t *codes,
+                        size_t start, size_t depth, float *panel) {
   codebook_vectors table = load_codebook(nibble_codebook_values(layer->codebook));
   for (size_t k = 0; k < depth; k += GROUP) {
     const float *scale = scales + (start + k) / layer->block_size * NIBBLE_TILE;
@@ -37,20 +47,23 @@ static void tiled_panel(const nibble_linear_layer *layer, const float *scales, c
       vec factor = load(scale + v * LANES);
       ivec packed = load_integers(codes + k * 8 + v * LANES * 4);
       UNROLL for (int j = 0; j < GROUP; j++)
-        store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, look_up(table, packed, 4 * (j ^ 1)) * factor);
+        store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, rounded(look_up(table, packed, 4 * (j ^ 1)) * factor, form));
     }
   }
 }
 
-/// Columns `start ..< start + depth` of a tile, not rounded.
-static void four_bit_panel(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+/// Columns `start ..< start + depth` of a tile, rounded to the type that `form` multiplies in.
+static void four_bit_panel(nibble_input_form form, const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                            size_t start, size_t depth, linear_scratch *scratch) {
   size_t K = call->K, first = tile * NIBBLE_TILE;
   const uint8_t *codes = layer->values;
   if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) {
     size_t blocks = K / layer->block_size;
     const float *tile_scales = scales.scales + tile * blocks * NIBBLE_TILE - scales.first;
-    tiled_panel(layer, tile_scales, codes + (first * K + start * NIBBLE_TILE) / 2, start, depth, scratch->panel);
+    codes += (first * K + start * NIBBLE_TILE) / 2;
+    if (form == NIBBLE_INPUT_F16) tiled_panel(NIBBLE_INPUT_F16, layer, tile_scales, codes, start, depth, scratch->panel);
+    else if (form == NIBBLE_INPUT_BF16) tiled_panel(NIBBLE_INPUT_BF16, layer, tile_scales, codes, start, depth, scratch->panel);
+    else tiled_panel(NIBBLE_INPUT_F32, layer, tile_scales, codes, start, depth, scratch->panel);
     return;
   }
   size_t features = linear_smaller(NIBBLE_TILE, layer->N - first);
@@ -58,6 +71,7 @@ static void four_bit_panel(const nibble_linear_call *call, const nibble_linear_l
     nibble_expand_4bit(codes, scales.scales - scales.first, (first + i) * K + start, depth, layer->block_size, layer->codebook,
                        scratch->rows + i * PANEL_DEPTH);
   panel_float32((const char *)scratch->rows, PANEL_DEPTH * sizeof(float), features, depth, scratch->panel);
+  if (form != NIBBLE_INPUT_F32) nibble_round_floats(scratch->panel, depth * NIBBLE_TILE, rounded_dtype(form));
 }
 
 // MARK: Few rows
@@ -138,18 +152,23 @@ INLINE void few_rows_bf16(const int rows, const uint8_t *codes, const float *sca
 
 #else
 
-/// Rows with the even columns of each group of 8 before the odd ones.
+/// Rows with the even columns of each group of 8 before the odd ones; in bfloat16 0 4 2 6 before 1 5 3 7, as they come out
+/// of the look-up.
 static bool wants_shuffled_input(const nibble_linear_call *call) {
   bool any = false;
-  for (size_t i = 0; i < call->layer_count; i++) any |= call->layers[i].kind == NIBBLE_WEIGHT_4BIT_TILED;
-  return any && call->T <= FOUR_BIT_FEW_ROWS;
+  for (size_t i = 0; i < call->layer_count; i++) any |= linear_is_tiled(call, &call->layers[i]);
+  return any && call->T <= FEW_ROWS;
 }
 
 static void shuffle_row(const nibble_linear_call *call, size_t t) {
   const float *x = (call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded) + t * call->K;
   float *out = (float *)call->work.packed + t * linear_packed_stride(call);
   for (size_t k = 0; k + GROUP <= call->K; k += GROUP)
-    for (size_t j = 0; j < GROUP; j++) out[k + j % 2 * 4 + j / 2] = x[k + j];
+    for (size_t j = 0; j < GROUP; j++) {
+      size_t place = j / 2;
+      if (call->form == NIBBLE_INPUT_BF16) place = place % 2 * 2 + place / 2;
+      out[k + j % 2 * 4 + place] = x[k + j];
+    }
 }
 
 /// The codebook's bytes, one vector for each byte of a float: four byte look-ups and three interleavings make 32 floats.
@@ -196,22 +215,24 @@ INLINE void few_rows_half(const int rows, const byte_planes *planes, const uint8
   }
 }
 
+/// totals[i] += sums[i] × scale, for sums whose halves belong to features i and i + 4.
+INLINE void add_scaled(const __m256 *sums, __m256 scale, __m256 *totals) {
+  totals[0] = _mm256_fmadd_ps(sums[0], _mm256_permute_ps(scale, 0x00), totals[0]);
+  totals[1] = _mm256_fmadd_ps(sums[1], _mm256_permute_ps(scale, 0x55), totals[1]);
+  totals[2] = _mm256_fmadd_ps(sums[2], _mm256_permute_ps(scale, 0xAA), totals[2]);
+  totals[3] = _mm256_fmadd_ps(sums[3], _mm256_permute_ps(scale, 0xFF), totals[3]);
+}
+
 INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *scales, const nibble_linear_layer *layer,
                            const float *x, size_t stride, size_t K, float *sums) {
   byte_planes planes = load_planes(nibble_codebook_values(layer->codebook));
-  __m256 totals[2][4 * FOUR_BIT_FEW_ROWS] = {};
+  __m256 totals[2][4 * ROWS_AT_ONCE] = {};
   for (size_t k = 0; k < K; k += layer->block_size, scales += NIBBLE_TILE) {
     UNROLL for (int half = 0; half < 2; half++) {
-      __m256 acc[4 * FOUR_BIT_FEW_ROWS] = {};
+      __m256 acc[4 * ROWS_AT_ONCE] = {};
       few_rows_half(rows, &planes, codes + k * 8 + 32 * half, x + k, stride, layer->block_size, acc);
       __m256 scale = _mm256_loadu_ps(scales + 8 * half);
-      UNROLL for (int r = 0; r < rows; r++) {
-        __m256 *total = totals[half] + 4 * r;
-        total[0] = _mm256_fmadd_ps(acc[4 * r], _mm256_permute_ps(scale, 0x00), total[0]);
-        total[1] = _mm256_fmadd_ps(acc[4 * r + 1], _mm256_permute_ps(scale, 0x55), total[1]);
-        total[2] = _mm256_fmadd_ps(acc[4 * r + 2], _mm256_permute_ps(scale, 0xAA), total[2]);
-        total[3] = _mm256_fmadd_ps(acc[4 * r + 3], _mm256_permute_ps(scale, 0xFF), total[3]);
-      }
+      UNROLL for (int r = 0; r < rows; r++) add_scaled(acc + 4 * r, scale, totals[half] + 4 * r);
     }
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int half = 0; half < 2; half++) {
@@ -219,6 +240,57 @@ INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *sc
     __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(t[0], t[1]), _mm256_hadd_ps(t[2], t[3]));
     _mm256_storeu_ps(sums + r * NIBBLE_TILE + half * 8, sum);
   }
+}
+
+/// As few_rows_half, with a codebook in bfloat16 (the upper bytes of its floats, rounded): half the look-ups. A 32-bit lane
+/// holds two columns of a feature; `acc[2r]` has features 0, 1 | 4, 5 and `acc[2r + 1]` features 2, 3 | 6, 7.
+INLINE void few_rows_half_bf16(const int rows, __m256i lower, __m256i upper, const uint8_t *codes, const float *x, size_t stride,
+                               size_t depth, __m256 *acc) {
+  const __m256i mask = _mm256_set1_epi8(15), high = _mm256_set1_epi32((int32_t)0xFFFF0000);
+  for (size_t k = 0; k < depth; k += GROUP, codes += 64) {
+    __m256i packed = _mm256_loadu_si256((const __m256i *)codes);
+    __m256i nibbles[2] = {_mm256_and_si256(_mm256_srli_epi16(packed, 4), mask), _mm256_and_si256(packed, mask)};
+    UNROLL for (int parity = 0; parity < 2; parity++) {
+      __m256i a = _mm256_shuffle_epi8(lower, nibbles[parity]), b = _mm256_shuffle_epi8(upper, nibbles[parity]);
+      __m256i pairs[2] = {_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)};
+      UNROLL for (int r = 0; r < rows; r++) {
+        const float *at = x + (size_t)r * stride + k + (size_t)parity * 4;
+        __m256 first = (__m256)_mm256_broadcast_sd((const double *)at), second = (__m256)_mm256_broadcast_sd((const double *)(at + 2));
+        UNROLL for (int i = 0; i < 2; i++) {
+          __m256 *sum = acc + 4 * r + 2 * i;
+          sum[0] = _mm256_fmadd_ps((__m256)_mm256_slli_epi32(pairs[i], 16), first, sum[0]);
+          sum[1] = _mm256_fmadd_ps((__m256)_mm256_and_si256(pairs[i], high), second, sum[1]);
+        }
+      }
+    }
+  }
+}
+
+INLINE void few_rows_bf16(const int rows, const uint8_t *codes, const float *scales, const nibble_linear_layer *layer,
+                          const float *x, size_t stride, size_t K, float *sums) {
+  uint8_t bytes[2][32];
+  for (int i = 0; i < 32; i++) {
+    uint16_t value = float_to_bfloat(nibble_codebook_values(layer->codebook)[i % 16]);
+    bytes[0][i] = (uint8_t)value;
+    bytes[1][i] = (uint8_t)(value >> 8);
+  }
+  __m256i lower = _mm256_loadu_si256((const __m256i *)bytes[0]), upper = _mm256_loadu_si256((const __m256i *)bytes[1]);
+  __m256 totals[2][2 * ROWS_AT_ONCE] = {};
+  for (size_t k = 0; k < K; k += layer->block_size, scales += NIBBLE_TILE) {
+    UNROLL for (int half = 0; half < 2; half++) {
+      __m256 acc[4 * ROWS_AT_ONCE] = {};
+      few_rows_half_bf16(rows, lower, upper, codes + k * 8 + 32 * half, x + k, stride, layer->block_size, acc);
+      __m256 scale = _mm256_loadu_ps(scales + 8 * half);
+      __m256 low = _mm256_permute_ps(scale, 0x50), high = _mm256_permute_ps(scale, 0xFA);  // features 0 0 1 1, 2 2 3 3
+      UNROLL for (int r = 0; r < rows; r++) {
+        __m256 *total = totals[half] + 2 * r, *sum = acc + 4 * r;
+        total[0] = _mm256_fmadd_ps(_mm256_add_ps(sum[0], sum[1]), low, total[0]);
+        total[1] = _mm256_fmadd_ps(_mm256_add_ps(sum[2], sum[3]), high, total[1]);
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int half = 0; half < 2; half++)
+      _mm256_storeu_ps(sums + r * NIBBLE_TILE + half * 8, _mm256_hadd_ps(totals[half][2 * r], totals[half][2 * r + 1]));
 }
 
 #endif
@@ -243,8 +315,15 @@ static void four_bit_few_rows(const nibble_linear_call *call, const nibble_linea
 #else
   const float *x = call->work.packed;
   size_t stride = linear_packed_stride(call);
-  if (call->T == 1) few_rows_float(1, codes, tile_scales, layer, x, stride, K, scratch->sums);
-  else few_rows_float(2, codes, tile_scales, layer, x, stride, K, scratch->sums);
+#define PAIRS(few_rows)                                                                                            \
+  {                                                                                                                \
+    size_t t = 0;                                                                                                  \
+    for (; t + 2 <= call->T; t += 2)                                                                               \
+      few_rows(2, codes, tile_scales, layer, x + t * stride, stride, K, scratch->sums + t * NIBBLE_TILE);          \
+    if (t < call->T)                                                                                               \
+      few_rows(1, codes, tile_scales, layer, x + t * stride, stride, K, scratch->sums + t * NIBBLE_TILE);          \
+  }
+  if (call->form == NIBBLE_INPUT_BF16) PAIRS(few_rows_bf16) else PAIRS(few_rows_float)
 #endif
   linear_finish(call, layer, tile, 0, call->T, scratch->sums);
 }

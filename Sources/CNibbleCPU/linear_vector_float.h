@@ -156,16 +156,14 @@ PANEL(float32, 4)
 PANEL(float16, 2)
 PANEL(bfloat16, 2)
 
-static void four_bit_panel(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+static void four_bit_panel(nibble_input_form form, const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                            size_t start, size_t depth, linear_scratch *scratch);
 
 /// Columns `start ..< start + depth` of a tile, in float32, rounded to the type that is multiplied in.
 static void fill_panel(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                        size_t start, size_t depth, linear_scratch *scratch) {
   if (layer->kind != NIBBLE_WEIGHT_DENSE) {
-    four_bit_panel(call, layer, scales, tile, start, depth, scratch);
-    if (call->form != NIBBLE_INPUT_F32)
-      nibble_round_floats(scratch->panel, depth * NIBBLE_TILE, rounded_dtype(call->form));
+    four_bit_panel(call->form, call, layer, scales, tile, start, depth, scratch);
     return;
   }
   size_t first = tile * NIBBLE_TILE, features = linear_smaller(NIBBLE_TILE, layer->N - first);
@@ -225,7 +223,7 @@ static void float_tile(const nibble_linear_call *call, const nibble_linear_layer
       size_t depth = linear_smaller(PANEL_DEPTH, K - start);
 #if BF16
       if (call->form == NIBBLE_INPUT_BF16 && !few) {
-        four_bit_panel(call, layer, scales, tile, start, depth, scratch);
+        four_bit_panel(NIBBLE_INPUT_F32, call, layer, scales, tile, start, depth, scratch);  // rounded as it is paired
         multiply_bf16(call, t, rows, start, depth, scratch);
         continue;
       }

@@ -98,18 +98,24 @@ INLINE ivec dot_codes(ivec acc, ivec w, const char *x) { return acc + MULTIPLY_P
 #define LOAD_WEIGHTS wide_weights
 #endif
 
+INLINE void dot_step(const int rows, const int features, const char *x, size_t x_stride, const int8_t *w, size_t stride,
+                     ivec *acc) {
+  UNROLL for (int f = 0; f < features; f++) {
+    ivec v = LOAD_WEIGHTS(w + (size_t)f * stride);
+    UNROLL for (int r = 0; r < rows; r++)
+      acc[r * features + f] = dot_codes(acc[r * features + f], v, x + (size_t)r * x_stride);
+  }
+}
+
 INLINE void dot_int8(const int rows, const int features, const char *x, size_t x_stride, const int8_t *w, size_t K,
                      int32_t *sums) {
   ivec acc[8] = {};
-  for (size_t k = 0; k < K; k += INT8_BYTES) {
-    UNROLL for (int f = 0; f < features; f++) {
-      const int8_t *row = w + (size_t)f * K;
-      int8_t tail[INT8_BYTES] = {};
-      if (k + INT8_BYTES > K) memcpy(tail, row + k, K - k);
-      ivec v = LOAD_WEIGHTS(k + INT8_BYTES > K ? tail : row + k);
-      UNROLL for (int r = 0; r < rows; r++)
-        acc[r * features + f] = dot_codes(acc[r * features + f], v, x + (size_t)r * x_stride + k * INT8_ELEMENT);
-    }
+  size_t k = 0;
+  for (; k + INT8_BYTES <= K; k += INT8_BYTES) dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, w + k, K, acc);
+  if (k < K) {
+    int8_t tails[4 * INT8_BYTES] = {};
+    UNROLL for (int f = 0; f < features; f++) memcpy(tails + f * INT8_BYTES, w + (size_t)f * K + k, K - k);
+    dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, tails, INT8_BYTES, acc);
   }
   UNROLL for (int f = 0; f < features; f++) UNROLL for (int r = 0; r < rows; r++) {
     int32_t lanes[LANES];
