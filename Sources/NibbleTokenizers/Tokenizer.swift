@@ -45,21 +45,32 @@ public final class Tokenizer: Sendable {
     private static func addedTokens(_ components: Components, _ configuration: TokenizerConfiguration) -> [AddedToken] {
         let table = components.model.table
         var tokens = configuration.addedTokens + components.addedTokens
+        // The tokenizers library counts on from the vocabulary, whatever the file says. With holes in the vocabulary that would
+        // give an id twice: then the file is believed.
+        let isContiguous = table.count == table.idLimit
+        var next = Int32(table.idLimit)
+        var known: [String: Int32] = [:]
         for index in tokens.indices {
-            if let id = table.id(of: tokens[index].content) { tokens[index].id = id }
+            let content = tokens[index].content
+            if let id = known[content] ?? table.id(of: content) {
+                tokens[index].id = id
+            } else if isContiguous {
+                tokens[index].id = next
+            }
+            next = max(next, tokens[index].id + 1)
+            known[content] = tokens[index].id
         }
-        var known = Set(tokens.map(\.content))
-        var next = max(Int32(table.idLimit), (tokens.map(\.id).max() ?? -1) + 1)
         let names = TokenizerConfiguration.tokenNames
         let others = configuration.namedTokens.keys.filter { !names.contains($0) }.sorted()
         let named = (names + others).compactMap { configuration.namedTokens[$0] }
-        for var token in named + configuration.additionalSpecialTokens where known.insert(token.content).inserted {
+        for var token in named + configuration.additionalSpecialTokens where known[token.content] == nil {
             if let id = table.id(of: token.content) {
                 token.id = id
             } else {
                 token.id = next
                 next += 1
             }
+            known[token.content] = token.id
             tokens.append(token)
         }
         return tokens
@@ -99,7 +110,7 @@ extension PostProcessor.Template {
 extension Tokenizer {
     /// The text of a token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`); `nil` for an id without a token.
     public func token(for id: Int32) -> String? {
-        if let token = added.token(of: id) { return token.content }
+        if let text = added.text(of: id) { return String(decoding: text, as: UTF8.self) }
         return model.table.text(of: id).map { String(decoding: $0, as: UTF8.self) }
     }
 
