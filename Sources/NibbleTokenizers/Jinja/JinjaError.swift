@@ -72,19 +72,20 @@ public struct JinjaLimits: Sendable {
     /// UTF-8 bytes of template text.
     public var sourceBytes = 1 << 20
     /// UTF-8 bytes of rendered text, and of any one string on the way.
-    public var outputBytes = 64 << 20
+    public var outputBytes = 16 << 20
     /// Passes through `for` bodies, all loops together.
     public var iterations = 1_000_000
     /// Nested statements and expressions in the template's text.
     public var nesting = 100
-    /// Nested evaluations at run time; a recursive macro takes about seven a call.
-    public var depth = 800
+    /// Nested evaluations at run time; a recursive macro takes about seven a call. A depth of 500 is
+    /// about a megabyte of stack (four in debug builds).
+    public var depth = 500
     /// Elements of one `range()`, as in Jinja's own sandbox.
     public var rangeLength = 100_000
     /// Lists in lists in dictionaries …
     public var valueDepth = 256
     /// Bytes built or scanned by one rendering, 64 for every expression.
-    public var work = 2 << 30
+    public var work = 512 << 20
 
     public init() {}
 }

@@ -4,29 +4,71 @@ extension JinjaInterpreter {
         return try nested { try evaluateKind(expression) }
     }
 
+    // The cases are spread over several functions because every one of them would reserve its stack in a single one, at
+    // each level of the recursion.
     private func evaluateKind(_ expression: JinjaExpression) throws -> JinjaValue {
         switch expression.kind {
         case .constant(let value): value
         case .name(let name): scope.value(of: name) ?? .undefined("'\(name)' is undefined")
+        case .list, .tuple, .dictionary: try evaluateLiteral(expression)
+        case .attribute, .element, .slice: try evaluateAccess(expression)
+        case .call: try evaluate(expression, caller: nil)
+        case .filter, .test: try evaluateFilterOrTest(expression)
+        case .negative, .positive, .arithmetic, .concatenation: try evaluateArithmetic(expression)
+        case .not, .comparison, .and, .or, .conditional: try evaluateLogic(expression)
+        }
+    }
+
+    private func evaluateLiteral(_ expression: JinjaExpression) throws -> JinjaValue {
+        switch expression.kind {
         case .list(let items): try list(try items.map(evaluate))
         case .tuple(let items): try tuple(try items.map(evaluate))
         case .dictionary(let pairs): try evaluateDictionary(pairs)
+        default: .null
+        }
+    }
+
+    private func evaluateAccess(_ expression: JinjaExpression) throws -> JinjaValue {
+        switch expression.kind {
         case .attribute(let base, let name): try attribute(name, of: try evaluate(base))
-        case .element(let base, let key): try element(try evaluate(key), of: try evaluate(base))
+        case .element(let base, let key): try evaluateElement(base, key)
         case .slice(let base, let start, let stop, let step): try evaluateSlice(base, start, stop, step)
-        case .call: try evaluate(expression, caller: nil)
+        default: .null
+        }
+    }
+
+    private func evaluateFilterOrTest(_ expression: JinjaExpression) throws -> JinjaValue {
+        switch expression.kind {
         case .filter(let value, let call): try evaluateFilter(value, call)
         case .test(let value, let call): try evaluateTest(value, call)
+        default: .null
+        }
+    }
+
+    private func evaluateArithmetic(_ expression: JinjaExpression) throws -> JinjaValue {
+        switch expression.kind {
         case .negative(let inner): try JinjaOperators.negative(try evaluate(inner))
         case .positive(let inner): try JinjaOperators.positive(try evaluate(inner))
-        case .not(let inner): .bool(!(try evaluate(inner).isTruthy))
         case .arithmetic(let first, let rest): try evaluateChain(first, rest, line: expression.line)
         case .concatenation(let parts): try string(try parts.map { try text(of: try evaluate($0)) }.joined())
+        default: .null
+        }
+    }
+
+    private func evaluateLogic(_ expression: JinjaExpression) throws -> JinjaValue {
+        switch expression.kind {
+        case .not(let inner): .bool(!(try evaluate(inner).isTruthy))
         case .comparison(let first, let rest): try evaluateComparison(first, rest)
         case .and(let terms): try evaluateTerms(terms, until: false)
         case .or(let terms): try evaluateTerms(terms, until: true)
         case .conditional(let test, let then, let otherwise): try evaluateConditional(test, then, otherwise)
+        default: .null
         }
+    }
+
+    private func evaluateElement(_ base: JinjaExpression, _ key: JinjaExpression) throws -> JinjaValue {
+        let value = try evaluate(base)
+        return try element(try evaluate(key), of: value)
     }
 
     private func evaluateDictionary(_ pairs: [(key: JinjaExpression, value: JinjaExpression)]) throws -> JinjaValue {

@@ -116,8 +116,12 @@ struct JinjaLexer {
     }
 
     private func matches(_ text: String, at index: Int) -> Bool {
-        let wanted = Array(text.unicodeScalars)
-        return index + wanted.count <= source.count && source[index..<index + wanted.count].elementsEqual(wanted)
+        var place = index
+        for scalar in text.unicodeScalars {
+            guard place < source.count, source[place] == scalar else { return false }
+            place += 1
+        }
+        return true
     }
 
     /// Where the closing delimiter at `index` (perhaps with a sign) and the white space it takes along end; nil if none is there.
@@ -212,9 +216,11 @@ struct JinjaLexer {
         advance(to: end)
     }
 
+    private static let pairs = ["//", "**", "==", "!=", ">=", "<="]
+
     private mutating func readSymbol(_ brackets: inout [Unicode.Scalar]) throws {
         let scalar = source[position]
-        for symbol in ["//", "**", "==", "!=", ">=", "<="] where matches(symbol, at: position) {
+        for symbol in Self.pairs where matches(symbol, at: position) {
             emit(.symbol, symbol, line: line)
             return advance(to: position + 2)
         }

@@ -1,7 +1,11 @@
 extension PythonText {
-    static func upper(_ text: String) -> String { mapped(text) { $0.properties.uppercaseMapping } }
+    static func upper(_ text: String) -> String {
+        if let plain = ascii(text, changing: UInt8(ascii: "a")...UInt8(ascii: "z")) { return plain }
+        return mapped(text) { $0.properties.uppercaseMapping }
+    }
 
     static func lower(_ text: String) -> String {
+        if let plain = ascii(text, changing: UInt8(ascii: "A")...UInt8(ascii: "Z")) { return plain }
         let scalars = Array(text.unicodeScalars)
         guard scalars.contains("\u{3A3}") else { return mapped(text) { $0.properties.lowercaseMapping } }
         var result = ""
@@ -64,6 +68,12 @@ extension PythonText {
     }
 
     private static func isCased(_ scalar: Unicode.Scalar) -> Bool { scalar.properties.isCased }
+
+    /// The text with the case of the letters in `range` changed, if it is all ASCII.
+    private static func ascii(_ text: String, changing range: ClosedRange<UInt8>) -> String? {
+        guard text.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
+        return String(decoding: text.utf8.map { range.contains($0) ? $0 ^ 0x20 : $0 }, as: UTF8.self)
+    }
 
     private static func mapped(_ text: String, _ change: (Unicode.Scalar) -> String) -> String {
         var result = ""

@@ -125,6 +125,10 @@ CHATML = """{% for message in messages %}
 """
 chats("ChatML", CHATML)
 
+SMOLLM = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+chats("SmolLM", SMOLLM)
+chats("SmolLM default system", SMOLLM, both=CHAT[1:])
+
 LLAMA3 = """{{- bos_token }}
 {%- if custom_tools is defined %}
     {%- set tools = custom_tools %}
