@@ -7,7 +7,7 @@ import NibbleCore
 struct PickleMachine {
     /// A state dict of a hundred thousand tensors takes about 12 MB.
     static let maximumByteCount = 1 << 26
-    static let maximumStackDepth = 1 << 20
+    static let maximumStackDepth = 1 << 18
     static let maximumObjectCount = 1 << 21
 
     let file: MappedFile
