@@ -94,8 +94,8 @@ public struct GGUFFile: Sendable {
             type.dequantize(source, blocks: blocks, into: floats)
             switch dtype {
             case .float16:
-                let halves = target.bindMemory(to: Float16.self)
-                for index in row.indices { halves[index] = Float16(row[index]) }
+                let halves = target.bindMemory(to: UInt16.self)
+                for index in row.indices { halves[index] = halfBits(row[index]) }
             case .bfloat16:
                 let brains = target.bindMemory(to: BFloat16.self)
                 for index in row.indices { brains[index] = BFloat16(row[index]) }
