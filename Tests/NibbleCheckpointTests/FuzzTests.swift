@@ -94,7 +94,9 @@ private struct Damage {
     private mutating func strike(_ bytes: inout [UInt8]) {
         guard !bytes.isEmpty else { return }
         // Headers are at the beginning, except a zip archive's directory.
-        let place = below(4) == 0 ? below(bytes.count) : below(2) == 0 ? below(min(bytes.count, 600)) : bytes.count - 1 - below(min(bytes.count, 600))
+        let place =
+            below(4) == 0
+            ? below(bytes.count) : below(2) == 0 ? below(min(bytes.count, 600)) : bytes.count - 1 - below(min(bytes.count, 600))
         switch below(8) {
         case 0: bytes[place] ^= 1 << UInt8(below(8))
         case 1: bytes[place] = UInt8(below(256))
@@ -107,7 +109,8 @@ private struct Damage {
             bytes.insert(contentsOf: piece, at: below(bytes.count))
         default:
             let value = [0, 1, .max, 1 << 31, 1 << 32, 1 << 62, 1 << 63, UInt64(bytes.count)][below(8)]
-            for (index, byte) in littleEndian(value).prefix(below(2) == 0 ? 4 : 8).enumerated() where place + index < bytes.count {
+            for (index, byte) in littleEndian(value).prefix(below(2) == 0 ? 4 : 8).enumerated() where place + index < bytes.count
+            {
                 bytes[place + index] = byte
             }
         }

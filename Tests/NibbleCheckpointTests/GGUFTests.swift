@@ -13,9 +13,12 @@ import Testing
 
     private func open(_ builder: GGUFBuilder) throws -> GGUFFile { try GGUFFile(folder.write(builder.bytes(), to: "model.gguf")) }
 
-    @Test("blocks of every kind give the recorded numbers, bit for bit", arguments: [
-        ("Q4_0", GGUFTensorType.q4_0), ("Q4_1", .q4_1), ("Q5_0", .q5_0), ("Q5_1", .q5_1), ("Q8_0", .q8_0), ("Q4_K", .q4_K), ("Q5_K", .q5_K), ("Q6_K", .q6_K),
-    ])
+    @Test(
+        "blocks of every kind give the recorded numbers, bit for bit",
+        arguments: [
+            ("Q4_0", GGUFTensorType.q4_0), ("Q4_1", .q4_1), ("Q5_0", .q5_0), ("Q5_1", .q5_1), ("Q8_0", .q8_0), ("Q4_K", .q4_K),
+            ("Q5_K", .q5_K), ("Q6_K", .q6_K),
+        ])
     func blocks(name: String, type: GGUFTensorType) throws {
         let file = try GGUFFile(Self.recorded.appending(path: "blocks.gguf"))
         let expected = try SafetensorsFile(Self.recorded.appending(path: "elements.safetensors")).tensor(name)
@@ -56,9 +59,12 @@ import Testing
         for (index, value) in formula.expected { #expect(floats[index] == value) }
     }
 
-    @Test("elements that stand alone are views of the file", arguments: [
-        (GGUFTensorType.f32, DType.float32), (.f16, .float16), (.bf16, .bfloat16), (.f64, .float64), (.i8, .int8), (.i16, .int16), (.i32, .int32), (.i64, .int64),
-    ])
+    @Test(
+        "elements that stand alone are views of the file",
+        arguments: [
+            (GGUFTensorType.f32, DType.float32), (.f16, .float16), (.bf16, .bfloat16), (.f64, .float64), (.i8, .int8),
+            (.i16, .int16), (.i32, .int32), (.i64, .int64),
+        ])
     func plain(type: GGUFTensorType, dtype: DType) throws {
         var builder = GGUFBuilder()
         let data = (0..<UInt8(6 * dtype.byteCount)).map { $0 }
@@ -77,14 +83,19 @@ import Testing
     @Test("metadata of every type comes out plain, in versions 2 and 3", arguments: [2, 3] as [UInt32])
     func metadata(version: UInt32) throws {
         var builder = GGUFBuilder(version: version)
-        func array(_ type: UInt32, _ count: Int, _ bytes: [UInt8]) -> [UInt8] { littleEndian(type) + littleEndian(UInt64(count)) + bytes }
+        func array(_ type: UInt32, _ count: Int, _ bytes: [UInt8]) -> [UInt8] {
+            littleEndian(type) + littleEndian(UInt64(count)) + bytes
+        }
         let values: [(UInt32, [UInt8], GGUFValue)] = [
             (0, [200], .int(200)), (1, [200], .int(-56)), (2, [0xFF, 0xFF], .int(65535)), (3, [0xFF, 0xFF], .int(-1)),
             (4, littleEndian(UInt32.max), .int(4_294_967_295)), (5, littleEndian(Int32.min), .int(-2_147_483_648)),
-            (6, littleEndian(Float(0.5).bitPattern), .double(0.5)), (7, [1], .bool(true)), (8, GGUFBuilder.text("é"), .string("é")),
-            (10, littleEndian(UInt64(7)), .int(7)), (10, littleEndian(UInt64.max), .uint(.max)), (11, littleEndian(Int64.min), .int(.min)),
+            (6, littleEndian(Float(0.5).bitPattern), .double(0.5)), (7, [1], .bool(true)),
+            (8, GGUFBuilder.text("é"), .string("é")),
+            (10, littleEndian(UInt64(7)), .int(7)), (10, littleEndian(UInt64.max), .uint(.max)),
+            (11, littleEndian(Int64.min), .int(.min)),
             (12, littleEndian(0.1.bitPattern), .double(0.1)),
-            (9, array(0, 2, [1, 200]), .ints([1, 200])), (9, array(1, 1, [255]), .ints([-1])), (9, array(2, 1, [1, 1]), .ints([257])),
+            (9, array(0, 2, [1, 200]), .ints([1, 200])), (9, array(1, 1, [255]), .ints([-1])),
+            (9, array(2, 1, [1, 1]), .ints([257])),
             (9, array(3, 1, [255, 255]), .ints([-1])), (9, array(4, 1, littleEndian(UInt32(9))), .ints([9])),
             (9, array(5, 2, littleEndian(Int32(-9)) + littleEndian(Int32(8))), .ints([-9, 8])),
             (9, array(6, 1, littleEndian(Float(2).bitPattern)), .doubles([2])), (9, array(7, 2, [0, 1]), .bools([false, true])),

@@ -37,7 +37,9 @@ struct ZipBuilder {
         output += directory
         if isZip64 {
             let record = output.count
-            output += [0x50, 0x4B, 6, 6] + [UInt8](repeating: 0, count: 36) + littleEndian(UInt64(directory.count)) + littleEndian(UInt64(start))
+            output +=
+                [0x50, 0x4B, 6, 6] + [UInt8](repeating: 0, count: 36) + littleEndian(UInt64(directory.count))
+                + littleEndian(UInt64(start))
             output += [0x50, 0x4B, 6, 7] + littleEndian(UInt32(0)) + littleEndian(UInt64(record)) + littleEndian(UInt32(1))
         }
         output += [0x50, 0x4B, 5, 6] + [UInt8](repeating: 0, count: 8)
@@ -78,7 +80,9 @@ enum Pickle {
     static func list(_ items: [UInt8]...) -> [UInt8] { Array("](".utf8) + items.joined() + Array("e".utf8) }
     static let none: [UInt8] = Array("N".utf8)
 
-    static func storage(_ type: String = "FloatStorage", module: String = "torch", key: String = "0", count: Int, view: [UInt8]? = nil) -> [UInt8] {
+    static func storage(
+        _ type: String = "FloatStorage", module: String = "torch", key: String = "0", count: Int, view: [UInt8]? = nil
+    ) -> [UInt8] {
         let head = text("storage") + global(module, type) + text(key) + text("cpu") + int(count)
         return mark + head + (view ?? []) + Array("tQ".utf8)
     }
@@ -86,7 +90,8 @@ enum Pickle {
     static func tensor(_ storage: [UInt8], offset: Int = 0, _ sizes: [Int], strides: [Int]) -> [UInt8] {
         global("torch._utils", "_rebuild_tensor_v2")
             + tuple(
-                storage, int(offset), mark + sizes.flatMap(int) + Array("t".utf8), mark + strides.flatMap(int) + Array("t".utf8), [0x89],
+                storage, int(offset), mark + sizes.flatMap(int) + Array("t".utf8), mark + strides.flatMap(int) + Array("t".utf8),
+                [0x89],
                 global("collections", "OrderedDict") + emptyTuple + reduce) + reduce
     }
 
@@ -98,7 +103,8 @@ enum Pickle {
 func torchZip(_ pickle: [UInt8], change: (inout ZipBuilder) -> Void = { _ in }) -> [UInt8] {
     var builder = ZipBuilder()
     builder.entries = [
-        .init(name: "any/data.pkl", data: pickle), .init(name: "any/data/0", data: littleEndian([1, 2, 3, 4] as [Float]), localPadding: 7),
+        .init(name: "any/data.pkl", data: pickle),
+        .init(name: "any/data/0", data: littleEndian([1, 2, 3, 4] as [Float]), localPadding: 7),
         .init(name: "any/version", data: Array("3\n".utf8)),
     ]
     change(&builder)
@@ -108,7 +114,8 @@ func torchZip(_ pickle: [UInt8], change: (inout ZipBuilder) -> Void = { _ in }) 
 /// The form without a zip archive: this object, these keys, and then whatever follows.
 func torchLegacy(_ object: [UInt8], keys: [String] = ["0"], littleEndian isLittle: Bool = true, storages: [UInt8]) -> [UInt8] {
     let magic: [UInt8] = [0x80, 2, 0x8A, 10, 0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19, 0x2E]
-    let facts = Pickle.start + Pickle.emptyDict + Pickle.text("little_endian") + [isLittle ? 0x88 : 0x89] + Pickle.setItem + Pickle.stop
+    let facts =
+        Pickle.start + Pickle.emptyDict + Pickle.text("little_endian") + [isLittle ? 0x88 : 0x89] + Pickle.setItem + Pickle.stop
     let list = Pickle.start + Array("](".utf8) + keys.flatMap(Pickle.text) + Array("e.".utf8)
     return magic + Pickle.start + Pickle.int(1001) + Pickle.stop + facts + object + list + storages
 }

@@ -15,7 +15,8 @@ import Testing
     private func open(_ bytes: [UInt8]) throws -> TorchFile { try TorchFile(folder.write(bytes, to: "pytorch_model.bin")) }
 
     @Test(
-        "archives of every honest kind are read", arguments: [
+        "archives of every honest kind are read",
+        arguments: [
             { _ in }, { $0.isZip64 = true }, { $0.comment = Array("PK and more".utf8) },
             { builder in for index in builder.entries.indices { builder.entries[index].hasDescriptor = true } },
             { $0.entries.append(.init(name: "any/byteorder", data: Array("little".utf8))) },
@@ -48,7 +49,9 @@ import Testing
     static let brokenPickles: [(what: String, pickle: [UInt8], word: String)] = {
         let p = Pickle.self
         func dict(_ value: [UInt8]) -> [UInt8] { p.dict(value) }
-        func tensor(_ sizes: [Int], _ strides: [Int], offset: Int = 0) -> [UInt8] { dict(p.tensor(four, offset: offset, sizes, strides: strides)) }
+        func tensor(_ sizes: [Int], _ strides: [Int], offset: Int = 0) -> [UInt8] {
+            dict(p.tensor(four, offset: offset, sizes, strides: strides))
+        }
         let huge = 1 << 62
         return [
             ("empty", [], "1 bytes"),
@@ -68,7 +71,10 @@ import Testing
             ("module id", dict(p.tuple(p.text("module"), p.none) + Array("Q".utf8)), "persistent id"),
             ("six-part id in an archive", dict(p.tensor(p.storage(count: 4, view: p.none), [4], strides: [1])), "5 items"),
             ("id that is text", dict(p.text("storage") + Array("Q".utf8)), "persistent id"),
-            ("storage type that is a function", dict(p.storage("_rebuild_tensor_v2", module: "torch._utils", count: 4)), "another type"),
+            (
+                "storage type that is a function", dict(p.storage("_rebuild_tensor_v2", module: "torch._utils", count: 4)),
+                "another type"
+            ),
             ("call of a type", dict(p.global("torch", "FloatStorage") + p.emptyTuple + p.reduce), "a call of a type"),
             ("call of text", dict(p.text("f") + p.emptyTuple + p.reduce), "no global"),
             ("call without a tuple", dict(p.global("collections", "OrderedDict") + p.none + p.reduce), "a tuple of arguments"),
@@ -87,7 +93,11 @@ import Testing
             ("memo beyond reason", dict(p.none + Array("r".utf8) + littleEndian(UInt32.max)), "memo slot"),
             ("memo of nothing", p.start + Array("q\0".utf8), "to remember"),
             ("text beyond the file", p.start + Array("X".utf8) + littleEndian(UInt32.max), "4294967295 bytes"),
-            ("name that is no UTF-8", p.start + p.emptyDict + Array("X".utf8) + littleEndian(UInt32(1)) + [0xFF] + p.tensor(four, [4], strides: [1]) + p.setItem + p.stop, "UTF-8"),
+            (
+                "name that is no UTF-8",
+                p.start + p.emptyDict + Array("X".utf8) + littleEndian(UInt32(1)) + [0xFF] + p.tensor(four, [4], strides: [1])
+                    + p.setItem + p.stop, "UTF-8"
+            ),
             ("no dict", p.start + p.tensor(four, [4], strides: [1]) + p.stop, "a dict"),
             ("no tensors", p.start + p.emptyDict + p.stop, "without tensors"),
             ("state dict inside", p.dict(p.emptyDict, name: "state_dict"), "state_dict"),
@@ -106,7 +116,10 @@ import Testing
             ("storage size that overflows", dict(p.tensor(p.storage(count: huge), [1], strides: [1])), "a storage size"),
             ("negative storage", dict(p.tensor(p.storage(count: -1), [1], strides: [1])), "a storage size"),
             ("storage of two types", dict(p.tuple(four, p.storage("IntStorage", count: 4))), "one type and size"),
-            ("raw bytes without a dtype", dict(p.tensor(p.storage("UntypedStorage", module: "torch.storage", count: 16), [4], strides: [1])), "a dtype"),
+            (
+                "raw bytes without a dtype",
+                dict(p.tensor(p.storage("UntypedStorage", module: "torch.storage", count: 16), [4], strides: [1])), "a dtype"
+            ),
         ]
     }()
 
@@ -120,7 +133,8 @@ import Testing
     func bombs() throws {
         let tensor = Pickle.tensor(Self.four, [4], strides: [1])
         func accepted(_ harmless: [UInt8]) -> [UInt8] {
-            Pickle.start + Pickle.emptyDict + Pickle.text("x") + harmless + Pickle.setItem + Pickle.text("t") + tensor + Pickle.setItem + Pickle.stop
+            Pickle.start + Pickle.emptyDict + Pickle.text("x") + harmless + Pickle.setItem + Pickle.text("t") + tensor
+                + Pickle.setItem + Pickle.stop
         }
         let nested = [UInt8](repeating: UInt8(ascii: "]"), count: 100_000) + [UInt8](repeating: UInt8(ascii: "a"), count: 99_999)
         let cycle = Array("]q\u{7}h\u{7}a".utf8)
@@ -138,9 +152,13 @@ import Testing
     func repeatedName() throws {
         let first = Pickle.tensor(Self.four, [4], strides: [1])
         let last = Pickle.tensor(Self.four, offset: 2, [2], strides: [1])
-        let again = Pickle.start + Pickle.emptyDict + Pickle.text("t") + Array("q\0".utf8) + first + Pickle.setItem + Array("h\0".utf8) + last + Pickle.setItem + Pickle.stop
+        let again =
+            Pickle.start + Pickle.emptyDict + Pickle.text("t") + Array("q\0".utf8) + first + Pickle.setItem + Array("h\0".utf8)
+            + last + Pickle.setItem + Pickle.stop
         #expect(try open(torchZip(again)).tensor("t").floats == [3, 4])
-        let twice = Pickle.start + Pickle.emptyDict + Pickle.text("t") + first + Pickle.setItem + Pickle.text("t") + last + Pickle.setItem + Pickle.stop
+        let twice =
+            Pickle.start + Pickle.emptyDict + Pickle.text("t") + first + Pickle.setItem + Pickle.text("t") + last + Pickle.setItem
+            + Pickle.stop
         #expect(try open(torchZip(twice)).tensor("t").floats == [3, 4])
     }
 
@@ -186,7 +204,8 @@ import Testing
         (
             "part beyond its storage",
             torchLegacy(
-                Pickle.dict(Pickle.storage(count: 4, view: Pickle.tuple(Pickle.text("p"), Pickle.int(3), Pickle.int(2)))), storages: storages),
+                Pickle.dict(Pickle.storage(count: 4, view: Pickle.tuple(Pickle.text("p"), Pickle.int(3), Pickle.int(2)))),
+                storages: storages),
             "storage view"
         ),
         ("another magic", [0x80, 2, 0x8A, 1, 5, 0x2E], "torch.save"),

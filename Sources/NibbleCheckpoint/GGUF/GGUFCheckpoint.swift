@@ -33,7 +33,9 @@ public struct GGUFCheckpoint: Checkpoint {
         let architecture = file.architecture ?? ""
         var sources: [String: Source] = [:]
         for name in file.names {
-            guard let target = GGUFNames.huggingFaceName(name, architecture: architecture), let info = file.info(name) else { continue }
+            guard let target = GGUFNames.huggingFaceName(name, architecture: architecture), let info = file.info(name) else {
+                continue
+            }
             sources[target] = try Source(name: name, change: Self.change(name, info, architecture, file))
         }
         self.file = file
@@ -119,7 +121,8 @@ extension Tensor {
         let width = dtype.byteCount
         for index in 0..<count {
             let element = UnsafeRawBufferPointer(rebasing: hostBytes[source(index) * width..<(source(index) + 1) * width])
-            UnsafeMutableRawBufferPointer(rebasing: copy.mutableHostBytes[index * width..<(index + 1) * width]).copyMemory(from: element)
+            UnsafeMutableRawBufferPointer(rebasing: copy.mutableHostBytes[index * width..<(index + 1) * width]).copyMemory(
+                from: element)
         }
         return copy
     }

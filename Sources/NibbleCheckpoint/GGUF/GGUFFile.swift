@@ -73,7 +73,8 @@ public struct GGUFFile: Sendable {
         for row in 0..<rows {
             let stored = UnsafeRawBufferPointer(rebasing: data[source(row) * rowByteCount..<(source(row) + 1) * rowByteCount])
             let target = UnsafeMutableRawBufferPointer(
-                rebasing: result.mutableHostBytes[row * width * result.dtype.byteCount..<(row + 1) * width * result.dtype.byteCount])
+                rebasing: result.mutableHostBytes[
+                    row * width * result.dtype.byteCount..<(row + 1) * width * result.dtype.byteCount])
             if info.type.dtype != nil {
                 target.copyMemory(from: stored)
             } else {

@@ -59,7 +59,9 @@ struct GGUFHeader {
         var seen: Set<String> = []
         for _ in 0..<count {
             let name = try cursor.text()
-            guard seen.insert(name).inserted else { throw file.malformed(expected: "each tensor once", found: "a second \(name)") }
+            guard seen.insert(name).inserted else {
+                throw file.malformed(expected: "each tensor once", found: "a second \(name)")
+            }
             let shape = try cursor.shape(of: name)
             let type = try tensorType(cursor.integer(), of: name, file)
             guard shape.last % type.blockSize == 0 else {
@@ -88,7 +90,8 @@ struct GGUFHeader {
     private static func tensorType(_ number: UInt32, of tensor: String, _ file: MappedFile) throws -> GGUFTensorType {
         if let type = GGUFTensorType(rawValue: number) { return type }
         let others: [UInt32: String] = [
-            9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+            9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL",
+            21: "IQ3_S",
             22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
         ]
         throw CheckpointError.unknownDType(file: file.path, tensor: tensor, found: others[number] ?? "\(number)")

@@ -20,7 +20,9 @@ public enum GGUFNames {
         let parts = ggufName.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
         guard let suffix = parts.last, suffix == "weight" || suffix == "bias" else { return nil }
         if parts.count == 2, let name = outer[parts[0]] { return "\(name).\(suffix)" }
-        guard parts.count == 4, parts[0] == "blk", let layer = Int(parts[1]), layer >= 0, let name = inner[parts[2]] else { return nil }
+        guard parts.count == 4, parts[0] == "blk", let layer = Int(parts[1]), layer >= 0, let name = inner[parts[2]] else {
+            return nil
+        }
         return "model.layers.\(layer).\(name).\(suffix)"
     }
 
@@ -28,7 +30,8 @@ public enum GGUFNames {
 
     private static let inner = [
         "attn_norm": "input_layernorm",
-        "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+        "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
         "ffn_norm": "post_attention_layernorm",
         "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
     ]
@@ -48,7 +51,8 @@ public enum GGUFNames {
     private static let configKeys: [(gguf: String, key: String)] = [
         ("embedding_length", "hidden_size"), ("block_count", "num_hidden_layers"), ("feed_forward_length", "intermediate_size"),
         ("attention.head_count", "num_attention_heads"), ("attention.head_count_kv", "num_key_value_heads"),
-        ("attention.key_length", "head_dim"), ("attention.layer_norm_rms_epsilon", "rms_norm_eps"), ("rope.freq_base", "rope_theta"),
+        ("attention.key_length", "head_dim"), ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+        ("rope.freq_base", "rope_theta"),
         ("context_length", "max_position_embeddings"), ("vocab_size", "vocab_size"),
     ]
 
@@ -73,7 +77,8 @@ public enum GGUFNames {
         if config["num_key_value_heads"] == nil { config["num_key_value_heads"] = config["num_attention_heads"] }
         // The embedding table decides: token lists are sometimes padded.
         if let table = file.info("token_embd.weight"), table.shape.rank == 2 { config["vocab_size"] = .int(table.shape[0]) }
-        config[architecture == "gemma" ? "hidden_activation" : "hidden_act"] = architecture == "gemma" ? "gelu_pytorch_tanh" : "silu"
+        config[architecture == "gemma" ? "hidden_activation" : "hidden_act"] =
+            architecture == "gemma" ? "gelu_pytorch_tanh" : "silu"
         config["tie_word_embeddings"] = .bool(file.info("output.weight") == nil)
         if architecture == "llama" { config["attention_bias"] = .bool(file.info("blk.0.attn_q.bias") != nil) }
         config["rope_scaling"] = ropeScaling(file, architecture)

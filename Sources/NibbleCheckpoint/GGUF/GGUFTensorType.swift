@@ -2,10 +2,21 @@ public import NibbleCore
 
 /// How a GGUF file stores the elements of a tensor. Raw values are the format's own numbers.
 public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
-    case f32 = 0, f16 = 1
-    case q4_0 = 2, q4_1 = 3, q5_0 = 6, q5_1 = 7, q8_0 = 8
-    case q4_K = 12, q5_K = 13, q6_K = 14
-    case i8 = 24, i16 = 25, i32 = 26, i64 = 27, f64 = 28
+    case f32 = 0
+    case f16 = 1
+    case q4_0 = 2
+    case q4_1 = 3
+    case q5_0 = 6
+    case q5_1 = 7
+    case q8_0 = 8
+    case q4_K = 12
+    case q5_K = 13
+    case q6_K = 14
+    case i8 = 24
+    case i16 = 25
+    case i32 = 26
+    case i64 = 27
+    case f64 = 28
     case bf16 = 30
 
     /// The dtype of elements that are stored one by one; `nil` for blocks.
