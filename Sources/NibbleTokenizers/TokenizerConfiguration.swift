@@ -81,6 +81,7 @@ extension TokenizerConfiguration {
             }
             addedTokens.append(try AddedToken(field, id: id))
         }
+        addedTokens.sort { $0.id < $1.id }
     }
 
     /// A text or a token object; `false` and other values stand for no token.

@@ -13,6 +13,7 @@ struct Pattern: Sendable {
         case run(set: Int, slot: Int, isPossessive: Bool)
         case look(end: Int, isNegative: Bool)
         case atomic(end: Int)
+        case lineStart
         case accept
     }
 
@@ -60,6 +61,7 @@ extension Pattern {
             try emitNested(body) { .look(end: $0, isNegative: isNegative) }
         case .atomic(let body):
             try emitNested(body) { .atomic(end: $0) }
+        case .lineStart: try append(.lineStart)
         }
     }
 

@@ -85,6 +85,9 @@ struct PatternMatcher {
             case .run(let set, let slot, let isPossessive):
                 isAlive = enterRun(set, slot, isPossessive, pc, &position, trail.count, &choices)
                 pc += 1
+            case .lineStart:
+                isAlive = position == 0 || text[position - 1] == 0x0A
+                pc += 1
             case .look(let end, let isNegative):
                 isAlive = (run(from: pc + 1, at: position, &choices) == nil) == isNegative
                 pc = end

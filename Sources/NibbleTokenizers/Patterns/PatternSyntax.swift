@@ -7,6 +7,7 @@ indirect enum PatternNode {
     case repetition(PatternNode, minimum: Int, maximum: Int?, isPossessive: Bool)
     case lookAhead(PatternNode, isNegative: Bool)
     case atomic(PatternNode)
+    case lineStart
 }
 
 /// What a pattern holds that cannot be understood.
@@ -79,7 +80,10 @@ extension PatternParser {
             if !isInterval { index += 1 }
             if next == "?" { throw PatternSyntaxError(syntax: "lazy repetition '\(scalar)?'") }
             let isPossessive = !isInterval && consume("+")
-            if case .lookAhead = node { throw PatternSyntaxError(syntax: "repeated look-ahead") }
+            switch node {
+            case .lookAhead, .lineStart: throw PatternSyntaxError(syntax: "repetition of something without width")
+            default: break
+            }
             node = .repetition(node, minimum: bounds.0, maximum: bounds.1, isPossessive: isPossessive)
         }
         return node
@@ -123,7 +127,9 @@ extension PatternParser {
             // The end of a line: nothing but a newline may follow.
             index += 1
             return .lookAhead(.set(ScalarSet.scalar(0x0A).negated), isNegative: true)
-        case "^": throw PatternSyntaxError(syntax: "anchor '^'")
+        case "^":
+            index += 1
+            return .lineStart
         case "?", "*", "+": throw PatternSyntaxError(syntax: "'\(scalar)' without anything to repeat")
         default:
             index += 1
