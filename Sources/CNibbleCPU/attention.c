@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#define K nibble_active_kernels
+#define K (*nibble_active_kernels)
 
 typedef nibble_attention_arguments call;
 
@@ -16,8 +16,9 @@ static size_t padded(size_t count) { return (count + lane_padding - 1) / lane_pa
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-// The parts of one thread's scratch.
+// The parts of one thread's scratch, and the kernels it uses.
 typedef struct {
+  const nibble_kernels *kernels;
   float *queries, *acc, *keys, *values, *scores, *correction, *maximum, *sum;
   int32_t *low, *high;
 } scratch;
@@ -25,6 +26,7 @@ typedef struct {
 static scratch scratch_of(const call *a, float *memory) {
   size_t rows = a->tile_rows, key = padded(a->cache.key_size), value = padded(a->cache.value_size);
   scratch s;
+  s.kernels = nibble_active_kernels;
   s.queries = memory;
   s.acc = s.queries + rows * key;
   s.keys = s.acc + rows * value;
@@ -219,22 +221,22 @@ static void attend_block(const call *a, const nibble_attention_tile *tile, size_
   const char *keys = (const char *)cache->keys + place * cache->key_size * element;
   const char *values = (const char *)cache->values + place * cache->value_size * element;
   size_t key_stride = padded(cache->key_size), value_stride = padded(cache->value_size);
-  int direct = rows <= direct_rows && cache->key_size % K.lanes == 0 && cache->value_size % K.lanes == 0;
+  int direct = rows <= direct_rows && cache->key_size % s.kernels->lanes == 0 && cache->value_size % s.kernels->lanes == 0;
   if (direct) {
-    K.score_direct[cache->dtype](s.queries, key_stride, rows, keys,
+    s.kernels->score_direct[cache->dtype](s.queries, key_stride, rows, keys,
                                   (const char *)cache->keys + place_ahead * cache->key_size * element, cache->key_size, count,
                                   s.scores);
   } else {
-    K.pack_keys[cache->dtype](keys, cache->key_size, count, s.keys);
-    K.score_packed(s.queries, key_stride, rows, s.keys, cache->key_size, s.scores);
+    s.kernels->pack_keys[cache->dtype](keys, cache->key_size, count, s.keys);
+    s.kernels->score_packed(s.queries, key_stride, rows, s.keys, cache->key_size, s.scores);
   }
   soften(a, tile, g, s, rows, first_key);
   if (direct) {
-    K.accumulate_direct[cache->dtype](s.scores, rows, s.correction, values,
+    s.kernels->accumulate_direct[cache->dtype](s.scores, rows, s.correction, values,
                                        (const char *)cache->values + place_ahead * cache->value_size * element,
                                        cache->value_size, count, s.acc, value_stride);
   } else {
-    K.accumulate_packed(s.scores, rows, s.correction, widened_values(a, values, s, count), value_stride, count, s.acc);
+    s.kernels->accumulate_packed(s.scores, rows, s.correction, widened_values(a, values, s, count), value_stride, count, s.acc);
   }
 }
 

@@ -63,8 +63,8 @@ typedef struct {
   size_t lanes;
 } nibble_kernels;
 
-/// The table in use.
-extern nibble_kernels nibble_active_kernels;
+/// The table in use. What belongs together (a check of `lanes` and the calls that rely on it) reads this once.
+extern const nibble_kernels *nibble_active_kernels;
 
 /// Fill a table; each instruction set's overrides what the generic one set.
 void nibble_kernels_generic(nibble_kernels *table);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define K nibble_active_kernels
+#define K (*nibble_active_kernels)
 
 int32_t nibble_greedy(const float *logits, size_t count) {
   size_t place = K.find(logits, K.maximum(logits, count), count);
