@@ -17,4 +17,51 @@ import Testing
             }
         }
     }
+
+    private static let llamaDecoder =
+        #"{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#
+
+    private func pieces(_ decoder: String, _ tokens: [String]) throws -> [String] {
+        let tokenizer = try SmallTokenizer.make(SmallTokenizer.json(vocabulary: Array(Set(tokens)).sorted(), decoder: decoder))
+        var stream = TokenStreamDecoder(tokenizer, skipSpecialTokens: false)
+        return tokens.map { stream.push(tokenizer.id(for: $0) ?? -1) } + [stream.finish()]
+    }
+
+    @Test("A character waits until it is whole")
+    func characters() throws {
+        #expect(try pieces(#"{"type":"ByteLevel"}"#, ["a", "ð", "Ł", "ĺ", "Ģ", "b"]) == ["a", "", "", "", "😀", "b", ""])
+        #expect(try pieces(Self.llamaDecoder, ["▁a", "<0xE2>", "<0x82>", "<0xAC>", "▁b"]) == ["a", "", "", "€", " b", ""])
+    }
+
+    @Test("What cannot become a character is replaced as soon as that is sure")
+    func invalid() throws {
+        #expect(try pieces(#"{"type":"ByteLevel"}"#, ["Ã", "a", "ð"]) == ["", "�a", "", "�"])
+        #expect(try pieces(#"{"type":"ByteLevel"}"#, ["í", "ł"]) == ["", "��", ""])
+        #expect(try pieces(Self.llamaDecoder, ["<0xE2>", "<0x82>", "a", "<0xFF>"]) == ["", "", "��a", "�", ""])
+    }
+
+    @Test("Strip at the end of the text holds back what it may remove")
+    func strip() throws {
+        let decoder = #"{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":1}]}"#
+        #expect(try pieces(decoder, [" ", " a", " ", "b "]) == ["", " a", "", " b", ""])
+        #expect(try pieces("null", ["a", "b"]) == ["a", " b", ""])
+    }
+
+    @Test("The text streamer gives whole words, lines and ideographs")
+    func streamer() throws {
+        let vocabulary = ["H", "el", "lo", "Ġwor", "ld", "Ċ", "æ¼¢", "Ġx", "<s>"]
+        let added = #"[{"id":8,"content":"<s>","special":true}]"#
+        let tokenizer = try SmallTokenizer.make(
+            SmallTokenizer.json(vocabulary: vocabulary, added: added, decoder: #"{"type":"ByteLevel"}"#))
+        var streamer = TextStreamer(tokenizer, skipPrompt: true, skipSpecialTokens: true)
+        #expect(streamer.put([8, 0]) == "")
+        #expect([0, 1, 2, 3, 4, 7].map { streamer.put([$0]) } == ["", "", "", "Hello ", "", "world "])
+        #expect(streamer.put([6]) == "x漢")
+        #expect(streamer.put([4, 5]) == "ld\n")
+        #expect(streamer.put([0, 8]) == "")
+        #expect(streamer.end() == "H")
+        var whole = TextStreamer(tokenizer)
+        #expect(whole.put([8, 0, 3]) == "<s>H ")
+        #expect(whole.end() == "wor")
+    }
 }
