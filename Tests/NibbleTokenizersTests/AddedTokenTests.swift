@@ -68,4 +68,18 @@ import Testing
         #expect(tokenizer.token(for: 31) == "<pad>" && tokenizer.id(for: "<pad>") == 31)
         #expect(tokenizer.encode("a<pad>z") == [0, 31, 25])
     }
+
+    @Test("The file's own tokens come before those of the configuration and keep their flags")
+    func order() throws {
+        var configuration = TokenizerConfiguration()
+        configuration.addedTokens = [
+            AddedToken(content: "<K>", id: 32, isSpecial: true), AddedToken(content: "<new>", id: 33, isSpecial: true),
+        ]
+        let added =
+            #"[{"id":31,"content":"<S>","special":true,"normalized":false},{"id":32,"content":"<K>","special":false,"normalized":false}]"#
+        let tokenizer = try SmallTokenizer.make(
+            SmallTokenizer.json(added: added, decoder: #"{"type":"Fuse"}"#), configuration: configuration)
+        #expect(tokenizer.encode("<S><K><new>") == [31, 32, 33])
+        #expect(tokenizer.decode([31, 32, 33], skipSpecialTokens: true) == "<K>")
+    }
 }

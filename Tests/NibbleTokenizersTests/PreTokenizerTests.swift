@@ -19,6 +19,12 @@ import Testing
         #expect(found == expected)
     }
 
+    @Test("An empty text is found between all characters")
+    func empty() throws {
+        let found = try words(#"{"type":"Split","pattern":{"String":""},"behavior":"MergedWithPrevious","invert":false}"#, "aé漢")
+        #expect(found == ["a", "é", "漢"])
+    }
+
     @Test("Inverted, the gaps are the matches")
     func inverted() throws {
         let found = try words(#"{"type":"Split","pattern":{"Regex":"\\w+"},"behavior":"Removed","invert":true}"#, "ab, cd!")

@@ -46,22 +46,4 @@ import Testing
         #expect(try pieces(decoder, [" ", " a", " ", "b "]) == ["", " a", "", " b", ""])
         #expect(try pieces("null", ["a", "b"]) == ["a", " b", ""])
     }
-
-    @Test("The text streamer gives whole words, lines and ideographs")
-    func streamer() throws {
-        let vocabulary = ["H", "el", "lo", "Ġwor", "ld", "Ċ", "æ¼¢", "Ġx", "<s>"]
-        let added = #"[{"id":8,"content":"<s>","special":true}]"#
-        let tokenizer = try SmallTokenizer.make(
-            SmallTokenizer.json(vocabulary: vocabulary, added: added, decoder: #"{"type":"ByteLevel"}"#))
-        var streamer = TextStreamer(tokenizer, skipPrompt: true, skipSpecialTokens: true)
-        #expect(streamer.put([8, 0]) == "")
-        #expect([0, 1, 2, 3, 4, 7].map { streamer.put([$0]) } == ["", "", "", "Hello ", "", "world "])
-        #expect(streamer.put([6]) == "x漢")
-        #expect(streamer.put([4, 5]) == "ld\n")
-        #expect(streamer.put([0, 8]) == "")
-        #expect(streamer.end() == "H")
-        var whole = TextStreamer(tokenizer)
-        #expect(whole.put([8, 0, 3]) == "<s>H ")
-        #expect(whole.end() == "wor")
-    }
 }
