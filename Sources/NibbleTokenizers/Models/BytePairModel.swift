@@ -20,7 +20,8 @@ struct BytePairModel: Sendable {
     private let byteTokens: [Int32]
     /// Id of the byte-level character of each byte; empty unless the vocabulary has all of them.
     private let byteUnits: [Int32]
-    /// Where long words can be cut; only for vocabularies of characters, whose words may be whole texts.
+    /// Where long words can be cut; only for vocabularies of characters, whose words may be whole texts. Byte-level ones come with a
+    /// word pattern.
     private let seams: MergeSeams?
 
     init(table: TokenTable, merges: MergeTable, options: Options) {
@@ -32,7 +33,7 @@ struct BytePairModel: Sendable {
         let units = (0..<256).compactMap { table.id(of: ByteLevelAlphabet.encode([UInt8($0)])) }
         let isPlain = options.continuingPrefix.isEmpty && options.endSuffix.isEmpty
         byteUnits = isPlain && units.count == 256 ? units : []
-        seams = byteUnits.isEmpty ? MergeSeams(table: table, merges: merges) : nil
+        seams = units.count < 192 ? MergeSeams(table: table, merges: merges) : nil
     }
 
     /// Whether words may be given as raw bytes that stand for their byte-level characters.
