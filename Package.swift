@@ -71,7 +71,7 @@ let package = Package(
         tests("NibbleDeviceMap"),
         tests("NibbleGeneration"),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
-        tests("NibbleCommand"),
+        tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
     cLanguageStandard: .c2x
 )
