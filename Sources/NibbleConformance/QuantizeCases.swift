@@ -12,7 +12,7 @@ extension OperationCases {
     }
 
     /// Even and odd numbers of elements, short last blocks, less than a block.
-    private static let sizes = [(16, 128), (7, 33), (1, 1), (150, 96)]
+    private static let sizes = [(16, 128), (7, 33), (1, 1), (50, 96)]
 
     private static let quantizing: [OperationCase] = loadDTypes.flatMap { dtype in
         sizes.flatMap { size in

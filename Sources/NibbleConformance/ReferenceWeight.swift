@@ -1,5 +1,6 @@
 internal import NibbleCore
 internal import NibbleQuantization
+internal import Synchronization
 
 /// A quantized or dense weight made by the plain references, on a backend, and the values it stands for.
 struct ReferenceWeight {
@@ -12,48 +13,32 @@ struct ReferenceWeight {
     init(
         _ context: OperationContext, _ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64
     ) throws {
-        let shape: Shape = [outFeatures, inFeatures]
-        let source = HostValues.random(shape.count, seed: seed)
+        let stored = StoredWeight.cached(format, outFeatures: outFeatures, inFeatures: inFeatures, seed: seed)
+        values = stored.values
         self.outFeatures = outFeatures
         self.inFeatures = inFeatures
-        switch format {
-        case .dense(let dtype):
-            let operand = try context.operand(source, dtype, shape)
-            weight = .dense(operand.tensor)
-            values = operand.values
-        case .fourBit(let format):
-            let quantized = ReferenceFourBit.quantize(source, format.codebook, blockSize: format.blockSize)
-            let packed = quantized.packed(format.codebook)
-            let (scales, absmax) = try ReferenceWeight.scales(context, quantized.absmax, format)
-            let fourBit = FourBitWeight(
-                format: format, outFeatures: outFeatures, inFeatures: inFeatures,
-                codes: try context.upload(.host(packed, .uint8, [packed.count])), scales: scales, sourceDType: .float32)
-            weight = .fourBit(fourBit)
-            values = ReferenceFourBit.dequantize(
-                codes: quantized.codes, absmax: absmax, format.codebook, blockSize: format.blockSize
-            ).map(Double.init)
-        case .int8:
-            let quantized = ReferenceInt8.quantize(source, columns: inFeatures)
-            let codes = try context.upload(.host(quantized.codes, .int8, shape))
-            let absmax = try context.upload(.host(quantized.absmax, .float32, [outFeatures]))
-            weight = .int8(Int8Weight(values: codes, scales: absmax))
-            values = ReferenceInt8.dequantize(codes: quantized.codes, absmax: quantized.absmax, columns: inFeatures)
-                .map(Double.init)
+        switch stored.weight {
+        case .dense(let tensor):
+            weight = .dense(try context.upload(tensor))
+        case .int8(let int8):
+            weight = .int8(Int8Weight(values: try context.upload(int8.values), scales: try context.upload(int8.scales)))
+        case .fourBit(let fourBit):
+            let scales: BlockScales =
+                switch fourBit.scales {
+                case .plain(let absmax): .plain(try context.upload(absmax))
+                case .nested(let nested):
+                    .nested(
+                        NestedScales(
+                            codes: try context.upload(nested.codes), absmax: try context.upload(nested.absmax),
+                            offset: nested.offset))
+                }
+            weight = .fourBit(
+                FourBitWeight(
+                    format: fourBit.format, outFeatures: outFeatures, inFeatures: inFeatures,
+                    codes: try context.upload(fourBit.codes), scales: scales, sourceDType: fourBit.sourceDType))
+        case .prepared(let prepared):
+            weight = .prepared(prepared)
         }
-    }
-
-    /// The scales as stored, and what they are read as.
-    private static func scales(
-        _ context: OperationContext, _ absmax: [Float], _ format: FourBitFormat
-    ) throws -> (BlockScales, [Float]) {
-        guard format.isNested else {
-            return (.plain(try context.upload(.host(absmax, .float32, [absmax.count]))), absmax)
-        }
-        let nested = ReferenceNested.quantize(absmax)
-        let scales = NestedScales(
-            codes: try context.upload(.host(nested.codes, .uint8, [nested.codes.count])),
-            absmax: try context.upload(.host(nested.absmax, .float32, [nested.absmax.count])), offset: nested.offset)
-        return (.nested(scales), ReferenceNested.dequantize(nested))
     }
 
     /// x · Wᵀ for rows of x: [T, N].
@@ -72,6 +57,59 @@ struct ReferenceWeight {
             }
         }
         return y
+    }
+}
+
+/// A weight in host memory. Cases share them: quantizing one value after the other takes its time.
+private struct StoredWeight: Sendable {
+    let weight: LinearWeight
+    let values: [Double]
+
+    private static let cache = Mutex<[String: StoredWeight]>([:])
+
+    static func cached(_ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64) -> StoredWeight {
+        let key = "\(format.label) \(outFeatures) \(inFeatures) \(seed)"
+        if let known = cache.withLock({ $0[key] }) { return known }
+        let made = StoredWeight(format, [outFeatures, inFeatures], HostValues.random(outFeatures * inFeatures, seed: seed))
+        cache.withLock { $0[key] = made }
+        return made
+    }
+
+    private init(_ format: WeightFormat, _ shape: Shape, _ source: [Float]) {
+        switch format {
+        case .dense(let dtype):
+            let tensor = HostValues.tensor(source, dtype, shape)
+            weight = .dense(tensor)
+            values = HostValues.values(tensor)
+        case .fourBit(let format):
+            let quantized = ReferenceFourBit.quantize(source, format.codebook, blockSize: format.blockSize)
+            let packed = quantized.packed(format.codebook)
+            let (scales, absmax) = StoredWeight.scales(quantized.absmax, isNested: format.isNested)
+            weight = .fourBit(
+                FourBitWeight(
+                    format: format, outFeatures: shape[0], inFeatures: shape[1],
+                    codes: .host(packed, .uint8, [packed.count]), scales: scales, sourceDType: .float32))
+            values = ReferenceFourBit.dequantize(
+                codes: quantized.codes, absmax: absmax, format.codebook, blockSize: format.blockSize
+            ).map(Double.init)
+        case .int8:
+            let quantized = ReferenceInt8.quantize(source, columns: shape[1])
+            weight = .int8(
+                Int8Weight(
+                    values: .host(quantized.codes, .int8, shape), scales: .host(quantized.absmax, .float32, [shape[0]])))
+            values = ReferenceInt8.dequantize(codes: quantized.codes, absmax: quantized.absmax, columns: shape[1])
+                .map(Double.init)
+        }
+    }
+
+    /// The scales as stored, and what they are read as.
+    private static func scales(_ absmax: [Float], isNested: Bool) -> (BlockScales, [Float]) {
+        guard isNested else { return (.plain(.host(absmax, .float32, [absmax.count])), absmax) }
+        let nested = ReferenceNested.quantize(absmax)
+        let scales = NestedScales(
+            codes: .host(nested.codes, .uint8, [nested.codes.count]),
+            absmax: .host(nested.absmax, .float32, [nested.absmax.count]), offset: nested.offset)
+        return (.nested(scales), ReferenceNested.dequantize(nested))
     }
 }
 
