@@ -32,7 +32,9 @@ extension OperationCases {
     private static func arithmetics(_ format: WeightFormat) -> [LinearArithmetic] {
         switch format {
         case .dense: [LinearArithmetic()]
-        case .fourBit: [nil, .float32, .float16, .bfloat16].map { LinearArithmetic(computeDType: $0) }
+        case .fourBit: [nil, .float32, .float16, .bfloat16].map { LinearArithmetic(computeDType: $0) } + [
+                LinearArithmetic(allowsInt8Activations: true)
+            ]
         case .int8:
             [0, 3].flatMap { threshold in
                 [LinearArithmetic.OutlierScope.token, .call].map {
@@ -276,6 +278,8 @@ private struct LinearRun {
     private var tolerance: Double {
         var tolerance = context.tolerance(steps: 2)
         if references.contains(where: { $0.weight.format == .int8 }) { tolerance = max(tolerance, 5e-3) }
+        // Eight bits for weights and activations alike, whose errors add up over K.
+        if arithmetic.allowsInt8Activations { tolerance = max(tolerance, 8e-2) }
         if let dtype = arithmetic.computeDType { tolerance = max(tolerance, OperationContext.tolerance(dtype, steps: 2)) }
         return tolerance
     }
@@ -295,6 +299,7 @@ extension WeightFormat {
 extension LinearArithmetic {
     fileprivate var label: String {
         if let computeDType { return " in \(computeDType)" }
+        if allowsInt8Activations { return " with int8 activations" }
         return outlierThreshold == 6 ? "" : " threshold \(outlierThreshold) by \(outlierScope)"
     }
 }

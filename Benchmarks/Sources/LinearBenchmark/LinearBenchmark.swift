@@ -115,29 +115,38 @@ enum Timing {
 }
 
 enum Ceiling {
-    /// Bytes a second that all threads read together.
+    private static let sliceWords = (64 << 20) / 8
+    private static let slices = 8
+
+    /// Bytes a second that all threads read together, over slices too large for the caches.
     static func bandwidth(_ backend: CPUBackend) throws -> Double {
-        let words = (512 << 20) / 8
-        let memory = try backend.allocate(.int64, [words])
+        let memory = try backend.allocate(.int64, [sliceWords * slices])
         let values = memory.mutableHostElements(UInt64.self)
-        backend.pool.parallel(count: words) { range, _ in
+        backend.pool.parallel(count: values.count) { range, _ in
             for index in range { values[index] = UInt64(index) }
         }
         var sums = [UInt64](repeating: 0, count: backend.pool.threadCount)
         let seconds = try sums.withUnsafeMutableBufferPointer { sums in
-            nonisolated(unsafe) let sums = sums
-            return try Timing.best { _ in
-                backend.pool.parallel(count: words) { range, thread in
-                    var lanes = SIMD16<UInt64>()
-                    for index in stride(from: range.lowerBound, to: range.upperBound - 15, by: 16) {
-                        lanes ^= UnsafeRawPointer(values.baseAddress! + index).loadUnaligned(as: SIMD16<UInt64>.self)
-                    }
-                    sums[thread] ^= lanes.wrappedSum()
+            try Timing.best { call in
+                let first = call % slices * sliceWords
+                backend.pool.parallel(count: sliceWords) { range, thread in
+                    sums[thread] ^= folded(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(values)[
+                        (first + range.lowerBound) * 8..<(first + range.upperBound) * 8]))
                 }
             }
         }
         withExtendedLifetime(memory) {}
-        return Double(words * 8) / seconds
+        return Double(sliceWords * 8) / seconds
+    }
+
+    private static func folded(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+        typealias Lanes = SIMD8<UInt64>
+        var lanes = (Lanes(), Lanes())
+        for offset in stride(from: 0, to: bytes.count - 127, by: 128) {
+            lanes.0 ^= bytes.loadUnaligned(fromByteOffset: offset, as: Lanes.self)
+            lanes.1 ^= bytes.loadUnaligned(fromByteOffset: offset + 64, as: Lanes.self)
+        }
+        return (lanes.0 ^ lanes.1).wrappedSum()
     }
 }
 
