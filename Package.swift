@@ -66,11 +66,11 @@ let package = Package(
         tests("NibbleCPU", ["NibbleConformance"]),
         tests("NibbleCheckpoint"),
         tests("NibbleTokenizers"),
-        tests("NibbleQuantization", ["NibbleCheckpoint"]),
+        tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
         tests("NibbleGeneration"),
-        tests("Nibble"),
+        tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand"),
     ],
     cLanguageStandard: .c2x
