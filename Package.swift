@@ -69,7 +69,7 @@ let package = Package(
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
-        tests("NibbleGeneration"),
+        tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
