@@ -77,7 +77,25 @@ public enum ModelRegistry {
         guard let type, let reader = readers[type] else {
             throw ModelError.unknownModelType(type, file: config.file, known: modelTypes)
         }
-        return try reader(config)
+        let architecture = try reader(config)
+        try check(architecture.tree, config)
+        return architecture
+    }
+
+    /// Sizes may each be possible and together not: everything that counts elements relies on this.
+    private static func check(_ tree: ModuleTree, _ config: ConfigReader) throws {
+        let limit = 1 << 48
+        var total = 0
+        for parameter in tree.parameters {
+            let count = Shape(validating: parameter.shape.dimensions)?.count ?? limit
+            total += min(count, limit)
+            if total >= limit { break }
+        }
+        for buffer in tree.modules.flatMap(\.node.buffers) where total < limit { total += min(buffer.count, limit) }
+        guard total < limit else {
+            throw ModelError.wrongField(
+                "config", file: config.file, expected: "sizes that make fewer than 2⁴⁸ parameters", found: "more")
+        }
     }
 }
 

@@ -115,7 +115,10 @@ def initialise(model, seed):
             elif name.endswith("weight") and p.shape == (model.config.hidden_size,):
                 p[[3, 17]] = 7.5
         else:
-            p.copy_(r * (2.0 / math.sqrt(p.shape[0] if isinstance(p, Conv1D) else p.shape[-1])))
+            gain = 3.0 if re.search(r"(o_proj|out_proj|c_proj|down_proj|fc2|wo|\.o)\.weight$", name) else 1.0
+            if re.search(r"Attention\.q\.weight$", name):  # its scores are not scaled
+                gain = model.config.d_kv ** -0.5
+            p.copy_(r * (gain / math.sqrt(p.shape[-1])))
     for name, b in model.named_buffers():
         if name == "final_logits_bias":
             b.copy_(torch.randn(b.shape, generator=g))

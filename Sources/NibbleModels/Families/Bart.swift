@@ -70,6 +70,9 @@ private struct BartLike {
         vocabulary = try config.size("vocab_size")
         positionCount = try config.size("max_position_embeddings", default: 1024)
         activation = try config.activation("activation_function", default: "gelu")
+        if case .sinusoidal = positions {
+            try config.require(positionCount <= 1 << 20, "max_position_embeddings", "at most \(1 << 20)")
+        }
         scalesEmbedding = try config.bool("scale_embedding", default: false)
     }
 

@@ -77,7 +77,7 @@ enum GPTNeo {
         var kinds = [String]()
         for group in groups {
             guard let pair = group.array, pair.count == 2, let names = pair[0].array, let count = pair[1].int else { continue }
-            for _ in 0..<max(count, 0) where kinds.count <= layers { kinds += names.compactMap(\.string) }
+            for _ in 0..<min(max(count, 0), layers) { kinds += names.prefix(layers + 1).compactMap(\.string) }
         }
         try config.require(
             kinds.count == layers && kinds.allSatisfy { $0 == "global" || $0 == "local" }, "attention_types",

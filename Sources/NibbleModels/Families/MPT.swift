@@ -40,8 +40,8 @@ enum MPT {
 
         var attention = AttentionDescription(
             heads: heads, headSize: headSize, scale: try options.optionalDouble("softmax_scale").map { Float($0) })
-        attention.bias = .alibi(
-            slopes: Alibi.descendingSlopes(heads: heads, maximum: try options.double("alibi_bias_max", default: 8)))
+        // The reference always descends to 2⁻⁸, whatever alibi_bias_max says.
+        attention.bias = .alibi(slopes: Alibi.descendingSlopes(heads: heads, maximum: 8))
         if let clip = try options.optionalDouble("clip_qkv"), clip > 0 { attention.clip = Float(clip) }
         let layer = LayerDescription(attention: attention, feedForward: .plain(.gelu))
 

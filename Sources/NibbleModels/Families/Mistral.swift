@@ -17,12 +17,12 @@ enum Mistral {
 enum Mixtral {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let config = config.filled([
-            "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "num_local_experts": 8, "num_experts_per_tok": 2,
+            "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2,
         ])
         var model = try LlamaLike(config, "Mixtral")
         try model.slide()
         let experts = ExpertsDescription(
-            count: try config.headCount("num_local_experts", "num_experts"), topK: try config.headCount("num_experts_per_tok"),
+            count: try config.headCount("num_local_experts", "num_experts", default: 8), topK: try config.headCount("num_experts_per_tok"),
             normalizesWeights: true, activation: model.activation.function, width: model.inner)
         try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
         model.feedForward = { [model] _ in model.mixture(experts) }
@@ -38,18 +38,19 @@ enum Mixtral {
 
 extension LlamaLike {
     /// A router and its experts, and `shared`, which sees every token.
-    func mixture(_ experts: ExpertsDescription, shared: [ModuleNode] = []) -> ModuleNode {
-        module("mlp", "\(prefix)SparseMoeBlock", role: .feedForward) {
-            ModuleNode(
-                "gate", "\(prefix)TopKRouter", kind: .router, role: .router,
-                parameters: [.init("weight", [experts.count, width])])
-            ModuleNode(
-                "experts", "\(prefix)Experts", kind: .experts, role: .experts,
-                parameters: [
-                    .init("gate_up_proj", [experts.count, 2 * experts.width, width]),
-                    .init("down_proj", [experts.count, width, experts.width]),
-                ],
-                children: [plain("act_fn", activation.className)])
+    func mixture(_ experts: ExpertsDescription, shared: [ModuleNode] = [], routerFirst: Bool = true) -> ModuleNode {
+        let router = ModuleNode(
+            "gate", "\(prefix)TopKRouter", kind: .router, role: .router,
+            parameters: [.init("weight", [experts.count, width])])
+        let experts = ModuleNode(
+            "experts", "\(prefix)Experts", kind: .experts, role: .experts,
+            parameters: [
+                .init("gate_up_proj", [experts.count, 2 * experts.width, width]),
+                .init("down_proj", [experts.count, width, experts.width]),
+            ],
+            children: [plain("act_fn", activation.className)])
+        return module("mlp", "\(prefix)SparseMoeBlock", role: .feedForward) {
+            routerFirst ? [router, experts] : [experts, router]
             shared
         }
     }
