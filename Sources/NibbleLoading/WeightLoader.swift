@@ -53,6 +53,7 @@ final class WeightLoader {
             readBytes += checkpoint.descriptor(job.source.key)?.byteCount ?? 0
             options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: job.parameter.path))
         }
+        try loadBuffers(tree)
         try loadExperts(tree)
         shareTied(tree)
         try assembleLinears(tree)
@@ -63,7 +64,7 @@ final class WeightLoader {
         var place: [String: Int] = [:]
         for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
         let jobs = tree.parameters.compactMap { parameter -> Job? in
-            guard parameter.tiedTo == nil, !parameter.module.isExpertSet, let source = matching.sources[parameter.path] else { return nil }
+            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path] else { return nil }
             return Job(parameter: parameter, source: source)
         }
         return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
@@ -72,7 +73,7 @@ final class WeightLoader {
     private func load(_ job: Job) throws {
         let path = job.parameter.path
         let backend = try backend(job.parameter.module.path)
-        if job.parameter.module.isLinear, path.hasSuffix(".weight") {
+        if job.parameter.module.isMatrix, path.hasSuffix(".weight") {
             linearWeights[job.parameter.module.path] = try linearWeight(
                 job.source, job.parameter.module, shape: job.parameter.shape, on: backend)
             return
@@ -111,6 +112,18 @@ final class WeightLoader {
         return result
     }
 
+    /// Buffers that the checkpoint holds, as float32 beside the output embedding, which is what reads them.
+    private func loadBuffers(_ tree: ModuleTree) throws {
+        let backend = try backend(tree.outputEmbedding)
+        for (path, _) in tree.persistentBuffers {
+            guard let source = matching.sources[path] else { continue }
+            let file = try checkpoint.tensor(source.key)
+            let stored = try castToStored(file, parameter: path, key: source.key)
+            weights.tensors[path] = try host.resident(
+                try host.cast(stored, to: .float32), on: backend, unlessBackedBy: file)
+        }
+    }
+
     func setExperts(_ experts: [Expert], of module: String) { weights.experts[module] = experts }
 
     private func shareTied(_ tree: ModuleTree) {
@@ -122,7 +135,7 @@ final class WeightLoader {
     // MARK: Linear layers
 
     private func assembleLinears(_ tree: ModuleTree) throws {
-        for module in tree.modules where module.isLinear && !module.isExpertSet {
+        for module in tree.modules where module.isMatrix {
             let weight: LinearWeight
             if let loaded = linearWeights[module.path] {
                 weight = loaded
@@ -202,12 +215,5 @@ final class WeightLoader {
 
     func prepared(_ weight: LinearWeight, on backend: any Backend) throws -> LinearWeight {
         options.preparesWeights ? try backend.prepare(weight) : weight
-    }
-}
-
-extension LocatedModule {
-    /// A set of experts, whose weights come in other shapes than one matrix.
-    var isExpertSet: Bool {
-        if case .experts = node.kind { true } else { false }
     }
 }

@@ -149,6 +149,7 @@ extension DecoderSession {
                 throw SessionError.capacityExceeded(
                     row: input.row, length: length, adding: input.tokens.count, capacity: capacity)
             }
+            try model.decoder.embedding.validate(positions: length + input.tokens.count)
             for token in input.tokens where token < 0 || token >= vocabularySize {
                 throw SessionError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
             }

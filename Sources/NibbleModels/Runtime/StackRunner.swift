@@ -95,13 +95,17 @@ final class StackRunner {
 
     /// Embeds the call's tokens and runs all blocks and the final norm. Answers [T, E] and the backend it lies on.
     ///
-    /// - Parameter cross: for block i its cache of the encoder's output and the indices that go with it.
+    /// - Parameters:
+    ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
+    ///   - cross: for block i its cache of the encoder's output and the indices that go with it.
     func run(
-        _ call: Call, cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
+        _ call: Call, embeddedPositions: [Int32]? = nil,
+        cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
     ) throws -> (hidden: Tensor, backend: any Backend) {
         var backend = stack.embedding.backend
         var hidden = workspace(on: backend).hidden(call.tokens)
-        try stack.embedding(indices(call, on: backend), into: hidden, workspace(on: backend))
+        try stack.embedding(
+            indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
         for (index, block) in stack.blocks.enumerated() {
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend
