@@ -7,9 +7,6 @@ final class EncoderRun {
     private let batches: [[Int]]
     private let blocksPerInput: Int
 
-    /// Inputs are run together up to this many tokens.
-    private static let tokensPerBatch = 2048
-
     init(_ encoder: TransformerStack, _ inputs: [[Int32]], _ model: LanguageModel, blocksPerInput: Int) throws {
         for token in inputs.joined() where token < 0 || token >= model.vocabularySize {
             throw ModelError.tokenOutOfRange(token: token, vocabularySize: model.vocabularySize)
@@ -47,7 +44,7 @@ final class EncoderRun {
         var batches = [[Int]]()
         var tokens = 0
         for (index, input) in inputs.enumerated() {
-            if batches.isEmpty || tokens + input.count > tokensPerBatch {
+            if batches.isEmpty || tokens + input.count > LanguageModel.encoderBatchTokens {
                 batches.append([])
                 tokens = 0
             }
@@ -85,6 +82,9 @@ final class EncoderRun {
 }
 
 extension LanguageModel {
+    /// An encoder's inputs are run together up to this many tokens.
+    public static let encoderBatchTokens = 2048
+
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
     public func encode(_ inputs: [[Int32]]) throws -> Tensor {
         guard let encoder else { throw ModelError.notEncoderDecoder }
