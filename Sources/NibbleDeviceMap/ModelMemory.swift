@@ -16,13 +16,16 @@ public struct ModelMemory: Sendable {
     public let context: Int
     /// Sequences side by side.
     public let batch: Int
+    /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
+    public let chunkTokens: Int
 
     /// What is planned for when nobody says how long sequences will be.
     public static let defaultContext = 512
 
     public init(
         _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
-        headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1
+        headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
+        chunkTokens: Int = SessionOptions.defaultChunkTokens
     ) {
         self.architecture = architecture
         self.tree = tree ?? architecture.tree
@@ -32,6 +35,7 @@ public struct ModelMemory: Sendable {
         let limit = architecture.maximumPositions ?? .max
         self.context = max(context ?? min(ModelMemory.defaultContext, limit), 1)
         self.batch = max(batch, 1)
+        self.chunkTokens = chunkTokens
     }
 
     /// Bytes of stored tensors.
@@ -111,8 +115,7 @@ public struct ModelMemory: Sendable {
     /// Activations that a device needs to run any part of the model.
     func workspaceBytes(on device: Device, holdsHead: Bool) -> Int {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
-        let longest = SessionOptions(loadDType: loadDType).chunkTokens
-        let tokens = max(batch, min(longest, batch * context))
+        let tokens = max(batch, min(chunkTokens, batch * context))
         var sizes = architecture.decoder.workspaceSizes(tree)
         var bytes = scratch(sizes, tokens, element)
         if let encoder = architecture.encoder {

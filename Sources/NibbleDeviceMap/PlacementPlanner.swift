@@ -35,6 +35,8 @@ public struct PlacementPlanner: Sendable {
     /// - Throws: ``DeviceMapError/uncovered(_:)``
     public func plan(_ request: PlacementRequest) throws -> PlacementPlan {
         let (map, planner) = try deviceMap(request)
+        let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
+        guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
         let units = PlacementUnits(memory)
         plan.devices = try use(of: map, units, request)

@@ -120,7 +120,8 @@ public struct ModelLoader: Sendable {
         let weights = try prepared.loader(resolved, backends).load(prepared.tree)
         for backend in backends.values { try backend.synchronize() }
         let model = try LanguageModel(
-            prepared.architecture, weights, options: SessionOptions(loadDType: prepared.dtype))
+            prepared.architecture, weights,
+            options: SessionOptions(loadDType: prepared.dtype, chunkTokens: placed.memory.chunkTokens))
 
         var report = report(prepared, weights, resolved)
         report.placement = placed.placement

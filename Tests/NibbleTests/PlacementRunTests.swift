@@ -116,11 +116,15 @@ import Testing
         var configuration = LoadConfiguration()
         configuration.dtype = .float32
         configuration.context = 32
-        let stored = resident.report.residentBytes[.cpu] ?? 0
-        let used = try #require(resident.report.placement?.devices.first { $0.device == .cpu })
-        configuration.maxMemory = [.cpu: MemoryLimit(bytes: used.total - stored / 4)]
+        let whole = try Placement.plan(folder: folder, configuration).plan
+        let used = try #require(whole.devices.first { $0.device == .cpu })
+        configuration.maxMemory = [.cpu: MemoryLimit(bytes: used.total - used.weights / 4)]
         let split = try PretrainedModel.load(folder: folder, configuration)
         #expect(split.deviceMap.devices.contains(.disk))
+        let planned = try #require(split.report.placement?.devices.first { $0.device == .cpu })
+        #expect(planned.total <= used.total - used.weights / 4)
+        // The plan's count of stored bytes is what loading stores.
+        #expect(planned.weights + planned.scales == split.report.residentBytes[.cpu])
         #expect(try logits(split) == logits(resident))
     }
 }
