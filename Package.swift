@@ -68,7 +68,7 @@ let package = Package(
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
-        tests("NibbleDeviceMap"),
+        tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),

@@ -1,3 +1,4 @@
+public import Foundation
 public import NibbleCore
 public import NibbleDeviceMap
 public import NibbleLoading
@@ -11,6 +12,14 @@ public struct LoadConfiguration: Sendable {
     public var deviceMap: DeviceMapRequest = .auto
     /// Only the devices named here exist for the plan.
     public var maxMemory: [Device: MemoryLimit] = [:]
+    /// transformers' own planner; ``followsReference`` implies it.
+    public var usesReferencePlanner = false
+    /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
+    public var offloadFolder: URL?
+    /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
+    public var context: Int?
+    /// Sequences side by side, as placement counts them.
+    public var batchSize = 1
     /// Beats a pre-quantized checkpoint's compute dtype.
     public var computeDType: DType?
     /// Beats a pre-quantized checkpoint's threshold.
@@ -42,6 +51,9 @@ public struct LoadConfiguration: Sendable {
         options.headFormat = headFormat
         options.int8Activations = int8Activations
         options.preparesWeights = preparesWeights
+        options.context = context
+        options.batchSize = batchSize
+        options.offloadFolder = offloadFolder
         options.progress = progress
         return options
     }

@@ -1,5 +1,4 @@
 public import Foundation
-import NibbleCPU
 import NibbleCheckpoint
 import NibbleCore
 public import NibbleDeviceMap
@@ -36,17 +35,21 @@ public final class PretrainedModel: Sendable {
 
     /// Loads the model in `folder`.
     ///
-    /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `BackendError`: each names the file and
+    /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `DeviceMapError`, `BackendError`: each names the file and
     ///   what was expected and found.
     public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         let checkpoint = try CheckpointFiles.open(
             folder: folder, variant: configuration.variant, named: try source.config.optionalString("transformers_weights"))
-        let map = DeviceMap.all(on: .cpu)
-        let backends: [any Backend] = [CPUBackend(threads: configuration.threads)]
+        let backends = Machine.backends(threads: configuration.threads)
+        var warnings = [String]()
+        let request = try configuration.placementRequest(present: backends, warnings: &warnings)
         let loader = ModelLoader(source, options: configuration.loadOptions, backends: backends)
-        return try PretrainedModel(folder: folder, try loader.load(checkpoint, map: map), deviceMap: map)
+        var loaded = try loader.load(checkpoint, placement: request)
+        loaded.report.warnings = warnings + loaded.report.warnings
+        let map = loaded.report.placement?.deviceMap ?? .all(on: .cpu)
+        return try PretrainedModel(folder: folder, loaded, deviceMap: map)
     }
 
     public var isEncoderDecoder: Bool { model.isEncoderDecoder }

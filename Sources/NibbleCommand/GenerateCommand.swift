@@ -30,9 +30,6 @@ struct GenerateCommand: AsyncParsableCommand {
     @Flag(help: "Print one JSON object a returned sequence.")
     var json = false
 
-    @Option(help: "Prompts that are generated side by side.")
-    var batchSize = 8
-
     @OptionGroup(title: "Generation options")
     var generation: GenerationOptionsGroup
 
@@ -44,8 +41,10 @@ struct GenerateCommand: AsyncParsableCommand {
         guard sources == 1 else {
             throw ValidationError(sources == 0 ? "a prompt is needed: as an argument, with --prompt-file or --input-ids" : "prompts, --prompt-file and --input-ids exclude each other")
         }
-        guard batchSize >= 1 else { throw ValidationError("--batch-size should be at least 1, found \(batchSize)") }
     }
+
+    /// Prompts that are generated side by side.
+    private var batchSize: Int { load.batchSize ?? 8 }
 
     func run() async throws {
         let config = try generation.config()

@@ -11,6 +11,9 @@ public protocol Backend: AnyObject, Sendable {
     /// For `doctor` and reports: instruction set or card, threads, driver.
     var summary: String { get }
 
+    /// Bytes this device can give now, as its driver or system tells; `nil` where nobody says.
+    var availableBytes: Int? { get }
+
     /// The dtype activations have when a model is loaded in `loadDType`. The CPU answers float32.
     func activationDType(loadDType: DType) -> DType
 
@@ -81,6 +84,7 @@ public protocol CapturedGraph: AnyObject {
 }
 
 extension Backend {
+    public var availableBytes: Int? { nil }
     public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     public func reserve(_ workspace: WorkspaceRequest) throws {}
 }

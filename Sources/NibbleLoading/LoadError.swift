@@ -10,7 +10,8 @@ public enum LoadError: Error, Sendable, Equatable {
     case malformedQuantization(tensor: String, file: String, expected: String, found: String)
     case unsupportedDType(tensor: String, file: String, dtype: DType)
     case nonFinite(tensor: String, file: String, index: Int)
-    case noDevice(module: String)
+    case noDevice(Device, present: [Device])
+    case unwritableOffloadFolder(folder: String, reason: String)
     case unknownDType(String)
 
     public struct Mismatch: Sendable, Equatable {
@@ -40,8 +41,10 @@ extension LoadError: CustomStringConvertible {
             "\(file), tensor \(tensor): weights of type \(dtype) are not supported"
         case .nonFinite(let tensor, let file, let index):
             "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
-        case .noDevice(let module):
-            "the device map covers no device for \(module)"
+        case .noDevice(let device, let present):
+            "the device map names \(device), which this machine does not have; present are \(present.map(\.description).joined(separator: ", "))"
+        case .unwritableOffloadFolder(let folder, let reason):
+            "the offload folder \(folder) cannot be made: \(reason)"
         case .unknownDType(let word):
             "config.json: dtype \"\(word)\" is not known"
         }

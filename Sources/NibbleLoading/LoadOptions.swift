@@ -1,4 +1,6 @@
+public import Foundation
 public import NibbleCore
+public import NibbleDeviceMap
 public import NibbleQuantization
 
 /// How a model is loaded.
@@ -22,6 +24,11 @@ public struct LoadOptions: Sendable {
     public var int8Activations = false
     /// `false` keeps weights in their canonical layout (for writing them).
     public var preparesWeights = true
+    /// Tokens a sequence may come to hold, and sequences side by side, as placement counts them.
+    public var context: Int?
+    public var batchSize = 1
+    /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
+    public var offloadFolder: URL?
     public var progress: (@Sendable (LoadProgress) -> Void)?
 
     public init() {}
@@ -53,4 +60,6 @@ public struct LoadReport: Sendable {
     /// Bytes of the checkpoint that were read.
     public var checkpointBytes = 0
     public var seconds = 0.0
+    /// Where everything went, and what it takes.
+    public var placement: PlacementPlan?
 }

@@ -20,7 +20,7 @@ extension ModelLoader {
         options.headFormat = nil
         let writer = ModelLoader(source, options: options, backends: Array(backends.values))
         let prepared = try writer.prepare(checkpoint, plainLayersOnly: true)
-        let weights = try prepared.loader(try writer.placement(prepared.tree, .all(on: .cpu))).load(prepared.tree)
+        let weights = try prepared.loader(writer.resolve(prepared.tree, .all(on: .cpu)), writer.backends).load(prepared.tree)
         let tensors = try writer.tensors(prepared, weights, checkpoint)
 
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

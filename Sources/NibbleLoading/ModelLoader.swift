@@ -65,7 +65,7 @@ public struct ModelLoader: Sendable {
         /// The tree with ties as the checkpoint has them.
         public let tree: ModuleTree
         public let plan: QuantizationPlan
-        public let report: LoadReport
+        public var report: LoadReport
     }
 
     /// What is known once names are matched and quantization is planned, before a weight is read.
@@ -82,16 +82,17 @@ public struct ModelLoader: Sendable {
         var cpu: any Backend
         var warnings: [String]
 
-        func loader(_ backend: @escaping @Sendable (String) throws -> any Backend) -> WeightLoader {
+        func loader(_ placement: ResolvedPlacement, _ backends: [Device: any Backend]) -> WeightLoader {
             WeightLoader(
-                architecture, checkpoint, matching, plan, dtype: dtype, options: options, cpu: cpu, backend: backend)
+                architecture, checkpoint, matching, plan, dtype: dtype, options: options, cpu: cpu, backends: backends,
+                placement: placement)
         }
     }
 
     /// - Parameter plainLayersOnly: leave alone what the reference could not read back.
     func prepare(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> Prepared {
         var warnings = source.warnings
-        let config = try quantization(&warnings)
+        let config = try ModelLoader.quantization(source, options, &warnings)
         let architecture = source.architecture
         let matching = try KeyMatching(architecture, checkpoint)
         guard matching.missing.isEmpty else {
@@ -108,37 +109,56 @@ public struct ModelLoader: Sendable {
             warnings: warnings + matching.warnings)
     }
 
-    /// - Throws: ``LoadError``, `CheckpointError`, `BackendError` …; nothing stays allocated.
-    public func load(_ checkpoint: any Checkpoint, map: DeviceMap) throws -> Loaded {
+    /// - Throws: ``LoadError``, `DeviceMapError`, `CheckpointError`, `BackendError` …; nothing stays allocated.
+    public func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> Loaded {
         let start = ContinuousClock.now
-        let prepared = try prepare(checkpoint)
-        let weights = try prepared.loader(try placement(prepared.tree, map)).load(prepared.tree)
+        var prepared = try prepare(checkpoint)
+        let placed = try place(request, prepared.tree, dtype: prepared.dtype, config: prepared.config)
+        if let refusal = placed.placement.refusal { throw refusal }
+        prepared.plan = placed.quantization
+        let resolved = try resolve(prepared.tree, placed.placement.deviceMap)
+        let weights = try prepared.loader(resolved, backends).load(prepared.tree)
         for backend in backends.values { try backend.synchronize() }
         let model = try LanguageModel(
-            prepared.architecture, weights, options: SessionOptions(loadDType: prepared.dtype))
+            prepared.architecture, weights,
+            options: SessionOptions(loadDType: prepared.dtype, chunkTokens: placed.memory.chunkTokens))
 
+        var report = report(prepared, weights, resolved)
+        report.placement = placed.placement
+        report.warnings += placed.placement.warnings
+        report.seconds = (ContinuousClock.now - start) / .seconds(1)
+        return Loaded(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
+    }
+
+    private func report(_ prepared: Prepared, _ weights: ModelWeights, _ placement: ResolvedPlacement) -> LoadReport {
         var report = LoadReport()
         report.dtype = prepared.dtype
         report.quantization = prepared.config
         report.quantizedModules = prepared.plan.quantized
         report.skippedModules = prepared.plan.skipped
         report.unexpected = prepared.matching.unexpected
-        report.warnings = prepared.warnings
+        report.warnings = prepared.warnings + placement.warnings
         report.footprint = prepared.tree.footprint(prepared.plan, loadDType: prepared.dtype)
-        report.residentBytes = weights.residentBytes
+        report.residentBytes = weights.storedBytes(placement)
+        let checkpoint = prepared.checkpoint
         report.checkpointBytes = checkpoint.names.reduce(0) { $0 + (checkpoint.descriptor($1)?.byteCount ?? 0) }
-        report.seconds = (ContinuousClock.now - start) / .seconds(1)
-        return Loaded(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
+        return report
     }
 
     private func loadDType(_ checkpoint: any Checkpoint) throws -> DType {
-        let dtype = try options.dtype ?? source.configDType() ?? checkpoint.firstFloatingPointDType ?? .float32
+        try ModelLoader.checked(
+            options.dtype ?? source.configDType() ?? checkpoint.firstFloatingPointDType ?? .float32)
+    }
+
+    static func checked(_ dtype: DType) throws -> DType {
         guard [.float32, .float16, .bfloat16].contains(dtype) else { throw LoadError.unknownDType(dtype.rawValue) }
         return dtype
     }
 
     /// The user's config, or the checkpoint's own, which beats it.
-    private func quantization(_ warnings: inout [String]) throws -> BitsAndBytesConfig? {
+    static func quantization(
+        _ source: ModelSource, _ options: LoadOptions, _ warnings: inout [String]
+    ) throws -> BitsAndBytesConfig? {
         guard var stored = source.storedQuantization else {
             try options.quantization?.validate()
             return options.quantization
@@ -153,42 +173,39 @@ public struct ModelLoader: Sendable {
         return stored
     }
 
-    /// Looks up every module once, so that later look-ups cannot fail.
-    func placement(_ tree: ModuleTree, _ map: DeviceMap) throws -> @Sendable (String) throws -> any Backend {
-        var byPath: [String: any Backend] = [:]
-        for module in tree.modules {
-            let device = map.device(of: module.path)
-            if let device, let backend = backends[device] {
-                byPath[module.path] = backend
-            } else if !module.node.parameters.isEmpty {
-                throw LoadError.noDevice(module: module.path)
-            }
+    /// Makes `map` definite, and sees that every device it names is there.
+    func resolve(_ tree: ModuleTree, _ map: DeviceMap) throws -> ResolvedPlacement {
+        let placement = try ResolvedPlacement(map, tree, stacks: source.architecture.stacks)
+        for device in placement.devices.sorted() where device != .disk && backends[device] == nil {
+            throw LoadError.noDevice(device, present: backends.keys.sorted())
         }
-        let found = byPath
-        return { path in
-            guard let backend = found[path] else { throw LoadError.noDevice(module: path) }
-            return backend
-        }
+        return placement
     }
 }
 
+extension ModelArchitecture {
+    /// The stacks, in the order in which tokens pass through them.
+    var stacks: [StackDescription] { [encoder, decoder].compactMap { $0 } }
+}
+
 extension ModelWeights {
-    /// Bytes of weights, scales and tables by device; shared memory counts once.
-    var residentBytes: [Device: Int] {
+    /// Bytes of weights, scales and tables by the device they are stored on; shared memory counts once.
+    func storedBytes(_ placement: ResolvedPlacement) -> [Device: Int] {
         var bytes: [Device: Int] = [:]
-        for linear in linears.values { bytes[backend(linear.name).device, default: 0] += linear.weight.byteCount }
-        for experts in experts.values {
+        var tables = Set<ObjectIdentifier>()
+        for linear in linears.values {
+            let stored = placement.storage(of: linear.name + ".weight")
+            bytes[stored, default: 0] += linear.weight.byteCount
+            if case .dense(let tensor) = linear.weight { tables.insert(ObjectIdentifier(tensor.storage)) }
+        }
+        for (module, experts) in experts {
+            let stored = placement.storage(of: module + ".down_proj")
             for expert in experts {
-                for layer in expert.gateUp.layers + [expert.down] { bytes[.cpu, default: 0] += layer.weight.byteCount }
+                for layer in expert.gateUp.layers + [expert.down] { bytes[stored, default: 0] += layer.weight.byteCount }
             }
         }
-        var seen = Set<ObjectIdentifier>()
-        let tables = linears.values.compactMap { linear -> ObjectIdentifier? in
-            if case .dense(let tensor) = linear.weight { ObjectIdentifier(tensor.storage) } else { nil }
-        }
-        seen.formUnion(tables)
-        for tensor in tensors.values where seen.insert(ObjectIdentifier(tensor.storage)).inserted {
-            bytes[tensor.device, default: 0] += tensor.byteCount
+        for (path, tensor) in tensors where tables.insert(ObjectIdentifier(tensor.storage)).inserted {
+            bytes[placement.storage(of: path), default: 0] += tensor.byteCount
         }
         return bytes
     }

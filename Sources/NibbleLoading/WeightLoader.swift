@@ -1,5 +1,6 @@
 import NibbleCheckpoint
 import NibbleCore
+import NibbleDeviceMap
 import NibbleModels
 import NibbleQuantization
 
@@ -11,8 +12,13 @@ final class WeightLoader {
     let plan: QuantizationPlan
     let options: LoadOptions
     let dtype: DType
-    let backend: @Sendable (String) throws -> any Backend
+    let placement: ResolvedPlacement
     let host: HostTensors
+    private let backends: [Device: any Backend]
+    let offload: OffloadStore
+    /// Mapped tensors of each block.
+    private var streams: [String: MappedWeights] = [:]
+    private let blockOfModule: [String: String]
     private(set) var weights: ModelWeights
     /// Weights of linear modules, waiting for their biases.
     private var linearWeights: [String: LinearWeight] = [:]
@@ -20,7 +26,7 @@ final class WeightLoader {
 
     init(
         _ architecture: ModelArchitecture, _ checkpoint: any Checkpoint, _ matching: KeyMatching, _ plan: QuantizationPlan,
-        dtype: DType, options: LoadOptions, cpu: any Backend, backend: @escaping @Sendable (String) throws -> any Backend
+        dtype: DType, options: LoadOptions, cpu: any Backend, backends: [Device: any Backend], placement: ResolvedPlacement
     ) {
         self.architecture = architecture
         self.checkpoint = checkpoint
@@ -28,14 +34,20 @@ final class WeightLoader {
         self.plan = plan
         self.options = options
         self.dtype = dtype
-        self.backend = backend
+        self.placement = placement
+        self.backends = backends
         host = HostTensors(cpu: cpu)
-        weights = ModelWeights { path in
-            // Every module's device was looked up once before loading began.
-            guard let found = try? backend(path) else { preconditionFailure("no device for \(path)") }
-            return found
+        offload = OffloadStore(options.offloadFolder)
+        var blocks: [String: String] = [:]
+        for block in architecture.tree.located.all(.block) {
+            for module in block.descendants { blocks[module.path] = block.path }
         }
+        blockOfModule = blocks
+        // Every device that is run on was found present before loading began.
+        weights = ModelWeights { backends[placement.device(of: $0)] ?? cpu }
     }
+
+    func backend(_ module: String) -> any Backend { weights.backend(module) }
 
     /// One parameter to load.
     private struct Job {
@@ -50,6 +62,7 @@ final class WeightLoader {
         for (index, job) in jobs.enumerated() {
             if index + 1 < jobs.count { checkpoint.prefetch(jobs[index + 1].source.key) }
             try load(job)
+            release(job)
             readBytes += checkpoint.descriptor(job.source.key)?.byteCount ?? 0
             options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: job.parameter.path))
         }
@@ -57,7 +70,13 @@ final class WeightLoader {
         try loadExperts(tree)
         shareTied(tree)
         try assembleLinears(tree)
+        weights.streams = streams
         return weights
+    }
+
+    /// What was copied need not stay mapped.
+    private func release(_ job: Job) {
+        for key in [job.source.key] + job.source.companions.values { checkpoint.dropPages(key) }
     }
 
     private func jobsInFileOrder(_ tree: ModuleTree) throws -> [Job] {
@@ -72,7 +91,7 @@ final class WeightLoader {
 
     private func load(_ job: Job) throws {
         let path = job.parameter.path
-        let backend = try backend(job.parameter.module.path)
+        let backend = backend(job.parameter.module.path)
         if job.parameter.module.isMatrix, path.hasSuffix(".weight") {
             linearWeights[job.parameter.module.path] = try linearWeight(
                 job.source, job.parameter.module, shape: job.parameter.shape, on: backend)
@@ -82,7 +101,9 @@ final class WeightLoader {
         let stored = try castToStored(file, parameter: path, key: job.source.key)
         switch job.parameter.module.node.kind {
         case .embedding where job.parameter.module.node.role != .relativeBias:
-            weights.tensors[path] = try host.resident(stored, on: backend, unlessBackedBy: file)
+            weights.tensors[path] = isOnDisk(path)
+                ? try mapped(stored, name: path, file: file, key: job.source.key, module: job.parameter.module.path)
+                : try host.resident(stored, on: backend, unlessBackedBy: file)
         case .norm(let norm) where norm.weightOffset != 0 && path.hasSuffix(".weight"):
             weights.tensors[path] = try host.resident(
                 try shifted(stored, by: norm.weightOffset), on: backend, unlessBackedBy: file)
@@ -114,7 +135,7 @@ final class WeightLoader {
 
     /// Buffers that the checkpoint holds, as float32 beside the output embedding, which is what reads them.
     private func loadBuffers(_ tree: ModuleTree) throws {
-        let backend = try backend(tree.outputEmbedding)
+        let backend = backend(tree.outputEmbedding)
         for (path, _) in tree.persistentBuffers {
             guard let source = matching.sources[path] else { continue }
             let file = try checkpoint.tensor(source.key)
@@ -122,6 +143,11 @@ final class WeightLoader {
             weights.tensors[path] = try host.resident(
                 try host.cast(stored, to: .float32), on: backend, unlessBackedBy: file)
         }
+    }
+
+    /// Notes that a block reads these tensors for each use.
+    func stream(_ names: some Sequence<String>, of file: any Checkpoint, module: String) {
+        streams[blockOfModule[module] ?? module, default: MappedWeights()].add(Array(names), of: file)
     }
 
     func setExperts(_ experts: [Expert], of module: String) { weights.experts[module] = experts }
@@ -152,7 +178,7 @@ final class WeightLoader {
     /// A head that shares the embedding table: the table itself where both lie on one device, else a copy; a quantized copy
     /// on request.
     private func tiedWeight(_ table: Tensor, _ module: LocatedModule) throws -> LinearWeight {
-        let backend = try backend(module.path)
+        let backend = backend(module.path)
         if let format = options.headFormat, module.path == architecture.tree.outputEmbedding {
             return try prepared(try backend.quantize(table, to: format), on: backend)
         }
@@ -177,23 +203,46 @@ final class WeightLoader {
     func linearWeight(
         _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
     ) throws -> LinearWeight {
-        if source.isQuantized {
-            return try prepared(try storedWeight(source, module, shape: shape, on: backend), on: backend)
+        let path = module.path(of: "weight")
+        guard source.isQuantized else {
+            let file = try checkpoint.tensor(source.key)
+            var tensor = try castToStored(file, parameter: path, key: source.key)
+            if case .transposedLinear = module.node.kind { tensor = try host.transposed(tensor) }
+            return try linearWeight(tensor, of: module.path, parameter: path, name: path, key: source.key, file: file, on: backend)
         }
-        let file = try checkpoint.tensor(source.key)
-        var tensor = try castToStored(file, parameter: module.path(of: "weight"), key: source.key)
-        if case .transposedLinear = module.node.kind { tensor = try host.transposed(tensor) }
-        return try linearWeight(tensor, of: module.path, key: source.key, file: file, on: backend)
+        // A quantized layer is [N, K] whatever orientation the family stores floats in.
+        var expected = shape
+        if case .transposedLinear = module.node.kind { expected = [shape[1], shape[0]] }
+        if isOnDisk(path) {
+            stream([source.key] + source.companions.values, of: checkpoint, module: module.path)
+            return try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: expected)
+        }
+        let reader = StoredWeightReader(checkpoint: checkpoint) { [host] in
+            try host.resident($0, on: backend, unlessBackedBy: $0)
+        }
+        return try prepared(try reader.weight(source, shape: expected), on: backend)
     }
 
     /// Quantizes [N, K] as planned for `module`, or keeps it dense.
+    /// - Parameters:
+    ///   - parameter: whose device decides where the weight lies.
+    ///   - name: tells it from all other weights (one expert's, for one).
     func linearWeight(
-        _ tensor: Tensor, of module: String, key: String, file: Tensor, on backend: any Backend
+        _ tensor: Tensor, of module: String, parameter: String, name: String, key: String, file: Tensor,
+        on backend: any Backend
     ) throws -> LinearWeight {
-        guard let format = format(of: module) else { return try dense(tensor, file: file, on: backend) }
+        guard let format = format(of: module) else {
+            guard isOnDisk(parameter) else { return try dense(tensor, file: file, on: backend) }
+            return .dense(try mapped(tensor, name: name, file: file, key: key, module: module))
+        }
         do {
-            let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
-            return try prepared(weight, on: backend)
+            guard isOnDisk(parameter) else {
+                let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+                return try prepared(weight, on: backend)
+            }
+            return try offloaded(name, key: key, module: module, form: "\(format)") {
+                try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+            }
         } catch BackendError.nonFiniteWeight(let index) {
             throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)
         }

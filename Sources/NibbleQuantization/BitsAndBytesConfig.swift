@@ -51,6 +51,9 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
         loadIn8Bit ? .int8 : .fourBit(FourBitFormat(codebook: quantType, blockSize: blockSize, isNested: useDoubleQuant))
     }
 
+    /// The reference's word for the method: `llm_int8`, `fp4` or `nf4`.
+    public var method: String { loadIn8Bit ? "llm_int8" : quantType.rawValue }
+
     /// - Throws: ``QuantizationConfigError``
     public func validate() throws {
         if loadIn4Bit && loadIn8Bit { throw QuantizationConfigError.bothLoads }

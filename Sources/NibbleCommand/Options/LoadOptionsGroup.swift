@@ -1,5 +1,7 @@
 import ArgumentParser
+import Foundation
 import Nibble
+import NibbleCore
 
 /// The load options that every command takes.
 struct LoadOptionsGroup: ParsableArguments {
@@ -36,6 +38,30 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "auto, float32, float16 or bfloat16.")
     var dtype = "auto"
 
+    @Option(help: "auto, balanced, balanced_low_0, sequential, a device (cpu, cuda:1, disk), or a JSON object of modules to devices, inline or in a file.")
+    var deviceMap = "auto"
+
+    @Option(help: "Memory of each device, such as 0=600MB,1=1GB,cpu=2GB; devices that are not named are not used.")
+    var maxMemory: String?
+
+    @Option(help: "Folder for weights that stay on disk in another form than the checkpoint's (default: a temporary one).")
+    var offloadFolder: String?
+
+    @Option(help: "nibble, or reference for transformers' own plan.")
+    var planner: PlannerWord = .nibble
+
+    @Flag(name: .customLong("fp32-cpu-offload"), help: "Leave modules that are placed on the CPU or on disk unquantized.")
+    var fp32CPUOffload = false
+
+    @Option(help: "Tokens of a sequence that placement makes room for (default: 512).")
+    var context: Int?
+
+    @Option(help: "Sequences side by side that placement makes room for (default: 1; generate runs up to 8 prompts at a time).")
+    var batchSize: Int?
+
+    @Option(help: "Branch, tag or commit of a model on the Hub (default: main).")
+    var revision: String?
+
     @Option(help: "Read model.VARIANT.safetensors.")
     var variant: String?
 
@@ -55,6 +81,9 @@ struct LoadOptionsGroup: ParsableArguments {
         _ = try quantization()
         _ = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
         _ = try headFormat()
+        _ = try placement()
+        if let context, context < 1 { throw ValidationError("--context should be at least 1, found \(context)") }
+        if let batchSize, batchSize < 1 { throw ValidationError("--batch-size should be at least 1, found \(batchSize)") }
         if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
     }
 
@@ -68,10 +97,30 @@ struct LoadOptionsGroup: ParsableArguments {
         configuration.headFormat = try headFormat()
         configuration.int8Activations = int8Activations
         configuration.followsReference = referenceBehaviour
+        (configuration.deviceMap, configuration.maxMemory) = try placement()
+        configuration.usesReferencePlanner = planner == .reference
+        configuration.offloadFolder = offloadFolder.map { URL(filePath: $0) }
+        configuration.context = context
+        configuration.batchSize = batchSize ?? 1
         configuration.variant = variant
         configuration.threads = threads
         if let progress = quiet ? nil : ProgressBar.onTerminal() { configuration.progress = { progress.show($0) } }
         return configuration
+    }
+
+    private func placement() throws -> (DeviceMapRequest, [Device: MemoryLimit]) {
+        do {
+            return (try deviceMapRequest(), try maxMemory.map(MemoryLimit.limits(parsing:)) ?? [:])
+        } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
+    private func deviceMapRequest() throws -> DeviceMapRequest {
+        if deviceMap.hasSuffix(".json") {
+            return .explicit(try DeviceMap(json: JSONValue(contentsOf: URL(filePath: deviceMap)), source: deviceMap))
+        }
+        return try DeviceMapRequest(parsing: deviceMap, source: "--device-map")
     }
 
     private func names(_ text: Substring) -> [String] { text.split(separator: ",").map(String.init) }
@@ -89,7 +138,7 @@ struct LoadOptionsGroup: ParsableArguments {
         let config = BitsAndBytesConfig(
             loadIn8Bit: loadIn8Bit, loadIn4Bit: loadIn4Bit, int8Threshold: int8Threshold ?? BitsAndBytesConfig.defaultThreshold,
             int8SkipModules: skipModules.flatMap { $0.hasPrefix("+") ? nil : names($0[...]) },
-            computeDType: try floatDType(computeDtype, "--compute-dtype"), quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
+            int8EnableFP32CPUOffload: fp32CPUOffload, computeDType: try floatDType(computeDtype, "--compute-dtype"), quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
         do { try config.validate() } catch { throw ValidationError("\(error)") }
         return config
     }
@@ -108,4 +157,9 @@ struct LoadOptionsGroup: ParsableArguments {
         let codebook = try codebook(quantizeHead, "--quantize-head int8, or")
         return .fourBit(FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: doubleQuant))
     }
+}
+
+/// The values of `--planner`.
+enum PlannerWord: String, ExpressibleByArgument, CaseIterable {
+    case nibble, reference
 }

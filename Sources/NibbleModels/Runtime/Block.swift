@@ -10,6 +10,8 @@ struct Block: Sendable {
     let attention: SelfAttention
     let crossAttention: CrossAttention?
     let feedForward: FeedForward
+    /// Where the weights are read from for each use.
+    let stream: (any WeightStream)?
     private let attentionNorms: SublayerNorms
     private let crossAttentionNorms: SublayerNorms
     private let feedForwardNorms: SublayerNorms
@@ -32,6 +34,7 @@ struct Block: Sendable {
         }
         self.description = description
         backend = weights.backend(module.path)
+        stream = weights.streams[module.path]
         attention = try SelfAttention(try sublayer(.selfAttention), description.attention, weights, bias: bias)
         crossAttention = try description.crossAttention.map {
             try CrossAttention(try sublayer(.crossAttention), $0, weights)

@@ -50,6 +50,7 @@ final class CrossState {
             guard let attention = block.crossAttention else { continue }
             encoded = try runner.move(encoded, from: source, to: block.backend)
             source = block.backend
+            defer { block.stream?.release() }
             try attention.store(
                 encoded, cache: cache, runner.indices(call, on: source), runner.workspace(on: source), source)
         }

@@ -9,9 +9,6 @@ final class EncoderRun {
     private let batches: [[Int]]
     private let blocksPerInput: Int
 
-    /// Inputs are run together up to this many tokens.
-    private static let tokensPerBatch = 2048
-
     init(
         _ encoder: TransformerStack, _ inputs: [[Int32]], padding: [Int], _ model: LanguageModel, blocksPerInput: Int
     ) throws {
@@ -60,7 +57,7 @@ final class EncoderRun {
         var batches = [[Int]]()
         var tokens = 0
         for (index, input) in inputs.enumerated() {
-            if batches.isEmpty || tokens + input.count > tokensPerBatch {
+            if batches.isEmpty || tokens + input.count > LanguageModel.encoderBatchTokens {
                 batches.append([])
                 tokens = 0
             }
@@ -98,6 +95,9 @@ final class EncoderRun {
 }
 
 extension LanguageModel {
+    /// An encoder's inputs are run together up to this many tokens.
+    public static let encoderBatchTokens = 2048
+
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
     ///
     /// - Parameter padding: as ``SessionRequest/encoderPadding``.

@@ -34,7 +34,9 @@ public struct SessionOptions: Sendable {
     /// Longer feeds are run in chunks of this many tokens.
     public var chunkTokens: Int
 
-    public init(loadDType: DType, cacheDType: DType? = nil, chunkTokens: Int = 512) {
+    public static let defaultChunkTokens = 512
+
+    public init(loadDType: DType, cacheDType: DType? = nil, chunkTokens: Int = defaultChunkTokens) {
         self.loadDType = loadDType
         self.cacheDType = cacheDType ?? loadDType
         self.chunkTokens = chunkTokens

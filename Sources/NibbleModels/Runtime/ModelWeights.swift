@@ -8,12 +8,22 @@ public struct ModelWeights: Sendable {
     public var tensors: [String: Tensor] = [:]
     /// Fused experts by module path.
     public var experts: [String: [Expert]] = [:]
+    /// Blocks whose weights stay in mapped files, by module path.
+    public var streams: [String: any WeightStream] = [:]
     /// Where a module runs.
     public var backend: @Sendable (_ modulePath: String) -> any Backend
 
     public init(backend: @escaping @Sendable (_ modulePath: String) -> any Backend) {
         self.backend = backend
     }
+}
+
+/// Weights of one block that stay in mapped files and are read for each use.
+public protocol WeightStream: Sendable {
+    /// Starts reading, so that the block finds its weights in memory. Returns at once.
+    func prefetch()
+    /// Gives the memory back; the weights stay readable.
+    func release()
 }
 
 extension ModelWeights {

@@ -109,6 +109,8 @@ final class StackRunner {
         for (index, block) in stack.blocks.enumerated() {
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend
+            if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
+            defer { block.stream?.release() }
             try block(
                 hidden,
                 Block.Context(

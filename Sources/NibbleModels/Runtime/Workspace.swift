@@ -58,7 +58,7 @@ public struct WorkspaceSizes: Sendable, Equatable {
     public init(width: Int) { self.width = width }
 
     /// Sizes that serve both.
-    func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
+    public func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
         var sizes = WorkspaceSizes(width: max(width, other.width))
         sizes.projections = max(projections, other.projections)
         sizes.attended = max(attended, other.attended)

@@ -1,23 +1,20 @@
 import NibbleCheckpoint
 import NibbleCore
-import NibbleModels
 import NibbleQuantization
 
-/// Weights that a checkpoint holds in quantized form.
-extension WeightLoader {
-    func storedWeight(
-        _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
-    ) throws -> LinearWeight {
-        // A quantized layer is [N, K] whatever orientation the family stores floats in.
-        var expected = shape
-        if case .transposedLinear = module.node.kind { expected = [shape[1], shape[0]] }
-        if source.companions[QuantizedNames.rowScales] != nil {
-            return .int8(try storedInt8(source, expected, on: backend))
-        }
-        return .fourBit(try storedFourBit(source, expected, on: backend))
+/// Reads weights that a checkpoint holds in quantized form.
+struct StoredWeightReader {
+    let checkpoint: any Checkpoint
+    /// Brings a tensor of the file to where it shall lie.
+    let place: (Tensor) throws -> Tensor
+
+    /// - Parameter shape: [N, K]
+    func weight(_ source: KeyMatching.Source, shape: Shape) throws -> LinearWeight {
+        if source.companions[QuantizedNames.rowScales] != nil { return .int8(try int8(source, shape)) }
+        return .fourBit(try fourBit(source, shape))
     }
 
-    private func storedInt8(_ source: KeyMatching.Source, _ shape: Shape, on backend: any Backend) throws -> Int8Weight {
+    private func int8(_ source: KeyMatching.Source, _ shape: Shape) throws -> Int8Weight {
         let values = try checkpoint.tensor(source.key)
         try require(values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
         let scales = try companion(QuantizedNames.rowScales, of: source)
@@ -29,10 +26,10 @@ extension WeightLoader {
             try require(word == 0, key, "weight_format 0 (rows)", "\(word.map(String.init) ?? "nothing")")
         }
         return Int8Weight(
-            values: try copied(values, on: backend), scales: try copied(scales.viewed(as: [shape[0]]), on: backend))
+            values: try place(values), scales: try place(scales.viewed(as: [shape[0]])))
     }
 
-    private func storedFourBit(_ source: KeyMatching.Source, _ shape: Shape, on backend: any Backend) throws -> FourBitWeight {
+    private func fourBit(_ source: KeyMatching.Source, _ shape: Shape) throws -> FourBitWeight {
         let (state, stateKey) = try quantState(source)
         try require(state.shape == shape, stateKey, "shape \(shape)", "\(state.shape)")
         let codes = try checkpoint.tensor(source.key)
@@ -42,20 +39,18 @@ extension WeightLoader {
         try checkMap(source, QuantizedNames.quantMap, state.codebook.values)
         let bytes = Tensor(storage: codes.storage, byteOffset: codes.byteOffset, dtype: .uint8, shape: [byteCount])
         return FourBitWeight(
-            format: state.format, outFeatures: shape[0], inFeatures: shape[1], codes: try copied(bytes, on: backend),
-            scales: try storedScales(source, state, blocks: blocks, on: backend), sourceDType: state.dtype)
+            format: state.format, outFeatures: shape[0], inFeatures: shape[1], codes: try place(bytes),
+            scales: try scales(source, state, blocks: blocks), sourceDType: state.dtype)
     }
 
-    private func storedScales(
-        _ source: KeyMatching.Source, _ state: QuantState, blocks: Int, on backend: any Backend
-    ) throws -> BlockScales {
+    private func scales(_ source: KeyMatching.Source, _ state: QuantState, blocks: Int) throws -> BlockScales {
         let absmax = try companion(QuantizedNames.absmax, of: source)
         let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
         try require(
             absmax.dtype == dtype && absmax.count == blocks, source.key, "\(blocks) scales of type \(dtype)",
             "\(absmax.dtype) \(absmax.shape)")
         guard let offset = state.nestedOffset else {
-            return .plain(try copied(absmax.viewed(as: [blocks]), on: backend))
+            return .plain(try place(absmax.viewed(as: [blocks])))
         }
         let nested = try companion(QuantizedNames.nestedAbsmax, of: source)
         let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
@@ -65,8 +60,7 @@ extension WeightLoader {
         try checkMap(source, QuantizedNames.nestedQuantMap, NestedScales.dynamicMap)
         return .nested(
             NestedScales(
-                codes: try copied(absmax.viewed(as: [blocks]), on: backend),
-                absmax: try copied(nested.viewed(as: [groups]), on: backend), offset: offset))
+                codes: try place(absmax.viewed(as: [blocks])), absmax: try place(nested.viewed(as: [groups])), offset: offset))
     }
 
     private func quantState(_ source: KeyMatching.Source) throws -> (state: QuantState, key: String) {
@@ -96,9 +90,7 @@ extension WeightLoader {
         return try checkpoint.tensor(key)
     }
 
-    private func copied(_ tensor: Tensor, on backend: any Backend) throws -> Tensor {
-        try host.resident(tensor, on: backend, unlessBackedBy: tensor)
-    }
+    private func file(of key: String) -> String { checkpoint.descriptor(key)?.file.path ?? "the checkpoint" }
 
     private func require(
         _ condition: Bool, _ tensor: String, _ expected: @autoclosure () -> String, _ found: @autoclosure () -> String

@@ -1,0 +1,66 @@
+public import Foundation
+import NibbleCore
+
+/// What one load took: time, processor time, memory.
+public struct LoadMeasurement: Sendable {
+    public var seconds: Double
+    /// Of all threads, user and system.
+    public var processorSeconds: Double
+    /// Bytes of the checkpoint that were read.
+    public var checkpointBytes: Int
+    /// Bytes of weights and scales as they are stored.
+    public var storedBytes: Int
+    /// The process's largest resident size while loading, mapped pages included; `nil` where the system does not tell.
+    public var peakResidentBytes: Int?
+    /// The process's resident size before and after.
+    public var residentBytesBefore: Int?
+    public var residentBytes: Int?
+
+    public var bytesPerSecond: Double { seconds > 0 ? Double(checkpointBytes) / seconds : 0 }
+}
+
+extension PretrainedModel {
+    /// Loads the model in `folder` and tells what that took.
+    /// - Throws: as ``load(folder:_:)``.
+    public static func measuringLoad(
+        folder: URL, _ configuration: LoadConfiguration = .init()
+    ) throws -> (model: PretrainedModel, measurement: LoadMeasurement) {
+        ProcessMemory.resetPeak()
+        let before = ProcessMemory.bytes("VmRSS")
+        let processor = processorSeconds()
+        let start = ContinuousClock.now
+        let model = try load(folder: folder, configuration)
+        let measurement = LoadMeasurement(
+            seconds: (ContinuousClock.now - start) / .seconds(1), processorSeconds: processorSeconds() - processor,
+            checkpointBytes: model.report.checkpointBytes, storedBytes: model.report.residentBytes.values.reduce(0, +),
+            peakResidentBytes: ProcessMemory.bytes("VmHWM"), residentBytesBefore: before,
+            residentBytes: ProcessMemory.bytes("VmRSS"))
+        return (model, measurement)
+    }
+
+    private static func processorSeconds() -> Double {
+        var usage = rusage()
+        guard getrusage(RUSAGE_SELF, &usage) == 0 else { return 0 }
+        func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) * 1e-6 }
+        return seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    }
+}
+
+/// This process's memory, as Linux tells it.
+enum ProcessMemory {
+    /// A line of `/proc/self/status`.
+    static func bytes(_ field: String) -> Int? {
+        guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
+            let line = text.split(separator: "\n").first(where: { $0.hasPrefix(field + ":") }),
+            let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
+        else { return nil }
+        return kilobytes * 1024
+    }
+
+    /// Lets `VmHWM` start anew.
+    static func resetPeak() {
+        guard let handle = FileHandle(forWritingAtPath: "/proc/self/clear_refs") else { return }
+        try? handle.write(contentsOf: Data("5".utf8))
+        try? handle.close()
+    }
+}

@@ -1,0 +1,37 @@
+internal import Foundation
+public import NibbleCore
+
+extension CPUBackend {
+    /// What the system says can be allocated without swapping, within the control group's limit and this backend's budget.
+    public var availableBytes: Int? {
+        var bounds = [Int]()
+        if let system = AvailableMemory.system() { bounds.append(system) }
+        if let group = AvailableMemory.controlGroup() { bounds.append(group) }
+        if let limit = budget.limit { bounds.append(max(limit - budget.usedBytes, 0)) }
+        return bounds.min()
+    }
+}
+
+private enum AvailableMemory {
+    /// `MemAvailable`
+    static func system() -> Int? {
+        guard let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8),
+            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("MemAvailable:") }),
+            let kilobytes = line.split(separator: " ").dropFirst().first.flatMap({ Int($0) })
+        else { return nil }
+        return kilobytes * 1024
+    }
+
+    /// The group's limit less what it holds beyond the page cache.
+    static func controlGroup() -> Int? {
+        func number(_ name: String) -> Int? {
+            (try? String(contentsOfFile: "/sys/fs/cgroup/\(name)", encoding: .utf8))
+                .flatMap { Int($0.trimmingCharacters(in: .whitespacesAndNewlines)) }
+        }
+        guard let limit = number("memory.max"), let used = number("memory.current") else { return nil }
+        let statistics = (try? String(contentsOfFile: "/sys/fs/cgroup/memory.stat", encoding: .utf8)) ?? ""
+        let cached = statistics.split(separator: "\n").first { $0.hasPrefix("file ") }
+            .flatMap { Int($0.dropFirst("file ".count)) } ?? 0
+        return max(limit - used + cached, 0)
+    }
+}

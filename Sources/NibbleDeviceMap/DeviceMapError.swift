@@ -1,0 +1,81 @@
+public import NibbleCore
+
+/// What can be wrong with a request for placement, or stand in the way of a plan.
+public enum DeviceMapError: Error, Sendable, Equatable {
+    case unknownWord(String)
+    case malformedMap(source: String, expected: String, found: String)
+    case unknownLimitKey(String)
+    case malformedLimit(String)
+    /// Part of a quantized model was planned off the GPUs, which the reference refuses.
+    case offloadOfQuantizedModules([Device])
+    case uncovered([String])
+    case doesNotFit([Shortage], ways: [String])
+
+    /// A device that cannot hold its part.
+    public struct Shortage: Sendable, Equatable {
+        public var device: Device
+        public var needed: Int
+        public var free: Int
+
+        public init(device: Device, needed: Int, free: Int) {
+            self.device = device
+            self.needed = needed
+            self.free = free
+        }
+    }
+}
+
+extension DeviceMapError {
+    /// The word `nibble plan --json` reports.
+    public var code: String {
+        switch self {
+        case .offloadOfQuantizedModules: "offload_of_quantized_modules"
+        case .doesNotFit: "does_not_fit"
+        case .uncovered: "uncovered_modules"
+        case .unknownWord, .malformedMap, .unknownLimitKey, .malformedLimit: "malformed_request"
+        }
+    }
+}
+
+extension DeviceMapError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .unknownWord(let word):
+            "\"\(word)\" is no device map: give auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "
+                + "or a map of modules to devices"
+        case .malformedMap(let source, let expected, let found):
+            "\(source): expected \(expected), found \(found)"
+        case .unknownLimitKey(let key):
+            "\"\(key)\" is no device for a memory limit: give GPU numbers, cpu or disk, such as 0=600MB,cpu=2GB"
+        case .malformedLimit(let text):
+            "\"\(text)\" is no memory limit: give DEVICE=SIZE, such as 0=600MB,cpu=2GB"
+        case .offloadOfQuantizedModules(let devices):
+            "part of the model was planned on \(devices.map(\.description).joined(separator: " and ")), but quantized layers must fit "
+                + "in GPU memory: give more GPU memory, take a smaller model, or turn on fp32 CPU offload with a device map of your own"
+        case .uncovered(let names):
+            "the device map covers no device for \(names.prefix(5).joined(separator: ", "))"
+                + (names.count > 5 ? " and \(names.count - 5) more" : "")
+        case .doesNotFit(let shortages, let ways):
+            "the model does not fit: " + shortages.map {
+                "\($0.device) needs \(MemoryLimit.text($0.needed)), \(MemoryLimit.text($0.free)) are free"
+            }.joined(separator: "; ") + ". " + ways.joined(separator: ", or ")
+        }
+    }
+}
+
+extension MemoryLimit {
+    /// Bytes in the largest decimal unit that leaves at least one digit before the point.
+    public static func text(_ bytes: Int) -> String {
+        let units = ["B", "KB", "MB", "GB", "TB"]
+        var value = Double(bytes)
+        var unit = 0
+        while value >= 1000, unit < units.count - 1 {
+            value /= 1000
+            unit += 1
+        }
+        guard unit > 0 else { return "\(bytes) B" }
+        let hundredths = Int((value * 100).rounded())
+        let fraction = hundredths % 100
+        return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
+    }
+}

@@ -1,0 +1,135 @@
+public import NibbleCore
+public import NibbleModels
+public import NibbleQuantization
+
+/// What a model's parts take in Nibble's own storage: codes and scales of quantized weights, float32 norms and biases,
+/// weights that stay float32, caches and activations.
+public struct ModelMemory: Sendable {
+    public let architecture: ModelArchitecture
+    /// Ties as they are known; the checkpoint's own once it was read.
+    public let tree: ModuleTree
+    public let plan: QuantizationPlan
+    public let loadDType: DType
+    /// The format of a head that is stored quantized on request.
+    public let headFormat: WeightFormat?
+    /// Tokens a sequence may come to hold.
+    public let context: Int
+    /// Sequences side by side.
+    public let batch: Int
+    /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
+    public let chunkTokens: Int
+
+    /// What is planned for when nobody says how long sequences will be.
+    public static let defaultContext = 512
+
+    public init(
+        _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
+        headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
+        chunkTokens: Int = SessionOptions.defaultChunkTokens
+    ) {
+        self.architecture = architecture
+        self.tree = tree ?? architecture.tree
+        self.plan = plan
+        self.loadDType = loadDType
+        self.headFormat = headFormat
+        let limit = architecture.maximumPositions ?? .max
+        self.context = max(context ?? min(ModelMemory.defaultContext, limit), 1)
+        self.batch = max(batch, 1)
+        self.chunkTokens = chunkTokens
+    }
+
+    /// Bytes of stored tensors.
+    public struct Bytes: Sendable, Equatable {
+        public var weights = 0
+        /// Absmax of blocks, or of rows.
+        public var scales = 0
+
+        public var total: Int { weights + scales }
+
+        static func + (a: Bytes, b: Bytes) -> Bytes { Bytes(weights: a.weights + b.weights, scales: a.scales + b.scales) }
+    }
+
+    // MARK: Weights
+
+    /// A module with all below it, tied targets left out.
+    func bytes(below module: LocatedModule) -> Bytes {
+        let tied = Set(tree.tied.map(\.target))
+        return module.descendants.reduce(Bytes()) { sum, module in
+            module.node.parameters.reduce(sum) { sum, parameter in
+                tied.contains(module.path(of: parameter.name)) ? sum : sum + bytes(parameter, of: module)
+            }
+        }
+    }
+
+    /// The whole model.
+    public var total: Bytes { bytes(below: tree.located) }
+
+    func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bytes {
+        let shape = parameter.shape
+        let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
+        switch module.node.kind {
+        case .linear, .transposedLinear, .linearSubclass, .experts:
+            guard shape.rank >= 2 else { break }
+            guard let format = format(of: module) else { return Bytes(weights: dense) }
+            return ModelMemory.bytes(format, count: shape.count, rows: rows(shape, module))
+        case .embedding where module.node.role != .relativeBias:
+            return Bytes(weights: dense)
+        default: break
+        }
+        return Bytes(weights: shape.count * DType.float32.byteCount)
+    }
+
+    private func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
+        if case .transposedLinear = module.node.kind { return shape[1] }
+        return shape.dimensions.dropLast().reduce(1, *)
+    }
+
+    private func format(of module: LocatedModule) -> WeightFormat? {
+        if module.path == tree.outputEmbedding, let headFormat { return headFormat }
+        return plan.isQuantized(module.path) ? plan.config?.format : nil
+    }
+
+    static func bytes(_ format: WeightFormat, count: Int, rows: Int) -> Bytes {
+        switch format {
+        case .dense(let dtype): return Bytes(weights: count * dtype.byteCount)
+        case .int8: return Bytes(weights: count, scales: rows * DType.float32.byteCount)
+        case .fourBit(let format):
+            let blocks = (count + format.blockSize - 1) / format.blockSize
+            let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
+            return Bytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
+        }
+    }
+
+    // MARK: Caches and activations
+
+    /// Keys and values of one layer, with those of the encoder's output where the layer attends to it.
+    func cacheBytes(_ layer: LayerDescription) -> Int {
+        let blocks = batch * KeyValueGeometry.blocks(for: context)
+        return [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
+            let geometry = KeyValueGeometry(
+                heads: attention.keyValueHeads, keySize: attention.headSize, valueSize: attention.headSize, dtype: loadDType)
+            return sum + geometry.byteCount(blocks: blocks)
+        }
+    }
+
+    /// Activations that a device needs to run any part of the model.
+    func workspaceBytes(on device: Device, holdsHead: Bool) -> Int {
+        let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
+        let tokens = max(batch, min(chunkTokens, batch * context))
+        var sizes = architecture.decoder.workspaceSizes(tree)
+        var bytes = scratch(sizes, tokens, element)
+        if let encoder = architecture.encoder {
+            sizes = sizes.widened(encoder.workspaceSizes(tree))
+            let tokens = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
+            bytes += scratch(sizes, tokens, element) + (encoder.layers.first.map(cacheBytes) ?? 0)
+        }
+        if holdsHead { bytes += batch * architecture.vocabularySize * DType.float32.byteCount }
+        return bytes
+    }
+
+    /// Activations, and one input in the form a quantized layer wants it.
+    private func scratch(_ sizes: WorkspaceSizes, _ tokens: Int, _ element: Int) -> Int {
+        sizes.byteCount(tokens: tokens, elementSize: element)
+            + tokens * max(sizes.width, sizes.attended, sizes.inner, sizes.gated) * element
+    }
+}

@@ -1,0 +1,147 @@
+import NibbleCore
+
+/// Fills devices in order, the tables first, and keeps the best of all places for the tables.
+struct PlacementFilling {
+    private let memory: ModelMemory
+    private let request: PlacementRequest
+    private let units: PlacementUnits
+    /// GPUs ascending, then the CPU if it has a budget, then the disk.
+    private let tiers: [Device]
+
+    /// What a GPU's driver takes before anything is allocated.
+    static let contextBytes = 400_000_000
+
+    init(_ memory: ModelMemory, _ request: PlacementRequest) {
+        self.memory = memory
+        self.request = request
+        units = PlacementUnits(memory)
+        tiers = request.limits.keys.filter { $0 != .disk }.sorted() + [.disk]
+    }
+
+    /// One way to place everything.
+    private struct Candidate {
+        var devices: [String: Device]
+        var cost: Double
+    }
+
+    func deviceMap() -> DeviceMap {
+        var best: Candidate?
+        for table in placesForTables {
+            for head in placesForHead {
+                guard let candidate = fill(table: table, head: head) else { continue }
+                if best.map({ candidate.cost < $0.cost }) ?? true { best = candidate }
+            }
+        }
+        guard let best else { return .all(on: .disk) }
+        return complete(best.devices).cleaned()
+    }
+
+    private var gpus: [Device] { tiers.filter(\.isGPU) }
+
+    /// The CPU may hold the tables though it was not named, unless it was ruled out.
+    private var placesForTables: [Device] { gpus + (request.limits[.cpu] == 0 ? [] : [.cpu]) + [.disk] }
+    /// `nil`: at the end of the chain.
+    private var placesForHead: [Device?] { units.head == nil ? [nil] : [nil] + gpus.map { $0 } }
+
+    // MARK: One candidate
+
+    private func fill(table: Device, head: Device?) -> Candidate? {
+        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil))
+        var devices: [String: Device] = [:]
+        guard place(units.tables, on: table, &free, &devices) else { return nil }
+        if let unit = units.head, let head {
+            guard place(unit, on: head, &free, &devices) else { return nil }
+        }
+        let chain = units.chain + (head == nil ? units.head.map { [$0] } ?? [] : [])
+        var tier = 0
+        for unit in chain {
+            while !place(unit, on: tiers[tier], &free, &devices) {
+                guard tier + 1 < tiers.count else { return nil }
+                tier += 1
+            }
+        }
+        return Candidate(devices: devices, cost: cost(devices))
+    }
+
+    /// What is left of each device once activations are allotted. `nil` means no limit.
+    private func budgets(headDevice: Device?) -> [Device: Int?] {
+        var free: [Device: Int?] = [.disk: nil, .cpu: nil]
+        for (device, limit) in request.limits {
+            var limit = limit
+            if device != .disk {
+                // A head at the chain's end may come to lie on any device.
+                let holdsHead = headDevice.map { $0 == device } ?? true
+                limit -= memory.workspaceBytes(on: device, holdsHead: holdsHead)
+            }
+            if device.isGPU, !request.limitsAreGiven { limit -= PlacementFilling.contextBytes }
+            free[device] = limit
+        }
+        return free
+    }
+
+    private func place(
+        _ unit: PlacementUnits.Unit, on device: Device, _ free: inout [Device: Int?], _ devices: inout [String: Device]
+    ) -> Bool {
+        var left = free
+        func take(_ bytes: Int, of device: Device) -> Bool {
+            guard bytes > 0 else { return true }
+            guard let limit = left[device] else { return false }
+            guard let limit else { return true }
+            guard bytes <= limit else { return false }
+            left[device] = .some(limit - bytes)
+            return true
+        }
+        guard take(unit.bytes.total, of: device), take(unit.cache, of: device.runsOn) else { return false }
+        free = left
+        for path in unit.paths { devices[path] = device }
+        return true
+    }
+
+    // MARK: Choosing
+
+    /// Seconds a token takes to read its weights, and to pass between devices.
+    private func cost(_ devices: [String: Device]) -> Double {
+        var seconds = 0.0
+        var last: Device?
+        for unit in units.all {
+            guard let device = unit.paths.first.flatMap({ devices[$0] }) else { continue }
+            seconds += Double(unit.streamed) / device.bytesPerSecond
+            if let last, last != device { seconds += 2e-5 }
+            last = device
+        }
+        return seconds
+    }
+
+    /// Adds modules without tensors, beside the module before them.
+    private func complete(_ placed: [String: Device]) -> DeviceMap {
+        var entries: [String: Device] = [:]
+        let first = units.chain.first.flatMap { placed[$0.paths[0]] } ?? units.tables.paths.first.flatMap { placed[$0] } ?? .cpu
+        let empty = Set(units.empty)
+        var last = first
+        for module in memory.tree.modules {
+            if let device = placed[module.path] {
+                entries[module.path] = device
+                last = device
+            } else if empty.contains(module.path) {
+                entries[module.path] = last
+            } else {
+                for parameter in module.node.parameters {
+                    let path = module.path(of: parameter.name)
+                    if let device = placed[path] { entries[path] = device }
+                }
+            }
+        }
+        return DeviceMap(entries)
+    }
+}
+
+extension Device {
+    /// Rough speeds at which weights are read, good enough to compare places.
+    fileprivate var bytesPerSecond: Double {
+        switch self {
+        case .cuda: 1e12
+        case .cpu: 2e10
+        case .disk: 1e9
+        }
+    }
+}

@@ -1,0 +1,56 @@
+public import NibbleCore
+
+/// Where each module goes, and what that takes of each device.
+public struct PlacementPlan: Sendable {
+    public enum Planner: String, Sendable {
+        /// transformers' plan.
+        case reference
+        /// Nibble's own, where the reference's would spill.
+        case nibble
+        /// The user's map.
+        case explicit
+    }
+
+    public var deviceMap: DeviceMap
+    public var planner: Planner
+    /// In the order in which devices are filled.
+    public var devices: [DeviceUse]
+    /// Runs of modules, in the order in which tokens pass through them.
+    public var ranges: [Range]
+    /// Why loading must refuse this plan.
+    public var refusal: DeviceMapError?
+    public var warnings: [String] = []
+
+    /// What a plan takes of one device.
+    public struct DeviceUse: Sendable {
+        public var device: Device
+        public var weights = 0
+        public var scales = 0
+        public var cache = 0
+        /// Activations and logits.
+        public var workspace = 0
+        /// What the driver takes for itself; counted where the budget is free memory.
+        public var context = 0
+        /// `nil`: no limit was given.
+        public var budget: Int?
+
+        public var total: Int { weights + scales + cache + workspace + context }
+
+        public init(_ device: Device, budget: Int? = nil) {
+            self.device = device
+            self.budget = budget
+        }
+    }
+
+    /// Neighbouring modules on one device.
+    public struct Range: Sendable {
+        public var first: String
+        public var last: String
+        public var device: Device
+        public var bytes: Int
+        public var reason: String
+    }
+
+    /// Bytes of weights and scales on all devices.
+    public var storedBytes: Int { devices.reduce(0) { $0 + $1.weights + $1.scales } }
+}

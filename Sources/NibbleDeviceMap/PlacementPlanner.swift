@@ -1,0 +1,183 @@
+public import NibbleCore
+public import NibbleModels
+import NibbleQuantization
+
+/// What is asked of placement.
+public struct PlacementRequest: Sendable {
+    public var deviceMap: DeviceMapRequest = .auto
+    /// Bytes by device. What is not named does not exist, except the disk and, for embeddings and a tied head, the CPU.
+    public var limits: [Device: Int] = [:]
+    /// Whether the user named the limits. They then bound what Nibble allocates; measured ones also hold the driver's share.
+    public var limitsAreGiven = true
+    /// transformers' own plan, whatever it does.
+    public var followsReference = false
+
+    public init() {}
+}
+
+/// Nibble's planner.
+///
+/// Where the reference keeps everything on GPUs, its plan is taken. Where that one spills or fails, devices are filled to
+/// their budgets by what Nibble really stores there: weights, scales, caches, activations. Embedding tables may stay on the
+/// CPU, where a look-up costs nothing; a tied head runs where its table lies. Of all choices for the tables the one with
+/// the least estimated time a token is taken.
+public struct PlacementPlanner: Sendable {
+    public let memory: ModelMemory
+    /// Quantization as the reference would plan it.
+    public let referencePlan: QuantizationPlan
+
+    public init(_ memory: ModelMemory, referencePlan: QuantizationPlan) {
+        self.memory = memory
+        self.referencePlan = referencePlan
+    }
+
+    /// What stands in the way of loading is left in ``PlacementPlan/refusal``, so that the plan can be looked at.
+    /// - Throws: ``DeviceMapError/uncovered(_:)``
+    public func plan(_ request: PlacementRequest) throws -> PlacementPlan {
+        let (map, planner) = try deviceMap(request)
+        let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
+        guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
+        var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
+        let units = PlacementUnits(memory)
+        plan.devices = try use(of: map, units, request)
+        plan.ranges = try ranges(of: map, units)
+        if request.followsReference { plan.refusal = refusal(map) }
+        check(&plan)
+        return plan
+    }
+
+    private func deviceMap(_ request: PlacementRequest) throws -> (DeviceMap, PlacementPlan.Planner) {
+        let balance: ReferencePlanner.Balance
+        switch request.deviceMap {
+        case .explicit(let map): return (map, .explicit)
+        case .device(let device): return (.all(on: device), .explicit)
+        case .auto, .balanced: balance = .even
+        case .balancedLow0: balance = .low0
+        case .sequential: balance = .none
+        }
+        let sizes = ModuleSizes(memory.architecture.tree, referencePlan, loadDType: memory.loadDType)
+        let reference = ReferencePlanner(sizes, isQuantized: referencePlan.config != nil).plan(
+            balance, limits: request.limits.mapValues { Double($0) }, areGiven: request.limitsAreGiven)
+        if request.followsReference || reference.entries.values.allSatisfy(\.isGPU) { return (reference, .reference) }
+        return (PlacementFilling(memory, request).deviceMap(), .nibble)
+    }
+
+    /// Quantized layers off the GPU are refused by the reference unless everything lies on the CPU.
+    private func refusal(_ map: DeviceMap) -> DeviceMapError? {
+        guard let config = referencePlan.config, !config.int8EnableFP32CPUOffload else { return nil }
+        let off = map.devices.filter { !$0.isGPU }
+        return off.isEmpty || map.devices == [.cpu] ? nil : .offloadOfQuantizedModules(off)
+    }
+
+    // MARK: What a map takes
+
+    private func device(_ unit: PlacementUnits.Unit, _ map: DeviceMap) throws -> Device {
+        let direct = unit.paths.lazy.compactMap { map.device(of: $0) }.first
+        if let device = direct ?? unit.paths.lazy.compactMap({ firstDevice(below: $0, map) }).first { return device }
+        throw DeviceMapError.uncovered(unit.paths)
+    }
+
+    /// Of a module that the map names part by part, the device of its first part.
+    private func firstDevice(below path: String, _ map: DeviceMap) -> Device? {
+        memory.tree.module(at: path)?.descendants.lazy.compactMap { map.device(of: $0.path) }.first
+    }
+
+    private func use(
+        of map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest
+    ) throws -> [PlacementPlan.DeviceUse] {
+        var use: [Device: PlacementPlan.DeviceUse] = [:]
+        for (device, limit) in request.limits { use[device] = .init(device, budget: limit) }
+        var running = Set<Device>()
+        var headDevice = Device.cpu
+        for unit in units.all {
+            let device = try device(unit, map)
+            use[device, default: .init(device)].weights += unit.bytes.weights
+            use[device, default: .init(device)].scales += unit.bytes.scales
+            let runs = device.runsOn
+            use[runs, default: .init(runs)].cache += unit.cache
+            running.insert(runs)
+            if unit.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
+        }
+        for device in running {
+            use[device, default: .init(device)].workspace = memory.workspaceBytes(on: device, holdsHead: device == headDevice)
+            if device.isGPU, !request.limitsAreGiven { use[device]?.context = PlacementFilling.contextBytes }
+        }
+        return use.values.sorted { $0.device < $1.device }
+    }
+
+    /// A budget that a plan of Nibble's own exceeds is an error; one that the reference's or the user's plan exceeds may be
+    /// what they want, and is said.
+    private func check(_ plan: inout PlacementPlan) {
+        let short = plan.devices.compactMap { use in
+            use.budget.flatMap { $0 < use.total ? DeviceMapError.Shortage(device: use.device, needed: use.total, free: $0) : nil }
+        }
+        guard !short.isEmpty else { return }
+        if plan.planner == .nibble {
+            plan.refusal = .doesNotFit(short, ways: ways(short, plan))
+            return
+        }
+        for shortage in short {
+            plan.warnings.append(
+                "\(shortage.device) needs \(MemoryLimit.text(shortage.needed)) with scales, caches and activations, "
+                    + "\(MemoryLimit.text(shortage.free)) are given")
+        }
+    }
+
+    /// Two ways out of a shortage, the more effective first.
+    private func ways(_ short: [DeviceMapError.Shortage], _ plan: PlacementPlan) -> [String] {
+        var ways = [String]()
+        if let first = short.first {
+            ways.append("raise its budget: --max-memory \(first.device.mapKey)=\(MemoryLimit.limitText(first.needed))")
+        }
+        if memory.plan.config == nil {
+            ways.append("quantize: --load-in-4bit")
+        } else if memory.plan.config?.loadIn8Bit == true {
+            ways.append("quantize further: --load-in-4bit")
+        }
+        if memory.context > 64 { ways.append("plan for shorter sequences: --context \(max(memory.context / 2, 64))") }
+        ways.append("take a smaller model")
+        return Array(ways.prefix(2))
+    }
+
+    private func ranges(of map: DeviceMap, _ units: PlacementUnits) throws -> [PlacementPlan.Range] {
+        var ranges = [PlacementPlan.Range]()
+        for unit in units.all {
+            let device = try device(unit, map)
+            let reason = reason(unit, device, units)
+            let bytes = unit.bytes.total + unit.cache
+            if let last = ranges.last, last.device == device, last.reason == reason {
+                ranges[ranges.count - 1].last = unit.paths[unit.paths.count - 1]
+                ranges[ranges.count - 1].bytes += bytes
+            } else {
+                ranges.append(
+                    .init(
+                        first: unit.paths.first ?? "", last: unit.paths.last ?? "", device: device, bytes: bytes, reason: reason))
+            }
+        }
+        return ranges
+    }
+
+    private func reason(_ unit: PlacementUnits.Unit, _ device: Device, _ units: PlacementUnits) -> String {
+        if unit.isTable {
+            guard !device.isGPU else { return units.hasTiedHead ? "embedding and tied head" : "embedding" }
+            let lookup = "embedding: a look-up costs nothing here"
+            guard units.hasTiedHead else { return lookup }
+            return lookup + "; the tied head reads \(MemoryLimit.text(unit.streamed)) a token"
+        }
+        switch device {
+        case .cuda: return "resident"
+        case .cpu: return "computed on the CPU as stored"
+        case .disk: return "mapped and streamed for each use"
+        }
+    }
+}
+
+extension Device {
+    /// The device whose backend runs what lies here: the CPU for mapped weights.
+    public var runsOn: Device { self == .disk ? .cpu : self }
+}
+
+extension MemoryLimit {
+    /// Bytes as `max_memory` takes them, rounded up to whole megabytes.
+    static func limitText(_ bytes: Int) -> String { "\((bytes + 999_999) / 1_000_000)MB" }
+}

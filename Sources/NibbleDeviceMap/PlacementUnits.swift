@@ -1,0 +1,102 @@
+import NibbleCore
+import NibbleModels
+
+/// A model's modules as placement moves them: parts that must lie together, and a chain of blocks in the order tokens pass
+/// through them.
+struct PlacementUnits {
+    /// Something placed as a whole.
+    struct Unit {
+        /// Its modules (or parameters), by full name.
+        var paths: [String]
+        var bytes: ModelMemory.Bytes
+        /// Bytes read for each token that passes.
+        var streamed: Int
+        var cache = 0
+        var isTable = false
+    }
+
+    /// Embedding tables with what is computed beside them; the tied head, too.
+    private(set) var tables: Unit
+    /// A head with its own weight.
+    private(set) var head: Unit?
+    /// Blocks, final norms and the rest.
+    private(set) var chain: [Unit] = []
+    /// Modules without tensors, which lie where their neighbours do.
+    private(set) var empty: [String] = []
+    let hasTiedHead: Bool
+
+    init(_ memory: ModelMemory) {
+        let tree = memory.tree
+        let stacks = [memory.architecture.encoder, memory.architecture.decoder].compactMap { $0 }
+        let tiedTargets = Set(tree.tied.map(\.target))
+        let headPath = tree.outputEmbedding
+        hasTiedHead = tiedTargets.contains(headPath + ".weight")
+
+        var placed = Set<String>()
+        tables = Unit(paths: [], bytes: .init(), streamed: 0, isTable: true)
+        for module in PlacementUnits.front(tree, stacks) where placed.insert(module.path).inserted {
+            tables.paths.append(module.path)
+            tables.bytes = tables.bytes + memory.bytes(below: module)
+        }
+        if let module = tree.module(at: headPath), placed.insert(headPath).inserted {
+            var bytes = memory.bytes(below: module)
+            if hasTiedHead {
+                // A quantized head is a copy beside the table.
+                if let format = memory.headFormat, let shape = module.node.parameters.first?.shape {
+                    bytes = bytes + ModelMemory.bytes(format, count: shape.count, rows: shape[0])
+                }
+                tables.paths.append(headPath)
+                tables.streamed = bytes.total == 0 ? tables.bytes.weights : bytes.total
+                tables.bytes = tables.bytes + bytes
+            } else {
+                head = Unit(paths: [headPath], bytes: bytes, streamed: bytes.total)
+            }
+        }
+        for stack in stacks {
+            guard let module = tree.module(at: stack.path) else { continue }
+            for (block, layer) in zip(module.all(.block), stack.layers) where placed.insert(block.path).inserted {
+                let bytes = memory.bytes(below: block)
+                let isEncoder = stack.path == memory.architecture.encoder?.path
+                chain.append(
+                    Unit(paths: [block.path], bytes: bytes, streamed: bytes.total, cache: isEncoder ? 0 : memory.cacheBytes(layer)))
+            }
+            for module in module.all(.finalNorm) + module.all(.projectOut) where placed.insert(module.path).inserted {
+                let bytes = memory.bytes(below: module)
+                chain.append(Unit(paths: [module.path], bytes: bytes, streamed: bytes.total))
+            }
+        }
+        addRest(tree.located, memory, placed)
+    }
+
+    /// Where tokens become hidden states: the backend of the token table runs all of it.
+    static func front(_ tree: ModuleTree, _ stacks: [StackDescription]) -> [LocatedModule] {
+        let tables = tree.located.all(.tokenEmbedding)
+        let others = stacks.compactMap { tree.module(at: $0.path) }.flatMap { stack in
+            [Role.positionEmbedding, .embeddingNorm, .projectIn].flatMap { stack.all($0) }
+        }
+        return tables + others
+    }
+
+    /// What no role names: parameters of modules that hold others, and modules without any.
+    private mutating func addRest(_ module: LocatedModule, _ memory: ModelMemory, _ placed: Set<String>) {
+        guard !placed.contains(module.path) else { return }
+        let isLeaf = module.node.children.isEmpty
+        if isLeaf, module.node.parameters.isEmpty {
+            if !module.path.isEmpty { empty.append(module.path) }
+            return
+        }
+        for parameter in module.node.parameters {
+            let path = isLeaf ? module.path : module.path(of: parameter.name)
+            let bytes = memory.bytes(parameter, of: module)
+            if isLeaf, let last = chain.last, last.paths == [path] {
+                chain[chain.count - 1].bytes = last.bytes + bytes
+            } else {
+                chain.append(Unit(paths: [path], bytes: bytes, streamed: bytes.total))
+            }
+        }
+        for child in module.children { addRest(child, memory, placed) }
+    }
+
+    /// Everything, in the order in which tokens pass.
+    var all: [Unit] { [tables] + chain + (head.map { [$0] } ?? []) }
+}

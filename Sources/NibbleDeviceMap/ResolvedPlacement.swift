@@ -1,0 +1,69 @@
+public import NibbleCore
+public import NibbleModels
+
+/// A device map made definite for one model: where every tensor is stored, and where every module runs.
+///
+/// A block runs on one device, so what a map divides inside a block is brought together: on its first GPU, if the map names
+/// one for it. Weights on the disk run on the CPU. Everything that turns tokens into hidden states lies with the token table.
+public struct ResolvedPlacement: Sendable {
+    /// By parameter path, tied targets included.
+    private var stored: [String: Device] = [:]
+    /// By module path: what runs inside a block runs where the block does.
+    private var running: [String: Device] = [:]
+    public private(set) var warnings: [String] = []
+
+    /// - Throws: ``DeviceMapError/uncovered(_:)``
+    public init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription]) throws {
+        let uncovered = tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
+        guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
+        let unknown = map.unknownNames { name in
+            tree.module(at: name) != nil || tree.parameters.contains { $0.path == name }
+        }
+        warnings = unknown.map { "the device map names \($0), which the model does not have" }
+
+        var placed = Set<String>()
+        let front = PlacementUnits.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
+        place(front, map, tree, &placed)
+        for block in tree.located.all(.block) { place([block], map, tree, &placed) }
+        for module in tree.modules where !placed.contains(module.path) {
+            let device = map.device(of: module.path) ?? module.node.parameters.first.flatMap { map.device(of: module.path(of: $0.name)) }
+            guard let device else { continue }
+            running[module.path] = device.runsOn
+            for parameter in module.node.parameters {
+                stored[module.path(of: parameter.name)] = map.device(of: module.path(of: parameter.name)) ?? device
+            }
+        }
+    }
+
+    /// Gives modules that run together one device.
+    private mutating func place(
+        _ modules: [LocatedModule], _ map: DeviceMap, _ tree: ModuleTree, _ placed: inout Set<String>
+    ) {
+        let all = modules.flatMap(\.descendants)
+        var wanted: [(path: String, device: Device)] = []
+        for module in all {
+            for parameter in module.node.parameters {
+                let path = module.path(of: parameter.name)
+                if let device = map.device(of: path) { wanted.append((path, device)) }
+            }
+        }
+        let gpu = wanted.first { $0.device.isGPU }?.device
+        let runs = gpu ?? .cpu
+        let moved = wanted.filter { $0.device.runsOn != runs }
+        if let gpu, !moved.isEmpty, let name = modules.first?.path {
+            warnings.append("\(name) runs undivided on \(gpu), though the device map puts parts of it elsewhere")
+        }
+        for (path, device) in wanted { stored[path] = gpu ?? device }
+        for module in all {
+            running[module.path] = runs
+            placed.insert(module.path)
+        }
+    }
+
+    /// Where a parameter is stored.
+    public func storage(of parameter: String) -> Device { stored[parameter] ?? .cpu }
+    /// Where a module runs: a GPU or the CPU.
+    public func device(of module: String) -> Device { running[module] ?? .cpu }
+    /// Every device that is stored on or run on.
+    public var devices: Set<Device> { Set(stored.values).union(running.values) }
+}

@@ -1,0 +1,97 @@
+public import NibbleCore
+public import NibbleDeviceMap
+public import NibbleModels
+public import NibbleQuantization
+
+extension ModelLoader {
+    /// A placement, and the quantization that goes with it.
+    public struct Placed: Sendable {
+        public var placement: PlacementPlan
+        public var quantization: QuantizationPlan
+        public var memory: ModelMemory
+        /// Bytes as `get_memory_footprint` counts them.
+        public var footprint: Int
+    }
+
+    /// Plans from `config.json` alone: no weight file need be there.
+    /// - Throws: `DeviceMapError`, ``LoadError``, `QuantizationConfigError`.
+    public static func plan(
+        _ source: ModelSource, options: LoadOptions, _ request: PlacementRequest
+    ) throws -> (placed: Placed, dtype: DType, config: BitsAndBytesConfig?, warnings: [String]) {
+        var warnings = source.warnings
+        let config = try quantization(source, options, &warnings)
+        let dtype = try checked(options.dtype ?? source.configDType() ?? .float32)
+        let placed = try place(request, source, options, source.architecture.tree, dtype: dtype, config: config)
+        return (placed, dtype, config, warnings)
+    }
+
+    func place(
+        _ request: PlacementRequest, _ tree: ModuleTree, dtype: DType, config: BitsAndBytesConfig?
+    ) throws -> Placed {
+        try ModelLoader.place(request, source, options, tree, dtype: dtype, config: config)
+    }
+
+    /// Where nothing fits, long prompts are fed in smaller chunks, so that activations take less.
+    private static func place(
+        _ request: PlacementRequest, _ source: ModelSource, _ options: LoadOptions, _ tree: ModuleTree, dtype: DType,
+        config: BitsAndBytesConfig?
+    ) throws -> Placed {
+        let step = PlacementStep(request: request, source: source, options: options, tree: tree, dtype: dtype, config: config)
+        var placed = try step.place(chunkTokens: SessionOptions.defaultChunkTokens)
+        for chunkTokens in [128, 32] {
+            guard case .doesNotFit? = placed.placement.refusal else { break }
+            placed = try step.place(chunkTokens: chunkTokens)
+        }
+        return placed
+    }
+}
+
+/// One attempt to place a model.
+private struct PlacementStep {
+    let request: PlacementRequest
+    let source: ModelSource
+    let options: LoadOptions
+    let tree: ModuleTree
+    let dtype: DType
+    let config: BitsAndBytesConfig?
+
+    func place(chunkTokens: Int) throws -> ModelLoader.Placed {
+        var plan = quantization()
+        var memory = memory(plan, chunkTokens)
+        let reference = quantization(reference: true)
+        var placement = try PlacementPlanner(memory, referencePlan: reference).plan(request)
+        let floats = modulesLeftFloat(placement)
+        if !floats.isEmpty {
+            // Planned with quantized sizes, as the reference does; what that takes in truth is told.
+            plan = quantization(skipping: floats)
+            memory = self.memory(plan, chunkTokens)
+            var fixed = request
+            fixed.deviceMap = .explicit(placement.deviceMap)
+            let planner = placement.planner
+            placement = try PlacementPlanner(memory, referencePlan: reference).plan(fixed)
+            placement.planner = planner
+        }
+        return ModelLoader.Placed(
+            placement: placement, quantization: plan, memory: memory, footprint: tree.footprint(plan, loadDType: dtype))
+    }
+
+    private func quantization(skipping: [String] = [], reference: Bool? = nil) -> QuantizationPlan {
+        QuantizationPlan(
+            source.architecture.tree, config: config, alsoSkipped: skipping, addedSkips: options.addedSkipModules,
+            reference: reference ?? options.followsReference, keptInFloat32: !options.quantizesFloat32Modules)
+    }
+
+    private func memory(_ plan: QuantizationPlan, _ chunkTokens: Int) -> ModelMemory {
+        ModelMemory(
+            source.architecture, tree: tree, plan, loadDType: dtype, headFormat: options.headFormat, context: options.context,
+            batch: options.batchSize, chunkTokens: chunkTokens)
+    }
+
+    /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is no
+    /// offload; a map of the user's is taken at its word.
+    private func modulesLeftFloat(_ placement: PlacementPlan) -> [String] {
+        guard config?.int8EnableFP32CPUOffload == true else { return [] }
+        if placement.planner != .explicit, placement.deviceMap.devices.allSatisfy({ !$0.isGPU }) { return [] }
+        return placement.deviceMap.entries.filter { !$0.value.isGPU }.keys.sorted()
+    }
+}
