@@ -118,10 +118,14 @@ typedef struct {
     int unused;
 } NibbleDequantizeArguments;
 
-// Codes between the canonical and the tiled layout.
+// Codes and scales between the canonical and the tiled layout; codes or scales (plain or nested codes) may be null.
 typedef struct {
     NIBBLE_ADDRESS(const unsigned char) source;
     NIBBLE_ADDRESS(unsigned char) destination;
+    NIBBLE_ADDRESS(const float) sourceScales;
+    NIBBLE_ADDRESS(float) destinationScales;
+    NIBBLE_ADDRESS(const unsigned char) sourceNested;
+    NIBBLE_ADDRESS(unsigned char) destinationNested;
     int outFeatures;
     int inFeatures;
 } NibbleRepack4Arguments;
@@ -363,17 +367,19 @@ typedef struct {
 #define NIBBLE_SPLIT_LENGTH 256
 #define NIBBLE_SPLIT_THREADS 256
 
-// The tiled 4-bit layout (tiles4.cuh): which weights can have it, its bytes, and the launches over it.
-#define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) >= 6)
-#define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 8LL * (inFeatures))
+// The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales (floats, or bytes if
+// nested), and the launches over it.
+#define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) == 6)
+#define NIBBLE_TILED4_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
+#define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (NIBBLE_TILED4_SCALES(outFeatures, inFeatures) * 32)
 #define NIBBLE_TILED4_THREADS 256
 // Dynamic shared memory: one token, several tokens, float32.
-#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + (inFeatures) / 64 * 132)
+#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 256)
 #define NIBBLE_TILED4_SHARED 32768
 #define NIBBLE_TILED4_SHARED_F32 65536
 // What `staged` needs; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32) \
-    (((tokens) + 7) / 8 * 8LL * ((inFeatures) * 2LL * (1 + (isFloat32)) + (inFeatures) / 64 * 4LL))
+    (((tokens) + 7) / 8 * 8LL * (((inFeatures) + 127) / 128 * 256LL * (1 + (isFloat32)) + 4))
 
 // Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.
 // A relative bias needs maximumDistance up to NIBBLE_PREFILL_MAX_DISTANCE.

@@ -14,20 +14,51 @@ template <typename T, int D> struct PrefillTiles {
     static constexpr int queryBytes = 64 * stride, tileBytes = keys * stride;
 };
 
-// Copies the row starting at `source` (or zeros) for thread i of rows x (D / 8) chunks.
-template <int D> __device__ __forceinline__ void copyChunk(u8 *tile, int row, int chunk, const void *source, bool valid, const void *fallback) {
-    copyAsync16(sharedAddress(tile + row * (D * 2 + 16) + chunk * 16), valid ? source : fallback, valid);
+// Where the cache blocks of a tile of keys begin, in elements; none past the row's end.
+template <int keys> struct TileBlocks { long long first[keys / NIBBLE_CACHE_BLOCK]; };
+
+template <int keys> __device__ __forceinline__ TileBlocks<keys> findBlocks(const NibbleAttentionArguments &a, int row, int g, int first, int length) {
+    TileBlocks<keys> blocks;
+#pragma unroll
+    for (int i = 0; i < keys / NIBBLE_CACHE_BLOCK; ++i) {
+        const int key = first + i * NIBBLE_CACHE_BLOCK;
+        blocks.first[i] = key < length ? cacheOffset(a, row, key, g, a.keySize) : 0;
+    }
+    return blocks;
 }
 
+// Copies keys (or values) first ..< first + keys into rows of shared memory, zeros past the row's end and the head's size.
 template <typename T, int D>
-__device__ __forceinline__ void copyKeys(const NibbleAttentionArguments &a, u8 *tile, const void *cache, int row, int g, int first, int length) {
-    constexpr int chunks = D / 8;
-    for (int i = threadIdx.x; i < PrefillTiles<T, D>::keys * chunks; i += NIBBLE_PREFILL_THREADS) {
-        const int j = i / chunks, chunk = i % chunks, key = first + j;
-        const bool valid = key < length && chunk * 8 < a.keySize;
-        const T *source = (const T *)cache;
-        if (valid) source += cacheOffset(a, row, key, g, a.keySize) + (long long)(key % NIBBLE_CACHE_BLOCK) * a.keySize + chunk * 8;
-        copyChunk<D>(tile, j, chunk, source, valid, cache);
+__device__ __forceinline__ void copyTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache, const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
+    constexpr int chunks = D / 8, keys = PrefillTiles<T, D>::keys;
+#pragma unroll
+    for (int i0 = 0; i0 < keys * chunks; i0 += NIBBLE_PREFILL_THREADS) {
+        const int i = i0 + threadIdx.x, j = i / chunks, chunk = i % chunks;
+        if (keys * chunks % NIBBLE_PREFILL_THREADS != 0 && i >= keys * chunks) break;
+        const bool valid = j < count && chunk * 8 < a.keySize;
+        const long long block = keys > NIBBLE_CACHE_BLOCK && j >= NIBBLE_CACHE_BLOCK ? blocks.first[keys / NIBBLE_CACHE_BLOCK - 1] : blocks.first[0];
+        const T *source = (const T *)cache + (valid ? block + (j % NIBBLE_CACHE_BLOCK) * a.keySize + chunk * 8 : 0);
+        copyAsync16(sharedAddress(tile + j * PrefillTiles<T, D>::stride + chunk * 16), source, valid);
+    }
+}
+
+// The queries of the block, zeros past the row's last one; they need not be aligned to 16 bytes.
+template <typename T, int D> __device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u8 *tile, long long t, int h, int count) {
+    constexpr int chunks = D / 8, stride = PrefillTiles<T, D>::stride;
+    const T *first = (const T *)a.queries + queryOffset(a, t, h);
+    if (((unsigned long long)first | (unsigned long long)(a.queryStride * sizeof(T))) % 16 == 0) {
+        for (int i = threadIdx.x; i < 64 * chunks; i += NIBBLE_PREFILL_THREADS) {
+            const int j = i / chunks, chunk = i % chunks;
+            const bool valid = j < count && chunk * 8 < a.keySize;
+            copyAsync16(sharedAddress(tile + j * stride + chunk * 16), first + (valid ? j * a.queryStride + chunk * 8 : 0), valid);
+        }
+    } else {
+        for (int i = threadIdx.x; i < 64 * D; i += NIBBLE_PREFILL_THREADS) {
+            const int j = i / D, d = i % D;
+            T x{};
+            if (j < count && d < a.keySize) x = first[j * a.queryStride + d];
+            *(T *)(tile + j * stride + d * 2) = x;
+        }
     }
 }
 
@@ -55,13 +86,7 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
     if (threadIdx.x < 64) positions[threadIdx.x] = a.batch.positions[begin + min(q0 + (int)threadIdx.x, count - 1)];
     u8 *queries = shared, *keys = shared + Tiles::queryBytes, *values = keys + 2 * Tiles::tileBytes;
 
-    // Queries need not be aligned to 16 bytes.
-    for (int i = threadIdx.x; i < 64 * D; i += NIBBLE_PREFILL_THREADS) {
-        const int j = i / D, d = i % D;
-        T x{};
-        if (q0 + j < count && d < a.keySize) x = ((const T *)a.queries)[queryOffset(a, begin + q0 + j, h) + d];
-        *(T *)(queries + j * Tiles::stride + d * 2) = x;
-    }
+    copyQueries<T, D>(a, queries, begin + q0, h, count - q0);
     __syncthreads();
     int lowest = min(positions[lane], positions[lane + 32]), highest = max(positions[lane], positions[lane + 32]);
 #pragma unroll
@@ -78,16 +103,19 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
 
     float output[ND][4] = {}, maximum[2] = {-NIBBLE_INFINITY, -NIBBLE_INFINITY}, denominator[2] = {0.f, 0.f};
     const int myPositions[2] = {positions[warp * 16 + (lane >> 2)], positions[warp * 16 + (lane >> 2) + 8]};
+    TileBlocks<Tiles::keys> blocks = findBlocks<Tiles::keys>(a, row, g, firstTile * Tiles::keys, length);
     if (firstTile < lastTile) {
-        copyKeys<T, D>(a, keys, a.keys, row, g, firstTile * Tiles::keys, length);
-        copyKeys<T, D>(a, values, a.values, row, g, firstTile * Tiles::keys, length);
+        copyTile<T, D>(a, keys, a.keys, blocks, length - firstTile * Tiles::keys);
+        copyTile<T, D>(a, values, a.values, blocks, length - firstTile * Tiles::keys);
+        blocks = findBlocks<Tiles::keys>(a, row, g, (firstTile + 1) * Tiles::keys, length);
     }
     commitCopies();
     for (int tile = firstTile; tile < lastTile; ++tile) {
         const int buffer = (tile - firstTile) & 1, first = tile * Tiles::keys;
         if (tile + 1 < lastTile) {
-            copyKeys<T, D>(a, keys + (buffer ^ 1) * Tiles::tileBytes, a.keys, row, g, first + Tiles::keys, length);
-            copyKeys<T, D>(a, values + (buffer ^ 1) * Tiles::tileBytes, a.values, row, g, first + Tiles::keys, length);
+            copyTile<T, D>(a, keys + (buffer ^ 1) * Tiles::tileBytes, a.keys, blocks, length - first - Tiles::keys);
+            copyTile<T, D>(a, values + (buffer ^ 1) * Tiles::tileBytes, a.values, blocks, length - first - Tiles::keys);
+            blocks = findBlocks<Tiles::keys>(a, row, g, first + 2 * Tiles::keys, length);
         }
         commitCopies();
         waitCopies<1>();

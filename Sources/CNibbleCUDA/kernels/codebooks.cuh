@@ -71,9 +71,13 @@ __device__ const u32 dynamicMapBits[256] = {
 
 __device__ __forceinline__ float dynamicMapValue(u32 code) { return __uint_as_float(dynamicMapBits[code]); }
 
-// The scale of quantization block `block`: plain, or map[code] * absmax + offset with two roundings.
+// map[code] * absmax + offset, with two roundings.
+__device__ __forceinline__ float nestedScale(u32 code, float absmax, float offset) {
+    return __fadd_rn(__fmul_rn(dynamicMapValue(code), absmax), offset);
+}
+
+// The scale of quantization block `block` of a canonical weight.
 __device__ __forceinline__ float blockScale(const NibbleLinearPart &part, long long block) {
     if (!part.nestedCodes) return part.scales[block];
-    float product = __fmul_rn(dynamicMapValue(part.nestedCodes[block]), part.nestedAbsmax[block >> 8]);
-    return __fadd_rn(product, part.nestedOffset);
+    return nestedScale(part.nestedCodes[block], part.nestedAbsmax[block >> 8], part.nestedOffset);
 }

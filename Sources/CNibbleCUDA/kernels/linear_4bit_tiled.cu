@@ -9,67 +9,75 @@
 
 #define WARPS 8
 
-// Where the staged activations of a call begin: fragments [token tiles][K / 64][lane][16 halves], then their scales
-// [token tiles][K / 64][8]; float32 has a second set of fragments (the low parts) after the first.
+// The staged activations of a call: fragments [token tiles][column tiles][lane][16 halves], then for each token the factor
+// back to its true size; float32 has a second set of fragments (the low parts, times 4096) after the first.
 struct Staged {
     uint4 *fragments;
-    float *scales;
+    float *factors;
     long long lowOffset;  // in uint4
 };
 
-template <typename T> __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int K64) {
-    const long long tiles = (tokens + 7) / 8;
+template <typename T> __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int columnTiles) {
     Staged s;
-    s.lowOffset = tiles * K64 * 64;
+    s.lowOffset = (long long)((tokens + 7) / 8) * columnTiles * 64;
     s.fragments = (uint4 *)base;
-    s.scales = (float *)(s.fragments + s.lowOffset * (sizeof(T) == 4 ? 2 : 1));
+    s.factors = (float *)(s.fragments + s.lowOffset * (sizeof(T) == 4 ? 2 : 1));
     return s;
 }
 
-// A warp stages 64 columns of one token.
+// Elements 8 i ..< 8 i + 8 of a token; zeros past its end.
+template <typename T> __device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)[8]) {
+    if (8 * i >= K) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] = 0.f;
+    } else if constexpr (sizeof(T) == 4) {
+        float low[4], high[4];
+        unpack(*(const uint4 *)(token + 8 * i), low, f32());
+        unpack(*(const uint4 *)(token + 8 * i + 4), high, f32());
+#pragma unroll
+        for (int j = 0; j < 4; ++j) { x[j] = low[j]; x[4 + j] = high[j]; }
+    } else {
+        unpack(*(const uint4 *)(token + 8 * i), x, T());
+    }
+}
+
+// Stages one token by all threads of a block and returns the factor back. Fragment words of run i go to
+// `fragments` + (i / 8) * tileWords + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
+template <typename T>
+__device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low, int tileWords) {
+    u32 largest = 0;
+    float x[8];
+    for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
+        loadRun(token, i, K, x);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+    }
+    float inverse;
+    const float factor = factorToHalf(blockMaxBits(largest), inverse);
+    for (int i = threadIdx.x; i < columnTiles * 8; i += blockDim.x) {
+        loadRun(token, i, K, x);
+        const long long place = (long long)(i >> 3) * tileWords + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float first = x[2 * j] * factor, second = x[2 * j + 1] * factor;
+            const u32 high = packPair<f16>(first, second);
+            fragments[place + 8 * j] = high;
+            if constexpr (sizeof(T) == 4)
+                low[place + 8 * j] = packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f, (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
+        }
+    }
+    return inverse;
+}
+
+// A block stages one token.
 template <typename T> __device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
     releaseDependents();
     waitForPredecessors();
-    const int K64 = a.inFeatures / 64, lane = threadIdx.x & 31;
-    const long long unit = (long long)blockIdx.x * WARPS + (threadIdx.x >> 5);
-    if (unit >= (long long)a.tokens * K64) return;
-    const int m = (int)(unit / K64), kb = (int)(unit % K64);
-    const Staged staged = stagedLayout<T>(a.staged, a.tokens, K64);
-    const float2 x = loadPair((const T *)a.input + (long long)m * a.inFeatures + kb * 64 + 2 * lane);
-    const u32 largest = warpMaxBits(max(__float_as_uint(x.x) & 0x7fffffffu, __float_as_uint(x.y) & 0x7fffffffu));
-    float inverse;
-    const float factor = factorToHalf(largest, inverse);
-    const long long tile = (long long)(m >> 3) * K64 + kb;
-    const int word = (4 * (m & 7) + (lane & 3)) * 8 + (lane >> 3) * 2 + ((lane >> 2) & 1);
-    u32 *fragments = (u32 *)staged.fragments;
-    const f16 high0 = fromFloat<f16>(x.x * factor), high1 = fromFloat<f16>(x.y * factor);
-    fragments[tile * 256 + word] = (u32)high0.bits | (u32)high1.bits << 16;
-    if constexpr (sizeof(T) == 4)
-        fragments[staged.lowOffset * 4 + tile * 256 + word] =
-            packPair<f16>((x.x * factor - toFloat(high0)) * 4096.f, (x.y * factor - toFloat(high1)) * 4096.f);
-    if (lane == 0) staged.scales[tile * 8 + (m & 7)] = inverse;
-}
-
-// One token, by all threads of a block: fragments [K / 64][4][8 words] and scales [K / 64] in shared memory. A thread takes
-// eight columns, so that eight neighbouring threads share a scale.
-template <typename T> __device__ __forceinline__ void stageToken(const T *input, int K, u32 *fragments, float *scales) {
-    for (int i0 = 0; i0 < K / 8; i0 += blockDim.x) {  // all threads, for the shuffles
-        const int i = i0 + threadIdx.x;
-        float x[8] = {};
-        if (i < K / 8) unpack(*(const uint4 *)(input + 8 * i), x, T());
-        u32 largest = 0;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
-#pragma unroll
-        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
-        if (i >= K / 8) continue;
-        float inverse;
-        const float factor = factorToHalf(largest, inverse);
-        u32 *place = fragments + (i >> 3) * 32 + (i & 7);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) place[8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
-        if ((i & 7) == 0) scales[i >> 3] = inverse;
-    }
+    const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
+    const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
+    u32 *fragments = (u32 *)staged.fragments + (long long)(m >> 3) * columnTiles * 256 + (m & 7) * 32;
+    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments, fragments + staged.lowOffset * 4, 256);
+    if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
 
 // The float16 value of a code, from immediates.
@@ -109,42 +117,40 @@ __device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
     }
 }
 
-// The row tile a team works on and where its weights are. Rows past the end repeat the last ones; nobody stores them.
+// The row tile a team works on and where this lane's weights are. Row tiles past the end repeat the last one; nobody stores them.
 template <int RT> struct RowTile {
     int part;
-    int index;               // of RT * 16 rows, within the part
-    const uint4 *codes[RT];  // this lane's 16 bytes of the first tile along K
-    int firstScale[RT];      // this lane's row times K / 64
-    const float *scales;
-    const u8 *nestedCodes;
+    int index;                  // of RT * 16 rows, within the part
+    const uint4 *codes[RT];
+    const float4 *scales[RT];   // plain: the four scales of this lane's two rows in two column tiles
+    const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t
     const float *nestedAbsmax;
+    int firstBlock[RT];         // nested: canonical block of that scale in the first column tile
 };
 
-// Codes and scales of two neighbouring tiles along K for RT tiles of rows, as loaded.
+// Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
 template <int RT> struct Loaded {
     uint4 codes[RT][2];
-    u32 scale[RT];  // bits of a plain scale, or a nested scale's code
-    float absmax[RT];
+    float4 scales[RT];
 };
 
-template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
+template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> struct Tiled4 {
     static constexpr int columns = Single ? 1 : 8;
     typedef float Reduction[WARPS][columns][RT * 16 + 4];
 
     const NibbleLinearArguments &a;
     const u32 *stagedInput;  // Single: fragments in shared memory
-    const float *stagedScales;
     Staged staged;
+    float factor;            // Single: of the token
     const float *map;
-    int K64, lane, warp, scaleShift;
+    int pairs, lane, warp;
     u32 laneTable;           // shared address of this lane's copy of the table
     float sums[RT][NT][4];
 
     __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
-        K64 = a.inFeatures / 64;
+        pairs = (a.inFeatures + 127) / 128;
         lane = threadIdx.x & 31;
         warp = __shfl_sync(~0u, threadIdx.x >> 5, 0) % WARPS;  // known to be the same in all lanes
-        scaleShift = a.blockSizeLog2 - 6;
         // Through a shuffle, so that the compiler keeps the sum in a register instead of making it anew for each look-up.
         laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
     }
@@ -155,30 +161,31 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
         t.part = partOfTile(a, t.index, RT * 16);
         const NibbleLinearPart &part = a.parts[t.part];
         const int last = (part.outFeatures - 1) / 16;
+        t.nestedAbsmax = part.nestedAbsmax;
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
-            t.codes[r] = (const uint4 *)part.weight + (long long)min(t.index * RT + r, last) * K64 * 32 + lane;
-            // Lane t of four loads the scale of row g + 8 (t / 2), tile t % 2.
-            t.firstScale[r] = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1) * K64;
+            const long long pair = (long long)min(t.index * RT + r, last) * pairs;
+            t.codes[r] = (const uint4 *)part.weight + pair * 64 + lane;
+            t.scales[r] = (const float4 *)part.scales + pair * 8 + (lane >> 2);
+            t.nestedCodes[r] = part.nestedCodes + pair * 32 + lane;
+            const int row = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1);
+            t.firstBlock[r] = row * (a.inFeatures / 64) + (lane & 1);
         }
-        t.scales = part.scales;
-        t.nestedCodes = part.nestedCodes;
-        t.nestedAbsmax = part.nestedAbsmax;
         return t;
     }
 
-    __device__ __forceinline__ void load(Loaded<RT> &q, const RowTile<RT> &t, int group) const {
-        const int kb = 2 * group, column = min(kb + (lane & 1), K64 - 1);
+    __device__ __forceinline__ void load(Loaded<RT> &q, const RowTile<RT> &t, int pair) const {
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
-            q.codes[r][0] = loadStreaming(t.codes[r] + kb * 32);
-            if (kb + 1 < K64) q.codes[r][1] = loadStreaming(t.codes[r] + kb * 32 + 32);
-            const u32 block = (u32)(t.firstScale[r] + column) >> scaleShift;
-            if (t.nestedCodes) {
-                q.scale[r] = t.nestedCodes[block];
-                q.absmax[r] = t.nestedAbsmax[block >> 8];
+            q.codes[r][0] = loadStreaming(t.codes[r] + pair * 64);
+            q.codes[r][1] = loadStreaming(t.codes[r] + pair * 64 + 32);
+            if constexpr (Nested) {
+                q.scales[r].x = __uint_as_float((u32)t.nestedCodes[r][pair * 32]);
+                // The last block of an odd row may be one too far: its code is padding.
+                const int block = min(t.firstBlock[r] + 2 * pair, a.parts[t.part].outFeatures * (a.inFeatures / 64) - 1);
+                q.scales[r].y = t.nestedAbsmax[block >> 8];
             } else {
-                q.scale[r] = __float_as_uint(t.scales[block]);
+                q.scales[r] = t.scales[r][pair * 8];
             }
         }
     }
@@ -196,27 +203,28 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
         return v;
     }
 
-    __device__ __forceinline__ void consume(const Loaded<RT> &q, bool isNested, float nestedOffset, int group) {
-        float scale[RT];
+    // `scale` holds for each row tile: row g, first and second column tile; row g + 8, first and second.
+    __device__ __forceinline__ void consume(const Loaded<RT> &q, float nestedOffset, int pair) {
+        float scale[RT][4];
 #pragma unroll
-        for (int r = 0; r < RT; ++r)
-            scale[r] = isNested ? __fadd_rn(__fmul_rn(map[q.scale[r]], q.absmax[r]), nestedOffset) : __uint_as_float(q.scale[r]);
+        for (int r = 0; r < RT; ++r) {
+            if constexpr (Nested) {
+                const float mine = __fadd_rn(__fmul_rn(map[__float_as_uint(q.scales[r].x)], q.scales[r].y), nestedOffset);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) scale[r][i] = __shfl_sync(~0u, mine, i, 4);
+            } else {
+                scale[r][0] = q.scales[r].x; scale[r][1] = q.scales[r].y;
+                scale[r][2] = q.scales[r].z; scale[r][3] = q.scales[r].w;
+            }
+        }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int kb = 2 * group + half;
-            if (half == 1 && kb >= K64) break;
-            float s0[RT], s1[RT];
-#pragma unroll
-            for (int r = 0; r < RT; ++r) {
-                s0[r] = __shfl_sync(~0u, scale[r], half, 4);
-                s1[r] = __shfl_sync(~0u, scale[r], 2 + half, 4);
-            }
-            if constexpr (Exact) multiplyExact(q, half, kb, s0, s1);
-            else multiply(q, half, kb, s0, s1);
+            if constexpr (Exact) multiplyExact(q, half, 2 * pair + half, scale);
+            else multiply(q, half, 2 * pair + half, scale);
         }
     }
 
-    __device__ __forceinline__ void multiply(const Loaded<RT> &q, int half, int kb, const float (&s0)[RT], const float (&s1)[RT]) {
+    __device__ __forceinline__ void multiply(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
         u32 w[RT][4][4];
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
@@ -229,25 +237,23 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             u32 b[8];
-            float2 inputScale;
-            loadInput(b, inputScale, kb, n, 0);
+            loadInput(b, kb, n, 0);
 #pragma unroll
             for (int r = 0; r < RT; ++r) {
                 float c[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
                 for (int s = 0; s < 4; ++s) mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
-                accumulate(sums[r][n], c, s0[r], s1[r], inputScale);
+                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
             }
         }
     }
 
-    __device__ __forceinline__ void multiplyExact(const Loaded<RT> &q, int half, int kb, const float (&s0)[RT], const float (&s1)[RT]) {
+    __device__ __forceinline__ void multiplyExact(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             u32 high[8], low[8];
-            float2 inputScale;
-            loadInput(high, inputScale, kb, n, 0);
-            loadInput(low, inputScale, kb, n, staged.lowOffset);
+            loadInput(high, kb, n, 0);
+            loadInput(low, kb, n, staged.lowOffset);
 #pragma unroll
             for (int r = 0; r < RT; ++r) {
                 const u32 words[4] = {q.codes[r][half].x, q.codes[r][half].y, q.codes[r][half].z, q.codes[r][half].w};
@@ -267,13 +273,13 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
                 }
 #pragma unroll
                 for (int i = 0; i < 4; ++i) c[i] = fmaf(rest[i], 1.f / 4096.f, c[i]);
-                accumulate(sums[r][n], c, s0[r], s1[r], inputScale);
+                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
             }
         }
     }
 
     // A single token is column 0, held by the lanes 0 to 3; the others' fragments are zeros.
-    __device__ __forceinline__ void loadInput(u32 (&b)[8], float2 &scale, int kb, int n, long long offset) const {
+    __device__ __forceinline__ void loadInput(u32 (&b)[8], int kb, int n, long long offset) const {
         uint4 v = make_uint4(0, 0, 0, 0), w = make_uint4(0, 0, 0, 0);
         if constexpr (Single) {
             const uint4 *p = (const uint4 *)(stagedInput + kb * 32 + (lane & 3) * 8);
@@ -281,31 +287,29 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
                 v = p[0];
                 w = p[1];
             }
-            scale.x = scale.y = stagedScales[kb];
         } else {
-            const long long tile = (long long)(blockIdx.y * NT + n) * K64 + kb;
-            const uint4 *p = staged.fragments + offset + (tile * 32 + lane) * 2;
+            const int tokenTile = min((int)blockIdx.y * NT + n, (a.tokens - 1) / 8);  // past the last one, any will do
+            const uint4 *p = staged.fragments + offset + (((long long)tokenTile * 2 * pairs + kb) * 32 + lane) * 2;
             v = p[0];
             w = p[1];
-            scale = *(const float2 *)(staged.scales + tile * 8 + 2 * (lane & 3));
         }
         b[0] = v.x; b[1] = v.y; b[2] = v.z; b[3] = v.w;
         b[4] = w.x; b[5] = w.y; b[6] = w.z; b[7] = w.w;
     }
 
-    __device__ __forceinline__ static void accumulate(float (&sum)[4], const float (&c)[4], float s0, float s1, float2 inputScale) {
-        sum[0] = fmaf(c[0], s0 * inputScale.x, sum[0]);
-        sum[2] = fmaf(c[2], s1 * inputScale.x, sum[2]);
+    __device__ __forceinline__ static void accumulate(float (&sum)[4], const float (&c)[4], float s0, float s1) {
+        sum[0] = fmaf(c[0], s0, sum[0]);
+        sum[2] = fmaf(c[2], s1, sum[2]);
         if constexpr (!Single) {
-            sum[1] = fmaf(c[1], s0 * inputScale.y, sum[1]);
-            sum[3] = fmaf(c[3], s1 * inputScale.y, sum[3]);
+            sum[1] = fmaf(c[1], s0, sum[1]);
+            sum[3] = fmaf(c[3], s1, sum[3]);
         }
     }
 
     // Adds the warps' sums in order and stores the outputs of a row tile; `sync` is the team's barrier.
-    template <typename F> __device__ __forceinline__ void store(Reduction *shared, int &buffer, const RowTile<RT> &t, F sync) {
+    template <typename F> __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
         const int g = lane >> 2, c = lane & 3;
-        const NibbleLinearPart &part = a.parts[t.part];
+        const NibbleLinearPart &part = a.parts[partIndex];
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             Reduction &all = shared[buffer];
@@ -327,11 +331,12 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
             sync();
             for (int i = warp * 32 + lane; i < columns * RT * 16; i += WARPS * 32) {
                 const int column = i / (RT * 16), row = i % (RT * 16);
-                const int m = (blockIdx.y * NT + n) * 8 + column, output = t.index * RT * 16 + row;
+                const int m = (blockIdx.y * NT + n) * 8 + column, output = rowTile * RT * 16 + row;
                 if (m >= a.tokens || output >= part.outFeatures) continue;
                 float sum = all[0][column][row];
 #pragma unroll
                 for (int w = 1; w < WARPS; ++w) sum += all[w][column][row];
+                sum *= Single ? factor : staged.factors[m];
                 finish(a.epilogue, m, part.firstColumn + output, sum + (part.bias ? part.bias[output] : 0.f));
             }
         }
@@ -347,16 +352,15 @@ template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
     }
 };
 
-// Teams take row tiles in turn: any grid.x works. The codes of Depth groups are always on their way: where one is used up,
-// its registers take the group that comes Depth later, be it of the next row tile.
-template <typename T, int RT, int NT, bool Single, bool Exact, int Depth, int Teams>
-__device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a) {
-    using Work = Tiled4<T, RT, NT, Single, Exact>;
+// Teams take row tiles in turn: any grid.x works. The codes of Depth pairs of column tiles are always on their way: where one is used up,
+// its registers take the pair that comes Depth later, be it of the next row tile.
+template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested, int Depth, int Teams>
+__device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float *map, float *reductions) {
+    using Work = Tiled4<T, RT, NT, Single, Exact, Nested>;
     extern __shared__ uint4 dynamicShared[];
-    __shared__ float map[256];
-    __shared__ typename Work::Reduction reduction[Teams][2];
     u32 *table = (u32 *)dynamicShared;
     const int team = threadIdx.x / (WARPS * 32);
+    typename Work::Reduction *reduction = (typename Work::Reduction *)reductions + 2 * team;
     auto sync = [&] {
         if constexpr (Teams == 1) __syncthreads();
         else asm volatile("bar.sync %0, %1;" :: "r"(1 + team), "n"(WARPS * 32) : "memory");
@@ -367,52 +371,52 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a) {
 
     int tiles = 0;
     for (int p = 0; p < a.partCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
-    const int groups = (work.K64 + 1) / 2, batches = (groups + WARPS * Depth - 1) / (WARPS * Depth), step = gridDim.x * Teams;
+    const int batches = (work.pairs + WARPS * Depth - 1) / (WARPS * Depth), step = gridDim.x * Teams;
     int tile = blockIdx.x * Teams + team;
     RowTile<RT> loading = work.rowTile(min(tile, tiles - 1));
     Loaded<RT> q[Depth];
 #pragma unroll
     for (int d = 0; d < Depth; ++d)
-        if (tile < tiles && d * WARPS + work.warp < groups) work.load(q[d], loading, d * WARPS + work.warp);
+        if (tile < tiles && d * WARPS + work.warp < work.pairs) work.load(q[d], loading, d * WARPS + work.warp);
 
     if constexpr (Exact) fillExactTable(table, a.codebook);
     else fillTable(table, a.codebook);
-    if (a.parts[0].nestedCodes && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
+    if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
-        float *scales = (float *)(input + work.K64 * 32);
-        stageToken((const T *)a.input, a.inFeatures, input, scales);
+        work.factor = stageToken((const T *)a.input, a.inFeatures, 2 * work.pairs, input, (u32 *)nullptr, 32);
         work.stagedInput = input;
-        work.stagedScales = scales;
     } else {
-        work.staged = stagedLayout<T>(a.staged, a.tokens, work.K64);
+        work.staged = stagedLayout<T>(a.staged, a.tokens, 2 * work.pairs);
     }
     __syncthreads();
 
     int buffer = 0;
     for (; tile < tiles; tile += step) {
         work.clear();
-        const RowTile<RT> present = loading;
-        const bool isNested = present.nestedCodes != nullptr, hasNext = tile + step < tiles;
-        const float offset = a.parts[present.part].nestedOffset;
+        const int part = loading.part, rowTile = loading.index;
+        const bool hasNext = tile + step < tiles;
+        const float offset = a.parts[part].nestedOffset;
         for (int batch = 0; batch < batches; ++batch) {
             const bool isLast = batch + 1 == batches;
             if (isLast && hasNext) loading = work.rowTile(tile + step);
             const int first = batch * Depth * WARPS + work.warp, next = isLast ? work.warp : first + Depth * WARPS;
 #pragma unroll
             for (int d = 0; d < Depth; ++d) {
-                if (first + d * WARPS < groups) work.consume(q[d], isNested, offset, first + d * WARPS);
-                if (next + d * WARPS < groups && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
+                if (first + d * WARPS < work.pairs) work.consume(q[d], offset, first + d * WARPS);
+                if (next + d * WARPS < work.pairs && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
             }
         }
-        work.store(reduction[team], buffer, present, sync);
+        work.store(reduction, buffer, part, rowTile, sync);
     }
 }
 
 #define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                                                 \
     extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT) NAME(const __grid_constant__ NibbleLinearArguments a) { \
-        tiled4Body<T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS>(a);                                                         \
+        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];                   \
+        if (a.parts[0].nestedCodes) tiled4Body<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);                       \
+        else tiled4Body<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);                                             \
     }
 
 #define STAGE4(T)                                                                                                      \
@@ -421,7 +425,7 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a) {
 #define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 1, 2)
 #define INSTANCE_16(T)                                                                                                 \
     STAGE4(T)                                                                                                          \
-    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 4)                                                                \
+    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)                                                                \
     TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)                                                               \
     TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)                                                              \
     TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)                                                              \

@@ -1,5 +1,6 @@
 // LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
 #include "tile_product.cuh"
+#include "gemv.cuh"
 
 #define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
 #define WEIGHT_SCALE __uint_as_float(0x3c010204u)   // 1 / 127
@@ -119,7 +120,14 @@ template <typename T> __device__ __forceinline__ float outlierSum(const NibbleLi
     const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0;
     float sum = 0.f;
     if (count <= a.outlierCapacity) {
-        for (int i = 0; i < count; ++i) sum = __fadd_rn(sum, outlierProduct<T>(a, part, m, n, a.outlierColumns[m * a.outlierCapacity + i]));
+        const int *columns = a.outlierColumns + m * a.outlierCapacity;
+        for (int i0 = 0; i0 < count; i0 += 4) {  // four at a time, so that their loads overlap
+            float products[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) products[i] = i0 + i < count ? outlierProduct<T>(a, part, m, n, columns[i0 + i]) : 0.f;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum = i0 + i < count ? __fadd_rn(sum, products[i]) : sum;
+        }
     } else {
         for (int k = 0; k < a.inFeatures; ++k)
             if (isOutlier<T>(a, m, k)) sum = __fadd_rn(sum, outlierProduct<T>(a, part, m, n, k));
@@ -179,79 +187,50 @@ __device__ __forceinline__ int warpSumInteger(int x) {
 #endif
 }
 
-// A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
-template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
-    constexpr int unroll = MM <= 2 ? 4 : 2;
-    const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
-    const long long K = a.inFeatures;
-    const i8 *weight = (const i8 *)part.weight;
-    const i8 *rows[2] = {weight + n0 * K, weight + (long long)min(n0 + 1, N - 1) * K};
-    int sums[MM][2] = {};
-    if (K % 16 == 0) {
-        uint4 q[unroll][2];
-        for (long long k0 = lane * 16; k0 < K; k0 += 512 * unroll) {
-#pragma unroll
-            for (int u = 0; u < unroll; ++u)
-#pragma unroll
-                for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
-            if (k0 < 512) waitForPredecessors();
-#pragma unroll
-            for (int u = 0; u < unroll; ++u) {
-                const long long k = k0 + u * 512;
-                if (k >= K) break;
-#pragma unroll
-                for (int m = 0; m < MM; ++m) {
-                    const uint4 x = *(const uint4 *)(a.quantized + min(m, M - 1) * a.quantizedStride + k);
-                    sums[m][0] = dot16(q[u][0], x, sums[m][0]);
-                    sums[m][1] = dot16(q[u][1], x, sums[m][1]);
-                }
-            }
-        }
-    }
-    waitForPredecessors();
-    if (K % 16 != 0) {
-        for (long long k = lane; k < K; k += 32)
-#pragma unroll
-            for (int m = 0; m < MM; ++m) {
-                const int x = a.quantized[min(m, M - 1) * a.quantizedStride + k];
-                sums[m][0] += rows[0][k] * x;
-                sums[m][1] += rows[1][k] * x;
-            }
-    }
-    int mine = 0;
-#pragma unroll
-    for (int m = 0; m < MM; ++m)
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const int sum = warpSumInteger(sums[m][r]);
-            if (lane == 2 * m + r) mine = sum;
-        }
-    return mine;
-}
+template <typename T> struct Int8Rows {
+    typedef int Sum;
+    static constexpr int E = 16;
+    const NibbleLinearArguments &a;
+    bool isAligned;
 
-template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
-    releaseDependents();
-    int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
-    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
-    if (n0 >= part.outFeatures) return;
-    int sum;
-    if (a.tokens == 1) sum = gemv8Rows<1>(a, part, n0);
-    else if (a.tokens == 2) sum = gemv8Rows<2>(a, part, n0);
-    else if (a.tokens <= 4) sum = gemv8Rows<4>(a, part, n0);
-    else sum = gemv8Rows<8>(a, part, n0);
-    const int lane = threadIdx.x & 31, results = 2 * a.tokens;
-    float outliers = 0.f;
-    if (a.outlierThreshold > 0.f)
-#pragma unroll 1
-        for (int i = 0; i < results; ++i) {
-            if (n0 + (i & 1) >= part.outFeatures) continue;
-            const float s = outlierSumOfWarp<T>(a, part, i >> 1, n0 + (i & 1));
-            if (lane == i) outliers = s;
+    __device__ __forceinline__ Int8Rows(const NibbleLinearArguments &arguments) : a(arguments), isAligned(a.inFeatures % 16 == 0) {}
+
+    template <int MM> __device__ __forceinline__ void add(int (&sums)[MM][2], const uint4 &q0, const uint4 &q1, int k) const {
+#pragma unroll
+        for (int m = 0; m < MM; ++m) {
+            const uint4 x = *(const uint4 *)(a.quantized + min(m, a.tokens - 1) * a.quantizedStride + k);
+            sums[m][0] = dot16(q0, x, sums[m][0]);
+            sums[m][1] = dot16(q1, x, sums[m][1]);
         }
-    const int m = lane >> 1, n = n0 + (lane & 1);
-    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
-}
+    }
+
+    template <int MM> __device__ __forceinline__ void addOne(int (&sums)[MM][2], const u8 *row0, const u8 *row1, int k) const {
+#pragma unroll
+        for (int m = 0; m < MM; ++m) {
+            const int x = a.quantized[min(m, a.tokens - 1) * a.quantizedStride + k];
+            sums[m][0] += ((const i8 *)row0)[k] * x;
+            sums[m][1] += ((const i8 *)row1)[k] * x;
+        }
+    }
+
+    __device__ __forceinline__ static int sumOfWarp(int x) { return warpSumInteger(x); }
+
+    __device__ __forceinline__ void store(int sum, const NibbleLinearPart &part, int m, int n, bool isMine) const {
+        float outliers = 0.f;
+        if (a.outlierThreshold > 0.f) {
+            if (a.tokens == 1) {
+                // The list's length is the same for both rows: the warp works on one after the other.
+                const int row = n & ~1;
+                const float first = outlierSumOfWarp<T>(a, part, 0, row);
+                const float second = outlierSumOfWarp<T>(a, part, 0, min(row + 1, part.outFeatures - 1));
+                outliers = n & 1 ? second : first;
+            } else if (isMine) {
+                outliers = outlierSum<T>(a, part, m, n);
+            }
+        }
+        if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
+    }
+};
 
 template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
@@ -293,7 +272,7 @@ template <typename T> __device__ __forceinline__ void dequantize8Body(const Nibb
 #define INSTANCE(T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { markBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { int8QuantizeBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemv8Body<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemvAny(a, Int8Rows<T>(a)); } \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) gemm8_##T(const __grid_constant__ NibbleLinearArguments a) { gemm8Body<T>(a); } \
     extern "C" __global__ void __launch_bounds__(256) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) { dequantize8Body<T>(a); }

@@ -1,24 +1,37 @@
 // Between the canonical 4-bit layout and the tiled one (tiles4.cuh), and tiled weights to floats.
 #include "tiles4.cuh"
 
-// A thread takes one word of the tiled layout.
+// A thread takes one word of the tiled codes, and one scale for every eight words.
 template <bool Undo> __device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
-    const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64;
-    const long long words = (a.outFeatures + 15) / 16 * K64 * 128;
-    const long long i = (long long)blockIdx.x * 256 + threadIdx.x;
-    if (i >= words) return;
+    const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64, pairs = (K64 + 1) / 2;
+    const long long i = (long long)blockIdx.x * 256 + threadIdx.x, pair = i >> 8, rowTile = pair / pairs;
+    if (rowTile >= (a.outFeatures + 15) / 16) return;
     const int s = (int)(i & 3), lane = (int)(i >> 2) & 31;
-    const long long tile = i >> 7, rowTile = tile / K64, kb = tile % K64;
+    const long long kb = pair % pairs * 2 + ((i >> 7) & 1);
     const long long base = rowTile * 16 * rowBytes + kb * 32, end = (long long)a.outFeatures * rowBytes;
-    u32 word = Undo ? ((const u32 *)a.source)[i] : 0;
+    if (a.source) {
+        u32 word = Undo ? ((const u32 *)a.source)[i] : 0;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const long long offset = base + canonicalOffset(lane, s, j, rowBytes);
-        if (offset >= end) continue;
-        if (Undo) a.destination[offset] = (u8)(word >> (8 * j));
-        else word |= (u32)a.source[offset] << (8 * j);
+        for (int j = 0; j < 4; ++j) {
+            const long long offset = base + canonicalOffset(lane, s, j, rowBytes);
+            if (offset >= end || kb >= K64) continue;
+            if (Undo) a.destination[offset] = (u8)(word >> (8 * j));
+            else word |= (u32)a.source[offset] << (8 * j);
+        }
+        if (!Undo) ((u32 *)a.destination)[i] = word;
     }
-    if (!Undo) ((u32 *)a.destination)[i] = word;
+    if ((i & 255) >= 32) return;
+    const int row = (int)(i & 15), e = (int)(i >> 4) & 1;
+    const long long tiled = pair * 32 + scalePlace(row, e), block = (rowTile * 16 + row) * K64 + pair % pairs * 2 + e;
+    const bool exists = rowTile * 16 + row < a.outFeatures && pair % pairs * 2 + e < K64;
+    if (a.sourceScales) {
+        if (!Undo) a.destinationScales[tiled] = exists ? a.sourceScales[block] : 0.f;
+        else if (exists) a.destinationScales[block] = a.sourceScales[tiled];
+    }
+    if (a.sourceNested) {
+        if (!Undo) a.destinationNested[tiled] = exists ? a.sourceNested[block] : 0;
+        else if (exists) a.destinationNested[block] = a.sourceNested[tiled];
+    }
 }
 
 #if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
@@ -35,16 +48,19 @@ template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const
     if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
     __syncthreads();
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const long long K64 = a.inFeatures / 64, N = a.part.outFeatures;
+    const long long K64 = a.inFeatures / 64, across = (K64 + 1) / 2 * 2, N = a.part.outFeatures;
     const long long tile = (long long)blockIdx.x * 8 + warp;
-    if (tile >= (N + 15) / 16 * K64) return;
-    const long long row0 = tile / K64 * 16, kb = tile % K64;
+    const long long row0 = tile / across * 16, kb = tile % across;
+    if (row0 >= N || kb >= K64) return;
     const int g = lane >> 2, t = lane & 3;
     float scale[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const long long row = row0 + g + 8 * h;
-        scale[h] = row < N ? blockScale(a.part, (row * K64 + kb) >> (a.blockSizeLog2 - 6)) : 0.f;
+        const long long place = tile / 2 * 32 + scalePlace(g + 8 * h, (int)(kb & 1));
+        if (row >= N) scale[h] = 0.f;
+        else if (!a.part.nestedCodes) scale[h] = a.part.scales[place];
+        else scale[h] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
     }
     const uint4 codes = loadStreaming((const uint4 *)a.part.weight + tile * 32 + lane);
     const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};

@@ -1,10 +1,12 @@
-// The tiled 4-bit layout: the canonical codes in the order in which tensor cores take them.
+// The tiled 4-bit layout: the canonical codes and scales in the order in which tensor cores take them.
 //
-// A tile is 16 rows by 64 columns: 512 bytes, lane after lane of a warp 16 bytes. Tiles of 16 rows follow each other along K,
-// then along N; rows past N are zero bytes. Lane 4 g + t holds four words, one for each 16 columns; word s holds four bytes:
+// A tile is 16 rows by 64 columns: 512 bytes, lane after lane of a warp 16 bytes. Tiles follow each other along K, an even
+// number of them, then along N; what lies outside N x K is zero. Lane 4 g + t holds four words, one for each 16 columns; word s
+// holds four bytes:
 //   row g, columns 16 s + 2 t, + 1;  row g + 8, same columns;  row g, columns 16 s + 2 t + 8, + 9;  row g + 8, same columns
-// A byte is a byte of the canonical layout, so packing is a permutation and can be undone. Scales stay as they are.
-// Needs K divisible by 64 and quantization blocks of 64 elements or more.
+// The scales of two neighbouring tiles follow the same order: for each g those of row g (first tile, second tile), then of
+// row g + 8. Everything is a permutation of the canonical layout and can be undone. Second-level scales stay as they are.
+// Needs K divisible by 64 and quantization blocks of 64 elements.
 #pragma once
 #include "mma.cuh"
 #include "codebooks.cuh"
@@ -14,8 +16,8 @@ __device__ __forceinline__ long long canonicalOffset(int lane, int s, int j, lon
     return ((lane >> 2) + 8 * (j & 1)) * rowBytes + 8 * s + (lane & 3) + 4 * (j >> 1);
 }
 
-// Activations enter the tensor cores as float16, scaled by a power of two for each 64 of them: exact for every bfloat16 and
-// float16 within 2^-29 of the largest of its 64, and never out of range. `largest` holds the bits of max |x|.
+// Activations enter the tensor cores as float16, scaled by one power of two a token: bfloat16 and float16 stay exact down to
+// 2^-29 of the token's largest, and nothing is out of range. `largest` holds the bits of max |x|.
 // Returns the factor; its reciprocal goes to `inverse`.
 __device__ __forceinline__ float factorToHalf(u32 largest, float &inverse) {
     const int exponent = max((int)(largest >> 23) - 127, -100);
@@ -33,13 +35,14 @@ __device__ __forceinline__ u32 warpMaxBits(u32 x) {
 #endif
 }
 
-// A pair of neighbouring elements, for even `i` in rows of an even number of elements.
-__device__ __forceinline__ float2 loadPair(const f32 *p) { return *(const float2 *)p; }
-__device__ __forceinline__ float2 loadPair(const f16 *p) {
-    const u32 w = *(const u32 *)p;
-    return make_float2(toFloat(f16{(u16)w}), toFloat(f16{(u16)(w >> 16)}));
+// Over a block; every thread gets the result.
+__device__ __forceinline__ u32 blockMaxBits(u32 x) {
+    __shared__ u32 partial[32];
+    x = warpMaxBits(x);
+    if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = x;
+    __syncthreads();
+    return warpMaxBits((threadIdx.x & 31) < (blockDim.x + 31) / 32 ? partial[threadIdx.x & 31] : 0);
 }
-__device__ __forceinline__ float2 loadPair(const bf16 *p) {
-    const u32 w = *(const u32 *)p;
-    return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
-}
+
+// Place of the scale of row r (0 ... 15), column tile e (0 or 1) of a pair of tiles.
+__device__ __forceinline__ int scalePlace(int r, int e) { return (r & 7) * 4 + (r >> 3) * 2 + e; }
