@@ -88,6 +88,8 @@ typedef struct {
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
     NIBBLE_ADDRESS(const int) accumulated;            // [M, sum of N]: int8_finish only, the integer products
     long long quantizedStride;                        // bytes, a multiple of 16
+    // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
+    NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
 
 // Rows of activations to int8, with the outlier columns of each.
