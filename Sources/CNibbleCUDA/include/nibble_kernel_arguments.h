@@ -119,6 +119,17 @@ typedef struct {
     int unused;
 } NibbleDequantizeArguments;
 
+// Products of one layer, computed elsewhere, through its epilogue.
+typedef struct {
+    NIBBLE_ADDRESS(const void) products;  // [M, columns]
+    NIBBLE_ADDRESS(const float) bias;     // [columns] or null
+    NibbleEpilogue epilogue;
+    int productType;
+    int tokens;
+    int columns;
+    int firstColumn;                      // of the group's output
+} NibbleFinishArguments;
+
 // MARK: Quantizing weights
 
 typedef struct {
@@ -214,7 +225,7 @@ typedef struct {
     int tableType;
     int positionType;
     int positionOffset;
-    int tokenCount;
+    int outputType;
     float scale;
 } NibbleEmbedArguments;
 
@@ -302,7 +313,6 @@ typedef struct {
     NIBBLE_ADDRESS(const float) logits;    // [R, V]
     NIBBLE_ADDRESS(int) tokens;            // [R]
     NIBBLE_ADDRESS(const int) counters;    // [R]
-    NIBBLE_ADDRESS(float) scratch;         // [R, V]
     unsigned long long seed;
     unsigned long long firstStream;
     int rows;
