@@ -1,0 +1,65 @@
+/// Every kernel the host launches.
+enum Kernel: Int, CaseIterable {
+    // linear_dense.cu
+    case gemv, gemm
+    // linear_4bit.cu
+    case gemv4, gemm4, dequantize4
+    // linear_int8.cu
+    case markOutliers, quantizeRows, gemv8, gemm8, finishInt8, dequantize8
+    // quantize.cu
+    case quantize4, quantize8, nestedMean, nestedQuantize
+    // attention.cu
+    case attend, attendPrefill, attendSplit, attendCombine
+    // The others; typed only where it says so.
+    case rotate
+    case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, select, advance, route
+
+    /// The file it stands in and its name there, without the type's suffix.
+    var place: (program: String, name: String) {
+        switch self {
+        case .gemv: ("linear_dense.cu", "gemv")
+        case .gemm: ("linear_dense.cu", "gemm")
+        case .gemv4: ("linear_4bit.cu", "gemv4")
+        case .gemm4: ("linear_4bit.cu", "gemm4")
+        case .dequantize4: ("linear_4bit.cu", "dequantize4")
+        case .markOutliers: ("linear_int8.cu", "int8_mark")
+        case .quantizeRows: ("linear_int8.cu", "int8_quantize")
+        case .gemv8: ("linear_int8.cu", "gemv8")
+        case .gemm8: ("linear_int8.cu", "gemm8")
+        case .finishInt8: ("linear_int8.cu", "int8_finish")
+        case .dequantize8: ("linear_int8.cu", "dequantize8")
+        case .quantize4: ("quantize.cu", "quantize4")
+        case .quantize8: ("quantize.cu", "quantize8")
+        case .nestedMean: ("quantize.cu", "nested_mean")
+        case .nestedQuantize: ("quantize.cu", "nested_quantize")
+        case .attend: ("attention.cu", "attend")
+        case .attendPrefill: ("attention.cu", "attend_prefill")
+        case .attendSplit: ("attention.cu", "attend_split")
+        case .attendCombine: ("attention.cu", "attend_combine")
+        case .rotate: ("rotary.cu", "rotate")
+        case .embed: ("embed.cu", "embed")
+        case .normalize: ("norm.cu", "normalize")
+        case .gate: ("elementwise.cu", "gate")
+        case .add: ("elementwise.cu", "add")
+        case .convert: ("elementwise.cu", "convert")
+        case .gather: ("elementwise.cu", "gather")
+        case .finishLinear: ("elementwise.cu", "linear_finish")
+        case .copyBlocks: ("elementwise.cu", "copy_blocks")
+        case .select: ("select.cu", "select_tokens")
+        case .advance: ("select.cu", "advance")
+        case .route: ("route.cu", "route")
+        }
+    }
+
+    /// Whether there is an instance for each element type.
+    var isTyped: Bool {
+        switch self {
+        case .nestedMean, .nestedQuantize, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear, .copyBlocks,
+            .select, .advance, .route:
+            false
+        default: true
+        }
+    }
+
+    func symbol(_ element: KernelElement) -> String { place.name + (isTyped ? element.suffix : "") }
+}
