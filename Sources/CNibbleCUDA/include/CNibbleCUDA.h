@@ -10,3 +10,4 @@
 #include "nibble_nvrtc.h"
 #include "nibble_cublaslt.h"
 #include "nibble_kernel_sources.h"
+#include "nibble_launch_sizes.h"

@@ -88,6 +88,7 @@ typedef struct {
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
     NIBBLE_ADDRESS(const int) accumulated;            // [M, sum of N]: int8_finish only, the integer products
     long long quantizedStride;                        // bytes, a multiple of 16
+    NIBBLE_ADDRESS(void) staged;                      // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
     // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
@@ -119,6 +120,13 @@ typedef struct {
     int unused;
 } NibbleDequantizeArguments;
 
+// Codes between the canonical and the tiled layout.
+typedef struct {
+    NIBBLE_ADDRESS(const unsigned char) source;
+    NIBBLE_ADDRESS(unsigned char) destination;
+    int outFeatures;
+    int inFeatures;
+} NibbleRepack4Arguments;
 // Products of one layer, computed elsewhere, through its epilogue.
 typedef struct {
     NIBBLE_ADDRESS(const void) products;  // [M, columns]
@@ -341,20 +349,20 @@ typedef struct {
 // MARK: Launch sizes
 
 #define NIBBLE_GEMV_MAX_M 8
-#define NIBBLE_GEMV_ROWS 4
+#define NIBBLE_GEMV_ROWS 8
 #define NIBBLE_GEMV_THREADS 128
 #define NIBBLE_GEMM_TILE_M 64
 #define NIBBLE_GEMM_TILE_N 64
 #define NIBBLE_GEMM_THREADS 128
 #define NIBBLE_GEMV4_MAX_M 8
-#define NIBBLE_GEMV4_ROWS 4
+#define NIBBLE_GEMV4_ROWS 8
 #define NIBBLE_GEMV4_THREADS 128
 #define NIBBLE_GEMM4_MAX_M 0
 #define NIBBLE_GEMM4_TILE_M 64
 #define NIBBLE_GEMM4_TILE_N 64
 #define NIBBLE_GEMM4_THREADS 128
 #define NIBBLE_GEMV8_MAX_M 8
-#define NIBBLE_GEMV8_ROWS 4
+#define NIBBLE_GEMV8_ROWS 8
 #define NIBBLE_GEMV8_THREADS 128
 #define NIBBLE_GEMM8_TILE_M 64
 #define NIBBLE_GEMM8_TILE_N 64
@@ -365,3 +373,15 @@ typedef struct {
 #define NIBBLE_PREFILL_THREADS 128
 #define NIBBLE_SPLIT_LENGTH 256
 #define NIBBLE_SPLIT_THREADS 128
+
+// The tiled 4-bit layout (tiles4.cuh): which weights can have it, its bytes, and the launches over it.
+#define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) >= 6)
+#define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 8LL * (inFeatures))
+#define NIBBLE_TILED4_THREADS 256
+// Dynamic shared memory: one token, several tokens, float32.
+#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + (inFeatures) / 64 * 132)
+#define NIBBLE_TILED4_SHARED 32768
+#define NIBBLE_TILED4_SHARED_F32 65536
+// What `staged` needs; float32 activations (`isFloat32` = 1) need more.
+#define NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32) \
+    (((tokens) + 7) / 8 * 8LL * ((inFeatures) * 2LL * (1 + (isFloat32)) + (inFeatures) / 64 * 4LL))

@@ -125,3 +125,66 @@ __device__ __forceinline__ float blockMax(float x) {
     float y = (threadIdx.x & 31) < (blockDim.x + 31) / 32 ? partial[threadIdx.x & 31] : -NIBBLE_INFINITY;
     return warpMax(y);
 }
+
+// 16 bytes that are read once: kept out of the first-level cache.
+__device__ __forceinline__ uint4 loadStreaming(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+
+// The elements in 16 bytes of storage.
+template <typename T> struct Chunk { static constexpr int size = 16 / sizeof(T); };
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[4], f32) {
+    x[0] = __uint_as_float(v.x); x[1] = __uint_as_float(v.y); x[2] = __uint_as_float(v.z); x[3] = __uint_as_float(v.w);
+}
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], f16) {
+    const u32 w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = toFloat(f16{(u16)w[i]});
+        x[2 * i + 1] = toFloat(f16{(u16)(w[i] >> 16)});
+    }
+}
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], bf16) {
+    const u32 w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = __uint_as_float(w[i] << 16);
+        x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    }
+}
+
+// Two floats as one word of two 16-bit floats, the first in the low half.
+template <typename T> __device__ __forceinline__ u32 packPair(float a, float b) {
+    return (u32)fromFloat<T>(a).bits | ((u32)fromFloat<T>(b).bits << 16);
+}
+
+// With programmatic dependent launch: wait until the kernels before this one are done and their writes are seen. Without
+// it, or before compute capability 9.0, nothing.
+__device__ __forceinline__ void waitForPredecessors() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// With programmatic dependent launch: the next kernel may start to load what no kernel writes.
+__device__ __forceinline__ void releaseDependents() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// The part of a group that tile `tile` of `rowsPerTile` outputs belongs to; `tile` becomes the tile within that part.
+__device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
+    int p = 0;
+    for (; p < a.partCount - 1; ++p) {
+        int tiles = (a.parts[p].outFeatures + rowsPerTile - 1) / rowsPerTile;
+        if (tile < tiles) break;
+        tile -= tiles;
+    }
+    return p;
+}
