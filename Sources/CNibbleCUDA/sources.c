@@ -1,14 +1,7 @@
 #include "include/nibble_kernel_sources.h"
 
-#define NIBBLE_PROGRAMS(X)                                                                                                  \
-    X(embed, "embed.cu")                                                                                                    \
-    X(norm, "norm.cu")                                                                                                      \
-    X(rotary, "rotary.cu")                                                                                                  \
-    X(elementwise, "elementwise.cu")                                                                                        \
-    X(select, "select.cu")                                                                                                  \
-    X(route, "route.cu")
+// #embed is a directive and cannot stand in a macro: each file has its own array.
 
-// #embed is a directive and cannot stand in a macro's expansion: each file has its own array.
 static const char embed[] = {
 #embed "kernels/embed.cu"
     , 0};
@@ -27,20 +20,56 @@ static const char select[] = {
 static const char route[] = {
 #embed "kernels/route.cu"
     , 0};
+static const char linear_4bit[] = {
+#embed "kernels/linear_4bit.cu"
+    , 0};
+static const char linear_4bit_tiled[] = {
+#embed "kernels/linear_4bit_tiled.cu"
+    , 0};
+static const char repack4[] = {
+#embed "kernels/repack4.cu"
+    , 0};
+static const char quantize[] = {
+#embed "kernels/quantize.cu"
+    , 0};
 static const char common[] = {
 #embed "kernels/common.cuh"
+    , 0};
+static const char codebooks[] = {
+#embed "kernels/codebooks.cuh"
+    , 0};
+static const char mma[] = {
+#embed "kernels/mma.cuh"
+    , 0};
+static const char tiles4[] = {
+#embed "kernels/tiles4.cuh"
     , 0};
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"
     , 0};
 
-#define NIBBLE_ENTRY(array, file) {file, array, sizeof array - 1},
+#define NIBBLE_PROGRAM(name) {#name ".cu", name, sizeof name - 1}
+#define NIBBLE_HEADER(name) {#name ".cuh", name, sizeof name - 1}
 
-static const NibbleKernelSource programs[] = {NIBBLE_PROGRAMS(NIBBLE_ENTRY)};
+static const NibbleKernelSource programs[] = {
+    NIBBLE_PROGRAM(embed),
+    NIBBLE_PROGRAM(norm),
+    NIBBLE_PROGRAM(rotary),
+    NIBBLE_PROGRAM(elementwise),
+    NIBBLE_PROGRAM(select),
+    NIBBLE_PROGRAM(route),
+    NIBBLE_PROGRAM(linear_4bit),
+    NIBBLE_PROGRAM(linear_4bit_tiled),
+    NIBBLE_PROGRAM(repack4),
+    NIBBLE_PROGRAM(quantize),
+};
 
 static const NibbleKernelSource headers[] = {
-    NIBBLE_ENTRY(common, "common.cuh")
-    NIBBLE_ENTRY(arguments, "nibble_kernel_arguments.h")
+    NIBBLE_HEADER(common),
+    NIBBLE_HEADER(codebooks),
+    NIBBLE_HEADER(mma),
+    NIBBLE_HEADER(tiles4),
+    {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
 };
 
 const NibbleKernelSource *nibble_kernel_programs(int *count) {

@@ -86,7 +86,7 @@ typedef struct {
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
     NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
-    NIBBLE_ADDRESS(const int) accumulated;            // [M, sum of N]: int8_finish only, the integer products
+    NIBBLE_ADDRESS(const int) accumulated;            // int8_finish only: integer products [M, sum of the parts' N], parts side by side
     long long quantizedStride;                        // bytes, a multiple of 16
     NIBBLE_ADDRESS(void) staged;                      // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
     // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
@@ -127,6 +127,7 @@ typedef struct {
     int outFeatures;
     int inFeatures;
 } NibbleRepack4Arguments;
+
 // Products of one layer, computed elsewhere, through its epilogue.
 typedef struct {
     NIBBLE_ADDRESS(const void) products;  // [M, columns]
