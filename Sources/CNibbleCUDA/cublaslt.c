@@ -19,7 +19,8 @@ typedef void *Descriptor;
 
 enum { real32 = 0, real16 = 2, int8 = 3, int32 = 10, brain16 = 14 };                   // cudaDataType_t
 enum { compute32F = 68, compute32I = 72 };                                             // cublasComputeType_t
-enum { descriptorTransposeA = 3, preferenceMaxWorkspace = 1, transpose = 1 };
+enum { descriptorTransposeA = 3, transpose = 1 };                                      // cublasLtMatmulDescAttributes_t
+enum { maxWorkspace = 1, minAlignmentA = 5, minAlignmentB, minAlignmentC, minAlignmentD };  // …PreferenceAttributes_t
 enum { statusNotSupported = 15 };
 
 #define NIBBLE_BLAS_FUNCTIONS(X)                                                                                            \
@@ -128,12 +129,23 @@ static int describe(NibbleProductPlan plan, const NibbleProduct *p) {
     return status;
 }
 
-static int chooseAlgorithm(void *handle, NibbleProductPlan plan, size_t workspaceBytes) {
+static int describePreference(Descriptor preference, const NibbleProduct *p, size_t workspaceBytes) {
+    const struct { int attribute; uint32_t bytes; } alignments[] = {
+        {minAlignmentA, p->weightAlignment}, {minAlignmentB, p->inputAlignment},
+        {minAlignmentC, p->outputAlignment}, {minAlignmentD, p->outputAlignment}};
+    int status =
+        blas.cublasLtMatmulPreferenceSetAttribute(preference, maxWorkspace, &workspaceBytes, sizeof workspaceBytes);
+    for (int i = 0; i < 4 && status == 0; i++)
+        status = blas.cublasLtMatmulPreferenceSetAttribute(
+            preference, alignments[i].attribute, &alignments[i].bytes, sizeof alignments[i].bytes);
+    return status;
+}
+
+static int chooseAlgorithm(void *handle, NibbleProductPlan plan, const NibbleProduct *product, size_t workspaceBytes) {
     Descriptor preference = NULL;
     int status = blas.cublasLtMatmulPreferenceCreate(&preference);
     if (status != 0) return status;
-    status = blas.cublasLtMatmulPreferenceSetAttribute(
-        preference, preferenceMaxWorkspace, &workspaceBytes, sizeof workspaceBytes);
+    status = describePreference(preference, product, workspaceBytes);
     Heuristic best;
     int found = 0;
     if (status == 0)
@@ -153,7 +165,7 @@ int nibble_productPlanCreate(void *handle, const NibbleProduct *product, size_t 
     if (!plan) return 3;
     plan->isInteger = product->inputType == NIBBLE_PRODUCT_INT8;
     int status = describe(plan, product);
-    if (status == 0) status = chooseAlgorithm(handle, plan, workspaceBytes);
+    if (status == 0) status = chooseAlgorithm(handle, plan, product, workspaceBytes);
     if (status != 0) {
         nibble_productPlanDestroy(plan);
         return status;

@@ -4,6 +4,9 @@ enum Kernel: Int, CaseIterable {
     case gemv, gemm
     // linear_4bit.cu
     case gemv4, gemm4, dequantize4
+    // linear_4bit_tiled.cu, repack4.cu
+    case tiledOne4, stage4, tiledEight4, tiledSixteen4, tiledThirtyTwo4, tiledSixtyFour4
+    case repack4, unpack4, dequantizeTiled4
     // linear_int8.cu
     case markOutliers, quantizeRows, gemv8, gemm8, finishInt8, dequantize8
     // quantize.cu
@@ -22,6 +25,15 @@ enum Kernel: Int, CaseIterable {
         case .gemv4: ("linear_4bit.cu", "gemv4")
         case .gemm4: ("linear_4bit.cu", "gemm4")
         case .dequantize4: ("linear_4bit.cu", "dequantize4")
+        case .tiledOne4: ("linear_4bit_tiled.cu", "tiled4_1")
+        case .stage4: ("linear_4bit_tiled.cu", "stage4")
+        case .tiledEight4: ("linear_4bit_tiled.cu", "tiled4_8")
+        case .tiledSixteen4: ("linear_4bit_tiled.cu", "tiled4_16")
+        case .tiledThirtyTwo4: ("linear_4bit_tiled.cu", "tiled4_32")
+        case .tiledSixtyFour4: ("linear_4bit_tiled.cu", "tiled4_64")
+        case .repack4: ("repack4.cu", "repack4")
+        case .unpack4: ("repack4.cu", "unpack4")
+        case .dequantizeTiled4: ("repack4.cu", "dequantize4_tiled")
         case .markOutliers: ("linear_int8.cu", "int8_mark")
         case .quantizeRows: ("linear_int8.cu", "int8_quantize")
         case .gemv8: ("linear_int8.cu", "gemv8")
@@ -54,7 +66,7 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for each element type.
     var isTyped: Bool {
         switch self {
-        case .nestedMean, .nestedQuantize, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear, .copyBlocks,
+        case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear, .copyBlocks,
             .select, .advance, .route:
             false
         default: true

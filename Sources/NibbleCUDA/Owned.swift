@@ -9,8 +9,9 @@ final class CUDAContext: @unchecked Sendable {
     let handle: NibbleContext
     private let ordinal: Int32
 
-    init(_ card: CUDADevice) throws {
-        device = card.device
+    /// - Parameter device: the name errors are reported under.
+    init(_ card: CUDADevice, as device: Device) throws {
+        self.device = device
         var ordinal: Int32 = 0
         try check(nibble_cuDeviceGet(&ordinal, Int32(card.number)), "cuDeviceGet", on: device)
         self.ordinal = ordinal

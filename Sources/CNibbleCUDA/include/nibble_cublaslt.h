@@ -17,6 +17,10 @@ typedef struct {
     long long outputStride;
     int inputType;           // NIBBLE_F32, NIBBLE_F16, NIBBLE_BF16, or NIBBLE_PRODUCT_INT8
     int outputType;          // as above; int32 for int8 products
+    // Powers of two that divide the addresses.
+    unsigned inputAlignment;
+    unsigned weightAlignment;
+    unsigned outputAlignment;
 } NibbleProduct;
 
 #define NIBBLE_PRODUCT_INT8 3

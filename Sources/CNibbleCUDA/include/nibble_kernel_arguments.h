@@ -80,7 +80,7 @@ typedef struct {
     // LLM.int8() only.
     int outlierCapacity;               // columns an outlier list can hold; a longer list is not stored, see outlierCounts
     float outlierThreshold;            // 0: no outliers
-    int unused;
+    int roundsToHalf;                  // as in NibbleRowQuantizeArguments
     NIBBLE_ADDRESS(const signed char) quantized;      // [M, quantizedStride]: quantized input, 0 at outliers and past K
     NIBBLE_ADDRESS(const float) rowScales;            // [M]: absmax of each row's other elements
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
