@@ -373,7 +373,7 @@ typedef struct {
 #define NIBBLE_PREFILL_QUERIES 64
 #define NIBBLE_PREFILL_THREADS 128
 #define NIBBLE_SPLIT_LENGTH 256
-#define NIBBLE_SPLIT_THREADS 128
+#define NIBBLE_SPLIT_THREADS 256
 
 // The tiled 4-bit layout (tiles4.cuh): which weights can have it, its bytes, and the launches over it.
 #define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) >= 6)
@@ -386,3 +386,18 @@ typedef struct {
 // What `staged` needs; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32) \
     (((tokens) + 7) / 8 * 8LL * ((inFeatures) * 2LL * (1 + (isFloat32)) + (inFeatures) / 64 * 4LL))
+
+// Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.
+// A relative bias needs maximumDistance up to NIBBLE_PREFILL_MAX_DISTANCE.
+#define NIBBLE_PREFILL_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && (keySize) % 8 == 0 && (keySize) <= 256)
+#define NIBBLE_PREFILL_MAX_DISTANCE 512
+#define NIBBLE_PREFILL_WIDTH(size) ((size) <= 64 ? 64 : (size) <= 96 ? 96 : (size) <= 128 ? 128 : 256)
+#define NIBBLE_PREFILL_SHARED(keySize, valueSize) \
+    ((64 + 4 * ((keySize) > 128 ? 32 : 64)) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
+
+// Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS, rounded up).
+#define NIBBLE_SPLIT_HEADS 4
+#define NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes) \
+    ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 512)
+#define NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize) \
+    (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS) * (valueSize))

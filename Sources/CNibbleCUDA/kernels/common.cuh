@@ -188,3 +188,16 @@ __device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &t
     }
     return p;
 }
+
+// Sums over the warp; lane 2 m + r gets that of sums[m][r].
+template <int MM> __device__ __forceinline__ float sumOfLane(const float (&sums)[MM][2]) {
+    float mine = 0.f;
+#pragma unroll
+    for (int m = 0; m < MM; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const float sum = warpSum(sums[m][r]);
+            if ((threadIdx.x & 31) == 2 * m + r) mine = sum;
+        }
+    return mine;
+}

@@ -18,8 +18,8 @@ template <typename T> __device__ __forceinline__ void load8(const T *p, float (&
 }
 
 // A warp computes two rows for MM tokens. Lanes take runs of 32 elements, which never leave a quantization block when K is a
-// multiple of 32; otherwise they take single elements.
-template <typename T, int MM> __device__ __forceinline__ void gemv4Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, const float *values) {
+// multiple of 32; otherwise they take single elements. Lane 2 m + r returns row r for token m.
+template <typename T, int MM> __device__ __forceinline__ float gemv4Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, const float *values) {
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
     const T *input = (const T *)a.input;
@@ -71,14 +71,7 @@ template <typename T, int MM> __device__ __forceinline__ void gemv4Rows(const Ni
             }
         }
     }
-#pragma unroll
-    for (int m = 0; m < MM; ++m)
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const float sum = warpSum(sums[m][r]);
-            if (lane == 0 && m < M && n0 + r < N)
-                finish(a.epilogue, m, part.firstColumn + n0 + r, sum + (part.bias ? part.bias[n0 + r] : 0.f));
-        }
+    return sumOfLane(sums);
 }
 
 template <typename T> __device__ __forceinline__ void gemv4Body(const NibbleLinearArguments &a) {
@@ -91,10 +84,13 @@ template <typename T> __device__ __forceinline__ void gemv4Body(const NibbleLine
     const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV4_ROWS)];
     const int n0 = tile * NIBBLE_GEMV4_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
-    if (a.tokens == 1) gemv4Rows<T, 1>(a, part, n0, values);
-    else if (a.tokens == 2) gemv4Rows<T, 2>(a, part, n0, values);
-    else if (a.tokens <= 4) gemv4Rows<T, 4>(a, part, n0, values);
-    else gemv4Rows<T, 8>(a, part, n0, values);
+    float sum;
+    if (a.tokens == 1) sum = gemv4Rows<T, 1>(a, part, n0, values);
+    else if (a.tokens == 2) sum = gemv4Rows<T, 2>(a, part, n0, values);
+    else if (a.tokens <= 4) sum = gemv4Rows<T, 4>(a, part, n0, values);
+    else sum = gemv4Rows<T, 8>(a, part, n0, values);
+    const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
+    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
 // Element order is flat, so rows and their alignment do not matter. A thread takes eight elements at a time.

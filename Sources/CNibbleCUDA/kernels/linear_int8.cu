@@ -1,0 +1,290 @@
+// LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
+#include "tile_product.cuh"
+
+#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
+#define WEIGHT_SCALE __uint_as_float(0x3c010204u)   // 1 / 127
+
+// The value whose magnitude decides: rounded to float16 where the reference does so.
+template <typename T> __device__ __forceinline__ float measured(T x, int roundsToHalf) {
+    return roundsToHalf ? toFloat(fromFloat<f16>(toFloat(x))) : toFloat(x);
+}
+
+__device__ __forceinline__ float measuredThreshold(float threshold, int roundsToHalf) {
+    return roundsToHalf ? toFloat(fromFloat<f16>(threshold)) : threshold;
+}
+
+template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
+    releaseDependents();
+    waitForPredecessors();
+    const int k = blockIdx.x * 256 + threadIdx.x;
+    if (k >= a.inFeatures || !(a.outlierThreshold > 0.f)) return;
+    const float threshold = measuredThreshold(a.outlierThreshold, a.roundsToHalf);
+    bool isOutlier = false;
+    for (long long m = blockIdx.y; m < a.tokens; m += gridDim.y)
+        isOutlier |= fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= threshold;
+    if (isOutlier) a.columnFlags[k] = 1;
+}
+
+// Eight elements from k0 on; zeros past K.
+template <typename T> __device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsToHalf, float (&x)[8]) {
+    if constexpr (sizeof(T) == 2) {
+        if (K % 8 == 0 && k0 < K) {
+            unpack(*(const uint4 *)(row + k0), x, T());
+            if (roundsToHalf)
+#pragma unroll
+                for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
+            return;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
+}
+
+// A block takes one row, a thread eight columns at a time.
+template <typename T> __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
+    __shared__ int warpCounts[8];
+    releaseDependents();
+    waitForPredecessors();
+    const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const long long m = blockIdx.x;
+    const T *row = (const T *)a.input + m * K;
+    i8 *quantized = a.quantized + m * a.quantizedStride;
+    const bool hasThreshold = a.outlierThreshold > 0.f;
+    const float threshold = hasThreshold ? measuredThreshold(a.outlierThreshold, a.roundsToHalf) : NIBBLE_INFINITY;
+    float absmax = 0.f;
+    for (int k0 = threadIdx.x * 8; k0 < K; k0 += 2048) {
+        float x[8];
+        loadRun(row, k0, K, a.roundsToHalf, x);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (!hasThreshold || !(fabsf(x[i]) >= threshold)) absmax = fmaxf(absmax, fabsf(x[i]));
+    }
+    absmax = blockMax(absmax);
+    const float scale = absmax > 0.f ? __fdividef(127.f, absmax) : 0.f;
+    int found = 0;
+    for (int base = 0; base < a.quantizedStride; base += 2048) {
+        const int k0 = base + threadIdx.x * 8;
+        float x[8];
+        loadRun(row, k0, K, a.roundsToHalf, x);
+        u32 outliers = 0, packed[2] = {0, 0};
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            bool isOutlier = hasThreshold && k0 + i < K && fabsf(x[i]) >= threshold;
+            if (hasThreshold && a.columnFlags && k0 + i < K) isOutlier = isOutlier || a.columnFlags[k0 + i];
+            if (isOutlier) outliers |= 1u << i;
+            else packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
+        }
+        if (k0 < a.quantizedStride) *(uint2 *)(quantized + k0) = make_uint2(packed[0], packed[1]);
+        if (!hasThreshold || !__syncthreads_or(outliers)) continue;
+        // Ascending places: threads before this one, in this stretch of columns.
+        int inclusive = __popc(outliers);
+#pragma unroll
+        for (int d = 1; d < 32; d <<= 1) {
+            const int other = __shfl_up_sync(~0u, inclusive, d);
+            if (lane >= d) inclusive += other;
+        }
+        if (lane == 31) warpCounts[warp] = inclusive;
+        __syncthreads();
+        int place = found + inclusive - __popc(outliers);
+        for (int w = 0; w < 8; ++w) {
+            if (w < warp) place += warpCounts[w];
+            found += warpCounts[w];
+        }
+        for (int i = 0; i < 8; ++i)
+            if (outliers >> i & 1) {
+                if (place < a.outlierCapacity) a.outlierColumns[m * a.outlierCapacity + place] = k0 + i;
+                ++place;
+            }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        a.rowScales[m] = absmax;
+        a.outlierCounts[m] = found;
+    }
+}
+
+// x[m, k] times the dequantized weight, both in T.
+template <typename T> __device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int k) {
+    const float w = __fmul_rn(__fmul_rn((float)((const i8 *)part.weight)[n * a.inFeatures + k], part.scales[n]), WEIGHT_SCALE);
+    return __fmul_rn(toFloat(((const T *)a.input)[m * a.inFeatures + k]), toFloat(fromFloat<T>(w)));
+}
+
+template <typename T> __device__ __forceinline__ bool isOutlier(const NibbleLinearArguments &a, long long m, int k) {
+    if (a.columnFlags) return a.columnFlags[k];
+    return fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= measuredThreshold(a.outlierThreshold, a.roundsToHalf);
+}
+
+// The sum over the outlier columns of token m, ascending, by one thread; or by a warp, in the same order.
+template <typename T> __device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
+    const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0;
+    float sum = 0.f;
+    if (count <= a.outlierCapacity) {
+        for (int i = 0; i < count; ++i) sum = __fadd_rn(sum, outlierProduct<T>(a, part, m, n, a.outlierColumns[m * a.outlierCapacity + i]));
+    } else {
+        for (int k = 0; k < a.inFeatures; ++k)
+            if (isOutlier<T>(a, m, k)) sum = __fadd_rn(sum, outlierProduct<T>(a, part, m, n, k));
+    }
+    return sum;
+}
+
+template <typename T> __device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
+    const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0, lane = threadIdx.x & 31;
+    const bool isListed = count <= a.outlierCapacity;
+    float sum = 0.f;
+    for (int i0 = 0; i0 < (isListed ? count : count > 0 ? a.inFeatures : 0); i0 += 32) {
+        const int i = i0 + lane;
+        bool take;
+        int k = i;
+        if (isListed) {
+            take = i < count;
+            if (take) k = a.outlierColumns[m * a.outlierCapacity + i];
+        } else {
+            take = i < a.inFeatures && isOutlier<T>(a, m, i);
+        }
+        const float product = take ? outlierProduct<T>(a, part, m, n, k) : 0.f;
+        for (u32 left = __ballot_sync(~0u, take); left; left &= left - 1)
+            sum = __fadd_rn(sum, __shfl_sync(~0u, product, __ffs(left) - 1));
+    }
+    return sum;
+}
+
+__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int sum) {
+    return fmaf(__fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), PRODUCT_SCALE, part.bias ? part.bias[n] : 0.f);
+}
+
+__device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
+    sum = __dp4a((int)w.x, (int)x.x, sum);
+    sum = __dp4a((int)w.y, (int)x.y, sum);
+    sum = __dp4a((int)w.z, (int)x.z, sum);
+    return __dp4a((int)w.w, (int)x.w, sum);
+}
+
+__device__ __forceinline__ int warpSumInteger(int x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(~0u, x);
+#else
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+#endif
+}
+
+// A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
+template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+    constexpr int unroll = MM <= 2 ? 4 : 2;
+    const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
+    const long long K = a.inFeatures;
+    const i8 *weight = (const i8 *)part.weight;
+    const i8 *rows[2] = {weight + n0 * K, weight + (long long)min(n0 + 1, N - 1) * K};
+    int sums[MM][2] = {};
+    if (K % 16 == 0) {
+        uint4 q[unroll][2];
+        for (long long k0 = lane * 16; k0 < K; k0 += 512 * unroll) {
+#pragma unroll
+            for (int u = 0; u < unroll; ++u)
+#pragma unroll
+                for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
+            if (k0 < 512) waitForPredecessors();
+#pragma unroll
+            for (int u = 0; u < unroll; ++u) {
+                const long long k = k0 + u * 512;
+                if (k >= K) break;
+#pragma unroll
+                for (int m = 0; m < MM; ++m) {
+                    const uint4 x = *(const uint4 *)(a.quantized + min(m, M - 1) * a.quantizedStride + k);
+                    sums[m][0] = dot16(q[u][0], x, sums[m][0]);
+                    sums[m][1] = dot16(q[u][1], x, sums[m][1]);
+                }
+            }
+        }
+    }
+    waitForPredecessors();
+    if (K % 16 != 0) {
+        for (long long k = lane; k < K; k += 32)
+#pragma unroll
+            for (int m = 0; m < MM; ++m) {
+                const int x = a.quantized[min(m, M - 1) * a.quantizedStride + k];
+                sums[m][0] += rows[0][k] * x;
+                sums[m][1] += rows[1][k] * x;
+            }
+    }
+    int mine = 0;
+#pragma unroll
+    for (int m = 0; m < MM; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const int sum = warpSumInteger(sums[m][r]);
+            if (lane == 2 * m + r) mine = sum;
+        }
+    return mine;
+}
+
+template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+    releaseDependents();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
+    if (n0 >= part.outFeatures) return;
+    int sum;
+    if (a.tokens == 1) sum = gemv8Rows<1>(a, part, n0);
+    else if (a.tokens == 2) sum = gemv8Rows<2>(a, part, n0);
+    else if (a.tokens <= 4) sum = gemv8Rows<4>(a, part, n0);
+    else sum = gemv8Rows<8>(a, part, n0);
+    const int lane = threadIdx.x & 31, results = 2 * a.tokens;
+    float outliers = 0.f;
+    if (a.outlierThreshold > 0.f)
+#pragma unroll 1
+        for (int i = 0; i < results; ++i) {
+            if (n0 + (i & 1) >= part.outFeatures) continue;
+            const float s = outlierSumOfWarp<T>(a, part, i >> 1, n0 + (i & 1));
+            if (lane == i) outliers = s;
+        }
+    const int m = lane >> 1, n = n0 + (lane & 1);
+    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outliers);
+}
+
+template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
+    __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
+    releaseDependents();
+    waitForPredecessors();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N;
+    const long long K = a.inFeatures;
+    const TileOperand input = {(const u8 *)a.quantized, a.quantizedStride, a.quantizedStride, a.tokens, true};
+    const TileOperand weight = {(const u8 *)part.weight, K, K, part.outFeatures, K % 16 == 0};
+    int c[2][4][4];
+    tileProduct<i8>(shared, input, weight, m0, n0, c);
+    forEachProduct(shared, c, m0, n0, a.tokens, part.outFeatures, [&](int m, int n, int sum) {
+        finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
+    });
+}
+
+// Integer products that a library made.
+template <typename T> __device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
+    int total = 0;
+    for (int p = 0; p < a.partCount; ++p) total += a.parts[p].outFeatures;
+    int n = blockIdx.x * 256 + threadIdx.x;
+    const long long m = blockIdx.y;
+    if (n >= total) return;
+    const int sum = a.accumulated[m * total + n];
+    const NibbleLinearPart &part = a.parts[partOfTile(a, n, 1)];
+    finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
+}
+
+template <typename T> __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
+    const long long count = (long long)a.part.outFeatures * a.inFeatures, start = (long long)blockIdx.x * NIBBLE_DEQUANTIZE_ELEMENTS;
+    const long long end = min(start + NIBBLE_DEQUANTIZE_ELEMENTS, count);
+    for (long long i = start + threadIdx.x; i < end; i += 256)
+        ((T *)a.output)[i] = fromFloat<T>(
+            __fmul_rn(__fmul_rn((float)((const i8 *)a.part.weight)[i], a.part.scales[i / a.inFeatures]), WEIGHT_SCALE));
+}
+
+#define INSTANCE(T)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { markBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { int8QuantizeBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemv8Body<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) gemm8_##T(const __grid_constant__ NibbleLinearArguments a) { gemm8Body<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(256) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) { dequantize8Body<T>(a); }
+NIBBLE_FOR_TYPES(INSTANCE)
