@@ -20,6 +20,9 @@ static const char select[] = {
 static const char route[] = {
 #embed "kernels/route.cu"
     , 0};
+static const char linear_dense[] = {
+#embed "kernels/linear_dense.cu"
+    , 0};
 static const char linear_4bit[] = {
 #embed "kernels/linear_4bit.cu"
     , 0};
@@ -29,27 +32,45 @@ static const char linear_4bit_tiled[] = {
 static const char repack4[] = {
 #embed "kernels/repack4.cu"
     , 0};
+static const char linear_int8[] = {
+#embed "kernels/linear_int8.cu"
+    , 0};
 static const char quantize[] = {
 #embed "kernels/quantize.cu"
     , 0};
-static const char common[] = {
+static const char attention[] = {
+#embed "kernels/attention.cu"
+    , 0};
+static const char attention_decode[] = {
+#embed "kernels/attention_decode.cu"
+    , 0};
+static const char attention_prefill[] = {
+#embed "kernels/attention_prefill.cu"
+    , 0};
+static const char common_header[] = {
 #embed "kernels/common.cuh"
     , 0};
-static const char codebooks[] = {
+static const char codebooks_header[] = {
 #embed "kernels/codebooks.cuh"
     , 0};
-static const char mma[] = {
+static const char mma_header[] = {
 #embed "kernels/mma.cuh"
     , 0};
-static const char tiles4[] = {
+static const char tiles4_header[] = {
 #embed "kernels/tiles4.cuh"
+    , 0};
+static const char tile_product_header[] = {
+#embed "kernels/tile_product.cuh"
+    , 0};
+static const char attention_header[] = {
+#embed "kernels/attention.cuh"
     , 0};
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"
     , 0};
 
 #define NIBBLE_PROGRAM(name) {#name ".cu", name, sizeof name - 1}
-#define NIBBLE_HEADER(name) {#name ".cuh", name, sizeof name - 1}
+#define NIBBLE_HEADER(name) {#name ".cuh", name##_header, sizeof name##_header - 1}
 
 static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(embed),
@@ -58,10 +79,15 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(elementwise),
     NIBBLE_PROGRAM(select),
     NIBBLE_PROGRAM(route),
+    NIBBLE_PROGRAM(linear_dense),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
     NIBBLE_PROGRAM(repack4),
+    NIBBLE_PROGRAM(linear_int8),
     NIBBLE_PROGRAM(quantize),
+    NIBBLE_PROGRAM(attention),
+    NIBBLE_PROGRAM(attention_decode),
+    NIBBLE_PROGRAM(attention_prefill),
 };
 
 static const NibbleKernelSource headers[] = {
@@ -69,6 +95,8 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(tiles4),
+    NIBBLE_HEADER(tile_product),
+    NIBBLE_HEADER(attention),
     {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
 };
 

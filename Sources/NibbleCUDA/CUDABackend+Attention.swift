@@ -31,29 +31,58 @@ extension CUDABackend {
         try perform {
             let element = try element(call.queries.dtype, for: "attention")
             var arguments = NibbleAttentionArguments(call, batch, output)
-            let (keySize, valueSize) = (arguments.keySize, arguments.valueSize)
-            let isNative = call.cache.geometry.dtype == call.queries.dtype
-            let (tokens, heads) = (batch.tokenCount, call.heads)
-
-            if isNative, batch.maximumQueryLength == 1, nibble_split_supports(keySize, valueSize) != 0 {
-                let splits = max(blocks(batch.maximumLength, per: NIBBLE_SPLIT_LENGTH), 1)
-                arguments.splitLength = NIBBLE_SPLIT_LENGTH
-                arguments.splits = Int32(splits)
-                arguments.partials = UInt64(try workspace.take(tokens * heads * splits * (Int(valueSize) + 2) * 4))
-                try launch(
-                    .attendSplit, element, grid: Grid(x: tokens, y: call.cache.geometry.heads, z: splits),
-                    block: Int(NIBBLE_SPLIT_THREADS), shared: Int(nibble_split_shared(keySize, valueSize)), arguments)
-                return try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
+            if suitsSplits(call, batch, element) {
+                return try attendInSplits(&arguments, call.cache.geometry.heads, element)
             }
-            if isNative, batch.maximumQueryLength > 1, nibble_prefill_supports(keySize, valueSize) != 0 {
+            if let kernel = prefillKernel(call, batch, element) {
                 let tiles = blocks(batch.maximumQueryLength, per: NIBBLE_PREFILL_QUERIES)
                 return try launch(
-                    .attendPrefill, element, grid: Grid(x: tiles, y: heads, z: batch.rowCount),
-                    block: Int(NIBBLE_PREFILL_THREADS), shared: Int(nibble_prefill_shared(keySize, valueSize)), arguments)
+                    kernel, element, grid: Grid(x: tiles, y: call.heads, z: batch.rowCount),
+                    block: Int(NIBBLE_PREFILL_THREADS),
+                    shared: Int(nibble_prefill_shared(arguments.keySize, arguments.valueSize)), arguments)
             }
-            try launch(
-                .attend, element, grid: Grid(x: tokens, y: heads), block: 128,
-                shared: Int(nibble_attend_shared(keySize, valueSize)), arguments)
+            try launch(.attend, element, grid: Grid(x: batch.tokenCount, y: call.heads), block: 128, arguments)
+        }
+    }
+
+    // MARK: One query a row: keys in splits of fixed length
+
+    private func suitsSplits(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Bool {
+        let geometry = call.cache.geometry
+        return batch.maximumQueryLength == 1 && geometry.dtype == call.queries.dtype
+            && nibble_split_supports(
+                Int32(geometry.keySize), Int32(geometry.valueSize), Int32(geometry.dtype.byteCount)) != 0
+    }
+
+    private func attendInSplits(_ arguments: inout NibbleAttentionArguments, _ groups: Int, _ element: KernelElement) throws {
+        let (tokens, heads) = (Int(arguments.batch.tokenCount), Int(arguments.heads))
+        let splits = max(blocks(Int(arguments.batch.maximumLength), per: NIBBLE_SPLIT_LENGTH), 1)
+        arguments.splitLength = NIBBLE_SPLIT_LENGTH
+        arguments.splits = Int32(splits)
+        arguments.partials = UInt64(
+            try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
+        let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
+        let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
+        try launch(.attendSplit, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
+        if splits > 1 { try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments) }
+    }
+
+    // MARK: Many queries a row: tiles on tensor cores
+
+    private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
+        let geometry = call.cache.geometry
+        let (keySize, valueSize) = (Int32(geometry.keySize), Int32(geometry.valueSize))
+        guard batch.maximumQueryLength > 1, geometry.dtype == call.queries.dtype,
+            element == .f16 || element == .bf16 && kernels.target.level >= 80,
+            nibble_prefill_supports(keySize, valueSize) != 0,
+            Int(nibble_prefill_shared(keySize, valueSize)) <= sharedMemoryLimit
+        else { return nil }
+        if case .relative(_, _, let distance) = call.bias, distance > Int(NIBBLE_PREFILL_MAX_DISTANCE) { return nil }
+        return switch nibble_prefill_width(keySize) {
+        case 64: .attendPrefill64
+        case 96: .attendPrefill96
+        case 128: .attendPrefill128
+        default: .attendPrefill256
         }
     }
 

@@ -101,7 +101,7 @@ extension CUDABackend {
         let threads = Int(NIBBLE_TILED4_THREADS)
         let resident = min(run.blocks(per: 16), 3 * card.multiprocessors)
         let sharedForOne = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
-        if run.tokens == 1, element != .f32, sharedForOne <= card.sharedMemoryPerBlock {
+        if run.tokens == 1, element != .f32, sharedForOne <= sharedMemoryLimit {
             return try launch(
                 .tiledOne4, element, grid: Grid(x: resident), block: threads, shared: sharedForOne, run.arguments)
         }

@@ -111,6 +111,11 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
     }
 
+    /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it.
+    var sharedMemoryLimit: Int {
+        kernels.target.level < 80 ? min(card.sharedMemoryPerBlock, 64 << 10) : card.sharedMemoryPerBlock
+    }
+
     func fill(_ address: UInt, _ value: UInt8, byteCount: Int) throws {
         guard byteCount > 0 else { return }
         try check(

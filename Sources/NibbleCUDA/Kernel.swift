@@ -11,8 +11,8 @@ enum Kernel: Int, CaseIterable {
     case markOutliers, quantizeRows, gemv8, gemm8, finishInt8, dequantize8
     // quantize.cu
     case quantize4, quantize8, nestedMean, nestedQuantize
-    // attention.cu
-    case attend, attendPrefill, attendSplit, attendCombine
+    // attention.cu, attention_decode.cu, attention_prefill.cu
+    case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
     // The others; typed only where it says so.
     case rotate
     case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, select, advance, route
@@ -45,9 +45,12 @@ enum Kernel: Int, CaseIterable {
         case .nestedMean: ("quantize.cu", "nested_mean")
         case .nestedQuantize: ("quantize.cu", "nested_quantize")
         case .attend: ("attention.cu", "attend")
-        case .attendPrefill: ("attention.cu", "attend_prefill")
-        case .attendSplit: ("attention.cu", "attend_split")
-        case .attendCombine: ("attention.cu", "attend_combine")
+        case .attendSplit: ("attention_decode.cu", "attend_split")
+        case .attendCombine: ("attention_decode.cu", "attend_combine")
+        case .attendPrefill64: ("attention_prefill.cu", "attend_prefill_64")
+        case .attendPrefill96: ("attention_prefill.cu", "attend_prefill_96")
+        case .attendPrefill128: ("attention_prefill.cu", "attend_prefill_128")
+        case .attendPrefill256: ("attention_prefill.cu", "attend_prefill_256")
         case .rotate: ("rotary.cu", "rotate")
         case .embed: ("embed.cu", "embed")
         case .normalize: ("norm.cu", "normalize")

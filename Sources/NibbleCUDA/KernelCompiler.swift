@@ -10,6 +10,8 @@ public struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
 
     public var isMachineCode: Bool { architecture.hasPrefix("sm_") }
     public var description: String { architecture }
+    /// 90 for `sm_90a`.
+    public var level: Int { Int(architecture.filter(\.isNumber)) ?? 0 }
 
     /// The best a compiler that knows `levels` can do for a card of compute capability `level` (90 for 9.0).
     /// - Parameter forced: a level from NIBBLE_CUDA_ARCH: PTX for an older card, so that its code paths run here.

@@ -17,16 +17,19 @@ static inline long long nibble_staged4_bytes(long long tokens, long long inFeatu
     return NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32);
 }
 
-#ifdef NIBBLE_ATTEND_SHARED
-static inline int nibble_attend_shared(int keySize, int valueSize) { return NIBBLE_ATTEND_SHARED(keySize, valueSize); }
 static inline int nibble_prefill_supports(int keySize, int valueSize) { return NIBBLE_PREFILL_SUPPORTS(keySize, valueSize); }
-static inline int nibble_prefill_shared(int keySize, int valueSize) { return NIBBLE_PREFILL_SHARED(keySize, valueSize); }
-static inline int nibble_split_supports(int keySize, int valueSize) { return NIBBLE_SPLIT_SUPPORTS(keySize, valueSize); }
-static inline int nibble_split_shared(int keySize, int valueSize) { return NIBBLE_SPLIT_SHARED(keySize, valueSize); }
-#else
-static inline int nibble_attend_shared(int keySize, int valueSize) { return 0 * (keySize + valueSize); }
-static inline int nibble_prefill_supports(int keySize, int valueSize) { return 0 * (keySize + valueSize); }
-static inline int nibble_prefill_shared(int keySize, int valueSize) { return 0 * (keySize + valueSize); }
-static inline int nibble_split_supports(int keySize, int valueSize) { return 0 * (keySize + valueSize); }
-static inline int nibble_split_shared(int keySize, int valueSize) { return 0 * (keySize + valueSize); }
-#endif
+
+static inline int nibble_prefill_width(int size) { return NIBBLE_PREFILL_WIDTH(size); }
+
+static inline int nibble_prefill_shared(int keySize, int valueSize) {
+    (void)valueSize;
+    return NIBBLE_PREFILL_SHARED(keySize, valueSize);
+}
+
+static inline int nibble_split_supports(int keySize, int valueSize, int elementBytes) {
+    return NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes);
+}
+
+static inline int nibble_split_shared(int heads, int keyValueHeads, int valueSize) {
+    return NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize);
+}
