@@ -69,7 +69,7 @@ let package = Package(
         tests("NibbleCUDA", ["NibbleConformance", "NibbleCPU"]),
         tests("NibbleCheckpoint"),
         tests("NibbleTokenizers"),
-        tests("NibbleQuantization", ["NibbleCheckpoint"]),
+        tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
         tests("NibbleGeneration"),
