@@ -76,5 +76,15 @@ enum Kernel: Int, CaseIterable {
         }
     }
 
+    /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
+    func exists(_ element: KernelElement) -> Bool {
+        switch self {
+        case .tiledOne4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
+            .attendPrefill128, .attendPrefill256:
+            element != .f32
+        default: true
+        }
+    }
+
     func symbol(_ element: KernelElement) -> String { place.name + (isTyped ? element.suffix : "") }
 }

@@ -6,6 +6,11 @@ public enum CUDAKernelSources {
         /// File name.
         public let name: String
         public let text: String
+
+        public init(name: String, text: String) {
+            self.name = name
+            self.text = text
+        }
     }
 
     /// Programs, each compiled on its own.

@@ -46,10 +46,18 @@ __device__ __forceinline__ u32 orderKey(float x) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// exp(score - largest) in units of 2^-40: integer sums do not depend on their order.
+__device__ __forceinline__ float fromOrderKey(u32 key) {
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+
+// exp(score - largest), 1 where both are infinite.
+__device__ __forceinline__ float relativeWeight(float score, float largest) {
+    return score == largest ? 1.f : expf(score - largest);
+}
+
+// The same in units of 2^-40: integer sums do not depend on their order.
 __device__ __forceinline__ u64 weightOf(float score, float largest) {
-    const float w = expf(score - largest);
-    return w > 0.f ? (u64)((double)w * 1099511627776.0) : 0;
+    return (u64)((double)relativeWeight(score, largest) * 1099511627776.0);
 }
 
 struct Row {
@@ -59,54 +67,53 @@ struct Row {
     float largest;   // score
 
     __device__ __forceinline__ float score(int v) const {
-        const float x = logits[v];
-        return x == x ? x / temperature : -NIBBLE_INFINITY;
+        const float x = logits[v] / temperature;
+        return x == x ? x : -NIBBLE_INFINITY;
     }
 };
 
-// The smallest key such that what lies above it sums to less than `wanted`: a radix descent, eight bits a pass. With unit
-// weights it is the key of the wanted-th largest score (top-k, ties stay); with exp weights the last one of top-p.
-template <bool isWeighted> __device__ u32 thresholdKey(const Row &row, u32 lowest, u64 wanted) {
+struct Threshold {
+    u32 key;
+    u64 above;  // weight of what has a larger key
+    u64 at;     // weight of what has this key
+};
+
+// The smallest key such that what lies above it weighs less than `wanted`: a radix descent, eight bits a pass. With unit
+// weights it is the key of the wanted-th largest score.
+template <bool isWeighted> __device__ Threshold threshold(const Row &row, u32 lowest, u64 wanted) {
     __shared__ u64 bins[256];
-    __shared__ u32 prefix;
-    __shared__ u64 above;
-    if (threadIdx.x == 0) {
-        prefix = 0;
-        above = 0;
-    }
+    __shared__ Threshold found;
+    if (threadIdx.x == 0) found = Threshold{0, 0, 0};
     for (int shift = 24; shift >= 0; shift -= 8) {
         for (int i = threadIdx.x; i < 256; i += blockDim.x) bins[i] = 0;
         __syncthreads();
         const u32 mask = shift == 24 ? 0 : ~0u << (shift + 8);
-        const u32 wantedPrefix = prefix;
+        const u32 prefix = found.key;
         for (int v = threadIdx.x; v < row.count; v += blockDim.x) {
             const float s = row.score(v);
             const u32 key = orderKey(s);
-            if (key < lowest || (key & mask) != wantedPrefix) continue;
+            if (key < lowest || (key & mask) != prefix) continue;
             const u64 weight = isWeighted ? weightOf(s, row.largest) : 1;
             if (weight) atomicAdd(&bins[(key >> shift) & 255], weight);
         }
         __syncthreads();
         if (threadIdx.x == 0) {
-            int bin = 255;
-            int last = -1;  // the lowest bin with anything in it, for when rounding leaves too little
-            u64 lastAbove = above;
-            for (; bin >= 0; bin--) {
+            // The bin that reaches what is wanted, or the lowest with anything in it.
+            u64 above = found.above;
+            int best = 0;
+            for (int bin = 255; bin >= 0; bin--) {
                 if (bins[bin] == 0) continue;
-                last = bin;
-                lastAbove = above;
-                if (above + bins[bin] >= wanted) break;
+                best = bin;
+                found.above = above;
                 above += bins[bin];
+                if (above >= wanted) break;
             }
-            if (bin < 0) {
-                bin = max(last, 0);
-                above = lastAbove;
-            }
-            prefix |= (u32)bin << shift;
+            found.key |= (u32)best << shift;
+            found.at = bins[best];
         }
         __syncthreads();
     }
-    const u32 result = prefix;
+    const Threshold result = found;
     __syncthreads();
     return result;
 }
@@ -131,27 +138,42 @@ __device__ u64 runningSum(u64 x, u64 *total) {
     return before + x;
 }
 
+// What may be drawn.
+struct Candidates {
+    u32 lowest;           // key
+    u64 tiesToSkip;       // of those with the lowest key, so many with the lowest ids are out
+    float minimumWeight;  // relative to the largest
+};
+
 // The token at which the running sum of weights, in id order, first exceeds a uniform part of their total.
-__device__ int draw(const Row &row, u32 lowest, float minimumWeight, u64 random) {
-    auto weight = [&](int v) -> u64 {
-        const float s = row.score(v);
-        if (orderKey(s) < lowest || expf(s - row.largest) < minimumWeight) return 0;
-        return weightOf(s, row.largest);
-    };
+__device__ int draw(const Row &row, const Candidates &c, u64 random) {
     const int perThread = (row.count + blockDim.x - 1) / blockDim.x;
     const int first = min((int)threadIdx.x * perThread, row.count);
     const int last = min(first + perThread, row.count);
-    u64 mine = 0;
-    for (int v = first; v < last; v++) mine += weight(v);
+    u64 tiesBefore = 0;
+    if (c.tiesToSkip) {
+        u64 ties = 0, total;
+        for (int v = first; v < last; v++) ties += orderKey(row.score(v)) == c.lowest;
+        tiesBefore = runningSum(ties, &total) - ties;
+    }
+    auto weight = [&](int v, u64 &ties) -> u64 {
+        const float s = row.score(v);
+        const u32 key = orderKey(s);
+        if (key < c.lowest || relativeWeight(s, row.largest) < c.minimumWeight) return 0;
+        if (key == c.lowest && ties++ < c.tiesToSkip) return 0;
+        return weightOf(s, row.largest);
+    };
+    u64 mine = 0, total, ties = tiesBefore;
+    for (int v = first; v < last; v++) mine += weight(v, ties);
 
     __shared__ int token;
     if (threadIdx.x == 0) token = 0;
-    u64 total;
     u64 running = runningSum(mine, &total) - mine;
     const u64 target = __umul64hi(random, total);
     if (running <= target && target < running + mine) {
+        ties = tiesBefore;
         for (int v = first; v < last; v++) {
-            running += weight(v);
+            running += weight(v, ties);
             if (running > target) {
                 token = v;
                 break;
@@ -162,30 +184,35 @@ __device__ int draw(const Row &row, u32 lowest, float minimumWeight, u64 random)
     return token;
 }
 
+// Nucleus: out goes, from the least likely on, what the cumulative probability up to 1 - p covers; among equals the lower id
+// goes first.
+__device__ void keepNucleus(const Row &row, float topP, Candidates &c) {
+    u64 mine = 0, total;
+    for (int v = threadIdx.x; v < row.count; v += blockDim.x) {
+        const float s = row.score(v);
+        if (orderKey(s) >= c.lowest) mine += weightOf(s, row.largest);
+    }
+    runningSum(mine, &total);
+    const u64 removable = (u64)((1.0 - (double)fmaxf(topP, 0.f)) * (double)total);
+    const Threshold t = threshold<true>(row, c.lowest, total > removable ? total - removable : 1);
+    c.lowest = t.key;
+    const u64 weight = weightOf(fromOrderKey(t.key), row.largest);
+    const u64 notBelow = removable + t.above + t.at;
+    if (weight && notBelow > total) c.tiesToSkip = min((notBelow - total) / weight, t.at / weight - 1);
+}
+
 // grid R, block 1024
 extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArguments a) {
     const int r = blockIdx.x;
     const float *logits = a.logits + (long long)r * a.vocabulary;
     float largest;
     int token = argmax(logits, a.vocabulary, &largest);
-    // Without a finite maximum there is no distribution to draw from.
-    if (a.temperature > 0.f && isfinite(largest)) {
+    if (a.temperature > 0.f && largest > -NIBBLE_INFINITY) {
         const Row row{logits, a.vocabulary, a.temperature, largest / a.temperature};
-        u32 lowest = 0;
-        if (a.topK > 0 && a.topK < a.vocabulary) lowest = thresholdKey<false>(row, 0, (u64)a.topK);
-        if (a.topP < 1.f) {
-            u64 mine = 0;
-            for (int v = threadIdx.x; v < a.vocabulary; v += blockDim.x) {
-                const float s = row.score(v);
-                if (orderKey(s) >= lowest) mine += weightOf(s, row.largest);
-            }
-            u64 total;
-            runningSum(mine, &total);
-            const u64 wanted = (u64)((double)total * (double)fmaxf(a.topP, 0.f));
-            lowest = max(lowest, thresholdKey<true>(row, lowest, max(wanted, 1ull)));
-        }
-        const u64 random = uniform(a.seed, a.firstStream + (u64)r, (u64)a.counters[r]);
-        token = draw(row, lowest, fminf(a.minP, 1.f), random);
+        Candidates c{0, 0, fminf(a.minP, 1.f)};
+        if (a.topK > 0 && a.topK < a.vocabulary) c.lowest = threshold<false>(row, 0, (u64)a.topK).key;
+        if (a.topP < 1.f) keepNucleus(row, a.topP, c);
+        token = draw(row, c, uniform(a.seed, a.firstStream + (u64)r, (u64)(u32)a.counters[r]));
     }
     if (threadIdx.x == 0) a.tokens[r] = token;
 }
