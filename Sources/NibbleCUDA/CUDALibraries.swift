@@ -24,9 +24,10 @@ public enum CUDALibraries {
     }()
 
     /// File names, the driver's own major version first: machine code of a newer major version may not load.
+    /// Without a driver (0) it does not matter, and the newest comes first.
     static func fileNames(_ file: String, driverMajor: Int = driverVersion / 1000) -> [String] {
         let majors = ["13", "12", "11.2", "11"]
-        let preferred = majors.filter { Int($0.prefix(2)) ?? 0 <= driverMajor }
+        let preferred = majors.filter { driverMajor == 0 || Int($0.prefix(2)) ?? 0 <= driverMajor }
         let others = majors.filter { !preferred.contains($0) }.reversed()
         return (preferred + others).map { file + "." + $0 } + [file]
     }
