@@ -9,10 +9,11 @@ __device__ const u32 codeValueBits[2][16] = {
 
 __device__ __forceinline__ float codeValue(int codebook, u32 code) { return __uint_as_float(codeValueBits[codebook][code & 15]); }
 
-// Thresholds, ascending: a code's interval is open below. NF4: the code is the number of thresholds below x.
+// Thresholds, ascending: a code's interval is open below. NF4: the code is the number of thresholds below x. These are the
+// canonical CUDA constants; four of them differ by one unit in the last place from the float32 midpoints.
 __device__ const u32 nf4Thresholds[15] = {
-    0xbf591cd8, 0xbf1c5270, 0xbeeb8480, 0xbeadea76, 0xbe703cec, 0xbe0d38bc, 0xbd3a7871, 0x3d22faff,
-    0x3df64862, 0x3e5067e0, 0x3e9582d4, 0x3ec753f9, 0x3f006d04, 0x3f248daf, 0x3f5c89da};
+    0xbf591cd9, 0xbf1c5270, 0xbeeb8480, 0xbeadea76, 0xbe703cec, 0xbe0d38bc, 0xbd3a7871, 0x3d22faff,
+    0x3df64863, 0x3e5067e0, 0x3e9582d4, 0x3ec753f9, 0x3f006d03, 0x3f248daf, 0x3f5c89d9};
 
 // FP4 compares the magnitude; the code of interval i is fp4Order[i].
 __device__ const u32 fp4Thresholds[7] = {0x3b2aaab9, 0x3db00000, 0x3e555555, 0x3e955555, 0x3ed55556, 0x3f155550, 0x3f555555};

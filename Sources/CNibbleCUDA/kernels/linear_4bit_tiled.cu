@@ -1,6 +1,6 @@
 // 4-bit linear layers over the tiled layout (tiles4.cuh): one token up to a few dozen, bound by the weight's bytes.
 //
-// A block of eight warps computes RT * 16 outputs for NT * 8 tokens. The warps divide K: pairs of 64 columns in turn, so that
+// A team of eight warps computes RT * 16 outputs for NT * 8 tokens. The warps divide K: pairs of 64 columns in turn, so that
 // the order of additions depends on K alone and a token's result never on the others. Codes become pairs of float16 table
 // values through a table with one copy for each lane (no bank conflicts); scales multiply the float32 sums of 64 products.
 //
@@ -50,10 +50,44 @@ template <typename T> __device__ __forceinline__ void stage4Body(const NibbleLin
     if (lane == 0) staged.scales[tile * 8 + (m & 7)] = inverse;
 }
 
-// table[byte * 32 + lane]: the float16 values of the byte's two codes, for each lane its own copy.
+// One token, by all threads of a block: fragments [K / 64][4][8 words] and scales [K / 64] in shared memory. A thread takes
+// eight columns, so that eight neighbouring threads share a scale.
+template <typename T> __device__ __forceinline__ void stageToken(const T *input, int K, u32 *fragments, float *scales) {
+    for (int i0 = 0; i0 < K / 8; i0 += blockDim.x) {  // all threads, for the shuffles
+        const int i = i0 + threadIdx.x;
+        float x[8] = {};
+        if (i < K / 8) unpack(*(const uint4 *)(input + 8 * i), x, T());
+        u32 largest = 0;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+#pragma unroll
+        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
+        if (i >= K / 8) continue;
+        float inverse;
+        const float factor = factorToHalf(largest, inverse);
+        u32 *place = fragments + (i >> 3) * 32 + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) place[8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
+        if ((i & 7) == 0) scales[i >> 3] = inverse;
+    }
+}
+
+// The float16 value of a code, from immediates.
+__device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
+    const bool isNF4 = codebook == NIBBLE_NF4;
+    const u32 pairs[8] = {
+        isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u, isNF4 ? 0x0000add4u : 0x34003155u,
+        isNF4 ? 0x31262d18u : 0x9d558000u, isNF4 ? 0x356833e0u : 0xbc00b955u, isNF4 ? 0x3880370du : 0xb800b555u, isNF4 ? 0x3c0039c9u : 0xb400b155u};
+    const u32 quads[4] = {code & 8 ? pairs[4] : pairs[0], code & 8 ? pairs[5] : pairs[1], code & 8 ? pairs[6] : pairs[2], code & 8 ? pairs[7] : pairs[3]};
+    const u32 low = code & 4 ? quads[2] : quads[0], high = code & 4 ? quads[3] : quads[1];
+    return (code & 2 ? high : low) >> (code & 1 ? 16 : 0) & 0xffffu;
+}
+
+// table[byte][lane]: the float16 values of the byte's two codes, for each lane its own copy. By the first 256 threads.
 __device__ __forceinline__ void fillTable(u32 *table, int codebook) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x & 255;
-    const u32 entry = packPair<f16>(codeValue(codebook, byte >> 4), codeValue(codebook, byte & 15));
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    if (byte >= 256) return;
+    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
@@ -61,9 +95,10 @@ __device__ __forceinline__ void fillTable(u32 *table, int codebook) {
     }
 }
 
-// The same with the rest of each value, times 4096, beside it: table[(byte * 32 + lane) * 2 + part].
+// The same with the rest of each value, times 4096, beside it: table[byte][lane][part].
 __device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x & 255;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    if (byte >= 256) return;
     const float first = codeValue(codebook, byte >> 4), second = codeValue(codebook, byte & 15);
     const u32 high = packPair<f16>(first, second);
     const u32 low = packPair<f16>(
@@ -74,73 +109,107 @@ __device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
     }
 }
 
+// The row tile a team works on and where its weights are. Rows past the end repeat the last ones; nobody stores them.
+template <int RT> struct RowTile {
+    int part;
+    int index;               // of RT * 16 rows, within the part
+    const uint4 *codes[RT];  // this lane's 16 bytes of the first tile along K
+    int firstScale[RT];      // this lane's row times K / 64
+    const float *scales;
+    const u8 *nestedCodes;
+    const float *nestedAbsmax;
+};
+
 // Codes and scales of two neighbouring tiles along K for RT tiles of rows, as loaded.
 template <int RT> struct Loaded {
     uint4 codes[RT][2];
-    u32 scale[RT];   // bits of a plain scale, or a nested scale's code
+    u32 scale[RT];  // bits of a plain scale, or a nested scale's code
     float absmax[RT];
 };
 
-template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct Tiled4 {
+template <typename T, int RT, int NT, bool Single, bool Exact> struct Tiled4 {
+    static constexpr int columns = Single ? 1 : 8;
+    typedef float Reduction[WARPS][columns][RT * 16 + 4];
+
     const NibbleLinearArguments &a;
-    const u32 *table;
-    const u32 *stagedInput;      // Single: fragments of the token in shared memory [K64][4][8 words]
-    const float *stagedScales;   // Single: [K64] in shared memory
+    const u32 *stagedInput;  // Single: fragments in shared memory
+    const float *stagedScales;
     Staged staged;
     const float *map;
-    int K64, lane, warp, groups;
+    int K64, lane, warp, scaleShift;
+    u32 laneTable;           // shared address of this lane's copy of the table
     float sums[RT][NT][4];
 
-    __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments) : a(arguments) {
+    __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
         K64 = a.inFeatures / 64;
-        groups = (K64 + 1) / 2;
         lane = threadIdx.x & 31;
-        warp = threadIdx.x >> 5;
+        warp = __shfl_sync(~0u, threadIdx.x >> 5, 0) % WARPS;  // known to be the same in all lanes
+        scaleShift = a.blockSizeLog2 - 6;
+        // Through a shuffle, so that the compiler keeps the sum in a register instead of making it anew for each look-up.
+        laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
     }
 
-    // Group `group` of two tiles along K. Lane t loads the scale of row g + 8 (t / 2), tile t % 2.
-    __device__ __forceinline__ void load(Loaded<RT> &q, const NibbleLinearPart &part, int rowTile, int group) const {
-        const int kb = 2 * group;
+    __device__ __forceinline__ RowTile<RT> rowTile(int tile) const {
+        RowTile<RT> t;
+        t.index = tile;
+        t.part = partOfTile(a, t.index, RT * 16);
+        const NibbleLinearPart &part = a.parts[t.part];
+        const int last = (part.outFeatures - 1) / 16;
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
-            const bool rowsExist = (rowTile * RT + r) * 16 < part.outFeatures;
-            const uint4 *codes = (const uint4 *)part.weight + ((long long)(rowTile * RT + r) * K64 + kb) * 32 + lane;
-            q.codes[r][0] = rowsExist && kb < K64 ? loadStreaming(codes) : make_uint4(0, 0, 0, 0);
-            q.codes[r][1] = rowsExist && kb + 1 < K64 ? loadStreaming(codes + 32) : make_uint4(0, 0, 0, 0);
-            const int row = (rowTile * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), column = kb + (lane & 1);
-            q.scale[r] = 0;
-            q.absmax[r] = 0;
-            if (row < part.outFeatures && column < K64) {
-                const long long block = ((long long)row * K64 + column) >> (a.blockSizeLog2 - 6);
-                if (part.nestedCodes) {
-                    q.scale[r] = part.nestedCodes[block];
-                    q.absmax[r] = part.nestedAbsmax[block >> 8];
-                } else {
-                    q.scale[r] = __float_as_uint(part.scales[block]);
-                }
+            t.codes[r] = (const uint4 *)part.weight + (long long)min(t.index * RT + r, last) * K64 * 32 + lane;
+            // Lane t of four loads the scale of row g + 8 (t / 2), tile t % 2.
+            t.firstScale[r] = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1) * K64;
+        }
+        t.scales = part.scales;
+        t.nestedCodes = part.nestedCodes;
+        t.nestedAbsmax = part.nestedAbsmax;
+        return t;
+    }
+
+    __device__ __forceinline__ void load(Loaded<RT> &q, const RowTile<RT> &t, int group) const {
+        const int kb = 2 * group, column = min(kb + (lane & 1), K64 - 1);
+#pragma unroll
+        for (int r = 0; r < RT; ++r) {
+            q.codes[r][0] = loadStreaming(t.codes[r] + kb * 32);
+            if (kb + 1 < K64) q.codes[r][1] = loadStreaming(t.codes[r] + kb * 32 + 32);
+            const u32 block = (u32)(t.firstScale[r] + column) >> scaleShift;
+            if (t.nestedCodes) {
+                q.scale[r] = t.nestedCodes[block];
+                q.absmax[r] = t.nestedAbsmax[block >> 8];
+            } else {
+                q.scale[r] = __float_as_uint(t.scales[block]);
             }
         }
     }
 
-    __device__ __forceinline__ u32 pairOf(u32 word, int j) const {
-        return table[((word >> (8 * j)) & 255) * 32 + lane];
+    // The table's entry for byte j of a word.
+    __device__ __forceinline__ u32 entry(u32 word, int j) const {
+        u32 v;
+        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 7)));
+        return v;
     }
 
-    __device__ __forceinline__ void consume(const Loaded<RT> &q, const NibbleLinearPart &part, int group) {
+    __device__ __forceinline__ uint2 exactEntry(u32 word, int j) const {
+        uint2 v;
+        asm("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 8)));
+        return v;
+    }
+
+    __device__ __forceinline__ void consume(const Loaded<RT> &q, bool isNested, float nestedOffset, int group) {
         float scale[RT];
 #pragma unroll
         for (int r = 0; r < RT; ++r)
-            scale[r] = part.nestedCodes ? __fadd_rn(__fmul_rn(map[q.scale[r] & 255], q.absmax[r]), part.nestedOffset)
-                                        : __uint_as_float(q.scale[r]);
+            scale[r] = isNested ? __fadd_rn(__fmul_rn(map[q.scale[r]], q.absmax[r]), nestedOffset) : __uint_as_float(q.scale[r]);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int kb = 2 * group + half;
-            if (kb >= K64) break;
+            if (half == 1 && kb >= K64) break;
             float s0[RT], s1[RT];
 #pragma unroll
             for (int r = 0; r < RT; ++r) {
-                s0[r] = __shfl_sync(~0u, scale[r], (lane & 28) | half);
-                s1[r] = __shfl_sync(~0u, scale[r], (lane & 28) | 2 | half);
+                s0[r] = __shfl_sync(~0u, scale[r], half, 4);
+                s1[r] = __shfl_sync(~0u, scale[r], 2 + half, 4);
             }
             if constexpr (Exact) multiplyExact(q, half, kb, s0, s1);
             else multiply(q, half, kb, s0, s1);
@@ -155,7 +224,7 @@ template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct
 #pragma unroll
             for (int s = 0; s < 4; ++s)
 #pragma unroll
-                for (int j = 0; j < 4; ++j) w[r][s][j] = pairOf(words[s], j);
+                for (int j = 0; j < 4; ++j) w[r][s][j] = entry(words[s], j);
         }
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
@@ -188,7 +257,7 @@ template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct
                     u32 wHigh[4], wLow[4];
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
-                        const uint2 v = ((const uint2 *)table)[((words[s] >> (8 * j)) & 255) * 32 + lane];
+                        const uint2 v = exactEntry(words[s], j);
                         wHigh[j] = v.x;
                         wLow[j] = v.y;
                     }
@@ -203,12 +272,15 @@ template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct
         }
     }
 
+    // A single token is column 0, held by the lanes 0 to 3; the others' fragments are zeros.
     __device__ __forceinline__ void loadInput(u32 (&b)[8], float2 &scale, int kb, int n, long long offset) const {
-        uint4 v, w;
+        uint4 v = make_uint4(0, 0, 0, 0), w = make_uint4(0, 0, 0, 0);
         if constexpr (Single) {
             const uint4 *p = (const uint4 *)(stagedInput + kb * 32 + (lane & 3) * 8);
-            v = p[0];
-            w = p[1];
+            if (lane < 4) {
+                v = p[0];
+                w = p[1];
+            }
             scale.x = scale.y = stagedScales[kb];
         } else {
             const long long tile = (long long)(blockIdx.y * NT + n) * K64 + kb;
@@ -230,32 +302,32 @@ template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct
         }
     }
 
-    // Adds the warps' sums in order and stores the outputs of row tile `rowTile`.
-    template <int Columns>
-    __device__ __forceinline__ void store(float (&shared)[2][WARPS][Columns][RT * 16 + 4], int &buffer, const NibbleLinearPart &part, int rowTile) {
-        const int g = lane >> 2, t = lane & 3;
+    // Adds the warps' sums in order and stores the outputs of a row tile; `sync` is the team's barrier.
+    template <typename F> __device__ __forceinline__ void store(Reduction *shared, int &buffer, const RowTile<RT> &t, F sync) {
+        const int g = lane >> 2, c = lane & 3;
+        const NibbleLinearPart &part = a.parts[t.part];
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
-            float (&all)[WARPS][Columns][RT * 16 + 4] = shared[buffer];
+            Reduction &all = shared[buffer];
             buffer ^= 1;
 #pragma unroll
             for (int r = 0; r < RT; ++r) {
                 if constexpr (Single) {
-                    if (t == 0) {
+                    if (c == 0) {
                         all[warp][0][r * 16 + g] = sums[r][n][0];
                         all[warp][0][r * 16 + g + 8] = sums[r][n][2];
                     }
                 } else {
-                    all[warp][2 * t][r * 16 + g] = sums[r][n][0];
-                    all[warp][2 * t + 1][r * 16 + g] = sums[r][n][1];
-                    all[warp][2 * t][r * 16 + g + 8] = sums[r][n][2];
-                    all[warp][2 * t + 1][r * 16 + g + 8] = sums[r][n][3];
+                    all[warp][2 * c][r * 16 + g] = sums[r][n][0];
+                    all[warp][2 * c + 1][r * 16 + g] = sums[r][n][1];
+                    all[warp][2 * c][r * 16 + g + 8] = sums[r][n][2];
+                    all[warp][2 * c + 1][r * 16 + g + 8] = sums[r][n][3];
                 }
             }
-            __syncthreads();
-            for (int i = threadIdx.x; i < Columns * RT * 16; i += WARPS * 32) {
+            sync();
+            for (int i = warp * 32 + lane; i < columns * RT * 16; i += WARPS * 32) {
                 const int column = i / (RT * 16), row = i % (RT * 16);
-                const int m = (blockIdx.y * NT + n) * 8 + column, output = rowTile * RT * 16 + row;
+                const int m = (blockIdx.y * NT + n) * 8 + column, output = t.index * RT * 16 + row;
                 if (m >= a.tokens || output >= part.outFeatures) continue;
                 float sum = all[0][column][row];
 #pragma unroll
@@ -275,44 +347,42 @@ template <typename T, int RT, int NT, bool Single, bool Exact, int Depth> struct
     }
 };
 
-// Blocks take row tiles in turn: any grid.x works. The next codes are always on their way while the present ones are used.
-template <typename T, int RT, int NT, bool Single, bool Exact, int Depth>
+// Teams take row tiles in turn: any grid.x works. The codes of Depth groups are always on their way: where one is used up,
+// its registers take the group that comes Depth later, be it of the next row tile.
+template <typename T, int RT, int NT, bool Single, bool Exact, int Depth, int Teams>
 __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a) {
+    using Work = Tiled4<T, RT, NT, Single, Exact>;
     extern __shared__ uint4 dynamicShared[];
-    constexpr int columns = Single ? 1 : 8;
     __shared__ float map[256];
-    __shared__ float reduction[2][WARPS][columns][RT * 16 + 4];
+    __shared__ typename Work::Reduction reduction[Teams][2];
     u32 *table = (u32 *)dynamicShared;
-    Tiled4<T, RT, NT, Single, Exact, Depth> work(a);
-    work.table = table;
+    const int team = threadIdx.x / (WARPS * 32);
+    auto sync = [&] {
+        if constexpr (Teams == 1) __syncthreads();
+        else asm volatile("bar.sync %0, %1;" :: "r"(1 + team), "n"(WARPS * 32) : "memory");
+    };
+    Work work(a, table);
     work.map = map;
     releaseDependents();
 
     int tiles = 0;
     for (int p = 0; p < a.partCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
-    const int batches = (work.groups + WARPS * Depth - 1) / (WARPS * Depth);
-    int tile = blockIdx.x, batch = 0;
-    if (tile >= tiles) return;
-    int rowTile = tile, partIndex = partOfTile(a, rowTile, RT * 16);
-    Loaded<RT> present[Depth], next[Depth];
+    const int groups = (work.K64 + 1) / 2, batches = (groups + WARPS * Depth - 1) / (WARPS * Depth), step = gridDim.x * Teams;
+    int tile = blockIdx.x * Teams + team;
+    RowTile<RT> loading = work.rowTile(min(tile, tiles - 1));
+    Loaded<RT> q[Depth];
 #pragma unroll
-    for (int d = 0; d < Depth; ++d) work.load(present[d], a.parts[partIndex], rowTile, d * WARPS + work.warp);
+    for (int d = 0; d < Depth; ++d)
+        if (tile < tiles && d * WARPS + work.warp < groups) work.load(q[d], loading, d * WARPS + work.warp);
 
     if constexpr (Exact) fillExactTable(table, a.codebook);
     else fillTable(table, a.codebook);
-    map[threadIdx.x] = dynamicMapValue(threadIdx.x);
+    if (a.parts[0].nestedCodes && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
         float *scales = (float *)(input + work.K64 * 32);
-        for (int kb = work.warp; kb < work.K64; kb += WARPS) {
-            const float2 x = loadPair((const T *)a.input + kb * 64 + 2 * work.lane);
-            const u32 largest = warpMaxBits(max(__float_as_uint(x.x) & 0x7fffffffu, __float_as_uint(x.y) & 0x7fffffffu));
-            float inverse;
-            const float factor = factorToHalf(largest, inverse);
-            input[kb * 32 + (work.lane & 3) * 8 + (work.lane >> 3) * 2 + ((work.lane >> 2) & 1)] = packPair<f16>(x.x * factor, x.y * factor);
-            if (work.lane == 0) scales[kb] = inverse;
-        }
+        stageToken((const T *)a.input, a.inFeatures, input, scales);
         work.stagedInput = input;
         work.stagedScales = scales;
     } else {
@@ -321,49 +391,41 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a) {
     __syncthreads();
 
     int buffer = 0;
-    work.clear();
-    while (true) {
-        int nextTile = tile, nextBatch = batch + 1, nextRowTile = rowTile, nextPart = partIndex;
-        if (nextBatch == batches) {
-            nextBatch = 0;
-            nextTile += gridDim.x;
-            nextRowTile = nextTile;
-            if (nextTile < tiles) nextPart = partOfTile(a, nextRowTile, RT * 16);
-        }
-        if (nextTile < tiles) {
+    for (; tile < tiles; tile += step) {
+        work.clear();
+        const RowTile<RT> present = loading;
+        const bool isNested = present.nestedCodes != nullptr, hasNext = tile + step < tiles;
+        const float offset = a.parts[present.part].nestedOffset;
+        for (int batch = 0; batch < batches; ++batch) {
+            const bool isLast = batch + 1 == batches;
+            if (isLast && hasNext) loading = work.rowTile(tile + step);
+            const int first = batch * Depth * WARPS + work.warp, next = isLast ? work.warp : first + Depth * WARPS;
 #pragma unroll
-            for (int d = 0; d < Depth; ++d)
-                work.load(next[d], a.parts[nextPart], nextRowTile, (nextBatch * Depth + d) * WARPS + work.warp);
+            for (int d = 0; d < Depth; ++d) {
+                if (first + d * WARPS < groups) work.consume(q[d], isNested, offset, first + d * WARPS);
+                if (next + d * WARPS < groups && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
+            }
         }
-#pragma unroll
-        for (int d = 0; d < Depth; ++d) work.consume(present[d], a.parts[partIndex], (batch * Depth + d) * WARPS + work.warp);
-        if (nextBatch == 0) {
-            work.template store<columns>(reduction, buffer, a.parts[partIndex], rowTile);
-            if (nextTile >= tiles) break;
-            work.clear();
-        }
-        tile = nextTile; batch = nextBatch; rowTile = nextRowTile; partIndex = nextPart;
-#pragma unroll
-        for (int d = 0; d < Depth; ++d) present[d] = next[d];
+        work.store(reduction[team], buffer, present, sync);
     }
 }
 
-#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, RESIDENT)                                                        \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) NAME(const __grid_constant__ NibbleLinearArguments a) { \
-        tiled4Body<T, RT, NT, SINGLE, EXACT, DEPTH>(a);                                                                \
+#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                                                 \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT) NAME(const __grid_constant__ NibbleLinearArguments a) { \
+        tiled4Body<T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS>(a);                                                         \
     }
 
 #define STAGE4(T)                                                                                                      \
     extern "C" __global__ void __launch_bounds__(WARPS * 32) stage4_##T(const __grid_constant__ NibbleLinearArguments a) { stage4Body<T>(a); }
 
-#define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 2)
+#define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 1, 2)
 #define INSTANCE_16(T)                                                                                                 \
     STAGE4(T)                                                                                                          \
-    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 3)                                                                   \
-    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 2)                                                                  \
-    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 2)                                                                 \
-    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1)                                                                 \
-    TILED4(tiled4_64_##T, T, 2, 8, false, false, 1, 1)
+    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 4)                                                                \
+    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)                                                               \
+    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)                                                              \
+    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)                                                              \
+    TILED4(tiled4_64_##T, T, 2, 8, false, false, 1, 1, 1)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T) INSTANCE_##T(T)

@@ -148,8 +148,18 @@ template <typename T> __device__ __forceinline__ float outlierSumOfWarp(const Ni
     return sum;
 }
 
-__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int sum) {
-    return fmaf(__fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), PRODUCT_SCALE, part.bias ? part.bias[n] : 0.f);
+template <typename T> struct IsHalf { static constexpr bool value = false; };
+template <> struct IsHalf<f16> { static constexpr bool value = true; };
+
+// The integer product with its scales and the bias. Where activations are rounded to float16 as in the reference, so is the
+// result: bitsandbytes makes a float16 tensor of it, into which it adds a bias of another type, whatever the activations are.
+template <typename T> __device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int sum) {
+    const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
+    if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
+    if constexpr (IsHalf<T>::value) return toFloat(fromFloat<f16>(fmaf(scaled, PRODUCT_SCALE, bias)));
+    float y = toFloat(fromFloat<f16>(__fmul_rn(scaled, PRODUCT_SCALE)));
+    if (part.bias) y = toFloat(fromFloat<f16>(__fadd_rn(y, bias)));
+    return toFloat(fromFloat<T>(y));
 }
 
 __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
@@ -240,7 +250,7 @@ template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLine
             if (lane == i) outliers = s;
         }
     const int m = lane >> 1, n = n0 + (lane & 1);
-    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outliers);
+    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
 }
 
 template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
@@ -256,7 +266,7 @@ template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLine
     int c[2][4][4];
     tileProduct<i8>(shared, input, weight, m0, n0, c);
     forEachProduct(shared, c, m0, n0, a.tokens, part.outFeatures, [&](int m, int n, int sum) {
-        finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
+        finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
     });
 }
 
@@ -269,7 +279,7 @@ template <typename T> __device__ __forceinline__ void int8FinishBody(const Nibbl
     if (n >= total) return;
     const int sum = a.accumulated[m * total + n];
     const NibbleLinearPart &part = a.parts[partOfTile(a, n, 1)];
-    finish(a.epilogue, m, part.firstColumn + n, int8Result(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
+    finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
 }
 
 template <typename T> __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
