@@ -3,7 +3,7 @@ enum Kernel: Int, CaseIterable {
     // linear_dense.cu
     case gemv, gemm
     // linear_4bit.cu
-    case gemv4, gemm4, dequantize4
+    case gemv4, dequantize4
     // linear_4bit_tiled.cu, repack4.cu
     case tiledOne4, stage4, tiledEight4, tiledSixteen4, tiledThirtyTwo4, tiledSixtyFour4
     case repack4, unpack4, dequantizeTiled4
@@ -23,7 +23,6 @@ enum Kernel: Int, CaseIterable {
         case .gemv: ("linear_dense.cu", "gemv")
         case .gemm: ("linear_dense.cu", "gemm")
         case .gemv4: ("linear_4bit.cu", "gemv4")
-        case .gemm4: ("linear_4bit.cu", "gemm4")
         case .dequantize4: ("linear_4bit.cu", "dequantize4")
         case .tiledOne4: ("linear_4bit_tiled.cu", "tiled4_1")
         case .stage4: ("linear_4bit_tiled.cu", "stage4")
