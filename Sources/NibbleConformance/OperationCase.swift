@@ -88,5 +88,12 @@ public struct OperationResult: Sendable, CustomStringConvertible {
 
 /// Every case.
 public enum OperationCases {
-    public static let all: [OperationCase] = linear + quantization
+    public static let all: [OperationCase] =
+        elementwise + normalization + rotateAndStore + attention + selection + linear + quantization
+
+    /// The cases that differ on this backend: where activations are float32 whatever is loaded, one of a kind is enough.
+    public static func distinct(on backend: any Backend) -> [OperationCase] {
+        var seen: Set<String> = []
+        return all.filter { seen.insert("\($0.name) \(backend.activationDType(loadDType: $0.loadDType))").inserted }
+    }
 }

@@ -42,9 +42,12 @@ public struct OperationContext {
     /// A float tensor's elements.
     public func values(of tensor: Tensor) throws -> [Double] { HostValues.values(try download(tensor)) }
 
-    public func integers(of tensor: Tensor) throws -> [Int32] { Array(try download(tensor).hostElements(Int32.self)) }
+    public func integers(of tensor: Tensor) throws -> [Int32] {
+        let host = try download(tensor)
+        return withExtendedLifetime(host) { Array(host.hostElements(Int32.self)) }
+    }
 
-    public func bytes(of tensor: Tensor) throws -> [UInt8] { Array(try download(tensor).hostBytes) }
+    public func bytes(of tensor: Tensor) throws -> [UInt8] { HostValues.bytes(try download(tensor)) }
 
     private func download(_ tensor: Tensor) throws -> Tensor {
         let host = Tensor.host(tensor.dtype, tensor.shape)
@@ -67,12 +70,14 @@ public struct OperationContext {
 
 /// Float values in host tensors of any dtype.
 public enum HostValues {
-    /// Deterministic values: the sum of four uniform numbers, which is close enough to normal.
+    /// Deterministic values: the sum of four uniform numbers of 16 bits, which is close enough to normal.
     public static func random(_ count: Int, seed: UInt64, scale: Float = 1, offset: Float = 0) -> [Float] {
-        (0..<count).map { index in
-            var sum: Float = 0
-            for draw in 0..<4 { sum += RandomStream.uniform(seed: seed, stream: UInt64(draw), counter: UInt64(index)) - 0.5 }
-            return offset + scale * sum * Float(3).squareRoot()
+        let start = RandomStream.mix(seed)
+        let factor = scale * Float(3).squareRoot()
+        return (0..<count).map { index in
+            let bits = RandomStream.mix(start ^ UInt64(index))
+            let sum = (bits & 0xFFFF) &+ (bits >> 16 & 0xFFFF) &+ (bits >> 32 & 0xFFFF) &+ (bits >> 48)
+            return offset + factor * (Float(sum) * 0x1p-16 - 2)
         }
     }
 
@@ -85,6 +90,9 @@ public enum HostValues {
         default: .host(values, dtype, shape)
         }
     }
+
+    /// - Precondition: the tensor lies on the host.
+    public static func bytes(_ tensor: Tensor) -> [UInt8] { withExtendedLifetime(tensor) { Array(tensor.hostBytes) } }
 
     /// - Precondition: the tensor lies on the host and has one of the dtypes of ``tensor(_:_:_:)``.
     public static func values(_ tensor: Tensor) -> [Double] {
