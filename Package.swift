@@ -73,7 +73,7 @@ let package = Package(
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
         tests("NibbleGeneration"),
-        tests("Nibble"),
+        tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand"),
     ],
     cLanguageStandard: .c2x
