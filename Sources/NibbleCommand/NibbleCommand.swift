@@ -4,5 +4,13 @@ import ArgumentParser
 struct NibbleCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "nibble",
-        abstract: "Run large language models on the hardware you have.")
+        abstract: "Run large language models on the hardware you have.",
+        discussion: """
+            Loads Hugging Face checkpoints, quantizes them to 4 or 8 bits while loading, and generates text. MODEL is a \
+            folder, or the name of a model on the Hub.
+            """,
+        subcommands: [
+            GenerateCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self, PerplexityCommand.self,
+            DoctorCommand.self,
+        ])
 }

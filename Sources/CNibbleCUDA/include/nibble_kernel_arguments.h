@@ -86,9 +86,11 @@ typedef struct {
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
     NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
-    NIBBLE_ADDRESS(const int) accumulated;            // [M, sum of N]: int8_finish only, the integer products
+    NIBBLE_ADDRESS(const int) accumulated;            // int8_finish only: integer products [M, sum of the parts' N], parts side by side
     long long quantizedStride;                        // bytes, a multiple of 16
     NIBBLE_ADDRESS(void) staged;                      // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
+    // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
+    NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
 
 // Rows of activations to int8, with the outlier columns of each.
@@ -129,6 +131,17 @@ typedef struct {
     int outFeatures;
     int inFeatures;
 } NibbleRepack4Arguments;
+
+// Products of one layer, computed elsewhere, through its epilogue.
+typedef struct {
+    NIBBLE_ADDRESS(const void) products;  // [M, columns]
+    NIBBLE_ADDRESS(const float) bias;     // [columns] or null
+    NibbleEpilogue epilogue;
+    int productType;
+    int tokens;
+    int columns;
+    int firstColumn;                      // of the group's output
+} NibbleFinishArguments;
 
 // MARK: Quantizing weights
 
@@ -225,7 +238,7 @@ typedef struct {
     int tableType;
     int positionType;
     int positionOffset;
-    int tokenCount;
+    int outputType;
     float scale;
 } NibbleEmbedArguments;
 
@@ -313,7 +326,6 @@ typedef struct {
     NIBBLE_ADDRESS(const float) logits;    // [R, V]
     NIBBLE_ADDRESS(int) tokens;            // [R]
     NIBBLE_ADDRESS(const int) counters;    // [R]
-    NIBBLE_ADDRESS(float) scratch;         // [R, V]
     unsigned long long seed;
     unsigned long long firstStream;
     int rows;
@@ -350,10 +362,6 @@ typedef struct {
 #define NIBBLE_GEMV4_MAX_M 8
 #define NIBBLE_GEMV4_ROWS 8
 #define NIBBLE_GEMV4_THREADS 128
-#define NIBBLE_GEMM4_MAX_M 0
-#define NIBBLE_GEMM4_TILE_M 64
-#define NIBBLE_GEMM4_TILE_N 64
-#define NIBBLE_GEMM4_THREADS 128
 #define NIBBLE_GEMV8_MAX_M 8
 #define NIBBLE_GEMV8_ROWS 8
 #define NIBBLE_GEMV8_THREADS 128

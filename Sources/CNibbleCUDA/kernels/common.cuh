@@ -88,7 +88,7 @@ __device__ __forceinline__ float activate(int activation, float x, float paramet
 // Stores one output of a linear layer; `product` has its bias already.
 __device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, long long n, float product) {
     float y = activate(e.activation, product, e.activationParameter) * e.scale;
-    if (e.rowScale) y *= e.rowScale[m];
+    if (e.rowScale) y = e.rowScale[m] == 0.f ? 0.f : y * e.rowScale[m];  // an unused row may have overflowed
     if (e.residual) y += loadAs(e.residual, m * e.residualStride + n, e.residualType);
     storeAs(e.output, m * e.outputStride + n, e.outputType, y);
 }

@@ -1,0 +1,122 @@
+// Linear layers: output = activation(x · Wᵀ + bias) × scale × row_scale[t] + residual, for every form of weight.
+//
+// Letters: T rows of the input, K input features, N output features. A call covers layers that read the same input in the
+// same form. It runs in two steps, each a loop that a thread pool splits: `nibble_linear_input_task` over the T rows brings
+// the input into its form, `nibble_linear_task` over tiles of 16 output features multiplies.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nibble_quantize.h"
+
+enum { NIBBLE_TILE = 16 };
+
+typedef enum {
+  /// float32, float16 or bfloat16 [N, K]
+  NIBBLE_WEIGHT_DENSE,
+  /// 4-bit codes in the canonical layout: the flattened [N, K], two a byte
+  NIBBLE_WEIGHT_4BIT,
+  /// 4-bit codes in tiles: [⌈N / 16⌉, K / 8, 16, 4 bytes], and plain scales as [⌈N / 16⌉, K / block, 16]
+  NIBBLE_WEIGHT_4BIT_TILED,
+  /// int8 [N, K] with float32 [N] scales
+  NIBBLE_WEIGHT_INT8,
+} nibble_weight_kind;
+
+typedef struct {
+  nibble_weight_kind kind;
+  /// of dense values: one of nibble_operations.h
+  int32_t dtype;
+  nibble_codebook codebook;
+  size_t N, block_size;
+  const void *values;
+  /// NULL where the scales are nested
+  const float *scales;
+  /// Nested scales, always in the canonical layout: uint8 [blocks], float32 [⌈blocks / 256⌉]
+  const uint8_t *scale_codes;
+  const float *nested_absmax;
+  float nested_offset;
+  /// float32 [N] or NULL
+  const float *bias;
+  /// The output column of the first feature.
+  size_t column;
+} nibble_linear_layer;
+
+/// What the input is turned into before it is multiplied.
+typedef enum {
+  /// as it is
+  NIBBLE_INPUT_F32,
+  /// rounded; weights and results are rounded to the same type
+  NIBBLE_INPUT_F16,
+  NIBBLE_INPUT_BF16,
+  /// rows quantized against their absmax, outliers aside (LLM.int8())
+  NIBBLE_INPUT_INT8,
+} nibble_input_form;
+
+typedef struct {
+  /// float32 [T, K]
+  const float *x;
+  size_t T, K;
+  nibble_input_form form;
+  /// int8: |x| >= threshold is an outlier; 0: there are none
+  float threshold;
+  /// int8: an outlier makes its column one in every row of the call
+  bool shares_outlier_columns;
+  /// int8: round x to float16 first, and the int8 part of the result
+  bool rounds_to_half;
+
+  const nibble_linear_layer *layers;
+  size_t layer_count;
+
+  float *output;
+  size_t output_stride;
+  /// of nibble_operations.h, with its parameter
+  int32_t activation;
+  float parameter, scale;
+  /// float32 [T] or NULL
+  const float *row_scale;
+  /// NULL, or rows like the output's; may be the output
+  const float *residual;
+  size_t residual_stride;
+
+  /// Set by nibble_linear_bind.
+  struct {
+    /// [T, K] in float32, where the form is a rounded one
+    float *rounded;
+    /// [T, padded K]: bfloat16, or int8 or int16 codes, as the kernels in use want them
+    void *packed;
+    /// int8: [T] absmax and sum of codes
+    float *row_absmax;
+    int32_t *row_sums;
+    /// int8: [T] counts, [T, K] ascending columns, [K] flags
+    int32_t *outlier_counts, *outliers;
+    uint8_t *column_flags;
+    /// one piece a thread
+    char *scratch;
+  } work;
+} nibble_linear_call;
+
+/// Bytes of workspace a call needs.
+size_t nibble_linear_workspace(const nibble_linear_call *call, int threads);
+/// Points `call->work` into workspace aligned to 64 bytes.
+void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads);
+
+/// Whether the input has to be brought into its form: a loop over T rows with nibble_linear_input_task.
+bool nibble_linear_needs_input(const nibble_linear_call *call);
+/// Before the loop over rows: finds the outlier columns of the whole call, where it shares them.
+void nibble_linear_find_columns(nibble_linear_call *call);
+void nibble_linear_input_task(void *call, size_t begin, size_t end, int thread);
+
+/// Tiles of all layers together.
+size_t nibble_linear_tiles(const nibble_linear_call *call);
+void nibble_linear_task(void *call, size_t begin, size_t end, int thread);
+
+/// Whether K and the block size allow tiles: blocks end where rows do, and rows are whole groups of 8.
+bool nibble_can_tile_4bit(size_t K, size_t block_size);
+/// Rearranges tiles `begin ..< end`; rows beyond N become zeros. Plain scales may be NULL.
+void nibble_tile_4bit(const uint8_t *codes, const float *scales, size_t N, size_t K, size_t block_size, size_t begin, size_t end,
+                      uint8_t *tiled_codes, float *tiled_scales);
+/// The exact inverse.
+void nibble_untile_4bit(const uint8_t *tiled_codes, const float *tiled_scales, size_t N, size_t K, size_t block_size,
+                        size_t begin, size_t end, uint8_t *codes, float *scales);

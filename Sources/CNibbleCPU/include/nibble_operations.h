@@ -1,0 +1,146 @@
+// The operations apart from linear layers. Each has a structure of arguments and a task that handles a range of items on one
+// thread of the pool (nibble_pool.h). Activations are float32. Letters as in NibbleCore: T tokens, R rows, E width, H heads,
+// G key/value heads, D head size, V vocabulary.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  nibble_float32 = 0,
+  nibble_float16 = 1,
+  nibble_bfloat16 = 2,
+  nibble_float64 = 3,
+  nibble_float8_e4m3 = 4,
+  nibble_float8_e5m2 = 5,
+};
+
+/// Pointwise functions, as NibbleCore.Activation.
+enum {
+  nibble_identity = 0,
+  nibble_relu = 1,
+  nibble_relu_squared = 2,
+  nibble_gelu = 3,
+  nibble_gelu_tanh = 4,
+  nibble_quick_gelu = 5,
+  nibble_silu = 6,
+  nibble_sigmoid = 7,
+  nibble_tanh = 8,
+  /// c · tanh(x / c) with c = parameter
+  nibble_soft_cap = 9,
+};
+
+/// out[i] = activation(x[i]); `out` may be `x`.
+void nibble_activate(int32_t activation, float parameter, const float *x, float *out, size_t count);
+
+/// Bytes of one element.
+size_t nibble_dtype_size(int32_t dtype);
+
+/// Converts `count` floats of any dtype to float32, and back to float32, float16, bfloat16 or float64 (to nearest, ties to
+/// even).
+void nibble_widen(int32_t dtype, const void *source, float *out, size_t count);
+void nibble_narrow(int32_t dtype, const float *source, void *out, size_t count);
+
+/// Items: elements.
+typedef struct {
+  const void *source;
+  void *out;
+  int32_t source_dtype, out_dtype;
+} nibble_convert_arguments;
+void nibble_convert_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: tokens. Ids and positions have been checked.
+typedef struct {
+  const void *table;
+  const void *position_table;  // or NULL
+  const int32_t *tokens, *positions;
+  float *out;
+  size_t width;
+  int64_t position_offset;
+  float scale;
+  int32_t table_dtype, position_dtype;
+} nibble_embed_arguments;
+void nibble_embed_task(void *arguments, size_t begin, size_t end, int thread);
+
+typedef struct {
+  const float *weight, *bias;  // or NULL
+  float epsilon;
+  int32_t is_layer;  // centred, else root mean square
+} nibble_norm;
+
+/// Items: runs of `width` elements.
+typedef struct {
+  const float *input;
+  const float *residual;  // or NULL
+  float *out;
+  size_t width;
+  nibble_norm norm;
+} nibble_normalize_arguments;
+void nibble_normalize_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Head h begins at offset + (h / group) × stride + (h mod group) × D.
+typedef struct {
+  size_t offset, stride, group;
+} nibble_part;
+
+/// One layer's cache and where rows' blocks lie in it.
+typedef struct {
+  void *keys, *values;
+  const int32_t *block_table;  // [R, table_width]
+  size_t table_width, blocks, heads, key_size, value_size;
+  int32_t dtype;
+} nibble_cache;
+
+enum { nibble_block_size = 32 };
+
+/// Items: tokens. `out_of_range` becomes 1 when a position lies outside the table or the rotary table; nothing is written then.
+typedef struct {
+  float *projections;
+  const int32_t *positions, *rows;
+  const float *cosines, *sines;  // [P, rotated / 2], or NULL
+  size_t width, heads, rotated, rotary_positions;
+  nibble_part query, key, value;
+  nibble_cache cache;
+  nibble_norm query_norm, key_norm;
+  size_t query_norm_width, key_norm_width;  // elements of the weights: D, or all heads'
+  int32_t norm_scope;                       // 0 none, 1 head, 2 token
+  int32_t is_interleaved;
+  float clip;  // infinite for none
+  int32_t *out_of_range;
+} nibble_rotate_arguments;
+void nibble_rotate_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: rows of [T, 2F].
+typedef struct {
+  const float *input;
+  float *out;
+  size_t width;  // F
+  int32_t activation;
+  float parameter;
+} nibble_gate_arguments;
+void nibble_gate_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: elements.
+typedef struct {
+  const float *a, *b;
+  float *out;
+  float scale;
+} nibble_add_arguments;
+void nibble_add_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: indices. They have been checked.
+typedef struct {
+  const void *input;
+  void *out;
+  const int32_t *indices;
+  size_t row_bytes;
+} nibble_gather_arguments;
+void nibble_gather_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: bytes of a block, so that pairs that follow each other take effect in order.
+typedef struct {
+  void *memory;
+  const int32_t *pairs;
+  size_t pair_count, block_bytes;
+} nibble_copy_blocks_arguments;
+void nibble_copy_blocks_task(void *arguments, size_t begin, size_t end, int thread);

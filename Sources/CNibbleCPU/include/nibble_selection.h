@@ -1,0 +1,30 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// Items: rows.
+typedef struct {
+  const float *logits;  // [R, V]
+  int32_t *tokens;      // [R]
+  const int32_t *counters;
+  size_t vocabulary;
+  float temperature, top_p, min_p;
+  size_t top_k;
+  uint64_t seed, first_stream;
+  /// 3 × V floats for each thread, when the temperature is above 0.
+  float *scratch;
+} nibble_select_arguments;
+void nibble_select_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: parts of one row, `part` logits each; `best[i]` receives part i's greedy choice.
+typedef struct {
+  const float *logits;
+  size_t vocabulary, part;
+  int32_t *best;
+} nibble_greedy_arguments;
+void nibble_greedy_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// The largest logit's index, the lowest among equals; NaN counts as −∞.
+int32_t nibble_greedy(const float *logits, size_t count);

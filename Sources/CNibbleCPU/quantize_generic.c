@@ -1,0 +1,2 @@
+#define TABLE quantize_generic
+#include "quantize_loops.h"

@@ -1,0 +1,87 @@
+import NibbleCore
+import NibbleModels
+
+/// Logits of whole rows, as the reference's forward pass gives them.
+public struct ForwardOutput: Sendable {
+    /// float32 [B, T, V]; positions without attention hold zeros.
+    public let logits: Tensor
+    /// Encoder-decoders: float32 [B, S, E]; positions without attention hold zeros.
+    public let encoderLastHiddenState: Tensor?
+}
+
+extension PretrainedModel {
+    /// Runs the model once over padded rows.
+    ///
+    /// Positions where the mask is 0 take no part; a row's result does not depend on its padding.
+    /// - Parameters:
+    ///   - inputIDs: [B, T], for an encoder-decoder the encoder's.
+    ///   - attentionMask: [B, T] of 0 and 1; all ones if left out.
+    ///   - decoderInputIDs: encoder-decoders only, [B, T'].
+    public func forward(
+        inputIDs: [[Int32]], attentionMask: [[Int32]]? = nil, decoderInputIDs: [[Int32]]? = nil
+    ) throws -> ForwardOutput {
+        let kept = try zip(inputIDs, attentionMask ?? inputIDs.map { $0.map { _ in 1 } }).map { ids, mask in
+            guard ids.count == mask.count else { throw ForwardError.maskShape(expected: ids.count, found: mask.count) }
+            return ids.indices.filter { mask[$0] != 0 }
+        }
+        let stripped = zip(inputIDs, kept).map { ids, kept in kept.map { ids[$0] } }
+        guard isEncoderDecoder else {
+            return ForwardOutput(
+                logits: try logits(of: stripped, at: kept, width: inputIDs.map(\.count).max() ?? 0, request: { rows, capacity in
+                    SessionRequest(rows: rows, capacity: capacity)
+                }), encoderLastHiddenState: nil)
+        }
+        guard let decoderInputIDs, decoderInputIDs.count == inputIDs.count else { throw ForwardError.decoderInputsMissing }
+        let positions = decoderInputIDs.map { Array($0.indices) }
+        let logits = try logits(
+            of: decoderInputIDs, at: positions, width: decoderInputIDs.map(\.count).max() ?? 0, request: { rows, capacity in
+                SessionRequest(rows: rows, capacity: capacity, encoderInputs: stripped)
+            })
+        let encoded = try model.encode(stripped)
+        return ForwardOutput(
+            logits: logits,
+            encoderLastHiddenState: scattered(
+                encoded, at: kept, rows: inputIDs.count, width: inputIDs.map(\.count).max() ?? 0))
+    }
+
+    private func logits(
+        of rows: [[Int32]], at positions: [[Int]], width: Int, request: (_ rows: Int, _ capacity: Int) -> SessionRequest
+    ) throws -> Tensor {
+        let session = try model.makeSession(request(rows.count, max(rows.map(\.count).max() ?? 0, 1)))
+        let inputs = rows.enumerated().filter { !$1.isEmpty }.map { RowTokens(row: $0, tokens: $1) }
+        return try session.feed(inputs, logits: .all) { batch in
+            let flat = Tensor.host(.float32, [batch.rows, batch.vocabularySize])
+            flat.mutableHostBytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(batch.values)[..<flat.byteCount]))
+            return scattered(flat, at: positions, rows: rows.count, width: width)
+        }
+    }
+
+    /// Puts the rows of `flat` [n, W] at their places in zeros [rows, width, W].
+    private func scattered(_ flat: Tensor, at positions: [[Int]], rows: Int, width: Int) -> Tensor {
+        let size = flat.shape[1]
+        let result = Tensor.host(.float32, [rows, width, size])
+        let target = result.mutableHostElements(Float.self)
+        target.initialize(repeating: 0)
+        let source = flat.hostElements(Float.self)
+        var index = 0
+        for (row, places) in positions.enumerated() {
+            for place in places {
+                for column in 0..<size { target[(row * width + place) * size + column] = source[index * size + column] }
+                index += 1
+            }
+        }
+        return result
+    }
+}
+
+public enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+    case maskShape(expected: Int, found: Int)
+    case decoderInputsMissing
+
+    public var description: String {
+        switch self {
+        case .maskShape(let expected, let found): "attention_mask has rows of \(found), input_ids of \(expected)"
+        case .decoderInputsMissing: "an encoder-decoder needs decoder_input_ids, one row for each row of input_ids"
+        }
+    }
+}

@@ -1,0 +1,37 @@
+import Foundation
+import NibbleCore
+public import NibbleGeneration
+public import NibbleTokenizers
+
+extension PretrainedModel {
+    /// A generator over this model and its generation_config.json.
+    ///
+    /// - Parameter tokenizer: needed for stop strings.
+    public func generator(tokenizer: Tokenizer? = nil) -> Generator {
+        guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig) }
+        return Generator(model: model, modelConfig: generationConfig) { tokenizer.tokenBytes($0) }
+    }
+
+    /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
+    ///
+    /// The work happens on a thread of its own; no thread of the cooperative pool is held.
+    /// - Throws: `GenerationError`; what the backend throws.
+    public func generate(
+        _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil
+    ) async throws -> GenerationOutput {
+        var request = GenerationRequest(inputs: inputs.inputIDs, attentionMask: inputs.attentionMask)
+        request.config = config
+        return try await generate(request, tokenizer: tokenizer)
+    }
+
+    /// As ``generate(_:_:tokenizer:)``, with everything a request can say.
+    public func generate(_ request: GenerationRequest, tokenizer: Tokenizer? = nil) async throws -> GenerationOutput {
+        let generator = generator(tokenizer: tokenizer)
+        return try await withCheckedThrowingContinuation { continuation in
+            let thread = Thread { continuation.resume(with: Result { try generator.generate(request) }) }
+            thread.name = "nibble.generate"
+            thread.stackSize = 8 << 20
+            thread.start()
+        }
+    }
+}

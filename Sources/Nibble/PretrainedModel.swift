@@ -1,0 +1,56 @@
+public import Foundation
+import NibbleCPU
+import NibbleCheckpoint
+import NibbleCore
+public import NibbleDeviceMap
+public import NibbleGeneration
+public import NibbleLoading
+public import NibbleModels
+
+/// A model loaded from a checkpoint, ready to generate.
+///
+/// Sessions made from it are independent; the model itself never changes and may be used from several tasks.
+public final class PretrainedModel: Sendable {
+    public let folder: URL
+    public let model: LanguageModel
+    public let report: LoadReport
+    /// The module tree, ties as the checkpoint has them.
+    public let tree: ModuleTree
+    public let plan: QuantizationPlan
+    /// By module path; what `nibble quantize` writes.
+    public let weights: ModelWeights
+    public let deviceMap: DeviceMap
+    /// What generation_config.json, or the config, says.
+    public let generationConfig: GenerationConfig
+
+    private init(folder: URL, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
+        self.folder = folder
+        model = loaded.model
+        report = loaded.report
+        tree = loaded.tree
+        plan = loaded.plan
+        weights = loaded.weights
+        self.deviceMap = deviceMap
+        generationConfig = try GenerationConfig(modelFolder: folder)
+    }
+
+    /// Loads the model in `folder`.
+    ///
+    /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `BackendError`: each names the file and
+    ///   what was expected and found.
+    public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
+        let source = try ModelSource(folder: folder)
+        try configuration.quantization?.validate()
+        let checkpoint = try CheckpointFiles.open(
+            folder: folder, variant: configuration.variant, named: try source.config.optionalString("transformers_weights"))
+        let map = DeviceMap.all(on: .cpu)
+        let backends: [any Backend] = [CPUBackend(threads: configuration.threads)]
+        let loader = ModelLoader(source, options: configuration.loadOptions, backends: backends)
+        return try PretrainedModel(folder: folder, try loader.load(checkpoint, map: map), deviceMap: map)
+    }
+
+    public var isEncoderDecoder: Bool { model.isEncoderDecoder }
+
+    /// Bytes as transformers' `get_memory_footprint` counts them.
+    public var memoryFootprint: Int { report.footprint }
+}

@@ -1,0 +1,61 @@
+internal import CNibbleCPU
+public import NibbleCore
+
+extension QueryKeyValueLayout.Part {
+    var kernelArguments: nibble_part { nibble_part(offset: offset, stride: stride, group: max(groupSize, 1)) }
+}
+
+extension KeyValueCache {
+    func kernelArguments(_ batch: BatchIndices) -> nibble_cache {
+        nibble_cache(
+            keys: keys.mutablePointer, values: values.mutablePointer, block_table: batch.blockTable.integers,
+            table_width: batch.blockTable.shape[1], blocks: min(keys.shape[0], values.shape[0]), heads: geometry.heads,
+            key_size: geometry.keySize, value_size: geometry.valueSize, dtype: geometry.dtype.floatCode)
+    }
+}
+
+extension CPUBackend {
+    /// - Precondition: every position lies in the block table and in the rotary table.
+    public func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
+        var outOfRange: Int32 = 0
+        withUnsafeMutablePointer(to: &outOfRange) { flag in
+            let arguments = rotateArguments(call, batch, flag)
+            let width = (call.heads + call.cache.geometry.heads) * call.cache.geometry.keySize
+            pool.run(
+                count: batch.tokenCount, grain: ThreadPool.grain(elementsPerItem: 4 * width), arguments, nibble_rotate_task)
+        }
+        precondition(outOfRange == 0, "a position lies outside the block table, the cache or the rotary table")
+    }
+
+    private func rotateArguments(
+        _ call: RotateAndStoreCall, _ batch: BatchIndices, _ flag: UnsafeMutablePointer<Int32>
+    ) -> nibble_rotate_arguments {
+        let none = nibble_norm(weight: nil, bias: nil, epsilon: 0, is_layer: 0)
+        let scope: Int32 = call.norm.map { $0.scope == .head ? 1 : 2 } ?? 0
+        return nibble_rotate_arguments(
+            projections: call.projections.mutableFloats, positions: batch.positions.integers, rows: batch.rows.integers,
+            cosines: call.rotary?.cosines.floats, sines: call.rotary?.sines.floats, width: call.projections.shape.last,
+            heads: call.heads, rotated: call.rotary?.rotated ?? 0, rotary_positions: call.rotary?.cosines.shape[0] ?? 0,
+            query: call.layout.query.kernelArguments, key: call.layout.key.kernelArguments,
+            value: call.layout.value.kernelArguments, cache: call.cache.kernelArguments(batch),
+            query_norm: call.norm?.query.kernelArguments ?? none, key_norm: call.norm?.key.kernelArguments ?? none,
+            query_norm_width: call.norm?.query.weightCount ?? 0, key_norm_width: call.norm?.key.weightCount ?? 0,
+            norm_scope: scope, is_interleaved: call.rotary?.isInterleaved == true ? 1 : 0, clip: call.clip ?? .infinity,
+            out_of_range: flag)
+    }
+
+    /// - Precondition: every block of `pairs` is one of the cache's.
+    public func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
+        let blocks = cache.keys.shape[0]
+        let numbers = pairs.integers
+        for index in 0..<pairs.count {
+            precondition(numbers[index] >= 0 && Int(numbers[index]) < blocks, "block \(numbers[index]) of \(blocks)")
+        }
+        for tensor in [cache.keys, cache.values] {
+            let blockBytes = tensor.byteCount / max(blocks, 1)
+            let arguments = nibble_copy_blocks_arguments(
+                memory: tensor.mutablePointer, pairs: numbers, pair_count: pairs.count / 2, block_bytes: blockBytes)
+            pool.run(count: blockBytes, grain: 65536, arguments, nibble_copy_blocks_task)
+        }
+    }
+}

@@ -1,0 +1,142 @@
+internal import CNibbleCPU
+public import NibbleCore
+
+extension CPUBackend {
+    public func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
+        precondition(input.dtype == .float32 && output.dtype == .float32, "the CPU's activations are float32")
+        let rows = group.inFeatures == 0 ? 0 : input.count / group.inFeatures
+        precondition(output.count == rows * group.outFeatures, "\(output) for \(rows) rows of \(group.outFeatures)")
+        guard rows > 0, group.outFeatures > 0 else { return }
+
+        var call = nibble_linear_call()
+        call.x = input.floats
+        call.T = rows
+        call.K = group.inFeatures
+        call.output = output.mutableFloats
+        call.output_stride = group.outFeatures
+        call.setEpilogue(epilogue, stride: group.outFeatures)
+        try withUnsafeTemporaryAllocation(of: nibble_linear_layer.self, capacity: group.layers.count) { layers in
+            try multiply(&call, group, layers)
+        }
+        withExtendedLifetime((input, group, epilogue, output)) {}
+    }
+
+    /// Layers that want their input in the same form share a call.
+    private func multiply(
+        _ call: inout nibble_linear_call, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>
+    ) throws {
+        var column = 0
+        var first = 0
+        while first < group.layers.count {
+            let form = InputForm(group.layers[first])
+            var end = first
+            while end < group.layers.count, InputForm(group.layers[end]) == form {
+                let layer = group.layers[end]
+                layers.initializeElement(at: end, to: try description(of: layer, column: column))
+                column += layer.outFeatures
+                end += 1
+            }
+            call.layers = layers.baseAddress.map { UnsafePointer($0 + first) }
+            call.layer_count = end - first
+            call.setForm(form)
+            try run(&call)
+            first = end
+        }
+    }
+
+    private func run(_ call: inout nibble_linear_call) throws {
+        try pool.exclusively {
+            let threads = Int32(pool.threadCount)
+            nibble_linear_bind(&call, try linearWork.bytes(nibble_linear_workspace(&call, threads)), threads)
+            if nibble_linear_needs_input(&call) {
+                nibble_linear_find_columns(&call)
+                pool.run(count: call.T, context: &call, task: nibble_linear_input_task)
+            }
+            pool.run(count: nibble_linear_tiles(&call), context: &call, task: nibble_linear_task)
+        }
+    }
+
+    private func description(of layer: Linear, column: Int) throws -> nibble_linear_layer {
+        var description = nibble_linear_layer()
+        description.N = layer.outFeatures
+        description.column = column
+        description.bias = layer.bias?.floats
+        switch layer.weight {
+        case .dense(let tensor):
+            description.kind = NIBBLE_WEIGHT_DENSE
+            description.dtype = try kernelDType(tensor.dtype, for: "linear")
+            description.values = tensor.pointer
+        case .fourBit(let weight):
+            description.setFourBit(weight, kind: NIBBLE_WEIGHT_4BIT)
+        case .int8(let weight):
+            description.kind = NIBBLE_WEIGHT_INT8
+            description.values = weight.values.pointer
+            description.scales = weight.scales.floats
+        case .prepared(let weight):
+            guard let weight = weight as? TiledFourBitWeight else {
+                throw unsupported("linear", "\(layer.name) was prepared for another device")
+            }
+            description.setFourBit(weight.tiled, kind: NIBBLE_WEIGHT_4BIT_TILED)
+        }
+        return description
+    }
+}
+
+/// What a layer's input is turned into.
+private struct InputForm: Equatable {
+    var kind = NIBBLE_INPUT_F32
+    var threshold: Float = 0
+    var sharesColumns = false
+    var roundsToHalf = false
+
+    init(_ layer: Linear) {
+        switch layer.weight.format {
+        case .dense: break
+        case .fourBit:
+            switch layer.arithmetic.computeDType {
+            case .float16: kind = NIBBLE_INPUT_F16
+            case .bfloat16: kind = NIBBLE_INPUT_BF16
+            default: break
+            }
+        case .int8:
+            kind = NIBBLE_INPUT_INT8
+            threshold = layer.arithmetic.outlierThreshold
+            sharesColumns = layer.arithmetic.outlierScope == .call
+            roundsToHalf = layer.arithmetic.roundsActivationsToHalf
+        }
+    }
+}
+
+extension nibble_linear_layer {
+    fileprivate mutating func setFourBit(_ weight: FourBitWeight, kind: nibble_weight_kind) {
+        self.kind = kind
+        codebook = weight.format.codebook.kernel
+        block_size = weight.format.blockSize
+        values = weight.codes.pointer
+        switch weight.scales {
+        case .plain(let absmax):
+            scales = absmax.floats
+        case .nested(let nested):
+            scale_codes = nested.codes.pointer.assumingMemoryBound(to: UInt8.self)
+            nested_absmax = nested.absmax.floats
+            nested_offset = nested.offset
+        }
+    }
+}
+
+extension nibble_linear_call {
+    fileprivate mutating func setForm(_ form: InputForm) {
+        self.form = form.kind
+        threshold = form.threshold
+        shares_outlier_columns = form.sharesColumns
+        rounds_to_half = form.roundsToHalf
+    }
+
+    fileprivate mutating func setEpilogue(_ epilogue: LinearEpilogue, stride: Int) {
+        scale = epilogue.scale
+        row_scale = epilogue.rowScale?.floats
+        residual = epilogue.residual?.floats
+        residual_stride = stride
+        (activation, parameter) = epilogue.activation.kernelCode
+    }
+}

@@ -1,0 +1,61 @@
+internal import CNibbleCPU
+public import NibbleCore
+
+extension CPUBackend {
+    public func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
+        let vocabulary = logits.shape.last
+        let rows = logits.count / max(vocabulary, 1)
+        guard rows > 0, vocabulary > 0 else { return }
+        precondition(tokens.count >= rows && counters.count >= rows, "selection of \(rows) tokens into \(tokens)")
+        try pool.exclusively {
+            if parameters.temperature > 0 {
+                try sample(logits, parameters, counters, tokens, rows: rows, vocabulary: vocabulary)
+            } else if rows >= pool.threadCount || vocabulary < 32768 {
+                run(arguments(logits, parameters, counters, tokens, vocabulary), rows: rows)
+            } else {
+                try chooseInParts(logits, tokens, rows: rows, vocabulary: vocabulary)
+            }
+        }
+    }
+
+    private func sample(
+        _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int
+    ) throws {
+        var arguments = arguments(logits, parameters, counters, tokens, vocabulary)
+        let bytes = 3 * vocabulary * MemoryLayout<Float>.size * pool.threadCount
+        arguments.scratch = try operationWork.bytes(bytes).assumingMemoryBound(to: Float.self)
+        run(arguments, rows: rows)
+    }
+
+    private func run(_ arguments: nibble_select_arguments, rows: Int) {
+        pool.run(count: rows, isDynamic: true, arguments, nibble_select_task)
+    }
+
+    /// Greedy choice of few rows over a large vocabulary: each thread takes part of a row.
+    private func chooseInParts(_ logits: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int) throws {
+        let threads = pool.threadCount
+        let part = (vocabulary + threads - 1) / threads
+        let parts = (vocabulary + part - 1) / part
+        let best = try operationWork.bytes(parts * 4).assumingMemoryBound(to: Int32.self)
+        for row in 0..<rows {
+            let values = logits.floats + row * vocabulary
+            let arguments = nibble_greedy_arguments(logits: values, vocabulary: vocabulary, part: part, best: best)
+            pool.run(count: parts, arguments, nibble_greedy_task)
+            var winner = best[0]
+            for index in 1..<parts {
+                let challenger = best[index]
+                if values[Int(challenger)] > values[Int(winner)] || values[Int(winner)].isNaN { winner = challenger }
+            }
+            tokens.mutableIntegers[row] = values[Int(winner)].isNaN ? 0 : winner
+        }
+    }
+
+    private func arguments(
+        _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, _ vocabulary: Int
+    ) -> nibble_select_arguments {
+        nibble_select_arguments(
+            logits: logits.floats, tokens: tokens.mutableIntegers, counters: counters.integers, vocabulary: vocabulary,
+            temperature: parameters.temperature, top_p: parameters.topP, min_p: parameters.minP,
+            top_k: max(parameters.topK, 0), seed: parameters.seed, first_stream: parameters.firstStream, scratch: nil)
+    }
+}

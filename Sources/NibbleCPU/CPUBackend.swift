@@ -1,0 +1,43 @@
+internal import CNibbleCPU
+public import NibbleCore
+
+/// The operations on the CPU, in float32 whatever the weights' dtype.
+///
+/// Operations run at once: nothing is queued, so ``synchronize()`` has nothing to wait for. Several tasks may use one
+/// backend; operations that share workspace take turns.
+public final class CPUBackend: Backend {
+    public let device = Device.cpu
+    public let pool: ThreadPool
+
+    let budget: MemoryBudget
+    /// Workspace of the linear layers.
+    let linearWork: WorkBuffer
+    /// Workspace of mixtures, in use around their linear layers.
+    let expertsWork: WorkBuffer
+    /// Workspace of attention and selection.
+    let operationWork: WorkBuffer
+
+    /// - Parameters:
+    ///   - threads: `nil` means one a core this process may use.
+    ///   - budget: the most bytes this backend may hold at a time, workspace included; `nil` means no limit.
+    public init(threads: Int? = nil, budget: Int? = nil) {
+        nibble_cpu_initialize()
+        pool = ThreadPool(threads: threads)
+        self.budget = MemoryBudget(limit: budget)
+        linearWork = WorkBuffer(budget: self.budget)
+        expertsWork = WorkBuffer(budget: self.budget)
+        operationWork = WorkBuffer(budget: self.budget)
+    }
+
+    public var summary: String {
+        let threads = pool.threadCount == 1 ? "1 thread" : "\(pool.threadCount) threads"
+        let refused = CPUFeatures.refusedLevel.map { " (NIBBLE_CPU=\($0) is unknown or more than this CPU has)" } ?? ""
+        return "CPU, \(CPUFeatures.level)\(refused), \(threads)"
+    }
+
+    /// Bytes of live allocations made by this backend.
+    public var allocatedBytes: Int { budget.usedBytes }
+
+    public func activationDType(loadDType: DType) -> DType { .float32 }
+    public func synchronize() throws {}
+}

@@ -1,0 +1,61 @@
+internal import CNibbleCPU
+internal import NibbleCore
+internal import Synchronization
+
+/// Counts live allocations against an optional limit.
+final class MemoryBudget: Sendable {
+    let limit: Int?
+    private let used = Atomic<Int>(0)
+
+    init(limit: Int?) { self.limit = limit }
+
+    var usedBytes: Int { used.load(ordering: .relaxed) }
+
+    func storage(byteCount: Int) throws -> Storage {
+        try claim(byteCount)
+        guard let memory = nibble_allocate(max(byteCount, 1)) else {
+            release(byteCount)
+            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: nil)
+        }
+        return Storage(device: .cpu, byteCount: byteCount, address: UInt(bitPattern: memory)) { [self] address in
+            nibble_free(UnsafeMutableRawPointer(bitPattern: address))
+            release(byteCount)
+        }
+    }
+
+    private func claim(_ byteCount: Int) throws {
+        let (before, after) = used.add(byteCount, ordering: .relaxed)
+        if let limit, after > limit {
+            release(byteCount)
+            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: max(limit - before, 0))
+        }
+    }
+
+    private func release(_ byteCount: Int) { used.subtract(byteCount, ordering: .relaxed) }
+}
+
+/// Memory that grows to the largest size asked for and is kept: the workspace of one kind of operation. Used only inside
+/// ``ThreadPool/exclusively(_:)``.
+final class WorkBuffer: @unchecked Sendable {
+    private let budget: MemoryBudget
+    private var storage: Storage?
+
+    init(budget: MemoryBudget) { self.budget = budget }
+
+    /// At least `byteCount` uninitialised bytes, aligned to a cache line; what an earlier call was given is gone.
+    func bytes(_ byteCount: Int) throws -> UnsafeMutableRawPointer {
+        guard let memory = UnsafeMutableRawPointer(bitPattern: try storage(byteCount).address) else {
+            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: nil)
+        }
+        return memory
+    }
+
+    /// The same, to be viewed as tensors.
+    func storage(_ byteCount: Int) throws -> Storage {
+        if let storage, storage.byteCount >= byteCount { return storage }
+        storage = nil
+        let grown = try budget.storage(byteCount: byteCount)
+        storage = grown
+        return grown
+    }
+}

@@ -1,0 +1,57 @@
+internal import NibbleCore
+
+/// How a weight is stored, as far as kernels are chosen by it. Layers of a group that agree go through one launch.
+enum LinearKind: Hashable {
+    case dense(DType)
+    case canonical4(blockSizeLog2: Int32, codebook: FourBitFormat.Codebook, compute: DType)
+    case tiled4(blockSizeLog2: Int32, codebook: FourBitFormat.Codebook, compute: DType)
+    case int8(threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool)
+    /// Another backend's layout: made canonical for the call.
+    case foreign
+
+    init(_ layer: Linear, input: DType) {
+        let compute = layer.arithmetic.computeDType ?? input
+        switch layer.weight {
+        case .dense(let tensor): self = .dense(tensor.dtype)
+        case .fourBit(let weight):
+            self = .canonical4(
+                blockSizeLog2: weight.format.blockSizeLog2, codebook: weight.format.codebook, compute: compute)
+        case .int8:
+            self = .int8(
+                threshold: layer.arithmetic.outlierThreshold, scope: layer.arithmetic.outlierScope,
+                roundsToHalf: layer.arithmetic.roundsActivationsToHalf)
+        case .prepared(let tiled as TiledFourBitWeight):
+            self = .tiled4(
+                blockSizeLog2: tiled.weight.format.blockSizeLog2, codebook: tiled.weight.format.codebook, compute: compute)
+        case .prepared: self = .foreign
+        }
+    }
+}
+
+/// The ways to compute a product.
+enum LinearPath {
+    /// A warp for each row of the weight, a few tokens at a time: reads the weight once for each handful of tokens.
+    case rows
+    /// Tensor cores on the weight as it is stored.
+    case tiles
+    /// A matrix product, for quantized weights of the dequantized weight; int8 as int8.
+    case matrix
+
+    /// Which way serves up to how many tokens; the first line that fits is taken. Measured on one H200 where a number is not
+    /// forced by the kernel.
+    static func choose(_ kind: LinearKind, tokens: Int, isBatchInvariant: Bool) -> LinearPath {
+        let limits: [(tokens: Int, path: LinearPath)] =
+            switch kind {
+            case .dense: [(8, .rows)]
+            case .canonical4: [(32, .rows)]
+            case .tiled4(_, _, compute: .float32): [(32, .tiles)]
+            case .tiled4: [(192, .tiles)]
+            case .int8: [(8, .rows)]
+            case .foreign: []
+            }
+        guard isBatchInvariant else { return limits.first { tokens <= $0.tokens }?.path ?? .matrix }
+        // Integer products are exact, whichever way they are computed.
+        if case .int8 = kind, tokens > 8 { return .matrix }
+        return limits.first?.path ?? .matrix
+    }
+}

@@ -1,0 +1,111 @@
+import ArgumentParser
+import Nibble
+
+/// The load options that every command takes.
+struct LoadOptionsGroup: ParsableArguments {
+    @Flag(name: .customLong("load-in-4bit"), help: "Quantize linear layers to 4 bits while loading.")
+    var loadIn4Bit = false
+
+    @Flag(name: .customLong("load-in-8bit"), help: "Quantize linear layers to 8 bits (LLM.int8()) while loading.")
+    var loadIn8Bit = false
+
+    @Option(help: "4-bit codebook: fp4 or nf4. nf4 is more accurate; fp4 is the default of the reference.")
+    var quantType = "fp4"
+
+    @Flag(help: "Quantize the scales of 4-bit weights, too (saves 0.37 bits a weight).")
+    var doubleQuant = false
+
+    @Option(help: "Dtype in which 4-bit layers multiply: float32, float16 or bfloat16 (default: the load dtype).")
+    var computeDtype: String?
+
+    @Option(name: .customLong("int8-threshold"), help: "Input columns beyond this are multiplied in floating point by 8-bit layers (default: 6.0).")
+    var int8Threshold: Double?
+
+    @Option(help: "Modules to leave unquantized, separated by commas; a leading + adds to the default list.")
+    var skipModules: String?
+
+    @Option(help: "Weights that share a scale in 4-bit layers.")
+    var blockSize = FourBitFormat.defaultBlockSize
+
+    @Option(help: "Quantize the output head, too: int8, nf4 or fp4.")
+    var quantizeHead: String?
+
+    @Flag(name: .customLong("int8-activations"), help: "Let 4-bit layers quantize activations to 8 bits: faster prefill, slightly different results.")
+    var int8Activations = false
+
+    @Option(help: "auto, float32, float16 or bfloat16.")
+    var dtype = "auto"
+
+    @Option(help: "Read model.VARIANT.safetensors.")
+    var variant: String?
+
+    @Option(help: "CPU threads (default: all cores).")
+    var threads: Int?
+
+    @Flag(help: "Follow transformers and bitsandbytes wherever Nibble deliberately differs.")
+    var referenceBehaviour = false
+
+    @Flag(help: "No progress, no statistics.")
+    var quiet = false
+
+    func validate() throws {
+        if loadIn4Bit && loadIn8Bit {
+            throw ValidationError("--load-in-4bit and --load-in-8bit exclude each other: only one can be used at the same time")
+        }
+        _ = try quantization()
+        _ = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
+        _ = try headFormat()
+        if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
+    }
+
+    func configuration() throws -> LoadConfiguration {
+        var configuration = LoadConfiguration()
+        configuration.quantization = try quantization()
+        configuration.dtype = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
+        configuration.computeDType = try floatDType(computeDtype, "--compute-dtype")
+        configuration.int8Threshold = int8Threshold
+        if let skipModules, skipModules.hasPrefix("+") { configuration.addedSkipModules = names(skipModules.dropFirst()) }
+        configuration.headFormat = try headFormat()
+        configuration.int8Activations = int8Activations
+        configuration.followsReference = referenceBehaviour
+        configuration.variant = variant
+        configuration.threads = threads
+        if let progress = quiet ? nil : ProgressBar.onTerminal() { configuration.progress = { progress.show($0) } }
+        return configuration
+    }
+
+    private func names(_ text: Substring) -> [String] { text.split(separator: ",").map(String.init) }
+
+    private func codebook(_ word: String, _ option: String) throws -> FourBitFormat.Codebook {
+        guard let codebook = FourBitFormat.Codebook(rawValue: word) else {
+            throw ValidationError("\(option) should be fp4 or nf4, found \"\(word)\"")
+        }
+        return codebook
+    }
+
+    private func quantization() throws -> BitsAndBytesConfig? {
+        let quantType = try codebook(quantType, "--quant-type")
+        guard loadIn4Bit || loadIn8Bit else { return nil }
+        let config = BitsAndBytesConfig(
+            loadIn8Bit: loadIn8Bit, loadIn4Bit: loadIn4Bit, int8Threshold: int8Threshold ?? BitsAndBytesConfig.defaultThreshold,
+            int8SkipModules: skipModules.flatMap { $0.hasPrefix("+") ? nil : names($0[...]) },
+            computeDType: try floatDType(computeDtype, "--compute-dtype"), quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
+        do { try config.validate() } catch { throw ValidationError("\(error)") }
+        return config
+    }
+
+    private func floatDType(_ word: String?, _ option: String, _ others: String = "") throws -> DType? {
+        guard let word else { return nil }
+        guard let dtype = DType(name: word), [.float32, .float16, .bfloat16].contains(dtype) else {
+            throw ValidationError("\(option) should be \(others)float32, float16 or bfloat16, found \"\(word)\"")
+        }
+        return dtype
+    }
+
+    private func headFormat() throws -> WeightFormat? {
+        guard let quantizeHead else { return nil }
+        if quantizeHead == "int8" { return .int8 }
+        let codebook = try codebook(quantizeHead, "--quantize-head int8, or")
+        return .fourBit(FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: doubleQuant))
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import Foundation
+import Nibble
+import NibbleCore
+import NibbleTokenizers
+
+struct TokenizeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tokenize",
+        abstract: "Encode lines of standard input.",
+        discussion: """
+            With --json every line is an object {"text": …}, answered by one line {"ids", "ids_with_special", "decoded", \
+            "decoded_skip_special"}. Without it every line is text, answered by its ids.
+            """)
+
+    @Argument(help: "A folder with tokenizer files, or a model's name.")
+    var model: String
+
+    @Flag(help: "Read and write JSON lines.")
+    var json = false
+
+    func run() async throws {
+        let tokenizer = try await AutoTokenizer.from(pretrained: model)
+        while let line = readLine() {
+            if json {
+                if line.isEmpty { continue }
+                Console.output(try answer(line, tokenizer))
+            } else {
+                Console.output(tokenizer.encode(line).map(String.init).joined(separator: " "))
+            }
+        }
+    }
+
+    private func answer(_ line: String, _ tokenizer: Tokenizer) throws -> String {
+        guard let text = try JSONValue.parse(line)["text"]?.string else {
+            throw ValidationError("expected an object with \"text\", found \(line.prefix(80))")
+        }
+        let plain = tokenizer.encode(text, addSpecialTokens: false)
+        let special = tokenizer.encode(text, addSpecialTokens: true)
+        return JSONValue.object(
+            JSONObject([
+                ("ids", .ids(plain)), ("ids_with_special", .ids(special)), ("decoded", .string(tokenizer.decode(special))),
+                ("decoded_skip_special", .string(tokenizer.decode(special, skipSpecialTokens: true))),
+            ])
+        ).encoded(.compact)
+    }
+}
+
+extension JSONValue {
+    static func ids(_ ids: some Sequence<Int32>) -> JSONValue { .array(ids.map { .int(Int($0)) }) }
+}

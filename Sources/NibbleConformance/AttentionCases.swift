@@ -1,0 +1,184 @@
+internal import Foundation
+internal import NibbleCore
+
+/// One way to call `attend`.
+struct AttentionVariant: Sendable {
+    enum Bias: Sendable { case none, alibi, relative(isBidirectional: Bool, buckets: Int, maximumDistance: Int) }
+
+    var heads = 4
+    var keyValueHeads = 4
+    var keySize = 64
+    var valueSize = 64
+    var softCap: Float?
+    var window: Int?
+    var isCausal = true
+    var bias = Bias.none
+    var isInterleaved = false
+    var cacheDType = DType.float32
+    var queryLengths = [1]
+    var lengths = [50]
+}
+
+extension OperationCases {
+    private static let attentionVariants: [(String, AttentionVariant)] = [
+        ("first token", AttentionVariant(lengths: [1])),
+        ("decode", AttentionVariant()),
+        ("decode, ragged rows", AttentionVariant(queryLengths: [1, 1, 0, 1], lengths: [1, 32, 5, 97])),
+        ("decode, 700 keys, one head", AttentionVariant(heads: 1, keyValueHeads: 1, lengths: [700])),
+        ("decode, groups of 2", AttentionVariant(heads: 6, keyValueHeads: 3, lengths: [70])),
+        ("decode, groups of 3", AttentionVariant(heads: 9, keyValueHeads: 3, keySize: 32, valueSize: 32, lengths: [70])),
+        ("decode, groups of 7", AttentionVariant(heads: 14, keyValueHeads: 2, lengths: [70])),
+        ("decode, one key head for 71", AttentionVariant(heads: 71, keyValueHeads: 1, lengths: [40])),
+        ("decode, size 20", AttentionVariant(heads: 3, keyValueHeads: 3, keySize: 20, valueSize: 20, lengths: [33])),
+        ("decode, size 256", AttentionVariant(heads: 2, keyValueHeads: 1, keySize: 256, valueSize: 256, lengths: [40])),
+        ("decode, keys 320 values 24", AttentionVariant(heads: 2, keyValueHeads: 2, keySize: 320, valueSize: 24)),
+        ("decode, size 1", AttentionVariant(heads: 2, keyValueHeads: 2, keySize: 1, valueSize: 1)),
+        ("decode, window 16", AttentionVariant(window: 16, lengths: [90])),
+        ("decode, soft cap", AttentionVariant(softCap: 2)),
+        ("decode, ALiBi", AttentionVariant(bias: .alibi, isInterleaved: true)),
+        (
+            "decode, relative bias",
+            AttentionVariant(bias: .relative(isBidirectional: false, buckets: 32, maximumDistance: 128), lengths: [300])
+        ),
+        ("prompt", AttentionVariant(queryLengths: [50])),
+        (
+            "ragged prompts with earlier keys",
+            AttentionVariant(heads: 6, keyValueHeads: 2, queryLengths: [40, 1, 7], lengths: [40, 80, 71])
+        ),
+        ("prompt, window 8", AttentionVariant(window: 8, queryLengths: [60], lengths: [60])),
+        ("prompt, size 40", AttentionVariant(heads: 3, keyValueHeads: 1, keySize: 40, valueSize: 40, queryLengths: [37])),
+        ("prompt, soft cap and window", AttentionVariant(softCap: 3, window: 33, queryLengths: [90], lengths: [100])),
+        ("prompt, ALiBi", AttentionVariant(bias: .alibi, isInterleaved: true, queryLengths: [45], lengths: [45])),
+        (
+            "encoder, relative bias",
+            AttentionVariant(
+                isCausal: false, bias: .relative(isBidirectional: true, buckets: 32, maximumDistance: 128),
+                queryLengths: [180, 3], lengths: [180, 3])
+        ),
+        (
+            "relative bias, odd buckets",
+            AttentionVariant(
+                isCausal: false, bias: .relative(isBidirectional: true, buckets: 14, maximumDistance: 20), queryLengths: [50])
+        ),
+        ("cross attention", AttentionVariant(isCausal: false, queryLengths: [3, 2], lengths: [65, 31])),
+        ("prompt of many rows", AttentionVariant(heads: 1, keyValueHeads: 1, queryLengths: [200], lengths: [200])),
+    ]
+
+    public static let attention: [OperationCase] = attentionVariants.flatMap { name, variant in
+        [(DType.float32, DType.float32), (.float32, .float16), (.float32, .bfloat16), (.float16, .float16), (.bfloat16, .bfloat16)]
+            .map { loadDType, cacheDType in
+                OperationCase("attend, \(name), \(cacheDType) cache", loadDType: loadDType) {
+                    var variant = variant
+                    variant.cacheDType = cacheDType
+                    return try attend($0, variant)
+                }
+            }
+    }
+
+    private static func attend(_ context: OperationContext, _ variant: AttentionVariant) throws -> OperationResult {
+        let batch = RaggedBatch(queryLengths: variant.queryLengths, lengths: variant.lengths)
+        let geometry = KeyValueGeometry(
+            heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, dtype: variant.cacheDType)
+        let cache = try CacheOperand(context, geometry, blocks: batch.blockCount, seed: 18)
+        let part =
+            variant.isInterleaved
+            ? QueryKeyValueLayout.interleaved(headSize: variant.keySize).query
+            : QueryKeyValueLayout.Part(offset: 3, stride: variant.keySize)
+        let width = variant.isInterleaved ? 3 * variant.heads * variant.keySize : variant.heads * variant.keySize + 5
+        let queries = try context.random(context.activation, [batch.tokenCount, width], seed: 20, scale: 1.5)
+        let reference = try AttentionReference(context, variant, batch, cache)
+        let call = AttentionCall(
+            queries: queries.tensor, layout: part, heads: variant.heads, cache: cache.cache,
+            scale: Float(1 / Double(variant.keySize).squareRoot()), softCap: variant.softCap, window: variant.window,
+            isCausal: variant.isCausal, bias: reference.bias)
+        let output = try context.output(context.activation, [batch.tokenCount, variant.heads * variant.valueSize])
+        try context.backend.attend(call, try batch.indices(context), into: output)
+        var wanted: [Double] = []
+        for (token, place) in batch.places.enumerated() {
+            for head in 0..<variant.heads {
+                let start = token * width + RotateReference.start(part, head, variant.keySize)
+                let query = Array(queries.values[start..<start + variant.keySize])
+                wanted += reference.output(query, head: head, row: place.row, position: place.position)
+            }
+        }
+        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 2))
+    }
+}
+
+/// Attention for one query at a time, all scores first.
+struct AttentionReference {
+    let variant: AttentionVariant
+    let batch: RaggedBatch
+    let cache: CacheOperand
+    let bias: PositionBias
+    private let biasValues: [Double]
+
+    init(_ context: OperationContext, _ variant: AttentionVariant, _ batch: RaggedBatch, _ cache: CacheOperand) throws {
+        self.variant = variant
+        self.batch = batch
+        self.cache = cache
+        switch variant.bias {
+        case .none:
+            bias = .none
+            biasValues = []
+        case .alibi:
+            let slopes = try context.operand(
+                (1...variant.heads).map { Float(pow(2, -8 * Double($0) / Double(variant.heads))) }, .float32, [variant.heads])
+            bias = .alibi(slopes: slopes.tensor)
+            biasValues = slopes.values
+        case .relative(let isBidirectional, let buckets, let maximumDistance):
+            let table = try context.random(.float32, [buckets, variant.heads], seed: 21, scale: 2)
+            bias = .relative(table: table.tensor, isBidirectional: isBidirectional, maximumDistance: maximumDistance)
+            biasValues = table.values
+        }
+    }
+
+    func output(_ query: [Double], head: Int, row: Int, position: Int) -> [Double] {
+        let keyHead = head / (variant.heads / variant.keyValueHeads)
+        let visible = (0..<batch.lengths[row]).filter { key in
+            (!variant.isCausal || key <= position) && (variant.window.map { position - key < $0 } ?? true)
+        }
+        let scores = visible.map { key in
+            let start = offset(row, key, keyHead, variant.keySize)
+            var score = query.indices.reduce(0) { $0 + query[$1] * cache.keys[start + $1] }
+            score *= Double(Float(1 / Double(variant.keySize).squareRoot()))
+            if let cap = variant.softCap { score = Double(cap) * tanh(score / Double(cap)) }
+            return score + added(head: head, relative: key - position)
+        }
+        let best = scores.max() ?? 0
+        let weights = scores.map { exp($0 - best) }
+        let total = weights.reduce(0, +)
+        var out = [Double](repeating: 0, count: variant.valueSize)
+        for (key, weight) in zip(visible, weights) {
+            let start = offset(row, key, keyHead, variant.valueSize)
+            for index in out.indices { out[index] += weight / total * cache.values[start + index] }
+        }
+        return out
+    }
+
+    private func offset(_ row: Int, _ key: Int, _ head: Int, _ size: Int) -> Int {
+        CacheOperand.offset(batch.slot(row: row, position: key), head: head, heads: variant.keyValueHeads, size: size)
+    }
+
+    private func added(head: Int, relative: Int) -> Double {
+        switch variant.bias {
+        case .none: return 0
+        case .alibi: return biasValues[head] * Double(relative)
+        case .relative(let isBidirectional, let buckets, let maximumDistance):
+            let bucket = AttentionReference.bucket(relative, isBidirectional, buckets, maximumDistance)
+            return biasValues[bucket * variant.heads + head]
+        }
+    }
+
+    /// T5's bucket. The logarithm is float32's by definition.
+    static func bucket(_ relative: Int, _ isBidirectional: Bool, _ buckets: Int, _ maximumDistance: Int) -> Int {
+        let count = isBidirectional ? buckets / 2 : buckets
+        let offset = isBidirectional && relative > 0 ? count : 0
+        let distance = isBidirectional ? abs(relative) : max(-relative, 0)
+        let exact = count / 2
+        if distance < exact { return offset + distance }
+        let width = Float(log(Double(maximumDistance) / Double(exact)))
+        let place = log(Float(distance) / Float(exact)) / width * Float(count - exact)
+        return offset + min(count - 1, exact + Int(place))
+    }
+}

@@ -1,0 +1,3 @@
+extension OperationCases {
+    public static let linear: [OperationCase] = []
+}

@@ -1,0 +1,118 @@
+internal import Foundation
+internal import NibbleCore
+
+extension OperationCases {
+    public static let selection: [OperationCase] = greedy + sampled
+
+    private static let greedy: [OperationCase] = [1, 2, 31, 1000, 50257, 131_071].map { vocabulary in
+        OperationCase("select greedily [3, \(vocabulary)]") { context in
+            var values = HostValues.random(3 * vocabulary, seed: 22)
+            // Ties: the lowest id wins. NaN never does.
+            for row in 0..<3 {
+                values[row * vocabulary + vocabulary / 2] = 9
+                values[row * vocabulary + vocabulary - 1] = 9
+                if row == 1, vocabulary > 2 { values[row * vocabulary] = .nan }
+            }
+            let logits = try context.operand(values, .float32, [3, vocabulary])
+            let tokens = try context.integers([-1, -1, -1])
+            try context.backend.select(logits.tensor, .greedy, counters: try context.integers([0, 0, 0]), into: tokens)
+            return OperationResult(
+                got: try context.integers(of: tokens), exactly: [Int32](repeating: Int32(vocabulary / 2), count: 3))
+        }
+    }
+
+    private static let sampled: [OperationCase] = {
+        var variants: [(String, SamplingParameters)] = []
+        func add(_ name: String, _ change: (inout SamplingParameters) -> Void) {
+            var parameters = SamplingParameters()
+            parameters.temperature = 1
+            parameters.seed = 42
+            parameters.firstStream = 5
+            change(&parameters)
+            variants.append((name, parameters))
+        }
+        add("temperature 1") { _ in }
+        add("temperature 0.3") { $0.temperature = 0.3 }
+        add("top-k 1") { $0.topK = 1 }
+        add("top-k 40 with ties") { $0.topK = 40 }
+        add("top-k beyond the vocabulary") { $0.topK = 1 << 30 }
+        add("top-p 0.9") { $0.topP = 0.9 }
+        add("top-p 0.05") { $0.topP = 0.05 }
+        add("min-p 0.1") { $0.minP = 0.1 }
+        add("all together") {
+            $0.temperature = 1.3
+            $0.topK = 60
+            $0.topP = 0.8
+            $0.minP = 0.02
+        }
+        return variants.flatMap { name, parameters in
+            [(40, 17), (5, 1000), (2, 9001)].map { rows, vocabulary in
+                OperationCase("select, \(name) [\(rows), \(vocabulary)]") {
+                    try sample($0, parameters, rows: rows, vocabulary)
+                }
+            }
+        }
+    }()
+
+    /// Backends may add probabilities in another order, so a token whose interval begins or ends within rounding of the
+    /// random number may fall on either side.
+    private static func sample(
+        _ context: OperationContext, _ parameters: SamplingParameters, rows: Int, _ vocabulary: Int
+    ) throws -> OperationResult {
+        // Rounded to quarters, so that there are ties.
+        let values = HostValues.random(rows * vocabulary, seed: 23, scale: 3).map { ($0 * 4).rounded() / 4 }
+        let logits = try context.operand(values, .float32, [rows, vocabulary])
+        let counters = (0..<rows).map { Int32($0 * 3) }
+        let tokens = try context.integers([Int32](repeating: -1, count: rows))
+        try context.backend.select(logits.tensor, parameters, counters: try context.integers(counters), into: tokens)
+        for (row, token) in try context.integers(of: tokens).enumerated() {
+            let u = RandomStream.uniform(
+                seed: parameters.seed, stream: parameters.firstStream + UInt64(row), counter: UInt64(counters[row]))
+            let scores = Array(values[row * vocabulary..<(row + 1) * vocabulary])
+            let probabilities = SelectionReference.probabilities(scores, parameters)
+            let before = probabilities.prefix(max(Int(token), 0)).reduce(0, +)
+            let own = token >= 0 && Int(token) < vocabulary ? probabilities[Int(token)] : 0
+            let inside = own > 0 && before <= Double(u) + 1e-5 && Double(u) < before + own + 1e-5
+            if !inside {
+                return OperationResult(
+                    worstError: .infinity, tolerance: 0,
+                    detail: "row \(row): token \(token) covers \(before) ..< \(before + own), the draw is \(u)")
+            }
+        }
+        return OperationResult(worstError: 0, tolerance: 0)
+    }
+}
+
+/// Temperature, then top-k, top-p and min-p as lists of what stays.
+enum SelectionReference {
+    static func probabilities(_ logits: [Float], _ parameters: SamplingParameters) -> [Double] {
+        var scores = logits.map { Double($0 / parameters.temperature) }
+        if parameters.topK > 0 {
+            let threshold = scores.sorted(by: >)[min(parameters.topK, scores.count) - 1]
+            scores = scores.map { $0 < threshold ? -.infinity : $0 }
+        }
+        if parameters.topP < 1 {
+            let p = softmax(scores)
+            // Ascending; among equals the lower id first.
+            let order = scores.indices.sorted { (scores[$0], $0) < (scores[$1], $1) }
+            var cumulative = 0.0
+            for index in order.dropLast() {
+                cumulative += p[index]
+                if cumulative <= 1 - Double(parameters.topP) { scores[index] = -.infinity }
+            }
+        }
+        if parameters.minP > 0 {
+            let p = softmax(scores)
+            let limit = Double(parameters.minP) * (p.max() ?? 0)
+            scores = zip(scores, p).map { $1 < limit ? -.infinity : $0 }
+        }
+        return softmax(scores)
+    }
+
+    static func softmax(_ scores: [Double]) -> [Double] {
+        let best = scores.max() ?? 0
+        let weights = scores.map { exp($0 - best) }
+        let total = weights.reduce(0, +)
+        return weights.map { $0 / total }
+    }
+}

@@ -1,0 +1,100 @@
+/// The members of a JSON object, in the order they were written.
+///
+/// Keys are compared byte for byte, not by Swift's canonical equivalence: a vocabulary may well hold both a composed and
+/// a decomposed `é`. A look-up in a large object takes constant time.
+public struct JSONObject: Sendable {
+    public private(set) var members: [(key: String, value: JSONValue)] = []
+    /// Present once a linear search would be slower.
+    private var index: [ByteKey: Int]?
+
+    public init() {}
+
+    /// A later member replaces an earlier one of the same key, in the earlier one's place.
+    public init(_ members: some Sequence<(String, JSONValue)>) {
+        for (key, value) in members { self[key] = value }
+    }
+
+    public var keys: [String] { members.map(\.key) }
+
+    /// Reading a key that is not there, or setting one to `nil`, is no error.
+    public subscript(key: String) -> JSONValue? {
+        get { position(of: key).map { members[$0].value } }
+        set {
+            switch (position(of: key), newValue) {
+            case (let position?, let value?): members[position].value = value
+            case (let position?, nil): remove(at: position)
+            case (nil, let value?): append(key, value)
+            case (nil, nil): break
+            }
+        }
+    }
+
+    /// Adds a member unless the key is taken. Returns whether it was added.
+    package mutating func insert(_ key: String, _ value: JSONValue) -> Bool {
+        guard position(of: key) == nil else { return false }
+        append(key, value)
+        return true
+    }
+
+    private mutating func append(_ key: String, _ value: JSONValue) {
+        members.append((key, value))
+        if index != nil {
+            index?[ByteKey(text: key)] = members.count - 1
+        } else if members.count > Self.linearLimit {
+            rebuildIndex()
+        }
+    }
+
+    private mutating func remove(at position: Int) {
+        members.remove(at: position)
+        if index != nil { rebuildIndex() }
+    }
+
+    private static let linearLimit = 8
+
+    private func position(of key: String) -> Int? {
+        if let index { return index[ByteKey(text: key)] }
+        let sought = ByteKey(text: key)
+        return members.firstIndex { ByteKey(text: $0.key) == sought }
+    }
+
+    private mutating func rebuildIndex() {
+        var rebuilt = [ByteKey: Int](minimumCapacity: members.count * 2)
+        for (position, member) in members.enumerated() { rebuilt[ByteKey(text: member.key)] = position }
+        index = rebuilt
+    }
+}
+
+extension JSONObject: RandomAccessCollection {
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { members.count }
+    public subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
+}
+
+extension JSONObject: Equatable {
+    /// The order of members does not matter.
+    public static func == (a: JSONObject, b: JSONObject) -> Bool {
+        a.count == b.count && a.allSatisfy { b[$0.key] == $0.value }
+    }
+}
+
+extension JSONObject: ExpressibleByDictionaryLiteral {
+    public init(dictionaryLiteral elements: (String, JSONValue)...) { self.init(elements) }
+}
+
+/// A string that is equal to another only if their UTF-8 is.
+private struct ByteKey: Hashable, Sendable {
+    let text: String
+
+    static func == (a: ByteKey, b: ByteKey) -> Bool {
+        let (x, y) = (a.text.utf8, b.text.utf8)
+        return x.count == y.count && x.elementsEqual(y)
+    }
+
+    func hash(into hasher: inout Hasher) {
+        let hashed: Void? = text.utf8.withContiguousStorageIfAvailable { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        if hashed == nil {
+            for byte in text.utf8 { hasher.combine(byte) }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+/// A budget in bytes, as `max_memory` takes it: a number, or a number with a unit.
+///
+/// `GiB`, `MiB`, `KiB` are powers of two, `GB`, `MB`, `KB` powers of ten, in any case; a unit that ends in a lower-case `b`
+/// after a decimal prefix (`Gb`, `gb`) counts bits.
+public struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+    private let form: Form
+
+    private enum Form: Sendable, Hashable {
+        case bytes(Int)
+        case text(String)
+    }
+
+    public init(bytes: Int) { form = .bytes(bytes) }
+    /// The text is read when the limit is used, so that a mistake is thrown, not trapped on.
+    public init(_ text: String) { form = .text(text) }
+    public init(stringLiteral value: String) { self.init(value) }
+    public init(integerLiteral value: Int) { self.init(bytes: value) }
+
+    /// - Throws: ``MemoryLimitError``
+    public func bytes() throws -> Int {
+        switch form {
+        case .bytes(let bytes):
+            guard bytes >= 0 else { throw MemoryLimitError(text: String(bytes)) }
+            return bytes
+        case .text(let text):
+            guard let bytes = MemoryLimit.parse(text) else { throw MemoryLimitError(text: text) }
+            return bytes
+        }
+    }
+
+    private static func parse(_ text: String) -> Int? {
+        let upper = text.uppercased()
+        let units: [(suffix: String, factor: Double)] = [
+            ("GIB", 0x1p30), ("MIB", 0x1p20), ("KIB", 0x1p10), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3),
+        ]
+        guard let unit = units.first(where: { upper.hasSuffix($0.suffix) }),
+            let number = Double(text.dropLast(unit.suffix.count).trimmingCharacters()), number >= 0, number.isFinite
+        else { return nil }
+        let product = (number * unit.factor).rounded(.towardZero)
+        guard let bytes = Int(exactly: product) else { return nil }
+        let countsBits = unit.suffix.count == 2 && text.hasSuffix("b")
+        return countsBits ? bytes / 8 : bytes
+    }
+}
+
+extension Substring {
+    fileprivate func trimmingCharacters() -> Substring {
+        var slice = drop(while: \.isWhitespace)
+        while slice.last?.isWhitespace == true { slice.removeLast() }
+        return slice
+    }
+}
+
+public struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvertible {
+    public let text: String
+
+    public var description: String {
+        "\"\(text)\" is no size of memory: write a number and one of GB, MB, KB, GiB, MiB, KiB, such as 600MB or 2.5GiB"
+    }
+}

@@ -1,0 +1,242 @@
+import Foundation
+internal import NibbleModels
+
+/// Beam search and beam sampling.
+///
+/// All arithmetic on scores is float32, as in the reference: a candidate that must not be chosen gets −1e9 added, which keeps
+/// it behind all others without making it impossible.
+struct BeamSearch {
+    static let penalty: Float = -1e9
+
+    let run: GenerationRun
+    let beams: Int
+    /// Candidates that are kept for an item at each step.
+    let keep: Int
+    let session: any DecodingSession
+    var length: Int
+    /// The beams that go on, and room for the next step's.
+    var running: BeamRows
+    private var next: BeamRows
+    /// items × beams slots, best first.
+    private var finished: [[BeamHypothesis]]
+    /// Items that can still improve.
+    private var isOpen: [Bool]
+    /// One candidate's tokens, for the stopping criteria.
+    private let probe: RowMatrix<Int32>
+    /// Of the item at hand: each continuation of each beam with its score, [n · V].
+    var accumulated: [Float]
+    private var inputs: [RowTokens] = []
+    private var contexts: [RowContext] = []
+
+    var newCount: Int { length - run.promptLength }
+    private var lengthPenalty: Double { run.config.lengthPenalty ?? 1 }
+    private var earlyStopping: EarlyStopping { run.config.earlyStopping ?? .heuristic }
+
+    init(_ run: GenerationRun) throws {
+        self.run = run
+        beams = run.copies
+        keep = max(2, 1 + run.eos.count) * beams
+        session = try run.makeSession(run.model)
+        try run.prepareGuidance()
+        length = run.promptLength
+        let room = min(run.maxLength, run.promptLength + 256)
+        running = BeamRows(rows: run.rows, length: room)
+        next = BeamRows(rows: run.rows, length: room)
+        probe = RowMatrix(rows: 1, capacity: room)
+        for row in 0..<run.rows {
+            running.tokens.setRow(row, to: run.inputs.prompts[row / beams])
+            running.scores[row] = row % beams == 0 ? 0 : Self.penalty
+        }
+        finished = Array(repeating: Array(repeating: BeamHypothesis(), count: beams), count: run.items)
+        isOpen = Array(repeating: true, count: run.items)
+        accumulated = Array(repeating: 0, count: beams * run.vocabularySize)
+    }
+
+    mutating func generate() throws -> GenerationOutput {
+        var candidates = try prefill()
+        while true {
+            advance(candidates)
+            let allHit = candidates.allSatisfy { $0.allSatisfy { $0.finish != nil } }
+            closeItems()
+            let allFull = earlyStopping == .whenAllBeamsAreDone && finished.allSatisfy { $0.allSatisfy(\.isDone) }
+            if allHit || allFull || !isOpen.contains(true) { break }
+            try session.gather((0..<run.rows).map { Int(running.origins[$0, newCount - 1]) })
+            candidates = try step()
+        }
+        return output()
+    }
+
+    // MARK: The model
+
+    /// Runs the model over each item's prompt once; every beam of the item sees the same scores.
+    private mutating func prefill() throws -> [[BeamCandidate]] {
+        let first = (0..<run.items).map { RowTokens(row: $0 * beams, tokens: run.inputs.tokens[$0]) }
+        let logits = try session.feed(first, logits: .last) { batch in
+            try run.check(batch, rows: run.items)
+            return Array(batch.values.prefix(run.items * run.vocabularySize))
+        }
+        try session.gather((0..<run.rows).map { $0 / beams * beams })
+        let width = run.vocabularySize
+        var expanded = (0..<run.rows).flatMap { logits[($0 / beams * width)..<(($0 / beams + 1) * width)] }
+        inputs = (0..<run.rows).map { RowTokens(row: $0, tokens: [0]) }
+        return try expanded.withUnsafeMutableBufferPointer {
+            try candidates(LogitsBatch(rows: run.rows, vocabularySize: width, values: $0))
+        }
+    }
+
+    private mutating func step() throws -> [[BeamCandidate]] {
+        for row in 0..<run.rows { inputs[row].tokens[0] = running.tokens[row, length - 1] }
+        return try session.feed(inputs, logits: .last) { batch in
+            try run.check(batch, rows: run.rows)
+            return try candidates(batch)
+        }
+    }
+
+    // MARK: Candidates
+
+    /// The best (or drawn) continuations of each item, with what would end them.
+    private mutating func candidates(_ batch: LogitsBatch) throws -> [[BeamCandidate]] {
+        let rows = Array(0..<run.rows)
+        run.recorder.recordLogits(batch, rows: rows, total: run.rows)
+        for row in rows { batch[row].normalizeLogarithms() }
+        contexts.removeAll(keepingCapacity: true)
+        for row in rows { contexts.append(run.context(row, running.tokens.row(row, count: length))) }
+        try run.process(batch, contexts)
+        run.recorder.recordScores(batch, rows: rows, total: run.rows)
+        let outOfTime = run.stopping.isOutOfTime
+        return try (0..<run.items).map { item in
+            try candidates(item, batch).map { candidate in
+                var candidate = candidate
+                candidate.finish = try finishReason(candidate, outOfTime: outOfTime)
+                return candidate
+            }
+        }
+    }
+
+    private mutating func candidates(_ item: Int, _ batch: LogitsBatch) throws -> [BeamCandidate] {
+        let width = run.vocabularySize
+        for beam in 0..<beams {
+            let row = item * beams + beam
+            let scores = batch[row]
+            for token in 0..<width { accumulated[beam * width + token] = scores[token] + running.scores[row] }
+        }
+        return select(item).map { index in
+            let row = item * beams + index / width
+            return BeamCandidate(
+                score: accumulated[index], row: row, token: Int32(index % width), logProbability: batch[row][index % width])
+        }
+    }
+
+    /// Indices into ``accumulated``, in the order in which candidates are listed.
+    private mutating func select(_ item: Int) -> [Int] {
+        if run.config.doSample ?? false { return drawWithoutReplacement(item) }
+        run.scratch.selection.reset(limit: keep)
+        for (index, score) in accumulated.enumerated() { run.scratch.selection.insert(score, index) }
+        run.scratch.selection.finish()
+        return run.scratch.selection.entries.map(\.index)
+    }
+
+    private func finishReason(_ candidate: BeamCandidate, outOfTime: Bool) throws -> FinishReason? {
+        probe.reserve(length + 1, used: 0)
+        probe.copyRow(0, from: running.tokens, candidate.row, count: length)
+        probe[0, length] = candidate.token
+        return try run.stopping.finishReason(
+            run.context(candidate.row, probe.row(0, count: length + 1)), outOfTime: outOfTime)
+    }
+
+    // MARK: One step
+
+    /// Chooses the beams that go on and the sequences that are finished; the length grows by one.
+    private mutating func advance(_ candidates: [[BeamCandidate]]) {
+        running.reserve(length + 1, used: length)
+        next.reserve(length + 1, used: 0)
+        for (item, candidates) in candidates.enumerated() {
+            finish(item, candidates)
+            proceed(item, candidates)
+        }
+        swap(&running, &next)
+        length += 1
+    }
+
+    /// The best candidates that do not end become the item's beams.
+    private mutating func proceed(_ item: Int, _ candidates: [BeamCandidate]) {
+        var best = TopSelection(limit: beams)
+        for (index, candidate) in candidates.enumerated() {
+            best.insert(candidate.score + (candidate.finish == nil ? 0 : Self.penalty), index)
+        }
+        best.finish()
+        for (beam, entry) in best.entries.enumerated() {
+            let row = item * beams + beam
+            let candidate = candidates[entry.index]
+            next.copyRow(row, from: running, candidate.row, length: length, new: newCount)
+            next.tokens[row, length] = candidate.token
+            next.origins[row, newCount] = Int32(candidate.row)
+            next.logProbabilities[row, newCount] = candidate.logProbability
+            next.scores[row] = entry.score
+        }
+    }
+
+    /// Those among the first n candidates that end here compete with the item's finished sequences.
+    private mutating func finish(_ item: Int, _ candidates: [BeamCandidate]) {
+        let slots = finished[item]
+        let divisor = Float(pow(Double(newCount + 1), lengthPenalty))
+        let isFull = earlyStopping == .whenAllBeamsAreDone && slots.allSatisfy(\.isDone)
+        var best = TopSelection(limit: beams)
+        for (index, slot) in slots.enumerated() { best.insert(slot.score, index) }
+        for (index, candidate) in candidates.enumerated() {
+            var score = candidate.score / divisor
+            if isFull { score += Self.penalty }
+            if !isOpen[item] { score += Self.penalty }
+            if candidate.finish == nil || index >= beams { score += Self.penalty }
+            best.insert(score, beams + index)
+        }
+        best.finish()
+        finished[item] = best.entries.map { entry in
+            guard entry.index >= beams else { return slots[entry.index] }
+            let index = entry.index - beams
+            return hypothesis(candidates[index], score: entry.score, isDone: candidates[index].finish != nil && index < beams)
+        }
+    }
+
+    private func hypothesis(_ candidate: BeamCandidate, score: Float, isDone: Bool) -> BeamHypothesis {
+        BeamHypothesis(
+            tokens: Array(running.tokens.row(candidate.row, count: length)) + [candidate.token],
+            origins: Array(running.origins.row(candidate.row, count: newCount)) + [Int32(candidate.row)],
+            logProbabilities: Array(running.logProbabilities.row(candidate.row, count: newCount))
+                + [candidate.logProbability],
+            score: score, finish: candidate.finish, isDone: isDone)
+    }
+
+    /// Closes the items that cannot improve any more (or, by default, are unlikely to). Uses the new length.
+    private mutating func closeItems() {
+        let hopes = earlyStopping == .never && lengthPenalty > 0
+        let divisor = Float(pow(Double(hopes ? run.maxLength - run.promptLength : newCount), lengthPenalty))
+        for item in 0..<run.items where isOpen[item] {
+            let best = running.scores[item * beams] / divisor
+            let worst = finished[item].map(\.score).min() ?? Self.penalty
+            isOpen[item] = finished[item].contains { best > ($0.isDone ? worst : Self.penalty) }
+        }
+    }
+
+    // MARK: Result
+
+    private func output() -> GenerationOutput {
+        let returned = finished.flatMap { $0.prefix(run.config.numReturnSequences ?? 1) }
+        let longest = returned.map(\.origins.count).max() ?? 0
+        let width = run.promptLength + longest
+        // As in the reference a pad id of 0 counts as unset, and without eos nothing is filled in.
+        let fill = run.eos.first.map { run.pad == 0 ? $0 : run.pad } ?? -1
+        let sequences = returned.enumerated().map { index, hypothesis in
+            let prompt = run.inputs.prompts[index / (run.config.numReturnSequences ?? 1)]
+            let tokens = hypothesis.tokens.isEmpty ? prompt : hypothesis.tokens
+            return tokens + Array(repeating: fill, count: width - tokens.count)
+        }
+        return GenerationOutput(
+            sequences: sequences, promptLength: run.promptLength, newTokenCounts: returned.map(\.origins.count),
+            finishReasons: returned.map(\.finish), sequencesScores: returned.map(\.score),
+            beamIndices: returned.map { $0.origins + Array(repeating: -1, count: longest - $0.origins.count) },
+            tokenLogProbabilities: run.wantsLogProbabilities ? returned.map(\.logProbabilities) : nil,
+            scores: run.recorder.scores, logits: run.recorder.logits,
+            seed: run.config.doSample ?? false ? run.random.seed : nil, warnings: run.warnings)
+    }
+}

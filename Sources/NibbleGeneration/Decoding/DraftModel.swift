@@ -1,0 +1,87 @@
+internal import NibbleModels
+
+/// Proposes tokens with a smaller model.
+final class DraftModel {
+    private let run: GenerationRun
+    private let session: any DecodingSession
+    private let ids: RowMatrix<Int32>
+    /// Tokens the session holds.
+    private var fed: [Int32] = []
+    /// How much of the sequence was there at the last call, and is the same now.
+    private var known = (sequence: 0, tokens: 0)
+    /// Tokens to draft before the next check.
+    private(set) var draftLength: Int
+    private let confidence: Float
+    /// Sampling: the distribution each drafted token was drawn from, row after row of V.
+    private(set) var distributions: [Float] = []
+    /// How often the model was run.
+    private(set) var steps = 0
+
+    init(_ run: GenerationRun, model: any GenerativeModel) throws {
+        self.run = run
+        guard model.vocabularySize == run.vocabularySize else {
+            throw GenerationError.shapeMismatch(
+                what: "the assistant's vocabulary", expected: "\(run.vocabularySize) tokens", found: "\(model.vocabularySize)")
+        }
+        guard model.isEncoderDecoder == run.model.isEncoderDecoder else {
+            throw GenerationError.conflict("the assistant and the model must both be encoder-decoders, or neither")
+        }
+        session = try run.makeSession(model)
+        ids = RowMatrix(rows: 1, capacity: min(run.maxLength, run.promptLength + 256))
+        draftLength = run.config.numAssistantTokens ?? 20
+        confidence = Float(run.config.assistantConfidenceThreshold ?? 0)
+    }
+
+    /// Up to `limit` tokens that may follow.
+    ///
+    /// - Parameters:
+    ///   - sequence: the sequence, padding included, for the processors.
+    ///   - tokens: the same without padding, for the model.
+    func propose(after sequence: UnsafeBufferPointer<Int32>, tokens: [Int32], limit: Int) throws -> [Int32] {
+        let limit = min(limit, draftLength)
+        distributions.removeAll(keepingCapacity: true)
+        guard limit > 0 else { return [] }
+        ids.reserve(sequence.count + limit, used: known.sequence)
+        for column in known.sequence..<sequence.count { ids[0, column] = sequence[column] }
+        let common = known.tokens + zip(fed[known.tokens...], tokens[known.tokens...]).prefix { $0 == $1 }.count
+        let kept = min(common, tokens.count - 1)
+        known = (sequence.count, kept)
+        if kept < fed.count { try session.truncate(row: 0, to: kept) }
+        fed = tokens
+        var pending = Array(tokens[kept...])
+        var drafted: [Int32] = []
+        while drafted.count < limit {
+            let (token, probability) = try next(pending, length: sequence.count + drafted.count)
+            ids[0, sequence.count + drafted.count] = token
+            drafted.append(token)
+            if drafted.count == limit || run.eos.contains(token) || probability < confidence { break }
+            pending = [token]
+            fed.append(token)
+        }
+        return drafted
+    }
+
+    private func next(_ pending: [Int32], length: Int) throws -> (token: Int32, probability: Float) {
+        steps += 1
+        return try session.feed([RowTokens(row: 0, tokens: pending)], logits: .last) { batch in
+            try run.check(batch, rows: 1)
+            try run.processors.process(batch, [run.context(0, ids.row(0, count: length))])
+            let scores = batch[0]
+            guard scores.softmax() else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
+            guard run.config.doSample ?? false else {
+                let token = scores.argmax
+                return (Int32(token), scores[token])
+            }
+            distributions.append(contentsOf: scores)
+            let u = run.random.uniform(row: 0, step: length - run.promptLength, .draft)
+            guard let token = scores.draw(u) else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
+            return (Int32(token), scores[token])
+        }
+    }
+
+    /// Learns how many of its tokens were good.
+    func adapt(accepted: Int, of proposed: Int) {
+        guard run.config.numAssistantTokensSchedule ?? .constant != .constant else { return }
+        draftLength = accepted == proposed ? draftLength + 2 : max(draftLength - 1, 1)
+    }
+}

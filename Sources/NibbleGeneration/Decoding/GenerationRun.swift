@@ -1,0 +1,167 @@
+internal import NibbleCore
+internal import NibbleModels
+
+/// One call of `generate` while it runs: everything the decoding loops share.
+final class GenerationRun {
+    let config: GenerationConfig
+    let inputs: PreparedInputs
+    let model: any GenerativeModel
+    let eos: [Int32]
+    /// What follows a finished row.
+    let pad: Int32
+    let maxLength: Int
+    /// Rows each item is repeated to.
+    let copies: Int
+    let vocabularySize: Int
+    let scratch: ScoreScratch
+    let processors: LogitsProcessorList
+    let stopping: StoppingCriteria
+    let random: RandomSource
+    let onToken: ((GeneratedToken) throws -> Void)?
+    let wantsLogProbabilities: Bool
+    let negativePrompt: [[Int32]]?
+    var recorder: StepRecorder
+    var warnings: [GenerationWarning]
+
+    private var guidance: ClassifierFreeGuidance?
+    /// Encoder ids with padding, or nothing for a decoder-only model.
+    private let encoderRows: RowMatrix<Int32>?
+
+    var items: Int { inputs.items }
+    var rows: Int { items * copies }
+    var promptLength: Int { inputs.promptLength }
+
+    init(
+        _ request: GenerationRequest, config: GenerationConfig, model: any GenerativeModel,
+        tokenBytes: (@Sendable (Int32) -> [UInt8])?, onToken: ((GeneratedToken) throws -> Void)?
+    ) throws {
+        self.config = config
+        self.model = model
+        self.onToken = onToken
+        warnings = try config.validate()
+        inputs = try PreparedInputs(request, config, isEncoderDecoder: model.isEncoderDecoder)
+        eos = config.eosTokenId ?? []
+        pad = config.padTokenId ?? eos.first ?? 0
+        let lengths = try Lengths(config, prompt: inputs.promptLength, positions: model.maximumPositions)
+        maxLength = lengths.maximum
+        copies = max(config.numBeams ?? 1, config.numReturnSequences ?? 1)
+        vocabularySize = model.vocabularySize
+        scratch = ScoreScratch(vocabularySize: vocabularySize)
+        wantsLogProbabilities = request.logProbabilities
+        negativePrompt = request.negativePrompt
+        let made = try LogitsProcessorList.make(
+            config,
+            ProcessorSetting(
+                vocabularySize: vocabularySize, promptLength: inputs.promptLength, maxLength: maxLength,
+                minLength: lengths.minimum, eos: eos, prefixAllowedTokens: request.prefixAllowedTokens,
+                custom: request.processors))
+        processors = made.list
+        random = RandomSource(seed: config.seed ?? .random(in: 0...UInt64(Int.max)))
+        recorder = StepRecorder(config)
+        encoderRows = Self.matrix(inputs.encoderIds)
+        stopping = StoppingCriteria(
+            maxLength: maxLength, maxTime: config.maxTime, eos: eos,
+            stopStrings: try Self.stopStrings(config, tokenBytes), custom: request.stopping)
+        warnings += inputs.warnings + lengths.warnings + made.warnings
+    }
+
+    private static func matrix(_ rows: [[Int32]]) -> RowMatrix<Int32>? {
+        guard let width = rows.first?.count else { return nil }
+        let matrix = RowMatrix<Int32>(rows: rows.count, capacity: width)
+        for (row, ids) in rows.enumerated() { matrix.setRow(row, to: ids) }
+        return matrix
+    }
+
+    private static func stopStrings(
+        _ config: GenerationConfig, _ tokenBytes: (@Sendable (Int32) -> [UInt8])?
+    ) throws -> StopStringMatcher? {
+        guard let strings = config.stopStrings, !strings.isEmpty else { return nil }
+        guard let tokenBytes else {
+            throw GenerationError.conflict("stop_strings need the tokenizer, and this generator was made without one")
+        }
+        return StopStringMatcher(strings, tokenBytes: tokenBytes)
+    }
+
+    // MARK: Sessions
+
+    /// A session for all rows of `model`, which may be an assistant.
+    func makeSession(_ model: any GenerativeModel) throws -> any DecodingSession {
+        let session = try model.makeSession(
+            SessionRequest(
+                rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
+                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : []))
+        guard session.rows >= rows, session.vocabularySize == vocabularySize else {
+            throw GenerationError.modelMisbehaved(
+                "asked for a session of \(rows) rows and \(vocabularySize) tokens, got \(session.rows) and "
+                    + "\(session.vocabularySize)")
+        }
+        return session
+    }
+
+    /// Makes the guidance the configuration asks for.
+    func prepareGuidance() throws {
+        guard let scale = config.guidanceScale, scale != 1 else { return }
+        guard !model.isEncoderDecoder else {
+            throw GenerationError.conflict("guidance_scale needs a decoder-only model")
+        }
+        if let negativePrompt, negativePrompt.count != items || negativePrompt.contains(where: \.isEmpty) {
+            throw GenerationError.shapeMismatch(
+                what: "negative prompt", expected: "\(items) rows of at least one token",
+                found: "rows of \(negativePrompt.map(\.count))")
+        }
+        let prompts = (0..<rows).map { row in
+            negativePrompt?[row / copies] ?? Array(inputs.tokens[row / copies].suffix(1))
+        }
+        guidance = try ClassifierFreeGuidance(
+            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength)
+    }
+
+    // MARK: Scores
+
+    /// The parameters with which tokens can be chosen where the logits are, if nothing needs them on the host.
+    var deviceParameters: SamplingParameters? {
+        guard guidance == nil, !recorder.isRecording, !wantsLogProbabilities else { return nil }
+        var parameters = processors.deviceParameters(sampling: config.doSample ?? false)
+        parameters?.seed = random.seed
+        return parameters
+    }
+
+    func context(_ row: Int, _ ids: UnsafeBufferPointer<Int32>) -> RowContext {
+        RowContext(
+            ids: ids, promptLength: promptLength, maskStart: inputs.maskStarts[row / copies], row: row,
+            encoderIds: encoderRows.map { $0.row(row / copies, count: inputs.encoderIds[row / copies].count) },
+            scratch: scratch)
+    }
+
+    func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+        if let guidance { try guidance.process(batch, contexts) }
+        try processors.process(batch, contexts)
+    }
+
+    func check(_ batch: LogitsBatch, rows: Int) throws {
+        guard batch.rows == rows, batch.vocabularySize == vocabularySize else {
+            throw GenerationError.modelMisbehaved(
+                "\(rows) rows of \(vocabularySize) logits were due, got \(batch.rows) of \(batch.vocabularySize)")
+        }
+    }
+
+    /// The token that processed scores give: the best, or a draw.
+    func choose(_ scores: UnsafeMutableBufferPointer<Float>, row: Int, step: Int) throws -> Int32 {
+        if config.doSample ?? false {
+            guard let token = scratch.drawToken(scores, random.uniform(row: row, step: step)) else {
+                throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
+            }
+            return Int32(token)
+        }
+        let token = scores.argmax
+        // Where all is forbidden the reference's argmax is token 0. Logits that are no numbers are another matter.
+        if !(scores[token] > -.infinity), scores.contains(where: \.isNaN) {
+            throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
+        }
+        return Int32(token)
+    }
+
+    func logProbability(_ token: Int32, _ scores: UnsafeMutableBufferPointer<Float>) -> Float? {
+        wantsLogProbabilities ? scores[Int(token)] - scores.logSumExp : nil
+    }
+}

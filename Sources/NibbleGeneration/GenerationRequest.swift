@@ -1,0 +1,37 @@
+public import NibbleModels
+
+/// One call of `generate`.
+public struct GenerationRequest: Sendable {
+    /// Token ids, one row an item. For an encoder-decoder the encoder's input. Empty: one row that begins with bos.
+    ///
+    /// Rows of different length are padded on the left where there is no mask.
+    public var inputs: [[Int32]]
+    /// 1 where ``inputs`` holds a token, 0 where it holds padding.
+    public var attentionMask: [[Int32]]?
+    /// Encoder-decoders: what the decoder begins with. The start token is put in front where it is missing.
+    public var decoderInputs: [[Int32]]?
+    /// What this call asks for. Goes before ``baseConfig``, the model's own configuration and the defaults.
+    public var config: GenerationConfig
+    /// A whole configuration handed to this call.
+    public var baseConfig: GenerationConfig?
+    /// Act behind the standard processors and before the warpers, in this order.
+    public var processors: [any LogitsProcessor] = []
+    public var stopping: [StoppingCriterion] = []
+    public var prefixAllowedTokens: PrefixAllowedTokens?
+    /// With guidance: the prompt to be guided away from, one row an item; without it the last prompt token is used.
+    public var negativePrompt: [[Int32]]?
+    /// A smaller model with the same vocabulary that drafts tokens for this one to check.
+    public var assistant: (any GenerativeModel)?
+    /// Whether the log-probability of each chosen token is wanted.
+    public var logProbabilities = false
+
+    public init(
+        inputs: [[Int32]] = [], attentionMask: [[Int32]]? = nil, decoderInputs: [[Int32]]? = nil,
+        config: GenerationConfig = GenerationConfig()
+    ) {
+        self.inputs = inputs
+        self.attentionMask = attentionMask
+        self.decoderInputs = decoderInputs
+        self.config = config
+    }
+}

@@ -1,0 +1,59 @@
+public import NibbleModels
+
+/// Generates tokens with a model.
+public struct Generator: Sendable {
+    public let model: any GenerativeModel
+    /// The model's own configuration (generation_config.json). Counts for what a call leaves open.
+    public let modelConfig: GenerationConfig
+    private let tokenBytes: (@Sendable (Int32) -> [UInt8])?
+
+    /// - Parameter tokenBytes: the bytes a token stands for (`Tokenizer.tokenBytes`). Needed for stop strings only.
+    public init(
+        model: any GenerativeModel, modelConfig: GenerationConfig = GenerationConfig(),
+        tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil
+    ) {
+        self.model = model
+        self.modelConfig = modelConfig
+        self.tokenBytes = tokenBytes
+    }
+
+    /// Generates in the calling thread until every row has ended.
+    ///
+    /// - Parameter onToken: called with each token as it is chosen, rows of a step in ascending order. What it throws ends
+    ///   the generation. Not available with beams.
+    /// - Throws: ``GenerationError``; what the model, a processor, a criterion or `onToken` throws.
+    public func generate(
+        _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)? = nil
+    ) throws -> GenerationOutput {
+        let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
+        let run = try GenerationRun(request, config: config, model: model, tokenBytes: tokenBytes, onToken: onToken)
+        let isAssisted = request.assistant != nil || config.promptLookupNumTokens != nil
+        switch config.mode {
+        case .greedy where isAssisted, .sampling where isAssisted:
+            var loop = try AssistedDecoding(run, assistant: request.assistant)
+            return try loop.generate()
+        case .greedy, .sampling:
+            var loop = try SamplingLoop(run)
+            return try loop.generate()
+        case .beamSearch, .beamSampling:
+            guard !isAssisted else {
+                throw GenerationError.conflict("assisted decoding and prompt look-up cannot be combined with num_beams above 1")
+            }
+            guard onToken == nil else { throw GenerationError.conflict("tokens cannot be streamed with num_beams above 1") }
+            var search = try BeamSearch(run)
+            return try search.generate()
+        }
+    }
+
+    /// As ``generate(_:onToken:)``, for the common arguments.
+    public func generate(
+        inputs: [[Int32]], attentionMask: [[Int32]]? = nil, config: GenerationConfig = GenerationConfig(),
+        processors: [any LogitsProcessor] = [], stopping: [StoppingCriterion] = [],
+        onToken: ((GeneratedToken) throws -> Void)? = nil
+    ) throws -> GenerationOutput {
+        var request = GenerationRequest(inputs: inputs, attentionMask: attentionMask, config: config)
+        request.processors = processors
+        request.stopping = stopping
+        return try generate(request, onToken: onToken)
+    }
+}

@@ -1,0 +1,47 @@
+internal import NibbleModels
+
+/// Moves scores away from what the model would say to another prompt (Sanchez et al. 2023): with log-probabilities s of the
+/// prompt and u of the other one, u + g·(s − u).
+///
+/// A second session follows the rows. Before each step it is brought to the row's tokens from wherever it stands, so that
+/// rows may be reordered and rolled back.
+final class ClassifierFreeGuidance {
+    private let scale: Float
+    private let prompts: [[Int32]]
+    private let session: any DecodingSession
+    private var fed: [[Int32]]
+
+    /// - Parameters:
+    ///   - prompts: for each decoding row the tokens that stand in its prompt's place.
+    ///   - newTokens: the most tokens that may follow.
+    init(scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int) throws {
+        self.scale = Float(scale)
+        self.prompts = prompts
+        fed = Array(repeating: [], count: prompts.count)
+        let longest = prompts.map(\.count).max() ?? 0
+        session = try model.makeSession(SessionRequest(rows: prompts.count, capacity: longest + newTokens))
+    }
+
+    func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+        let inputs = try contexts.map { RowTokens(row: $0.row, tokens: try advance($0)) }
+        try session.feed(inputs, logits: .last) { unguided in
+            for (index, _) in contexts.enumerated() { combine(batch[index], unguided[index]) }
+        }
+    }
+
+    /// Rolls a row back to what it has in common with its sequence; returns what is missing (at least one token).
+    private func advance(_ context: RowContext) throws -> [Int32] {
+        let target = prompts[context.row] + context.ids.dropFirst(context.promptLength)
+        let common = zip(fed[context.row], target).prefix { $0 == $1 }.count
+        let kept = min(common, target.count - 1)
+        if kept < fed[context.row].count { try session.truncate(row: context.row, to: kept) }
+        fed[context.row] = target
+        return Array(target[kept...])
+    }
+
+    private func combine(_ scores: UnsafeMutableBufferPointer<Float>, _ other: UnsafeMutableBufferPointer<Float>) {
+        scores.normalizeLogarithms()
+        other.normalizeLogarithms()
+        for index in scores.indices { scores[index] = other[index] + scale * (scores[index] - other[index]) }
+    }
+}

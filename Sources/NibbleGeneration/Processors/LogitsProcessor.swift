@@ -1,0 +1,101 @@
+public import NibbleCore
+public import NibbleModels
+
+/// Changes the scores from which a row's next token is chosen.
+///
+/// `scores` are float32, one for each token of the vocabulary (V): logits for greedy decoding and sampling, log-probabilities
+/// in the beam modes. −∞ forbids a token. A processor is a value without memory between calls, so that rows may be
+/// reordered, rolled back or left out at any step.
+public protocol LogitsProcessor: Sendable {
+    func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) throws
+
+    /// All rows of a step at once, `contexts[i]` belonging to row i of `batch`. Only processors for which rows depend on
+    /// one another implement it.
+    func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws
+
+    /// How the same effect is had where the logits are, if it can be.
+    var deviceForm: DeviceForm? { get }
+}
+
+extension LogitsProcessor {
+    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+        for (index, context) in contexts.enumerated() { try process(batch[index], context) }
+    }
+
+    public var deviceForm: DeviceForm? { nil }
+}
+
+/// What a backend's own token selection can do, in the order in which it does it.
+public enum DeviceForm: Sendable, Equatable {
+    case temperature(Float)
+    case topK(Int)
+    case topP(Float)
+    case minP(Float)
+
+    fileprivate var rank: Int {
+        switch self {
+        case .temperature: 0
+        case .topK: 1
+        case .topP: 2
+        case .minP: 3
+        }
+    }
+}
+
+/// One row as processors and stopping criteria see it. Valid only during the call it is handed to.
+public struct RowContext {
+    /// The tokens so far: prompt (with its padding) and what was generated; for an encoder-decoder the decoder's tokens.
+    public let ids: UnsafeBufferPointer<Int32>
+    /// Length of the prompt, padding included (L).
+    public let promptLength: Int
+    /// Where the row begins behind its left padding.
+    public let maskStart: Int
+    /// The row among all rows that are decoded side by side (batch × beams or returned sequences).
+    public let row: Int
+    /// The encoder's ids with their padding; for a decoder-only model the prompt.
+    public let encoderIds: UnsafeBufferPointer<Int32>
+    /// Memory that processors share, so that no step allocates any.
+    public let scratch: ScoreScratch
+
+    public init(
+        ids: UnsafeBufferPointer<Int32>, promptLength: Int, maskStart: Int = 0, row: Int = 0,
+        encoderIds: UnsafeBufferPointer<Int32>? = nil, scratch: ScoreScratch
+    ) {
+        self.ids = ids
+        self.promptLength = promptLength
+        self.maskStart = maskStart
+        self.row = row
+        self.encoderIds = encoderIds ?? UnsafeBufferPointer(rebasing: ids.prefix(promptLength))
+        self.scratch = scratch
+    }
+}
+
+/// The processors of a generation, in the order in which they act.
+public struct LogitsProcessorList: Sendable {
+    public var processors: [any LogitsProcessor]
+
+    public init(_ processors: [any LogitsProcessor] = []) { self.processors = processors }
+
+    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+        for processor in processors { try processor.process(batch, contexts) }
+    }
+
+    /// The parameters of a selection on the device that has the effect of all processors and a draw (or, without
+    /// `sampling`, an argmax); `nil` where one of them can only run on the host.
+    public func deviceParameters(sampling: Bool) -> SamplingParameters? {
+        var parameters = SamplingParameters()
+        if sampling { parameters.temperature = 1 }
+        var rank = -1
+        for processor in processors {
+            guard sampling, let form = processor.deviceForm, form.rank > rank else { return nil }
+            rank = form.rank
+            switch form {
+            case .temperature(let value): parameters.temperature = value
+            case .topK(let value): parameters.topK = value
+            case .topP(let value): parameters.topP = value
+            case .minP(let value): parameters.minP = value
+            }
+        }
+        return parameters
+    }
+}

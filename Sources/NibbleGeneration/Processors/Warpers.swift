@@ -1,0 +1,174 @@
+import Foundation
+
+// Warpers narrow the distribution that is sampled from. Each works on what the one before has left.
+
+/// Divides by the temperature.
+public struct TemperatureWarper: LogitsProcessor {
+    private let temperature: Float
+
+    public init(_ temperature: Double) { self.temperature = Float(temperature) }
+
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        for index in scores.indices { scores[index] /= temperature }
+    }
+
+    public var deviceForm: DeviceForm? { .temperature(temperature) }
+}
+
+/// Keeps the k largest scores, and whatever equals the k-th.
+public struct TopKWarper: LogitsProcessor {
+    private let k: Int
+
+    public init(_ k: Int, minimumKept: Int = 1) { self.k = max(k, minimumKept, 1) }
+
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        guard k < scores.count else { return }
+        let least = context.scratch.largest(k, of: scores)
+        for index in scores.indices where scores[index] < least { scores[index] = -.infinity }
+    }
+
+    public var deviceForm: DeviceForm? { .topK(k) }
+}
+
+/// Keeps the fewest tokens whose probabilities add up to p (Holtzman et al. 2020).
+public struct TopPWarper: LogitsProcessor {
+    private let p: Double
+    private let minimumKept: Int
+
+    public init(_ p: Double, minimumKept: Int = 1) {
+        self.p = p
+        self.minimumKept = max(minimumKept, 1)
+    }
+
+    public var deviceForm: DeviceForm? { minimumKept == 1 ? .topP(Float(p)) : nil }
+
+    /// From the least likely token upwards, tokens are removed while their probabilities add up to at most 1 − p.
+    ///
+    /// Tokens fall into classes by their distance from the best one; only the class in which the sum crosses 1 − p has to
+    /// be sorted.
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        let scratch = context.scratch
+        let maximum = scores.maximum
+        guard maximum.isFinite else { return }
+        let total = fillMasses(scores, maximum, scratch)
+        let budget = (1 - p) * total
+        var removed = 0.0
+        var boundary = scratch.masses.count - 1
+        while boundary > 0, removed + scratch.masses[boundary] <= budget {
+            removed += scratch.masses[boundary]
+            boundary -= 1
+        }
+        let crossing = scores.indices.filter { Self.distanceClass(scores[$0], maximum) == boundary && scores[$0] > -.infinity }
+            .sorted { scores[$0] < scores[$1] || (scores[$0] == scores[$1] && $0 < $1) }
+        let protected = protectedTokens(scores)
+        for index in scores.indices where Self.distanceClass(scores[index], maximum) > boundary {
+            scores[index] = -.infinity
+        }
+        for index in crossing {
+            removed += Double(scratch.floats[index])
+            guard removed <= budget else { break }
+            scores[index] = -.infinity
+        }
+        for entry in protected { scores[entry.index] = entry.score }
+    }
+
+    /// exp(score − maximum) of every token into `floats`, their sums by class into `masses`; returns the whole sum.
+    private func fillMasses(
+        _ scores: UnsafeMutableBufferPointer<Float>, _ maximum: Float, _ scratch: ScoreScratch
+    ) -> Double {
+        for index in scratch.masses.indices { scratch.masses[index] = 0 }
+        for index in scores.indices {
+            let weight = scores[index] > -.infinity ? exp(scores[index] - maximum) : 0
+            scratch.floats[index] = weight
+            scratch.masses[Self.distanceClass(scores[index], maximum)] += Double(weight)
+        }
+        return scratch.masses.reduce(0, +)
+    }
+
+    /// The largest `minimumKept`, the higher index first among equals.
+    private func protectedTokens(_ scores: UnsafeMutableBufferPointer<Float>) -> [TopSelection.Entry] {
+        var selection = TopSelection(limit: minimumKept)
+        for index in scores.indices.reversed() { selection.insert(scores[index], scores.count - 1 - index) }
+        return selection.entries.map { .init(score: $0.score, index: scores.count - 1 - $0.index) }
+    }
+
+    /// 0 for the best score, one more for every 1/64 below it.
+    private static func distanceClass(_ score: Float, _ maximum: Float) -> Int {
+        let distance = (maximum - score) * 64
+        return distance < 2047 ? Int(distance) : 2047
+    }
+}
+
+/// Keeps tokens at least `fraction` as likely as the best one.
+public struct MinPWarper: LogitsProcessor {
+    private let fraction: Float
+    private let minimumKept: Int
+
+    public init(_ fraction: Double, minimumKept: Int = 1) {
+        self.fraction = Float(fraction)
+        self.minimumKept = max(minimumKept, 1)
+    }
+
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        let maximum = scores.maximum
+        guard maximum.isFinite else { return }
+        let least = context.scratch.largest(min(minimumKept, scores.count), of: scores)
+        for index in scores.indices where scores[index] < least && exp(scores[index] - maximum) < fraction {
+            scores[index] = -.infinity
+        }
+    }
+
+    public var deviceForm: DeviceForm? { minimumKept == 1 ? .minP(fraction) : nil }
+}
+
+/// Keeps tokens of at least probability ε (Hewitt et al. 2022).
+public struct EpsilonWarper: LogitsProcessor {
+    private let epsilon: Float
+    private let minimumKept: Int
+
+    public init(_ epsilon: Double, minimumKept: Int = 1) {
+        self.epsilon = Float(epsilon)
+        self.minimumKept = max(minimumKept, 1)
+    }
+
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        scores.removeProbabilities(below: epsilon, keeping: minimumKept, context.scratch)
+    }
+}
+
+/// Keeps tokens of at least probability min(ε, √ε·e^−entropy) (Hewitt et al. 2022).
+public struct EtaWarper: LogitsProcessor {
+    private let epsilon: Float
+    private let minimumKept: Int
+
+    public init(_ epsilon: Double, minimumKept: Int = 1) {
+        self.epsilon = Float(epsilon)
+        self.minimumKept = max(minimumKept, 1)
+    }
+
+    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        let eta = min(epsilon, epsilon.squareRoot() * exp(-scores.entropy))
+        scores.removeProbabilities(below: eta, keeping: minimumKept, context.scratch)
+    }
+}
+
+extension UnsafeMutableBufferPointer<Float> {
+    /// −Σ p ln p of the softmax.
+    fileprivate var entropy: Float {
+        let total = logSumExp
+        guard total.isFinite else { return 0 }
+        var sum = 0.0
+        for score in self where score > -.infinity {
+            let logarithm = score - total
+            sum -= Double(exp(logarithm)) * Double(logarithm)
+        }
+        return Float(sum)
+    }
+
+    fileprivate func removeProbabilities(below bound: Float, keeping minimum: Int, _ scratch: ScoreScratch) {
+        let total = logSumExp
+        guard total.isFinite else { return }
+        let least = scratch.largest(Swift.min(minimum, count), of: self)
+        for index in indices where self[index] < least && exp(self[index] - total) < bound { self[index] = -.infinity }
+    }
+}

@@ -1,0 +1,53 @@
+import Foundation
+
+/// What a stream of a generation delivers.
+public enum GenerationEvent: Sendable {
+    case token(GeneratedToken)
+    /// The last event.
+    case finished(GenerationOutput)
+}
+
+extension Generator {
+    /// Generates on a thread of its own and delivers tokens as they are chosen. With beams only the end is delivered.
+    ///
+    /// The thread waits when `buffering` events have not been taken yet. Cancelling the task that reads, or dropping the
+    /// stream, ends the generation at the next token.
+    public func stream(
+        _ request: GenerationRequest, buffering: Int = 32
+    ) -> AsyncThrowingStream<GenerationEvent, any Error> {
+        let channel = BoundedChannel<GenerationEvent>(capacity: buffering)
+        let thread = Thread { produce(request, into: channel) }
+        thread.name = "nibble.generate"
+        // Deep enough for processors and criteria of the caller's.
+        thread.stackSize = 8 << 20
+        thread.start()
+        let consumer = ChannelConsumer(channel)
+        return AsyncThrowingStream { try await consumer.channel.next() }
+    }
+
+    private func produce(_ request: GenerationRequest, into channel: BoundedChannel<GenerationEvent>) {
+        var request = request
+        request.stopping.append { _ in
+            try channel.checkCancellation()
+            return false
+        }
+        let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
+        let streams = config.mode == .greedy || config.mode == .sampling
+        do {
+            let output = try generate(request, onToken: streams ? { try channel.send(.token($0)) } : nil)
+            try channel.send(.finished(output))
+            channel.finish()
+        } catch {
+            channel.finish(throwing: error)
+        }
+    }
+}
+
+/// Ends the producer when the stream that holds it goes away.
+private final class ChannelConsumer: Sendable {
+    let channel: BoundedChannel<GenerationEvent>
+
+    init(_ channel: BoundedChannel<GenerationEvent>) { self.channel = channel }
+
+    deinit { channel.cancel() }
+}

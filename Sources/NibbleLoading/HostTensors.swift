@@ -1,0 +1,52 @@
+import NibbleCore
+
+/// Conversions on the host between a mapped file and a device.
+struct HostTensors {
+    /// Converts on all cores.
+    let cpu: any Backend
+
+    /// `tensor` as `dtype`; itself if it is already.
+    func cast(_ tensor: Tensor, to dtype: DType) throws -> Tensor {
+        guard tensor.dtype != dtype else { return tensor }
+        let converted = try cpu.allocate(dtype, tensor.shape)
+        try cpu.convert(tensor, to: converted)
+        return converted
+    }
+
+    /// [K, N] → [N, K]
+    func transposed(_ tensor: Tensor) throws -> Tensor {
+        let result = try cpu.allocate(tensor.dtype, [tensor.shape[1], tensor.shape[0]])
+        switch tensor.dtype.byteCount {
+        case 4: transpose(tensor, into: result, UInt32.self)
+        case 2: transpose(tensor, into: result, UInt16.self)
+        case 8: transpose(tensor, into: result, UInt64.self)
+        default: transpose(tensor, into: result, UInt8.self)
+        }
+        return result
+    }
+
+    private func transpose<Element: BitwiseCopyable>(_ source: Tensor, into result: Tensor, _: Element.Type) {
+        let (rows, columns) = (source.shape[0], source.shape[1])
+        let from = source.hostElements(Element.self)
+        let to = result.mutableHostElements(Element.self)
+        // Tiles keep both sides within the cache.
+        let tile = 64
+        for rowStart in stride(from: 0, to: rows, by: tile) {
+            for columnStart in stride(from: 0, to: columns, by: tile) {
+                for row in rowStart..<min(rowStart + tile, rows) {
+                    for column in columnStart..<min(columnStart + tile, columns) {
+                        to[column * rows + row] = from[row * columns + column]
+                    }
+                }
+            }
+        }
+    }
+
+    /// The tensor's bytes in memory of `backend` that does not depend on `file`, the mapping it may be a view of.
+    func resident(_ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor) throws -> Tensor {
+        if tensor.device == backend.device, tensor.storage !== file.storage { return tensor }
+        let copy = try backend.allocate(tensor.dtype, tensor.shape)
+        try backend.copy(tensor, to: copy)
+        return copy
+    }
+}

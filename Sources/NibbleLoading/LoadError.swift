@@ -1,0 +1,77 @@
+public import NibbleCore
+
+/// What can stop a model from being loaded.
+public enum LoadError: Error, Sendable, Equatable {
+    case noConfig(folder: String)
+    case unreadable(file: String, reason: String)
+    case missingWeights([String], files: [String])
+    case mismatchedWeights([Mismatch])
+    case missingCompanion(tensor: String, companion: String, file: String)
+    case malformedQuantization(tensor: String, file: String, expected: String, found: String)
+    case unsupportedDType(tensor: String, file: String, dtype: DType)
+    case nonFinite(tensor: String, file: String, index: Int)
+    case noDevice(module: String)
+    case unknownDType(String)
+
+    public struct Mismatch: Sendable, Equatable {
+        public let name: String
+        public let expected: Shape
+        public let found: Shape
+    }
+}
+
+extension LoadError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .noConfig(let folder):
+            "\(folder) holds no config.json, so it is not a model folder"
+        case .unreadable(let file, let reason):
+            "\(file) cannot be read: \(reason)"
+        case .missingWeights(let names, let files):
+            "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).joined(separator: ", "))"
+        case .mismatchedWeights(let mismatches):
+            "weights of another shape than the config says: "
+                + mismatches.map { "\($0.name) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
+        case .missingCompanion(let tensor, let companion, let file):
+            "\(file): \(tensor) is quantized, but \(companion) is missing"
+        case .malformedQuantization(let tensor, let file, let expected, let found):
+            "\(file), tensor \(tensor): expected \(expected), found \(found)"
+        case .unsupportedDType(let tensor, let file, let dtype):
+            "\(file), tensor \(tensor): weights of type \(dtype) are not supported"
+        case .nonFinite(let tensor, let file, let index):
+            "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
+        case .noDevice(let module):
+            "the device map covers no device for \(module)"
+        case .unknownDType(let word):
+            "config.json: dtype \"\(word)\" is not known"
+        }
+    }
+}
+
+/// Folds names that differ in one number only: `h.{0...29}.mlp.weight`.
+enum LayerFolding {
+    static func fold(_ names: [String]) -> [String] {
+        var order = [String]()
+        var numbers: [String: [Int]] = [:]
+        for name in names {
+            let (pattern, number) = split(name)
+            if numbers[pattern] == nil { order.append(pattern) }
+            numbers[pattern, default: []].append(number ?? -1)
+        }
+        return order.map { pattern in
+            let found = (numbers[pattern] ?? []).sorted()
+            guard let first = found.first, let last = found.last, first >= 0 else { return pattern }
+            let isRun = last - first + 1 == found.count
+            let text = first == last ? "\(first)" : isRun ? "{\(first)...\(last)}" : "{" + found.map(String.init).joined(separator: ",") + "}"
+            return pattern.replacing("\u{0}", with: text)
+        }
+    }
+
+    /// The name with its first numeric part replaced by a mark, and the number.
+    private static func split(_ name: String) -> (pattern: String, number: Int?) {
+        var parts = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+        guard let place = parts.firstIndex(where: { Int($0) != nil }), let number = Int(parts[place]) else { return (name, nil) }
+        parts[place] = "\u{0}"
+        return (parts.joined(separator: "."), number)
+    }
+}

@@ -1,0 +1,56 @@
+public import NibbleCore
+public import NibbleQuantization
+
+/// How a model is loaded.
+public struct LoadOptions: Sendable {
+    /// `nil`: the dtype that the config or the checkpoint names ("auto").
+    public var dtype: DType?
+    public var quantization: BitsAndBytesConfig?
+    /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
+    public var computeDType: DType?
+    /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
+    public var int8Threshold: Double?
+    /// Skip entries added to the default list or to the config's.
+    public var addedSkipModules: [String] = []
+    /// Turns off everything in which Nibble deliberately differs from the reference.
+    public var followsReference = false
+    /// Stores the output head in this format.
+    public var headFormat: WeightFormat?
+    /// Quantizes the modules that the family keeps in float32, too (T5 `wo`).
+    public var quantizesFloat32Modules = false
+    /// Allows 4-bit products with activations quantized to int8.
+    public var int8Activations = false
+    /// `false` keeps weights in their canonical layout (for writing them).
+    public var preparesWeights = true
+    public var progress: (@Sendable (LoadProgress) -> Void)?
+
+    public init() {}
+}
+
+/// How far loading has come.
+public struct LoadProgress: Sendable {
+    /// Bytes of the checkpoint that have been read.
+    public var bytes: Int
+    public var totalBytes: Int
+    /// The tensor that was just placed.
+    public var tensor: String
+}
+
+/// What loading did.
+public struct LoadReport: Sendable {
+    /// The checkpoint's or the user's quantization, with everything filled in.
+    public var quantization: BitsAndBytesConfig?
+    public var dtype: DType = .float32
+    public var quantizedModules: [String] = []
+    public var skippedModules: [String] = []
+    /// Names in the checkpoint that mean nothing to the model.
+    public var unexpected: [String] = []
+    public var warnings: [String] = []
+    /// Bytes as `get_memory_footprint` counts them.
+    public var footprint = 0
+    /// Bytes that weights and scales really take, by device.
+    public var residentBytes: [Device: Int] = [:]
+    /// Bytes of the checkpoint that were read.
+    public var checkpointBytes = 0
+    public var seconds = 0.0
+}

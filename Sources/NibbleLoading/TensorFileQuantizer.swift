@@ -1,0 +1,49 @@
+public import Foundation
+public import NibbleCheckpoint
+public import NibbleCore
+
+/// Quantizes a bare safetensors file: no model, every floating-point tensor on its own.
+public struct TensorFileQuantizer {
+    public let format: WeightFormat
+    private let cpu: any Backend
+
+    public init(format: WeightFormat, cpu: any Backend) {
+        self.format = format
+        self.cpu = cpu
+    }
+
+    /// 4 bits: every floating-point tensor, flattened. 8 bits: every two-dimensional one. Others are copied.
+    /// - Returns: names of the tensors that were quantized.
+    /// - Throws: ``LoadError/nonFinite(tensor:file:index:)``; `CheckpointError`; nothing is left behind.
+    public func write(_ checkpoint: any Checkpoint, to file: URL) throws -> [String] {
+        var quantized = [String]()
+        let tensors = try checkpoint.names.flatMap { name in
+            let tensor = try checkpoint.tensor(name)
+            guard let entries = try quantize(tensor, name, checkpoint) else { return [(name: name, tensor: tensor)] }
+            quantized.append(name)
+            return entries
+        }
+        try SafetensorsWriter(order: .reference).write(tensors, to: file)
+        return quantized
+    }
+
+    private func quantize(_ tensor: Tensor, _ name: String, _ checkpoint: any Checkpoint) throws -> [(name: String, tensor: Tensor)]? {
+        guard [.float32, .float16, .bfloat16].contains(tensor.dtype), tensor.count > 0 else { return nil }
+        do {
+            switch format {
+            case .fourBit:
+                // Blocks ignore rows, so the flat tensor is one row.
+                let weight = try cpu.quantize(tensor.viewed(as: [1, tensor.count]), to: format)
+                guard case .fourBit(let codes) = weight else { return nil }
+                return try QuantizedTensors.fourBit(codes, name: name, shape: tensor.shape)
+            case .int8:
+                guard tensor.shape.rank == 2, case .int8(let weight) = try cpu.quantize(tensor, to: format) else { return nil }
+                return QuantizedTensors.int8(weight, name: name)
+            case .dense:
+                return nil
+            }
+        } catch BackendError.nonFiniteWeight(let index) {
+            throw LoadError.nonFinite(tensor: name, file: checkpoint.descriptor(name)?.file.path ?? "", index: index)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import NibbleCheckpoint
+import NibbleCore
+import NibbleModels
+import NibbleQuantization
+
+/// Weights that a checkpoint holds in quantized form.
+extension WeightLoader {
+    func storedWeight(
+        _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
+    ) throws -> LinearWeight {
+        // A quantized layer is [N, K] whatever orientation the family stores floats in.
+        var expected = shape
+        if case .transposedLinear = module.node.kind { expected = [shape[1], shape[0]] }
+        if source.companions[QuantizedNames.rowScales] != nil {
+            return .int8(try storedInt8(source, expected, on: backend))
+        }
+        return .fourBit(try storedFourBit(source, expected, on: backend))
+    }
+
+    private func storedInt8(_ source: KeyMatching.Source, _ shape: Shape, on backend: any Backend) throws -> Int8Weight {
+        let values = try checkpoint.tensor(source.key)
+        try require(values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
+        let scales = try companion(QuantizedNames.rowScales, of: source)
+        try require(
+            scales.dtype == .float32 && scales.count == shape[0], source.key, "\(shape[0]) float32 row scales",
+            "\(scales.dtype) \(scales.shape)")
+        if let key = source.companions[QuantizedNames.weightFormat] {
+            let word = try checkpoint.tensor(key).hostBytes.first
+            try require(word == 0, key, "weight_format 0 (rows)", "\(word.map(String.init) ?? "nothing")")
+        }
+        return Int8Weight(
+            values: try copied(values, on: backend), scales: try copied(scales.viewed(as: [shape[0]]), on: backend))
+    }
+
+    private func storedFourBit(_ source: KeyMatching.Source, _ shape: Shape, on backend: any Backend) throws -> FourBitWeight {
+        let (state, stateKey) = try quantState(source)
+        try require(state.shape == shape, stateKey, "shape \(shape)", "\(state.shape)")
+        let codes = try checkpoint.tensor(source.key)
+        let byteCount = (shape.count + 1) / 2
+        try require(codes.byteCount == byteCount, source.key, "\(byteCount) bytes of codes", "\(codes.byteCount)")
+        let blocks = (shape.count + state.blockSize - 1) / state.blockSize
+        try checkMap(source, QuantizedNames.quantMap, state.codebook.values)
+        let bytes = Tensor(storage: codes.storage, byteOffset: codes.byteOffset, dtype: .uint8, shape: [byteCount])
+        return FourBitWeight(
+            format: state.format, outFeatures: shape[0], inFeatures: shape[1], codes: try copied(bytes, on: backend),
+            scales: try storedScales(source, state, blocks: blocks, on: backend), sourceDType: state.dtype)
+    }
+
+    private func storedScales(
+        _ source: KeyMatching.Source, _ state: QuantState, blocks: Int, on backend: any Backend
+    ) throws -> BlockScales {
+        let absmax = try companion(QuantizedNames.absmax, of: source)
+        let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
+        try require(
+            absmax.dtype == dtype && absmax.count == blocks, source.key, "\(blocks) scales of type \(dtype)",
+            "\(absmax.dtype) \(absmax.shape)")
+        guard let offset = state.nestedOffset else {
+            return .plain(try copied(absmax.viewed(as: [blocks]), on: backend))
+        }
+        let nested = try companion(QuantizedNames.nestedAbsmax, of: source)
+        let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
+        try require(
+            nested.dtype == .float32 && nested.count == groups, source.key, "\(groups) float32 second-level scales",
+            "\(nested.dtype) \(nested.shape)")
+        try checkMap(source, QuantizedNames.nestedQuantMap, NestedScales.dynamicMap)
+        return .nested(
+            NestedScales(
+                codes: try copied(absmax.viewed(as: [blocks]), on: backend),
+                absmax: try copied(nested.viewed(as: [groups]), on: backend), offset: offset))
+    }
+
+    private func quantState(_ source: KeyMatching.Source) throws -> (state: QuantState, key: String) {
+        for codebook in FourBitFormat.Codebook.allCases {
+            guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
+            let state = try QuantState(parsing: try checkpoint.tensor(key).hostBytes, name: key)
+            try require(state.codebook == codebook, key, codebook.rawValue, state.codebook.rawValue)
+            return (state, key)
+        }
+        throw LoadError.missingCompanion(
+            tensor: source.key, companion: "its quant_state", file: file(of: source.key))
+    }
+
+    /// A table in a file is always the standard one; another would be silently misread.
+    private func checkMap(_ source: KeyMatching.Source, _ ending: String, _ standard: [Float]) throws {
+        guard let key = source.companions[ending] else { return }
+        let map = try checkpoint.tensor(key)
+        let isStandard = map.dtype == .float32 && map.count == standard.count
+            && zip(map.hostElements(Float.self), standard).allSatisfy { abs($0 - $1) <= 1e-6 }
+        try require(isStandard, key, "the standard table of \(standard.count) values", "another")
+    }
+
+    private func companion(_ ending: String, of source: KeyMatching.Source) throws -> Tensor {
+        guard let key = source.companions[ending] else {
+            throw LoadError.missingCompanion(tensor: source.key, companion: ending, file: file(of: source.key))
+        }
+        return try checkpoint.tensor(key)
+    }
+
+    private func copied(_ tensor: Tensor, on backend: any Backend) throws -> Tensor {
+        try host.resident(tensor, on: backend, unlessBackedBy: tensor)
+    }
+
+    private func require(
+        _ condition: Bool, _ tensor: String, _ expected: @autoclosure () -> String, _ found: @autoclosure () -> String
+    ) throws {
+        guard condition else {
+            throw LoadError.malformedQuantization(
+                tensor: tensor, file: file(of: tensor), expected: expected(), found: found())
+        }
+    }
+}

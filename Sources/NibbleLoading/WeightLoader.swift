@@ -1,0 +1,212 @@
+import NibbleCheckpoint
+import NibbleCore
+import NibbleModels
+import NibbleQuantization
+
+/// Streams a checkpoint's tensors to their devices, quantizing on the way, in one pass over the file.
+final class WeightLoader {
+    let architecture: ModelArchitecture
+    let checkpoint: any Checkpoint
+    let matching: KeyMatching
+    let plan: QuantizationPlan
+    let options: LoadOptions
+    let dtype: DType
+    let backend: @Sendable (String) throws -> any Backend
+    let host: HostTensors
+    private(set) var weights: ModelWeights
+    /// Weights of linear modules, waiting for their biases.
+    private var linearWeights: [String: LinearWeight] = [:]
+    private var readBytes = 0
+
+    init(
+        _ architecture: ModelArchitecture, _ checkpoint: any Checkpoint, _ matching: KeyMatching, _ plan: QuantizationPlan,
+        dtype: DType, options: LoadOptions, cpu: any Backend, backend: @escaping @Sendable (String) throws -> any Backend
+    ) {
+        self.architecture = architecture
+        self.checkpoint = checkpoint
+        self.matching = matching
+        self.plan = plan
+        self.options = options
+        self.dtype = dtype
+        self.backend = backend
+        host = HostTensors(cpu: cpu)
+        weights = ModelWeights { path in
+            // Every module's device was looked up once before loading began.
+            guard let found = try? backend(path) else { preconditionFailure("no device for \(path)") }
+            return found
+        }
+    }
+
+    /// One parameter to load.
+    private struct Job {
+        var parameter: LocatedParameter
+        var source: KeyMatching.Source
+    }
+
+    /// Loads everything. `tree` knows which parameters are tied.
+    func load(_ tree: ModuleTree) throws -> ModelWeights {
+        let jobs = try jobsInFileOrder(tree)
+        let total = jobs.reduce(0) { $0 + (checkpoint.descriptor($1.source.key)?.byteCount ?? 0) }
+        for (index, job) in jobs.enumerated() {
+            if index + 1 < jobs.count { checkpoint.prefetch(jobs[index + 1].source.key) }
+            try load(job)
+            readBytes += checkpoint.descriptor(job.source.key)?.byteCount ?? 0
+            options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: job.parameter.path))
+        }
+        try loadExperts(tree)
+        shareTied(tree)
+        try assembleLinears(tree)
+        return weights
+    }
+
+    private func jobsInFileOrder(_ tree: ModuleTree) throws -> [Job] {
+        var place: [String: Int] = [:]
+        for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
+        let jobs = tree.parameters.compactMap { parameter -> Job? in
+            guard parameter.tiedTo == nil, !parameter.module.isExpertSet, let source = matching.sources[parameter.path] else { return nil }
+            return Job(parameter: parameter, source: source)
+        }
+        return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
+    }
+
+    private func load(_ job: Job) throws {
+        let path = job.parameter.path
+        let backend = try backend(job.parameter.module.path)
+        if job.parameter.module.isLinear, path.hasSuffix(".weight") {
+            linearWeights[job.parameter.module.path] = try linearWeight(
+                job.source, job.parameter.module, shape: job.parameter.shape, on: backend)
+            return
+        }
+        let file = try checkpoint.tensor(job.source.key)
+        let stored = try castToStored(file, parameter: path, key: job.source.key)
+        switch job.parameter.module.node.kind {
+        case .embedding where job.parameter.module.node.role != .relativeBias:
+            weights.tensors[path] = try host.resident(stored, on: backend, unlessBackedBy: file)
+        case .norm(let norm) where norm.weightOffset != 0 && path.hasSuffix(".weight"):
+            weights.tensors[path] = try host.resident(
+                try shifted(stored, by: norm.weightOffset), on: backend, unlessBackedBy: file)
+        default:
+            weights.tensors[path] = try host.resident(
+                try host.cast(stored, to: .float32), on: backend, unlessBackedBy: file)
+        }
+    }
+
+    /// The tensor in the dtype the model is loaded in.
+    func castToStored(_ tensor: Tensor, parameter: String, key: String) throws -> Tensor {
+        guard tensor.dtype.isFloatingPoint, tensor.dtype.byteCount > 1 else {
+            throw LoadError.unsupportedDType(tensor: key, file: file(of: key), dtype: tensor.dtype)
+        }
+        return try host.cast(tensor, to: architecture.tree.storedDType(of: parameter, loadDType: dtype))
+    }
+
+    func file(of key: String) -> String { checkpoint.descriptor(key)?.file.path ?? "the checkpoint" }
+
+    /// float32 copy with `offset` added.
+    private func shifted(_ tensor: Tensor, by offset: Float) throws -> Tensor {
+        let source = try host.cast(tensor, to: .float32)
+        let result = try host.cpu.allocate(.float32, tensor.shape)
+        let values = source.hostElements(Float.self)
+        let target = result.mutableHostElements(Float.self)
+        for index in values.indices { target[index] = values[index] + offset }
+        return result
+    }
+
+    func setExperts(_ experts: [Expert], of module: String) { weights.experts[module] = experts }
+
+    private func shareTied(_ tree: ModuleTree) {
+        for (target, source) in tree.tied where weights.tensors[target] == nil {
+            if let tensor = weights.tensors[source] { weights.tensors[target] = tensor }
+        }
+    }
+
+    // MARK: Linear layers
+
+    private func assembleLinears(_ tree: ModuleTree) throws {
+        for module in tree.modules where module.isLinear && !module.isExpertSet {
+            let weight: LinearWeight
+            if let loaded = linearWeights[module.path] {
+                weight = loaded
+            } else if let table = weights.tensors[module.path(of: "weight")] {
+                weight = try tiedWeight(table, module)
+            } else {
+                continue
+            }
+            weights.linears[module.path] = Linear(
+                name: module.path, weight: weight, bias: weights.tensors[module.path(of: "bias")], arithmetic: arithmetic)
+        }
+    }
+
+    /// A head that shares the embedding table: the table itself where both lie on one device, else a copy; a quantized copy
+    /// on request.
+    private func tiedWeight(_ table: Tensor, _ module: LocatedModule) throws -> LinearWeight {
+        let backend = try backend(module.path)
+        if let format = options.headFormat, module.path == architecture.tree.outputEmbedding {
+            return try prepared(try backend.quantize(table, to: format), on: backend)
+        }
+        guard table.device != backend.device else { return .dense(table) }
+        let copy = try backend.allocate(table.dtype, table.shape)
+        try backend.copy(table, to: copy)
+        return .dense(copy)
+    }
+
+    /// How quantized products are computed under the options.
+    var arithmetic: LinearArithmetic {
+        let config = plan.config
+        // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
+        let compute = config?.computeDType ?? (options.followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
+        return LinearArithmetic(
+            computeDType: compute, outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
+            outlierScope: options.followsReference ? .call : .token, roundsActivationsToHalf: options.followsReference,
+            allowsInt8Activations: options.int8Activations)
+    }
+
+    /// The weight of one linear module, quantized as planned, on its device.
+    func linearWeight(
+        _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
+    ) throws -> LinearWeight {
+        if source.isQuantized {
+            return try prepared(try storedWeight(source, module, shape: shape, on: backend), on: backend)
+        }
+        let file = try checkpoint.tensor(source.key)
+        var tensor = try castToStored(file, parameter: module.path(of: "weight"), key: source.key)
+        if case .transposedLinear = module.node.kind { tensor = try host.transposed(tensor) }
+        return try linearWeight(tensor, of: module.path, key: source.key, file: file, on: backend)
+    }
+
+    /// Quantizes [N, K] as planned for `module`, or keeps it dense.
+    func linearWeight(
+        _ tensor: Tensor, of module: String, key: String, file: Tensor, on backend: any Backend
+    ) throws -> LinearWeight {
+        guard let format = format(of: module) else { return try dense(tensor, file: file, on: backend) }
+        do {
+            return try prepared(try backend.quantize(tensor, to: format), on: backend)
+        } catch BackendError.nonFiniteWeight(let index) {
+            throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)
+        }
+    }
+
+    private func format(of module: String) -> WeightFormat? {
+        if module == architecture.tree.outputEmbedding, let format = options.headFormat { return format }
+        return plan.isQuantized(module) ? plan.config?.format : nil
+    }
+
+    /// Repacking reads the mapped file directly; only a weight that stays canonical needs its own copy.
+    private func dense(_ tensor: Tensor, file: Tensor, on backend: any Backend) throws -> LinearWeight {
+        if backend.device == .cpu, options.preparesWeights, case .prepared(let weight) = try backend.prepare(.dense(tensor)) {
+            return .prepared(weight)
+        }
+        let resident = try host.resident(tensor, on: backend, unlessBackedBy: file)
+        return backend.device == .cpu ? .dense(resident) : try prepared(.dense(resident), on: backend)
+    }
+
+    func prepared(_ weight: LinearWeight, on backend: any Backend) throws -> LinearWeight {
+        options.preparesWeights ? try backend.prepare(weight) : weight
+    }
+}
+
+extension LocatedModule {
+    /// A set of experts, whose weights come in other shapes than one matrix.
+    var isExpertSet: Bool {
+        if case .experts = node.kind { true } else { false }
+    }
+}

@@ -1,0 +1,17 @@
+import Foundation
+
+/// Slopes of attention with linear biases (arXiv 2108.12409).
+enum Alibi {
+    /// BLOOM's and Falcon's rule: a geometric series for the largest power of two of heads, every second member of the
+    /// next finer series for the rest.
+    static func slopes(heads: Int) -> [Float] {
+        var power = 1
+        while power * 2 <= heads { power *= 2 }
+        func series(_ count: Int) -> Float { Float(pow(2.0, -pow(2.0, -(log2(Double(count)) - 3)))) }
+        let base = series(power)
+        var slopes = (1...power).map { powf(base, Float($0)) }
+        let extraBase = series(2 * power)
+        slopes += (0..<(heads - power)).map { powf(extraBase, Float(2 * $0 + 1)) }
+        return slopes
+    }
+}

@@ -1,0 +1,143 @@
+public import NibbleCore
+
+/// Typed access to `config.json`: key, alternatives and default are declared once, where the value is read.
+///
+/// A field that is absent or `null` falls to the next alternative, then to the default; one of the wrong type is an error
+/// that names file, field and what was found.
+public struct ConfigReader: Sendable {
+    public let file: String
+    public let values: JSONObject
+
+    public init(_ values: JSONObject, file: String = "config.json") {
+        self.values = values
+        self.file = file
+    }
+
+    public func value(_ keys: String...) -> JSONValue? { value(keys) }
+
+    private func value(_ keys: [String]) -> JSONValue? {
+        for key in keys {
+            if let value = values[key], !value.isNull { return value }
+        }
+        return nil
+    }
+
+    private func read<T>(_ keys: [String], _ expected: String, _ convert: (JSONValue) -> T?) throws -> T? {
+        guard let found = value(keys) else { return nil }
+        guard let converted = convert(found) else {
+            throw ModelError.wrongField(keys[0], file: file, expected: expected, found: found.encoded(.spaced))
+        }
+        return converted
+    }
+
+    private func required<T>(_ value: T?, _ keys: [String]) throws -> T {
+        guard let value else { throw ModelError.missingField(keys[0], file: file) }
+        return value
+    }
+
+    /// A count: whole and not negative.
+    public func optionalInt(_ keys: String...) throws -> Int? { try count(keys) }
+    public func int(_ keys: String...) throws -> Int { try required(count(keys), keys) }
+    public func int(_ keys: String..., default fallback: Int) throws -> Int { try count(keys) ?? fallback }
+
+    /// Larger counts in a config are mistakes; bounding them keeps every product of two sizes inside 64 bits.
+    private static let largestCount = 1 << 30
+
+    private func count(_ keys: [String]) throws -> Int? {
+        try read(keys, "a whole number from 0 to \(Self.largestCount)") { value in
+            value.int.flatMap { (0...Self.largestCount).contains($0) ? $0 : nil }
+        }
+    }
+
+    /// A size that something is divided by or made of: at least 1.
+    public func size(_ keys: String...) throws -> Int { try required(positive(keys), keys) }
+    public func size(_ keys: String..., default fallback: Int) throws -> Int { try positive(keys) ?? fallback }
+
+    private func positive(_ keys: [String]) throws -> Int? {
+        try read(keys, "a whole number from 1 to \(Self.largestCount)") { value in
+            value.int.flatMap { (1...Self.largestCount).contains($0) ? $0 : nil }
+        }
+    }
+
+    public func optionalDouble(_ keys: String...) throws -> Double? { try read(keys, "a number", \.double) }
+    public func double(_ keys: String..., default fallback: Double) throws -> Double {
+        try read(keys, "a number", \.double) ?? fallback
+    }
+    public func float(_ keys: String..., default fallback: Float) throws -> Float {
+        try read(keys, "a number", \.double).map { Float($0) } ?? fallback
+    }
+
+    public func bool(_ keys: String..., default fallback: Bool) throws -> Bool {
+        try read(keys, "true or false", \.bool) ?? fallback
+    }
+
+    public func optionalString(_ keys: String...) throws -> String? { try read(keys, "a string", \.string) }
+    public func string(_ keys: String..., default fallback: String) throws -> String {
+        try read(keys, "a string", \.string) ?? fallback
+    }
+
+    /// A list of numbers.
+    public func doubles(_ key: String) throws -> [Double]? {
+        try read([key], "a list of numbers") { value in
+            guard let array = value.array else { return nil }
+            let numbers = array.compactMap(\.double)
+            return numbers.count == array.count ? numbers : nil
+        }
+    }
+
+    public func strings(_ key: String) throws -> [String]? {
+        try read([key], "a list of strings") { value in
+            guard let array = value.array else { return nil }
+            let strings = array.compactMap(\.string)
+            return strings.count == array.count ? strings : nil
+        }
+    }
+
+    /// A nested object, under the same error rules.
+    public func object(_ keys: String...) throws -> ConfigReader? {
+        try read(keys, "an object", \.object).map { ConfigReader($0, file: file) }
+    }
+
+    /// Heads must divide the width where a family has no field for the head size.
+    public func headSize(width: Int, heads: Int) throws -> Int {
+        guard width % heads == 0 else {
+            throw ModelError.wrongField(
+                "hidden_size", file: file, expected: "a multiple of the \(heads) heads", found: String(width))
+        }
+        return width / heads
+    }
+
+    public func require(_ condition: Bool, _ field: String, _ expected: String) throws {
+        guard condition else {
+            throw ModelError.wrongField(
+                field, file: file, expected: expected, found: values[field]?.encoded(.spaced) ?? "nothing")
+        }
+    }
+
+    /// The activation named by one of `keys`.
+    public func activation(_ keys: String..., default fallback: String) throws -> Activation {
+        let name = try read(keys, "a string", \.string) ?? fallback
+        guard let activation = Activation(name: name) else {
+            throw ModelError.wrongField(keys[0], file: file, expected: "a known activation", found: "\"\(name)\"")
+        }
+        return activation
+    }
+}
+
+extension Activation {
+    /// The names used in configs.
+    public init?(name: String) {
+        switch name {
+        case "linear": self = .identity
+        case "relu": self = .relu
+        case "relu2": self = .reluSquared
+        case "gelu", "gelu_python": self = .gelu
+        case "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh": self = .geluTanh
+        case "quick_gelu": self = .quickGelu
+        case "silu", "swish": self = .silu
+        case "sigmoid": self = .sigmoid
+        case "tanh": self = .tanh
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,36 @@
+public import NibbleCore
+
+/// What can be wrong with a model's description or its weights.
+public enum ModelError: Error, Sendable, Equatable {
+    case unknownModelType(String?, file: String, known: [String])
+    case missingField(String, file: String)
+    case wrongField(String, file: String, expected: String, found: String)
+    case missingWeight(String, module: String)
+    case wrongWeight(String, expected: Shape, found: Shape)
+    case encoderInputsMissing
+    case notEncoderDecoder
+    case tokenOutOfRange(token: Int32, vocabularySize: Int)
+}
+
+extension ModelError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .unknownModelType(let type, let file, let known):
+            "\(file): model_type \(type.map { "\"\($0)\"" } ?? "is missing and") is not supported; known are \(known.joined(separator: ", "))"
+        case .missingField(let field, let file):
+            "\(file): the field \"\(field)\" is missing"
+        case .wrongField(let field, let file, let expected, let found):
+            "\(file): \"\(field)\" should be \(expected), found \(found)"
+        case .missingWeight(let weight, let module):
+            "the weight \(weight) of \(module) was not loaded"
+        case .wrongWeight(let weight, let expected, let found):
+            "\(weight) has shape \(found), expected \(expected)"
+        case .encoderInputsMissing:
+            "an encoder-decoder model needs encoder inputs"
+        case .notEncoderDecoder:
+            "a decoder-only model takes no encoder inputs"
+        case .tokenOutOfRange(let token, let size):
+            "token id \(token) is outside the vocabulary of \(size)"
+        }
+    }
+}

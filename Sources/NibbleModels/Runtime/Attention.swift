@@ -1,0 +1,92 @@
+import NibbleCore
+
+/// Self-attention of one block: projections, rotation, cache and output, ready to run.
+struct SelfAttention: Sendable {
+    let description: AttentionDescription
+    /// Query, key and value, fused or side by side.
+    let projections: LinearGroup
+    let output: LinearGroup
+    let norm: QueryKeyNorm?
+    let bias: PositionBias
+
+    init(
+        _ module: LocatedModule, _ description: AttentionDescription, _ weights: ModelWeights, bias: PositionBias
+    ) throws {
+        self.description = description
+        if let fused = module.first(.queryKeyValue) {
+            projections = try weights.group(fused)
+        } else {
+            projections = try weights.group(module.first(.query), module.first(.key), module.first(.value))
+        }
+        output = try weights.group(module.first(.attentionOutput))
+        if let query = try weights.norm(module.first(.queryNorm)), let key = try weights.norm(module.first(.keyNorm)) {
+            norm = QueryKeyNorm(scope: description.normScope, query: query, key: key)
+        } else {
+            norm = nil
+        }
+        self.bias = bias
+    }
+
+    /// [T, E] → [T, H·D]: everything but the output projection.
+    func attend(
+        _ input: Tensor, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ workspace: Workspace,
+        _ backend: any Backend
+    ) throws -> Tensor {
+        let tokens = input.shape[0]
+        let projected = workspace.projections(tokens, width: projections.outFeatures)
+        let attended = workspace.attended(tokens, width: output.inFeatures)
+        try backend.linear(input, projections, epilogue: .init(), into: projected)
+        try backend.rotateAndStore(
+            RotateAndStoreCall(
+                projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
+                cache: cache, clip: description.clip), batch)
+        try backend.attend(
+            AttentionCall(
+                queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,
+                scale: description.scale, softCap: description.softCap, window: description.window,
+                isCausal: description.isCausal, bias: bias), batch, into: attended)
+        return attended
+    }
+}
+
+/// Attention of a decoder block over the encoder's output, whose keys and values are computed once.
+struct CrossAttention: Sendable {
+    let description: AttentionDescription
+    let query: LinearGroup
+    let keyValue: LinearGroup
+    let output: LinearGroup
+
+    init(_ module: LocatedModule, _ description: AttentionDescription, _ weights: ModelWeights) throws {
+        self.description = description
+        query = try weights.group(module.first(.query))
+        keyValue = try weights.group(module.first(.key), module.first(.value))
+        output = try weights.group(module.first(.attentionOutput))
+    }
+
+    /// Fills `cache` from the encoder's output [T, E].
+    func store(
+        _ encoded: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
+    ) throws {
+        let projected = workspace.projections(encoded.shape[0], width: keyValue.outFeatures)
+        try backend.linear(encoded, keyValue, epilogue: .init(), into: projected)
+        let layout = QueryKeyValueLayout.stacked(
+            heads: 0, keyValueHeads: description.keyValueHeads, headSize: description.headSize)
+        try backend.rotateAndStore(
+            RotateAndStoreCall(projections: projected, layout: layout, heads: 0, cache: cache), batch)
+    }
+
+    /// [T, E] → [T, H·D]. `batch` speaks of the encoder's keys.
+    func attend(
+        _ input: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
+    ) throws -> Tensor {
+        let tokens = input.shape[0]
+        let queries = workspace.projections(tokens, width: query.outFeatures)
+        let attended = workspace.attended(tokens, width: output.inFeatures)
+        try backend.linear(input, query, epilogue: .init(), into: queries)
+        try backend.attend(
+            AttentionCall(
+                queries: queries, layout: .init(offset: 0, stride: description.headSize), heads: description.heads,
+                cache: cache, scale: description.scale, isCausal: false), batch, into: attended)
+        return attended
+    }
+}

@@ -1,0 +1,83 @@
+import NibbleCore
+
+/// The index buffers of a call, on one backend: one allocation, one copy a call, at addresses that never change.
+///
+/// Each array has a fixed place sized for the largest call, so a captured graph finds it again.
+final class BatchBuffers {
+    private let arena: Tensor
+    private let limits: Limits
+
+    struct Limits {
+        var tokens: Int
+        var rows: Int
+        var blocksPerRow: Int
+    }
+
+    /// The host's image of the arena.
+    struct Image {
+        fileprivate(set) var values: Tensor
+        fileprivate let limits: Limits
+
+        init(_ limits: Limits) {
+            self.limits = limits
+            values = .host(.int32, [Places(limits).total])
+            values.mutableHostElements(Int32.self).initialize(repeating: 0)
+        }
+
+        private func slice(_ place: Int, _ count: Int) -> UnsafeMutableBufferPointer<Int32> {
+            UnsafeMutableBufferPointer(rebasing: values.mutableHostElements(Int32.self)[place..<place + count])
+        }
+
+        var tokens: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).tokens, limits.tokens) }
+        var positions: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).positions, limits.tokens) }
+        var rows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).rows, limits.tokens) }
+        var queryOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).queryOffsets, limits.rows + 1) }
+        var lengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).lengths, limits.rows) }
+        var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
+        /// Tokens of the call whose logits are wanted.
+        var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
+        var blockTable: UnsafeMutableBufferPointer<Int32> {
+            slice(Places(limits).blockTable, limits.rows * limits.blocksPerRow)
+        }
+    }
+
+    private struct Places {
+        let tokens, positions, rows, queryOffsets, lengths, counters, selected, blockTable, total: Int
+
+        init(_ limits: Limits) {
+            tokens = 0
+            positions = tokens + limits.tokens
+            rows = positions + limits.tokens
+            queryOffsets = rows + limits.tokens
+            lengths = queryOffsets + limits.rows + 1
+            counters = lengths + limits.rows
+            selected = counters + limits.rows
+            blockTable = selected + limits.tokens
+            total = blockTable + limits.rows * limits.blocksPerRow
+        }
+    }
+
+    init(_ limits: Limits, backend: any Backend) throws {
+        self.limits = limits
+        arena = try backend.allocate(.int32, [Places(limits).total])
+    }
+
+    func upload(_ image: Image, backend: any Backend) throws { try backend.copy(image.values, to: arena) }
+
+    private func view(_ place: Int, _ shape: Shape) -> Tensor {
+        Tensor(
+            storage: arena.storage, byteOffset: arena.byteOffset + place * DType.int32.byteCount, dtype: .int32, shape: shape)
+    }
+
+    func indices(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int) -> BatchIndices {
+        let places = Places(limits)
+        return BatchIndices(
+            tokens: view(places.tokens, [tokens]), positions: view(places.positions, [tokens]),
+            rows: view(places.rows, [tokens]), queryOffsets: view(places.queryOffsets, [rows + 1]),
+            lengths: view(places.lengths, [rows]), blockTable: view(places.blockTable, [rows, limits.blocksPerRow]),
+            tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
+    }
+
+    func counters(rows: Int) -> Tensor { view(Places(limits).counters, [rows]) }
+    func selected(_ count: Int) -> Tensor { view(Places(limits).selected, [count]) }
+}

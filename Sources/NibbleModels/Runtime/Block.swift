@@ -1,0 +1,125 @@
+import NibbleCore
+
+/// One transformer block of any family.
+///
+/// Which norms exist, and where, is the family's business: before a sublayer (GPT-2, Llama), on its output (OLMo 2,
+/// Gemma 2), after the residual sum (OPT-350m, BART). The block runs those it has.
+struct Block: Sendable {
+    let description: LayerDescription
+    let backend: any Backend
+    let attention: SelfAttention
+    let crossAttention: CrossAttention?
+    let feedForward: FeedForward
+    private let attentionNorms: SublayerNorms
+    private let crossAttentionNorms: SublayerNorms
+    private let feedForwardNorms: SublayerNorms
+
+    private struct SublayerNorms: Sendable {
+        var input: Norm?
+        var output: Norm?
+        var residual: Norm?
+    }
+
+    init(_ module: LocatedModule, _ description: LayerDescription, _ weights: ModelWeights, bias: PositionBias) throws {
+        func norms(_ input: Role, _ output: Role?, _ residual: Role) throws -> SublayerNorms {
+            SublayerNorms(
+                input: try weights.norm(module.first(input)), output: try output.flatMap { try weights.norm(module.first($0)) },
+                residual: try weights.norm(module.first(residual)))
+        }
+        func sublayer(_ role: Role) throws -> LocatedModule {
+            guard let found = module.first(role) else { throw ModelError.missingWeight("\(role)", module: module.path) }
+            return found
+        }
+        self.description = description
+        backend = weights.backend(module.path)
+        attention = try SelfAttention(try sublayer(.selfAttention), description.attention, weights, bias: bias)
+        crossAttention = try description.crossAttention.map {
+            try CrossAttention(try sublayer(.crossAttention), $0, weights)
+        }
+        feedForward = try FeedForward(module.first(.feedForward) ?? module, description.feedForward, weights)
+        attentionNorms = try norms(.attentionNorm, .attentionOutputNorm, .attentionResidualNorm)
+        crossAttentionNorms = try norms(.crossAttentionNorm, nil, .crossAttentionResidualNorm)
+        feedForwardNorms = try norms(.feedForwardNorm, .feedForwardOutputNorm, .feedForwardResidualNorm)
+    }
+
+    /// What a call brings along, apart from the hidden states.
+    struct Context {
+        var cache: KeyValueCache
+        var batch: BatchIndices
+        var rotary: RotaryTable?
+        /// Encoder-decoders: this layer's keys and values of the encoder's output, and which of them a row sees.
+        var cross: (cache: KeyValueCache, batch: BatchIndices)?
+        var workspace: Workspace
+    }
+
+    /// Transforms `hidden` [T, E] in place.
+    func callAsFunction(_ hidden: Tensor, _ context: Context) throws {
+        if description.isParallel {
+            try runParallel(hidden, context)
+        } else {
+            try runSequential(hidden, context)
+        }
+    }
+
+    private func runSequential(_ hidden: Tensor, _ context: Context) throws {
+        let workspace = context.workspace
+        let normed = workspace.normed(hidden.shape[0])
+        var input = try normalized(hidden, attentionNorms.input, into: normed)
+        let attended = try attention.attend(
+            input, cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
+        try join(hidden, base: residual(hidden, input), attentionNorms, workspace) {
+            try backend.linear(attended, attention.output, epilogue: $0, into: $1)
+        }
+        if let crossAttention, let cross = context.cross {
+            input = try normalized(hidden, crossAttentionNorms.input, into: normed)
+            let attended = try crossAttention.attend(input, cache: cross.cache, cross.batch, workspace, backend)
+            try join(hidden, base: residual(hidden, input), crossAttentionNorms, workspace) {
+                try backend.linear(attended, crossAttention.output, epilogue: $0, into: $1)
+            }
+        }
+        input = try normalized(hidden, feedForwardNorms.input, into: normed)
+        try join(hidden, base: residual(hidden, input), feedForwardNorms, workspace) {
+            try feedForward(input, epilogue: $0, into: $1, workspace, backend)
+        }
+    }
+
+    /// Both sublayers read the block's input; its sum with both is the output.
+    private func runParallel(_ hidden: Tensor, _ context: Context) throws {
+        let workspace = context.workspace
+        let tokens = hidden.shape[0]
+        let input = try normalized(hidden, attentionNorms.input, into: workspace.normed(tokens))
+        let second = feedForwardNorms.input == nil
+            ? input : try normalized(hidden, feedForwardNorms.input, into: workspace.secondNormed(tokens))
+        let attended = try attention.attend(
+            input, cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
+        try backend.linear(attended, attention.output, epilogue: epilogue(residual: hidden), into: hidden)
+        try feedForward(second, epilogue: epilogue(residual: hidden), into: hidden, workspace, backend)
+    }
+
+    private func normalized(_ input: Tensor, _ norm: Norm?, into output: Tensor) throws -> Tensor {
+        guard let norm else { return input }
+        try backend.normalize(input, norm, residual: nil, into: output)
+        return output
+    }
+
+    private func residual(_ hidden: Tensor, _ normed: Tensor) -> Tensor { description.residualFollowsNorm ? normed : hidden }
+
+    private func epilogue(residual: Tensor?) -> LinearEpilogue {
+        LinearEpilogue(scale: description.residualScale, residual: residual)
+    }
+
+    /// hidden = base + sublayer(…), with the norms that stand around the sum.
+    private func join(
+        _ hidden: Tensor, base: Tensor, _ norms: SublayerNorms, _ workspace: Workspace,
+        _ sublayer: (_ epilogue: LinearEpilogue, _ output: Tensor) throws -> Void
+    ) throws {
+        if let norm = norms.output {
+            let output = workspace.secondNormed(hidden.shape[0])
+            try sublayer(epilogue(residual: nil), output)
+            try backend.normalize(output, norm, residual: base, into: hidden)
+        } else {
+            try sublayer(epilogue(residual: base), hidden)
+        }
+        if let norm = norms.residual { try backend.normalize(hidden, norm, residual: nil, into: hidden) }
+    }
+}

@@ -1,0 +1,263 @@
+import NibbleCore
+
+/// The running state of a decoder for some rows: block table, caches, workspace, and the encoder's output where there is
+/// one.
+final class DecoderSession: DecodingSession {
+    let rows: Int
+    let capacity: Int
+    private let model: LanguageModel
+    private let runner: StackRunner
+    private let cross: CrossState?
+    private var table: BlockTable
+    private let chunkTokens: Int
+    private var logits: LogitsBuffers
+    /// int32 [R]
+    private let sampled: Tensor
+    /// The hidden states of the last call whose logits are wanted, and where they lie.
+    private var chosen: (hidden: Tensor, backend: any Backend)?
+
+    init(_ model: LanguageModel, _ request: SessionRequest) throws {
+        guard request.encoderInputs.isEmpty == (model.encoder == nil) else {
+            throw model.encoder == nil ? ModelError.notEncoderDecoder : ModelError.encoderInputsMissing
+        }
+        self.model = model
+        rows = request.rows
+        capacity = request.capacity
+        table = BlockTable(rows: rows, capacity: capacity)
+        let tokens = max(rows, min(model.options.chunkTokens, rows * capacity))
+        chunkTokens = tokens
+        let limits = BatchBuffers.Limits(tokens: tokens, rows: rows, blocksPerRow: table.blocksPerRow)
+        runner = try StackRunner(
+            model.decoder, limits: limits, blocks: table.blockCount, sharesCache: false, positions: capacity,
+            options: model.options, extraBackends: [model.head.backend])
+        cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
+        logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
+        sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
+        try reserve()
+    }
+
+    var vocabularySize: Int { model.vocabularySize }
+
+    func length(ofRow row: Int) -> Int { table.lengths[row] }
+
+    private func reserve() throws {
+        let sizes = model.decoder.workspaceSizes
+        let attention = model.decoder.blocks.map(\.attention.description)
+        let request = WorkspaceRequest(
+            tokens: chunkTokens, rows: rows, context: capacity,
+            inFeatures: max(sizes.width, sizes.attended, sizes.inner, sizes.gated),
+            outFeatures: max(sizes.width, sizes.projections, sizes.inner), heads: attention.map(\.heads).max() ?? 0,
+            headSize: attention.map(\.headSize).max() ?? 0, vocabulary: vocabularySize)
+        for backend in model.decoder.backends + [model.head.backend] { try backend.reserve(request) }
+    }
+}
+
+// MARK: Feeding
+
+extension DecoderSession {
+    func feed<Result>(
+        _ inputs: [RowTokens], logits selection: LogitsSelection, _ body: (LogitsBatch) throws -> Result
+    ) throws -> Result {
+        try validate(inputs)
+        let count = switch selection {
+        case .last: inputs.count
+        case .all: inputs.reduce(0) { $0 + $1.tokens.count }
+        }
+        let target = logits.host(rows: count)
+        var written = 0
+        for chunk in chunks(of: inputs) {
+            let selected = try enqueue(chunk, inputs, selection: selection)
+            guard selected > 0 else { continue }
+            try logits.compute(rows: selected, at: written, of: target) { output in
+                try self.project(selected, into: output)
+            }
+            written += selected
+        }
+        try model.head.backend.synchronize()
+        return try body(
+            LogitsBatch(
+                rows: count, vocabularySize: vocabularySize, values: target.mutableHostElements(Float.self)))
+    }
+
+    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
+        try validate(inputs)
+        let backend = model.head.backend
+        var written = 0
+        var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
+        let device = try logits.device(rows: inputs.count)
+        for chunk in chunks(of: inputs) {
+            call.rows = chunk.count
+            let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
+            guard selected > 0 else { continue }
+            try project(selected, into: device.rows(written..<written + selected))
+            try select(chunk.filter(\.isLast).map { inputs[$0.input].row }, call, sampling, from: written, of: device)
+            written += selected
+        }
+        var tokens = [Int32](repeating: 0, count: inputs.count)
+        try tokens.withUnsafeMutableBytes { try backend.read(sampled.viewed(as: [inputs.count]), into: $0) }
+        return tokens
+    }
+
+    /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
+    private func select(
+        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, from offset: Int, of logits: Tensor
+    ) throws {
+        let backend = model.head.backend
+        var start = 0
+        while start < rows.count {
+            var end = start + 1
+            while end < rows.count, rows[end] == rows[end - 1] + 1 { end += 1 }
+            var parameters = sampling
+            parameters.firstStream += UInt64(rows[start])
+            let range = offset + start..<offset + end
+            try backend.select(
+                logits.rows(range), parameters, counters: runner.counters(call, on: backend).rows(0..<end - start),
+                into: sampled.rows(range))
+            start = end
+        }
+    }
+
+    private func validate(_ inputs: [RowTokens]) throws {
+        for input in inputs {
+            guard input.row >= 0, input.row < rows else { throw SessionError.rowOutOfRange(row: input.row, rows: rows) }
+            let length = table.lengths[input.row]
+            guard length + input.tokens.count <= capacity else {
+                throw SessionError.capacityExceeded(
+                    row: input.row, length: length, adding: input.tokens.count, capacity: capacity)
+            }
+            for token in input.tokens where token < 0 || token >= vocabularySize {
+                throw SessionError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
+            }
+        }
+    }
+
+    /// A run of one input's tokens within a call.
+    private struct Segment {
+        var input: Int
+        var range: Range<Int>
+        /// Whether the input's last token is in it.
+        var isLast: Bool
+    }
+
+    /// Cuts the feed into calls of at most ``chunkTokens`` tokens, in order.
+    private func chunks(of inputs: [RowTokens]) -> [[Segment]] {
+        var chunks = [[Segment]]()
+        var current = [Segment]()
+        var room = chunkTokens
+        for (index, input) in inputs.enumerated() {
+            var start = 0
+            while start < input.tokens.count {
+                let end = min(start + room, input.tokens.count)
+                current.append(Segment(input: index, range: start..<end, isLast: end == input.tokens.count))
+                room -= end - start
+                start = end
+                if room == 0 {
+                    chunks.append(current)
+                    current = []
+                    room = chunkTokens
+                }
+            }
+        }
+        if !current.isEmpty { chunks.append(current) }
+        return chunks
+    }
+
+    /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Answers how many those are.
+    private func enqueue(
+        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
+    ) throws -> Int {
+        var copies = [(from: Int32, to: Int32)]()
+        let (call, selected) = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
+        try copyBlocks(copies)
+        try runner.upload()
+        let rows = chunk.map { inputs[$0.input].row }
+        try cross?.prepare(rows: rows, image: runner.image, tokens: call.tokens)
+        let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
+        guard selected > 0 else { return 0 }
+        if selected == call.tokens {
+            chosen = (hidden, backend)
+        } else {
+            let gathered = runner.workspace(on: backend).normed(selected)
+            try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
+            chosen = (gathered, backend)
+        }
+        return selected
+    }
+
+    private func fillImage(
+        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
+        copies: inout [(from: Int32, to: Int32)]
+    ) -> (call: StackRunner.Call, selected: Int) {
+        let image = runner.image
+        let (tokens, positions, tokenRows) = (image.tokens, image.positions, image.rows)
+        let (offsets, lengths, blocks, counters) = (image.queryOffsets, image.lengths, image.blockTable, image.counters)
+        let selectedTokens = image.selected
+        var count = 0
+        var selected = 0
+        var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
+        for (index, segment) in chunk.enumerated() {
+            let row = inputs[segment.input].row
+            let start = table.lengths[row]
+            table.append(segment.range.count, to: row, copies: &copies)
+            offsets[index] = Int32(count)
+            for (step, source) in segment.range.enumerated() {
+                tokens[count] = inputs[segment.input].tokens[source]
+                positions[count] = Int32(start + step)
+                tokenRows[count] = Int32(index)
+                if selection == .all || (segment.isLast && source == segment.range.upperBound - 1) {
+                    selectedTokens[selected] = Int32(count)
+                    selected += 1
+                }
+                count += 1
+            }
+            lengths[index] = Int32(table.lengths[row])
+            counters[index] = Int32(truncatingIfNeeded: counter)
+            for (place, block) in table.blocks[row].enumerated() { blocks[index * table.blocksPerRow + place] = block }
+            call.maximumQueryLength = max(call.maximumQueryLength, segment.range.count)
+            call.maximumLength = max(call.maximumLength, table.lengths[row])
+        }
+        offsets[chunk.count] = Int32(count)
+        call.tokens = count
+        return (call, selected)
+    }
+
+    private func copyBlocks(_ copies: [(from: Int32, to: Int32)]) throws {
+        guard !copies.isEmpty else { return }
+        let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
+        var local: [Device: Tensor] = [:]
+        for (block, cache) in zip(model.decoder.blocks, runner.caches) {
+            let backend = block.backend
+            if local[backend.device] == nil {
+                let tensor = try backend.allocate(.int32, pairs.shape)
+                try backend.copy(pairs, to: tensor)
+                local[backend.device] = tensor
+            }
+            if let pairs = local[backend.device] { try backend.copyBlocks(cache, pairs: pairs) }
+        }
+    }
+
+    /// Final norm and head over the chosen hidden states.
+    private func project(_ count: Int, into output: Tensor) throws {
+        guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
+        let (finished, backend) = try runner.finish(chosen.hidden, on: chosen.backend)
+        try model.head(try runner.move(finished, from: backend, to: model.head.backend), into: output)
+    }
+}
+
+// MARK: Rows
+
+extension DecoderSession {
+    func gather(_ sources: [Int]) throws {
+        for source in sources where source < 0 || source >= rows {
+            throw SessionError.rowOutOfRange(row: source, rows: rows)
+        }
+        guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
+        table.gather(sources)
+        cross?.gather(sources)
+    }
+
+    func truncate(row: Int, to length: Int) throws {
+        guard row >= 0, row < rows else { throw SessionError.rowOutOfRange(row: row, rows: rows) }
+        table.truncate(row, to: max(length, 0))
+    }
+}

@@ -1,0 +1,106 @@
+public import NibbleCore
+
+/// Runs an encoder over ragged inputs, several at a time.
+final class EncoderRun {
+    let runner: StackRunner
+    private let inputs: [[Int32]]
+    private let batches: [[Int]]
+    private let blocksPerInput: Int
+
+    /// Inputs are run together up to this many tokens.
+    private static let tokensPerBatch = 2048
+
+    init(_ encoder: TransformerStack, _ inputs: [[Int32]], _ model: LanguageModel, blocksPerInput: Int) throws {
+        for token in inputs.joined() where token < 0 || token >= model.vocabularySize {
+            throw ModelError.tokenOutOfRange(token: token, vocabularySize: model.vocabularySize)
+        }
+        self.inputs = inputs
+        self.blocksPerInput = blocksPerInput
+        batches = EncoderRun.batches(inputs)
+        let limits = BatchBuffers.Limits(
+            tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
+            blocksPerRow: blocksPerInput)
+        runner = try StackRunner(
+            encoder, limits: limits, blocks: blocksPerInput * inputs.count, sharesCache: true,
+            positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.workspaceSizes,
+            extraBackends: model.decoder.backends)
+    }
+
+    static func blocksPerInput(_ inputs: [[Int32]]) -> Int {
+        max(KeyValueGeometry.blocks(for: inputs.map(\.count).max() ?? 0), 1)
+    }
+
+    /// Hands out the final hidden states [T, E] of each batch, inputs in order.
+    func forEachBatch(_ body: (_ encoded: Tensor, _ backend: any Backend, _ call: StackRunner.Call) throws -> Void) throws {
+        for batch in batches {
+            let call = fill(runner.image, batch)
+            guard call.tokens > 0 else { continue }
+            try runner.upload()
+            let (hidden, backend) = try runner.run(call)
+            let (encoded, last) = try runner.finish(hidden, on: backend)
+            try body(encoded, last, call)
+        }
+    }
+
+    /// Indices of inputs that are encoded together, each batch at least one.
+    private static func batches(_ inputs: [[Int32]]) -> [[Int]] {
+        var batches = [[Int]]()
+        var tokens = 0
+        for (index, input) in inputs.enumerated() {
+            if batches.isEmpty || tokens + input.count > tokensPerBatch {
+                batches.append([])
+                tokens = 0
+            }
+            batches[batches.count - 1].append(index)
+            tokens += input.count
+        }
+        return batches
+    }
+
+    /// Places the batch's tokens; the block table is the one the cross caches use, so one serves both.
+    private func fill(_ image: BatchBuffers.Image, _ batch: [Int]) -> StackRunner.Call {
+        var call = StackRunner.Call(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
+        for (row, index) in batch.enumerated() {
+            image.queryOffsets[row] = Int32(call.tokens)
+            image.lengths[row] = Int32(inputs[index].count)
+            EncoderRun.fillTable(image, row: row, input: index, blocksPerInput: blocksPerInput)
+            for (position, token) in inputs[index].enumerated() {
+                image.tokens[call.tokens] = token
+                image.positions[call.tokens] = Int32(position)
+                image.rows[call.tokens] = Int32(row)
+                call.tokens += 1
+            }
+            call.maximumQueryLength = max(call.maximumQueryLength, inputs[index].count)
+        }
+        call.maximumLength = call.maximumQueryLength
+        image.queryOffsets[batch.count] = Int32(call.tokens)
+        return call
+    }
+
+    static func fillTable(_ image: BatchBuffers.Image, row: Int, input: Int, blocksPerInput: Int) {
+        for block in 0..<blocksPerInput {
+            image.blockTable[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
+        }
+    }
+}
+
+extension LanguageModel {
+    /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
+    public func encode(_ inputs: [[Int32]]) throws -> Tensor {
+        guard let encoder else { throw ModelError.notEncoderDecoder }
+        let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
+        var written = 0
+        let run = try EncoderRun(encoder, inputs, self, blocksPerInput: EncoderRun.blocksPerInput(inputs))
+        try run.forEachBatch { encoded, backend, call in
+            let target = result.rows(written..<written + call.tokens)
+            written += call.tokens
+            var source = encoded
+            if encoded.dtype != .float32 {
+                source = try backend.allocate(.float32, encoded.shape)
+                try backend.convert(encoded, to: source)
+            }
+            try backend.read(source, into: target.mutableHostBytes)
+        }
+        return result
+    }
+}

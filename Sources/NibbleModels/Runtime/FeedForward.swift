@@ -1,0 +1,101 @@
+import NibbleCore
+
+/// The feed-forward half of a block.
+enum FeedForward: Sendable {
+    case plain(up: LinearGroup, Activation, down: LinearGroup)
+    case gated(gateUp: LinearGroup, Activation, down: LinearGroup)
+    case experts(MixtureOfExperts)
+
+    init(_ module: LocatedModule, _ description: FeedForwardDescription, _ weights: ModelWeights) throws {
+        switch description {
+        case .plain(let activation):
+            self = .plain(
+                up: try weights.group(module.first(.up)), activation, down: try weights.group(module.first(.down)))
+        case .gated(let activation):
+            self = .gated(
+                gateUp: try FeedForward.gateUp(module, weights), activation, down: try weights.group(module.first(.down)))
+        case .experts(let description):
+            self = .experts(try MixtureOfExperts(module, description, weights))
+        }
+    }
+
+    static func gateUp(_ module: LocatedModule, _ weights: ModelWeights) throws -> LinearGroup {
+        if let fused = module.first(.gateUp) { return try weights.group(fused) }
+        return try weights.group(module.first(.gate), module.first(.up))
+    }
+
+    /// output = feedForward(input) × scale + residual. [T, E]; `output` may be `residual`, not `input`.
+    func callAsFunction(
+        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+    ) throws {
+        let tokens = input.shape[0]
+        switch self {
+        case .plain(let up, let activation, let down):
+            let inner = workspace.inner(tokens, width: up.outFeatures)
+            try backend.linear(input, up, epilogue: .init(activation: activation), into: inner)
+            try backend.linear(inner, down, epilogue: epilogue, into: output)
+        case .gated(let gateUp, let activation, let down):
+            let inner = workspace.inner(tokens, width: gateUp.outFeatures)
+            let gated = workspace.gated(tokens, width: down.inFeatures)
+            try backend.linear(input, gateUp, epilogue: .init(), into: inner)
+            try backend.gate(inner, activation, into: gated)
+            try backend.linear(gated, down, epilogue: epilogue, into: output)
+        case .experts(let mixture):
+            try mixture(input, residual: epilogue.residual, into: output, workspace, backend)
+        }
+    }
+}
+
+/// A sparse mixture of experts, with Qwen's shared expert where there is one.
+struct MixtureOfExperts: Sendable {
+    let description: ExpertsDescription
+    let router: LinearGroup
+    let experts: [Expert]
+    let shared: Shared?
+
+    /// An expert that sees every token, scaled by σ(gate · x).
+    struct Shared: Sendable {
+        let gateUp: LinearGroup
+        let down: LinearGroup
+        let gate: LinearGroup
+    }
+
+    init(_ module: LocatedModule, _ description: ExpertsDescription, _ weights: ModelWeights) throws {
+        self.description = description
+        router = try weights.group(module.first(.router))
+        guard let located = module.first(.experts), let experts = weights.experts[located.path] else {
+            throw ModelError.missingWeight("experts", module: module.path)
+        }
+        self.experts = experts
+        if let expert = module.first(.sharedExpert) {
+            shared = Shared(
+                gateUp: try FeedForward.gateUp(expert, weights), down: try weights.group(expert.first(.down)),
+                gate: try weights.group(module.first(.sharedExpertGate)))
+        } else {
+            shared = nil
+        }
+    }
+
+    func callAsFunction(
+        _ input: Tensor, residual: Tensor?, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+    ) throws {
+        let tokens = input.shape[0]
+        let logits = workspace.router(tokens, width: router.outFeatures)
+        try backend.linear(input, router, epilogue: .init(), into: logits)
+        try backend.experts(
+            input,
+            ExpertsCall(
+                routerLogits: logits, experts: experts, topK: description.topK,
+                normalizesWeights: description.normalizesWeights, activation: description.activation, residual: residual),
+            into: output)
+        guard let shared else { return }
+        let weight = workspace.router(tokens, width: 1)
+        let inner = workspace.inner(tokens, width: shared.gateUp.outFeatures)
+        let gated = workspace.gated(tokens, width: shared.down.inFeatures)
+        try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
+        try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
+        try backend.gate(inner, description.activation, into: gated)
+        try backend.linear(
+            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
+    }
+}

@@ -1,0 +1,70 @@
+public import NibbleCore
+
+/// A model with its weights in place: what loading makes and generation runs.
+public final class LanguageModel: GenerativeModel {
+    public let architecture: ModelArchitecture
+    public let options: SessionOptions
+    let decoder: TransformerStack
+    let encoder: TransformerStack?
+    let head: Head
+
+    public init(_ architecture: ModelArchitecture, _ weights: ModelWeights, options: SessionOptions) throws {
+        self.architecture = architecture
+        self.options = options
+        decoder = try TransformerStack(architecture.decoder, architecture.tree, weights)
+        encoder = try architecture.encoder.map { try TransformerStack($0, architecture.tree, weights) }
+        head = try Head(architecture, weights)
+    }
+
+    public var vocabularySize: Int { architecture.vocabularySize }
+    public var isEncoderDecoder: Bool { encoder != nil }
+    public var maximumPositions: Int? { architecture.maximumPositions }
+
+    public func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
+        try DecoderSession(self, request)
+    }
+}
+
+/// How sessions are sized and what they store.
+public struct SessionOptions: Sendable {
+    /// The dtype the model was loaded in; backends derive theirs from it.
+    public var loadDType: DType
+    /// Keys and values are stored in this.
+    public var cacheDType: DType
+    /// Longer feeds are run in chunks of this many tokens.
+    public var chunkTokens: Int
+
+    public init(loadDType: DType, cacheDType: DType? = nil, chunkTokens: Int = 512) {
+        self.loadDType = loadDType
+        self.cacheDType = cacheDType ?? loadDType
+        self.chunkTokens = chunkTokens
+    }
+}
+
+/// From hidden states to float32 logits.
+struct Head: Sendable {
+    let backend: any Backend
+    let layer: LinearGroup
+    private let description: HeadDescription
+
+    init(_ architecture: ModelArchitecture, _ weights: ModelWeights) throws {
+        let path = architecture.tree.outputEmbedding
+        guard let module = architecture.tree.module(at: path) else {
+            throw ModelError.missingWeight("weight", module: path)
+        }
+        var linear = try weights.linear(module)
+        if let biasPath = architecture.head.biasPath {
+            guard let bias = weights.tensors[biasPath] else { throw ModelError.missingWeight(biasPath, module: path) }
+            linear = Linear(name: linear.name, weight: linear.weight, bias: bias, arithmetic: linear.arithmetic)
+        }
+        backend = weights.backend(path)
+        layer = LinearGroup([linear])
+        description = architecture.head
+    }
+
+    /// [n, E] → float32 [n, V]
+    func callAsFunction(_ hidden: Tensor, into logits: Tensor) throws {
+        let activation: Activation = description.softCap.map { .softCap($0) } ?? .identity
+        try backend.linear(hidden, layer, epilogue: .init(activation: activation, scale: description.scale), into: logits)
+    }
+}

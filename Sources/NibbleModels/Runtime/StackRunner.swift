@@ -1,0 +1,189 @@
+import NibbleCore
+
+/// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
+/// them, one cache a block.
+final class StackRunner {
+    let stack: TransformerStack
+    private(set) var caches: [KeyValueCache] = []
+    let image: BatchBuffers.Image
+    private let parts: [Part]
+    private let limits: BatchBuffers.Limits
+    private var rotary: [RotaryKey: RotaryTable] = [:]
+    private let positions: Int
+
+    /// What one backend holds for this stack.
+    private struct Part {
+        let backend: any Backend
+        let workspace: Workspace
+        let buffers: BatchBuffers
+    }
+
+    private struct RotaryKey: Hashable {
+        let index: Int
+        let variant: Int
+        let backend: ObjectIdentifier
+    }
+
+    /// The shape of one call.
+    struct Call {
+        var tokens: Int
+        var rows: Int
+        var maximumQueryLength: Int
+        var maximumLength: Int
+    }
+
+    /// - Parameters:
+    ///   - blocks: physical cache blocks a layer gets.
+    ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
+    ///   - positions: positions a row can reach.
+    ///   - widening: makes the workspace serve these sizes too.
+    ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
+    init(
+        _ stack: TransformerStack, limits: BatchBuffers.Limits, blocks: Int, sharesCache: Bool, positions: Int,
+        options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
+    ) throws {
+        self.stack = stack
+        self.limits = limits
+        self.positions = positions
+        image = BatchBuffers.Image(limits)
+        var backends = stack.backends
+        for backend in extraBackends where !backends.contains(where: { $0 === backend }) { backends.append(backend) }
+        let sizes = widening.map(stack.workspaceSizes.widened) ?? stack.workspaceSizes
+        parts = try backends.map { backend in
+            Part(
+                backend: backend,
+                workspace: try Workspace(
+                    sizes, tokens: limits.tokens, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
+                buffers: try BatchBuffers(limits, backend: backend))
+        }
+        for block in stack.blocks {
+            if sharesCache, let last = caches.last, last.keys.device == block.backend.device {
+                caches.append(last)
+            } else {
+                caches.append(try block.attention.description.makeCache(blocks: blocks, options, block.backend))
+            }
+        }
+    }
+
+    private func part(of backend: any Backend) -> Part {
+        guard let part = parts.first(where: { $0.backend === backend }) else {
+            preconditionFailure("the backend \(backend.device) has no part in this stack")
+        }
+        return part
+    }
+
+    func workspace(on backend: any Backend) -> Workspace { part(of: backend).workspace }
+
+    func indices(_ call: Call, on backend: any Backend) -> BatchIndices {
+        part(of: backend).buffers.indices(
+            tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
+            maximumLength: call.maximumLength)
+    }
+
+    func counters(_ call: Call, on backend: any Backend) -> Tensor { part(of: backend).buffers.counters(rows: call.rows) }
+    func selected(_ count: Int, on backend: any Backend) -> Tensor { part(of: backend).buffers.selected(count) }
+
+    /// Sends the host's index image to every backend.
+    func upload() throws {
+        for part in parts { try part.buffers.upload(image, backend: part.backend) }
+    }
+
+    /// Embeds the call's tokens and runs all blocks and the final norm. Answers [T, E] and the backend it lies on.
+    ///
+    /// - Parameter cross: for block i its cache of the encoder's output and the indices that go with it.
+    func run(
+        _ call: Call, cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
+    ) throws -> (hidden: Tensor, backend: any Backend) {
+        var backend = stack.embedding.backend
+        var hidden = workspace(on: backend).hidden(call.tokens)
+        try stack.embedding(indices(call, on: backend), into: hidden, workspace(on: backend))
+        for (index, block) in stack.blocks.enumerated() {
+            hidden = try move(hidden, from: backend, to: block.backend)
+            backend = block.backend
+            try block(
+                hidden,
+                Block.Context(
+                    cache: caches[index], batch: indices(call, on: backend),
+                    rotary: try rotaryTable(block.attention.description, call, backend),
+                    cross: cross?(index, backend), workspace: workspace(on: backend)))
+        }
+        return (hidden, backend)
+    }
+
+    /// Final norm and projection of hidden states [n, E] in place where possible; answers [n, width] and its backend.
+    func finish(_ hidden: Tensor, on start: any Backend) throws -> (hidden: Tensor, backend: any Backend) {
+        var (hidden, backend) = (hidden, start)
+        if let (norm, target) = stack.finalNorm {
+            hidden = try move(hidden, from: backend, to: target)
+            backend = target
+            try backend.normalize(hidden, norm, residual: nil, into: hidden)
+        }
+        if let (layer, target) = stack.projectOut {
+            hidden = try move(hidden, from: backend, to: target)
+            backend = target
+            let output = workspace(on: backend).projections(hidden.shape[0], width: layer.outFeatures)
+            try backend.linear(hidden, layer, epilogue: .init(), into: output)
+            hidden = output
+        }
+        return (hidden, backend)
+    }
+
+    /// The same activations on another backend, in its dtype.
+    func move(_ tensor: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
+        guard source !== target else { return tensor }
+        let destination = workspace(on: target).hidden(tensor.shape[0]).viewed(as: tensor.shape)
+        if destination.dtype == tensor.dtype {
+            try source.copy(tensor, to: destination)
+            return destination
+        }
+        // Converted on the side that computes in the wider type, the CPU.
+        let staged = try source.allocate(destination.dtype, tensor.shape)
+        try source.convert(tensor, to: staged)
+        try source.copy(staged, to: destination)
+        try source.synchronize()
+        return destination
+    }
+
+    private func rotaryTable(_ attention: AttentionDescription, _ call: Call, _ backend: any Backend) throws -> RotaryTable? {
+        guard let index = attention.rotary else { return nil }
+        let description = stack.description.rotary[index]
+        let key = RotaryKey(
+            index: index, variant: description.variant(length: call.maximumLength), backend: ObjectIdentifier(backend))
+        if let table = rotary[key] { return table }
+        let table = try makeRotaryTable(description, length: call.maximumLength, backend)
+        if description.dependsOnLength {
+            // Tables of other lengths will not be asked for again, save the two of long rope.
+            rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 }
+        }
+        rotary[key] = table
+        return table
+    }
+
+    private func makeRotaryTable(_ description: RotaryDescription, length: Int, _ backend: any Backend) throws -> RotaryTable {
+        let (cosines, sines) = description.table(positions: positions, length: length)
+        let shape: Shape = [positions, description.rotated / 2]
+        func upload(_ values: [Float]) throws -> Tensor {
+            let tensor = try backend.allocate(.float32, shape)
+            try backend.copy(.host(values, .float32, shape), to: tensor)
+            return tensor
+        }
+        return RotaryTable(
+            cosines: try upload(cosines), sines: try upload(sines), rotated: description.rotated,
+            isInterleaved: description.isInterleaved)
+    }
+}
+
+extension AttentionDescription {
+    func geometry(_ dtype: DType) -> KeyValueGeometry {
+        KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, dtype: dtype)
+    }
+
+    func makeCache(blocks: Int, _ options: SessionOptions, _ backend: any Backend) throws -> KeyValueCache {
+        let geometry = geometry(options.cacheDType)
+        func allocate(_ size: Int) throws -> Tensor {
+            try backend.allocate(geometry.dtype, [blocks, geometry.heads, KeyValueGeometry.blockSize, size])
+        }
+        return KeyValueCache(
+            geometry: geometry, keys: try allocate(geometry.keySize), values: try allocate(geometry.valueSize))
+    }
+}

@@ -1,0 +1,75 @@
+import NibbleCore
+
+/// The activations of one backend, allocated once for the largest call.
+///
+/// Every buffer is handed out as a view of as many rows as the call has tokens.
+final class Workspace {
+    /// [T, E]: the residual stream.
+    private let hiddenBuffer: Tensor
+    /// [T, E]: a norm's output; the second one serves parallel blocks.
+    private let normedBuffers: (Tensor, Tensor)
+    /// [T, widest projection]
+    private let projectionBuffer: Tensor
+    /// [T, H·D]
+    private let attendedBuffer: Tensor
+    /// [T, up to 2F]
+    private let innerBuffer: Tensor
+    /// [T, F]
+    private let gatedBuffer: Tensor
+    /// float32 [T, X]: router logits and shared-expert gates.
+    private let routerBuffer: Tensor
+
+    let sizes: WorkspaceSizes
+
+    init(_ sizes: WorkspaceSizes, tokens: Int, dtype: DType, backend: any Backend) throws {
+        func buffer(_ width: Int, _ dtype: DType = dtype) throws -> Tensor {
+            try backend.allocate(dtype, [max(tokens, 1), max(width, 1)])
+        }
+        self.sizes = sizes
+        hiddenBuffer = try buffer(sizes.width)
+        normedBuffers = (try buffer(sizes.width), try buffer(sizes.width))
+        projectionBuffer = try buffer(sizes.projections)
+        attendedBuffer = try buffer(sizes.attended)
+        innerBuffer = try buffer(sizes.inner)
+        gatedBuffer = try buffer(sizes.gated)
+        routerBuffer = try buffer(sizes.router, .float32)
+    }
+
+    func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: [tokens, sizes.width]) }
+    func normed(_ tokens: Int) -> Tensor { normedBuffers.0.viewed(as: [tokens, sizes.width]) }
+    func secondNormed(_ tokens: Int) -> Tensor { normedBuffers.1.viewed(as: [tokens, sizes.width]) }
+    func projections(_ tokens: Int, width: Int) -> Tensor { projectionBuffer.viewed(as: [tokens, width]) }
+    func attended(_ tokens: Int, width: Int) -> Tensor { attendedBuffer.viewed(as: [tokens, width]) }
+    func inner(_ tokens: Int, width: Int) -> Tensor { innerBuffer.viewed(as: [tokens, width]) }
+    func gated(_ tokens: Int, width: Int) -> Tensor { gatedBuffer.viewed(as: [tokens, width]) }
+    func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: [tokens, width]) }
+}
+
+/// Widths of the widest activations of a set of blocks.
+public struct WorkspaceSizes: Sendable, Equatable {
+    /// E
+    public var width: Int
+    public var projections = 0
+    public var attended = 0
+    public var inner = 0
+    public var gated = 0
+    public var router = 0
+
+    public init(width: Int) { self.width = width }
+
+    /// Sizes that serve both.
+    func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
+        var sizes = WorkspaceSizes(width: max(width, other.width))
+        sizes.projections = max(projections, other.projections)
+        sizes.attended = max(attended, other.attended)
+        sizes.inner = max(inner, other.inner)
+        sizes.gated = max(gated, other.gated)
+        sizes.router = max(router, other.router)
+        return sizes
+    }
+
+    /// Bytes for `tokens` tokens, `elementSize` bytes an activation.
+    public func byteCount(tokens: Int, elementSize: Int) -> Int {
+        tokens * ((3 * width + projections + attended + inner + gated) * elementSize + router * DType.float32.byteCount)
+    }
+}

@@ -1,0 +1,69 @@
+import NibbleCore
+
+/// Lets a family write its module tree in the order of the reference's definition.
+@resultBuilder
+enum ModuleBuilder {
+    static func buildExpression(_ node: ModuleNode) -> [ModuleNode] { [node] }
+    static func buildExpression(_ nodes: [ModuleNode]) -> [ModuleNode] { nodes }
+    static func buildBlock(_ parts: [ModuleNode]...) -> [ModuleNode] { parts.flatMap { $0 } }
+    static func buildOptional(_ part: [ModuleNode]?) -> [ModuleNode] { part ?? [] }
+    static func buildEither(first: [ModuleNode]) -> [ModuleNode] { first }
+    static func buildEither(second: [ModuleNode]) -> [ModuleNode] { second }
+    static func buildArray(_ parts: [[ModuleNode]]) -> [ModuleNode] { parts.flatMap { $0 } }
+}
+
+func module(
+    _ name: String, _ className: String, role: Role? = nil, buffers: [ModuleNode.Buffer] = [],
+    @ModuleBuilder _ children: () -> [ModuleNode] = { [] }
+) -> ModuleNode {
+    ModuleNode(name, className, role: role, buffers: buffers, children: children())
+}
+
+/// A `ModuleList` of `count` modules named by their index.
+func list(_ name: String, _ count: Int, _ element: (_ index: Int, _ name: String) -> ModuleNode) -> ModuleNode {
+    ModuleNode(name, "ModuleList", children: (0..<count).map { element($0, String($0)) })
+}
+
+func linear(
+    _ name: String, _ outFeatures: Int, _ inFeatures: Int, bias: Bool = false, role: Role?, className: String = "Linear",
+    kind: ModuleNode.Kind = .linear
+) -> ModuleNode {
+    let weight: Shape = if case .transposedLinear = kind { [inFeatures, outFeatures] } else { [outFeatures, inFeatures] }
+    return ModuleNode(
+        name, className, kind: kind, role: role,
+        parameters: [.init("weight", weight)] + (bias ? [.init("bias", [outFeatures])] : []))
+}
+
+func embedding(_ name: String, _ rows: Int, _ width: Int, role: Role?, className: String = "Embedding") -> ModuleNode {
+    ModuleNode(name, className, kind: .embedding, role: role, parameters: [.init("weight", [rows, width])])
+}
+
+func layerNorm(
+    _ name: String, _ width: Int, _ epsilon: Float, bias: Bool = true, role: Role?, className: String = "LayerNorm"
+) -> ModuleNode {
+    ModuleNode(
+        name, className, kind: .norm(.init(kind: .layer, epsilon: epsilon)), role: role,
+        parameters: [.init("weight", [width])] + (bias ? [.init("bias", [width])] : []))
+}
+
+func rmsNorm(
+    _ name: String, _ width: Int, _ epsilon: Float, offset: Float = 0, role: Role?, className: String
+) -> ModuleNode {
+    ModuleNode(
+        name, className, kind: .norm(.init(kind: .rms, epsilon: epsilon, weightOffset: offset)), role: role,
+        parameters: [.init("weight", [width])])
+}
+
+func dropout(_ name: String) -> ModuleNode { ModuleNode(name, "Dropout") }
+
+/// A module without parameters: an activation, a rotary embedding …
+func plain(_ name: String, _ className: String, buffers: [ModuleNode.Buffer] = []) -> ModuleNode {
+    ModuleNode(name, className, buffers: buffers)
+}
+
+/// The two non-persistent frequency buffers that rotary modules hold.
+func rotaryModule(_ name: String, _ className: String, rotated: Int) -> ModuleNode {
+    plain(name, className, buffers: [
+        .init("inv_freq", count: rotated / 2), .init("original_inv_freq", count: rotated / 2),
+    ])
+}

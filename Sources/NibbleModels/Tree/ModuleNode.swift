@@ -1,0 +1,104 @@
+public import NibbleCore
+
+/// One module of a model, as the reference library names and orders it.
+///
+/// The tree is the checkpoint's: a parameter's path in the tree is its key in the file. Planning walks it for sizes,
+/// quantization for skip rules, loading for shapes; a ``Role`` tells the decoder block which module does what.
+public struct ModuleNode: Sendable {
+    public let name: String
+    /// The class name in the reference library; no-split rules and reports go by it.
+    public let className: String
+    public let kind: Kind
+    public let role: Role?
+    public let parameters: [Parameter]
+    public let buffers: [Buffer]
+    public let children: [ModuleNode]
+
+    public enum Kind: Sendable {
+        case container
+        /// Replaced by a quantized layer unless skipped.
+        case linear
+        /// A linear layer whose weight is stored transposed, [K, N] (GPT-2).
+        case transposedLinear
+        /// A subclass of the linear layer, which the reference leaves alone (Falcon).
+        case linearSubclass
+        /// Weights of many experts in 3-D tensors, which the reference leaves alone.
+        case experts
+        case embedding
+        case norm(NormDescription)
+    }
+
+    public struct Parameter: Sendable {
+        public let name: String
+        public let shape: Shape
+
+        public init(_ name: String, _ shape: Shape) {
+            self.name = name
+            self.shape = shape
+        }
+    }
+
+    /// A tensor that is computed, not loaded, but counted where the reference counts it.
+    public struct Buffer: Sendable {
+        public let name: String
+        public let count: Int
+        public let dtype: DType
+        public let isPersistent: Bool
+
+        public init(_ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false) {
+            self.name = name
+            self.count = count
+            self.dtype = dtype
+            self.isPersistent = isPersistent
+        }
+    }
+
+    public init(
+        _ name: String, _ className: String, kind: Kind = .container, role: Role? = nil, parameters: [Parameter] = [],
+        buffers: [Buffer] = [], children: [ModuleNode] = []
+    ) {
+        self.name = name
+        self.className = className
+        self.kind = kind
+        self.role = role
+        self.parameters = parameters
+        self.buffers = buffers
+        self.children = children
+    }
+}
+
+/// Which norm a module is.
+public struct NormDescription: Sendable, Hashable {
+    public var kind: Norm.Kind
+    public var epsilon: Float
+    /// Added to the stored weight (Gemma stores w − 1).
+    public var weightOffset: Float
+
+    public init(kind: Norm.Kind, epsilon: Float, weightOffset: Float = 0) {
+        self.kind = kind
+        self.epsilon = epsilon
+        self.weightOffset = weightOffset
+    }
+}
+
+/// What a module does in the decoder that Nibble runs.
+public enum Role: Sendable, Hashable {
+    // The stack
+    case tokenEmbedding, positionEmbedding, embeddingNorm, projectIn, projectOut, finalNorm, head
+    case block
+
+    // Inside a block
+    case selfAttention, crossAttention, feedForward
+    /// Before a sublayer.
+    case attentionNorm, crossAttentionNorm, feedForwardNorm
+    /// On a sublayer's output, before the residual sum.
+    case attentionOutputNorm, feedForwardOutputNorm
+    /// After the residual sum.
+    case attentionResidualNorm, crossAttentionResidualNorm, feedForwardResidualNorm
+
+    // Inside an attention
+    case query, key, value, queryKeyValue, attentionOutput, queryNorm, keyNorm, relativeBias
+
+    // Inside a feed-forward
+    case gate, up, gateUp, down, router, experts, sharedExpert, sharedExpertGate
+}

@@ -1,0 +1,97 @@
+public import NibbleCore
+
+/// How a model's linear layers are quantized, under the names `BitsAndBytesConfig` has in transformers.
+///
+/// The defaults are the reference's: plain `loadIn4Bit` means FP4 with blocks of 64 and no nested scales.
+public struct BitsAndBytesConfig: Sendable, Hashable {
+    public var loadIn8Bit: Bool
+    public var loadIn4Bit: Bool
+    /// int8: input columns with |x| ≥ threshold are multiplied in floating point; 0 turns that off.
+    public var int8Threshold: Double
+    /// Modules that stay unquantized. `nil`: the default list (output embedding, tied modules, the last module).
+    /// Applies to 4 bits as well, despite its name.
+    public var int8SkipModules: [String]?
+    /// Modules that an explicit device map puts on the CPU or the disk stay unquantized.
+    public var int8EnableFP32CPUOffload: Bool
+    /// A training aid of the reference; inference gives the same result.
+    public var int8HasFP16Weight: Bool
+    /// 4 bits: what activations and dequantized weights are rounded to before they are multiplied. `nil`: the load dtype.
+    public var computeDType: DType?
+    public var quantType: FourBitFormat.Codebook
+    public var useDoubleQuant: Bool
+    /// The dtype under which packed codes are stored in a file; the bytes are the same.
+    public var quantStorage: DType
+    /// Weights that share a scale. Not an option of the reference, which always uses 64.
+    public var blockSize: Int
+
+    public static let defaultThreshold = 6.0
+    public static let storageDTypes: [DType] = [.float16, .float32, .int8, .uint8, .float64, .bfloat16]
+
+    public init(
+        loadIn8Bit: Bool = false, loadIn4Bit: Bool = false, int8Threshold: Double = defaultThreshold,
+        int8SkipModules: [String]? = nil, int8EnableFP32CPUOffload: Bool = false, int8HasFP16Weight: Bool = false,
+        computeDType: DType? = nil, quantType: FourBitFormat.Codebook = .fp4, useDoubleQuant: Bool = false,
+        quantStorage: DType = .uint8, blockSize: Int = FourBitFormat.defaultBlockSize
+    ) {
+        self.loadIn8Bit = loadIn8Bit
+        self.loadIn4Bit = loadIn4Bit
+        self.int8Threshold = int8Threshold
+        self.int8SkipModules = int8SkipModules
+        self.int8EnableFP32CPUOffload = int8EnableFP32CPUOffload
+        self.int8HasFP16Weight = int8HasFP16Weight
+        self.computeDType = computeDType
+        self.quantType = quantType
+        self.useDoubleQuant = useDoubleQuant
+        self.quantStorage = quantStorage
+        self.blockSize = blockSize
+    }
+
+    /// The format of quantized weights.
+    public var format: WeightFormat {
+        loadIn8Bit ? .int8 : .fourBit(FourBitFormat(codebook: quantType, blockSize: blockSize, isNested: useDoubleQuant))
+    }
+
+    /// - Throws: ``QuantizationConfigError``
+    public func validate() throws {
+        if loadIn4Bit && loadIn8Bit { throw QuantizationConfigError.bothLoads }
+        if !loadIn4Bit && !loadIn8Bit { throw QuantizationConfigError.neitherLoad }
+        guard int8Threshold >= 0, int8Threshold.isFinite else {
+            throw QuantizationConfigError.wrongValue("llm_int8_threshold", expected: "a number of at least 0", found: "\(int8Threshold)")
+        }
+        if let computeDType, ![.float32, .float16, .bfloat16].contains(computeDType) {
+            throw QuantizationConfigError.wrongValue(
+                "bnb_4bit_compute_dtype", expected: "float32, float16 or bfloat16", found: computeDType.rawValue)
+        }
+        guard BitsAndBytesConfig.storageDTypes.contains(quantStorage) else {
+            throw QuantizationConfigError.wrongValue(
+                "bnb_4bit_quant_storage", expected: "one of " + BitsAndBytesConfig.storageDTypes.map(\.rawValue).joined(separator: ", "),
+                found: quantStorage.rawValue)
+        }
+        guard FourBitFormat.blockSizes.contains(blockSize) else {
+            throw QuantizationConfigError.wrongValue(
+                "block size", expected: "one of " + FourBitFormat.blockSizes.map(String.init).joined(separator: ", "), found: String(blockSize))
+        }
+    }
+}
+
+public enum QuantizationConfigError: Error, Sendable, Equatable {
+    case bothLoads
+    case neitherLoad
+    case wrongValue(String, expected: String, found: String)
+    case unknownMethod(String)
+}
+
+extension QuantizationConfigError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .bothLoads:
+            "load_in_4bit and load_in_8bit are both True, but only one can be used at the same time"
+        case .neitherLoad:
+            "a quantization config needs load_in_4bit or load_in_8bit; neither is set, so nothing would be quantized"
+        case .wrongValue(let option, let expected, let found):
+            "\(option) should be \(expected), found \(found)"
+        case .unknownMethod(let method):
+            "quantization method \"\(method)\" is not supported; only bitsandbytes is"
+        }
+    }
+}

@@ -1,0 +1,104 @@
+public import NibbleCore
+
+/// The names a quantized layer's tensors have in a checkpoint, and the description stored beside 4-bit codes.
+public enum QuantizedNames {
+    /// Endings, after the weight's name, of what belongs to a 4-bit weight.
+    public static let absmax = "absmax"
+    public static let quantMap = "quant_map"
+    public static let nestedAbsmax = "nested_absmax"
+    public static let nestedQuantMap = "nested_quant_map"
+
+    /// After the module's name, what belongs to an int8 weight.
+    public static let rowScales = "SCB"
+    public static let weightFormat = "weight_format"
+
+    public static func quantState(_ codebook: FourBitFormat.Codebook) -> String {
+        "quant_state.bitsandbytes__\(codebook.rawValue)"
+    }
+}
+
+/// The JSON stored as bytes under `….quant_state.bitsandbytes__nf4`.
+public struct QuantState: Sendable, Hashable {
+    public var codebook: FourBitFormat.Codebook
+    public var blockSize: Int
+    /// The dtype before quantization.
+    public var dtype: DType
+    public var shape: Shape
+    public var nestedBlockSize: Int?
+    public var nestedOffset: Float?
+
+    public init(
+        codebook: FourBitFormat.Codebook, blockSize: Int, dtype: DType, shape: Shape, nestedBlockSize: Int? = nil,
+        nestedOffset: Float? = nil
+    ) {
+        self.codebook = codebook
+        self.blockSize = blockSize
+        self.dtype = dtype
+        self.shape = shape
+        self.nestedBlockSize = nestedBlockSize
+        self.nestedOffset = nestedOffset
+    }
+
+    public var format: FourBitFormat {
+        FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: nestedOffset != nil)
+    }
+
+    /// - Parameter name: the tensor's name, for errors.
+    /// - Throws: ``QuantStateError``
+    public init(parsing bytes: UnsafeRawBufferPointer, name: String) throws {
+        func fail(_ expected: String, _ found: String) -> QuantStateError {
+            QuantStateError(tensor: name, expected: expected, found: found)
+        }
+        let json: JSONValue
+        do { json = try JSONValue.parse(bytes) } catch { throw fail("JSON text", "\(error)") }
+        func field<T>(_ key: String, _ expected: String, _ convert: (JSONValue) -> T?) throws -> T {
+            guard let value = json[key].flatMap(convert) else {
+                throw fail("\(key): \(expected)", json[key]?.encoded(.spaced) ?? "nothing")
+            }
+            return value
+        }
+        codebook = try field("quant_type", "fp4 or nf4") { $0.string.flatMap(FourBitFormat.Codebook.init) }
+        blockSize = try field("blocksize", "a known block size") { value in
+            value.int.flatMap { FourBitFormat.blockSizes.contains($0) ? $0 : nil }
+        }
+        dtype = try field("dtype", "a float dtype") { value in
+            value.string.flatMap(DType.init(name:)).flatMap { $0.isFloatingPoint ? $0 : nil }
+        }
+        shape = try field("shape", "extents") { value in
+            guard let array = value.array else { return nil }
+            let extents = array.compactMap(\.int)
+            return extents.count == array.count ? Shape(validating: extents) : nil
+        }
+        if json["nested_offset"] != nil {
+            nestedOffset = try field("nested_offset", "a number") { $0.double.map { Float($0) } }
+            let size = try field("nested_blocksize", "\(FourBitFormat.nestedBlockSize)", \.int)
+            guard size == FourBitFormat.nestedBlockSize else {
+                throw fail("nested_blocksize: \(FourBitFormat.nestedBlockSize)", String(size))
+            }
+            nestedBlockSize = size
+        }
+    }
+
+    /// The text as bitsandbytes writes it.
+    public var encoded: [UInt8] {
+        var members: [(String, JSONValue)] = [
+            ("quant_type", .string(codebook.rawValue)), ("blocksize", .int(blockSize)), ("dtype", .string(dtype.rawValue)),
+            ("shape", .array(shape.dimensions.map(JSONValue.int))),
+        ]
+        if let nestedOffset {
+            members += [
+                ("nested_blocksize", .int(nestedBlockSize ?? FourBitFormat.nestedBlockSize)),
+                ("nested_dtype", .string(DType.float32.rawValue)), ("nested_offset", .double(Double(nestedOffset))),
+            ]
+        }
+        return Array(JSONValue.object(JSONObject(members)).encoded(.spaced).utf8)
+    }
+}
+
+public struct QuantStateError: Error, Sendable, Equatable, CustomStringConvertible {
+    public let tensor: String
+    public let expected: String
+    public let found: String
+
+    public var description: String { "\(tensor): expected \(expected), found \(found)" }
+}

@@ -1,0 +1,105 @@
+/// The added tokens of a tokenizer and their search.
+struct AddedVocabulary: Sendable {
+    /// A part of a text: an added token, or text for the model.
+    struct Part {
+        var range: Range<Int>
+        var id: Int32?
+    }
+
+    private(set) var tokens: [AddedToken] = []
+    private var indexOfID: [Int32: Int] = [:]
+    private var indexOfContent: [String: Int] = [:]
+    private var specialContents: Set<String> = []
+    private var exact = ByteTrie()
+    private var normalized = ByteTrie()
+
+    init() {}
+
+    /// - Parameter normalizer: tokens that are searched in normalized text are normalized with it first.
+    init(_ tokens: [AddedToken], normalizer: Normalizer?) {
+        for token in tokens where !token.content.isEmpty { add(token) }
+        for token in self.tokens {
+            let content = Array(token.content.utf8)
+            if token.isNormalized {
+                var text = AlignedText(bytes: content, spans: nil, isAtStart: true)
+                normalizer?.normalize(&text)
+                normalized.insert(text.bytes, value: token.id)
+            } else {
+                exact.insert(content, value: token.id)
+            }
+            if token.isSpecial { specialContents.insert(token.content) }
+        }
+    }
+
+    private mutating func add(_ token: AddedToken) {
+        if let known = indexOfContent[token.content] {
+            indexOfID[tokens[known].id] = nil
+            tokens[known] = token
+            indexOfID[token.id] = known
+            return
+        }
+        indexOfContent[token.content] = tokens.count
+        indexOfID[token.id] = tokens.count
+        tokens.append(token)
+    }
+
+    func token(of id: Int32) -> AddedToken? { indexOfID[id].map { tokens[$0] } }
+    func id(of content: String) -> Int32? { indexOfContent[content].map { tokens[$0].id } }
+    func isSpecial(_ content: String) -> Bool { specialContents.contains(content) }
+
+    /// Splits text as given at the tokens that are searched there.
+    func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, exact) }
+
+    /// Splits normalized text.
+    func splitNormalized(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, normalized) }
+
+    private func split(_ text: UnsafeBufferPointer<UInt8>, _ trie: ByteTrie) -> [Part] {
+        guard !trie.isEmpty else { return text.isEmpty ? [] : [Part(range: 0..<text.count, id: nil)] }
+        var parts: [Part] = []
+        var done = 0
+        var index = 0
+        while index < text.count {
+            guard let match = trie.longestPrefix(of: text, from: index) else {
+                index += 1
+                continue
+            }
+            if let range = accepted(index..<match.end, match.value, text, after: done) {
+                if done < range.lowerBound { parts.append(Part(range: done..<range.lowerBound, id: nil)) }
+                parts.append(Part(range: range, id: match.value))
+                done = range.upperBound
+            }
+            index = match.end
+        }
+        if done < text.count { parts.append(Part(range: done..<text.count, id: nil)) }
+        return parts
+    }
+
+    /// The range that the token takes, white space included, or `nil` if it may not stand there.
+    private func accepted(
+        _ match: Range<Int>, _ id: Int32, _ text: UnsafeBufferPointer<UInt8>, after done: Int
+    ) -> Range<Int>? {
+        guard let token = token(of: id) else { return nil }
+        var (start, end) = (match.lowerBound, match.upperBound)
+        if token.isSingleWord {
+            if start > 0, UnicodeClasses.isWord(scalar(before: start, text).value) { return nil }
+            if end < text.count, UnicodeClasses.isWord(UTF8Text.scalar(in: text, at: end).value) { return nil }
+        }
+        while token.stripsLeft, start > done {
+            let (value, length) = scalar(before: start, text)
+            guard UnicodeClasses.isWhitespace(value) else { break }
+            start -= length
+        }
+        while token.stripsRight, end < text.count {
+            let (value, length) = UTF8Text.scalar(in: text, at: end)
+            guard UnicodeClasses.isWhitespace(value) else { break }
+            end += length
+        }
+        return max(start, min(done, match.lowerBound))..<end
+    }
+
+    private func scalar(before index: Int, _ text: UnsafeBufferPointer<UInt8>) -> (value: UInt32, length: Int) {
+        var start = index - 1
+        while start > 0, text[start] & 0xC0 == 0x80 { start -= 1 }
+        return UTF8Text.scalar(in: text, at: start)
+    }
+}

@@ -1,0 +1,73 @@
+public import Foundation
+
+/// Loads the tokenizer of a checkpoint folder, whatever files describe it.
+public enum AutoTokenizer {
+    /// The tokenizer in `folder`: `tokenizer.json` if there is one.
+    ///
+    /// - Throws: `TokenizerError` naming the file and the field that is wrong.
+    public static func from(folder: URL) throws -> Tokenizer {
+        let configuration = try TokenizerConfiguration(folder: folder)
+        let file = folder.appending(path: "tokenizer.json")
+        if FileText.exists(file) {
+            return try Tokenizer(tokenizerJSON: FileText.read(file), file: file.path, configuration: configuration)
+        }
+        throw TokenizerError.noTokenizer(folder: folder.path, lookedFor: ["tokenizer.json"])
+    }
+}
+
+extension Tokenizer {
+    /// A tokenizer from the bytes of a `tokenizer.json`.
+    ///
+    /// - Parameter file: its name for error messages.
+    public convenience init(
+        tokenizerJSON bytes: [UInt8], file: String = "tokenizer.json", configuration: TokenizerConfiguration = .init()
+    ) throws(TokenizerError) {
+        self.init(try TokenizerJSON(bytes, file: file).components(), configuration: configuration)
+    }
+}
+
+extension TokenizerConfiguration {
+    /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder, as far as they
+    /// are there.
+    public init(folder: URL) throws(TokenizerError) {
+        let file = folder.appending(path: "tokenizer_config.json")
+        if FileText.exists(file) { self = try TokenizerConfiguration(FileText.json(file)) }
+        if addedTokens.isEmpty { try readLegacyFiles(folder) }
+        try readTemplateFiles(folder)
+    }
+
+    private mutating func readLegacyFiles(_ folder: URL) throws(TokenizerError) {
+        let map = folder.appending(path: "special_tokens_map.json")
+        if FileText.exists(map) {
+            var legacy = TokenizerConfiguration()
+            try legacy.readTokens(FileText.json(map))
+            namedTokens.merge(legacy.namedTokens) { own, _ in own }
+            for token in legacy.additionalSpecialTokens
+            where !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+                additionalSpecialTokens.append(token)
+            }
+        }
+        let added = folder.appending(path: "added_tokens.json")
+        guard FileText.exists(added) else { return }
+        let special = Set(namedTokens.values.map(\.content) + additionalSpecialTokens.map(\.content))
+        for (content, field) in try FileText.json(added).members() {
+            addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
+        }
+    }
+
+    private mutating func readTemplateFiles(_ folder: URL) throws(TokenizerError) {
+        let single = folder.appending(path: "chat_template.jinja")
+        if FileText.exists(single) { chatTemplates["default"] = try Self.template(single) }
+        let more = folder.appending(path: "additional_chat_templates")
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: more.path)) ?? []
+        for name in names.sorted() where name.hasSuffix(".jinja") {
+            chatTemplates[String(name.dropLast(".jinja".count))] = try Self.template(more.appending(path: name))
+        }
+    }
+
+    private static func template(_ url: URL) throws(TokenizerError) -> String {
+        let bytes = try FileText.read(url)
+        try FileText.requireUTF8(bytes, file: url.path)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

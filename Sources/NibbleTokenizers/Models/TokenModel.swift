@@ -1,0 +1,21 @@
+/// The model of a tokenizer: words to tokens.
+enum TokenModel: Sendable {
+    case bytePair(BytePairModel)
+    case unigram(UnigramModel)
+
+    var table: TokenTable {
+        switch self {
+        case .bytePair(let model): model.table
+        case .unigram(let model): model.table
+        }
+    }
+
+    var isBytePair: Bool { if case .bytePair = self { true } else { false } }
+
+    func encode(_ word: UnsafeBufferPointer<UInt8>, isByteLevel: Bool, into pieces: inout [ModelPiece]) {
+        switch self {
+        case .bytePair(let model): model.encode(word, isByteLevel: isByteLevel, into: &pieces)
+        case .unigram(let model): model.encode(word, into: &pieces)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+/// What `tokenizer_config.json` and its companions say beside the tokenizer proper.
+public struct TokenizerConfiguration: Sendable {
+    /// The name of the Python class, such as `LlamaTokenizer`.
+    public var tokenizerClass: String?
+    /// Longest input the model was made for, in tokens; `nil` where the file gives none or a number that means none.
+    public var modelMaxLength: Int?
+    public var paddingSide: PaddingSide?
+    public var truncationSide: PaddingSide?
+    /// Special tokens by their name in the file (`bos_token`, `pad_token`, …).
+    public var namedTokens: [String: AddedToken] = [:]
+    public var additionalSpecialTokens: [AddedToken] = []
+    /// Tokens with the ids they must have. Ids of `namedTokens` and `additionalSpecialTokens` are not set.
+    public var addedTokens: [AddedToken] = []
+    public var addsBeginToken: Bool?
+    public var addsEndToken: Bool?
+    public var addsPrefixSpace: Bool?
+    /// Llama's older handling of the space after special tokens.
+    public var isLegacy: Bool?
+    public var cleansUpTokenizationSpaces: Bool?
+    /// Number of T5's sentinel tokens.
+    public var extraIDs: Int?
+    /// Inputs that the model takes, such as `token_type_ids`.
+    public var modelInputNames: [String] = []
+    /// Jinja sources by name: `default`, and others such as `tool_use`.
+    public var chatTemplates: [String: String] = [:]
+
+    public init() {}
+}
+
+extension TokenizerConfiguration {
+    static let tokenNames = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
+    /// Numbers from here on stand for "no limit" in the files.
+    private static let lengthLimit = 1_000_000_000
+
+    init(_ root: JSONField) throws(TokenizerError) {
+        tokenizerClass = root.value["tokenizer_class"]?.stringValue
+        if let length = root.value["model_max_length"]?.doubleValue, length > 0, length < Double(Self.lengthLimit) {
+            modelMaxLength = Int(length)
+        }
+        paddingSide = try root.child("padding_side").map(Self.side)
+        truncationSide = try root.child("truncation_side").map(Self.side)
+        addsBeginToken = root.value["add_bos_token"]?.boolValue
+        addsEndToken = root.value["add_eos_token"]?.boolValue
+        addsPrefixSpace = root.value["add_prefix_space"]?.boolValue
+        isLegacy = root.value["legacy"]?.boolValue
+        cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.boolValue
+        extraIDs = try root.child("extra_ids").map { field throws(TokenizerError) in try field.integer(in: 0...100_000) }
+        modelInputNames = (root.value["model_input_names"]?.arrayValue ?? []).compactMap(\.stringValue)
+        try readTokens(root)
+        try readTemplates(root)
+    }
+
+    private static func side(_ field: JSONField) throws(TokenizerError) -> PaddingSide {
+        guard let side = PaddingSide(rawValue: try field.string()) else { throw field.invalid(expected: "'left' or 'right'") }
+        return side
+    }
+
+    /// Special tokens; also the whole content of `special_tokens_map.json`.
+    mutating func readTokens(_ root: JSONField) throws(TokenizerError) {
+        for name in Self.tokenNames {
+            if let field = root.child(name), let token = try Self.specialToken(field) { namedTokens[name] = token }
+        }
+        for key in ["additional_special_tokens", "extra_special_tokens"] {
+            guard let list = root.child(key) else { continue }
+            if case .object = list.value {
+                for (name, field) in try list.members() {
+                    if let token = try Self.specialToken(field) { namedTokens[name] = token }
+                }
+                continue
+            }
+            for element in try list.elements() {
+                guard let token = try Self.specialToken(element) else { continue }
+                if !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+                    additionalSpecialTokens.append(token)
+                }
+            }
+        }
+        for (key, field) in try root.child("added_tokens_decoder")?.members() ?? [] {
+            guard let id = Int32(key), id >= 0, Int(id) <= TokenTable.maximumID else {
+                throw field.invalid(expected: "an id as key")
+            }
+            addedTokens.append(try AddedToken(field, id: id))
+        }
+    }
+
+    /// A text or a token object; `false` and other values stand for no token.
+    private static func specialToken(_ field: JSONField) throws(TokenizerError) -> AddedToken? {
+        if let text = field.value.stringValue {
+            var token = AddedToken(content: text, id: -1, isSpecial: true)
+            token.isNormalized = false
+            return token
+        }
+        guard case .object = field.value else { return nil }
+        var token = try AddedToken(field, id: -1)
+        token.isSpecial = true
+        return token
+    }
+
+    private mutating func readTemplates(_ root: JSONField) throws(TokenizerError) {
+        guard let field = root.child("chat_template") else { return }
+        if let text = field.value.stringValue {
+            chatTemplates["default"] = text
+            return
+        }
+        for element in try field.elements() {
+            chatTemplates[try element.text("name")] = try element.text("template")
+        }
+    }
+}
+
+/// The special tokens of a tokenizer with their ids.
+public struct SpecialTokens: Sendable, Equatable {
+    public struct Token: Sendable, Equatable {
+        public var text: String
+        public var id: Int32
+    }
+
+    public var bos: Token?
+    public var eos: Token?
+    public var unk: Token?
+    public var sep: Token?
+    public var pad: Token?
+    public var cls: Token?
+    public var mask: Token?
+    public var additional: [Token] = []
+    /// All named tokens by the name the configuration gives them (`bos_token`, …), as chat templates see them.
+    public var named: [String: Token] = [:]
+
+    init(_ configuration: TokenizerConfiguration, id: (String) -> Int32?) {
+        func token(_ token: AddedToken) -> Token? { id(token.content).map { Token(text: token.content, id: $0) } }
+        named = configuration.namedTokens.compactMapValues(token)
+        additional = configuration.additionalSpecialTokens.compactMap(token)
+        bos = named["bos_token"]
+        eos = named["eos_token"]
+        unk = named["unk_token"]
+        sep = named["sep_token"]
+        pad = named["pad_token"]
+        cls = named["cls_token"]
+        mask = named["mask_token"]
+    }
+}

@@ -1,0 +1,77 @@
+import Foundation
+import Nibble
+import NibbleCheckpoint
+import NibbleCore
+import NibbleModels
+import NibbleTestSupport
+import Testing
+
+/// Every recorded model against the reference's answers.
+@Suite struct ModelParityTests {
+    @Test("float32 logits agree", arguments: FixtureModel.all.filter { !$0.isPrequantized })
+    func float32(model: FixtureModel) throws {
+        let pretrained = try model.load()
+        let error = try model.error(pretrained, against: "logits")
+        print("\(model.name) float32 \(error)")
+        #expect(error <= 1e-4)
+        if let footprint = try model.expected()["memory_footprint"]?["float32"]?.int {
+            #expect(pretrained.memoryFootprint == footprint)
+        }
+        if pretrained.isEncoderDecoder {
+            #expect(try model.encoderError(pretrained) <= 1e-4)
+        }
+    }
+
+    @Test("quantized loads agree", arguments: FixtureModel.all)
+    func quantized(model: FixtureModel) throws {
+        guard let loads = try model.expected()["quantized"]?.object else { return }
+        for (name, expected) in loads {
+            let pretrained = try model.load(model.isPrequantized ? nil : expected["config"])
+            let (tensor, bound) = model.recordedLogits(name)
+            let error = try model.error(pretrained, against: tensor)
+            print("\(model.name) \(name) \(error)")
+            #expect(error <= bound, "\(name)")
+            #expect(pretrained.report.quantizedModules.sorted() == expected["quantized_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
+            #expect(pretrained.report.skippedModules.sorted() == expected["skipped_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
+            #expect(pretrained.memoryFootprint == expected["memory_footprint"]?.int, "\(name)")
+        }
+    }
+}
+
+extension FixtureModel {
+    var isPrequantized: Bool { name.contains("_bnb_") }
+
+    /// The recorded tensor to hold a load against, and how close.
+    func recordedLogits(_ load: String) -> (tensor: String, bound: Double) {
+        if isPrequantized { return ("logits", load == "int8" ? 0.12 : 1e-3) }
+        if load == "int8" { return ("logits_int8_row0", 5e-2) }
+        return ("logits_\(load)", load.hasSuffix("_bf16") ? 4e-2 : 1e-3)
+    }
+
+    func error(_ pretrained: PretrainedModel, against name: String) throws -> Double {
+        let recorded = try recorded()
+        let isOneRow = name.hasSuffix("_row0")
+        var ids = try recorded.ids("input_ids") ?? []
+        var mask = try recorded.ids("attention_mask")
+        var decoderIDs = try recorded.ids("decoder_input_ids")
+        if isOneRow {
+            ids = [ids[0]]
+            mask = mask.map { [$0[0]] }
+            decoderIDs = decoderIDs.map { [$0[0]] }
+        }
+        let output = try pretrained.forward(inputIDs: ids, attentionMask: mask, decoderInputIDs: decoderIDs)
+        let logits = try recorded.tensor(name)
+        return LogitsComparison(output.logits, logits, mask: decoderIDs == nil ? mask : nil, rows: 0..<ids.count).relativeError
+    }
+
+    func encoderError(_ pretrained: PretrainedModel) throws -> Double {
+        let recorded = try recorded()
+        let mask = try recorded.ids("attention_mask")
+        let ids = try recorded.ids("input_ids") ?? []
+        let output = try pretrained.forward(
+            inputIDs: ids, attentionMask: mask, decoderInputIDs: try recorded.ids("decoder_input_ids"))
+        guard let ours = output.encoderLastHiddenState else { return .infinity }
+        return LogitsComparison(
+            ours, try recorded.tensor("encoder_last_hidden_state"), mask: mask, rows: 0..<ids.count).relativeError
+    }
+}
