@@ -62,6 +62,9 @@ static const char tiles4_header[] = {
 static const char tile_product_header[] = {
 #embed "kernels/tile_product.cuh"
     , 0};
+static const char outliers_header[] = {
+#embed "kernels/outliers.cuh"
+    , 0};
 static const char attention_header[] = {
 #embed "kernels/attention.cuh"
     , 0};
@@ -96,6 +99,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(tiles4),
     NIBBLE_HEADER(tile_product),
+    NIBBLE_HEADER(outliers),
     NIBBLE_HEADER(attention),
     {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
 };

@@ -381,6 +381,7 @@ typedef struct {
 #define NIBBLE_TILED4_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
 #define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (NIBBLE_TILED4_SCALES(outFeatures, inFeatures) * 32)
 #define NIBBLE_TILED4_THREADS 256
+#define NIBBLE_TILED4_FEW_THREADS 512  // tiled4_1_few: for up to 2 row tiles a multiprocessor
 // Dynamic shared memory: one token, several tokens, float32.
 #define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 256)
 #define NIBBLE_TILED4_SHARED 32768
@@ -394,8 +395,9 @@ typedef struct {
 #define NIBBLE_PREFILL_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && (keySize) % 8 == 0 && (keySize) <= 256)
 #define NIBBLE_PREFILL_MAX_DISTANCE 512
 #define NIBBLE_PREFILL_WIDTH(size) ((size) <= 64 ? 64 : (size) <= 96 ? 96 : (size) <= 128 ? 128 : 256)
+#define NIBBLE_PREFILL_KEYS 32  // a tile of keys
 #define NIBBLE_PREFILL_SHARED(keySize, valueSize) \
-    ((64 + 4 * ((keySize) > 128 ? 32 : 64)) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
+    ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
 
 // Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS, rounded up).
 #define NIBBLE_SPLIT_HEADS 4

@@ -24,6 +24,11 @@ template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], i
     return sum;
 }
 
+// Asks for `bytes` bytes to come into the second-level cache.
+__device__ __forceinline__ void prefetch(const void *start, int bytes, int lane) {
+    for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" :: "l"((const u8 *)start + i));
+}
+
 // What the warps of a block leave for each other.
 template <int HB> struct SplitShared {
     float scores[WARPS][HB][32];
@@ -52,8 +57,9 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
 #pragma unroll
             for (int e = 0; e < E; ++e) query[h][e] = isActive ? toFloat(q[c * E + e]) : 0.f;
         }
-        const long long offset = cacheOffset(a, row, base, g, D) + sub * D + (isActive ? c * E : 0);
+        const long long cacheBlock = cacheOffset(a, row, base, g, D), offset = cacheBlock + sub * D + (isActive ? c * E : 0);
         const T *keys = (const T *)a.keys + offset, *values = (const T *)a.values + offset;
+        if (HB == 1) prefetch((const T *)a.values + cacheBlock, 32 * D * (int)sizeof(T), lane);
 #pragma unroll(HB == 1 ? L / 8 : 1)
         for (int u = 0; u < L / 8; ++u) {
             uint4 raw[8];
@@ -183,23 +189,38 @@ template <typename T> __device__ __forceinline__ void attendSplitBody(const Nibb
 template <typename T> __device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments &a) {
     releaseDependents();
     waitForPredecessors();
-    const int t = blockIdx.x, h = blockIdx.y, D = a.valueSize;
+    const int t = blockIdx.x, h = blockIdx.y, D = a.valueSize, lane = threadIdx.x & 31;
     const int length = a.batch.lengths[a.batch.rows[t]];
     const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
     const long long place = (long long)t * a.heads + h;
     const float *partials = a.partials + place * a.splits * (D + 2);
-    float largest = -NIBBLE_INFINITY;
-    for (int s = 0; s < splits; ++s) largest = fmaxf(largest, partials[(long long)s * (D + 2) + D]);
-    for (int d = threadIdx.x; d < D; d += 128) {
-        float sum = 0.f, total = 0.f;
-        if (largest != -NIBBLE_INFINITY)
-            for (int s = 0; s < splits; ++s) {
-                const float *partial = partials + (long long)s * (D + 2);
-                const float factor = expf(partial[D] - largest);
-                sum = fmaf(factor, partial[d], sum);
-                total = fmaf(factor, partial[D + 1], total);
+    float largest = -NIBBLE_INFINITY, total = 0.f, sums[4] = {0.f, 0.f, 0.f, 0.f};
+    for (int first = 0; first < splits; first += 32) {  // every warp for itself: a lane a split's maximum and denominator
+        const int s = first + lane, count = min(splits - first, 32);
+        const float maximum = s < splits ? partials[(long long)s * (D + 2) + D] : -NIBBLE_INFINITY;
+        const float denominator = s < splits ? partials[(long long)s * (D + 2) + D + 1] : 0.f;
+        const float larger = fmaxf(largest, warpMax(maximum));
+        if (larger == -NIBBLE_INFINITY) continue;
+        const float correction = expf(largest - larger), factor = expf(maximum - larger);
+        largest = larger;
+        total = total * correction + warpSum(factor * denominator);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            const int d = threadIdx.x + 128 * c;
+            if (128 * c >= D) break;
+            float sum = sums[c] * correction;
+#pragma unroll 8
+            for (int i = 0; i < count; ++i) {
+                const float partial = d < D ? partials[(long long)(first + i) * (D + 2) + d] : 0.f;
+                sum = fmaf(__shfl_sync(~0u, factor, i), partial, sum);
             }
-        ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
+            sums[c] = sum;
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+        const int d = threadIdx.x + 128 * c;
+        if (d < D) ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sums[c], total));
     }
 }
 

@@ -9,7 +9,7 @@
 
 // D: head size rounded up to what the tiles hold.
 template <typename T, int D> struct PrefillTiles {
-    static constexpr int keys = D > 128 ? 32 : 64;
+    static constexpr int keys = NIBBLE_PREFILL_KEYS;
     static constexpr int stride = D * 2 + 16;  // bytes of a row
     static constexpr int queryBytes = 64 * stride, tileBytes = keys * stride;
 };
@@ -68,6 +68,12 @@ __device__ __forceinline__ void fillBias(float *biases, const NibbleAttentionArg
         biases[i] = a.biasTable[relativeBucket(i - reach, a.buckets, a.isBidirectional, a.maximumDistance) * a.heads + head];
 }
 
+__device__ __forceinline__ float powerOfTwo(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float tanhOf(float x) {
     const float y = 1.f - 2.f / (1.f + __expf(2.f * fabsf(x)));
     return x < 0.f ? -y : y;
@@ -98,6 +104,7 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
     const int firstTile = rule.first(lowest) / Tiles::keys;
     const int lastTile = (rule.last(highest, length) + Tiles::keys - 1) / Tiles::keys;
     const bool isPlain = a.bias == NIBBLE_BIAS_NONE && !(a.softCap > 0.f);
+    const float unit = isPlain ? a.scale * LOG2_E : LOG2_E;  // scores times this are exponents of two
     const int reach = a.bias == NIBBLE_BIAS_RELATIVE ? min(a.maximumDistance, NIBBLE_PREFILL_MAX_DISTANCE) : 0;
     if (reach > 0) fillBias(biases, a, h, reach);
 
@@ -138,34 +145,36 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
         }
 
         float larger[2] = {maximum[0], maximum[1]};
-        const bool isOpen = isPlain && first + Tiles::keys <= length && (!a.isCausal || first + Tiles::keys - 1 <= lowest)
+        if (!isPlain)
+#pragma unroll
+            for (int j = 0; j < NK; ++j)
+#pragma unroll
+                for (int l = 0; l < 4; ++l) {
+                    const int distance = first + 8 * j + 2 * (lane & 3) + (l & 1) - myPositions[l >> 1];
+                    float s = scores[j][l] * a.scale;
+                    if (a.softCap > 0.f) s = a.softCap * tanhOf(s / a.softCap);
+                    if (a.bias == NIBBLE_BIAS_RELATIVE) s += biases[min(max(distance, -reach), reach) + reach];
+                    scores[j][l] = fmaf(rule.slope, (float)distance, s);
+                }
+        const bool isOpen = first + Tiles::keys <= length && (!a.isCausal || first + Tiles::keys - 1 <= lowest)
             && (a.window <= 0 || highest - first < a.window);
+        if (!isOpen)
+#pragma unroll
+            for (int j = 0; j < NK; ++j)
+#pragma unroll
+                for (int l = 0; l < 4; ++l)
+                    if (!rule.sees(myPositions[l >> 1], first + 8 * j + 2 * (lane & 3) + (l & 1), length)) scores[j][l] = -NIBBLE_INFINITY;
 #pragma unroll
         for (int j = 0; j < NK; ++j)
 #pragma unroll
-            for (int l = 0; l < 4; ++l) {
-                const int key = first + 8 * j + 2 * (lane & 3) + (l & 1);
-                float s = scores[j][l];
-                if (isOpen) s *= a.scale;
-                else if (isPlain) s = rule.sees(myPositions[l >> 1], key, length) ? s * a.scale : -NIBBLE_INFINITY;
-                else {
-                    s *= a.scale;
-                    if (a.softCap > 0.f) s = a.softCap * tanhOf(s / a.softCap);
-                    const int distance = key - myPositions[l >> 1];
-                    if (a.bias == NIBBLE_BIAS_ALIBI) s += rule.slope * (float)distance;
-                    else if (a.bias == NIBBLE_BIAS_RELATIVE) s += biases[min(max(distance, -reach), reach) + reach];
-                    if (!rule.sees(myPositions[l >> 1], key, length)) s = -NIBBLE_INFINITY;
-                }
-                scores[j][l] = s * LOG2_E;
-                larger[l >> 1] = fmaxf(larger[l >> 1], scores[j][l]);
-            }
+            for (int l = 0; l < 4; ++l) larger[l >> 1] = fmaxf(larger[l >> 1], scores[j][l]);
         float correction[2], base[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 1));
             larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 2));
-            base[i] = larger[i] == -NIBBLE_INFINITY ? 0.f : larger[i];
-            correction[i] = exp2f(maximum[i] - base[i]);
+            base[i] = larger[i] == -NIBBLE_INFINITY ? 0.f : larger[i] * unit;
+            correction[i] = powerOfTwo(fmaf(maximum[i], unit, -base[i]));
             maximum[i] = larger[i];
             denominator[i] *= correction[i];
         }
@@ -173,7 +182,7 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
         for (int j = 0; j < NK; ++j)
 #pragma unroll
             for (int l = 0; l < 4; ++l) {
-                scores[j][l] = exp2f(scores[j][l] - base[l >> 1]);
+                scores[j][l] = powerOfTwo(fmaf(scores[j][l], unit, -base[l >> 1]));
                 denominator[l >> 1] += scores[j][l];
             }
 #pragma unroll
@@ -214,14 +223,14 @@ template <typename T, int D> __device__ __forceinline__ void prefill(const Nibbl
     }
 }
 
-#define WIDTH(T, D)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS) attend_prefill_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) { \
+#define WIDTH(T, D, RESIDENT)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT) attend_prefill_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) { \
         extern __shared__ __align__(16) u8 shared[];                                                                   \
         releaseDependents();                                                                                           \
         waitForPredecessors();                                                                                         \
         prefill<T, D>(a, shared);                                                                                      \
     }
-#define INSTANCE(T) WIDTH(T, 64) WIDTH(T, 96) WIDTH(T, 128) WIDTH(T, 256)
+#define INSTANCE(T) WIDTH(T, 64, 4) WIDTH(T, 96, 4) WIDTH(T, 128, 3) WIDTH(T, 256, 2)
 // float32, and bfloat16 before compute capability 8.0, have no tensor cores here: `attend` serves them.
 #define INSTANCE_f32
 #define INSTANCE_f16 INSTANCE(f16)

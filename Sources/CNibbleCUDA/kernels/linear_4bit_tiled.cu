@@ -426,6 +426,7 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
 #define INSTANCE_16(T)                                                                                                 \
     STAGE4(T)                                                                                                          \
     TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)                                                                \
+    TILED4(tiled4_1_few_##T, T, 1, 1, true, false, 3, 2, 1)                                                            \
     TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)                                                               \
     TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)                                                              \
     TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)                                                              \

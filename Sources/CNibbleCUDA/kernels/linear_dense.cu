@@ -1,45 +1,69 @@
 // Linear layers whose weights are floats of the activations' type.
 #include "tile_product.cuh"
-#include "gemv.cuh"
 
-template <typename T> struct DenseRows {
-    typedef float Sum;
-    static constexpr int E = Chunk<T>::size;
-    const NibbleLinearArguments &a;
-    bool isAligned;
-
-    __device__ __forceinline__ DenseRows(const NibbleLinearArguments &arguments) : a(arguments), isAligned(a.inFeatures % E == 0) {}
-
-    template <int MM> __device__ __forceinline__ void add(float (&sums)[MM][2], const uint4 &q0, const uint4 &q1, int k) const {
-        float w0[E], w1[E], x[E];
-        unpack(q0, w0, T());
-        unpack(q1, w1, T());
+// A warp computes two rows for MM tokens; lanes take 16 bytes of each row at a time. Lane 2 m + r returns row r for token m.
+template <typename T, int MM> __device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+    constexpr int E = Chunk<T>::size, unroll = MM == 1 ? 4 : 2;
+    const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
+    const long long K = a.inFeatures;
+    const T *input = (const T *)a.input, *weight = (const T *)part.weight;
+    const T *rows[2] = {weight + n0 * K, weight + (long long)min(n0 + 1, N - 1) * K};
+    float sums[MM][2] = {};
+    if (K % E == 0) {
+        for (long long k0 = lane * E; k0 < K; k0 += 32 * E * unroll) {
+            uint4 q[unroll][2];
 #pragma unroll
-        for (int m = 0; m < MM; ++m) {
-            unpack(*(const uint4 *)((const T *)a.input + (long long)min(m, a.tokens - 1) * a.inFeatures + k), x, T());
+            for (int u = 0; u < unroll; ++u)
 #pragma unroll
-            for (int i = 0; i < E; ++i) {
-                sums[m][0] = fmaf(w0[i], x[i], sums[m][0]);
-                sums[m][1] = fmaf(w1[i], x[i], sums[m][1]);
+                for (int r = 0; r < 2; ++r) {
+                    const long long k = k0 + u * 32 * E;
+                    q[u][r] = k < K ? loadStreaming(rows[r] + k) : make_uint4(0, 0, 0, 0);
+                }
+#pragma unroll
+            for (int u = 0; u < unroll; ++u) {
+                const long long k = k0 + u * 32 * E;
+                if (k >= K) break;
+                float w[2][E];
+                unpack(q[u][0], w[0], T());
+                unpack(q[u][1], w[1], T());
+#pragma unroll
+                for (int m = 0; m < MM; ++m) {
+                    float x[E];
+                    unpack(*(const uint4 *)(input + (long long)min(m, M - 1) * K + k), x, T());
+#pragma unroll
+                    for (int r = 0; r < 2; ++r)
+#pragma unroll
+                        for (int i = 0; i < E; ++i) sums[m][r] = fmaf(w[r][i], x[i], sums[m][r]);
+                }
             }
         }
-    }
-
-    template <int MM> __device__ __forceinline__ void addOne(float (&sums)[MM][2], const u8 *row0, const u8 *row1, int k) const {
+    } else {
+        for (long long k = lane; k < K; k += 32)
 #pragma unroll
-        for (int m = 0; m < MM; ++m) {
-            const float x = toFloat(((const T *)a.input)[(long long)min(m, a.tokens - 1) * a.inFeatures + k]);
-            sums[m][0] = fmaf(toFloat(((const T *)row0)[k]), x, sums[m][0]);
-            sums[m][1] = fmaf(toFloat(((const T *)row1)[k]), x, sums[m][1]);
-        }
+            for (int m = 0; m < MM; ++m) {
+                const float x = toFloat(input[(long long)min(m, M - 1) * K + k]);
+                sums[m][0] = fmaf(toFloat(rows[0][k]), x, sums[m][0]);
+                sums[m][1] = fmaf(toFloat(rows[1][k]), x, sums[m][1]);
+            }
     }
+    return sumOfLane(sums);
+}
 
-    __device__ __forceinline__ static float sumOfWarp(float x) { return warpSum(x); }
-
-    __device__ __forceinline__ void store(float sum, const NibbleLinearPart &part, int m, int n, bool isMine) const {
-        if (isMine) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
-    }
-};
+template <typename T> __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
+    releaseDependents();
+    waitForPredecessors();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV_ROWS + 2 * (threadIdx.x >> 5);
+    if (n0 >= part.outFeatures) return;
+    float sum;
+    if (a.tokens == 1) sum = gemvRows<T, 1>(a, part, n0);
+    else if (a.tokens == 2) sum = gemvRows<T, 2>(a, part, n0);
+    else if (a.tokens <= 4) sum = gemvRows<T, 4>(a, part, n0);
+    else sum = gemvRows<T, 8>(a, part, n0);
+    const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
+    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
+}
 
 // float32 arithmetic: a 64 x 64 tile, a thread 8 tokens x 4 outputs.
 template <typename T> __device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
@@ -106,6 +130,6 @@ template <typename T> __device__ __forceinline__ void gemmBody(const NibbleLinea
 }
 
 #define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) gemv_##T(const __grid_constant__ NibbleLinearArguments a) { gemvAny(a, DenseRows<T>(a)); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) gemv_##T(const __grid_constant__ NibbleLinearArguments a) { gemvBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_THREADS) gemm_##T(const __grid_constant__ NibbleLinearArguments a) { gemmBody<T>(a); }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -1,18 +1,6 @@
 // LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
 #include "tile_product.cuh"
-#include "gemv.cuh"
-
-#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
-#define WEIGHT_SCALE __uint_as_float(0x3c010204u)   // 1 / 127
-
-// The value whose magnitude decides: rounded to float16 where the reference does so.
-template <typename T> __device__ __forceinline__ float measured(T x, int roundsToHalf) {
-    return roundsToHalf ? toFloat(fromFloat<f16>(toFloat(x))) : toFloat(x);
-}
-
-__device__ __forceinline__ float measuredThreshold(float threshold, int roundsToHalf) {
-    return roundsToHalf ? toFloat(fromFloat<f16>(threshold)) : threshold;
-}
+#include "outliers.cuh"
 
 template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
     releaseDependents();
@@ -104,57 +92,7 @@ template <typename T> __device__ __forceinline__ void int8QuantizeBody(const Nib
     }
 }
 
-// x[m, k] times the dequantized weight, both in T.
-template <typename T> __device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int k) {
-    const float w = __fmul_rn(__fmul_rn((float)((const i8 *)part.weight)[n * a.inFeatures + k], part.scales[n]), WEIGHT_SCALE);
-    return __fmul_rn(toFloat(((const T *)a.input)[m * a.inFeatures + k]), toFloat(fromFloat<T>(w)));
-}
-
-template <typename T> __device__ __forceinline__ bool isOutlier(const NibbleLinearArguments &a, long long m, int k) {
-    if (a.columnFlags) return a.columnFlags[k];
-    return fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= measuredThreshold(a.outlierThreshold, a.roundsToHalf);
-}
-
-// The sum over the outlier columns of token m, ascending, by one thread; or by a warp, in the same order.
-template <typename T> __device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
-    const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0;
-    float sum = 0.f;
-    if (count <= a.outlierCapacity) {
-        const int *columns = a.outlierColumns + m * a.outlierCapacity;
-        for (int i0 = 0; i0 < count; i0 += 4) {  // four at a time, so that their loads overlap
-            float products[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) products[i] = i0 + i < count ? outlierProduct<T>(a, part, m, n, columns[i0 + i]) : 0.f;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum = i0 + i < count ? __fadd_rn(sum, products[i]) : sum;
-        }
-    } else {
-        for (int k = 0; k < a.inFeatures; ++k)
-            if (isOutlier<T>(a, m, k)) sum = __fadd_rn(sum, outlierProduct<T>(a, part, m, n, k));
-    }
-    return sum;
-}
-
-template <typename T> __device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
-    const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0, lane = threadIdx.x & 31;
-    const bool isListed = count <= a.outlierCapacity;
-    float sum = 0.f;
-    for (int i0 = 0; i0 < (isListed ? count : count > 0 ? a.inFeatures : 0); i0 += 32) {
-        const int i = i0 + lane;
-        bool take;
-        int k = i;
-        if (isListed) {
-            take = i < count;
-            if (take) k = a.outlierColumns[m * a.outlierCapacity + i];
-        } else {
-            take = i < a.inFeatures && isOutlier<T>(a, m, i);
-        }
-        const float product = take ? outlierProduct<T>(a, part, m, n, k) : 0.f;
-        for (u32 left = __ballot_sync(~0u, take); left; left &= left - 1)
-            sum = __fadd_rn(sum, __shfl_sync(~0u, product, __ffs(left) - 1));
-    }
-    return sum;
-}
+#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
 
 template <typename T> struct IsHalf { static constexpr bool value = false; };
 template <> struct IsHalf<f16> { static constexpr bool value = true; };
@@ -187,53 +125,111 @@ __device__ __forceinline__ int warpSumInteger(int x) {
 #endif
 }
 
-template <typename T> struct Int8Rows {
-    typedef int Sum;
-    static constexpr int E = 16;
-    const NibbleLinearArguments &a;
-    bool isAligned;
-
-    __device__ __forceinline__ Int8Rows(const NibbleLinearArguments &arguments) : a(arguments), isAligned(a.inFeatures % 16 == 0) {}
-
-    template <int MM> __device__ __forceinline__ void add(int (&sums)[MM][2], const uint4 &q0, const uint4 &q1, int k) const {
+// A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
+template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+    constexpr int unroll = MM <= 2 ? 4 : 2;
+    const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
+    const long long K = a.inFeatures;
+    const i8 *weight = (const i8 *)part.weight;
+    const i8 *rows[2] = {weight + n0 * K, weight + (long long)min(n0 + 1, N - 1) * K};
+    int sums[MM][2] = {};
+    if (K % 16 == 0) {
+        uint4 q[unroll][2];
+        for (long long k0 = lane * 16; k0 < K; k0 += 512 * unroll) {
 #pragma unroll
-        for (int m = 0; m < MM; ++m) {
-            const uint4 x = *(const uint4 *)(a.quantized + min(m, a.tokens - 1) * a.quantizedStride + k);
-            sums[m][0] = dot16(q0, x, sums[m][0]);
-            sums[m][1] = dot16(q1, x, sums[m][1]);
-        }
-    }
-
-    template <int MM> __device__ __forceinline__ void addOne(int (&sums)[MM][2], const u8 *row0, const u8 *row1, int k) const {
+            for (int u = 0; u < unroll; ++u)
 #pragma unroll
-        for (int m = 0; m < MM; ++m) {
-            const int x = a.quantized[min(m, a.tokens - 1) * a.quantizedStride + k];
-            sums[m][0] += ((const i8 *)row0)[k] * x;
-            sums[m][1] += ((const i8 *)row1)[k] * x;
-        }
-    }
-
-    __device__ __forceinline__ static int sumOfWarp(int x) { return warpSumInteger(x); }
-
-    __device__ __forceinline__ void store(int sum, const NibbleLinearPart &part, int m, int n, bool isMine) const {
-        float outliers = 0.f;
-        if (a.outlierThreshold > 0.f) {
-            if (a.tokens == 1) {
-                // The list's length is the same for both rows: the warp works on one after the other.
-                const int row = n & ~1;
-                const float first = outlierSumOfWarp<T>(a, part, 0, row);
-                const float second = outlierSumOfWarp<T>(a, part, 0, min(row + 1, part.outFeatures - 1));
-                outliers = n & 1 ? second : first;
-            } else if (isMine) {
-                outliers = outlierSum<T>(a, part, m, n);
+                for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
+            if (k0 < 512) waitForPredecessors();
+#pragma unroll
+            for (int u = 0; u < unroll; ++u) {
+                const long long k = k0 + u * 512;
+                if (k >= K) break;
+#pragma unroll
+                for (int m = 0; m < MM; ++m) {
+                    const uint4 x = *(const uint4 *)(a.quantized + min(m, M - 1) * a.quantizedStride + k);
+                    sums[m][0] = dot16(q[u][0], x, sums[m][0]);
+                    sums[m][1] = dot16(q[u][1], x, sums[m][1]);
+                }
             }
         }
-        if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
     }
+    waitForPredecessors();
+    if (K % 16 != 0) {
+        for (long long k = lane; k < K; k += 32)
+#pragma unroll
+            for (int m = 0; m < MM; ++m) {
+                const int x = a.quantized[min(m, M - 1) * a.quantizedStride + k];
+                sums[m][0] += rows[0][k] * x;
+                sums[m][1] += rows[1][k] * x;
+            }
+    }
+    int mine = 0;
+#pragma unroll
+    for (int m = 0; m < MM; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const int sum = warpSumInteger(sums[m][r]);
+            if (lane == 2 * m + r) mine = sum;
+        }
+    return mine;
+}
+
+template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+    releaseDependents();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
+    if (n0 >= part.outFeatures) return;
+    int sum;
+    if (a.tokens == 1) sum = gemv8Rows<1>(a, part, n0);
+    else if (a.tokens == 2) sum = gemv8Rows<2>(a, part, n0);
+    else if (a.tokens <= 4) sum = gemv8Rows<4>(a, part, n0);
+    else sum = gemv8Rows<8>(a, part, n0);
+    const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
+    const bool isMine = m < a.tokens && n < part.outFeatures;
+    float outliers = 0.f;
+    if (a.outlierThreshold > 0.f) {
+        if (a.tokens == 1) {  // the warp works on one row after the other
+            const float first = outlierSumOfWarp<T>(a, part, 0, n0);
+            const float second = outlierSumOfWarp<T>(a, part, 0, min(n0 + 1, part.outFeatures - 1));
+            outliers = n & 1 ? second : first;
+        } else if (isMine) {
+            outliers = outlierSum<T>(a, part, m, n);
+        }
+    }
+    if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
+}
+
+// Shared memory of a tile's epilogue; the products lie at its start.
+struct Int8Tile {
+    int products[64][68];
+    float outliers[64][68];
+    OutlierShared outlierShared;
 };
+
+// From the integer products of a tile, in shared memory, to its outputs.
+template <typename T> __device__ __forceinline__ void finishTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, Int8Tile &tile, int m0, int n0) {
+    const int n = threadIdx.x & 63, first = threadIdx.x >> 6;
+    const bool mine = a.outlierThreshold > 0.f && m0 + n < a.tokens && a.outlierCounts[m0 + n] > 0;
+    const bool hasOutliers = __syncthreads_or(mine);
+    if (hasOutliers) {
+        float sums[32];
+        addOutliers<T>(a, part, tile.outlierShared, m0, n0, sums);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) tile.outliers[first + 2 * i][n] = sums[i];  // read back by the same thread
+    }
+    if (n0 + n >= part.outFeatures) return;
+#pragma unroll 1
+    for (int m = first; m < 64 && m0 + m < a.tokens; m += 2) {
+        const float outliers = hasOutliers ? tile.outliers[m][n] : 0.f;
+        finish(a.epilogue, m0 + m, part.firstColumn + n0 + n, int8Result<T>(a, part, m0 + m, n0 + n, tile.products[m][n]) + outliers);
+    }
+}
 
 template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
+    static_assert(sizeof(Int8Tile) <= sizeof(shared), "the epilogue takes the memory of the product");
     releaseDependents();
     waitForPredecessors();
     int tile = blockIdx.x;
@@ -244,21 +240,25 @@ template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLine
     const TileOperand weight = {(const u8 *)part.weight, K, K, part.outFeatures, K % 16 == 0};
     int c[2][4][4];
     tileProduct<i8>(shared, input, weight, m0, n0, c);
-    forEachProduct(shared, c, m0, n0, a.tokens, part.outFeatures, [&](int m, int n, int sum) {
-        finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
-    });
+    __syncthreads();
+    gatherProducts((int *)shared, c);
+    __syncthreads();
+    finishTile<T>(a, part, *(Int8Tile *)shared, m0, n0);
 }
 
-// Integer products that a library made.
+// Integer products that a library made; the same tiles.
 template <typename T> __device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
-    int total = 0;
+    __shared__ __align__(128) Int8Tile shared;
+    releaseDependents();
+    waitForPredecessors();
+    int tile = blockIdx.x, total = 0;
     for (int p = 0; p < a.partCount; ++p) total += a.parts[p].outFeatures;
-    int n = blockIdx.x * 256 + threadIdx.x;
-    const long long m = blockIdx.y;
-    if (n >= total) return;
-    const int sum = a.accumulated[m * total + n];
-    const NibbleLinearPart &part = a.parts[partOfTile(a, n, 1)];
-    finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outlierSum<T>(a, part, m, n));
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N, n = n0 + (threadIdx.x & 63);
+    const long long column = part.firstColumn - a.parts[0].firstColumn + n;
+    if (n < part.outFeatures)
+        for (int m = threadIdx.x >> 6; m < 64 && m0 + m < a.tokens; m += 2) shared.products[m][threadIdx.x & 63] = a.accumulated[(m0 + m) * (long long)total + column];
+    finishTile<T>(a, part, shared, m0, n0);
 }
 
 template <typename T> __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
@@ -272,8 +272,8 @@ template <typename T> __device__ __forceinline__ void dequantize8Body(const Nibb
 #define INSTANCE(T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { markBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { int8QuantizeBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemvAny(a, Int8Rows<T>(a)); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemv8Body<T>(a); } \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) gemm8_##T(const __grid_constant__ NibbleLinearArguments a) { gemm8Body<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(256) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) { dequantize8Body<T>(a); }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -99,14 +99,9 @@ __device__ __forceinline__ void tileProduct(u8 *shared, const TileOperand &input
     waitCopies<0>();
 }
 
-// Calls store(m, n, value) for every product inside M x N, neighbouring threads for neighbouring columns: through the shared
-// memory of the product, so that `store` is compiled once.
-template <typename A, typename F>
-__device__ __forceinline__ void forEachProduct(u8 *shared, const A (&c)[2][4][4], int m0, int n0, int M, int N, F store) {
-    constexpr int stride = 68;
-    A *all = (A *)shared;
+// Lays a tile's products out as [64][68] in shared memory.
+template <typename A> __device__ __forceinline__ void gatherProducts(A *all, const A (&c)[2][4][4]) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
@@ -115,11 +110,20 @@ __device__ __forceinline__ void forEachProduct(u8 *shared, const A (&c)[2][4][4]
             for (int l = 0; l < 4; ++l) {
                 const int m = (warp >> 1) * 32 + 16 * i + (lane >> 2) + 8 * (l >> 1);
                 const int n = (warp & 1) * 32 + 8 * j + 2 * (lane & 3) + (l & 1);
-                all[m * stride + n] = c[i][j][l];
+                all[m * 68 + n] = c[i][j][l];
             }
+}
+
+// Calls store(m, n, value) for every product inside M x N, neighbouring threads for neighbouring columns: through the shared
+// memory of the product, so that `store` is compiled once.
+template <typename F>
+__device__ __forceinline__ void forEachProduct(u8 *shared, const float (&c)[2][4][4], int m0, int n0, int M, int N, F store) {
+    float *all = (float *)shared;
+    __syncthreads();
+    gatherProducts(all, c);
     __syncthreads();
     const int n = threadIdx.x & 63;
     if (n0 + n >= N) return;
 #pragma unroll 1
-    for (int m = threadIdx.x >> 6; m < 64 && m0 + m < M; m += 2) store(m0 + m, n0 + n, all[m * stride + n]);
+    for (int m = threadIdx.x >> 6; m < 64 && m0 + m < M; m += 2) store(m0 + m, n0 + n, all[m * 68 + n]);
 }
