@@ -49,7 +49,7 @@ extension CUDABackend {
 
     private func suitsSplits(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Bool {
         let geometry = call.cache.geometry
-        return batch.maximumQueryLength == 1 && geometry.dtype == call.queries.dtype
+        return batch.maximumQueryLength == 1 && !options.isBatchInvariant && geometry.dtype == call.queries.dtype
             && nibble_split_supports(
                 Int32(geometry.keySize), Int32(geometry.valueSize), Int32(geometry.dtype.byteCount)) != 0
     }
@@ -72,7 +72,7 @@ extension CUDABackend {
     private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
         let geometry = call.cache.geometry
         let (keySize, valueSize) = (Int32(geometry.keySize), Int32(geometry.valueSize))
-        guard batch.maximumQueryLength > 1, geometry.dtype == call.queries.dtype,
+        guard batch.maximumQueryLength > 1, !options.isBatchInvariant, geometry.dtype == call.queries.dtype,
             element == .f16 || element == .bf16 && kernels.target.level >= 80,
             nibble_prefill_supports(keySize, valueSize) != 0,
             Int(nibble_prefill_shared(keySize, valueSize)) <= sharedMemoryLimit

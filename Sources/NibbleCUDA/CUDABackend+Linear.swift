@@ -99,27 +99,38 @@ extension CUDABackend {
         try setInput(&run, compute)
         let fits = element != .f32 || Int(NIBBLE_TILED4_SHARED_F32) <= sharedMemoryLimit
         guard case .tiles = path, fits else { return try matrix(run, element, isStored: false) }
-        let threads = Int(NIBBLE_TILED4_THREADS)
-        let resident = min(run.blocks(per: 16), 3 * card.multiprocessors)
         let sharedForOne = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
         if run.tokens == 1, element != .f32, sharedForOne <= sharedMemoryLimit {
-            return try launch(
-                .tiledOne4, element, grid: Grid(x: resident), block: threads, shared: sharedForOne, run.arguments)
+            return try tiledOne(run, element, shared: sharedForOne)
         }
         let staged = nibble_staged4_bytes(Int64(run.tokens), Int64(run.inFeatures), element == .f32 ? 1 : 0)
         run.arguments.staged = UInt64(try workspace.take(Int(staged)))
+        let threads = Int(NIBBLE_TILED4_THREADS)
         try launch(.stage4, element, grid: Grid(x: run.tokens), block: threads, run.arguments)
         if run.tokens <= 8 || element == .f32 {
+            let grid = Grid(x: min(run.blocks(per: 16), 3 * card.multiprocessors), y: blocks(run.tokens, per: 8))
             let shared = Int(element == .f32 ? NIBBLE_TILED4_SHARED_F32 : NIBBLE_TILED4_SHARED)
-            return try launch(
-                .tiledEight4, element, grid: Grid(x: resident, y: blocks(run.tokens, per: 8)), block: threads, shared: shared,
-                run.arguments)
+            return try launch(.tiledEight4, element, grid: grid, block: threads, shared: shared, run.arguments)
         }
         let (kernel, tile): (Kernel, Int) =
             run.tokens <= 16 ? (.tiledSixteen4, 16) : run.tokens <= 32 ? (.tiledThirtyTwo4, 32) : (.tiledSixtyFour4, 64)
         try launch(
             kernel, element, grid: Grid(x: run.blocks(per: 32), y: blocks(run.tokens, per: tile)), block: threads,
             shared: Int(NIBBLE_TILED4_SHARED), run.arguments)
+    }
+
+    /// One token: three blocks a multiprocessor that take tiles of 16 rows in turn, or, where there are only a few tiles, one
+    /// block of two teams.
+    private func tiledOne(_ run: LinearRun, _ element: KernelElement, shared: Int) throws {
+        let tiles = run.blocks(per: 16)
+        if tiles <= 2 * card.multiprocessors {
+            return try launch(
+                .tiledOneFew4, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED4_FEW_THREADS),
+                shared: shared, run.arguments)
+        }
+        try launch(
+            .tiledOne4, element, grid: Grid(x: min(tiles, 3 * card.multiprocessors)), block: Int(NIBBLE_TILED4_THREADS),
+            shared: shared, run.arguments)
     }
 
     // MARK: Input

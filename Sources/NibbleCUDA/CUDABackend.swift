@@ -29,7 +29,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     /// - Parameters:
     ///   - card: the GPU.
     ///   - device: the name under which it appears; one GPU may appear under several, with a budget each.
-    ///   - budget: bytes it may take from the GPU; by default what is free now.
+    ///   - budget: bytes it may take from the GPU; by default what is free now, less a sixteenth for the driver's own needs.
     /// - Throws: ``CUDAUnavailable``, ``BackendError``
     public init(_ card: CUDADevice, as device: Device? = nil, budget: Int? = nil, options: CUDAOptions = .init()) throws {
         guard card.level >= 75 else { throw CUDAUnavailable.tooOld(name: card.name, major: card.major, minor: card.minor) }
@@ -38,7 +38,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         context = try CUDAContext(card, as: device)
         stream = try CUDAStream(context)
         kernels = try KernelLibrary(context, target: target)
-        memory = DeviceMemory(context, device: device, budget: try budget ?? CUDABackend.freeMemory(context))
+        memory = DeviceMemory(context, device: device, budget: try budget ?? CUDABackend.freeMemory(context) / 16 * 15)
         staging = StagingRing(stream)
         workspace = Workspace(memory)
         products = options.usesLibraryProducts ? MatrixProducts(context) : nil
@@ -73,6 +73,15 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         case .float16, .bfloat16: loadDType
         default: .float32
         }
+    }
+
+    /// Compiles, or reads from disk, every kernel that a model of this load dtype may use, on several threads. Without it
+    /// each is made when it is first wanted.
+    /// - Throws: ``KernelCompilationError``, ``BackendError``
+    public func prepareKernels(loadDType: DType) throws {
+        let element = try element(activationDType(loadDType: loadDType), for: "preparing kernels")
+        try context.makeCurrent()
+        try kernels.prepare(element)
     }
 
     // MARK: Calls

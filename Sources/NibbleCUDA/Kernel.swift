@@ -5,7 +5,7 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit.cu
     case gemv4, dequantize4
     // linear_4bit_tiled.cu, repack4.cu
-    case tiledOne4, stage4, tiledEight4, tiledSixteen4, tiledThirtyTwo4, tiledSixtyFour4
+    case tiledOne4, tiledOneFew4, stage4, tiledEight4, tiledSixteen4, tiledThirtyTwo4, tiledSixtyFour4
     case repack4, unpack4, dequantizeTiled4
     // linear_int8.cu
     case markOutliers, quantizeRows, gemv8, gemm8, finishInt8, dequantize8
@@ -25,6 +25,7 @@ enum Kernel: Int, CaseIterable {
         case .gemv4: ("linear_4bit.cu", "gemv4")
         case .dequantize4: ("linear_4bit.cu", "dequantize4")
         case .tiledOne4: ("linear_4bit_tiled.cu", "tiled4_1")
+        case .tiledOneFew4: ("linear_4bit_tiled.cu", "tiled4_1_few")
         case .stage4: ("linear_4bit_tiled.cu", "stage4")
         case .tiledEight4: ("linear_4bit_tiled.cu", "tiled4_8")
         case .tiledSixteen4: ("linear_4bit_tiled.cu", "tiled4_16")
@@ -78,7 +79,7 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .tiledOne4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
+        case .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
             .attendPrefill128, .attendPrefill256:
             element != .f32
         default: true
