@@ -1,4 +1,6 @@
 // The instruction-set independent part of the linear layers: workspace, tasks, the tiled layout.
+#pragma STDC FP_CONTRACT OFF
+
 #include "nibble_linear.h"
 
 #include <math.h>
@@ -7,12 +9,13 @@
 #include "half.h"
 #include "linear_kernels.h"
 #include "nibble_dispatch.h"
+#include "nibble_operations.h"
 
 static const linear_kernels *kernels = &linear_reference;
 
 void nibble_linear_select(uint32_t features) {
   kernels = &linear_reference;
-#if defined(__x86_64__) && 0
+#if defined(__x86_64__)
   if (features & NIBBLE_FEATURE_AVX2) kernels = &linear_avx2;
   if (features & NIBBLE_FEATURE_AVXVNNI) kernels = &linear_avxvnni;
   if (features & NIBBLE_FEATURE_AVX512) kernels = &linear_avx512;
@@ -36,28 +39,39 @@ static void *take(arena *arena, size_t bytes) {
   return piece;
 }
 
-/// Scales of one tile of the widest 4-bit layer, where its scales are nested.
-static size_t nested_scale_bytes(const nibble_linear_call *call) {
-  size_t most = 0;
-  for (size_t i = 0; i < call->layer_count; i++) {
-    const nibble_linear_layer *layer = &call->layers[i];
-    if (!layer->scale_codes) continue;
-    // A tile of a canonical weight may begin and end inside a block.
-    size_t blocks = NIBBLE_TILE * call->K / layer->block_size + 2;
-    most = blocks > most ? blocks : most;
-  }
-  return linear_round_up(most * sizeof(float), 64);
+/// What one tile of a layer needs beside linear_scratch: its codes, where they have to be rearranged, and its plain scales,
+/// where they are nested or have to be rearranged.
+typedef struct {
+  size_t codes, scales;
+} tile_bytes;
+
+static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_linear_layer *layer) {
+  tile_bytes bytes = {0, 0};
+  if (layer->kind != NIBBLE_WEIGHT_4BIT && layer->kind != NIBBLE_WEIGHT_4BIT_TILED) return bytes;
+  bool rearranges = layer->kind == NIBBLE_WEIGHT_4BIT && linear_is_tiled(call, layer);
+  if (rearranges) bytes.codes = linear_round_up(NIBBLE_TILE * call->K / 2, 64);
+  // A tile may begin and end inside a block. Nested scales are decoded, then rearranged.
+  size_t blocks = NIBBLE_TILE * call->K / layer->block_size + 2;
+  if (rearranges || layer->scale_codes) bytes.scales = linear_round_up(2 * blocks * sizeof(float), 64);
+  return bytes;
 }
 
-static size_t scratch_bytes(const nibble_linear_call *call) { return sizeof(linear_scratch) + nested_scale_bytes(call); }
+static size_t scratch_bytes(const nibble_linear_call *call) {
+  size_t most = 0;
+  for (size_t i = 0; i < call->layer_count; i++) {
+    tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
+    most = bytes.codes + bytes.scales > most ? bytes.codes + bytes.scales : most;
+  }
+  return sizeof(linear_scratch) + most;
+}
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
   size_t T = call->T, K = call->K;
-  bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16, is_int8 = call->form == NIBBLE_INPUT_INT8;
+  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_float = kernels->needs_input(call) && !is_int8;
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
-  call->work.rounded = take(arena, is_rounded ? T * K * sizeof(float) : 0);
-  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call->form));
+  call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
+  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
   call->work.row_absmax = take(arena, is_int8 ? T * sizeof(float) : 0);
   call->work.row_sums = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
   call->work.outlier_counts = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
@@ -79,7 +93,7 @@ void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads) 
 
 // MARK: Tasks
 
-bool nibble_linear_needs_input(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32; }
+bool nibble_linear_needs_input(const nibble_linear_call *call) { return kernels->needs_input(call); }
 
 void nibble_linear_find_columns(nibble_linear_call *call) {
   if (call->form != NIBBLE_INPUT_INT8 || !(call->threshold > 0) || !call->shares_outlier_columns) return;
@@ -107,18 +121,120 @@ size_t nibble_linear_tiles(const nibble_linear_call *call) {
   return tiles;
 }
 
+/// One tile of a 4-bit layer as the kernels want it: in tiles wherever that is possible, with plain scales.
+static linear_scales unpack_tile(const nibble_linear_call *call, nibble_linear_layer *layer, size_t tile, char *memory) {
+  size_t K = call->K, block_size = layer->block_size, first_row = tile * NIBBLE_TILE;
+  size_t rows = linear_smaller(NIBBLE_TILE, layer->N - first_row);
+  size_t first = first_row * K / block_size, end = ((first_row + rows) * K + block_size - 1) / block_size;
+  tile_bytes bytes = bytes_of_tile(call, layer);
+  float *plain = (float *)(memory + bytes.codes), *tiled = plain + bytes.scales / sizeof(float) / 2;
+  linear_scales scales = {layer->scales, 0};
+  if (layer->scale_codes) {
+    nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first, end - first, plain);
+    scales = (linear_scales){plain, first};
+  }
+  bool rearranges = bytes.codes > 0;
+  if (rearranges) {
+    const uint8_t *codes = (const uint8_t *)layer->values + first_row * K / 2;
+    nibble_tile_4bit(codes, scales.scales + (first - scales.first), rows, K, block_size, 0, 1, (uint8_t *)memory, tiled);
+    layer->kind = NIBBLE_WEIGHT_4BIT_TILED;
+    layer->values = memory - first_row * K / 2;
+  } else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED && layer->scale_codes) {
+    nibble_tile_4bit(NULL, plain, rows, K, block_size, 0, 1, NULL, tiled);
+  } else {
+    return scales;
+  }
+  return (linear_scales){tiled, first};
+}
+
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
-  char *piece = call->work.scratch + (size_t)thread * scratch_bytes(call);
-  float *nested_scales = (float *)(piece + sizeof(linear_scratch));
+  linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
   size_t first = 0;
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
-    const nibble_linear_layer *layer = &call->layers[i];
-    size_t tiles = tiles_of(layer);
-    size_t from = begin > first ? begin - first : 0, to = end - first < tiles ? end - first : tiles;
-    for (size_t tile = from; tile < to; tile++) kernels->tile(call, layer, tile, (linear_scratch *)piece, nested_scales);
+    size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
+    for (size_t tile = from; tile < to; tile++) {
+      nibble_linear_layer layer = call->layers[i];
+      bool is_four_bit = layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED;
+      linear_scales scales = is_four_bit ? unpack_tile(call, &layer, tile, (char *)(scratch + 1)) : (linear_scales){};
+      kernels->tile(call, &layer, scales, tile, scratch);
+    }
     first += tiles;
   }
+}
+
+// MARK: From sums to results
+
+static void store_results(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                          size_t rows, float *sums) {
+  if (call->activation != nibble_identity) nibble_activate(call->activation, call->parameter, sums, sums, rows * NIBBLE_TILE);
+  size_t column = layer->column + tile * NIBBLE_TILE, columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  for (size_t i = 0; i < rows; i++) {
+    size_t t = first_row + i;
+    const float *y = sums + i * NIBBLE_TILE;
+    float factor = call->row_scale ? call->scale * call->row_scale[t] : call->scale;
+    float *out = call->output + t * call->output_stride + column;
+    if (call->residual) {
+      const float *residual = call->residual + t * call->residual_stride + column;
+      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor + residual[n];
+    } else {
+      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor;
+    }
+  }
+}
+
+void linear_load_lanes(const float *values, const nibble_linear_layer *layer, size_t tile, float *lanes) {
+  memset(lanes, 0, NIBBLE_TILE * sizeof(float));
+  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  if (values) memcpy(lanes, values + tile * NIBBLE_TILE, columns * sizeof(float));
+}
+
+void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
+                   float *sums) {
+  bool is_rounded = call->form != NIBBLE_INPUT_F32;
+  int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
+  if (layer->bias) {
+    float bias[NIBBLE_TILE];
+    linear_load_lanes(layer->bias, layer, tile, bias);
+    if (is_rounded) nibble_round_floats(bias, NIBBLE_TILE, dtype);
+    for (size_t i = 0; i < rows; i++)
+      for (size_t n = 0; n < NIBBLE_TILE; n++) sums[i * NIBBLE_TILE + n] += bias[n];
+  }
+  if (is_rounded) nibble_round_floats(sums, rows * NIBBLE_TILE, dtype);
+  store_results(call, layer, tile, first_row, rows, sums);
+}
+
+/// Row t's outliers, in float32.
+static void add_outliers(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t,
+                         const float *scales, float *y) {
+  const float *x = call->x + t * call->K;
+  const int32_t *outliers = call->work.outliers + t * call->K;
+  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
+  const int8_t *w = (const int8_t *)layer->values + tile * NIBBLE_TILE * call->K;
+  for (size_t n = 0; n < columns; n++, w += call->K) {
+    float sum = 0;
+    for (int32_t i = 0; i < call->work.outlier_counts[t]; i++)
+      sum += x[outliers[i]] * ((float)w[outliers[i]] * scales[n] * INT8_VALUE_SCALE);
+    y[n] += sum;
+  }
+}
+
+void linear_finish_int8(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                        size_t rows, float *sums) {
+  float bias[NIBBLE_TILE], scales[NIBBLE_TILE];
+  linear_load_lanes(layer->bias, layer, tile, bias);
+  linear_load_lanes(layer->scales, layer, tile, scales);
+  for (size_t i = 0; i < rows; i++) {
+    float *y = sums + i * NIBBLE_TILE;
+    if (call->rounds_to_half) {
+      // The reference's product is a float16 to which the bias is added.
+      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
+      for (size_t n = 0; n < NIBBLE_TILE; n++) y[n] += bias[n];
+      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
+    }
+    if (call->work.outlier_counts[first_row + i]) add_outliers(call, layer, tile, first_row + i, scales, y);
+  }
+  store_results(call, layer, tile, first_row, rows, sums);
 }
 
 // MARK: The tiled layout
@@ -127,18 +243,26 @@ enum { GROUP_COLUMNS = 8, GROUP_BYTES = 4 };
 
 bool nibble_can_tile_4bit(size_t K, size_t block_size) { return K % GROUP_COLUMNS == 0 && block_size && K % block_size == 0; }
 
+static void tile_codes(const uint8_t *codes, size_t N, size_t K, size_t tile, uint8_t *tiled) {
+  size_t groups = K / GROUP_COLUMNS;
+  for (size_t lane = 0; lane < NIBBLE_TILE; lane++) {
+    size_t row = tile * NIBBLE_TILE + lane;
+    uint8_t *to = tiled + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
+    for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
+      if (row < N) memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
+      else memset(to, 0, GROUP_BYTES);
+    }
+  }
+}
+
 void nibble_tile_4bit(const uint8_t *codes, const float *scales, size_t N, size_t K, size_t block_size, size_t begin, size_t end,
                       uint8_t *tiled_codes, float *tiled_scales) {
-  size_t groups = K / GROUP_COLUMNS, blocks = K / block_size;
+  size_t blocks = K / block_size;
   for (size_t tile = begin; tile < end; tile++) {
-    for (size_t lane = 0; lane < NIBBLE_TILE; lane++) {
+    if (codes) tile_codes(codes, N, K, tile, tiled_codes);
+    for (size_t lane = 0; scales && lane < NIBBLE_TILE; lane++) {
       size_t row = tile * NIBBLE_TILE + lane;
-      uint8_t *to = tiled_codes + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
-      for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
-        if (row < N) memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
-        else memset(to, 0, GROUP_BYTES);
-      }
-      for (size_t b = 0; scales && b < blocks; b++)
+      for (size_t b = 0; b < blocks; b++)
         tiled_scales[(tile * blocks + b) * NIBBLE_TILE + lane] = row < N ? scales[row * blocks + b] : 0;
     }
   }

@@ -4,10 +4,12 @@
 #include "nibble_linear.h"
 
 enum {
-  /// Depth of a panel: K is walked in pieces of this many columns.
+  /// Depth of a panel of floats: K is walked in pieces of this many columns.
   PANEL_DEPTH = 256,
-  /// Input rows whose sums are kept at a time.
-  ROW_BLOCK = 512,
+  /// Input rows whose sums are kept at a time: a multiple of the heights of all blocks.
+  ROW_BLOCK = 480,
+  /// Up to this many rows the input stays row by row, and weights are multiplied as they are read.
+  FEW_ROWS = 4,
   /// Rows of packed input are padded with zeros to a multiple of this many elements.
   INPUT_PADDING = 64,
 };
@@ -22,14 +24,21 @@ typedef struct {
   _Alignas(64) float sums[ROW_BLOCK * NIBBLE_TILE];
 } linear_scratch;
 
+/// The scales of a 4-bit weight, plain: where a tile's nested ones have been decoded, `scales` begins with block `first`.
 typedef struct {
-  /// Bytes of an element of packed input; 0 where the form needs none.
-  size_t (*packed_element)(nibble_input_form form);
+  const float *scales;
+  size_t first;
+} linear_scales;
+
+typedef struct {
+  /// Whether the input has to be brought into another form, and bytes of an element of `work.packed` then.
+  bool (*needs_input)(const nibble_linear_call *call);
+  size_t (*packed_element)(const nibble_linear_call *call);
   /// Brings rows `begin ..< end` of the input into their form.
   void (*prepare_input)(const nibble_linear_call *call, size_t begin, size_t end);
   /// Computes tile `tile` of `layer` for all rows.
-  void (*tile)(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, linear_scratch *scratch,
-               float *nested_scales);
+  void (*tile)(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+               linear_scratch *scratch);
 } linear_kernels;
 
 extern const linear_kernels linear_reference;
@@ -42,7 +51,25 @@ static inline size_t linear_round_up(size_t value, size_t multiple) { return (va
 /// Elements between rows of packed input.
 static inline size_t linear_packed_stride(const nibble_linear_call *call) { return linear_round_up(call->K, INPUT_PADDING); }
 
+/// Whether the kernels see the layer in tiles: prepared, or rearranged tile by tile as it is read.
+static inline bool linear_is_tiled(const nibble_linear_call *call, const nibble_linear_layer *layer) {
+  return layer->kind == NIBBLE_WEIGHT_4BIT_TILED ||
+         (layer->kind == NIBBLE_WEIGHT_4BIT && nibble_can_tile_4bit(call->K, layer->block_size));
+}
+
 /// The constant CUDA multiplies int8 sums with: 1 / 127² as it rounds there.
 #define INT8_PRODUCT_SCALE 0x1.040c2p-14f
 /// 1 / 127
 #define INT8_VALUE_SCALE 0x1.020408p-7f
+
+static inline size_t linear_smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/// A tile's 16 of N values, zeros beyond N or where `values` is NULL.
+void linear_load_lanes(const float *values, const nibble_linear_layer *layer, size_t tile, float *lanes);
+/// bias, activation, scale and residual for `rows` rows of sums [rows, 16], then the output.
+void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
+                   float *sums);
+/// The same for int8 products that have been scaled and have their bias, unless they are rounded to float16 first; adds
+/// outliers.
+void linear_finish_int8(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                        size_t rows, float *sums);

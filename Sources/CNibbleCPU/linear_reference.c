@@ -9,7 +9,9 @@
 #include "linear_kernels.h"
 #include "nibble_operations.h"
 
-static size_t packed_element(nibble_input_form form) { return form == NIBBLE_INPUT_INT8 ? sizeof(int8_t) : 0; }
+static bool needs_input(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32; }
+
+static size_t packed_element(const nibble_linear_call *call) { return call->form == NIBBLE_INPUT_INT8 ? sizeof(int8_t) : 0; }
 
 static float round_to_half(float value) { return half_to_float(float_to_half(value)); }
 
@@ -63,43 +65,33 @@ static void prepare_input(const nibble_linear_call *call, size_t begin, size_t e
 
 // MARK: Weights
 
-static float block_scale(const nibble_linear_layer *layer, size_t block) {
-  if (layer->scales) return layer->scales[block];
-  float scale = nibble_dynamic_values[layer->scale_codes[block]] * layer->nested_absmax[block / 256];
-  return scale + layer->nested_offset;
-}
-
-static float four_bit_value(const nibble_linear_layer *layer, size_t K, size_t n, size_t k) {
+static float four_bit_value(const nibble_linear_layer *layer, linear_scales scales, size_t K, size_t n, size_t k) {
   size_t element = n * K + k, block = element / layer->block_size, byte = element / 2;
-  float scale = 0;
   if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) {
     size_t tile = n / NIBBLE_TILE, lane = n % NIBBLE_TILE;
     byte = ((tile * (K / 8) + k / 8) * NIBBLE_TILE + lane) * 4 + k % 8 / 2;
-    if (layer->scales) scale = layer->scales[(tile * (K / layer->block_size) + k / layer->block_size) * NIBBLE_TILE + lane];
-    else scale = block_scale(layer, block);
-  } else {
-    scale = block_scale(layer, block);
+    block = (tile * (K / layer->block_size) + k / layer->block_size) * NIBBLE_TILE + lane;
   }
   uint8_t codes = ((const uint8_t *)layer->values)[byte];
-  return nibble_codebook_values(layer->codebook)[element & 1 ? codes & 15 : codes >> 4] * scale;
+  return nibble_codebook_values(layer->codebook)[element & 1 ? codes & 15 : codes >> 4] * scales.scales[block - scales.first];
 }
 
-static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t n, size_t k) {
+static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t n, size_t k) {
   if (layer->kind == NIBBLE_WEIGHT_DENSE) {
     size_t element = n * call->K + k;
     if (layer->dtype == nibble_float32) return ((const float *)layer->values)[element];
     uint16_t half = ((const uint16_t *)layer->values)[element];
     return layer->dtype == nibble_float16 ? half_to_float(half) : bfloat_to_float(half);
   }
-  return round_to(four_bit_value(layer, call->K, n, k), call->form);
+  return round_to(four_bit_value(layer, scales, call->K, n, k), call->form);
 }
 
 // MARK: Products
 
-static float float_product(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t t, size_t n) {
+static float float_product(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t t, size_t n) {
   const float *x = (call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded) + t * call->K;
   float sum = 0, bias = layer->bias ? round_to(layer->bias[n], call->form) : 0;
-  for (size_t k = 0; k < call->K; k++) sum += x[k] * weight_value(call, layer, n, k);
+  for (size_t k = 0; k < call->K; k++) sum += x[k] * weight_value(call, layer, scales, n, k);
   return round_to(sum + bias, call->form);
 }
 
@@ -125,13 +117,13 @@ static float int8_product(const nibble_linear_call *call, const nibble_linear_la
   return y + correction;
 }
 
-static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, linear_scratch *scratch,
-                 float *nested_scales) {
-  (void)scratch, (void)nested_scales;
-  size_t end = (tile + 1) * NIBBLE_TILE < layer->N ? (tile + 1) * NIBBLE_TILE : layer->N;
+static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+                 linear_scratch *scratch) {
+  (void)scratch;
+  size_t end = linear_smaller((tile + 1) * NIBBLE_TILE, layer->N);
   for (size_t t = 0; t < call->T; t++) {
     for (size_t n = tile * NIBBLE_TILE; n < end; n++) {
-      float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product(call, layer, t, n) : float_product(call, layer, t, n);
+      float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product(call, layer, t, n) : float_product(call, layer, scales, t, n);
       nibble_activate(call->activation, call->parameter, &y, &y, 1);
       y *= call->scale;
       if (call->row_scale) y *= call->row_scale[t];
@@ -141,4 +133,4 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   }
 }
 
-const linear_kernels linear_reference = {packed_element, prepare_input, tile};
+const linear_kernels linear_reference = {needs_input, packed_element, prepare_input, tile};

@@ -24,13 +24,14 @@ public enum CheckpointFiles {
             hint: hint(folder: folder, variant: variant, useSafetensors: useSafetensors, candidates))
     }
 
-    /// Opens one file by its kind: a safetensors file, a pickle, or an index of either.
+    /// Opens one file by its kind: a safetensors file, a pickle, an index of either, or a GGUF file.
     /// - Throws: ``CheckpointError``.
     public static func open(file: URL) throws -> any Checkpoint {
         let name = file.lastPathComponent
         if name.hasSuffix(".json") {
             return try name.contains(".bin.") ? Candidate.torchIndex.open(file) : Candidate.safetensorsIndex.open(file)
         }
+        if name.hasSuffix(".gguf") { return try GGUFCheckpoint(file) }
         return try name.hasSuffix(".safetensors") ? Candidate.safetensors.open(file) : Candidate.torch.open(file)
     }
 

@@ -3,29 +3,32 @@ public enum NaturalOrder {
     /// Compares dot-separated parts from left to right. A part of digits alone is a number; numbers come before words; a
     /// name comes before its extensions.
     public static func precedes(_ a: String, _ b: String) -> Bool {
-        var (x, y) = (Array(a.utf8)[...], Array(b.utf8)[...])
-        while true {
-            let (partX, partY) = (takePart(&x), takePart(&y))
-            switch (partX, partY) {
-            case (nil, nil): return a.utf8.lexicographicallyPrecedes(b.utf8)
-            case (nil, _): return true
-            case (_, nil): return false
-            case (let p?, let q?):
-                let order = compare(p, q)
-                if order != 0 { return order < 0 }
-            }
-        }
+        var (a, b) = (a, b)
+        return a.withUTF8 { x in b.withUTF8 { y in precedes(x, y) } }
     }
 
-    private static func takePart(_ rest: inout ArraySlice<UInt8>) -> ArraySlice<UInt8>? {
-        guard rest.startIndex <= rest.endIndex, !rest.isEmpty else { return nil }
-        let dot = rest.firstIndex(of: UInt8(ascii: ".")) ?? rest.endIndex
-        defer { rest = rest[min(dot + 1, rest.endIndex)...] }
-        return rest[rest.startIndex..<dot]
+    private typealias Bytes = UnsafeBufferPointer<UInt8>
+
+    private static func precedes(_ a: Bytes, _ b: Bytes) -> Bool {
+        var (i, j) = (0, 0)
+        while i < a.count, j < b.count {
+            let (endA, endB) = (endOfPart(a, from: i), endOfPart(b, from: j))
+            let order = compare(a[i..<endA], b[j..<endB])
+            if order != 0 { return order < 0 }
+            (i, j) = (endA + 1, endB + 1)
+        }
+        if i < a.count || j < b.count { return i >= a.count }
+        return a.lexicographicallyPrecedes(b)
+    }
+
+    private static func endOfPart(_ text: Bytes, from start: Int) -> Int {
+        var end = start
+        while end < text.count, text[end] != UInt8(ascii: ".") { end += 1 }
+        return end
     }
 
     /// Negative, zero or positive.
-    private static func compare(_ p: ArraySlice<UInt8>, _ q: ArraySlice<UInt8>) -> Int {
+    private static func compare(_ p: Slice<Bytes>, _ q: Slice<Bytes>) -> Int {
         switch (isNumber(p), isNumber(q)) {
         case (true, false): return -1
         case (false, true): return 1
@@ -37,12 +40,12 @@ public enum NaturalOrder {
         }
     }
 
-    private static func lexicographic(_ p: ArraySlice<UInt8>, _ q: ArraySlice<UInt8>) -> Int {
-        if p.elementsEqual(q) { return 0 }
-        return p.lexicographicallyPrecedes(q) ? -1 : 1
+    private static func lexicographic(_ p: Slice<Bytes>, _ q: Slice<Bytes>) -> Int {
+        for (x, y) in zip(p, q) where x != y { return x < y ? -1 : 1 }
+        return p.count - q.count
     }
 
-    private static func isNumber(_ part: ArraySlice<UInt8>) -> Bool {
+    private static func isNumber(_ part: Slice<Bytes>) -> Bool {
         !part.isEmpty && part.allSatisfy { $0 >= UInt8(ascii: "0") && $0 <= UInt8(ascii: "9") }
     }
 }

@@ -88,7 +88,8 @@ private struct ShardIndex {
             files[tensor] = file
         }
         guard !files.isEmpty else {
-            throw CheckpointError.malformed(file: url.path, tensor: nil, expected: "at least one tensor", found: "an empty weight_map")
+            throw CheckpointError.malformed(
+                file: url.path, tensor: nil, expected: "at least one tensor", found: "an empty weight_map")
         }
         for (key, value) in json["metadata"]?.object ?? [:] { metadata[key] = value.string ?? value.encoded() }
     }

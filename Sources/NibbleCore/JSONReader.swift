@@ -34,6 +34,15 @@ package struct JSONReader {
         }
     }
 
+    /// Passes over any value without building it.
+    package mutating func skip() throws {
+        switch peek() {
+        case UInt8(ascii: "{"): try object { _, reader in try reader.skip() }
+        case UInt8(ascii: "["): try array { try $0.skip() }
+        default: _ = try value()
+        }
+    }
+
     /// Nothing but white space may follow.
     package mutating func finish() throws {
         if peek() != nil { throw error("the end") }

@@ -9,7 +9,8 @@ struct AddedVocabulary: Sendable {
     private(set) var tokens: [AddedToken] = []
     private var indexOfID: [Int32: Int] = [:]
     private var indexOfContent: [String: Int] = [:]
-    private var specialContents: Set<String> = []
+    /// What is found in the text for each token: the content, normalized where the token is.
+    private var texts: [[UInt8]] = []
     private var exact = ByteTrie()
     private var normalized = ByteTrie()
 
@@ -19,15 +20,14 @@ struct AddedVocabulary: Sendable {
     init(_ tokens: [AddedToken], normalizer: Normalizer?) {
         for token in tokens where !token.content.isEmpty { add(token) }
         for token in self.tokens {
-            let content = Array(token.content.utf8)
+            var text = AlignedText(bytes: Array(token.content.utf8), spans: nil, isAtStart: true)
             if token.isNormalized {
-                var text = AlignedText(bytes: content, spans: nil, isAtStart: true)
                 normalizer?.normalize(&text)
                 normalized.insert(text.bytes, value: token.id)
             } else {
-                exact.insert(content, value: token.id)
+                exact.insert(text.bytes, value: token.id)
             }
-            if token.isSpecial { specialContents.insert(token.content) }
+            texts.append(text.bytes)
         }
     }
 
@@ -45,7 +45,8 @@ struct AddedVocabulary: Sendable {
 
     func token(of id: Int32) -> AddedToken? { indexOfID[id].map { tokens[$0] } }
     func id(of content: String) -> Int32? { indexOfContent[content].map { tokens[$0].id } }
-    func isSpecial(_ content: String) -> Bool { specialContents.contains(content) }
+    /// The text that the token stands for.
+    func text(of id: Int32) -> [UInt8]? { indexOfID[id].map { texts[$0] } }
 
     /// Splits text as given at the tokens that are searched there.
     func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, exact) }
@@ -81,20 +82,21 @@ struct AddedVocabulary: Sendable {
         guard let token = token(of: id) else { return nil }
         var (start, end) = (match.lowerBound, match.upperBound)
         if token.isSingleWord {
-            if start > 0, UnicodeClasses.isWord(scalar(before: start, text).value) { return nil }
-            if end < text.count, UnicodeClasses.isWord(UTF8Text.scalar(in: text, at: end).value) { return nil }
+            if start > 0, UnicodeClasses.isWordOrJoiner(scalar(before: start, text).value) { return nil }
+            if end < text.count, UnicodeClasses.isWordOrJoiner(UTF8Text.scalar(in: text, at: end).value) { return nil }
         }
         while token.stripsLeft, start > done {
             let (value, length) = scalar(before: start, text)
             guard UnicodeClasses.isWhitespace(value) else { break }
             start -= length
         }
+        if token.stripsLeft { start = max(start, done) }
         while token.stripsRight, end < text.count {
             let (value, length) = UTF8Text.scalar(in: text, at: end)
             guard UnicodeClasses.isWhitespace(value) else { break }
             end += length
         }
-        return max(start, min(done, match.lowerBound))..<end
+        return start < end ? start..<end : nil
     }
 
     private func scalar(before index: Int, _ text: UnsafeBufferPointer<UInt8>) -> (value: UInt32, length: Int) {

@@ -2,7 +2,10 @@ public import Foundation
 
 /// Loads the tokenizer of a checkpoint folder, whatever files describe it.
 public enum AutoTokenizer {
-    /// The tokenizer in `folder`: `tokenizer.json` if there is one.
+    private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
+
+    /// The tokenizer in `folder`: `tokenizer.json` if there is one, else a SentencePiece model or tiktoken list, else `vocab.json` with
+    /// `merges.txt`, else `tekken.json`.
     ///
     /// - Throws: `TokenizerError` naming the file and the field that is wrong.
     public static func from(folder: URL) throws -> Tokenizer {
@@ -11,7 +14,37 @@ public enum AutoTokenizer {
         if FileText.exists(file) {
             return try Tokenizer(tokenizerJSON: FileText.read(file), file: file.path, configuration: configuration)
         }
-        throw TokenizerError.noTokenizer(folder: folder.path, lookedFor: ["tokenizer.json"])
+        for name in modelFiles {
+            let file = folder.appending(path: name)
+            if FileText.exists(file) { return try fromModel(FileText.read(file), file: file.path, configuration) }
+        }
+        let (vocabulary, merges) = (folder.appending(path: "vocab.json"), folder.appending(path: "merges.txt"))
+        if FileText.exists(vocabulary), FileText.exists(merges) {
+            return try Tokenizer(
+                vocabulary: FileText.read(vocabulary), merges: FileText.read(merges), file: vocabulary.path, mergesFile: merges.path,
+                configuration: configuration)
+        }
+        let tekken = folder.appending(path: "tekken.json")
+        if FileText.exists(tekken) {
+            return try Tokenizer(tekken: FileText.read(tekken), file: tekken.path, configuration: configuration)
+        }
+        throw TokenizerError.noTokenizer(
+            folder: folder.path, lookedFor: ["tokenizer.json"] + modelFiles + ["vocab.json with merges.txt", "tekken.json"])
+    }
+
+    /// A `.model` file is SentencePiece's, or else a tiktoken list.
+    private static func fromModel(
+        _ bytes: [UInt8], file: String, _ configuration: TokenizerConfiguration
+    ) throws(TokenizerError) -> Tokenizer {
+        do {
+            return try Tokenizer(sentencePiece: bytes, file: file, configuration: configuration)
+        } catch TokenizerError.malformedFile {
+            do {
+                return try Tokenizer(tiktoken: bytes, file: file, configuration: configuration)
+            } catch TokenizerError.malformedFile {
+                throw .malformedFile(file: file, reason: "neither a SentencePiece model nor a tiktoken list")
+            }
+        }
     }
 }
 
@@ -53,6 +86,7 @@ extension TokenizerConfiguration {
         for (content, field) in try FileText.json(added).members() {
             addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
         }
+        addedTokens.sort { $0.id < $1.id }
     }
 
     private mutating func readTemplateFiles(_ folder: URL) throws(TokenizerError) {

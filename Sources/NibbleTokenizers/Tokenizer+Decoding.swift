@@ -28,16 +28,14 @@ extension Tokenizer {
     /// The bytes that a token adds to a text, not trimmed at the beginning; they may be a part of a character. Empty for ids without
     /// a token. Stop strings are compared on these.
     public func tokenBytes(_ id: Int32) -> [UInt8] {
-        if let token = added.token(of: id) { return Array(token.content.utf8) }
+        if let text = added.text(of: id) { return text }
         guard let text = model.table.text(of: id) else { return [] }
         return decoder?.bytes(of: Array(text)) ?? Array(text)
     }
 
     /// The vocabulary's text of an id that is to be decoded.
     func vocabularyText(of id: Int32, skipSpecialTokens: Bool) -> [UInt8]? {
-        if let token = added.token(of: id) {
-            return skipSpecialTokens && added.isSpecial(token.content) ? nil : Array(token.content.utf8)
-        }
+        if let token = added.token(of: id) { return skipSpecialTokens && token.isSpecial ? nil : added.text(of: id) }
         return model.table.text(of: id).map { Array($0) }
     }
 

@@ -56,9 +56,8 @@ extension Tokenizer {
         let scalars = ScalarIndex(bytes)
         var encoding = Encoding()
         for (index, id) in output.ids.enumerated() {
-            encoding.append(
-                id: id, token: output.addedTexts[index] ?? token(for: id) ?? "", offset: scalars.range(of: output.spans[index]),
-                typeID: 0, isSpecial: false)
+            let token = output.addedTexts[index] ?? String(decoding: model.table.text(of: id) ?? [], as: UTF8.self)
+            encoding.append(id: id, token: token, offset: scalars.range(of: output.spans[index]), typeID: 0, isSpecial: false)
         }
         return encoding
     }

@@ -41,7 +41,7 @@ extension Tokenizer {
 
     private func encodeWords(_ text: AlignedText, _ cache: inout WordCache, into output: inout TokenizedText) {
         var words = PreTokenizedText(text)
-        preTokenizer?.apply(to: &words, isLast: model.isBytePair)
+        preTokenizer?.apply(to: &words, mayKeepBytes: model.takesBytes)
         words.text.bytes.withUnsafeBufferPointer { bytes in
             for word in words.words {
                 let pieces = cache.pieces(of: UnsafeBufferPointer(rebasing: bytes[word])) { word, pieces in

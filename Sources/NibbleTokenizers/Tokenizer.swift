@@ -11,6 +11,9 @@ public final class Tokenizer: Sendable {
         var preTokenizer: PreTokenizer?
         var postProcessor: PostProcessor?
         var decoder: Decoder?
+        /// Whether beginning and end tokens stand around a text where there is no post-processor.
+        var addsBegin = false
+        var addsEnd = false
     }
 
     let model: TokenModel
@@ -26,40 +29,53 @@ public final class Tokenizer: Sendable {
     /// Number of tokens, added ones included. A model's embedding may have more rows than that.
     public let vocabularySize: Int
 
-    init(_ components: Components, configuration: TokenizerConfiguration) {
+    /// - Parameter normalizesAdded: added tokens that are found in normalized text are normalized first.
+    init(_ components: Components, configuration: TokenizerConfiguration, normalizesAdded: Bool = true) {
         model = components.model
         normalizer = components.normalizer
         preTokenizer = components.preTokenizer
         decoder = components.decoder
         let tokens = Self.addedTokens(components, configuration)
-        added = AddedVocabulary(tokens, normalizer: components.normalizer)
+        added = AddedVocabulary(tokens, normalizer: normalizesAdded ? components.normalizer : nil)
         self.configuration = configuration
         let table = components.model.table
         let vocabulary = added
         specialTokens = SpecialTokens(configuration) { vocabulary.id(of: $0) ?? table.id(of: $0) }
         vocabularySize = table.count + added.tokens.count { table.id(of: $0.content) == nil }
-        postProcessor = Self.postProcessor(components.postProcessor, configuration, specialTokens)
+        postProcessor = Self.postProcessor(components, configuration, specialTokens)
     }
 
-    /// The file's own added tokens last, since they win; special tokens without an id at the end of the vocabulary.
+    /// The file's own added tokens, then those that only the configuration has, then special tokens without an id.
     private static func addedTokens(_ components: Components, _ configuration: TokenizerConfiguration) -> [AddedToken] {
         let table = components.model.table
-        var tokens = configuration.addedTokens + components.addedTokens
+        let own = Set(components.addedTokens.map(\.content))
+        var tokens = components.addedTokens + configuration.addedTokens.filter { !own.contains($0.content) }
+        // The tokenizers library counts on from the vocabulary, whatever the file says. With holes in the vocabulary that would
+        // give an id twice: then the file is believed.
+        let isContiguous = table.count == table.idLimit
+        var next = Int32(table.idLimit)
+        var known: [String: Int32] = [:]
         for index in tokens.indices {
-            if let id = table.id(of: tokens[index].content) { tokens[index].id = id }
+            let content = tokens[index].content
+            if let id = known[content] ?? table.id(of: content) {
+                tokens[index].id = id
+            } else if isContiguous {
+                tokens[index].id = next
+            }
+            next = max(next, tokens[index].id + 1)
+            known[content] = tokens[index].id
         }
-        var known = Set(tokens.map(\.content))
-        var next = max(Int32(table.idLimit), (tokens.map(\.id).max() ?? -1) + 1)
         let names = TokenizerConfiguration.tokenNames
         let others = configuration.namedTokens.keys.filter { !names.contains($0) }.sorted()
         let named = (names + others).compactMap { configuration.namedTokens[$0] }
-        for var token in named + configuration.additionalSpecialTokens where known.insert(token.content).inserted {
+        for var token in named + configuration.additionalSpecialTokens where known[token.content] == nil {
             if let id = table.id(of: token.content) {
                 token.id = id
             } else {
                 token.id = next
                 next += 1
             }
+            known[token.content] = token.id
             tokens.append(token)
         }
         return tokens
@@ -67,15 +83,20 @@ public final class Tokenizer: Sendable {
 
     /// Llama and Gemma files may say by flags which tokens stand around a text; the flags then win over the template.
     private static func postProcessor(
-        _ processor: PostProcessor?, _ configuration: TokenizerConfiguration, _ tokens: SpecialTokens
+        _ components: Components, _ configuration: TokenizerConfiguration, _ tokens: SpecialTokens
     ) -> PostProcessor? {
         let name = configuration.tokenizerClass ?? ""
-        guard configuration.addsBeginToken != nil || configuration.addsEndToken != nil,
-            name.contains("Llama") || name.contains("Gemma")
-        else { return processor }
-        let begin = configuration.addsBeginToken ?? true ? tokens.bos : nil
-        let end = configuration.addsEndToken ?? false ? tokens.eos : nil
-        return .template(.init(begin: begin, end: end))
+        let hasFlags = configuration.addsBeginToken != nil || configuration.addsEndToken != nil
+        if hasFlags, name.contains("Llama") || name.contains("Gemma") {
+            return .template(
+                .init(
+                    begin: configuration.addsBeginToken ?? true ? tokens.bos : nil,
+                    end: configuration.addsEndToken ?? false ? tokens.eos : nil))
+        }
+        if let processor = components.postProcessor { return processor }
+        guard components.addsBegin || components.addsEnd else { return nil }
+        return .template(
+            .init(begin: components.addsBegin ? tokens.bos : nil, end: components.addsEnd ? tokens.eos : nil))
     }
 }
 
@@ -99,7 +120,7 @@ extension PostProcessor.Template {
 extension Tokenizer {
     /// The text of a token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`); `nil` for an id without a token.
     public func token(for id: Int32) -> String? {
-        if let token = added.token(of: id) { return token.content }
+        if let text = added.text(of: id) { return String(decoding: text, as: UTF8.self) }
         return model.table.text(of: id).map { String(decoding: $0, as: UTF8.self) }
     }
 

@@ -81,6 +81,7 @@ extension TokenizerConfiguration {
             }
             addedTokens.append(try AddedToken(field, id: id))
         }
+        addedTokens.sort { $0.id < $1.id }
     }
 
     /// A text or a token object; `false` and other values stand for no token.
@@ -113,6 +114,11 @@ public struct SpecialTokens: Sendable, Equatable {
     public struct Token: Sendable, Equatable {
         public var text: String
         public var id: Int32
+
+        public init(text: String, id: Int32) {
+            self.text = text
+            self.id = id
+        }
     }
 
     public var bos: Token?

@@ -20,7 +20,9 @@ import Testing
 
     private func index(_ map: [String: String], to name: String = "model.safetensors.index.json") throws {
         let members = JSONObject(map.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) })
-        try folder.write(JSONValue.object(["metadata": ["total_size": 7, "dtype": "float16"], "weight_map": .object(members)]).encoded(), to: name)
+        try folder.write(
+            JSONValue.object(["metadata": ["total_size": 7, "dtype": "float16"], "weight_map": .object(members)]).encoded(),
+            to: name)
     }
 
     private func source(_ checkpoint: any Checkpoint, _ name: String) throws -> String {
@@ -114,7 +116,9 @@ import Testing
         }
     }
 
-    @Test("a name that leaves the folder is refused", arguments: ["../a.safetensors", "/etc/passwd", "x/../../a", "", "x//y", "./a", "..", "a\\b", "a\0b"])
+    @Test(
+        "a name that leaves the folder is refused",
+        arguments: ["../a.safetensors", "/etc/passwd", "x/../../a", "", "x//y", "./a", "..", "a\\b", "a\0b"])
     func escapes(name: String) throws {
         try add("a.safetensors", "x")
         try index(["x": name])
@@ -122,15 +126,18 @@ import Testing
         #expect(error == .unsafePath(file: folder.url.appending(path: "model.safetensors.index.json").path, name: name))
     }
 
-    @Test("a broken index is refused", arguments: [
-        "", "[]", "{}", #"{"weight_map": []}"#, #"{"weight_map": {}}"#, #"{"weight_map": {"a": 1}}"#, #"{"weight_map": {"a": "a", "a": "b"}}"#,
-    ])
+    @Test(
+        "a broken index is refused",
+        arguments: [
+            "", "[]", "{}", #"{"weight_map": []}"#, #"{"weight_map": {}}"#, #"{"weight_map": {"a": 1}}"#,
+            #"{"weight_map": {"a": "a", "a": "b"}}"#,
+        ])
     func brokenIndex(text: String) throws {
         let file = try folder.write(text, to: "model.safetensors.index.json")
         expectCheckpointError(naming: file) { try CheckpointFiles.open(folder: folder.url) }
     }
 
-    @Test("a recorded sharded checkpoint opens")
+    @Test("a recorded sharded checkpoint opens", .enabled(if: Fixtures.folders(in: "fixtures/models").contains("bloom")))
     func recorded() throws {
         let checkpoint = try CheckpointFiles.open(folder: Fixtures.url("fixtures/models/bloom"))
         let total = checkpoint.names.compactMap { checkpoint.descriptor($0)?.byteCount }.reduce(0, +)
@@ -141,7 +148,10 @@ import Testing
 
     @Test("names are ordered by parts, numbers as numbers and first")
     func naturalOrder() throws {
-        let ordered = ["1.a", "2.a", "10.a", "a", "a.2", "a.02.b", "a.10", "a.123456789012345678901234567890", "a.1234567890123456789012345678901", "a.b", "a.b.c", "ab"]
+        let ordered = [
+            "1.a", "2.a", "10.a", "a", "a.2", "a.02.b", "a.10", "a.123456789012345678901234567890",
+            "a.1234567890123456789012345678901", "a.b", "a.b.c", "ab",
+        ]
         #expect(ordered.reversed().sorted(by: NaturalOrder.precedes) == ordered)
         for name in ordered { #expect(!NaturalOrder.precedes(name, name)) }
     }

@@ -33,11 +33,15 @@ import Testing
         expectCheckpointError(naming: file, containing: "nothing") { try checkpoint.tensor("nothing") }
     }
 
-    @Test("every dtype of the format is known", arguments: [
-        ("F64", DType.float64), ("F32", .float32), ("F16", .float16), ("BF16", .bfloat16), ("I64", .int64), ("I32", .int32), ("I16", .int16),
-        ("I8", .int8), ("U64", .uint64), ("U32", .uint32), ("U16", .uint16), ("U8", .uint8), ("BOOL", .bool), ("F8_E4M3", .float8E4M3),
-        ("F8_E5M2", .float8E5M2),
-    ])
+    @Test(
+        "every dtype of the format is known",
+        arguments: [
+            ("F64", DType.float64), ("F32", .float32), ("F16", .float16), ("BF16", .bfloat16), ("I64", .int64), ("I32", .int32),
+            ("I16", .int16),
+            ("I8", .int8), ("U64", .uint64), ("U32", .uint32), ("U16", .uint16), ("U8", .uint8), ("BOOL", .bool),
+            ("F8_E4M3", .float8E4M3),
+            ("F8_E5M2", .float8E5M2),
+        ])
     func dtypes(word: String, dtype: DType) throws {
         let header = #"{"t":{"dtype":"\#(word)","shape":[3],"data_offsets":[0,\#(3 * dtype.byteCount)]}}"#
         let file = try folder.write(safetensors(header, data: 3 * dtype.byteCount), to: "a.safetensors")
@@ -86,7 +90,12 @@ import Testing
             ("JSON cut short", safetensors(#"{"t":{"dtype":"F32""#, data: 0), "',' or '}'"),
             ("JSON and more", safetensors("{} x", data: 0), "the end"),
             ("deep nesting", safetensors("{\"t\":{\"x\":" + String(repeating: "[", count: 9999), data: 0), "levels"),
-            ("two equal names", safetensors(#"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, data: 2), "\"t\""),
+            (
+                "two equal names",
+                safetensors(
+                    #"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
+                    data: 2), "\"t\""
+            ),
             ("two metadata", safetensors(#"{"__metadata__":{},"__metadata__":{}}"#, data: 0), "__metadata__"),
             ("two dtypes", one(#""dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]"#), "one dtype"),
             ("metadata that is no text", safetensors(#"{"__metadata__":{"a":1}}"#, data: 0), "a string"),
@@ -101,14 +110,27 @@ import Testing
             ("an offset beyond Int", one(#""dtype":"U8","shape":[4],"data_offsets":[0,9223372036854775808]"#), "a whole number"),
             ("a negative extent", one(#""dtype":"U8","shape":[-4],"data_offsets":[0,4]"#), "[-4]"),
             ("shape that overflows", one(#""dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,4]"#), "4294967296"),
-            ("bytes that overflow", one(#""dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,4]"#), "2305843009213693952"),
+            (
+                "bytes that overflow", one(#""dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,4]"#),
+                "2305843009213693952"
+            ),
             ("shape and bytes disagree", one(#""dtype":"F32","shape":[2],"data_offsets":[0,4]"#), "8 bytes"),
             ("rank 5", one(#""dtype":"U8","shape":[1,1,1,1,4],"data_offsets":[0,4]"#), "5 dimensions"),
             ("data beyond the file", one(#""dtype":"U8","shape":[5],"data_offsets":[0,5]"#), "within 4 bytes"),
             ("trailing bytes", one(#""dtype":"U8","shape":[4],"data_offsets":[0,4]"#, data: 5), "1 bytes more"),
             ("a hole at the start", one(#""dtype":"U8","shape":[3],"data_offsets":[1,4]"#), "a hole"),
-            ("a hole", safetensors(#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#, data: 3), "a hole"),
-            ("an overlap", safetensors(#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"t":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#, data: 3), "an overlap"),
+            (
+                "a hole",
+                safetensors(
+                    #"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#,
+                    data: 3), "a hole"
+            ),
+            (
+                "an overlap",
+                safetensors(
+                    #"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"t":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#,
+                    data: 3), "an overlap"
+            ),
             ("name that is not UTF-8", littleEndian(UInt64(6)) + [0x7B, 0x22, 0xFF, 0x22, 0x3A, 0x7D], "UTF-8"),
         ]
     }()

@@ -30,7 +30,7 @@ import Testing
             let read = try checkpoint.tensor(name)
             #expect(read.bytes == tensor.bytes && read.shape == tensor.shape && read.dtype == tensor.dtype)
         }
-        #expect(try checkpoint.descriptor("b")!.byteOffset % 8 == 0)
+        #expect(checkpoint.descriptor("b")?.byteOffset.isMultiple(of: 8) == true)
         #expect(try folder.contents == ["out.safetensors"])
     }
 
@@ -44,12 +44,19 @@ import Testing
         #expect(try bytes("out.safetensors") == expected)
     }
 
-    @Test("a recorded checkpoint is written again to the same bytes", arguments: ["llama_bnb_nf4_dq", "opt_bnb_int8"])
-    func recorded(model: String) throws {
-        let source = Fixtures.url("fixtures/models/\(model)/model.safetensors")
+    /// Files of the reference library: one with every dtype in the repository, quantized models in the full set.
+    static let recorded: [URL] = {
+        let models = ["llama_bnb_nf4_dq", "opt_bnb_int8"].map { Fixtures.url("fixtures/models/\($0)/model.safetensors") }
+        let own = Fixtures.repository.appending(path: "Tests/Fixtures/torch/elements.safetensors")
+        return [own] + models.filter { FileManager.default.fileExists(atPath: $0.path) }
+    }()
+
+    @Test("a file of the reference library is written again to the same bytes", arguments: recorded)
+    func rewrite(source: URL) throws {
         let checkpoint = try SafetensorsFile(source)
         let specifications = try checkpoint.names.map { try TensorSpecification(name: $0, tensor: checkpoint.tensor($0)) }
-        try SafetensorsWriter(order: .reference).write(specifications, to: file("out.safetensors")) { try checkpoint.tensor($0.name) }
+        let writer = SafetensorsWriter(metadata: checkpoint.metadata, order: .reference)
+        try writer.write(specifications, to: file("out.safetensors")) { try checkpoint.tensor($0.name) }
         #expect(try bytes("out.safetensors") == Array(Data(contentsOf: source)))
     }
 
@@ -95,7 +102,8 @@ import Testing
         ) { held[$0.name]! }
         #expect(
             try folder.contents == [
-                "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors", "model-notes.safetensors",
+                "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors",
+                "model-notes.safetensors",
                 "model.safetensors.index.json",
             ])
         // The large tensor is cut out at once, before the shard that was being filled.

@@ -11,7 +11,9 @@ import Testing
     func elements(name: String) throws {
         let checkpoint = try TorchFile(Self.recorded.appending(path: name))
         let expected = try SafetensorsFile(Self.recorded.appending(path: "elements.safetensors"))
-        let wanted = name == "zip.bin" ? expected.names : expected.names.filter { !$0.contains("float8") && !$0.contains("uint16") && !$0.contains("uint32") && !$0.contains("uint64") }
+        // The older form cannot hold the newer dtypes.
+        let newer = ["uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"].map { "dtype.\($0)" }
+        let wanted = expected.names.filter { name == "zip.bin" || !newer.contains($0) }
         #expect(checkpoint.names == wanted)
         for name in wanted {
             let (read, recorded) = try (checkpoint.tensor(name), expected.tensor(name))
@@ -44,13 +46,17 @@ import Testing
         }
     }
 
-    @Test("a training checkpoint and another pickle protocol are refused", arguments: [("training.bin", "state_dict"), ("protocol4.bin", "protocol 4")])
+    @Test(
+        "a training checkpoint and another pickle protocol are refused",
+        arguments: [("training.bin", "state_dict"), ("protocol4.bin", "protocol 4")])
     func recordedRefusals(name: String, word: String) throws {
         let file = Self.recorded.appending(path: name)
         expectCheckpointError(naming: file, containing: word) { try TorchFile(file) }
     }
 
-    @Test("recorded model checkpoints open", .enabled(if: Fixtures.folders(in: "fixtures/models").contains("t5")), arguments: ["opt", "t5"])
+    @Test(
+        "recorded model checkpoints open",
+        .enabled(if: Set(Fixtures.folders(in: "fixtures/models")).isSuperset(of: ["opt", "t5"])), arguments: ["opt", "t5"])
     func models(name: String) throws {
         let checkpoint = try CheckpointFiles.open(folder: Fixtures.url("fixtures/models/\(name)"))
         #expect(checkpoint.files.count == (name == "t5" ? 4 : 1))
@@ -58,7 +64,9 @@ import Testing
             let place = try #require(checkpoint.descriptor(tensor))
             #expect(try place.isContiguous && checkpoint.tensor(tensor).byteCount == place.byteCount)
         }
-        let twins = name == "t5" ? ["shared.weight", "encoder.embed_tokens.weight"] : ["model.decoder.embed_tokens.weight", "lm_head.weight"]
+        let twins =
+            name == "t5"
+            ? ["shared.weight", "encoder.embed_tokens.weight"] : ["model.decoder.embed_tokens.weight", "lm_head.weight"]
         #expect(try checkpoint.tensor(twins[0]).bytes == checkpoint.tensor(twins[1]).bytes)
         if name == "opt" { #expect(checkpoint.descriptor(twins[0]) == checkpoint.descriptor(twins[1])) }
     }

@@ -23,10 +23,12 @@ import Testing
     @Test(
         "numbers are read exactly",
         arguments: [
-            ("0", 0.0), ("-0.0", -0.0), ("1e-05", 1e-5), ("0.1", 0.1), ("123456789012345678901234567890", 123456789012345678901234567890.0),
+            ("0", 0.0), ("-0.0", -0.0), ("1e-05", 1e-5), ("0.1", 0.1),
+            ("123456789012345678901234567890", 123456789012345678901234567890.0),
             ("2.2250738585072014e-308", 2.2250738585072014e-308), ("1e400", .infinity), ("-1e400", -.infinity), ("1e-400", 0),
-            ("1E+2", 100), ("9007199254740993.0", 9007199254740992), ("0.30000000000000004", 0.30000000000000004),
-            ("1e99999999999999999999", .infinity), ("-Infinity", -.infinity), ("1.7976931348623157e308", .greatestFiniteMagnitude),
+            ("1E+2", 100), ("9007199254740993.0", 9_007_199_254_740_992), ("0.30000000000000004", 0.30000000000000004),
+            ("1e99999999999999999999", .infinity), ("-Infinity", -.infinity),
+            ("1.7976931348623157e308", .greatestFiniteMagnitude),
             ("4.9e-324", .leastNonzeroMagnitude), ("1e23", 1e23), ("8.5e-23", 8.5e-23),
         ])
     func numbers(text: String, expected: Double) throws {
@@ -37,7 +39,7 @@ import Testing
     @Test("integers keep their type up to the limits of Int")
     func integers() throws {
         #expect(try JSONValue.parse("9223372036854775807") == .int(.max))
-        #expect(try JSONValue.parse("9223372036854775808") == .double(9223372036854775808))
+        #expect(try JSONValue.parse("9223372036854775808") == .double(9_223_372_036_854_775_808))
         #expect(try JSONValue.parse("-9223372036854775807") == .int(-.max))
         #expect(try JSONValue.parse("3.0") == .double(3))
         #expect(try JSONValue.parse("NaN").double?.isNaN == true)
@@ -46,8 +48,10 @@ import Testing
     @Test(
         "bad text is refused with its place",
         arguments: [
-            ("", 1, 1), ("{", 1, 2), ("[1,]", 1, 4), ("[1 2]", 1, 4), ("{\"a\" 1}", 1, 6), ("{\"a\":1,}", 1, 8), ("{a:1}", 1, 2), ("tru", 1, 1),
-            ("[\n  01]", 2, 3), ("\"abc", 1, 5), ("\"a\u{01}\"", 1, 3), ("\"\\x\"", 1, 3), ("\"\\u12g4\"", 1, 6), ("1.", 1, 3), ("-", 1, 2),
+            ("", 1, 1), ("{", 1, 2), ("[1,]", 1, 4), ("[1 2]", 1, 4), ("{\"a\" 1}", 1, 6), ("{\"a\":1,}", 1, 8), ("{a:1}", 1, 2),
+            ("tru", 1, 1),
+            ("[\n  01]", 2, 3), ("\"abc", 1, 5), ("\"a\u{01}\"", 1, 3), ("\"\\x\"", 1, 3), ("\"\\u12g4\"", 1, 6), ("1.", 1, 3),
+            ("-", 1, 2),
             ("1e", 1, 3), ("1 2", 1, 3), ("[1}", 1, 3), (".5", 1, 1), ("+1", 1, 1), ("'a'", 1, 1),
         ])
     func syntaxErrors(text: String, line: Int, column: Int) throws {

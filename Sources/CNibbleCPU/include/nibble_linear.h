@@ -114,7 +114,7 @@ void nibble_linear_task(void *call, size_t begin, size_t end, int thread);
 
 /// Whether K and the block size allow tiles: blocks end where rows do, and rows are whole groups of 8.
 bool nibble_can_tile_4bit(size_t K, size_t block_size);
-/// Rearranges tiles `begin ..< end`; rows beyond N become zeros. Plain scales may be NULL.
+/// Rearranges tiles `begin ..< end`; rows beyond N become zeros. Codes or plain scales may be NULL.
 void nibble_tile_4bit(const uint8_t *codes, const float *scales, size_t N, size_t K, size_t block_size, size_t begin, size_t end,
                       uint8_t *tiled_codes, float *tiled_scales);
 /// The exact inverse.

@@ -71,12 +71,15 @@ extension SafetensorsWriter {
         var map = JSONObject()
         for (shard, name) in zip(shards, names) {
             for specification in shard where !map.insert(specification.name, .string(name)) {
-                throw CheckpointError.malformed(file: file.path, tensor: specification.name, expected: "each name once", found: "a second")
+                throw CheckpointError.malformed(
+                    file: file.path, tensor: specification.name, expected: "each name once", found: "a second")
             }
         }
         let index: JSONValue = ["metadata": .object(metadata), "weight_map": .object(map)]
         let output = try AtomicFile(file)
-        try Array((index.encoded(.pretty, sortedKeys: true, escapingNonASCII: true) + "\n").utf8).withUnsafeBytes { try output.write($0) }
+        try Array((index.encoded(.pretty, sortedKeys: true, escapingNonASCII: true) + "\n").utf8).withUnsafeBytes {
+            try output.write($0)
+        }
         try output.finish()
         return output
     }

@@ -44,7 +44,9 @@ public struct SafetensorsWriter: Sendable {
     public func write(_ tensors: [(name: String, tensor: Tensor)], to file: URL) throws {
         let held = Dictionary(tensors.map { ($0.name, $0.tensor) }, uniquingKeysWith: { first, _ in first })
         try write(tensors.map { TensorSpecification(name: $0.name, tensor: $0.tensor) }, to: file) { specification in
-            guard let tensor = held[specification.name] else { throw CheckpointError.noSuchTensor(name: specification.name, files: [file.path]) }
+            guard let tensor = held[specification.name] else {
+                throw CheckpointError.noSuchTensor(name: specification.name, files: [file.path])
+            }
             return tensor
         }
     }
@@ -52,12 +54,16 @@ public struct SafetensorsWriter: Sendable {
     /// Writes tensors that are made on the way.
     /// - Parameter tensor: called once per specification, in the file's order; the result is on the CPU and fits the specification.
     /// - Throws: ``CheckpointError``, or what `tensor` throws.
-    public func write(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor) throws {
+    public func write(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor)
+        throws
+    {
         let output = try writeTemporary(specifications, to: file, tensor: tensor)
         try output.commit()
     }
 
-    func writeTemporary(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor) throws -> AtomicFile {
+    func writeTemporary(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor)
+        throws -> AtomicFile
+    {
         let specifications = ordered(specifications)
         let header = try header(of: specifications, file: file)
         let output = try AtomicFile(file)
@@ -66,7 +72,8 @@ public struct SafetensorsWriter: Sendable {
             let tensor = try tensor(specification)
             guard tensor.device == .cpu, tensor.dtype == specification.dtype, tensor.shape == specification.shape else {
                 throw CheckpointError.malformed(
-                    file: file.path, tensor: specification.name, expected: "\(specification.dtype)\(specification.shape) on cpu", found: "\(tensor)")
+                    file: file.path, tensor: specification.name, expected: "\(specification.dtype)\(specification.shape) on cpu",
+                    found: "\(tensor)")
             }
             try output.write(tensor.hostBytes)
         }
@@ -97,7 +104,8 @@ public struct SafetensorsWriter: Sendable {
                 "data_offsets": [.int(offset), .int(end)],
             ]
             guard specification.name != "__metadata__", members.insert(specification.name, entry) else {
-                throw CheckpointError.malformed(file: file.path, tensor: specification.name, expected: "each name once", found: "a second")
+                throw CheckpointError.malformed(
+                    file: file.path, tensor: specification.name, expected: "each name once", found: "a second")
             }
             offset = end
         }

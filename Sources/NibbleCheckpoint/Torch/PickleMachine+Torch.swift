@@ -24,10 +24,14 @@ extension PickleMachine {
             guard arguments.isEmpty else { throw refused("an ordered dict made from arguments") }
             return .dict(heap.dict())
         case .size:
-            guard arguments.count == 1, case .tuple = arguments[0] else { throw malformed("a tuple of extents", "other arguments") }
+            guard arguments.count == 1, case .tuple = arguments[0] else {
+                throw malformed("a tuple of extents", "other arguments")
+            }
             return arguments[0]
         case .rebuildParameter:
-            guard let first = arguments.first, case .tensor = first else { throw malformed("a tensor as parameter", "other arguments") }
+            guard let first = arguments.first, case .tensor = first else {
+                throw malformed("a tensor as parameter", "other arguments")
+            }
             return first
         case .rebuildTensor:
             return try tensor(arguments, counts: 4...4, dtype: nil)
@@ -44,7 +48,8 @@ extension PickleMachine {
     }
 
     /// (storage, offset in elements, sizes, strides in elements, …)
-    private mutating func tensor(_ arguments: [PickleValue], counts: ClosedRange<Int>, dtype given: DType?) throws -> PickleValue {
+    private mutating func tensor(_ arguments: [PickleValue], counts: ClosedRange<Int>, dtype given: DType?) throws -> PickleValue
+    {
         guard counts.contains(arguments.count), case .storage(let storage) = arguments[0], case .int(let offset) = arguments[1],
             case .tuple(let sizes) = arguments[2], case .tuple(let strides) = arguments[3]
         else { throw malformed("storage, offset, sizes and strides of a tensor", "other arguments") }
@@ -60,7 +65,9 @@ extension PickleMachine {
         let values = heap.sequences[tuple]
         guard values.count <= Shape.maximumRank else { return .tooMany(tuple: tuple) }
         let numbers = try values.map { value in
-            guard case .int(let number) = value, number >= 0 else { throw malformed("whole numbers as sizes and strides", "another value") }
+            guard case .int(let number) = value, number >= 0 else {
+                throw malformed("whole numbers as sizes and strides", "another value")
+            }
             return number
         }
         return .known(Shape(numbers))
@@ -87,7 +94,8 @@ extension PickleMachine {
         }
         guard !overflow, sizes.count > 0 ? end < available : end <= available else {
             throw malformed(
-                "a view inside a storage of \(available) elements", "sizes \(sizes), strides \(strides) at offset \(tensor.offset)")
+                "a view inside a storage of \(available) elements",
+                "sizes \(sizes), strides \(strides) at offset \(tensor.offset)")
         }
     }
 

@@ -7,7 +7,7 @@ import NibbleCore
 struct PickleMachine {
     /// A state dict of a hundred thousand tensors takes about 12 MB.
     static let maximumByteCount = 1 << 26
-    static let maximumStackDepth = 1 << 20
+    static let maximumStackDepth = 1 << 18
     static let maximumObjectCount = 1 << 21
 
     let file: MappedFile
@@ -34,15 +34,7 @@ struct PickleMachine {
 
     /// The object the pickle describes.
     mutating func run() throws -> PickleValue {
-        while true {
-            let place = cursor.position
-            let code = try cursor.integer(UInt8.self)
-            if code == UInt8(ascii: ".") {
-                let result = try pop()
-                guard stack.isEmpty, marks.isEmpty else { throw malformed("one object at the end of the pickle", "more") }
-                return result
-            }
-            try execute(code, at: place)
+        while try step() {
             guard stack.count <= Self.maximumStackDepth, marks.count <= Self.maximumStackDepth else {
                 throw malformed("a stack of at most \(Self.maximumStackDepth) values", "more")
             }
@@ -50,6 +42,9 @@ struct PickleMachine {
                 throw malformed("at most \(Self.maximumObjectCount) containers and tensors", "more")
             }
         }
+        let result = try pop()
+        guard stack.isEmpty, marks.isEmpty else { throw malformed("one object at the end of the pickle", "more") }
+        return result
     }
 
     func malformed(_ expected: String, _ found: String) -> CheckpointError {
@@ -64,44 +59,90 @@ struct PickleMachine {
 // MARK: - Opcodes
 
 extension PickleMachine {
-    private mutating func execute(_ code: UInt8, at place: Int) throws {
-        switch Character(UnicodeScalar(code)) {
-        case "\u{80}": try readProtocol()
-        case "c": try pushGlobal()
-        case "q": try remember(Int(cursor.integer(UInt8.self)))
-        case "r": try remember(Int(cursor.integer(UInt32.self)))
-        case "h": try recall(Int(cursor.integer(UInt8.self)))
-        case "j": try recall(Int(cursor.integer(UInt32.self)))
-        case "(": marks.append(stack.count)
-        case ")": stack.append(.tuple(heap.sequence([])))
-        case "t": try stack.append(.tuple(heap.sequence(popMark())))
-        case "\u{85}": try pushTuple(1)
-        case "\u{86}": try pushTuple(2)
-        case "\u{87}": try pushTuple(3)
-        case "]": stack.append(.list(heap.sequence([])))
-        case "a": try append([pop()])
-        case "e": try append(popMark())
-        case "}": stack.append(.dict(heap.dict()))
-        case "s": try setItems(popPair())
-        case "u": try setItems(popMark())
-        case "\u{8F}", "G": try pushOpaque(code)
-        case "N": stack.append(.none)
-        case "\u{88}": stack.append(.bool(true))
-        case "\u{89}": stack.append(.bool(false))
-        case "J": try stack.append(.int(Int(cursor.integer(Int32.self))))
-        case "K": try stack.append(.int(Int(cursor.integer(UInt8.self))))
-        case "M": try stack.append(.int(Int(cursor.integer(UInt16.self))))
-        case "\u{8A}": try pushLong()
-        case "X": try stack.append(.text(cursor.skip(Int(cursor.integer(UInt32.self)))))
-        case "U": try stack.append(.text(cursor.skip(Int(cursor.integer(UInt8.self)))))
-        case "Q": try stack.append(persistentObject(pop()))
-        case "R": try reduce()
-        case "\u{81}": try newObject()
-        case "b": try build()
-        default:
+    /// The opcodes of a state dict. Protocol 2 knows some others, later protocols more: none is accepted.
+    private enum Opcode: UInt8 {
+        case proto = 0x80
+        case stop = 0x2E
+        case global = 0x63
+        case reduce = 0x52
+        case newObject = 0x81
+        case build = 0x62
+        case persistentID = 0x51
+        case binPut = 0x71
+        case longBinPut = 0x72
+        case binGet = 0x68
+        case longBinGet = 0x6A
+        case mark = 0x28
+        case emptyTuple = 0x29
+        case tuple = 0x74
+        case tuple1 = 0x85
+        case tuple2 = 0x86
+        case tuple3 = 0x87
+        case emptyList = 0x5D
+        case append = 0x61
+        case appends = 0x65
+        case emptyDict = 0x7D
+        case setItem = 0x73
+        case setItems = 0x75
+        case none = 0x4E
+        case newTrue = 0x88
+        case newFalse = 0x89
+        case emptySet = 0x8F
+        case binInt = 0x4A
+        case binInt1 = 0x4B
+        case binInt2 = 0x4D
+        case long1 = 0x8A
+        case binFloat = 0x47
+        case binUnicode = 0x58
+        case shortBinString = 0x55
+    }
+
+    /// - Returns: whether the pickle goes on.
+    private mutating func step() throws -> Bool {
+        let place = cursor.position
+        let code = try cursor.integer(UInt8.self)
+        guard let opcode = Opcode(rawValue: code) else {
             throw CheckpointError.refused(
-                file: file.path, what: "pickle opcode 0x\(String(code, radix: 16)) at offset \(place) does not belong in a state dict")
+                file: file.path,
+                what: "pickle opcode 0x\(String(code, radix: 16)) at offset \(place) does not belong in a state dict")
         }
+        switch opcode {
+        case .stop: return false
+        case .proto: try readProtocol()
+        case .global: try pushGlobal()
+        case .reduce: try reduce()
+        case .newObject: try newObject()
+        case .build: try build()
+        case .persistentID: try stack.append(persistentObject(pop()))
+        case .binPut: try remember(Int(cursor.integer(UInt8.self)))
+        case .longBinPut: try remember(Int(cursor.integer(UInt32.self)))
+        case .binGet: try recall(Int(cursor.integer(UInt8.self)))
+        case .longBinGet: try recall(Int(cursor.integer(UInt32.self)))
+        case .mark: marks.append(stack.count)
+        case .emptyTuple: stack.append(.tuple(heap.sequence([])))
+        case .tuple: try stack.append(.tuple(heap.sequence(popMark())))
+        case .tuple1: try pushTuple(1)
+        case .tuple2: try pushTuple(2)
+        case .tuple3: try pushTuple(3)
+        case .emptyList: stack.append(.list(heap.sequence([])))
+        case .append: try append([pop()])
+        case .appends: try append(popMark())
+        case .emptyDict: stack.append(.dict(heap.dict()))
+        case .setItem: try setItems(popPair())
+        case .setItems: try setItems(popMark())
+        case .none: stack.append(.none)
+        case .newTrue: stack.append(.bool(true))
+        case .newFalse: stack.append(.bool(false))
+        case .emptySet: stack.append(.opaque)
+        case .binInt: try stack.append(.int(Int(cursor.integer(Int32.self))))
+        case .binInt1: try stack.append(.int(Int(cursor.integer(UInt8.self))))
+        case .binInt2: try stack.append(.int(Int(cursor.integer(UInt16.self))))
+        case .long1: try pushLong()
+        case .binFloat: try pushFloat()
+        case .binUnicode: try stack.append(.text(cursor.skip(Int(cursor.integer(UInt32.self)))))
+        case .shortBinString: try stack.append(.text(cursor.skip(Int(cursor.integer(UInt8.self)))))
+        }
+        return true
     }
 
     private mutating func readProtocol() throws {
@@ -135,8 +176,8 @@ extension PickleMachine {
         stack.append(.tuple(heap.sequence(elements.reversed())))
     }
 
-    private mutating func pushOpaque(_ code: UInt8) throws {
-        if code == UInt8(ascii: "G") { _ = try cursor.skip(8) }
+    private mutating func pushFloat() throws {
+        _ = try cursor.skip(8)
         stack.append(.opaque)
     }
 

@@ -53,7 +53,9 @@ struct TorchContent {
         guard case .int(1001) = try next() else { throw file.malformed(expected: "torch.save protocol 1001", found: "another") }
         try Self.checkMachine(next(), heap, file)
         let object = try next()
-        guard case .list(let keys) = try next() else { throw file.malformed(expected: "a list of storage keys", found: "another value") }
+        guard case .list(let keys) = try next() else {
+            throw file.malformed(expected: "a list of storage keys", found: "another value")
+        }
         var cursor = ByteCursor(file, position..<file.byteCount)
         try Self.placeStorages(keys, &heap, &cursor)
         self.object = object
@@ -61,7 +63,9 @@ struct TorchContent {
     }
 
     private static func checkMachine(_ facts: PickleValue, _ heap: PickleHeap, _ file: MappedFile) throws {
-        guard case .dict(let number) = facts else { throw file.malformed(expected: "a dict of machine facts", found: "another value") }
+        guard case .dict(let number) = facts else {
+            throw file.malformed(expected: "a dict of machine facts", found: "another value")
+        }
         let items = heap.dicts[number]
         for index in stride(from: 0, to: items.count, by: 2) {
             guard case .text(let key) = items[index], file.bytes[key].elementsEqual("little_endian".utf8) else { continue }
@@ -75,7 +79,9 @@ struct TorchContent {
         let file = cursor.file
         var unplaced = heap.storageByKey
         for key in heap.sequences[keys] {
-            guard case .text(let range) = key, range.count <= 256, let storage = try unplaced.removeValue(forKey: file.text(range)) else {
+            guard case .text(let range) = key, range.count <= 256,
+                let storage = try unplaced.removeValue(forKey: file.text(range))
+            else {
                 throw file.malformed(expected: "the key of a storage", found: "an unknown or repeated one")
             }
             let byteCount = heap.storages[storage].byteCount
@@ -117,7 +123,9 @@ struct TorchContent {
                     file: file.path, what: "its tensors are inside \"state_dict\" (a training checkpoint); save that dict alone")
             }
         }
-        guard !tensors.isEmpty else { throw file.malformed(expected: "a dict from names to tensors", found: "a dict without tensors") }
+        guard !tensors.isEmpty else {
+            throw file.malformed(expected: "a dict from names to tensors", found: "a dict without tensors")
+        }
         return tensors
     }
 

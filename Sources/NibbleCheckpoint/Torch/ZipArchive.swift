@@ -121,7 +121,8 @@ private struct CentralRecord {
         }
         guard size == storedSize, localOffset <= UInt64(directory) else {
             throw file.malformed(
-                expected: "archive entry \(name) stored before offset \(directory)", found: "sizes \(storedSize) and \(size) at \(localOffset)")
+                expected: "archive entry \(name) stored before offset \(directory)",
+                found: "sizes \(storedSize) and \(size) at \(localOffset)")
         }
         var cursor = ByteCursor(file, Int(localOffset)..<directory)
         let signature = try cursor.integer(UInt32.self)

@@ -118,9 +118,16 @@ struct BeamSearch {
         for beam in 0..<beams {
             let row = item * beams + beam
             let scores = batch[row]
-            for token in 0..<width { accumulated[beam * width + token] = scores[token] + running.scores[row] }
+            let score = running.scores[row]
+            accumulated.withUnsafeMutableBufferPointer { accumulated in
+                for token in 0..<width { accumulated[beam * width + token] = scores[token] + score }
+            }
         }
-        return select(item).map { index in
+        let selected = select(item)
+        if let best = selected.first, accumulated[best].isNaN {
+            throw GenerationError.noTokenAllowed(row: item * beams, position: length)
+        }
+        return selected.map { index in
             let row = item * beams + index / width
             return BeamCandidate(
                 score: accumulated[index], row: row, token: Int32(index % width), logProbability: batch[row][index % width])
@@ -131,7 +138,7 @@ struct BeamSearch {
     private mutating func select(_ item: Int) -> [Int] {
         if run.config.doSample ?? false { return drawWithoutReplacement(item) }
         run.scratch.selection.reset(limit: keep)
-        for (index, score) in accumulated.enumerated() { run.scratch.selection.insert(score, index) }
+        accumulated.withUnsafeMutableBufferPointer { run.scratch.selection.insert(contentsOf: $0) }
         run.scratch.selection.finish()
         return run.scratch.selection.entries.map(\.index)
     }

@@ -54,7 +54,7 @@ public struct TopHWarper: LogitsProcessor {
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         var best = TopSelection(limit: 100)
-        for index in scores.indices { best.insert(scores[index], index) }
+        best.insert(contentsOf: scores)
         best.finish()
         guard let first = best.entries.first, first.score.isFinite else { return }
         let kept = prefix(best.entries)

@@ -2,8 +2,6 @@
 public final class ScoreScratch {
     /// V numbers.
     var floats: [Float]
-    var indices: [Int32] = []
-    var histogram = [Int](repeating: 0, count: 2048)
     var masses = [Double](repeating: 0, count: 2048)
     var selection = TopSelection(limit: 0)
     private var stamps: [UInt32]
@@ -29,39 +27,12 @@ public final class ScoreScratch {
         }
     }
 
-    /// The k-th largest of `scores`, 1 ≤ k ≤ count. Linear time whatever the values; NaN counts by its bits.
+    /// The k-th largest of `scores`, 1 ≤ k ≤ count; NaN counts as −∞.
     func largest(_ k: Int, of scores: UnsafeMutableBufferPointer<Float>) -> Float {
-        var prefix: UInt32 = 0
-        var mask: UInt32 = 0
-        var remaining = k
-        for (shift, bits) in [(21, 11), (10, 11), (0, 10)] {
-            let size = 1 << bits
-            for bucket in 0..<size { histogram[bucket] = 0 }
-            for score in scores {
-                let key = score.orderedBits
-                if key & mask == prefix { histogram[Int(key >> UInt32(shift)) & (size - 1)] += 1 }
-            }
-            var bucket = size - 1
-            while bucket > 0, histogram[bucket] < remaining {
-                remaining -= histogram[bucket]
-                bucket -= 1
-            }
-            prefix |= UInt32(bucket) << UInt32(shift)
-            mask |= UInt32(size - 1) << UInt32(shift)
-        }
-        return Float(orderedBits: prefix)
-    }
-}
-
-extension Float {
-    /// Bits that are ordered as the numbers are.
-    var orderedBits: UInt32 {
-        let bits = bitPattern
-        return bits & 0x8000_0000 != 0 ? ~bits : bits | 0x8000_0000
-    }
-
-    init(orderedBits bits: UInt32) {
-        self.init(bitPattern: bits & 0x8000_0000 != 0 ? bits & 0x7FFF_FFFF : ~bits)
+        guard k > 1 else { return scores.maximum }
+        selection.reset(limit: k)
+        selection.insert(contentsOf: scores)
+        return selection.worst?.score ?? -.infinity
     }
 }
 
@@ -97,6 +68,17 @@ struct TopSelection {
             siftDown()
         }
     }
+
+    /// Shows all numbers of a row, each under its index.
+    mutating func insert(contentsOf scores: UnsafeMutableBufferPointer<Float>) {
+        for index in scores.indices {
+            // Later indices lose against equals, so most numbers are turned away here.
+            if entries.count == limit, let worst, !(scores[index] > worst.score) { continue }
+            insert(scores[index], index)
+        }
+    }
+
+    var worst: Entry? { entries.first }
 
     /// Sorts the entries, best first. Nothing may be inserted afterwards.
     mutating func finish() { entries.sort { $0.isBetter(than: $1) } }

@@ -76,17 +76,26 @@ public struct TopPWarper: LogitsProcessor {
     private func fillMasses(
         _ scores: UnsafeMutableBufferPointer<Float>, _ maximum: Float, _ scratch: ScoreScratch
     ) -> Double {
-        for index in scratch.masses.indices { scratch.masses[index] = 0 }
-        for index in scores.indices {
-            let weight = scores[index] > -.infinity ? exp(scores[index] - maximum) : 0
-            scratch.floats[index] = weight
-            scratch.masses[Self.distanceClass(scores[index], maximum)] += Double(weight)
+        scratch.floats.withUnsafeMutableBufferPointer { floats in
+            scratch.masses.withUnsafeMutableBufferPointer { masses in
+                masses.update(repeating: 0)
+                for index in scores.indices {
+                    let weight = scores[index] > -.infinity ? exp(scores[index] - maximum) : 0
+                    floats[index] = weight
+                    masses[Self.distanceClass(scores[index], maximum)] += Double(weight)
+                }
+                return masses.reduce(0, +)
+            }
         }
-        return scratch.masses.reduce(0, +)
     }
 
     /// The largest `minimumKept`, the higher index first among equals.
     private func protectedTokens(_ scores: UnsafeMutableBufferPointer<Float>) -> [TopSelection.Entry] {
+        if minimumKept == 1 {
+            // Every score is at most the maximum, so the last that reaches it is the one.
+            let maximum = scores.maximum
+            return scores.lastIndex { $0 == maximum }.map { [.init(score: maximum, index: $0)] } ?? []
+        }
         var selection = TopSelection(limit: minimumKept)
         for index in scores.indices.reversed() { selection.insert(scores[index], scores.count - 1 - index) }
         return selection.entries.map { .init(score: $0.score, index: scores.count - 1 - $0.index) }

@@ -37,8 +37,10 @@ enum T5 {
             head: head, vocabularySize: sizes.vocabulary)
     }
 
-    /// Whether the head's input is multiplied by width^-½. Newer configs say so themselves, older ones by being tied.
+    /// Whether the head's input is multiplied by width^-½. Newer configs say so themselves, older ones by being tied; mT5
+    /// never does.
     private static func scalesHead(_ config: ConfigReader) throws -> Bool {
+        if try config.optionalString("model_type") != "t5" { return false }
         if config.value("scale_decoder_outputs") != nil { return try config.bool("scale_decoder_outputs", default: true) }
         return try config.bool("tie_word_embeddings", default: true)
     }

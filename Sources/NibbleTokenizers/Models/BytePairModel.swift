@@ -12,17 +12,17 @@ struct BytePairModel: Sendable {
         var endSuffix = ""
     }
 
-    /// How a word's bytes become its first units.
-    private enum Units: Sendable { case bytes, characters }
-
     let table: TokenTable
     let merges: MergeTable
     let options: Options
     private let unknownID: Int32?
     /// Id of `<0xHH>` for each byte, −1 where it is missing.
     private let byteTokens: [Int32]
-    /// Id of the byte-level character of each byte, −1 where it is missing.
+    /// Id of the byte-level character of each byte; empty unless the vocabulary has all of them.
     private let byteUnits: [Int32]
+    /// Where long words can be cut; only for vocabularies of characters, whose words may be whole texts. Byte-level ones come with a
+    /// word pattern.
+    private let seams: MergeSeams?
 
     init(table: TokenTable, merges: MergeTable, options: Options) {
         self.table = table
@@ -30,12 +30,18 @@ struct BytePairModel: Sendable {
         self.options = options
         unknownID = options.unknownToken.flatMap { table.id(of: $0) }
         byteTokens = (0..<256).map { table.id(of: ByteToken.name(UInt8($0))) ?? -1 }
-        byteUnits = (0..<256).map { table.id(of: ByteLevelAlphabet.encode([UInt8($0)])) ?? -1 }
+        let units = (0..<256).compactMap { table.id(of: ByteLevelAlphabet.encode([UInt8($0)])) }
+        let isPlain = options.continuingPrefix.isEmpty && options.endSuffix.isEmpty
+        byteUnits = isPlain && units.count == 256 ? units : []
+        seams = units.count < 192 ? MergeSeams(table: table, merges: merges) : nil
     }
+
+    /// Whether words may be given as raw bytes that stand for their byte-level characters.
+    var takesBytes: Bool { !byteUnits.isEmpty }
 
     /// Tokens of one word.
     ///
-    /// - Parameter isByteLevel: the bytes stand for their byte-level characters.
+    /// - Parameter isByteLevel: the bytes stand for their byte-level characters; only if `takesBytes`.
     /// - Complexity: O(n log n) in the bytes of the word.
     func encode(_ word: UnsafeBufferPointer<UInt8>, isByteLevel: Bool, into pieces: inout [ModelPiece]) {
         if options.ignoresMerges, let id = wholeWord(word, isByteLevel) {
@@ -44,30 +50,22 @@ struct BytePairModel: Sendable {
         }
         let start = pieces.count
         if isByteLevel {
-            appendByteUnits(word, to: &pieces)
+            for byte in word { pieces.append(ModelPiece(id: byteUnits[Int(byte)], length: 1)) }
         } else {
             appendCharacterUnits(word, to: &pieces)
         }
-        merges.merge(&pieces, from: start)
+        guard let seams, pieces.count - start > MergeTable.scanLimit else { return merges.merge(&pieces, from: start) }
+        let units = Array(pieces[start...])
+        pieces.removeSubrange(start...)
+        for part in seams.parts(of: units) {
+            let partStart = pieces.count
+            pieces.append(contentsOf: units[part])
+            merges.merge(&pieces, from: partStart)
+        }
     }
 
     private func wholeWord(_ word: UnsafeBufferPointer<UInt8>, _ isByteLevel: Bool) -> Int32? {
         isByteLevel ? table.id(of: ByteLevelAlphabet.encode(word)) : table.id(of: word)
-    }
-
-    private func appendByteUnits(_ word: UnsafeBufferPointer<UInt8>, to pieces: inout [ModelPiece]) {
-        var unknown: ModelPiece?
-        let isPlain = options.continuingPrefix.isEmpty && options.endSuffix.isEmpty
-        for (index, byte) in word.enumerated() {
-            if isPlain, byteUnits[Int(byte)] >= 0 {
-                flush(&unknown, to: &pieces)
-                pieces.append(ModelPiece(id: byteUnits[Int(byte)], length: 1))
-            } else {
-                let unit = ByteLevelAlphabet.encode([byte])
-                append(unit, length: 1, isFirst: index == 0, isLast: index == word.count - 1, &unknown, to: &pieces)
-            }
-        }
-        flush(&unknown, to: &pieces)
     }
 
     private func appendCharacterUnits(_ word: UnsafeBufferPointer<UInt8>, to pieces: inout [ModelPiece]) {

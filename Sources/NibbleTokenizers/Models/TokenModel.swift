@@ -12,6 +12,9 @@ enum TokenModel: Sendable {
 
     var isBytePair: Bool { if case .bytePair = self { true } else { false } }
 
+    /// Whether byte-level words need not be written out in characters.
+    var takesBytes: Bool { if case .bytePair(let model) = self { model.takesBytes } else { false } }
+
     func encode(_ word: UnsafeBufferPointer<UInt8>, isByteLevel: Bool, into pieces: inout [ModelPiece]) {
         switch self {
         case .bytePair(let model): model.encode(word, isByteLevel: isByteLevel, into: &pieces)

@@ -53,27 +53,20 @@ indirect enum Normalizer: Sendable {
             end -= length
         }
         guard start > 0 || end < text.bytes.count else { return }
-        let isAtStart = text.isAtStart
         text = text[start..<end]
-        text.isAtStart = isAtStart
     }
 
     private static func removeExtraSpaces(_ text: inout AlignedText) {
-        var kept: [Range<Int>] = []
-        var start = 0
+        var kept: [Int] = []
+        kept.reserveCapacity(text.bytes.count)
         var afterSpace = true
         for (index, byte) in text.bytes.enumerated() {
-            if byte == 0x20, afterSpace {
-                if start < index { kept.append(start..<index) }
-                start = index + 1
-            }
+            if byte != 0x20 || !afterSpace { kept.append(index) }
             afterSpace = byte == 0x20
         }
-        var end = text.bytes.count
-        if afterSpace, end > start, text.bytes[end - 1] == 0x20 { end -= 1 }
-        if start < end { kept.append(start..<end) }
-        if kept == [0..<text.bytes.count] { return }
-        text.bytes = Array(kept.map { text.bytes[$0] }.joined())
-        text.spans = text.spans.map { spans in Array(kept.map { spans[$0] }.joined()) }
+        if let last = kept.last, text.bytes[last] == 0x20 { kept.removeLast() }
+        guard kept.count < text.bytes.count else { return }
+        text.spans = text.spans.map { spans in kept.map { spans[$0] } }
+        text.bytes = kept.map { text.bytes[$0] }
     }
 }

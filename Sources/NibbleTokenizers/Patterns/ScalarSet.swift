@@ -63,17 +63,21 @@ struct ScalarSet: Sendable {
         for index in nested.indices { nested[index].closeUnderCase() }
     }
 
+    /// All scalars that differ from `value` in case alone.
     private static func caseVariants(_ value: UInt32) -> [UInt32] {
-        guard let scalar = Unicode.Scalar(value) else { return [] }
-        var variants: [UInt32] = []
-        for text in [scalar.properties.lowercaseMapping, scalar.properties.uppercaseMapping] where text.unicodeScalars.count == 1 {
-            variants.append(text.unicodeScalars.first!.value)
+        var variants: [UInt32] = [value]
+        var index = 0
+        while index < variants.count {
+            guard let scalar = Unicode.Scalar(variants[index]) else { break }
+            index += 1
+            for text in [scalar.properties.lowercaseMapping, scalar.properties.uppercaseMapping] {
+                guard text.unicodeScalars.count == 1, let other = text.unicodeScalars.first?.value else { continue }
+                if !variants.contains(other) { variants.append(other) }
+            }
         }
-        switch variants.first ?? value {
-        case 0x73: variants.append(0x17F)  // long s
-        case 0x6B: variants.append(0x212A)  // Kelvin
-        case 0xE5: variants.append(0x212B)  // Ångström
-        default: break
+        // Signs whose lower case is a letter, but which are not the upper case of one.
+        for (letter, sign) in [(0x73, 0x17F), (0x6B, 0x212A), (0xE5, 0x212B)] as [(UInt32, UInt32)] where variants.contains(letter) {
+            variants.append(sign)
         }
         return variants
     }

@@ -52,7 +52,8 @@ indirect enum PostProcessor: Sendable {
             guard leading > 0 || trailing > 0 else { continue }
             var (start, end) = (encoding.offsets[index].lowerBound, encoding.offsets[index].upperBound)
             if leading > 0 {
-                if index == 0 || start == 0, addsPrefixSpace { leading -= 1 }
+                // A single space at the beginning was put there and stands for nothing in the text.
+                if index == 0 || start == 0, addsPrefixSpace, leading == 1 { leading = 0 }
                 start = min(start + leading, end)
             }
             if trailing > 0, end >= trailing { end = max(end - trailing, start) }

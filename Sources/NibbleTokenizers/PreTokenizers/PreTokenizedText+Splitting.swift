@@ -104,9 +104,7 @@ extension PreTokenizedText {
     mutating func applyByteLevel(addsPrefixSpace: Bool, splits: Bool, writesCharacters: Bool) {
         if addsPrefixSpace {
             rewrite { word in
-                guard !word.bytes.isEmpty,
-                    !UnicodeClasses.isWhitespace(UTF8Text.scalar(in: word.bytes, at: 0).value)
-                else { return }
+                guard let first = word.bytes.first, first != 0x20 else { return }
                 word.prepend([0x20])
             }
         }

@@ -32,15 +32,15 @@ indirect enum PreTokenizer: Sendable {
     case whitespaceSplit
     case punctuation(Behavior)
 
-    /// - Parameter isLast: nothing follows; byte-level characters then need not be written out.
-    func apply(to text: inout PreTokenizedText, isLast: Bool) {
+    /// - Parameter mayKeepBytes: byte-level characters need not be written out if nothing follows.
+    func apply(to text: inout PreTokenizedText, mayKeepBytes: Bool) {
         switch self {
         case .sequence(let parts):
-            for (index, part) in parts.enumerated() { part.apply(to: &text, isLast: isLast && index == parts.count - 1) }
+            for (index, part) in parts.enumerated() { part.apply(to: &text, mayKeepBytes: mayKeepBytes && index == parts.count - 1) }
         case .split(let pattern, let behavior, let isInverted):
             text.split(behavior, isInverted: isInverted) { pattern.matches(in: $0) }
         case .byteLevel(let addsPrefixSpace, let splits):
-            text.applyByteLevel(addsPrefixSpace: addsPrefixSpace, splits: splits, writesCharacters: !isLast)
+            text.applyByteLevel(addsPrefixSpace: addsPrefixSpace, splits: splits, writesCharacters: !mayKeepBytes)
         case .metaspace(let replacement, let scheme, let splits):
             text.applyMetaspace(replacement, scheme, splits: splits)
         case .digits(let individual):
@@ -54,7 +54,7 @@ indirect enum PreTokenizer: Sendable {
 
     static let byteLevelPattern = knownPattern(
         #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#)
-    static let wordPattern = knownPattern(#"\w+|[^\w\s]+"#)
+    static let wordPattern = knownPattern(#"[\w\u200C\u200D]+|[^\w\s\u200C\u200D]+"#)
 
     private static func knownPattern(_ source: String) -> Pattern {
         do { return try Pattern(source) } catch { preconditionFailure("built-in pattern: \(error)") }

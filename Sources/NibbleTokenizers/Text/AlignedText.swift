@@ -21,6 +21,8 @@ struct AlignedText {
     var spans: [Span]?
     /// Whether the text starts where the source starts.
     var isAtStart: Bool
+    /// Where in the source the text starts; what is inserted before everything stands for nothing there.
+    private var origin = 0
 
     init(bytes: [UInt8], spans: [Span]?, isAtStart: Bool) {
         self.bytes = bytes
@@ -32,6 +34,7 @@ struct AlignedText {
     init(source: ArraySlice<UInt8>, tracksOffsets: Bool) {
         bytes = Array(source)
         isAtStart = source.startIndex == 0
+        origin = source.startIndex
         guard tracksOffsets else { return }
         var spans: [Span] = []
         spans.reserveCapacity(bytes.count)
@@ -46,9 +49,13 @@ struct AlignedText {
     }
 
     subscript(range: Range<Int>) -> AlignedText {
-        AlignedText(
+        var part = AlignedText(
             bytes: Array(bytes[range]), spans: spans.map { Array($0[range]) }, isAtStart: isAtStart && range.lowerBound == 0)
+        part.origin = part.spans?.first?.start ?? origin
+        return part
     }
+
+    private var nothing: Span { Span(start: origin, end: origin) }
 
     /// The source range that `range` stands for; `nil` without alignment or for nothing.
     func sourceSpan(of range: Range<Int>) -> Span? {
@@ -79,9 +86,9 @@ extension AlignedText {
         for change in changes {
             let span: Span
             if change.change > 0 {
-                span = offset < 1 || old.isEmpty ? Span(start: 0, end: 0) : old[min(offset, old.count) - 1]
+                span = offset < 1 || old.isEmpty ? nothing : old[min(offset, old.count) - 1]
             } else {
-                span = offset < old.count ? old[offset] : old.last ?? Span(start: 0, end: 0)
+                span = offset < old.count ? old[offset] : old.last ?? nothing
                 for _ in 0...(-change.change) where offset < bytes.count {
                     offset += UTF8Text.length(ofLead: bytes[offset])
                 }
@@ -111,7 +118,7 @@ extension AlignedText {
             newBytes.append(contentsOf: content)
             if let spans {
                 newSpans!.append(contentsOf: spans[done..<match.lowerBound])
-                let span = match.upperBound > 0 ? spans[match.upperBound - 1] : Span(start: 0, end: 0)
+                let span = match.upperBound > 0 ? spans[match.upperBound - 1] : nothing
                 newSpans!.append(contentsOf: repeatElement(span, count: content.count))
             }
             done = match.upperBound

@@ -107,6 +107,9 @@ enum UnicodeClasses {
         return Unicode.Scalar(scalar)?.properties.isAlphabetic ?? false
     }
 
+    /// `\w` as the tokenizers library takes it outside of patterns in files: the two joiners count.
+    static func isWordOrJoiner(_ scalar: UInt32) -> Bool { scalar == 0x200C || scalar == 0x200D || isWord(scalar) }
+
     static func isNumeric(_ scalar: UInt32) -> Bool {
         scalar < 0x80 ? scalar >= 0x30 && scalar <= 0x39 : categories(scalar) & number != 0
     }

@@ -1,0 +1,102 @@
+// Linear layers over vectors of LANES floats (8 or 16). Compiled once per instruction set by a file that turns its target on
+// and defines LANES, TABLE (the table's name), and 0 or 1 for VNNI (vpdpbusd) and BF16 (vdpbf16ps).
+//
+// Few rows (T ≤ 4) multiply weights as they are read: bound by memory. More rows unpack a tile of 16 features into a panel
+// [depth, 16] that stays in the first-level cache and multiply it with blocks of rows, whose input was rearranged to
+// [depth, rows]: bound by arithmetic. Sums run over k in ascending order within a lane, so the two differ in rounding.
+
+#pragma STDC FP_CONTRACT OFF
+
+#include "codebooks.h"
+#include "half.h"
+#include "linear_kernels.h"
+#include "nibble_operations.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef float vec8 __attribute__((vector_size(32)));
+
+enum {
+  /// Vectors that hold a tile's 16 features.
+  VECTORS = NIBBLE_TILE / LANES,
+  /// Input rows multiplied together: as many as leave registers for their sums.
+  FLOAT_ROWS = LANES == 16 ? 12 : 6,
+  INT8_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+};
+
+INLINE vec load(const float *x) {
+  vec v;
+  memcpy(&v, x, sizeof v);
+  return v;
+}
+INLINE ivec load_integers(const void *x) {
+  ivec v;
+  memcpy(&v, x, sizeof v);
+  return v;
+}
+INLINE void store(float *out, vec v) { memcpy(out, &v, sizeof v); }
+INLINE void store_integers(void *out, ivec v) { memcpy(out, &v, sizeof v); }
+INLINE vec splat(float x) { return x - (vec){}; }
+INLINE ivec splat_integer(int32_t x) { return x - (ivec){}; }
+INLINE vec fma_(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
+
+INLINE float sum_of(vec v) {
+  float lanes[LANES], sum[4] = {};
+  store(lanes, v);
+  UNROLL for (int i = 0; i < LANES; i++) sum[i % 4] += lanes[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/// The block of `height` rows that holds row t: where it begins, and how many rows it has.
+INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height, size_t *first) {
+  *first = t / height * height;
+  return linear_smaller(height, call->T - *first);
+}
+
+#if BF16
+#include "linear_vector_bf16.h"
+#endif
+#include "linear_vector_float.h"
+#include "linear_vector_4bit.h"
+#include "linear_vector_int8.h"
+
+static bool has_few_rows(const nibble_linear_call *call) { return call->T <= FEW_ROWS; }
+
+static bool needs_input(const nibble_linear_call *call) {
+  return call->form != NIBBLE_INPUT_F32 || !has_few_rows(call) || wants_shuffled_input(call);
+}
+
+static size_t packed_element(const nibble_linear_call *call) {
+  if (call->form == NIBBLE_INPUT_INT8) return INT8_ELEMENT;
+  if (BF16 && call->form == NIBBLE_INPUT_BF16) return sizeof(uint16_t);
+  return wants_shuffled_input(call) ? sizeof(float) : 0;
+}
+
+static void prepare_input(const nibble_linear_call *call, size_t begin, size_t end) {
+  for (size_t t = begin; t < end; t++) {
+    if (call->form == NIBBLE_INPUT_INT8) {
+      quantize_row(call, t);
+      continue;
+    }
+    if (has_few_rows(call)) {
+      round_row(call, t);
+      if (wants_shuffled_input(call)) shuffle_row(call, t);
+    } else {
+      arrange_row(call, t);
+    }
+  }
+}
+
+static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+                 linear_scratch *scratch) {
+  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_tile(call, layer, tile, scratch);
+  else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
+  else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
+    four_bit_few_rows(call, layer, scales, tile, scratch);
+  else float_tile(call, layer, scales, tile, scratch);
+}
+
+const linear_kernels TABLE = {needs_input, packed_element, prepare_input, tile};

@@ -1,0 +1,66 @@
+public import NibbleCore
+
+/// How a GGUF file stores the elements of a tensor. Raw values are the format's own numbers.
+public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
+    case f32 = 0
+    case f16 = 1
+    case q4_0 = 2
+    case q4_1 = 3
+    case q5_0 = 6
+    case q5_1 = 7
+    case q8_0 = 8
+    case q4_K = 12
+    case q5_K = 13
+    case q6_K = 14
+    case i8 = 24
+    case i16 = 25
+    case i32 = 26
+    case i64 = 27
+    case f64 = 28
+    case bf16 = 30
+
+    /// The dtype of elements that are stored one by one; `nil` for blocks.
+    public var dtype: DType? {
+        switch self {
+        case .f32: .float32
+        case .f16: .float16
+        case .bf16: .bfloat16
+        case .f64: .float64
+        case .i8: .int8
+        case .i16: .int16
+        case .i32: .int32
+        case .i64: .int64
+        case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .q4_K, .q5_K, .q6_K: nil
+        }
+    }
+
+    /// Elements that share a block: a row holds a whole number of blocks.
+    public var blockSize: Int {
+        switch self {
+        case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0: 32
+        case .q4_K, .q5_K, .q6_K: 256
+        default: 1
+        }
+    }
+
+    /// Bytes of one block.
+    public var blockByteCount: Int {
+        switch self {
+        case .q4_0: 2 + 16
+        case .q4_1: 2 + 2 + 16
+        case .q5_0: 2 + 4 + 16
+        case .q5_1: 2 + 2 + 4 + 16
+        case .q8_0: 2 + 32
+        case .q4_K: 2 + 2 + 12 + 128
+        case .q5_K: 2 + 2 + 12 + 32 + 128
+        case .q6_K: 128 + 64 + 16 + 2
+        default: dtype?.byteCount ?? 1
+        }
+    }
+
+    /// Bytes of `shape`, whose last extent is a whole number of blocks. `nil` on overflow.
+    func byteCount(_ shape: Shape) -> Int? {
+        let (bytes, overflow) = (shape.count / blockSize).multipliedReportingOverflow(by: blockByteCount)
+        return overflow ? nil : bytes
+    }
+}

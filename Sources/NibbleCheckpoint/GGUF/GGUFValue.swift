@@ -1,0 +1,50 @@
+/// A metadata value of a GGUF file. Whole numbers of every width are one case, as are floats.
+public enum GGUFValue: Sendable, Equatable {
+    case int(Int)
+    /// Only where ``int(_:)`` cannot hold it.
+    case uint(UInt64)
+    case double(Double)
+    case bool(Bool)
+    case string(String)
+    case ints([Int])
+    case uints([UInt64])
+    case doubles([Double])
+    case bools([Bool])
+    case strings([String])
+}
+
+extension GGUFValue {
+    public var int: Int? {
+        if case .int(let value) = self { value } else { nil }
+    }
+
+    /// The number, whole or not.
+    public var double: Double? {
+        switch self {
+        case .int(let value): Double(value)
+        case .uint(let value): Double(value)
+        case .double(let value): value
+        default: nil
+        }
+    }
+
+    public var bool: Bool? {
+        if case .bool(let value) = self { value } else { nil }
+    }
+
+    public var string: String? {
+        if case .string(let value) = self { value } else { nil }
+    }
+
+    public var strings: [String]? {
+        if case .strings(let value) = self { value } else { nil }
+    }
+
+    public var ints: [Int]? {
+        if case .ints(let value) = self { value } else { nil }
+    }
+
+    public var doubles: [Double]? {
+        if case .doubles(let value) = self { value } else { nil }
+    }
+}

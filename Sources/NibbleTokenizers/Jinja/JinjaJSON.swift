@@ -1,0 +1,124 @@
+/// `tojson`: Python's `json.dumps` with `ensure_ascii=False` unless asked for.
+enum JinjaJSON {
+    struct Style {
+        var isASCII = false
+        var indentation: String?
+        var itemSeparator = ", "
+        var keySeparator = ": "
+        var sortsKeys = false
+
+        init(_ arguments: JinjaArguments) throws {
+            let given = try arguments.bound(to: "tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])
+            isASCII = given[0]?.isTruthy ?? false
+            sortsKeys = given[3]?.isTruthy ?? false
+            if case .string(let text)? = given[1] { indentation = text }
+            if let width = given[1]?.integer { indentation = String(repeating: " ", count: max(0, min(width, 1000))) }
+            if indentation != nil { itemSeparator = "," }
+            guard let separators = given[2], !separators.isNull else { return }
+            guard case .tuple(let pair) = separators, pair.count == 2, case .string(let item) = pair[0], case .string(let key) = pair[1] else {
+                throw JinjaError(.type(expected: "a tuple of two strings as separators", found: separators.typeName))
+            }
+            (itemSeparator, keySeparator) = (item, key)
+        }
+    }
+
+    static func text(_ value: JinjaValue, _ style: Style, _ interpreter: JinjaInterpreter) throws -> String {
+        var writer = JinjaJSONWriter(style: style, interpreter: interpreter)
+        try writer.write(value, level: 0)
+        return writer.result
+    }
+}
+
+private struct JinjaJSONWriter {
+    let style: JinjaJSON.Style
+    let interpreter: JinjaInterpreter
+    private(set) var result = ""
+
+    init(style: JinjaJSON.Style, interpreter: JinjaInterpreter) {
+        self.style = style
+        self.interpreter = interpreter
+    }
+
+    mutating func write(_ value: JinjaValue, level: Int) throws {
+        try interpreter.charge(16)
+        switch value {
+        case .null: result += "null"
+        case .bool(let flag): result += flag ? "true" : "false"
+        case .int(let number): result += String(number)
+        case .double(let number): result += Self.text(number)
+        case .string(let text): try writeString(text)
+        case .array(let items), .tuple(let items):
+            try writeItems(items.elements, "[", "]", level: level) { try $0.write($1, level: level + 1) }
+        case .object(let object): try write(object, level: level)
+        case .undefined, .opaque:
+            throw JinjaError(.type(expected: "a value that JSON can hold", found: value.typeName))
+        }
+        if result.utf8.count > interpreter.limits.outputBytes { try interpreter.charge(text: result.utf8.count) }
+    }
+
+    private mutating func write(_ object: JinjaObject, level: Int) throws {
+        var pairs = Array(zip(object.keys, object.values))
+        if style.sortsKeys { try pairs.sort { try JinjaOperators.precedes($0.0, $1.0) } }
+        try writeItems(pairs, "{", "}", level: level) { writer, pair in
+            try writer.writeString(try writer.key(pair.0))
+            writer.result += writer.style.keySeparator
+            try writer.write(pair.1, level: level + 1)
+        }
+    }
+
+    private mutating func writeItems<Item>(
+        _ items: [Item], _ open: String, _ close: String, level: Int, _ write: (inout JinjaJSONWriter, Item) throws -> Void
+    ) throws {
+        result += open
+        for (index, item) in items.enumerated() {
+            if index > 0 { result += style.itemSeparator }
+            breakLine(level + 1)
+            try write(&self, item)
+        }
+        if !items.isEmpty { breakLine(level) }
+        result += close
+    }
+
+    private mutating func breakLine(_ level: Int) {
+        guard let indentation = style.indentation else { return }
+        result += "\n" + String(repeating: indentation, count: level)
+    }
+
+    private func key(_ value: JinjaValue) throws -> String {
+        switch value {
+        case .string(let text): text
+        case .int(let number): String(number)
+        case .double(let number): Self.text(number)
+        case .bool(let flag): flag ? "true" : "false"
+        case .null: "null"
+        default: throw JinjaError(.type(expected: "a plain value as a JSON key", found: value.typeName))
+        }
+    }
+
+    private static func text(_ number: Double) -> String {
+        number.isFinite ? PythonNumber.text(number) : number.isNaN ? "NaN" : number < 0 ? "-Infinity" : "Infinity"
+    }
+
+    private mutating func writeString(_ text: String) throws {
+        try interpreter.charge(text: text.utf8.count)
+        let short: [Unicode.Scalar: String] = [
+            "\"": "\\\"", "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\u{8}": "\\b", "\u{C}": "\\f",
+        ]
+        result += "\""
+        for scalar in text.unicodeScalars {
+            if let escape = short[scalar] {
+                result += escape
+            } else if scalar.value < 0x20 || (style.isASCII && scalar.value > 0x7E) {
+                for unit in String(scalar).utf16 { result += Self.escape(unit) }
+            } else {
+                result.unicodeScalars.append(scalar)
+            }
+        }
+        result += "\""
+    }
+
+    private static func escape(_ unit: UInt16) -> String {
+        let hex = String(unit, radix: 16)
+        return "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+    }
+}

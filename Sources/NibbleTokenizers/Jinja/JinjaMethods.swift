@@ -1,0 +1,66 @@
+/// The methods of strings, lists, tuples and dictionaries. Those that would change a value exist and are refused when called.
+enum JinjaMethods {
+    typealias Method<Receiver> = @Sendable (JinjaInterpreter, Receiver, JinjaArguments) throws -> JinjaValue
+
+    static func method(_ name: String, of value: JinjaValue) -> JinjaValue? {
+        switch value {
+        case .string(let text): bound(name, strings[name], to: text, value)
+        case .array(let items):
+            listChanges.contains(name) ? refused(name, value) : bound(name, sequences[name], to: items, value)
+        case .tuple(let items): name == "copy" ? nil : bound(name, sequences[name], to: items, value)
+        case .object(let object):
+            dictionaryChanges.contains(name) ? refused(name, value) : bound(name, dictionaries[name], to: object, value)
+        default: nil
+        }
+    }
+
+    private static let listChanges: Set<String> = ["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"]
+    private static let dictionaryChanges: Set<String> = ["clear", "pop", "popitem", "setdefault", "update"]
+
+    private static func bound<Receiver: Sendable>(
+        _ name: String, _ method: Method<Receiver>?, to receiver: Receiver, _ value: JinjaValue
+    ) -> JinjaValue? {
+        method.map { method in
+            .opaque(JinjaOpaque(.function("\(value.typeName).\(name)") { try method($0, receiver, $1) }, depth: value.depth))
+        }
+    }
+
+    private static func refused(_ name: String, _ value: JinjaValue) -> JinjaValue {
+        .undefined(.forbidden("changing a \(value.typeName) object with '\(name)'"))
+    }
+
+    // MARK: Dictionaries and lists
+
+    private static let dictionaries: [String: Method<JinjaObject>] = [
+        "items": { interpreter, object, _ in try view("items", object.items, interpreter) },
+        "keys": { interpreter, object, _ in try view("keys", object.keys, interpreter) },
+        "values": { interpreter, object, _ in try view("values", object.values, interpreter) },
+        "copy": { _, object, _ in .object(object) },
+        "get": { _, object, arguments in
+            let values = try arguments.bound(to: "get", ["key", "default"], required: 1)
+            return try object.value(under: values[0] ?? .null) ?? values[1] ?? .null
+        },
+    ]
+
+    private static func view(_ kind: String, _ items: [JinjaValue], _ interpreter: JinjaInterpreter) throws -> JinjaValue {
+        try interpreter.charge(16 * items.count)
+        return try interpreter.checkDepth(.opaque(JinjaOpaque(.view(kind, items), depth: JinjaArray(items).depth)))
+    }
+
+    private static let sequences: [String: Method<JinjaArray>] = [
+        "copy": { _, items, _ in .array(items) },
+        "count": { interpreter, items, arguments in
+            let values = try arguments.bound(to: "count", ["value"], required: 1)
+            try interpreter.charge(16 * items.count)
+            return .int(items.count { $0 == values[0] })
+        },
+        "index": { interpreter, items, arguments in
+            let values = try arguments.bound(to: "index", ["value"], required: 1)
+            try interpreter.charge(16 * items.count)
+            guard let place = items.firstIndex(where: { $0 == values[0] }) else {
+                throw JinjaError(.arguments(function: "index", problem: "the value is not in the list"))
+            }
+            return .int(place)
+        },
+    ]
+}

@@ -1,0 +1,89 @@
+/// A dictionary that keeps the order of insertion, with Python's keys: any hashable value, `1`, `1.0` and `true` being one key.
+public struct JinjaObject: Sendable {
+    private var slots: [JinjaKey: Int] = [:]
+    public private(set) var keys: [JinjaValue] = []
+    public private(set) var values: [JinjaValue] = []
+    /// 1 for a dictionary of plain values.
+    private(set) var depth = 1
+
+    public init() {}
+
+    public init(_ pairs: [(String, JinjaValue)]) {
+        for (key, value) in pairs { self[key] = value }
+    }
+
+    public var count: Int { keys.count }
+    public var isEmpty: Bool { keys.isEmpty }
+
+    /// The value under a string key. Setting a value under a key that is there keeps the key's place; setting nil does nothing.
+    public subscript(key: String) -> JinjaValue? {
+        get { slots[.string(key)].map { values[$0] } }
+        set {
+            guard let newValue else { return }
+            set(.string(key), as: .string(key), to: newValue)
+        }
+    }
+
+    /// - Throws: `type` for a key that Python cannot hash.
+    func value(under key: JinjaValue) throws -> JinjaValue? {
+        try slots[JinjaKey(key)].map { values[$0] }
+    }
+
+    /// - Throws: `type` for a key that Python cannot hash.
+    mutating func set(_ key: JinjaValue, to value: JinjaValue) throws {
+        set(try JinjaKey(key), as: key, to: value)
+    }
+
+    private mutating func set(_ slot: JinjaKey, as key: JinjaValue, to value: JinjaValue) {
+        depth = Swift.max(depth, value.depth + 1, key.depth + 1)
+        if let place = slots[slot] {
+            values[place] = value
+        } else {
+            slots[slot] = keys.count
+            keys.append(key)
+            values.append(value)
+        }
+    }
+
+    mutating func merge(_ other: JinjaObject) throws {
+        for (key, value) in zip(other.keys, other.values) { try set(key, to: value) }
+    }
+
+    /// The pairs as tuples, in order.
+    var items: [JinjaValue] { zip(keys, values).map { .tuple([$0, $1]) } }
+}
+
+extension JinjaObject: Equatable {
+    public static func == (left: JinjaObject, right: JinjaObject) -> Bool {
+        guard left.count == right.count else { return false }
+        return left.slots.allSatisfy { key, place in
+            right.slots[key].map { left.values[place] == right.values[$0] } ?? false
+        }
+    }
+}
+
+/// A hashable form of a value, equal where Python's values are.
+enum JinjaKey: Hashable, Sendable {
+    case null
+    case int(Int)
+    case double(Double)
+    case text([UInt8])
+    case tuple([JinjaKey])
+    case identity(ObjectIdentifier)
+
+    /// Bytes, because Swift's own string equality would merge canonically equivalent spellings.
+    static func string(_ text: String) -> JinjaKey { .text(Array(text.utf8)) }
+
+    init(_ value: JinjaValue) throws {
+        switch value {
+        case .null: self = .null
+        case .bool, .int: self = .int(value.integer ?? 0)
+        case .double(let number): self = Int(exactly: number).map(JinjaKey.int) ?? .double(number)
+        case .string(let text): self = .string(text)
+        case .tuple(let items): self = .tuple(try items.elements.map(JinjaKey.init))
+        case .opaque(let opaque): self = .identity(ObjectIdentifier(opaque))
+        case .undefined, .array, .object:
+            throw JinjaError(.type(expected: "a hashable value", found: value.typeName))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+import Foundation
+import NibbleCheckpoint
+import NibbleCore
+import NibbleTestSupport
+import Testing
+
+@Suite struct GGUFCheckpointTests {
+    let folder: TemporaryFolder
+
+    init() throws { folder = try TemporaryFolder() }
+
+    /// Two query heads of size 4 over one key head; the values name their place in the Hugging Face matrix.
+    private func builder(_ architecture: String, isInterleaved: Bool) -> GGUFBuilder {
+        var builder = GGUFBuilder()
+        builder.add("general.architecture", architecture)
+        for (key, value) in [("embedding_length", 2), ("block_count", 1), ("feed_forward_length", 6), ("context_length", 64)]
+            as [(String, UInt32)]
+        {
+            builder.add("\(architecture).\(key)", value)
+        }
+        builder.add("\(architecture).attention.head_count", UInt32(2))
+        builder.add("\(architecture).attention.head_count_kv", UInt32(1))
+        builder.add("\(architecture).attention.layer_norm_rms_epsilon", Float(1e-5))
+        builder.add("\(architecture).rope.freq_base", Float(100_000))
+        builder.add("tokenizer.ggml.eos_token_id", UInt32(2))
+        builder.add("token_embd.weight", [3, 2], floats: [1, 2, 3, 4, 5, 6])
+        builder.add("blk.0.attn_norm.weight", [2], floats: [1.5, 3])
+        // The converter turns rows 0 1 2 3 of a head into 0 2 1 3.
+        let order = isInterleaved ? [0, 2, 1, 3] : [0, 1, 2, 3]
+        let bothHeads = order + order.map { $0 + 4 }
+        builder.add("blk.0.attn_q.weight", [8, 2], floats: Self.rows(bothHeads))
+        builder.add("blk.0.attn_q.bias", [8], floats: bothHeads.map { Float($0) })
+        builder.add("blk.0.attn_k.weight", [4, 2], floats: Self.rows(order))
+        builder.add("rope_freqs.weight", [1], floats: [1])
+        return builder
+    }
+
+    private static func rows(_ numbers: [Int]) -> [Float] {
+        var values: [Float] = []
+        for number in numbers { values += [Float(number), Float(100 + number)] }
+        return values
+    }
+
+    private func open(_ builder: GGUFBuilder) throws -> GGUFCheckpoint {
+        try #require(CheckpointFiles.open(file: folder.write(builder.bytes(), to: "model.gguf")) as? GGUFCheckpoint)
+    }
+
+    @Test("what the converter changed is undone", arguments: [("llama", true), ("qwen2", false), ("gemma", false)])
+    func values(architecture: String, isInterleaved: Bool) throws {
+        let checkpoint = try open(builder(architecture, isInterleaved: isInterleaved))
+        let layer = "model.layers.0."
+        #expect(
+            checkpoint.names == [
+                "model.embed_tokens.weight", layer + "input_layernorm.weight", layer + "self_attn.k_proj.weight",
+                layer + "self_attn.q_proj.bias",
+                layer + "self_attn.q_proj.weight",
+            ])
+        #expect(try checkpoint.tensor(layer + "self_attn.q_proj.weight").floats == Self.rows(Array(0..<8)))
+        #expect(try checkpoint.tensor(layer + "self_attn.q_proj.bias").floats == (0..<8).map { Float($0) })
+        #expect(try checkpoint.tensor(layer + "self_attn.k_proj.weight").floats == Self.rows(Array(0..<4)))
+        let norm = try checkpoint.tensor(layer + "input_layernorm.weight").floats
+        #expect(norm == (architecture == "gemma" ? [0.5, 2] : [1.5, 3]))
+        #expect(checkpoint.descriptor("model.embed_tokens.weight")?.isContiguous == true)
+        #expect(checkpoint.descriptor(layer + "self_attn.q_proj.weight")?.isContiguous == !isInterleaved)
+        #expect(checkpoint.descriptor(layer + "input_layernorm.weight")?.isContiguous == (architecture != "gemma"))
+        expectCheckpointError(naming: checkpoint.file.url, containing: "rope_freqs.weight") {
+            try checkpoint.tensor("rope_freqs.weight")
+        }
+    }
+
+    @Test(
+        "the configuration is Hugging Face's",
+        arguments: [("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM"), ("gemma", "GemmaForCausalLM")])
+    func config(architecture: String, className: String) throws {
+        var builder = builder(architecture, isInterleaved: architecture == "llama")
+        builder.add("\(architecture).rope.scaling.type", "linear")
+        builder.add("\(architecture).rope.scaling.factor", Float(2))
+        var expected: JSONObject = [
+            "architectures": [.string(className)], "model_type": .string(architecture), "hidden_size": 2, "num_hidden_layers": 1,
+            "intermediate_size": 6, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-05,
+            "rope_theta": .double(100_000),
+            "max_position_embeddings": 64, "vocab_size": 3, "eos_token_id": 2, "tie_word_embeddings": true,
+            "rope_scaling": ["rope_type": "linear", "factor": .double(2)],
+        ]
+        expected[architecture == "gemma" ? "hidden_activation" : "hidden_act"] =
+            architecture == "gemma" ? "gelu_pytorch_tanh" : "silu"
+        if architecture == "llama" { expected["attention_bias"] = true }
+        #expect(try open(builder).config == expected)
+    }
+
+    @Test("names are mapped for the architectures that are known, and no others")
+    func names() {
+        let pairs = [
+            ("token_embd.weight", "model.embed_tokens.weight"), ("output_norm.weight", "model.norm.weight"),
+            ("output.weight", "lm_head.weight"),
+            ("blk.12.attn_v.bias", "model.layers.12.self_attn.v_proj.bias"),
+            ("blk.0.attn_output.weight", "model.layers.0.self_attn.o_proj.weight"),
+            ("blk.1.ffn_norm.weight", "model.layers.1.post_attention_layernorm.weight"),
+            ("blk.1.ffn_gate.weight", "model.layers.1.mlp.gate_proj.weight"),
+            ("blk.1.ffn_up.weight", "model.layers.1.mlp.up_proj.weight"),
+            ("blk.1.ffn_down.weight", "model.layers.1.mlp.down_proj.weight"),
+        ]
+        for (gguf, huggingFace) in pairs {
+            for architecture in ["llama", "qwen2", "gemma"] {
+                #expect(GGUFNames.huggingFaceName(gguf, architecture: architecture) == huggingFace)
+            }
+            #expect(GGUFNames.huggingFaceName(gguf, architecture: "bert") == nil)
+        }
+        for other in [
+            "", "rope_freqs.weight", "blk.x.attn_q.weight", "blk.0.attn_q", "blk.0.ffn_gate_exps.weight", "blk.-1.attn_q.weight",
+            "output.weight.x",
+        ] {
+            #expect(GGUFNames.huggingFaceName(other, architecture: "llama") == nil)
+        }
+    }
+
+    @Test("another architecture, or heads that do not divide the rows, are refused")
+    func refusals() throws {
+        expectCheckpointError(naming: folder.url, containing: "bert") { try open(builder("bert", isInterleaved: false)) }
+        for heads in [0, 3, 4, 8] as [UInt32] {
+            var builder = builder("llama", isInterleaved: true)
+            builder.metadata.removeAll { $0.key == "llama.attention.head_count_kv" }
+            builder.add("llama.attention.head_count_kv", heads)
+            expectCheckpointError(naming: folder.url, containing: "blk.0.attn_k.weight", "\(heads) heads") { try open(builder) }
+        }
+    }
+}
