@@ -33,7 +33,7 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
     ],
     dependencies: [

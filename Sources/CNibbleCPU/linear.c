@@ -67,16 +67,23 @@ static size_t scratch_bytes(const nibble_linear_call *call) {
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
   size_t T = call->T, K = call->K;
-  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_float = kernels->needs_input(call) && !is_int8;
+  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_float = kernels->needs_input(call) && !is_int8 && call->form != NIBBLE_INPUT_INT8_RUNS;
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
   call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
   call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
-  call->work.row_absmax = take(arena, is_int8 ? T * sizeof(float) : 0);
-  call->work.row_sums = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
+  size_t sums = is_int8 ? T : call->form == NIBBLE_INPUT_INT8_RUNS ? T * (K / call->input_block) : 0;
+  call->work.row_absmax = take(arena, sums * sizeof(float));
+  call->work.row_sums = take(arena, sums * sizeof(int32_t));
   call->work.outlier_counts = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
   call->work.outliers = take(arena, has_outliers ? T * K * sizeof(int32_t) : 0);
   call->work.column_flags = take(arena, has_outliers && call->shares_outlier_columns ? K : 0);
+}
+
+size_t nibble_linear_input_block(size_t K, size_t block_size) {
+  enum { LONGEST_RUN = 64 };
+  if (!kernels->has_int8_runs || !nibble_can_tile_4bit(K, block_size)) return 0;
+  return linear_smaller(block_size, LONGEST_RUN);
 }
 
 size_t nibble_linear_workspace(const nibble_linear_call *call, int threads) {
@@ -191,7 +198,7 @@ void linear_load_lanes(const float *values, const nibble_linear_layer *layer, si
 
 void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
                    float *sums) {
-  bool is_rounded = call->form != NIBBLE_INPUT_F32;
+  bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16;
   int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
   if (layer->bias) {
     float bias[NIBBLE_TILE];
