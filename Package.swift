@@ -57,16 +57,19 @@ let package = Package(
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
-                "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization",
+                "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
             name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
 
-        .target(name: "NibbleTestSupport", path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
+        .target(
+            name: "NibbleTestSupport",
+            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
         tests("NibbleCore"),
         tests("NibbleCPU", ["NibbleConformance"]),
-        tests("NibbleCUDA", ["NibbleConformance", "NibbleCPU"]),
+        tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
