@@ -40,8 +40,8 @@ extension CUDABackend {
         let path = LinearPath.choose(run.kind, tokens: run.tokens, isBatchInvariant: options.isBatchInvariant)
         switch run.kind {
         case .dense(let dtype): try dense(&run, dtype, path)
-        case .canonical4(_, _, let compute): try fourBit(&run, compute, path)
-        case .tiled4(_, _, let compute): try tiledFourBit(&run, compute, path)
+        case .canonical4(_, let compute): try fourBit(&run, compute, path)
+        case .tiled4(_, let compute): try tiledFourBit(&run, compute, path)
         case .int8(let threshold, let scope, let roundsToHalf):
             try int8(&run, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, path)
         case .foreign: try foreign(run)
@@ -97,7 +97,8 @@ extension CUDABackend {
     private func tiledFourBit(_ run: inout LinearRun, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
         try setInput(&run, compute)
-        guard case .tiles = path else { return try matrix(run, element, isStored: false) }
+        let fits = element != .f32 || Int(NIBBLE_TILED4_SHARED_F32) <= sharedMemoryLimit
+        guard case .tiles = path, fits else { return try matrix(run, element, isStored: false) }
         let threads = Int(NIBBLE_TILED4_THREADS)
         let resident = min(run.blocks(per: 16), 3 * card.multiprocessors)
         let sharedForOne = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
@@ -107,8 +108,7 @@ extension CUDABackend {
         }
         let staged = nibble_staged4_bytes(Int64(run.tokens), Int64(run.inFeatures), element == .f32 ? 1 : 0)
         run.arguments.staged = UInt64(try workspace.take(Int(staged)))
-        let stagingWarps = run.tokens * (run.inFeatures / 64)
-        try launch(.stage4, element, grid: Grid(x: blocks(stagingWarps, per: 8)), block: 256, run.arguments)
+        try launch(.stage4, element, grid: Grid(x: run.tokens), block: threads, run.arguments)
         if run.tokens <= 8 || element == .f32 {
             let shared = Int(element == .f32 ? NIBBLE_TILED4_SHARED_F32 : NIBBLE_TILED4_SHARED)
             return try launch(
@@ -172,17 +172,17 @@ struct LinearRun {
         arguments.partCount = Int32(layers.count)
         arguments.tokens = Int32(tokens)
         arguments.inFeatures = Int32(inFeatures)
-        if case .canonical4(let size, let codebook, _) = kind { setFormat(size, codebook) }
-        if case .tiled4(let size, let codebook, _) = kind { setFormat(size, codebook) }
+        if case .canonical4(let format, _) = kind { setFormat(format) }
+        if case .tiled4(let format, _) = kind { setFormat(format) }
         for (index, layer) in layers.enumerated() {
             setPart(index, NibbleLinearPart(layer, firstColumn: firstColumn + outFeatures))
             outFeatures += layer.outFeatures
         }
     }
 
-    private mutating func setFormat(_ blockSizeLog2: Int32, _ codebook: FourBitFormat.Codebook) {
-        arguments.blockSizeLog2 = blockSizeLog2
-        arguments.codebook = codebook.code
+    private mutating func setFormat(_ format: FourBitFormat) {
+        arguments.blockSizeLog2 = format.blockSizeLog2
+        arguments.codebook = format.codebook.code
     }
 
     private mutating func setPart(_ index: Int, _ part: NibbleLinearPart) {
@@ -251,7 +251,7 @@ extension NibbleLinearPart {
             self.init()
             self.weight = weight.values.pointer
             scales = weight.scales.pointer
-        case .prepared(let tiled as TiledFourBitWeight): self.init(tiled.weight)
+        case .prepared(let tiled as TiledFourBitWeight): self.init(tiled: tiled.weight)
         case .prepared: self.init()
         }
         outFeatures = Int32(layer.outFeatures)

@@ -180,7 +180,9 @@ extension CUDABackend {
             let start = tensor.address + UInt(rows.lowerBound * columns * tensor.dtype.byteCount)
             try convert(start, from.code, to: output, element.code, count: rows.count * columns)
         case .fourBit(let weight):
-            try dequantize(weight, rows, .dequantize4, element, output)
+            let part = NibbleLinearPart(weight, firstRow: rows.lowerBound)
+            let size = blocks(rows.count * columns, per: NIBBLE_DEQUANTIZE_ELEMENTS)
+            try dequantize(weight, part, rows.count, .dequantize4, size, element, output)
         case .int8(let weight):
             var part = NibbleLinearPart()
             part.weight = weight.values.pointer + UInt64(rows.lowerBound * columns)
@@ -191,27 +193,24 @@ extension CUDABackend {
             let grid = Grid(x: blocks(rows.count * columns, per: NIBBLE_DEQUANTIZE_ELEMENTS))
             try launch(.dequantize8, element, grid: grid, block: 256, arguments)
         case .prepared(let tiled as TiledFourBitWeight):
-            try dequantize(tiled.weight, rows, .dequantizeTiled4, element, output)
+            let part = NibbleLinearPart(tiled: tiled.weight, firstRow: rows.lowerBound)
+            let size = blocks(blocks(rows.count, per: 16) * tiled.weight.tilesAcross, per: 8)
+            try dequantize(tiled.weight, part, rows.count, .dequantizeTiled4, size, element, output)
         case .prepared(let other):
             try dequantizeRows(try other.canonical(), rows, as: element, to: output)
         }
     }
 
     private func dequantize(
-        _ weight: FourBitWeight, _ rows: Range<Int>, _ kernel: Kernel, _ element: KernelElement, _ output: UInt
+        _ weight: FourBitWeight, _ part: NibbleLinearPart, _ rows: Int, _ kernel: Kernel, _ size: Int,
+        _ element: KernelElement, _ output: UInt
     ) throws {
-        let columns = weight.inFeatures
-        var part = NibbleLinearPart(weight, firstRow: rows.lowerBound)
-        part.outFeatures = Int32(rows.count)
+        var part = part
+        part.outFeatures = Int32(rows)
         let arguments = NibbleDequantizeArguments(
-            part: part, output: UInt64(output), inFeatures: Int32(columns), blockSizeLog2: weight.format.blockSizeLog2,
-            codebook: weight.format.codebook.code, unused: 0)
-        let isTiled = kernel == .dequantizeTiled4
-        let grid = Grid(
-            x: isTiled
-                ? blocks(blocks(rows.count, per: 16) * (columns / 64), per: 8)
-                : blocks(rows.count * columns, per: NIBBLE_DEQUANTIZE_ELEMENTS))
-        try launch(kernel, element, grid: grid, block: 256, arguments)
+            part: part, output: UInt64(output), inFeatures: Int32(weight.inFeatures),
+            blockSizeLog2: weight.format.blockSizeLog2, codebook: weight.format.codebook.code, unused: 0)
+        try launch(kernel, element, grid: Grid(x: size), block: 256, arguments)
     }
 }
 

@@ -111,9 +111,11 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
     }
 
-    /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it.
+    /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it, beside what kernels
+    /// declare themselves.
     var sharedMemoryLimit: Int {
-        kernels.target.level < 80 ? min(card.sharedMemoryPerBlock, 64 << 10) : card.sharedMemoryPerBlock
+        let limit = kernels.target.level < 80 ? min(card.sharedMemoryPerBlock, 64 << 10) : card.sharedMemoryPerBlock
+        return limit - (12 << 10)
     }
 
     func fill(_ address: UInt, _ value: UInt8, byteCount: Int) throws {

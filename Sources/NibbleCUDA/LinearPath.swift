@@ -3,8 +3,8 @@ internal import NibbleCore
 /// How a weight is stored, as far as kernels are chosen by it. Layers of a group that agree go through one launch.
 enum LinearKind: Hashable {
     case dense(DType)
-    case canonical4(blockSizeLog2: Int32, codebook: FourBitFormat.Codebook, compute: DType)
-    case tiled4(blockSizeLog2: Int32, codebook: FourBitFormat.Codebook, compute: DType)
+    case canonical4(FourBitFormat, compute: DType)
+    case tiled4(FourBitFormat, compute: DType)
     case int8(threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool)
     /// Another backend's layout: made canonical for the call.
     case foreign
@@ -13,16 +13,12 @@ enum LinearKind: Hashable {
         let compute = layer.arithmetic.computeDType ?? input
         switch layer.weight {
         case .dense(let tensor): self = .dense(tensor.dtype)
-        case .fourBit(let weight):
-            self = .canonical4(
-                blockSizeLog2: weight.format.blockSizeLog2, codebook: weight.format.codebook, compute: compute)
+        case .fourBit(let weight): self = .canonical4(weight.format, compute: compute)
         case .int8:
             self = .int8(
                 threshold: layer.arithmetic.outlierThreshold, scope: layer.arithmetic.outlierScope,
                 roundsToHalf: layer.arithmetic.roundsActivationsToHalf)
-        case .prepared(let tiled as TiledFourBitWeight):
-            self = .tiled4(
-                blockSizeLog2: tiled.weight.format.blockSizeLog2, codebook: tiled.weight.format.codebook, compute: compute)
+        case .prepared(let tiled as TiledFourBitWeight): self = .tiled4(tiled.weight.format, compute: compute)
         case .prepared: self = .foreign
         }
     }
@@ -44,7 +40,7 @@ enum LinearPath {
             switch kind {
             case .dense: [(8, .rows)]
             case .canonical4: [(32, .rows)]
-            case .tiled4(_, _, compute: .float32): [(32, .tiles)]
+            case .tiled4(_, compute: .float32): [(32, .tiles)]
             case .tiled4: [(192, .tiles)]
             case .int8: [(8, .rows)]
             case .foreign: []

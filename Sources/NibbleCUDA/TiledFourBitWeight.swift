@@ -1,10 +1,10 @@
 internal import CNibbleCUDA
 public import NibbleCore
 
-/// A 4-bit weight whose codes are permuted into the order in which tensor cores take them (`tiles4.cuh`). Scales stay as they
-/// are, and the permutation can be undone, so the canonical bytes are never kept beside it.
+/// A 4-bit weight whose codes and scales are permuted into the order in which tensor cores take them (`tiles4.cuh`). The
+/// permutation can be undone, so the canonical bytes are never kept beside it.
 public struct TiledFourBitWeight: PreparedWeight {
-    /// The weight; its codes are in tiled order, rows padded to 16.
+    /// The weight; its codes and first-level scales are in tiled order, padded with zeros.
     let weight: FourBitWeight
     private let backend: CUDABackend
 
@@ -27,45 +27,76 @@ public struct TiledFourBitWeight: PreparedWeight {
     }
 }
 
-extension FourBitWeight {
-    func replacing(codes: Tensor) -> FourBitWeight {
-        FourBitWeight(
-            format: format, outFeatures: outFeatures, inFeatures: inFeatures, codes: codes, scales: scales,
-            sourceDType: sourceDType)
-    }
-
-    /// Bytes of the codes in tiled order.
-    var tiledByteCount: Int { Int(nibble_tiled4_bytes(Int64(outFeatures), Int64(inFeatures))) }
-}
-
 extension CUDABackend {
     public func prepare(_ weight: LinearWeight) throws -> LinearWeight {
         guard case .fourBit(let fourBit) = weight, fourBit.codes.device == device, TiledFourBitWeight.supports(fourBit) else {
             return weight
         }
-        return .prepared(TiledFourBitWeight(weight: try tile(fourBit), backend: self))
-    }
-
-    private func tile(_ weight: FourBitWeight) throws -> FourBitWeight {
-        try perform {
-            let codes = try memory.allocate(.uint8, [weight.tiledByteCount])
-            try permute(weight, .repack4, to: codes)
-            return weight.replacing(codes: codes)
+        let tiled = try perform {
+            try permuted(fourBit, .repack4, bytes: fourBit.tiledByteCount, scales: fourBit.tiledScaleCount)
         }
+        return .prepared(TiledFourBitWeight(weight: tiled, backend: self))
     }
 
     func untile(_ weight: FourBitWeight) throws -> FourBitWeight {
         try perform {
-            let codes = try memory.allocate(.uint8, [(weight.outFeatures * weight.inFeatures + 1) / 2])
-            try permute(weight, .unpack4, to: codes)
-            return weight.replacing(codes: codes)
+            let bytes = (weight.outFeatures * weight.inFeatures + 1) / 2
+            return try permuted(weight, .unpack4, bytes: bytes, scales: weight.blockCount)
         }
     }
 
-    private func permute(_ weight: FourBitWeight, _ kernel: Kernel, to codes: Tensor) throws {
-        let arguments = NibbleRepack4Arguments(
-            source: weight.codes.pointer, destination: codes.pointer, outFeatures: Int32(weight.outFeatures),
-            inFeatures: Int32(weight.inFeatures))
+    /// The weight in the other layout, whose codes take `bytes` and whose scales are `scales` many.
+    private func permuted(_ weight: FourBitWeight, _ kernel: Kernel, bytes: Int, scales count: Int) throws -> FourBitWeight {
+        let codes = try memory.allocate(.uint8, [bytes])
+        var arguments = NibbleRepack4Arguments()
+        arguments.source = weight.codes.pointer
+        arguments.destination = codes.pointer
+        arguments.outFeatures = Int32(weight.outFeatures)
+        arguments.inFeatures = Int32(weight.inFeatures)
+        let scales: BlockScales
+        switch weight.scales {
+        case .plain(let absmax):
+            let moved = try memory.allocate(.float32, [count])
+            arguments.sourceScales = absmax.pointer
+            arguments.destinationScales = moved.pointer
+            scales = .plain(moved)
+        case .nested(let nested):
+            let moved = try memory.allocate(.uint8, [count])
+            arguments.sourceNested = nested.codes.pointer
+            arguments.destinationNested = moved.pointer
+            scales = .nested(NestedScales(codes: moved, absmax: nested.absmax, offset: nested.offset))
+        }
         try launch(kernel, grid: Grid(x: blocks(weight.tiledByteCount / 4, per: 256)), block: 256, arguments)
+        return FourBitWeight(
+            format: weight.format, outFeatures: weight.outFeatures, inFeatures: weight.inFeatures, codes: codes, scales: scales,
+            sourceDType: weight.sourceDType)
+    }
+}
+
+extension FourBitWeight {
+    /// Bytes of the codes in tiled order.
+    fileprivate var tiledByteCount: Int { Int(nibble_tiled4_bytes(Int64(outFeatures), Int64(inFeatures))) }
+    /// First-level scales in tiled order.
+    fileprivate var tiledScaleCount: Int { Int(nibble_tiled4_scales(Int64(outFeatures), Int64(inFeatures))) }
+
+    /// Tiles of 16 rows by 64 columns that stand side by side.
+    var tilesAcross: Int { (inFeatures + 127) / 128 * 2 }
+}
+
+extension NibbleLinearPart {
+    /// A tiled weight from row `firstRow` on, a multiple of 16 that begins a block of second-level scales.
+    init(tiled weight: FourBitWeight, firstRow: Int = 0) {
+        self.init()
+        let pairs = UInt64(firstRow / 16 * weight.tilesAcross / 2)
+        self.weight = weight.codes.pointer + pairs * 1024
+        switch weight.scales {
+        case .plain(let absmax): scales = absmax.pointer + pairs * 32 * 4
+        case .nested(let nested):
+            let firstBlock = firstRow * weight.inFeatures / weight.format.blockSize
+            nestedCodes = nested.codes.pointer + pairs * 32
+            nestedAbsmax = nested.absmax.pointer + UInt64(firstBlock / FourBitFormat.nestedBlockSize * 4)
+            nestedOffset = nested.offset
+        }
+        outFeatures = Int32(weight.outFeatures)
     }
 }

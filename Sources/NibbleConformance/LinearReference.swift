@@ -120,10 +120,23 @@ struct LinearReference {
                     if abs(abs(step - step.rounded(.down)) - 0.5) < 1e-4 { doubt += abs(weight) }
                 }
                 let unit = scale * scales[feature] / (127 * 127)
-                values.append(sum * unit + outliers + operand.bias[feature])
-                slack.append(doubt * unit)
+                let bias = operand.layer.bias == nil ? nil : operand.bias[feature]
+                let rounds = arithmetic.roundsActivationsToHalf
+                let part = LinearReference.integerPart(sum * unit, bias, roundsToHalf: rounds)
+                // float32 arithmetic may end on the other side of a float16 boundary.
+                let reach = doubt * unit + 4e-7 * abs(sum * unit)
+                let ends = [-reach, reach].map { LinearReference.integerPart(sum * unit + $0, bias, roundsToHalf: rounds) }
+                values.append(part + outliers)
+                slack.append(max(part - ends[0], ends[1] - part))
             }
         }
+    }
+
+    /// The reference library gives this part as float16.
+    private static func integerPart(_ product: Double, _ bias: Double?, roundsToHalf: Bool) -> Double {
+        guard roundsToHalf else { return product + (bias ?? 0) }
+        let rounded = Half(rounding: Float(product)).value
+        return bias.map { Half(rounding: Float(rounded + $0)).value } ?? rounded
     }
 
     /// `got` with what the slack explains taken off.

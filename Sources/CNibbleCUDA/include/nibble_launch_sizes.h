@@ -11,6 +11,10 @@ static inline long long nibble_tiled4_bytes(long long outFeatures, long long inF
     return NIBBLE_TILED4_BYTES(outFeatures, inFeatures);
 }
 
+static inline long long nibble_tiled4_scales(long long outFeatures, long long inFeatures) {
+    return NIBBLE_TILED4_SCALES(outFeatures, inFeatures);
+}
+
 static inline long long nibble_tiled4_shared(int inFeatures) { return NIBBLE_TILED4_SHARED_1(inFeatures); }
 
 static inline long long nibble_staged4_bytes(long long tokens, long long inFeatures, int isFloat32) {
