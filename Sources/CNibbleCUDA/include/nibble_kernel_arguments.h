@@ -222,6 +222,7 @@ typedef struct {
     int maximumDistance;
     int splitLength;                         // keys of a split; splits = maximumLength / splitLength, rounded up
     int splits;
+    NIBBLE_ADDRESS(int) arrivals;            // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
 } NibbleAttentionArguments;
 
 // MARK: Light kernels

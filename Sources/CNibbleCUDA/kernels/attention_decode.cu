@@ -1,7 +1,8 @@
 // Attention of one query a row, the keys divided among blocks (split-KV, as in FlashDecoding), then combined.
 //
 // A block takes NIBBLE_SPLIT_LENGTH keys for up to NIBBLE_SPLIT_HEADS query heads of one key/value head; each of its eight
-// warps one block of the cache. Splits begin at fixed keys, so a row's result depends on nothing but itself.
+// warps one block of the cache. Splits begin at fixed keys, so a row's result depends on nothing but itself. The splits are
+// combined by the block that finishes last, or by a kernel of its own.
 #include "attention.cuh"
 
 #define WARPS (NIBBLE_SPLIT_THREADS / 32)
@@ -35,6 +36,60 @@ template <int HB> struct SplitShared {
     float maxima[WARPS][HB];
     float denominators[WARPS][HB];
 };
+
+// Other blocks' results, past the first-level cache.
+__device__ __forceinline__ float loadFresh(const float *p) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+    return x;
+}
+
+// Combines a token's splits for one head; by `threads` threads from `thread` on, whole warps.
+template <typename T> __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread, int threads) {
+    const int D = a.valueSize, lane = threadIdx.x & 31;
+    const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
+    const long long place = (long long)t * a.heads + h;
+    const float *partials = a.partials + place * a.splits * (D + 2);
+    for (int d0 = 0; d0 < D; d0 += threads) {
+        const int d = d0 + thread;
+        float largest = -NIBBLE_INFINITY, total = 0.f, sum = 0.f;
+        for (int first = 0; first < splits; first += 32) {  // every warp for itself: a lane a split's maximum and denominator
+            const int s = first + lane, count = min(splits - first, 32);
+            const float maximum = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D) : -NIBBLE_INFINITY;
+            const float denominator = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D + 1) : 0.f;
+            const float larger = fmaxf(largest, warpMax(maximum));
+            if (larger == -NIBBLE_INFINITY) continue;
+            const float correction = expf(largest - larger), factor = expf(maximum - larger);
+            largest = larger;
+            total = total * correction + warpSum(factor * denominator);
+            sum *= correction;
+#pragma unroll 8
+            for (int i = 0; i < count; ++i) {
+                const float partial = d < D ? loadFresh(partials + (long long)(first + i) * (D + 2) + d) : 0.f;
+                sum = fmaf(__shfl_sync(~0u, factor, i), partial, sum);
+            }
+        }
+        if (d < D) ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
+    }
+}
+
+// The block that arrives last combines the splits of its heads. Which block that is does not matter to the result.
+template <typename T> __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
+    __shared__ int isLast;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int *arrivals = a.arrivals + (long long)t * gridDim.y + blockIdx.y;
+        const int expected = max(1, min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH));
+        isLast = atomicAdd(arrivals, 1) == expected - 1;
+        if (isLast) *arrivals = 0;
+    }
+    __syncthreads();
+    if (!isLast) return;
+    __threadfence();
+    // Half of the block for each of two heads at a time.
+    for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128) combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
+}
 
 // L lanes share a key (16 bytes each), HB query heads share the keys.
 template <typename T, int L, int HB>
@@ -172,8 +227,8 @@ template <typename T> __device__ __forceinline__ void attendSplitBody(const Nibb
     waitForPredecessors();
     const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
     const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS;
-    // Splits past the row's end are never read by the combination.
-    if (a.splits > 1 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
+    // Splits past the row's end are never read by the combination; the first one stays, for rows without keys.
+    if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
     const int chunks = a.keySize * (int)sizeof(T) / 16;
     if (group == 1) {
         if (chunks <= 8) splitBody<T, 8, 1>(a, one, sums, g, firstHead);
@@ -184,44 +239,15 @@ template <typename T> __device__ __forceinline__ void attendSplitBody(const Nibb
         else if (chunks <= 16) splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
         else splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
     }
+    if (a.splits > 1 && a.arrivals)
+        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead), a.batch.lengths[a.batch.rows[blockIdx.x]]);
 }
 
 template <typename T> __device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments &a) {
     releaseDependents();
     waitForPredecessors();
-    const int t = blockIdx.x, h = blockIdx.y, D = a.valueSize, lane = threadIdx.x & 31;
-    const int length = a.batch.lengths[a.batch.rows[t]];
-    const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
-    const long long place = (long long)t * a.heads + h;
-    const float *partials = a.partials + place * a.splits * (D + 2);
-    float largest = -NIBBLE_INFINITY, total = 0.f, sums[4] = {0.f, 0.f, 0.f, 0.f};
-    for (int first = 0; first < splits; first += 32) {  // every warp for itself: a lane a split's maximum and denominator
-        const int s = first + lane, count = min(splits - first, 32);
-        const float maximum = s < splits ? partials[(long long)s * (D + 2) + D] : -NIBBLE_INFINITY;
-        const float denominator = s < splits ? partials[(long long)s * (D + 2) + D + 1] : 0.f;
-        const float larger = fmaxf(largest, warpMax(maximum));
-        if (larger == -NIBBLE_INFINITY) continue;
-        const float correction = expf(largest - larger), factor = expf(maximum - larger);
-        largest = larger;
-        total = total * correction + warpSum(factor * denominator);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            const int d = threadIdx.x + 128 * c;
-            if (128 * c >= D) break;
-            float sum = sums[c] * correction;
-#pragma unroll 8
-            for (int i = 0; i < count; ++i) {
-                const float partial = d < D ? partials[(long long)(first + i) * (D + 2) + d] : 0.f;
-                sum = fmaf(__shfl_sync(~0u, factor, i), partial, sum);
-            }
-            sums[c] = sum;
-        }
-    }
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-        const int d = threadIdx.x + 128 * c;
-        if (d < D) ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sums[c], total));
-    }
+    const int t = blockIdx.x;
+    combineSplits<T>(a, t, blockIdx.y, a.batch.lengths[a.batch.rows[t]], threadIdx.x, 128);
 }
 
 #define INSTANCE(T)                                                                                                    \

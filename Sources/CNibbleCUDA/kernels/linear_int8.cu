@@ -125,8 +125,46 @@ __device__ __forceinline__ int warpSumInteger(int x) {
 #endif
 }
 
+// One token's first 32 outlier columns, one a lane, for two rows: fetched while the rows' other elements are on their way.
+template <typename T> struct FirstOutliers {
+    int count = 0;
+    float x = 0.f;
+    i8 weights[2] = {0, 0};
+    bool isFetched = false;
+
+    __device__ __forceinline__ void fetch(const NibbleLinearArguments &a, const i8 *row0, const i8 *row1) {
+        if (isFetched || !(a.outlierThreshold > 0.f)) return;
+        isFetched = true;
+        const int lane = threadIdx.x & 31;
+        count = a.outlierCounts[0];
+        const u32 listed = lane < a.outlierCapacity ? a.outlierColumns[lane] : 0;
+        const u32 k = listed < (u32)a.inFeatures ? listed : 0;  // past the list's end there may be anything
+        x = toFloat(((const T *)a.input)[k]);
+        weights[0] = row0[k];
+        weights[1] = row1[k];
+    }
+
+    // Same order as outlierSum.
+    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) const {
+        const int n1 = min(n0 + 1, part.outFeatures - 1);
+        float first = 0.f, second = 0.f;
+        if (count <= min(a.outlierCapacity, 32)) {
+            const float p0 = __fmul_rn(x, outlierWeight<T>(part, n0, weights[0])), p1 = __fmul_rn(x, outlierWeight<T>(part, n1, weights[1]));
+            for (int i = 0; i < count; ++i) {
+                first = __fadd_rn(first, __shfl_sync(~0u, p0, i));
+                second = __fadd_rn(second, __shfl_sync(~0u, p1, i));
+            }
+        } else {
+            first = outlierSumOfWarp<T>(a, part, 0, n0);
+            second = outlierSumOfWarp<T>(a, part, 0, n1);
+        }
+        return threadIdx.x & 1 ? second : first;
+    }
+};
+
 // A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
-template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+template <typename T, int MM>
+__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, FirstOutliers<T> &outliers) {
     constexpr int unroll = MM <= 2 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -140,7 +178,10 @@ template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArg
             for (int u = 0; u < unroll; ++u)
 #pragma unroll
                 for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
-            if (k0 < 512) waitForPredecessors();
+            if (k0 < 512) {
+                waitForPredecessors();
+                if (MM == 1) outliers.fetch(a, rows[0], rows[1]);
+            }
 #pragma unroll
             for (int u = 0; u < unroll; ++u) {
                 const long long k = k0 + u * 512;
@@ -155,6 +196,7 @@ template <int MM> __device__ __forceinline__ int gemv8Rows(const NibbleLinearArg
         }
     }
     waitForPredecessors();
+    if (MM == 1) outliers.fetch(a, rows[0], rows[1]);
     if (K % 16 != 0) {
         for (long long k = lane; k < K; k += 32)
 #pragma unroll
@@ -181,22 +223,18 @@ template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLine
     const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
     const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
+    FirstOutliers<T> listed;
     int sum;
-    if (a.tokens == 1) sum = gemv8Rows<1>(a, part, n0);
-    else if (a.tokens == 2) sum = gemv8Rows<2>(a, part, n0);
-    else if (a.tokens <= 4) sum = gemv8Rows<4>(a, part, n0);
-    else sum = gemv8Rows<8>(a, part, n0);
+    if (a.tokens == 1) sum = gemv8Rows<T, 1>(a, part, n0, listed);
+    else if (a.tokens == 2) sum = gemv8Rows<T, 2>(a, part, n0, listed);
+    else if (a.tokens <= 4) sum = gemv8Rows<T, 4>(a, part, n0, listed);
+    else sum = gemv8Rows<T, 8>(a, part, n0, listed);
     const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
     const bool isMine = m < a.tokens && n < part.outFeatures;
     float outliers = 0.f;
     if (a.outlierThreshold > 0.f) {
-        if (a.tokens == 1) {  // the warp works on one row after the other
-            const float first = outlierSumOfWarp<T>(a, part, 0, n0);
-            const float second = outlierSumOfWarp<T>(a, part, 0, min(n0 + 1, part.outFeatures - 1));
-            outliers = n & 1 ? second : first;
-        } else if (isMine) {
-            outliers = outlierSum<T>(a, part, m, n);
-        }
+        if (a.tokens == 1) outliers = listed.sum(a, part, n0);
+        else if (isMine) outliers = outlierSum<T>(a, part, m, n);
     }
     if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
 }

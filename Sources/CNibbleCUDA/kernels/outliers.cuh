@@ -14,9 +14,13 @@ __device__ __forceinline__ float measuredThreshold(float threshold, int roundsTo
     return roundsToHalf ? toFloat(fromFloat<f16>(threshold)) : threshold;
 }
 
-// The weight of an outlier column: int8 dequantized, then rounded to T.
+// A weight as outliers see it: int8 dequantized, then rounded to T.
+template <typename T> __device__ __forceinline__ float outlierWeight(const NibbleLinearPart &part, long long n, i8 value) {
+    return toFloat(fromFloat<T>(__fmul_rn(__fmul_rn((float)value, part.scales[n]), WEIGHT_SCALE)));
+}
+
 template <typename T> __device__ __forceinline__ float outlierWeight(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long n, int k) {
-    return toFloat(fromFloat<T>(__fmul_rn(__fmul_rn((float)((const i8 *)part.weight)[n * a.inFeatures + k], part.scales[n]), WEIGHT_SCALE)));
+    return outlierWeight<T>(part, n, ((const i8 *)part.weight)[n * a.inFeatures + k]);
 }
 
 template <typename T> __device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int k) {
