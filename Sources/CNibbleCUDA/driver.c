@@ -55,6 +55,23 @@
 
 #define NIBBLE_MEMBER(name, suffix, parameters, arguments) int(*name) parameters;
 
+// CUlaunchConfig and CUlaunchAttribute.
+typedef struct {
+    int id;
+    char padding[4];
+    union {
+        char bytes[64];
+        int programmaticStreamSerialization;
+    } value;
+} LaunchAttribute;
+
+typedef struct {
+    unsigned gridX, gridY, gridZ, blockX, blockY, blockZ, sharedBytes;
+    NibbleStream stream;
+    LaunchAttribute *attributes;
+    unsigned attributeCount;
+} LaunchConfiguration;
+
 static struct {
     NIBBLE_DRIVER_FUNCTIONS(NIBBLE_MEMBER)
     int (*cuGetErrorName)(int, const char **);
@@ -62,6 +79,8 @@ static struct {
     int (*cuModuleLoadDataEx)(NibbleModule *, const void *, unsigned, int *, void **);
     int (*cuLaunchKernel)(
         NibbleFunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, NibbleStream, void **, void **);
+    // Since CUDA 11.8; may be missing.
+    int (*cuLaunchKernelEx)(const LaunchConfiguration *, NibbleFunction, void **, void **);
     int (*cuGraphInstantiateWithFlags)(NibbleGraphExec *, NibbleGraph, unsigned long long);
 } driver;
 
@@ -105,6 +124,8 @@ int nibble_cuda_open(const char *path, char *error, size_t errorSize) {
     NIBBLE_LOOK_UP(cuLaunchKernel, "", , )
     NIBBLE_LOOK_UP(cuGraphInstantiateWithFlags, "", , )
 
+    *(void **)&driver.cuLaunchKernelEx = dlsym(handle, "cuLaunchKernelEx");
+
     if (missing) {
         snprintf(error, errorSize, "%s has no function %s: the driver is older than CUDA 11.4", path, missing);
         dlclose(handle);
@@ -143,6 +164,14 @@ int nibble_cuModuleLoad(NibbleModule *module, const void *image, char *log, size
 int nibble_cuLaunch(NibbleFunction function, NibbleLaunch launch, NibbleStream stream, const void *arguments) {
     if (!driver.cuLaunchKernel) return NIBBLE_CUDA_MISSING;
     void *parameters[] = {(void *)arguments};
+    if (launch.overlaps && driver.cuLaunchKernelEx) {
+        enum { programmaticStreamSerialization = 6 };
+        LaunchAttribute attribute = {.id = programmaticStreamSerialization};
+        attribute.value.programmaticStreamSerialization = 1;
+        LaunchConfiguration configuration = {
+            launch.gridX, launch.gridY, launch.gridZ, launch.blockX, 1, 1, launch.sharedBytes, stream, &attribute, 1};
+        return driver.cuLaunchKernelEx(&configuration, function, parameters, NULL);
+    }
     return driver.cuLaunchKernel(
         function, launch.gridX, launch.gridY, launch.gridZ, launch.blockX, 1, 1, launch.sharedBytes, stream, parameters, NULL);
 }

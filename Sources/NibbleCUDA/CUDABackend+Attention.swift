@@ -63,8 +63,22 @@ extension CUDABackend {
             try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
         let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
         let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
+        // Few blocks: the last one combines. Many: a kernel of its own is faster.
+        let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
+        if combinesItself { arguments.arrivals = try arrivals().pointer }
         try launch(.attendSplit, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
-        if splits > 1 { try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments) }
+        if splits > 1, !combinesItself {
+            try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
+        }
+    }
+
+    /// Counters that are zero between calls.
+    private func arrivals() throws -> Tensor {
+        if let arrivals = attentionArrivals { return arrivals }
+        let arrivals = try memory.allocate(.int32, [1000])
+        try fill(arrivals.address, 0, byteCount: arrivals.byteCount)
+        attentionArrivals = arrivals
+        return arrivals
     }
 
     // MARK: Many queries a row: tiles on tensor cores

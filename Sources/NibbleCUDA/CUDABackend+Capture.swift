@@ -10,9 +10,11 @@ extension CUDABackend {
             try check(
                 nibble_cuStreamBeginCapture(stream.handle, Int32(NIBBLE_CAPTURE_RELAXED)), "cuStreamBeginCapture", on: device)
             isCapturing = true
+            allowsOverlap = false
             workspace.beginRecording()
             let outcome = Result { try body() }
             isCapturing = false
+            allowsOverlap = false
             let memory = workspace.endRecording()
             // Ended whatever happened, or the stream would stay unusable.
             var graph: NibbleGraph?
@@ -65,6 +67,7 @@ final class CUDAGraph: CapturedGraph {
 
     func launch() throws {
         try backend.perform {
+            backend.allowsOverlap = false
             try check(nibble_cuGraphLaunch(executable, backend.stream.handle), "cuGraphLaunch", on: backend.device)
         }
     }

@@ -22,8 +22,11 @@ extension CUDABackend {
     }
 
     private func ownProduct(_ run: LinearRun, _ arguments: NibbleLinearArguments, _ element: KernelElement) throws {
-        let grid = Grid(x: run.blocks(per: NIBBLE_GEMM8_TILE_N), y: blocks(Int(arguments.tokens), per: NIBBLE_GEMM8_TILE_M))
-        try launch(.gemm8, element, grid: grid, block: Int(NIBBLE_GEMM8_THREADS), arguments)
+        try launch(.gemm8, element, grid: tileGrid(run, arguments), block: Int(NIBBLE_GEMM8_THREADS), arguments)
+    }
+
+    private func tileGrid(_ run: LinearRun, _ arguments: NibbleLinearArguments) -> Grid {
+        Grid(x: run.blocks(per: NIBBLE_GEMM8_TILE_N), y: blocks(Int(arguments.tokens), per: NIBBLE_GEMM8_TILE_M))
     }
 
     private func quantizeRows(
@@ -82,14 +85,14 @@ extension CUDABackend {
                     inputStride: Int(slice.quantizedStride), outputStride: run.outFeatures, element: .int8,
                     outputElement: .int8, input: UInt(slice.quantized), weight: UInt(part.weight),
                     output: accumulated + UInt(column * 4))
+                allowsOverlap = false
                 guard try products.run(product, workspace: scratch, on: stream) else {
                     return try ownProduct(run, slice, element)
                 }
             }
             var slice = slice
             slice.accumulated = UInt64(accumulated)
-            try launch(
-                .finishInt8, element, grid: Grid(x: blocks(run.outFeatures, per: 256), y: Int(slice.tokens)), block: 256, slice)
+            try launch(.finishInt8, element, grid: tileGrid(run, slice), block: Int(NIBBLE_GEMM8_THREADS), slice)
         }
     }
 }

@@ -37,7 +37,8 @@ extension CUDABackend {
     }
 
     private func compute(_ run: inout LinearRun) throws {
-        let path = LinearPath.choose(run.kind, tokens: run.tokens, isBatchInvariant: options.isBatchInvariant)
+        let path = LinearPath.choose(
+            run.kind, tokens: run.tokens, hasLibrary: products != nil, isBatchInvariant: options.isBatchInvariant)
         switch run.kind {
         case .dense(let dtype): try dense(&run, dtype, path)
         case .canonical4(_, let compute): try fourBit(&run, compute, path)
@@ -119,11 +120,11 @@ extension CUDABackend {
             shared: Int(NIBBLE_TILED4_SHARED), run.arguments)
     }
 
-    /// One token: three blocks a multiprocessor that take tiles of 16 rows in turn, or, where there are only a few tiles, one
-    /// block of two teams.
+    /// One token: three blocks a multiprocessor that take tiles of 16 rows in turn, or, where there are only a few tiles and
+    /// kernels overlap, one block of two teams.
     private func tiledOne(_ run: LinearRun, _ element: KernelElement, shared: Int) throws {
         let tiles = run.blocks(per: 16)
-        if tiles <= 2 * card.multiprocessors {
+        if canOverlap, tiles <= 2 * card.multiprocessors {
             return try launch(
                 .tiledOneFew4, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED4_FEW_THREADS),
                 shared: shared, run.arguments)

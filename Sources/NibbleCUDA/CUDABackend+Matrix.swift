@@ -77,6 +77,7 @@ extension CUDABackend {
         let residualFits = epilogue.residual == 0 || epilogue.residualType == epilogue.outputType
         let isDirect = epilogue.isPlain && bias == 0 && outputIsNative && residualFits && !options.isBatchInvariant
         if options.isBatchInvariant { return false }
+        allowsOverlap = false
         let scratch = try workspace.take(MatrixProducts.workspaceBytes)
         var product = MatrixProducts.Product(
             tokens: run.tokens, outFeatures: outFeatures, inFeatures: run.inFeatures, inputStride: run.inFeatures,

@@ -45,6 +45,7 @@ extension CUDABackend {
     func write(_ bytes: UnsafeRawBufferPointer, to address: UInt) throws {
         try perform {
             try requireNoCapture("a copy from the host")
+            allowsOverlap = false
             try staging.copy(bytes, to: address)
         }
     }
@@ -61,6 +62,7 @@ extension CUDABackend {
     private func copy(_ source: Tensor, from origin: CUDABackend, to destination: Tensor) throws {
         if origin !== self { try wait(for: origin) }
         try perform {
+            allowsOverlap = false
             let (to, from) = (destination.pointer, source.pointer)
             if origin.card == card {
                 try check(
@@ -85,6 +87,7 @@ extension CUDABackend {
         }
         try perform {
             try requireNoCapture("a copy between devices")
+            allowsOverlap = false
             try stream.wait(for: event)
         }
     }

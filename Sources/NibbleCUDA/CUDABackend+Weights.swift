@@ -120,6 +120,7 @@ extension CUDABackend {
             let range = first..<min(first + size, source.count)
             var address = source.address + UInt(range.lowerBound * width)
             if !isHere {
+                allowsOverlap = false
                 try staging.copy(hostBytes(of: source, range), to: buffer)
                 address = buffer
             }

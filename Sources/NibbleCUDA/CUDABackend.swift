@@ -22,7 +22,13 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     let options: CUDAOptions
     /// Page-locked, for small reads.
     private(set) lazy var mailbox = Result { try PinnedMemory(context, byteCount: 64 << 10) }
+    /// See ``attend(_:_:into:)``; made when first needed.
+    var attentionArrivals: Tensor?
     var isCapturing = false
+    /// Whether what was enqueued last is a kernel that the next one may overlap.
+    var allowsOverlap = false
+    /// Whether kernels are compiled with the instructions that overlapping needs.
+    let canOverlap: Bool
 
     private let lock = NSRecursiveLock()
 
@@ -42,6 +48,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         staging = StagingRing(stream)
         workspace = Workspace(memory)
         products = options.usesLibraryProducts ? MatrixProducts(context) : nil
+        canOverlap = target.level >= 90 && options.overlapsKernels
         self.card = card
         self.device = device
         self.options = options
@@ -113,9 +120,11 @@ public final class CUDABackend: Backend, @unchecked Sendable {
                 nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
                 "cuFuncSetAttribute", on: device)
         }
+        let overlaps = canOverlap && kernel.overlaps
         let size = NibbleLaunch(
             gridX: UInt32(grid.x), gridY: UInt32(grid.y), gridZ: UInt32(grid.z), blockX: UInt32(block),
-            sharedBytes: UInt32(shared))
+            sharedBytes: UInt32(shared), overlaps: overlaps && allowsOverlap ? 1 : 0)
+        allowsOverlap = overlaps
         let status = withUnsafePointer(to: arguments) { nibble_cuLaunch(function, size, stream.handle, $0) }
         if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
     }
@@ -129,6 +138,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
 
     func fill(_ address: UInt, _ value: UInt8, byteCount: Int) throws {
         guard byteCount > 0 else { return }
+        allowsOverlap = false
         try check(
             nibble_cuMemsetD8Async(UInt64(address), value, byteCount, stream.handle), "cuMemsetD8Async", on: device)
     }
@@ -161,6 +171,8 @@ public struct CUDAOptions: Sendable {
     /// Never choose a kernel by the number of tokens, so that a row's result does not depend on what else is in the call.
     /// Costs speed in long prompts.
     public var isBatchInvariant = false
+    /// Let kernels begin while the one before still runs, where the card can.
+    public var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
     public var scratchLimit = 64 << 20
 

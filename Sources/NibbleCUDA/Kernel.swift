@@ -86,5 +86,16 @@ enum Kernel: Int, CaseIterable {
         }
     }
 
+    /// Whether it tells the next kernel to begin early and itself waits for the one before, before it touches anything but
+    /// weights. Only kernels of a forward pass do; what makes weights does not.
+    var overlaps: Bool {
+        switch self {
+        case .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend, .attendSplit,
+            .attendCombine, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear, .select, .advance, .route:
+            true
+        default: false
+        }
+    }
+
     func symbol(_ element: KernelElement) -> String { place.name + (isTyped ? element.suffix : "") }
 }

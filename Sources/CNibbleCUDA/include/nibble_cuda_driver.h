@@ -97,6 +97,9 @@ typedef struct {
     unsigned gridX, gridY, gridZ;
     unsigned blockX;
     unsigned sharedBytes;
+    // May begin before the kernel enqueued before it has ended; it waits itself for what it reads (programmatic dependent
+    // launch, compute capability 9.0). Ignored where the driver cannot.
+    int overlaps;
 } NibbleLaunch;
 
 // Launches a kernel that takes one struct by value; `arguments` points at it and is copied before the call returns.

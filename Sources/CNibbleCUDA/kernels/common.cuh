@@ -201,3 +201,9 @@ template <int MM> __device__ __forceinline__ float sumOfLane(const float (&sums)
         }
     return mine;
 }
+
+// First in a kernel that does nothing before the one before it has ended, and lets the next one begin.
+__device__ __forceinline__ void beginKernel() {
+    releaseDependents();
+    waitForPredecessors();
+}

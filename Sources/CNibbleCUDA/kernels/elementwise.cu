@@ -5,6 +5,7 @@
 
 // output[t, f] = activation(a[t, f]) * a[t, width + f]; count = T * width
 extern "C" __global__ void gate(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
     const long long i = ELEMENT;
     if (i >= a.count) return;
     const long long first = i / a.width * 2 * a.width + i % a.width;
@@ -14,6 +15,7 @@ extern "C" __global__ void gate(const __grid_constant__ NibbleElementwiseArgumen
 
 // output = a + b * scale
 extern "C" __global__ void add(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
     const long long i = ELEMENT;
     if (i < a.count) storeAs(a.output, i, a.outputType, loadAs(a.a, i, a.aType) + loadAs(a.b, i, a.bType) * a.scale);
 }
@@ -25,6 +27,7 @@ extern "C" __global__ void convert(const __grid_constant__ NibbleElementwiseArgu
 
 // output[i] = a[indices[i]], rows of `width`; zeros for an index outside; grid (n, width / 256 rounded up)
 extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
     const long long e = blockIdx.y * (long long)blockDim.x + threadIdx.x;
     if (e >= a.width) return;
     const long long row = a.indices[blockIdx.x];
@@ -34,6 +37,7 @@ extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArgum
 
 // Products of a layer through its epilogue.
 extern "C" __global__ void linear_finish(const __grid_constant__ NibbleFinishArguments a) {
+    beginKernel();
     const long long i = ELEMENT;
     if (i >= (long long)a.tokens * a.columns) return;
     const long long m = i / a.columns, n = i % a.columns;

@@ -3,6 +3,7 @@
 
 // grid (T, E / 256 rounded up), block 256
 extern "C" __global__ void embed(const __grid_constant__ NibbleEmbedArguments a) {
+    beginKernel();
     const int t = blockIdx.x;
     const int e = blockIdx.y * blockDim.x + threadIdx.x;
     if (e >= a.width) return;

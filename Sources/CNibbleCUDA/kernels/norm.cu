@@ -38,6 +38,7 @@ template <typename Access> __device__ __forceinline__ void normRow(const NibbleN
 
 // grid rows; the block's size depends on the width alone, so that a row's sums are always taken in the same order.
 extern "C" __global__ void normalize(const __grid_constant__ NibbleNormArguments a) {
+    beginKernel();
     const bool same = a.inputType == a.outputType && (!a.residual || a.residualType == a.inputType);
     if (same && a.inputType == NIBBLE_BF16) normRow<Typed<bf16>>(a);
     else if (same && a.inputType == NIBBLE_F16) normRow<Typed<f16>>(a);

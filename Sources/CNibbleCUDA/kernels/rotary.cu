@@ -117,6 +117,7 @@ template <typename T> __device__ void storeValues(const NibbleRotateArguments &a
 
 // grid (T, H + 2G), or (T, 3) when a norm spans all heads of a token; block 64
 template <typename T> __device__ void rotateBody(const NibbleRotateArguments &a) {
+    beginKernel();
     const int t = blockIdx.x, y = blockIdx.y;
     if (a.normScope == 2) {
         if (y == 0) rotateHeads<T>(a, t, queryPart, 0, a.query.heads);

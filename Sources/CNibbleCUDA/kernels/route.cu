@@ -3,6 +3,7 @@
 
 // One thread a token; block 128.
 extern "C" __global__ void route(const __grid_constant__ NibbleRouteArguments a) {
+    beginKernel();
     const int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= a.tokenCount) return;
     const float *logits = a.routerLogits + (long long)t * a.experts;

@@ -203,6 +203,7 @@ __device__ void keepNucleus(const Row &row, float topP, Candidates &c) {
 
 // grid R, block 1024
 extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArguments a) {
+    beginKernel();
     const int r = blockIdx.x;
     const float *logits = a.logits + (long long)r * a.vocabulary;
     float largest;
@@ -219,6 +220,7 @@ extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArg
 
 // One thread a row; block 128.
 extern "C" __global__ void advance(const __grid_constant__ NibbleAdvanceArguments a) {
+    beginKernel();
     const int r = blockIdx.x * blockDim.x + threadIdx.x;
     if (r >= a.batch.rowCount) return;
     a.batch.tokens[r] = a.tokens[r];
