@@ -75,9 +75,9 @@ let package = Package(
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap"),
-        tests("NibbleGeneration"),
+        tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
-        tests("NibbleCommand"),
+        tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
     cLanguageStandard: .c2x
 )

@@ -179,7 +179,8 @@ final class WeightLoader {
     ) throws -> LinearWeight {
         guard let format = format(of: module) else { return try dense(tensor, file: file, on: backend) }
         do {
-            return try prepared(try backend.quantize(tensor, to: format), on: backend)
+            let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+            return try prepared(weight, on: backend)
         } catch BackendError.nonFiniteWeight(let index) {
             throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)
         }

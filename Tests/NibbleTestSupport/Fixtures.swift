@@ -22,6 +22,8 @@ public enum Fixtures {
 
     public static func url(_ path: String) -> URL { root.appending(path: path) }
 
+    public static func exists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: url(path).path) }
+
     /// Names of the folders directly under `path`, sorted.
     public static func folders(in path: String) -> [String] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: url(path).path)) ?? []

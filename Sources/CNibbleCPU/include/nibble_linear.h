@@ -84,8 +84,10 @@ typedef struct {
   const float *residual;
   size_t residual_stride;
 
-  /// Set by nibble_linear_bind.
+  /// Set by nibble_linear_workspace and nibble_linear_bind.
   struct {
+    /// The table of functions that the call runs with.
+    const void *kernels;
     /// [T, K] in float32, where the form is a rounded one
     float *rounded;
     /// [T, padded K]: bfloat16, or int8 or int16 codes, as the kernels in use want them
@@ -104,8 +106,8 @@ typedef struct {
 /// The length of runs for 4-bit weights of this shape, 0 where the kernels in use do not multiply them.
 size_t nibble_linear_input_block(size_t K, size_t block_size);
 
-/// Bytes of workspace a call needs.
-size_t nibble_linear_workspace(const nibble_linear_call *call, int threads);
+/// Chooses the call's kernels and returns the bytes of workspace they need.
+size_t nibble_linear_workspace(nibble_linear_call *call, int threads);
 /// Points `call->work` into workspace aligned to 64 bytes.
 void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads);
 

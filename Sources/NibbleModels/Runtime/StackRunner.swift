@@ -30,6 +30,8 @@ final class StackRunner {
         var rows: Int
         var maximumQueryLength: Int
         var maximumLength: Int
+        /// What launches are sized for where a captured graph has to serve longer rows too.
+        var launchLength: Int?
     }
 
     /// - Parameters:
@@ -77,8 +79,11 @@ final class StackRunner {
     func indices(_ call: Call, on backend: any Backend) -> BatchIndices {
         part(of: backend).buffers.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-            maximumLength: call.maximumLength)
+            maximumLength: call.launchLength ?? call.maximumLength)
     }
+
+    /// Which rotary tables a call uses.
+    func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
 
     func counters(_ call: Call, on backend: any Backend) -> Tensor { part(of: backend).buffers.counters(rows: call.rows) }
     func selected(_ count: Int, on backend: any Backend) -> Tensor { part(of: backend).buffers.selected(count) }
