@@ -176,8 +176,11 @@ public struct CUDAOptions: Sendable {
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
     public var scratchLimit = 64 << 20
 
+    /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
     public init() {
-        kernelLevel = ProcessInfo.processInfo.environment["NIBBLE_CUDA_ARCH"].flatMap(CUDAOptions.level)
+        let environment = ProcessInfo.processInfo.environment
+        kernelLevel = environment["NIBBLE_CUDA_ARCH"].flatMap(CUDAOptions.level)
+        usesLibraryProducts = environment["NIBBLE_CUDA_BLAS"] != "0"
     }
 
     /// Reads `75`, `7.5` and `sm_75`.
