@@ -25,7 +25,7 @@ extern "C" __global__ void route(const __grid_constant__ NibbleRouteArguments a)
             if (weights[x * stride] == 0.f && (best < 0 || logits[x] > logits[best])) best = x;
         if (best < 0) break;
         // Never exactly 0, which marks an expert that was not chosen.
-        const float p = fmaxf(expf(logits[best] - largest) / total, 1e-38f);
+        const float p = fmaxf(expf(logits[best] - largest) / total, 1.2e-38f);
         weights[best * stride] = p;
         chosen += p;
     }
