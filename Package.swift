@@ -16,8 +16,8 @@ func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target 
     .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
 }
 
-func cModule(_ name: String) -> Target {
-    .target(name: name, cSettings: cSettings)
+func cModule(_ name: String, exclude: [String] = []) -> Target {
+    .target(name: name, exclude: exclude, cSettings: cSettings)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -42,8 +42,10 @@ let package = Package(
     targets: [
         // Each line may import the lines above it, never below.
         cModule("CNibbleCPU"),
+        cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
+        module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
         module("NibbleTokenizers", ["NibbleCore"]),
         module("NibbleQuantization", ["NibbleCore"]),
@@ -55,15 +57,19 @@ let package = Package(
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
-                "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization",
+                "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
             name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
 
-        .target(name: "NibbleTestSupport", path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
+        .target(
+            name: "NibbleTestSupport",
+            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
         tests("NibbleCore"),
         tests("NibbleCPU", ["NibbleConformance"]),
+        tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),

@@ -31,6 +31,7 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func printText(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
         for backend in devices { Console.output("\(backend.device): \(backend.summary)") }
+        for finding in Machine.findings { Console.output(finding) }
         for (device, result) in results {
             Console.output("selftest on \(device): \(result.caseCount - result.failures.count) of \(result.caseCount) cases pass")
             for (operation, error) in result.worstErrors { Console.output(String(format: "  %@  worst error %.2e", operation.padding(toLength: 24, withPad: " ", startingAt: 0), error)) }
@@ -50,7 +51,8 @@ struct DoctorCommand: AsyncParsableCommand {
                     ("worst_errors", .object(JSONObject(result.worstErrors.map { ($0.operation, JSONValue.double($0.error)) }))),
                 ]))
         }
-        var members: [(String, JSONValue)] = [("devices", .array(described))]
+        let findings = Machine.findings.map(JSONValue.string)
+        var members: [(String, JSONValue)] = [("devices", .array(described)), ("libraries", .array(findings))]
         if selftest { members.append(("selftest", .array(tested))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.pretty))
     }

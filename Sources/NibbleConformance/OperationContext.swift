@@ -49,6 +49,9 @@ public struct OperationContext {
 
     public func bytes(of tensor: Tensor) throws -> [UInt8] { HostValues.bytes(try download(tensor)) }
 
+    /// A tensor's bytes in host memory, wherever it lies.
+    func host(_ tensor: Tensor) throws -> Tensor { tensor.device == .cpu ? tensor : try download(tensor) }
+
     private func download(_ tensor: Tensor) throws -> Tensor {
         let host = Tensor.host(tensor.dtype, tensor.shape)
         try backend.read(tensor, into: host.mutableHostBytes)

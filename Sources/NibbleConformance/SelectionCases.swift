@@ -109,7 +109,7 @@ enum SelectionReference {
         return softmax(scores)
     }
 
-    private static func softmax(_ scores: [Double]) -> [Double] {
+    static func softmax(_ scores: [Double]) -> [Double] {
         let best = scores.max() ?? 0
         let weights = scores.map { exp($0 - best) }
         let total = weights.reduce(0, +)

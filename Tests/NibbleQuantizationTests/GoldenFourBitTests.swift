@@ -1,6 +1,7 @@
 import NibbleCPU
 import NibbleCore
 import NibbleQuantization
+import NibbleTestSupport
 import Testing
 
 @Suite struct GoldenFourBitTests {
@@ -121,23 +122,6 @@ import Testing
 }
 
 extension GoldenCase {
-    /// The recorded codes and scales as a weight.
-    func fourBitWeight(shape: Shape, sourceDType: DType) throws -> FourBitWeight {
-        let absmax = try expected("absmax").aligned
-        let scales: BlockScales =
-            if expects("nested_absmax") {
-                .nested(
-                    NestedScales(
-                        codes: absmax, absmax: try expected("nested_absmax").aligned,
-                        offset: try expected("nested_offset").floats[0]))
-            } else {
-                .plain(absmax)
-            }
-        return FourBitWeight(
-            format: try format, outFeatures: shape[0], inFeatures: shape[1], codes: try expected("packed").aligned,
-            scales: scales, sourceDType: sourceDType)
-    }
-
     func product(_ x: Tensor, _ layer: Linear, _ backend: any Backend) throws -> [Float] {
         let rows = x.count / layer.inFeatures
         let output = try backend.allocate(.float32, [rows, layer.outFeatures])

@@ -1,6 +1,7 @@
 import NibbleCPU
 import NibbleCore
 import NibbleQuantization
+import NibbleTestSupport
 import Testing
 
 @Suite struct GoldenInt8Tests {

@@ -1,16 +1,23 @@
-import NibbleCore
-import NibbleQuantization
+package import NibbleCore
+internal import NibbleQuantization
 
 /// The rules by which 4-bit codes are compared with recorded ones.
-struct FourBitAgreement {
-    let codebook: FourBitFormat.Codebook
-    let blockSize: Int
-    let values: [Float]
-    let absmax: [Float]
+package struct FourBitAgreement {
+    package let codebook: FourBitFormat.Codebook
+    package let blockSize: Int
+    package let values: [Float]
+    package let absmax: [Float]
+
+    package init(codebook: FourBitFormat.Codebook, blockSize: Int, values: [Float], absmax: [Float]) {
+        self.codebook = codebook
+        self.blockSize = blockSize
+        self.values = values
+        self.absmax = absmax
+    }
 
     /// The first element whose codes disagree beyond the rules: a code may be one interval off where the value lies within
     /// 2 ulp of a threshold; blocks of zero, denormal or very large absmax are free; FP4's two zeros are one.
-    func firstDisagreement(_ got: [UInt8], _ wanted: [UInt8]) -> Int? {
+    package func firstDisagreement(_ got: [UInt8], _ wanted: [UInt8]) -> Int? {
         values.indices.first { !agrees($0, got[$0], wanted[$0]) }
     }
 

@@ -1,0 +1,408 @@
+// The arguments of every CUDA kernel, one struct a kernel, passed by value.
+//
+// The same file is compiled by the host's C compiler (Swift fills the structs) and by NVRTC (kernels read them), so both
+// sides agree on the layout. Addresses are typed pointers on the device and plain 64-bit numbers on the host.
+//
+// Letters: M or T tokens of the call, R rows, N x K weight, H heads, G key/value heads, D head size, E width, V vocabulary.
+#pragma once
+
+#ifdef __CUDACC_RTC__
+#define NIBBLE_ADDRESS(type) type *
+#else
+#define NIBBLE_ADDRESS(type) unsigned long long
+#endif
+
+// Element types of runtime-typed buffers.
+#define NIBBLE_F32 0
+#define NIBBLE_F16 1
+#define NIBBLE_BF16 2
+
+// Pointwise functions.
+#define NIBBLE_IDENTITY 0
+#define NIBBLE_RELU 1
+#define NIBBLE_RELU_SQUARED 2
+#define NIBBLE_GELU 3
+#define NIBBLE_GELU_TANH 4
+#define NIBBLE_QUICK_GELU 5
+#define NIBBLE_SILU 6
+#define NIBBLE_SIGMOID 7
+#define NIBBLE_TANH 8
+#define NIBBLE_SOFT_CAP 9
+
+#define NIBBLE_FP4 0
+#define NIBBLE_NF4 1
+
+// Positions of a cache block.
+#define NIBBLE_CACHE_BLOCK 32
+
+// MARK: Linear layers
+
+// out[m, n] = activation(product + bias[n]) * scale * rowScale[m] + residual[m, n], in float32, rounded once when stored.
+typedef struct {
+    NIBBLE_ADDRESS(void) output;          // [M, outputStride]
+    NIBBLE_ADDRESS(const void) residual;  // [M, residualStride] or null; may be `output`
+    NIBBLE_ADDRESS(const float) rowScale; // [M] or null
+    long long outputStride;               // elements between rows
+    long long residualStride;
+    float scale;
+    float activationParameter;            // c of the soft cap
+    int activation;
+    int outputType;                       // NIBBLE_F32 ...
+    int residualType;
+    int unused;
+} NibbleEpilogue;
+
+#define NIBBLE_MAX_PARTS 4
+
+// One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
+typedef struct {
+    NIBBLE_ADDRESS(const void) weight;               // dense: T [N, K]; 4-bit: codes; int8: values [N, K]
+    NIBBLE_ADDRESS(const float) scales;              // 4-bit plain: absmax [blocks]; int8: SCB [N]; else null
+    NIBBLE_ADDRESS(const unsigned char) nestedCodes; // 4-bit nested: [blocks], else null
+    NIBBLE_ADDRESS(const float) nestedAbsmax;        // 4-bit nested: [blocks / 256, rounded up]
+    NIBBLE_ADDRESS(const float) bias;                // [N] or null
+    float nestedOffset;
+    int outFeatures;
+    int firstColumn;
+    int unused;
+} NibbleLinearPart;
+
+// Layers of one format that read the same input.
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;  // T [M, K]
+    NibbleLinearPart parts[NIBBLE_MAX_PARTS];
+    NibbleEpilogue epilogue;
+    int partCount;
+    int tokens;                        // M
+    int inFeatures;                    // K
+    int blockSizeLog2;                 // 4-bit: 5 ... 12
+    int codebook;                      // 4-bit: NIBBLE_FP4 or NIBBLE_NF4
+    // LLM.int8() only.
+    int outlierCapacity;               // columns an outlier list can hold; a longer list is not stored, see outlierCounts
+    float outlierThreshold;            // 0: no outliers
+    int roundsToHalf;                  // as in NibbleRowQuantizeArguments
+    NIBBLE_ADDRESS(const signed char) quantized;      // [M, quantizedStride]: quantized input, 0 at outliers and past K
+    NIBBLE_ADDRESS(const float) rowScales;            // [M]: absmax of each row's other elements
+    NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
+    NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
+    NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
+    NIBBLE_ADDRESS(const int) accumulated;            // int8_finish only: integer products [M, sum of the parts' N], parts side by side
+    long long quantizedStride;                        // bytes, a multiple of 16
+    NIBBLE_ADDRESS(void) staged;                      // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
+    // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
+    NIBBLE_ADDRESS(const float) activeRows;
+} NibbleLinearArguments;
+
+// Rows of activations to int8, with the outlier columns of each.
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;           // T [M, K]
+    NIBBLE_ADDRESS(signed char) quantized;      // [M, quantizedStride]
+    NIBBLE_ADDRESS(float) rowScales;            // [M]
+    NIBBLE_ADDRESS(int) outlierCounts;          // [M]
+    NIBBLE_ADDRESS(int) outlierColumns;         // [M, outlierCapacity]
+    NIBBLE_ADDRESS(unsigned char) columnFlags;  // [K], zeroed by the host: int8_mark fills it; null for per-token outliers
+    long long quantizedStride;
+    int tokens;
+    int inFeatures;
+    int outlierCapacity;
+    float outlierThreshold;                     // 0: none
+    int roundsToHalf;                           // round to float16 first, as the reference does
+    int unused;
+} NibbleRowQuantizeArguments;
+
+// A quantized weight to T.
+typedef struct {
+    NibbleLinearPart part;
+    NIBBLE_ADDRESS(void) output;  // T [N, K]
+    int inFeatures;
+    int blockSizeLog2;
+    int codebook;
+    int unused;
+} NibbleDequantizeArguments;
+
+// Codes and scales between the canonical and the tiled layout; codes or scales (plain or nested codes) may be null.
+typedef struct {
+    NIBBLE_ADDRESS(const unsigned char) source;
+    NIBBLE_ADDRESS(unsigned char) destination;
+    NIBBLE_ADDRESS(const float) sourceScales;
+    NIBBLE_ADDRESS(float) destinationScales;
+    NIBBLE_ADDRESS(const unsigned char) sourceNested;
+    NIBBLE_ADDRESS(unsigned char) destinationNested;
+    int outFeatures;
+    int inFeatures;
+} NibbleRepack4Arguments;
+
+// Products of one layer, computed elsewhere, through its epilogue.
+typedef struct {
+    NIBBLE_ADDRESS(const void) products;  // [M, columns]
+    NIBBLE_ADDRESS(const float) bias;     // [columns] or null
+    NibbleEpilogue epilogue;
+    int productType;
+    int tokens;
+    int columns;
+    int firstColumn;                      // of the group's output
+} NibbleFinishArguments;
+
+// MARK: Quantizing weights
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;          // S [count], S = float32, float16, bfloat16
+    NIBBLE_ADDRESS(unsigned char) codes;       // [count / 2, rounded up]
+    NIBBLE_ADDRESS(float) absmax;              // [blocks]
+    NIBBLE_ADDRESS(unsigned long long) firstNonFinite;  // one number, set to ~0 by the host; atomicMin of element indices
+    long long count;
+    int blockSizeLog2;
+    int codebook;
+} NibbleQuantize4Arguments;
+
+// absmax [count] to 8 bits around its mean.
+typedef struct {
+    NIBBLE_ADDRESS(const float) absmax;        // [count]
+    NIBBLE_ADDRESS(float) offset;              // one number: the mean, written by nested_mean, read by nested_quantize
+    NIBBLE_ADDRESS(unsigned char) codes;       // [count]
+    NIBBLE_ADDRESS(float) nestedAbsmax;        // [count / 256, rounded up]
+    long long count;
+} NibbleNestedArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;          // S [N, K]
+    NIBBLE_ADDRESS(signed char) values;        // [N, K]
+    NIBBLE_ADDRESS(float) scales;              // [N]
+    NIBBLE_ADDRESS(unsigned long long) firstNonFinite;
+    int outFeatures;
+    int inFeatures;
+} NibbleQuantize8Arguments;
+
+// MARK: Attention
+
+#define NIBBLE_BIAS_NONE 0
+#define NIBBLE_BIAS_ALIBI 1
+#define NIBBLE_BIAS_RELATIVE 2
+
+// Where a row's tokens and keys are; all int32.
+typedef struct {
+    NIBBLE_ADDRESS(int) tokens;              // [T]
+    NIBBLE_ADDRESS(int) positions;           // [T]
+    NIBBLE_ADDRESS(const int) rows;          // [T]
+    NIBBLE_ADDRESS(const int) queryOffsets;  // [R + 1]
+    NIBBLE_ADDRESS(int) lengths;             // [R]
+    NIBBLE_ADDRESS(const int) blockTable;    // [R, blockTableStride]
+    int blockTableStride;
+    int tokenCount;
+    int rowCount;
+    int maximumQueryLength;
+    int maximumLength;
+    int unused;
+} NibbleBatch;
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) queries;      // T [T, queryStride]; head h begins at offset + (h / group) * stride + (h % group) * D
+    NIBBLE_ADDRESS(void) output;             // T [T, H * valueSize]
+    NIBBLE_ADDRESS(const void) keys;         // C [blocks, G, 32, keySize]
+    NIBBLE_ADDRESS(const void) values;       // C [blocks, G, 32, valueSize]
+    NIBBLE_ADDRESS(const float) biasTable;   // slopes [H] or relative table [buckets, H]
+    NIBBLE_ADDRESS(float) partials;          // split keys: [T, H, splits, valueSize + 2]: sums, then maximum, then denominator
+    NibbleBatch batch;
+    long long queryStride;                   // elements between tokens
+    int queryOffset;
+    int queryHeadStride;
+    int queryGroup;                          // at least 1
+    int heads;                               // H
+    int keyValueHeads;                       // G
+    int keySize;
+    int valueSize;
+    int cacheType;                           // NIBBLE_F32 ...: C
+    float scale;
+    float softCap;                           // 0: none
+    int window;                              // 0: none
+    int isCausal;
+    int bias;                                // NIBBLE_BIAS_...
+    int buckets;
+    int isBidirectional;
+    int maximumDistance;
+    int splitLength;                         // keys of a split; splits = maximumLength / splitLength, rounded up
+    int splits;
+    NIBBLE_ADDRESS(int) arrivals;            // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
+} NibbleAttentionArguments;
+
+// MARK: Light kernels
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) table;          // [V, E]
+    NIBBLE_ADDRESS(const void) positionTable;  // [P, E] or null
+    NIBBLE_ADDRESS(const int) tokens;          // [T]
+    NIBBLE_ADDRESS(const int) positions;       // [T]
+    NIBBLE_ADDRESS(void) output;               // T [T, E]
+    long long vocabulary;
+    long long positionCount;
+    int width;
+    int tableType;
+    int positionType;
+    int positionOffset;
+    int outputType;
+    float scale;
+} NibbleEmbedArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;      // T [T, E]
+    NIBBLE_ADDRESS(const void) residual;   // T [T, E] or null
+    NIBBLE_ADDRESS(const float) weight;    // [E] or null
+    NIBBLE_ADDRESS(const float) bias;      // [E] or null
+    NIBBLE_ADDRESS(void) output;           // [T, E]
+    int rows;
+    int width;
+    int isLayerNorm;
+    float epsilon;
+    int inputType;
+    int residualType;
+    int outputType;
+    int unused;
+} NibbleNormArguments;
+
+typedef struct {
+    int offset;
+    int stride;
+    int group;
+    int heads;
+} NibbleHeads;
+
+typedef struct {
+    NIBBLE_ADDRESS(void) projections;           // T [T, width]
+    NIBBLE_ADDRESS(void) keys;                  // C [blocks, G, 32, keySize]
+    NIBBLE_ADDRESS(void) values;                // C [blocks, G, 32, valueSize]
+    NIBBLE_ADDRESS(const float) cosines;        // [P, rotated / 2] or null
+    NIBBLE_ADDRESS(const float) sines;
+    NIBBLE_ADDRESS(const float) queryWeight;    // norms; null means ones
+    NIBBLE_ADDRESS(const float) queryBias;
+    NIBBLE_ADDRESS(const float) keyWeight;
+    NIBBLE_ADDRESS(const float) keyBias;
+    NibbleBatch batch;
+    NibbleHeads query;
+    NibbleHeads key;
+    NibbleHeads value;
+    long long width;
+    long long queryWeightCount;                 // D, or heads * D
+    long long keyWeightCount;
+    int keySize;
+    int valueSize;
+    int rotated;
+    int isInterleaved;
+    int cacheType;
+    int normScope;                              // 0 none, 1 head, 2 token
+    int queryIsLayerNorm;
+    int keyIsLayerNorm;
+    float queryEpsilon;
+    float keyEpsilon;
+    float clip;                                 // 0: none
+    int rotaryPositions;                        // P
+} NibbleRotateArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) a;
+    NIBBLE_ADDRESS(const void) b;
+    NIBBLE_ADDRESS(void) output;
+    NIBBLE_ADDRESS(const int) indices;
+    long long count;                  // elements, or rows
+    long long width;
+    long long sourceRows;
+    float scale;
+    float activationParameter;
+    int activation;
+    int aType;
+    int bType;
+    int outputType;
+} NibbleElementwiseArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(void) keys;
+    NIBBLE_ADDRESS(void) values;
+    NIBBLE_ADDRESS(const int) pairs;  // [n, 2]
+    long long keyBytes;               // of one block
+    long long valueBytes;
+    int count;
+    int unused;
+} NibbleCopyBlocksArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const float) logits;    // [R, V]
+    NIBBLE_ADDRESS(int) tokens;            // [R]
+    NIBBLE_ADDRESS(const int) counters;    // [R]
+    unsigned long long seed;
+    unsigned long long firstStream;
+    int rows;
+    int vocabulary;
+    int topK;
+    float temperature;
+    float topP;
+    float minP;
+} NibbleSelectArguments;
+
+typedef struct {
+    NibbleBatch batch;
+    NIBBLE_ADDRESS(const int) tokens;      // [R]
+    NIBBLE_ADDRESS(int) counters;          // [R]
+} NibbleAdvanceArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const float) routerLogits;  // [T, X]
+    NIBBLE_ADDRESS(float) weights;             // [X, T]: routing weight of each expert and token, 0 where not chosen
+    int tokenCount;
+    int experts;
+    int topK;
+    int normalizesWeights;
+} NibbleRouteArguments;
+
+// MARK: Launch sizes
+
+#define NIBBLE_GEMV_MAX_M 8
+#define NIBBLE_GEMV_ROWS 8
+#define NIBBLE_GEMV_THREADS 128
+#define NIBBLE_GEMM_TILE_M 64
+#define NIBBLE_GEMM_TILE_N 64
+#define NIBBLE_GEMM_THREADS 128
+#define NIBBLE_GEMV4_MAX_M 8
+#define NIBBLE_GEMV4_ROWS 8
+#define NIBBLE_GEMV4_THREADS 128
+#define NIBBLE_GEMV8_MAX_M 8
+#define NIBBLE_GEMV8_ROWS 8
+#define NIBBLE_GEMV8_THREADS 128
+#define NIBBLE_GEMM8_TILE_M 64
+#define NIBBLE_GEMM8_TILE_N 64
+#define NIBBLE_GEMM8_THREADS 128
+#define NIBBLE_DEQUANTIZE_ELEMENTS 4096
+#define NIBBLE_QUANTIZE4_BLOCKS 8
+#define NIBBLE_PREFILL_QUERIES 64
+#define NIBBLE_PREFILL_THREADS 128
+#define NIBBLE_SPLIT_LENGTH 256
+#define NIBBLE_SPLIT_THREADS 256
+
+// The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales (floats, or bytes if
+// nested), and the launches over it.
+#define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) == 6)
+#define NIBBLE_TILED4_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
+#define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (NIBBLE_TILED4_SCALES(outFeatures, inFeatures) * 32)
+#define NIBBLE_TILED4_THREADS 256
+#define NIBBLE_TILED4_FEW_THREADS 512  // tiled4_1_few: for up to 2 row tiles a multiprocessor
+// Dynamic shared memory: one token, several tokens, float32.
+#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 256)
+#define NIBBLE_TILED4_SHARED 32768
+#define NIBBLE_TILED4_SHARED_F32 65536
+// What `staged` needs; float32 activations (`isFloat32` = 1) need more.
+#define NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32) \
+    (((tokens) + 7) / 8 * 8LL * (((inFeatures) + 127) / 128 * 256LL * (1 + (isFloat32)) + 4))
+
+// Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.
+// A relative bias needs maximumDistance up to NIBBLE_PREFILL_MAX_DISTANCE.
+#define NIBBLE_PREFILL_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && (keySize) % 8 == 0 && (keySize) <= 256)
+#define NIBBLE_PREFILL_MAX_DISTANCE 512
+#define NIBBLE_PREFILL_WIDTH(size) ((size) <= 64 ? 64 : (size) <= 96 ? 96 : (size) <= 128 ? 128 : 256)
+#define NIBBLE_PREFILL_KEYS 32  // a tile of keys
+#define NIBBLE_PREFILL_SHARED(keySize, valueSize) \
+    ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
+
+// Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS, rounded up).
+#define NIBBLE_SPLIT_HEADS 4
+#define NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes) \
+    ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 512)
+#define NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize) \
+    (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS) * (valueSize))

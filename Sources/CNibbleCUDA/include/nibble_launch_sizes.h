@@ -1,0 +1,39 @@
+// The argument header's function-like macros as functions, for the host.
+#pragma once
+
+#include "nibble_kernel_arguments.h"
+
+static inline int nibble_tiled4_supports(int outFeatures, int inFeatures, int blockSizeLog2) {
+    return NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2);
+}
+
+static inline long long nibble_tiled4_bytes(long long outFeatures, long long inFeatures) {
+    return NIBBLE_TILED4_BYTES(outFeatures, inFeatures);
+}
+
+static inline long long nibble_tiled4_scales(long long outFeatures, long long inFeatures) {
+    return NIBBLE_TILED4_SCALES(outFeatures, inFeatures);
+}
+
+static inline long long nibble_tiled4_shared(int inFeatures) { return NIBBLE_TILED4_SHARED_1(inFeatures); }
+
+static inline long long nibble_staged4_bytes(long long tokens, long long inFeatures, int isFloat32) {
+    return NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32);
+}
+
+static inline int nibble_prefill_supports(int keySize, int valueSize) { return NIBBLE_PREFILL_SUPPORTS(keySize, valueSize); }
+
+static inline int nibble_prefill_width(int size) { return NIBBLE_PREFILL_WIDTH(size); }
+
+static inline int nibble_prefill_shared(int keySize, int valueSize) {
+    (void)valueSize;
+    return NIBBLE_PREFILL_SHARED(keySize, valueSize);
+}
+
+static inline int nibble_split_supports(int keySize, int valueSize, int elementBytes) {
+    return NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes);
+}
+
+static inline int nibble_split_shared(int heads, int keyValueHeads, int valueSize) {
+    return NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize);
+}

@@ -1,0 +1,256 @@
+// Attention of one query a row, the keys divided among blocks (split-KV, as in FlashDecoding), then combined.
+//
+// A block takes NIBBLE_SPLIT_LENGTH keys for up to NIBBLE_SPLIT_HEADS query heads of one key/value head; each of its eight
+// warps one block of the cache. Splits begin at fixed keys, so a row's result depends on nothing but itself. The splits are
+// combined by the block that finishes last, or by a kernel of its own.
+#include "attention.cuh"
+
+#define WARPS (NIBBLE_SPLIT_THREADS / 32)
+
+// Sums 8 values over groups of L lanes; lane c of a group gets the sum of value (bit 0 of c) * 4 + (bit 1) * 2 + (bit 2).
+template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], int lane) {
+#pragma unroll
+    for (int step = 1, kept = 4; step < 8; step <<= 1, kept >>= 1) {
+        const bool upper = lane & step;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (i >= kept) break;
+            const float sent = upper ? v[i] : v[i + kept], mine = upper ? v[i + kept] : v[i];
+            v[i] = mine + __shfl_xor_sync(~0u, sent, step);
+        }
+    }
+    float sum = v[0];
+#pragma unroll
+    for (int step = 8; step < L; step <<= 1) sum += __shfl_xor_sync(~0u, sum, step);
+    return sum;
+}
+
+// Asks for `bytes` bytes to come into the second-level cache.
+__device__ __forceinline__ void prefetch(const void *start, int bytes, int lane) {
+    for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" :: "l"((const u8 *)start + i));
+}
+
+// What the warps of a block leave for each other.
+template <int HB> struct SplitShared {
+    float scores[WARPS][HB][32];
+    float maxima[WARPS][HB];
+    float denominators[WARPS][HB];
+};
+
+// Other blocks' results, past the first-level cache.
+__device__ __forceinline__ float loadFresh(const float *p) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+    return x;
+}
+
+// Combines a token's splits for one head; by `threads` threads from `thread` on, whole warps.
+template <typename T> __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread, int threads) {
+    const int D = a.valueSize, lane = threadIdx.x & 31;
+    const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
+    const long long place = (long long)t * a.heads + h;
+    const float *partials = a.partials + place * a.splits * (D + 2);
+    for (int d0 = 0; d0 < D; d0 += threads) {
+        const int d = d0 + thread;
+        float largest = -NIBBLE_INFINITY, total = 0.f, sum = 0.f;
+        for (int first = 0; first < splits; first += 32) {  // every warp for itself: a lane a split's maximum and denominator
+            const int s = first + lane, count = min(splits - first, 32);
+            const float maximum = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D) : -NIBBLE_INFINITY;
+            const float denominator = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D + 1) : 0.f;
+            const float larger = fmaxf(largest, warpMax(maximum));
+            if (larger == -NIBBLE_INFINITY) continue;
+            const float correction = expf(largest - larger), factor = expf(maximum - larger);
+            largest = larger;
+            total = total * correction + warpSum(factor * denominator);
+            sum *= correction;
+#pragma unroll 8
+            for (int i = 0; i < count; ++i) {
+                const float partial = d < D ? loadFresh(partials + (long long)(first + i) * (D + 2) + d) : 0.f;
+                sum = fmaf(__shfl_sync(~0u, factor, i), partial, sum);
+            }
+        }
+        if (d < D) ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
+    }
+}
+
+// The block that arrives last combines the splits of its heads. Which block that is does not matter to the result.
+template <typename T> __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
+    __shared__ int isLast;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int *arrivals = a.arrivals + (long long)t * gridDim.y + blockIdx.y;
+        const int expected = max(1, min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH));
+        isLast = atomicAdd(arrivals, 1) == expected - 1;
+        if (isLast) *arrivals = 0;
+    }
+    __syncthreads();
+    if (!isLast) return;
+    __threadfence();
+    // Half of the block for each of two heads at a time.
+    for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128) combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
+}
+
+// L lanes share a key (16 bytes each), HB query heads share the keys.
+template <typename T, int L, int HB>
+__device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums, int g, int firstHead) {
+    constexpr int E = 16 / sizeof(T), keysPerLoad = 32 / L;
+    const int t = blockIdx.x, split = blockIdx.z, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int sub = lane / L, c = lane % L, D = a.keySize, group = a.heads / a.keyValueHeads;
+    const bool isActive = c * E < D;
+    const int row = a.batch.rows[t], position = a.batch.positions[t], length = a.batch.lengths[row];
+    const int base = split * NIBBLE_SPLIT_LENGTH + warp * 32;
+    const int headCount = min(HB, group - firstHead);
+    const ScoreRule any(a, g * group + firstHead);
+    const bool isVisible = base < any.last(position, length) && base + 32 > any.first(position);
+    float sums[HB][E] = {};
+    if (isVisible) {
+        float query[HB][E];
+#pragma unroll
+        for (int h = 0; h < HB; ++h) {
+            const T *q = (const T *)a.queries + queryOffset(a, t, g * group + firstHead + min(h, headCount - 1));
+#pragma unroll
+            for (int e = 0; e < E; ++e) query[h][e] = isActive ? toFloat(q[c * E + e]) : 0.f;
+        }
+        const long long cacheBlock = cacheOffset(a, row, base, g, D), offset = cacheBlock + sub * D + (isActive ? c * E : 0);
+        const T *keys = (const T *)a.keys + offset, *values = (const T *)a.values + offset;
+        if (HB == 1) prefetch((const T *)a.values + cacheBlock, 32 * D * (int)sizeof(T), lane);
+#pragma unroll(HB == 1 ? L / 8 : 1)
+        for (int u = 0; u < L / 8; ++u) {
+            uint4 raw[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) raw[i] = loadStreaming(keys + (u * 8 + i) * keysPerLoad * D);
+            float products[HB][8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                float k[E];
+                unpack(raw[i], k, T());
+#pragma unroll
+                for (int h = 0; h < HB; ++h) {
+                    float sum = 0.f;
+#pragma unroll
+                    for (int e = 0; e < E; ++e) sum = fmaf(query[h][e], k[e], sum);
+                    products[h][i] = sum;
+                }
+            }
+            const int index = (c & 1) * 4 + (c & 2) + ((c >> 2) & 1);
+#pragma unroll
+            for (int h = 0; h < HB; ++h) {
+                const float sum = sumTransposed<L>(products[h], lane);
+                if (c < 8) shared.scores[warp][h][(u * 8 + index) * keysPerLoad + sub] = sum;
+            }
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int h = 0; h < headCount; ++h) {
+            const ScoreRule rule(a, g * group + firstHead + h);
+            const float score = rule(shared.scores[warp][h][lane], position, base + lane, length), maximum = warpMax(score);
+            const float weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum), denominator = warpSum(weight);
+            shared.scores[warp][h][lane] = weight;
+            if (lane == 0) {
+                shared.maxima[warp][h] = maximum;
+                shared.denominators[warp][h] = denominator;
+            }
+        }
+        __syncwarp();
+        const int visibleKeys = min(32, length - base);  // values past a row's end may be anything, also NaN
+#pragma unroll(HB == 1 ? L / 8 : 1)
+        for (int u = 0; u < L / 8; ++u) {
+            uint4 raw[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const int key = (u * 8 + i) * keysPerLoad;
+                raw[i] = key + sub < visibleKeys ? loadStreaming(values + key * D) : make_uint4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                float v[E];
+                unpack(raw[i], v, T());
+#pragma unroll
+                for (int h = 0; h < HB; ++h) {
+                    const float w = shared.scores[warp][h][(u * 8 + i) * keysPerLoad + sub];
+#pragma unroll
+                    for (int e = 0; e < E; ++e) sums[h][e] = fmaf(w, v[e], sums[h][e]);
+                }
+            }
+        }
+#pragma unroll
+        for (int h = 0; h < HB; ++h)
+#pragma unroll
+            for (int e = 0; e < E; ++e)
+#pragma unroll
+                for (int step = L; step < 32; step <<= 1) sums[h][e] += __shfl_xor_sync(~0u, sums[h][e], step);
+    }
+#pragma unroll
+    for (int h = 0; h < HB; ++h) {
+        if (sub == 0 && isActive)
+#pragma unroll
+            for (int e = 0; e < E; ++e) sharedSums[(warp * HB + h) * D + c * E + e] = sums[h][e];
+        if (!isVisible && lane == 0) {
+            shared.maxima[warp][h] = -NIBBLE_INFINITY;
+            shared.denominators[warp][h] = 0.f;
+        }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < headCount * D; i += NIBBLE_SPLIT_THREADS) {
+        const int h = i / D, d = i % D, head = g * group + firstHead + h;
+        float largest = -NIBBLE_INFINITY, sum = 0.f, total = 0.f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) largest = fmaxf(largest, shared.maxima[w][h]);
+        if (largest != -NIBBLE_INFINITY)
+#pragma unroll
+            for (int w = 0; w < WARPS; ++w) {
+                const float factor = expf(shared.maxima[w][h] - largest);
+                sum = fmaf(factor, sharedSums[(w * HB + h) * D + d], sum);
+                total = fmaf(factor, shared.denominators[w][h], total);
+            }
+        const long long place = (long long)t * a.heads + head;
+        if (a.splits == 1) {
+            ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
+        } else {
+            float *partial = a.partials + (place * a.splits + split) * (D + 2);
+            partial[d] = sum;
+            if (d == 0) {
+                partial[D] = largest;
+                partial[D + 1] = total;
+            }
+        }
+    }
+}
+
+// Key/value heads by tiles of query heads are on grid.y.
+template <typename T> __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
+    extern __shared__ float sums[];
+    __shared__ SplitShared<1> one;
+    __shared__ SplitShared<NIBBLE_SPLIT_HEADS> several;
+    releaseDependents();
+    waitForPredecessors();
+    const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
+    const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS;
+    // Splits past the row's end are never read by the combination; the first one stays, for rows without keys.
+    if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
+    const int chunks = a.keySize * (int)sizeof(T) / 16;
+    if (group == 1) {
+        if (chunks <= 8) splitBody<T, 8, 1>(a, one, sums, g, firstHead);
+        else if (chunks <= 16) splitBody<T, 16, 1>(a, one, sums, g, firstHead);
+        else splitBody<T, 32, 1>(a, one, sums, g, firstHead);
+    } else {
+        if (chunks <= 8) splitBody<T, 8, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else if (chunks <= 16) splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+    }
+    if (a.splits > 1 && a.arrivals)
+        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead), a.batch.lengths[a.batch.rows[blockIdx.x]]);
+}
+
+template <typename T> __device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments &a) {
+    releaseDependents();
+    waitForPredecessors();
+    const int t = blockIdx.x;
+    combineSplits<T>(a, t, blockIdx.y, a.batch.lengths[a.batch.rows[t]], threadIdx.x, 128);
+}
+
+#define INSTANCE(T)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS) attend_split_##T(const __grid_constant__ NibbleAttentionArguments a) { attendSplitBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(128) attend_combine_##T(const __grid_constant__ NibbleAttentionArguments a) { attendCombineBody<T>(a); }
+NIBBLE_FOR_TYPES(INSTANCE)

@@ -1,0 +1,209 @@
+// What every kernel shares: 16-bit floats without toolkit headers, typed loads and stores, reductions, pointwise functions.
+#pragma once
+#include "nibble_kernel_arguments.h"
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// Storage types; arithmetic happens in float.
+struct alignas(2) f16 { u16 bits; };
+struct alignas(2) bf16 { u16 bits; };
+typedef float f32;
+
+// Expands X(f32) X(f16) X(bf16), or only those asked for with -DNIBBLE_ONLY_BF16 and so on.
+#if defined(NIBBLE_ONLY_F32)
+#define NIBBLE_FOR_TYPES(X) X(f32)
+#elif defined(NIBBLE_ONLY_F16)
+#define NIBBLE_FOR_TYPES(X) X(f16)
+#elif defined(NIBBLE_ONLY_BF16)
+#define NIBBLE_FOR_TYPES(X) X(bf16)
+#else
+#define NIBBLE_FOR_TYPES(X) X(f32) X(f16) X(bf16)
+#endif
+
+#define NIBBLE_INFINITY __int_as_float(0x7f800000)
+
+__device__ __forceinline__ float toFloat(float x) { return x; }
+
+__device__ __forceinline__ float toFloat(f16 x) {
+    float r;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.bits));
+    return r;
+}
+
+__device__ __forceinline__ float toFloat(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+template <typename T> __device__ __forceinline__ T fromFloat(float x);
+
+template <> __device__ __forceinline__ float fromFloat<float>(float x) { return x; }
+
+template <> __device__ __forceinline__ f16 fromFloat<f16>(float x) {
+    f16 r;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
+    return r;
+}
+
+template <> __device__ __forceinline__ bf16 fromFloat<bf16>(float x) {
+    bf16 r;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
+#else
+    u32 bits = __float_as_uint(x);
+    r.bits = (x != x) ? (u16)((bits >> 16) | 0x40) : (u16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+#endif
+    return r;
+}
+
+// Element i of a buffer whose type is known at run time.
+__device__ __forceinline__ float loadAs(const void *p, long long i, int type) {
+    if (type == NIBBLE_F32) return ((const float *)p)[i];
+    if (type == NIBBLE_F16) return toFloat(((const f16 *)p)[i]);
+    return toFloat(((const bf16 *)p)[i]);
+}
+
+__device__ __forceinline__ void storeAs(void *p, long long i, int type, float x) {
+    if (type == NIBBLE_F32) ((float *)p)[i] = x;
+    else if (type == NIBBLE_F16) ((f16 *)p)[i] = fromFloat<f16>(x);
+    else ((bf16 *)p)[i] = fromFloat<bf16>(x);
+}
+
+__device__ __forceinline__ float activate(int activation, float x, float parameter) {
+    switch (activation) {
+        case NIBBLE_RELU: return fmaxf(x, 0.f);
+        case NIBBLE_RELU_SQUARED: { float r = fmaxf(x, 0.f); return r * r; }
+        case NIBBLE_GELU: return 0.5f * x * (1.f + erff(x * 0.70710678118654752f));
+        case NIBBLE_GELU_TANH: return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+        case NIBBLE_QUICK_GELU: return x / (1.f + expf(-1.702f * x));
+        case NIBBLE_SILU: return x / (1.f + expf(-x));
+        case NIBBLE_SIGMOID: return 1.f / (1.f + expf(-x));
+        case NIBBLE_TANH: return tanhf(x);
+        case NIBBLE_SOFT_CAP: return parameter * tanhf(x / parameter);
+        default: return x;
+    }
+}
+
+// Stores one output of a linear layer; `product` has its bias already.
+__device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, long long n, float product) {
+    float y = activate(e.activation, product, e.activationParameter) * e.scale;
+    if (e.rowScale) y = e.rowScale[m] == 0.f ? 0.f : y * e.rowScale[m];  // an unused row may have overflowed
+    if (e.residual) y += loadAs(e.residual, m * e.residualStride + n, e.residualType);
+    storeAs(e.output, m * e.outputStride + n, e.outputType, y);
+}
+
+__device__ __forceinline__ float warpSum(float x) {
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+}
+
+__device__ __forceinline__ float warpMax(float x) {
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+    return x;
+}
+
+// Over a block of up to 1024 threads; every thread gets the result. May be called repeatedly.
+__device__ __forceinline__ float blockSum(float x) {
+    __shared__ float partial[32];
+    x = warpSum(x);
+    __syncthreads();
+    if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = x;
+    __syncthreads();
+    float y = (threadIdx.x & 31) < (blockDim.x + 31) / 32 ? partial[threadIdx.x & 31] : 0.f;
+    return warpSum(y);
+}
+
+__device__ __forceinline__ float blockMax(float x) {
+    __shared__ float partial[32];
+    x = warpMax(x);
+    __syncthreads();
+    if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = x;
+    __syncthreads();
+    float y = (threadIdx.x & 31) < (blockDim.x + 31) / 32 ? partial[threadIdx.x & 31] : -NIBBLE_INFINITY;
+    return warpMax(y);
+}
+
+// 16 bytes that are read once: kept out of the first-level cache.
+__device__ __forceinline__ uint4 loadStreaming(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+
+// The elements in 16 bytes of storage.
+template <typename T> struct Chunk { static constexpr int size = 16 / sizeof(T); };
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[4], f32) {
+    x[0] = __uint_as_float(v.x); x[1] = __uint_as_float(v.y); x[2] = __uint_as_float(v.z); x[3] = __uint_as_float(v.w);
+}
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], f16) {
+    const u32 w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = toFloat(f16{(u16)w[i]});
+        x[2 * i + 1] = toFloat(f16{(u16)(w[i] >> 16)});
+    }
+}
+
+__device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], bf16) {
+    const u32 w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = __uint_as_float(w[i] << 16);
+        x[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+    }
+}
+
+// Two floats as one word of two 16-bit floats, the first in the low half.
+template <typename T> __device__ __forceinline__ u32 packPair(float a, float b) {
+    return (u32)fromFloat<T>(a).bits | ((u32)fromFloat<T>(b).bits << 16);
+}
+
+// With programmatic dependent launch: wait until the kernels before this one are done and their writes are seen. Without
+// it, or before compute capability 9.0, nothing.
+__device__ __forceinline__ void waitForPredecessors() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// With programmatic dependent launch: the next kernel may start to load what no kernel writes.
+__device__ __forceinline__ void releaseDependents() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// The part of a group that tile `tile` of `rowsPerTile` outputs belongs to; `tile` becomes the tile within that part.
+__device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
+    int p = 0;
+    for (; p < a.partCount - 1; ++p) {
+        int tiles = (a.parts[p].outFeatures + rowsPerTile - 1) / rowsPerTile;
+        if (tile < tiles) break;
+        tile -= tiles;
+    }
+    return p;
+}
+
+// Sums over the warp; lane 2 m + r gets that of sums[m][r].
+template <int MM> __device__ __forceinline__ float sumOfLane(const float (&sums)[MM][2]) {
+    float mine = 0.f;
+#pragma unroll
+    for (int m = 0; m < MM; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const float sum = warpSum(sums[m][r]);
+            if ((threadIdx.x & 31) == 2 * m + r) mine = sum;
+        }
+    return mine;
+}
+
+// First in a kernel that does nothing before the one before it has ended, and lets the next one begin.
+__device__ __forceinline__ void beginKernel() {
+    releaseDependents();
+    waitForPredecessors();
+}

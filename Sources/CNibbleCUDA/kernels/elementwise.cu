@@ -1,0 +1,61 @@
+// Operations on single elements and whole rows. Types are runtime codes: these kernels wait for memory, not for branches.
+#include "common.cuh"
+
+#define ELEMENT (blockIdx.x * (long long)blockDim.x + threadIdx.x)
+
+// output[t, f] = activation(a[t, f]) * a[t, width + f]; count = T * width
+extern "C" __global__ void gate(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
+    const long long i = ELEMENT;
+    if (i >= a.count) return;
+    const long long first = i / a.width * 2 * a.width + i % a.width;
+    const float x = activate(a.activation, loadAs(a.a, first, a.aType), a.activationParameter);
+    storeAs(a.output, i, a.outputType, x * loadAs(a.a, first + a.width, a.aType));
+}
+
+// output = a + b * scale
+extern "C" __global__ void add(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
+    const long long i = ELEMENT;
+    if (i < a.count) storeAs(a.output, i, a.outputType, loadAs(a.a, i, a.aType) + loadAs(a.b, i, a.bType) * a.scale);
+}
+
+extern "C" __global__ void convert(const __grid_constant__ NibbleElementwiseArguments a) {
+    const long long i = ELEMENT;
+    if (i < a.count) storeAs(a.output, i, a.outputType, loadAs(a.a, i, a.aType));
+}
+
+// output[i] = a[indices[i]], rows of `width`; zeros for an index outside; grid (n, width / 256 rounded up)
+extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
+    const long long e = blockIdx.y * (long long)blockDim.x + threadIdx.x;
+    if (e >= a.width) return;
+    const long long row = a.indices[blockIdx.x];
+    const bool isInside = row >= 0 && row < a.sourceRows;
+    storeAs(a.output, blockIdx.x * a.width + e, a.outputType, isInside ? loadAs(a.a, row * a.width + e, a.aType) : 0.f);
+}
+
+// Products of a layer through its epilogue.
+extern "C" __global__ void linear_finish(const __grid_constant__ NibbleFinishArguments a) {
+    beginKernel();
+    const long long i = ELEMENT;
+    if (i >= (long long)a.tokens * a.columns) return;
+    const long long m = i / a.columns, n = i % a.columns;
+    const float x = loadAs(a.products, i, a.productType) + (a.bias ? a.bias[n] : 0.f);
+    finish(a.epilogue, m, a.firstColumn + n, x);
+}
+
+// Whole cache blocks; grid (n, 16), block 256. Sizes are multiples of 16 bytes.
+extern "C" __global__ void copy_blocks(const __grid_constant__ NibbleCopyBlocksArguments a) {
+    const long long from = a.pairs[2 * blockIdx.x], to = a.pairs[2 * blockIdx.x + 1];
+    if (from < 0 || to < 0 || from == to) return;
+    const long long step = (long long)gridDim.y * blockDim.x;
+    const long long start = blockIdx.y * (long long)blockDim.x + threadIdx.x;
+    auto copy = [&](void *base, long long bytes) {
+        const uint4 *source = (const uint4 *)((char *)base + from * bytes);
+        uint4 *target = (uint4 *)((char *)base + to * bytes);
+        for (long long i = start; i < bytes / 16; i += step) target[i] = source[i];
+    };
+    copy(a.keys, a.keyBytes);
+    copy(a.values, a.valueBytes);
+}

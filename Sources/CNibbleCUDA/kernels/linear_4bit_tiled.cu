@@ -1,0 +1,340 @@
+// 4-bit linear layers over the tiled layout (tiles4.cuh): one token up to a few dozen, bound by the weight's bytes.
+//
+// A team of eight warps computes RT * 16 outputs for NT * 8 tokens. The warps divide K: pairs of 64 columns in turn, so that
+// the order of additions depends on K alone and a token's result never on the others. Codes become pairs of float16 table
+// values through a table with one copy for each lane (no bank conflicts); scales multiply the float32 sums of 64 products.
+//
+// The float32 variant splits activations and table values into two float16 parts each.
+#include "staging4.cuh"
+
+#define WARPS 8
+
+// A block stages one token.
+template <typename T> __device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
+    releaseDependents();
+    waitForPredecessors();
+    const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
+    const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
+    u32 *fragments = (u32 *)staged.fragments + (long long)(m >> 3) * columnTiles * 256 + (m & 7) * 32;
+    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments, fragments + staged.lowOffset * 4, 256);
+    if (threadIdx.x == 0) staged.factors[m] = inverse;
+}
+
+// The row tile a team works on and where this lane's weights are. Row tiles past the end repeat the last one; nobody stores them.
+template <int RT> struct RowTile {
+    int part;
+    int index;                  // of RT * 16 rows, within the part
+    const uint4 *codes[RT];
+    const float4 *scales[RT];   // plain: the four scales of this lane's two rows in two column tiles
+    const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t
+    const float *nestedAbsmax;
+    int firstBlock[RT];         // nested: canonical block of that scale in the first column tile
+};
+
+// Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
+template <int RT> struct Loaded {
+    uint4 codes[RT][2];
+    float4 scales[RT];
+};
+
+template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> struct Tiled4 {
+    static constexpr int columns = Single ? 1 : 8;
+    typedef float Reduction[WARPS][columns][RT * 16 + 4];
+
+    const NibbleLinearArguments &a;
+    const u32 *stagedInput;  // Single: fragments in shared memory
+    Staged staged;
+    float factor;            // Single: of the token
+    const float *map;
+    int pairs, lane, warp;
+    u32 laneTable;           // shared address of this lane's copy of the table
+    float sums[RT][NT][4];
+
+    __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
+        pairs = (a.inFeatures + 127) / 128;
+        lane = threadIdx.x & 31;
+        warp = __shfl_sync(~0u, threadIdx.x >> 5, 0) % WARPS;  // known to be the same in all lanes
+        // Through a shuffle, so that the compiler keeps the sum in a register instead of making it anew for each look-up.
+        laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
+    }
+
+    __device__ __forceinline__ RowTile<RT> rowTile(int tile) const {
+        RowTile<RT> t;
+        t.index = tile;
+        t.part = partOfTile(a, t.index, RT * 16);
+        const NibbleLinearPart &part = a.parts[t.part];
+        const int last = (part.outFeatures - 1) / 16;
+        t.nestedAbsmax = part.nestedAbsmax;
+#pragma unroll
+        for (int r = 0; r < RT; ++r) {
+            const long long pair = (long long)min(t.index * RT + r, last) * pairs;
+            t.codes[r] = (const uint4 *)part.weight + pair * 64 + lane;
+            t.scales[r] = (const float4 *)part.scales + pair * 8 + (lane >> 2);
+            t.nestedCodes[r] = part.nestedCodes + pair * 32 + lane;
+            const int row = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1);
+            t.firstBlock[r] = row * (a.inFeatures / 64) + (lane & 1);
+        }
+        return t;
+    }
+
+    __device__ __forceinline__ void load(Loaded<RT> &q, const RowTile<RT> &t, int pair) const {
+#pragma unroll
+        for (int r = 0; r < RT; ++r) {
+            q.codes[r][0] = loadStreaming(t.codes[r] + pair * 64);
+            q.codes[r][1] = loadStreaming(t.codes[r] + pair * 64 + 32);
+            if constexpr (Nested) {
+                q.scales[r].x = __uint_as_float((u32)t.nestedCodes[r][pair * 32]);
+                // The last block of an odd row may be one too far: its code is padding.
+                const int block = min(t.firstBlock[r] + 2 * pair, a.parts[t.part].outFeatures * (a.inFeatures / 64) - 1);
+                q.scales[r].y = t.nestedAbsmax[block >> 8];
+            } else {
+                q.scales[r] = t.scales[r][pair * 8];
+            }
+        }
+    }
+
+    // The table's entry for byte j of a word.
+    __device__ __forceinline__ u32 entry(u32 word, int j) const {
+        u32 v;
+        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 7)));
+        return v;
+    }
+
+    __device__ __forceinline__ uint2 exactEntry(u32 word, int j) const {
+        uint2 v;
+        asm("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 8)));
+        return v;
+    }
+
+    // `scale` holds for each row tile: row g, first and second column tile; row g + 8, first and second.
+    __device__ __forceinline__ void consume(const Loaded<RT> &q, float nestedOffset, int pair) {
+        float scale[RT][4];
+#pragma unroll
+        for (int r = 0; r < RT; ++r) {
+            if constexpr (Nested) {
+                const float mine = __fadd_rn(__fmul_rn(map[__float_as_uint(q.scales[r].x)], q.scales[r].y), nestedOffset);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) scale[r][i] = __shfl_sync(~0u, mine, i, 4);
+            } else {
+                scale[r][0] = q.scales[r].x; scale[r][1] = q.scales[r].y;
+                scale[r][2] = q.scales[r].z; scale[r][3] = q.scales[r].w;
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            if constexpr (Exact) multiplyExact(q, half, 2 * pair + half, scale);
+            else multiply(q, half, 2 * pair + half, scale);
+        }
+    }
+
+    __device__ __forceinline__ void multiply(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+        u32 w[RT][4][4];
+#pragma unroll
+        for (int r = 0; r < RT; ++r) {
+            const u32 words[4] = {q.codes[r][half].x, q.codes[r][half].y, q.codes[r][half].z, q.codes[r][half].w};
+#pragma unroll
+            for (int s = 0; s < 4; ++s)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) w[r][s][j] = entry(words[s], j);
+        }
+#pragma unroll
+        for (int n = 0; n < NT; ++n) {
+            u32 b[8];
+            loadInput(b, kb, n, 0);
+#pragma unroll
+            for (int r = 0; r < RT; ++r) {
+                float c[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+                for (int s = 0; s < 4; ++s) mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
+                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void multiplyExact(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+#pragma unroll
+        for (int n = 0; n < NT; ++n) {
+            u32 high[8], low[8];
+            loadInput(high, kb, n, 0);
+            loadInput(low, kb, n, staged.lowOffset);
+#pragma unroll
+            for (int r = 0; r < RT; ++r) {
+                const u32 words[4] = {q.codes[r][half].x, q.codes[r][half].y, q.codes[r][half].z, q.codes[r][half].w};
+                float c[4] = {0.f, 0.f, 0.f, 0.f}, rest[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+                for (int s = 0; s < 4; ++s) {
+                    u32 wHigh[4], wLow[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        const uint2 v = exactEntry(words[s], j);
+                        wHigh[j] = v.x;
+                        wLow[j] = v.y;
+                    }
+                    mmaK16(f16(), c, wHigh, high[2 * s], high[2 * s + 1]);
+                    mmaK16(f16(), rest, wLow, high[2 * s], high[2 * s + 1]);
+                    mmaK16(f16(), rest, wHigh, low[2 * s], low[2 * s + 1]);
+                }
+#pragma unroll
+                for (int i = 0; i < 4; ++i) c[i] = fmaf(rest[i], 1.f / 4096.f, c[i]);
+                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
+            }
+        }
+    }
+
+    // A single token is column 0, held by the lanes 0 to 3; the others' fragments are zeros.
+    __device__ __forceinline__ void loadInput(u32 (&b)[8], int kb, int n, long long offset) const {
+        uint4 v = make_uint4(0, 0, 0, 0), w = make_uint4(0, 0, 0, 0);
+        if constexpr (Single) {
+            const uint4 *p = (const uint4 *)(stagedInput + kb * 32 + (lane & 3) * 8);
+            if (lane < 4) {
+                v = p[0];
+                w = p[1];
+            }
+        } else {
+            const int tokenTile = min((int)blockIdx.y * NT + n, (a.tokens - 1) / 8);  // past the last one, any will do
+            const uint4 *p = staged.fragments + offset + (((long long)tokenTile * 2 * pairs + kb) * 32 + lane) * 2;
+            v = p[0];
+            w = p[1];
+        }
+        b[0] = v.x; b[1] = v.y; b[2] = v.z; b[3] = v.w;
+        b[4] = w.x; b[5] = w.y; b[6] = w.z; b[7] = w.w;
+    }
+
+    __device__ __forceinline__ static void accumulate(float (&sum)[4], const float (&c)[4], float s0, float s1) {
+        sum[0] = fmaf(c[0], s0, sum[0]);
+        sum[2] = fmaf(c[2], s1, sum[2]);
+        if constexpr (!Single) {
+            sum[1] = fmaf(c[1], s0, sum[1]);
+            sum[3] = fmaf(c[3], s1, sum[3]);
+        }
+    }
+
+    // Adds the warps' sums in order and stores the outputs of a row tile; `sync` is the team's barrier.
+    template <typename F> __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
+        const int g = lane >> 2, c = lane & 3;
+        const NibbleLinearPart &part = a.parts[partIndex];
+#pragma unroll
+        for (int n = 0; n < NT; ++n) {
+            Reduction &all = shared[buffer];
+            buffer ^= 1;
+#pragma unroll
+            for (int r = 0; r < RT; ++r) {
+                if constexpr (Single) {
+                    if (c == 0) {
+                        all[warp][0][r * 16 + g] = sums[r][n][0];
+                        all[warp][0][r * 16 + g + 8] = sums[r][n][2];
+                    }
+                } else {
+                    all[warp][2 * c][r * 16 + g] = sums[r][n][0];
+                    all[warp][2 * c + 1][r * 16 + g] = sums[r][n][1];
+                    all[warp][2 * c][r * 16 + g + 8] = sums[r][n][2];
+                    all[warp][2 * c + 1][r * 16 + g + 8] = sums[r][n][3];
+                }
+            }
+            sync();
+            for (int i = warp * 32 + lane; i < columns * RT * 16; i += WARPS * 32) {
+                const int column = i / (RT * 16), row = i % (RT * 16);
+                const int m = (blockIdx.y * NT + n) * 8 + column, output = rowTile * RT * 16 + row;
+                if (m >= a.tokens || output >= part.outFeatures) continue;
+                float sum = all[0][column][row];
+#pragma unroll
+                for (int w = 1; w < WARPS; ++w) sum += all[w][column][row];
+                sum *= Single ? factor : staged.factors[m];
+                finish(a.epilogue, m, part.firstColumn + output, sum + (part.bias ? part.bias[output] : 0.f));
+            }
+        }
+    }
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int r = 0; r < RT; ++r)
+#pragma unroll
+            for (int n = 0; n < NT; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[r][n][i] = 0.f;
+    }
+};
+
+// Teams take row tiles in turn: any grid.x works. The codes of Depth pairs of column tiles are always on their way: where one is used up,
+// its registers take the pair that comes Depth later, be it of the next row tile.
+template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested, int Depth, int Teams>
+__device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float *map, float *reductions) {
+    using Work = Tiled4<T, RT, NT, Single, Exact, Nested>;
+    extern __shared__ uint4 dynamicShared[];
+    u32 *table = (u32 *)dynamicShared;
+    const int team = threadIdx.x / (WARPS * 32);
+    typename Work::Reduction *reduction = (typename Work::Reduction *)reductions + 2 * team;
+    auto sync = [&] {
+        if constexpr (Teams == 1) __syncthreads();
+        else asm volatile("bar.sync %0, %1;" :: "r"(1 + team), "n"(WARPS * 32) : "memory");
+    };
+    Work work(a, table);
+    work.map = map;
+    releaseDependents();
+
+    int tiles = 0;
+    for (int p = 0; p < a.partCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
+    const int batches = (work.pairs + WARPS * Depth - 1) / (WARPS * Depth), step = gridDim.x * Teams;
+    int tile = blockIdx.x * Teams + team;
+    RowTile<RT> loading = work.rowTile(min(tile, tiles - 1));
+    Loaded<RT> q[Depth];
+#pragma unroll
+    for (int d = 0; d < Depth; ++d)
+        if (tile < tiles && d * WARPS + work.warp < work.pairs) work.load(q[d], loading, d * WARPS + work.warp);
+
+    if constexpr (Exact) fillExactTable(table, a.codebook);
+    else fillTable(table, a.codebook);
+    if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
+    waitForPredecessors();
+    if constexpr (Single) {
+        u32 *input = table + 256 * 32;
+        work.factor = stageToken((const T *)a.input, a.inFeatures, 2 * work.pairs, input, (u32 *)nullptr, 32);
+        work.stagedInput = input;
+    } else {
+        work.staged = stagedLayout<T>(a.staged, a.tokens, 2 * work.pairs);
+    }
+    __syncthreads();
+
+    int buffer = 0;
+    for (; tile < tiles; tile += step) {
+        work.clear();
+        const int part = loading.part, rowTile = loading.index;
+        const bool hasNext = tile + step < tiles;
+        const float offset = a.parts[part].nestedOffset;
+        for (int batch = 0; batch < batches; ++batch) {
+            const bool isLast = batch + 1 == batches;
+            if (isLast && hasNext) loading = work.rowTile(tile + step);
+            const int first = batch * Depth * WARPS + work.warp, next = isLast ? work.warp : first + Depth * WARPS;
+#pragma unroll
+            for (int d = 0; d < Depth; ++d) {
+                if (first + d * WARPS < work.pairs) work.consume(q[d], offset, first + d * WARPS);
+                if (next + d * WARPS < work.pairs && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
+            }
+        }
+        work.store(reduction, buffer, part, rowTile, sync);
+    }
+}
+
+#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                                                 \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT) NAME(const __grid_constant__ NibbleLinearArguments a) { \
+        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];                   \
+        if (a.parts[0].nestedCodes) tiled4Body<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);      \
+        else tiled4Body<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);                            \
+    }
+
+#define STAGE4(T)                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32) stage4_##T(const __grid_constant__ NibbleLinearArguments a) { stage4Body<T>(a); }
+
+#define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 1, 2)
+#define INSTANCE_16(T)                                                                                                 \
+    STAGE4(T)                                                                                                          \
+    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)                                                                \
+    TILED4(tiled4_1_few_##T, T, 1, 1, true, false, 3, 2, 1)                                                            \
+    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)                                                               \
+    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)                                                              \
+    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)                                                              \
+    TILED4(tiled4_64_##T, T, 2, 8, false, false, 1, 1, 1)
+#define INSTANCE_f16(T) INSTANCE_16(T)
+#define INSTANCE_bf16(T) INSTANCE_16(T)
+#define INSTANCE(T) INSTANCE_##T(T)
+NIBBLE_FOR_TYPES(INSTANCE)

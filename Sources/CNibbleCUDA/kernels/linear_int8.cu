@@ -1,0 +1,317 @@
+// LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
+#include "tile_product.cuh"
+#include "outliers.cuh"
+
+template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
+    releaseDependents();
+    waitForPredecessors();
+    const int k = blockIdx.x * 256 + threadIdx.x;
+    if (k >= a.inFeatures || !(a.outlierThreshold > 0.f)) return;
+    const float threshold = measuredThreshold(a.outlierThreshold, a.roundsToHalf);
+    bool isOutlier = false;
+    for (long long m = blockIdx.y; m < a.tokens; m += gridDim.y)
+        isOutlier |= fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= threshold;
+    if (isOutlier) a.columnFlags[k] = 1;
+}
+
+// Eight elements from k0 on; zeros past K.
+template <typename T> __device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsToHalf, float (&x)[8]) {
+    if constexpr (sizeof(T) == 2) {
+        if (K % 8 == 0 && k0 < K) {
+            unpack(*(const uint4 *)(row + k0), x, T());
+            if (roundsToHalf)
+#pragma unroll
+                for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
+            return;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
+}
+
+// A block takes one row, a thread eight columns at a time.
+template <typename T> __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
+    __shared__ int warpCounts[8];
+    releaseDependents();
+    waitForPredecessors();
+    const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const long long m = blockIdx.x;
+    const T *row = (const T *)a.input + m * K;
+    i8 *quantized = a.quantized + m * a.quantizedStride;
+    const bool hasThreshold = a.outlierThreshold > 0.f;
+    const float threshold = hasThreshold ? measuredThreshold(a.outlierThreshold, a.roundsToHalf) : NIBBLE_INFINITY;
+    float absmax = 0.f;
+    for (int k0 = threadIdx.x * 8; k0 < K; k0 += 2048) {
+        float x[8];
+        loadRun(row, k0, K, a.roundsToHalf, x);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (!hasThreshold || !(fabsf(x[i]) >= threshold)) absmax = fmaxf(absmax, fabsf(x[i]));
+    }
+    absmax = blockMax(absmax);
+    const float scale = absmax > 0.f ? __fdividef(127.f, absmax) : 0.f;
+    int found = 0;
+    for (int base = 0; base < a.quantizedStride; base += 2048) {
+        const int k0 = base + threadIdx.x * 8;
+        float x[8];
+        loadRun(row, k0, K, a.roundsToHalf, x);
+        u32 outliers = 0, packed[2] = {0, 0};
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            bool isOutlier = hasThreshold && k0 + i < K && fabsf(x[i]) >= threshold;
+            if (hasThreshold && a.columnFlags && k0 + i < K) isOutlier = isOutlier || a.columnFlags[k0 + i];
+            if (isOutlier) outliers |= 1u << i;
+            else packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
+        }
+        if (k0 < a.quantizedStride) *(uint2 *)(quantized + k0) = make_uint2(packed[0], packed[1]);
+        if (!hasThreshold || !__syncthreads_or(outliers)) continue;
+        // Ascending places: threads before this one, in this stretch of columns.
+        int inclusive = __popc(outliers);
+#pragma unroll
+        for (int d = 1; d < 32; d <<= 1) {
+            const int other = __shfl_up_sync(~0u, inclusive, d);
+            if (lane >= d) inclusive += other;
+        }
+        if (lane == 31) warpCounts[warp] = inclusive;
+        __syncthreads();
+        int place = found + inclusive - __popc(outliers);
+        for (int w = 0; w < 8; ++w) {
+            if (w < warp) place += warpCounts[w];
+            found += warpCounts[w];
+        }
+        for (int i = 0; i < 8; ++i)
+            if (outliers >> i & 1) {
+                if (place < a.outlierCapacity) a.outlierColumns[m * a.outlierCapacity + place] = k0 + i;
+                ++place;
+            }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        a.rowScales[m] = absmax;
+        a.outlierCounts[m] = found;
+    }
+}
+
+#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
+
+template <typename T> struct IsHalf { static constexpr bool value = false; };
+template <> struct IsHalf<f16> { static constexpr bool value = true; };
+
+// The integer product with its scales and the bias. Where activations are rounded to float16 as in the reference, so is the
+// result: bitsandbytes makes a float16 tensor of it, into which it adds a bias of another type, whatever the activations are.
+template <typename T> __device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int sum) {
+    const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
+    if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
+    if constexpr (IsHalf<T>::value) return toFloat(fromFloat<f16>(fmaf(scaled, PRODUCT_SCALE, bias)));
+    float y = toFloat(fromFloat<f16>(__fmul_rn(scaled, PRODUCT_SCALE)));
+    if (part.bias) y = toFloat(fromFloat<f16>(__fadd_rn(y, bias)));
+    return toFloat(fromFloat<T>(y));
+}
+
+__device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
+    sum = __dp4a((int)w.x, (int)x.x, sum);
+    sum = __dp4a((int)w.y, (int)x.y, sum);
+    sum = __dp4a((int)w.z, (int)x.z, sum);
+    return __dp4a((int)w.w, (int)x.w, sum);
+}
+
+__device__ __forceinline__ int warpSumInteger(int x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(~0u, x);
+#else
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+#endif
+}
+
+// One token's first 32 outlier columns, one a lane, for two rows: fetched while the rows' other elements are on their way.
+template <typename T> struct FirstOutliers {
+    int count = 0;
+    float x = 0.f;
+    i8 weights[2] = {0, 0};
+    bool isFetched = false;
+
+    __device__ __forceinline__ void fetch(const NibbleLinearArguments &a, const i8 *row0, const i8 *row1) {
+        if (isFetched || !(a.outlierThreshold > 0.f)) return;
+        isFetched = true;
+        const int lane = threadIdx.x & 31;
+        count = a.outlierCounts[0];
+        const u32 listed = lane < a.outlierCapacity ? a.outlierColumns[lane] : 0;
+        const u32 k = listed < (u32)a.inFeatures ? listed : 0;  // past the list's end there may be anything
+        x = toFloat(((const T *)a.input)[k]);
+        weights[0] = row0[k];
+        weights[1] = row1[k];
+    }
+
+    // Same order as outlierSum.
+    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) const {
+        const int n1 = min(n0 + 1, part.outFeatures - 1);
+        float first = 0.f, second = 0.f;
+        if (count <= min(a.outlierCapacity, 32)) {
+            const float p0 = __fmul_rn(x, outlierWeight<T>(part, n0, weights[0])), p1 = __fmul_rn(x, outlierWeight<T>(part, n1, weights[1]));
+            for (int i = 0; i < count; ++i) {
+                first = __fadd_rn(first, __shfl_sync(~0u, p0, i));
+                second = __fadd_rn(second, __shfl_sync(~0u, p1, i));
+            }
+        } else {
+            first = outlierSumOfWarp<T>(a, part, 0, n0);
+            second = outlierSumOfWarp<T>(a, part, 0, n1);
+        }
+        return threadIdx.x & 1 ? second : first;
+    }
+};
+
+// A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
+template <typename T, int MM>
+__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, FirstOutliers<T> &outliers) {
+    constexpr int unroll = MM <= 2 ? 4 : 2;
+    const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
+    const long long K = a.inFeatures;
+    const i8 *weight = (const i8 *)part.weight;
+    const i8 *rows[2] = {weight + n0 * K, weight + (long long)min(n0 + 1, N - 1) * K};
+    int sums[MM][2] = {};
+    if (K % 16 == 0) {
+        uint4 q[unroll][2];
+        for (long long k0 = lane * 16; k0 < K; k0 += 512 * unroll) {
+#pragma unroll
+            for (int u = 0; u < unroll; ++u)
+#pragma unroll
+                for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
+            if (k0 < 512) {
+                waitForPredecessors();
+                if (MM == 1) outliers.fetch(a, rows[0], rows[1]);
+            }
+#pragma unroll
+            for (int u = 0; u < unroll; ++u) {
+                const long long k = k0 + u * 512;
+                if (k >= K) break;
+#pragma unroll
+                for (int m = 0; m < MM; ++m) {
+                    const uint4 x = *(const uint4 *)(a.quantized + min(m, M - 1) * a.quantizedStride + k);
+                    sums[m][0] = dot16(q[u][0], x, sums[m][0]);
+                    sums[m][1] = dot16(q[u][1], x, sums[m][1]);
+                }
+            }
+        }
+    }
+    waitForPredecessors();
+    if (MM == 1) outliers.fetch(a, rows[0], rows[1]);
+    if (K % 16 != 0) {
+        for (long long k = lane; k < K; k += 32)
+#pragma unroll
+            for (int m = 0; m < MM; ++m) {
+                const int x = a.quantized[min(m, M - 1) * a.quantizedStride + k];
+                sums[m][0] += rows[0][k] * x;
+                sums[m][1] += rows[1][k] * x;
+            }
+    }
+    int mine = 0;
+#pragma unroll
+    for (int m = 0; m < MM; ++m)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const int sum = warpSumInteger(sums[m][r]);
+            if (lane == 2 * m + r) mine = sum;
+        }
+    return mine;
+}
+
+template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+    releaseDependents();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
+    if (n0 >= part.outFeatures) return;
+    FirstOutliers<T> listed;
+    int sum;
+    if (a.tokens == 1) sum = gemv8Rows<T, 1>(a, part, n0, listed);
+    else if (a.tokens == 2) sum = gemv8Rows<T, 2>(a, part, n0, listed);
+    else if (a.tokens <= 4) sum = gemv8Rows<T, 4>(a, part, n0, listed);
+    else sum = gemv8Rows<T, 8>(a, part, n0, listed);
+    const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
+    const bool isMine = m < a.tokens && n < part.outFeatures;
+    float outliers = 0.f;
+    if (a.outlierThreshold > 0.f) {
+        if (a.tokens == 1) outliers = listed.sum(a, part, n0);
+        else if (isMine) outliers = outlierSum<T>(a, part, m, n);
+    }
+    if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
+}
+
+// Shared memory of a tile's epilogue; the products lie at its start.
+struct Int8Tile {
+    int products[64][68];
+    float outliers[64][68];
+    OutlierShared outlierShared;
+};
+
+// From the integer products of a tile, in shared memory, to its outputs.
+template <typename T> __device__ __forceinline__ void finishTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, Int8Tile &tile, int m0, int n0) {
+    const int n = threadIdx.x & 63, first = threadIdx.x >> 6;
+    const bool mine = a.outlierThreshold > 0.f && m0 + n < a.tokens && a.outlierCounts[m0 + n] > 0;
+    const bool hasOutliers = __syncthreads_or(mine);
+    if (hasOutliers) {
+        float sums[32];
+        addOutliers<T>(a, part, tile.outlierShared, m0, n0, sums);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) tile.outliers[first + 2 * i][n] = sums[i];  // read back by the same thread
+    }
+    if (n0 + n >= part.outFeatures) return;
+#pragma unroll 1
+    for (int m = first; m < 64 && m0 + m < a.tokens; m += 2) {
+        const float outliers = hasOutliers ? tile.outliers[m][n] : 0.f;
+        finish(a.epilogue, m0 + m, part.firstColumn + n0 + n, int8Result<T>(a, part, m0 + m, n0 + n, tile.products[m][n]) + outliers);
+    }
+}
+
+template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
+    __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
+    static_assert(sizeof(Int8Tile) <= sizeof(shared), "the epilogue takes the memory of the product");
+    releaseDependents();
+    waitForPredecessors();
+    int tile = blockIdx.x;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N;
+    const long long K = a.inFeatures;
+    const TileOperand input = {(const u8 *)a.quantized, a.quantizedStride, a.quantizedStride, a.tokens, true};
+    const TileOperand weight = {(const u8 *)part.weight, K, K, part.outFeatures, K % 16 == 0};
+    int c[2][4][4];
+    tileProduct<i8>(shared, input, weight, m0, n0, c);
+    __syncthreads();
+    gatherProducts((int *)shared, c);
+    __syncthreads();
+    finishTile<T>(a, part, *(Int8Tile *)shared, m0, n0);
+}
+
+// Integer products that a library made; the same tiles.
+template <typename T> __device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
+    __shared__ __align__(128) Int8Tile shared;
+    releaseDependents();
+    waitForPredecessors();
+    int tile = blockIdx.x, total = 0;
+    for (int p = 0; p < a.partCount; ++p) total += a.parts[p].outFeatures;
+    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N, n = n0 + (threadIdx.x & 63);
+    const long long column = part.firstColumn - a.parts[0].firstColumn + n;
+    if (n < part.outFeatures)
+        for (int m = threadIdx.x >> 6; m < 64 && m0 + m < a.tokens; m += 2) shared.products[m][threadIdx.x & 63] = a.accumulated[(m0 + m) * (long long)total + column];
+    finishTile<T>(a, part, shared, m0, n0);
+}
+
+template <typename T> __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
+    const long long count = (long long)a.part.outFeatures * a.inFeatures, start = (long long)blockIdx.x * NIBBLE_DEQUANTIZE_ELEMENTS;
+    const long long end = min(start + NIBBLE_DEQUANTIZE_ELEMENTS, count);
+    for (long long i = start + threadIdx.x; i < end; i += 256)
+        ((T *)a.output)[i] = fromFloat<T>(
+            __fmul_rn(__fmul_rn((float)((const i8 *)a.part.weight)[i], a.part.scales[i / a.inFeatures]), WEIGHT_SCALE));
+}
+
+#define INSTANCE(T)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { markBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { int8QuantizeBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemv8Body<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) gemm8_##T(const __grid_constant__ NibbleLinearArguments a) { gemm8Body<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
+    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) { dequantize8Body<T>(a); }
+NIBBLE_FOR_TYPES(INSTANCE)

@@ -1,0 +1,91 @@
+// Between the canonical 4-bit layout and the tiled one (tiles4.cuh), and tiled weights to floats.
+#include "tiles4.cuh"
+
+// A thread takes one word of the tiled codes, and one scale for every eight words.
+template <bool Undo> __device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
+    const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64, pairs = (K64 + 1) / 2;
+    const long long i = (long long)blockIdx.x * 256 + threadIdx.x, pair = i >> 8, rowTile = pair / pairs;
+    if (rowTile >= (a.outFeatures + 15) / 16) return;
+    const int s = (int)(i & 3), lane = (int)(i >> 2) & 31;
+    const long long kb = pair % pairs * 2 + ((i >> 7) & 1);
+    const long long base = rowTile * 16 * rowBytes + kb * 32, end = (long long)a.outFeatures * rowBytes;
+    if (a.source) {
+        u32 word = Undo ? ((const u32 *)a.source)[i] : 0;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const long long offset = base + canonicalOffset(lane, s, j, rowBytes);
+            if (offset >= end || kb >= K64) continue;
+            if (Undo) a.destination[offset] = (u8)(word >> (8 * j));
+            else word |= (u32)a.source[offset] << (8 * j);
+        }
+        if (!Undo) ((u32 *)a.destination)[i] = word;
+    }
+    if ((i & 255) >= 32) return;
+    const int row = (int)(i & 15), e = (int)(i >> 4) & 1;
+    const long long tiled = pair * 32 + scalePlace(row, e), block = (rowTile * 16 + row) * K64 + pair % pairs * 2 + e;
+    const bool exists = rowTile * 16 + row < a.outFeatures && pair % pairs * 2 + e < K64;
+    if (a.sourceScales) {
+        if (!Undo) a.destinationScales[tiled] = exists ? a.sourceScales[block] : 0.f;
+        else if (exists) a.destinationScales[block] = a.sourceScales[tiled];
+    }
+    if (a.sourceNested) {
+        if (!Undo) a.destinationNested[tiled] = exists ? a.sourceNested[block] : 0;
+        else if (exists) a.destinationNested[block] = a.sourceNested[tiled];
+    }
+}
+
+#if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
+extern "C" __global__ void __launch_bounds__(256) repack4(const __grid_constant__ NibbleRepack4Arguments a) { permute<false>(a); }
+extern "C" __global__ void __launch_bounds__(256) unpack4(const __grid_constant__ NibbleRepack4Arguments a) { permute<true>(a); }
+#endif
+
+// A warp turns one tile to floats, through shared memory so that rows are written in whole lines.
+template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArguments &a) {
+    constexpr int perWord = 4 / sizeof(T) > 0 ? 4 / sizeof(T) : 1;  // elements in 32 bits
+    constexpr int rowWords = 64 / perWord, pad = 4;
+    __shared__ float values[16];
+    __shared__ u32 shared[8][16][rowWords + pad];
+    if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
+    __syncthreads();
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const long long K64 = a.inFeatures / 64, across = (K64 + 1) / 2 * 2, N = a.part.outFeatures;
+    const long long tile = (long long)blockIdx.x * 8 + warp;
+    const long long row0 = tile / across * 16, kb = tile % across;
+    if (row0 >= N || kb >= K64) return;
+    const int g = lane >> 2, t = lane & 3;
+    float scale[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const long long row = row0 + g + 8 * h;
+        const long long place = tile / 2 * 32 + scalePlace(g + 8 * h, (int)(kb & 1));
+        if (row >= N) scale[h] = 0.f;
+        else if (!a.part.nestedCodes) scale[h] = a.part.scales[place];
+        else scale[h] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
+    }
+    const uint4 codes = loadStreaming((const uint4 *)a.part.weight + tile * 32 + lane);
+    const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const u32 byte = words[s] >> (8 * j) & 255;
+            const float x = __fmul_rn(values[byte >> 4], scale[j & 1]), y = __fmul_rn(values[byte & 15], scale[j & 1]);
+            const int row = g + 8 * (j & 1), column = 16 * s + 2 * t + 8 * (j >> 1);
+            if constexpr (sizeof(T) == 4) *(float2 *)&shared[warp][row][column] = make_float2(x, y);
+            else shared[warp][row][column / 2] = packPair<T>(x, y);
+        }
+    __syncwarp();
+    constexpr int lanesPerRow = rowWords / 4;
+#pragma unroll
+    for (int i = lane; i < 16 * lanesPerRow; i += 32) {
+        const int row = i / lanesPerRow, chunk = i % lanesPerRow;
+        if (row0 + row < N)
+            *(uint4 *)((T *)a.output + (row0 + row) * a.inFeatures + kb * 64 + chunk * 4 * perWord) = *(uint4 *)&shared[warp][row][chunk * 4];
+    }
+}
+
+#define INSTANCE(T)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) dequantize4_tiled_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize4TiledBody<T>(a);                                                                                    \
+    }
+NIBBLE_FOR_TYPES(INSTANCE)

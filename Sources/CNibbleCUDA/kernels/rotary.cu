@@ -1,0 +1,136 @@
+// Query and key norms, rotary embedding, and the write into the cache.
+#include "common.cuh"
+
+enum Part { queryPart, keyPart, valuePart };
+
+struct HeadNorm {
+    const float *weight;
+    const float *bias;
+    bool perHead;   // weight and bias have one entry for every head's element
+    bool isLayerNorm;
+    float epsilon;
+};
+
+// One token's heads of one part.
+template <typename T> struct Heads {
+    T *row;
+    NibbleHeads where;
+    int size;
+    float clip;
+
+    __device__ __forceinline__ T *head(int h) const {
+        return row + where.offset + (long long)(h / where.group) * where.stride + (long long)(h % where.group) * size;
+    }
+
+    __device__ __forceinline__ float load(const T *p, int d) const {
+        const float x = toFloat(p[d]);
+        return clip > 0.f ? fminf(fmaxf(x, -clip), clip) : x;
+    }
+};
+
+// Mean and reciprocal deviation over heads first ..< last together.
+template <typename T>
+__device__ float2 statistics(const Heads<T> &heads, int first, int last, bool isLayerNorm, float epsilon) {
+    const int count = (last - first) * heads.size;
+    float mean = 0.f;
+    if (isLayerNorm) {
+        float sum = 0.f;
+        for (int i = threadIdx.x; i < count; i += blockDim.x)
+            sum += heads.load(heads.head(first + i / heads.size), i % heads.size);
+        mean = blockSum(sum) / count;
+    }
+    float squares = 0.f;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        const float x = heads.load(heads.head(first + i / heads.size), i % heads.size) - mean;
+        squares += x * x;
+    }
+    return make_float2(mean, 1.f / sqrtf(blockSum(squares) / count + epsilon));
+}
+
+__device__ __forceinline__ float normalized(float x, float2 s, const HeadNorm &norm, int h, int d, int size) {
+    const int i = norm.perHead ? h * size + d : d;
+    x = (x - s.x) * s.y;
+    if (norm.weight) x *= norm.weight[i];
+    if (norm.bias) x += norm.bias[i];
+    return x;
+}
+
+// The slot of a token in the cache, counted in rows of D elements, or -1.
+__device__ __forceinline__ long long cacheRow(const NibbleBatch &b, int t, int head, int heads) {
+    const int position = b.positions[t];
+    const int logical = position / NIBBLE_CACHE_BLOCK;
+    if (position < 0 || logical >= b.blockTableStride) return -1;
+    const int block = b.blockTable[(long long)b.rows[t] * b.blockTableStride + logical];
+    if (block < 0) return -1;
+    return ((long long)block * heads + head) * NIBBLE_CACHE_BLOCK + position % NIBBLE_CACHE_BLOCK;
+}
+
+template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, int first, int last) {
+    const bool isQuery = part == queryPart;
+    const Heads<T> heads{(T *)a.projections + t * a.width, isQuery ? a.query : a.key, a.keySize, a.clip};
+    const int size = heads.size;
+    const HeadNorm norm = isQuery
+        ? HeadNorm{a.queryWeight, a.queryBias, a.queryWeightCount > size, a.queryIsLayerNorm != 0, a.queryEpsilon}
+        : HeadNorm{a.keyWeight, a.keyBias, a.keyWeightCount > size, a.keyIsLayerNorm != 0, a.keyEpsilon};
+
+    float2 s = make_float2(0.f, 1.f);
+    if (a.normScope == 2) s = statistics(heads, first, last, norm.isLayerNorm, norm.epsilon);
+    const int half = a.cosines ? a.rotated / 2 : 0;
+    const long long angle = (long long)min(max(a.batch.positions[t], 0), a.rotaryPositions - 1) * half;
+
+    for (int h = first; h < last; h++) {
+        if (a.normScope == 1) s = statistics(heads, h, h + 1, norm.isLayerNorm, norm.epsilon);
+        __syncthreads();  // statistics read what is overwritten now
+        T *p = heads.head(h);
+        const long long slot = isQuery ? -1 : cacheRow(a.batch, t, h, a.key.heads);
+        auto load = [&](int d) {
+            const float x = heads.load(p, d);
+            return a.normScope ? normalized(x, s, norm, h, d, size) : x;
+        };
+        auto store = [&](int d, float x) {
+            p[d] = fromFloat<T>(x);
+            if (slot >= 0) storeAs(a.keys, slot * size + d, a.cacheType, x);
+        };
+        // A thread takes a pair, so that both elements are read before one is written.
+        for (int i = threadIdx.x; i < half; i += blockDim.x) {
+            const int d0 = a.isInterleaved ? 2 * i : i;
+            const int d1 = a.isInterleaved ? 2 * i + 1 : i + half;
+            const float x = load(d0), y = load(d1);
+            const float c = a.cosines[angle + i], n = a.sines[angle + i];
+            store(d0, x * c - y * n);
+            store(d1, y * c + x * n);
+        }
+        for (int d = 2 * half + threadIdx.x; d < size; d += blockDim.x) store(d, load(d));
+    }
+}
+
+template <typename T> __device__ void storeValues(const NibbleRotateArguments &a, int t, int first, int last) {
+    const Heads<T> heads{(T *)a.projections + t * a.width, a.value, a.valueSize, a.clip};
+    for (int h = first; h < last; h++) {
+        const long long slot = cacheRow(a.batch, t, h, a.key.heads);
+        if (slot < 0) return;
+        const T *p = heads.head(h);
+        for (int d = threadIdx.x; d < heads.size; d += blockDim.x)
+            storeAs(a.values, slot * heads.size + d, a.cacheType, heads.load(p, d));
+    }
+}
+
+// grid (T, H + 2G), or (T, 3) when a norm spans all heads of a token; block 64
+template <typename T> __device__ void rotateBody(const NibbleRotateArguments &a) {
+    beginKernel();
+    const int t = blockIdx.x, y = blockIdx.y;
+    if (a.normScope == 2) {
+        if (y == 0) rotateHeads<T>(a, t, queryPart, 0, a.query.heads);
+        else if (y == 1) rotateHeads<T>(a, t, keyPart, 0, a.key.heads);
+        else storeValues<T>(a, t, 0, a.value.heads);
+        return;
+    }
+    const int q = a.query.heads, k = a.key.heads;
+    if (y < q) rotateHeads<T>(a, t, queryPart, y, y + 1);
+    else if (y < q + k) rotateHeads<T>(a, t, keyPart, y - q, y - q + 1);
+    else storeValues<T>(a, t, y - q - k, y - q - k + 1);
+}
+
+#define INSTANCE(T)                                                                                                         \
+    extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { rotateBody<T>(a); }
+NIBBLE_FOR_TYPES(INSTANCE)

@@ -1,0 +1,100 @@
+// What the tiled 4-bit products read besides the weight: activations as float16 fragments, and the table of code values.
+#pragma once
+#include "tiles4.cuh"
+
+// The staged activations of a call: fragments [token tiles][column tiles][lane][16 halves], then for each token the factor
+// back to its true size; float32 has a second set of fragments (the low parts, times 4096) after the first.
+struct Staged {
+    uint4 *fragments;
+    float *factors;
+    long long lowOffset;  // in uint4
+};
+
+template <typename T> __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int columnTiles) {
+    Staged s;
+    s.lowOffset = (long long)((tokens + 7) / 8) * columnTiles * 64;
+    s.fragments = (uint4 *)base;
+    s.factors = (float *)(s.fragments + s.lowOffset * (sizeof(T) == 4 ? 2 : 1));
+    return s;
+}
+
+// Elements 8 i ..< 8 i + 8 of a token; zeros past its end.
+template <typename T> __device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)[8]) {
+    if (8 * i >= K) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] = 0.f;
+    } else if constexpr (sizeof(T) == 4) {
+        float low[4], high[4];
+        unpack(*(const uint4 *)(token + 8 * i), low, f32());
+        unpack(*(const uint4 *)(token + 8 * i + 4), high, f32());
+#pragma unroll
+        for (int j = 0; j < 4; ++j) { x[j] = low[j]; x[4 + j] = high[j]; }
+    } else {
+        unpack(*(const uint4 *)(token + 8 * i), x, T());
+    }
+}
+
+// Stages one token by all threads of a block and returns the factor back. Fragment words of run i go to
+// `fragments` + (i / 8) * tileWords + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
+template <typename T>
+__device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low, int tileWords) {
+    u32 largest = 0;
+    float x[8];
+    for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
+        loadRun(token, i, K, x);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+    }
+    float inverse;
+    const float factor = factorToHalf(blockMaxBits(largest), inverse);
+    for (int i = threadIdx.x; i < columnTiles * 8; i += blockDim.x) {
+        loadRun(token, i, K, x);
+        const long long place = (long long)(i >> 3) * tileWords + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float first = x[2 * j] * factor, second = x[2 * j + 1] * factor;
+            const u32 high = packPair<f16>(first, second);
+            fragments[place + 8 * j] = high;
+            if constexpr (sizeof(T) == 4)
+                low[place + 8 * j] = packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f, (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
+        }
+    }
+    return inverse;
+}
+
+// The float16 value of a code, from immediates.
+__device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
+    const bool isNF4 = codebook == NIBBLE_NF4;
+    const u32 pairs[8] = {
+        isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u, isNF4 ? 0x0000add4u : 0x34003155u,
+        isNF4 ? 0x31262d18u : 0x9d558000u, isNF4 ? 0x356833e0u : 0xbc00b955u, isNF4 ? 0x3880370du : 0xb800b555u, isNF4 ? 0x3c0039c9u : 0xb400b155u};
+    const u32 quads[4] = {code & 8 ? pairs[4] : pairs[0], code & 8 ? pairs[5] : pairs[1], code & 8 ? pairs[6] : pairs[2], code & 8 ? pairs[7] : pairs[3]};
+    const u32 low = code & 4 ? quads[2] : quads[0], high = code & 4 ? quads[3] : quads[1];
+    return (code & 2 ? high : low) >> (code & 1 ? 16 : 0) & 0xffffu;
+}
+
+// table[byte][lane]: the float16 values of the byte's two codes, for each lane its own copy. By the first 256 threads.
+__device__ __forceinline__ void fillTable(u32 *table, int codebook) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    if (byte >= 256) return;
+    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
+        ((uint4 *)table)[(warp * 32 + 4 * i + (lane >> 3)) * 8 + (lane & 7)] = make_uint4(v, v, v, v);
+    }
+}
+
+// The same with the rest of each value, times 4096, beside it: table[byte][lane][part].
+__device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    if (byte >= 256) return;
+    const float first = codeValue(codebook, byte >> 4), second = codeValue(codebook, byte & 15);
+    const u32 high = packPair<f16>(first, second);
+    const u32 low = packPair<f16>(
+        (first - toFloat(fromFloat<f16>(first))) * 4096.f, (second - toFloat(fromFloat<f16>(second))) * 4096.f);
+    for (int i = 0; i < 32; ++i) {
+        const u32 h = __shfl_sync(~0u, high, i), l = __shfl_sync(~0u, low, i);
+        ((uint2 *)table)[(warp * 32 + i) * 32 + lane] = make_uint2(h, l);
+    }
+}

@@ -1,0 +1,192 @@
+internal import CNibbleCUDA
+public import NibbleCore
+
+extension CUDABackend {
+    public func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
+        try perform {
+            let element = try element(call.projections.dtype, for: "rotary embedding")
+            let geometry = call.cache.geometry
+            var arguments = NibbleRotateArguments()
+            arguments.projections = call.projections.pointer
+            arguments.keys = call.cache.keys.pointer
+            arguments.values = call.cache.values.pointer
+            arguments.batch = NibbleBatch(batch)
+            arguments.query = NibbleHeads(call.layout.query, heads: call.heads)
+            arguments.key = NibbleHeads(call.layout.key, heads: geometry.heads)
+            arguments.value = NibbleHeads(call.layout.value, heads: geometry.heads)
+            arguments.width = Int64(call.projections.shape.last)
+            arguments.keySize = Int32(geometry.keySize)
+            arguments.valueSize = Int32(geometry.valueSize)
+            arguments.cacheType = geometry.dtype.code
+            arguments.clip = call.clip ?? 0
+            if let rotary = call.rotary { arguments.set(rotary) }
+            if let norm = call.norm { arguments.set(norm) }
+            let spansToken = arguments.normScope == 2
+            let grid = Grid(x: batch.tokenCount, y: spansToken ? 3 : call.heads + 2 * geometry.heads)
+            try launch(.rotate, element, grid: grid, block: spansToken ? 256 : 64, arguments)
+        }
+    }
+
+    public func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
+        try perform {
+            let element = try element(call.queries.dtype, for: "attention")
+            var arguments = NibbleAttentionArguments(call, batch, output)
+            if suitsSplits(call, batch, element) {
+                return try attendInSplits(&arguments, call.cache.geometry.heads, element)
+            }
+            if let kernel = prefillKernel(call, batch, element) {
+                let tiles = blocks(batch.maximumQueryLength, per: NIBBLE_PREFILL_QUERIES)
+                return try launch(
+                    kernel, element, grid: Grid(x: tiles, y: call.heads, z: batch.rowCount),
+                    block: Int(NIBBLE_PREFILL_THREADS),
+                    shared: Int(nibble_prefill_shared(arguments.keySize, arguments.valueSize)), arguments)
+            }
+            try launch(.attend, element, grid: Grid(x: batch.tokenCount, y: call.heads), block: 128, arguments)
+        }
+    }
+
+    // MARK: One query a row: keys in splits of fixed length
+
+    private func suitsSplits(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Bool {
+        let geometry = call.cache.geometry
+        return batch.maximumQueryLength == 1 && !options.isBatchInvariant && geometry.dtype == call.queries.dtype
+            && nibble_split_supports(
+                Int32(geometry.keySize), Int32(geometry.valueSize), Int32(geometry.dtype.byteCount)) != 0
+    }
+
+    private func attendInSplits(_ arguments: inout NibbleAttentionArguments, _ groups: Int, _ element: KernelElement) throws {
+        let (tokens, heads) = (Int(arguments.batch.tokenCount), Int(arguments.heads))
+        let splits = max(blocks(Int(arguments.batch.maximumLength), per: NIBBLE_SPLIT_LENGTH), 1)
+        arguments.splitLength = NIBBLE_SPLIT_LENGTH
+        arguments.splits = Int32(splits)
+        arguments.partials = UInt64(
+            try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
+        let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
+        let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
+        // Few blocks: the last one combines. Many: a kernel of its own is faster.
+        let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
+        if combinesItself { arguments.arrivals = try arrivals().pointer }
+        try launch(.attendSplit, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
+        if splits > 1, !combinesItself {
+            try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
+        }
+    }
+
+    /// Counters that are zero between calls.
+    private func arrivals() throws -> Tensor {
+        if let arrivals = attentionArrivals { return arrivals }
+        let arrivals = try memory.allocate(.int32, [1000])
+        try fill(arrivals.address, 0, byteCount: arrivals.byteCount)
+        attentionArrivals = arrivals
+        return arrivals
+    }
+
+    // MARK: Many queries a row: tiles on tensor cores
+
+    private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
+        let geometry = call.cache.geometry
+        let (keySize, valueSize) = (Int32(geometry.keySize), Int32(geometry.valueSize))
+        guard batch.maximumQueryLength > 1, !options.isBatchInvariant, geometry.dtype == call.queries.dtype,
+            element == .f16 || element == .bf16 && kernels.target.level >= 80,
+            nibble_prefill_supports(keySize, valueSize) != 0,
+            Int(nibble_prefill_shared(keySize, valueSize)) <= sharedMemoryLimit
+        else { return nil }
+        if case .relative(_, _, let distance) = call.bias, distance > Int(NIBBLE_PREFILL_MAX_DISTANCE) { return nil }
+        return switch nibble_prefill_width(keySize) {
+        case 64: .attendPrefill64
+        case 96: .attendPrefill96
+        case 128: .attendPrefill128
+        default: .attendPrefill256
+        }
+    }
+
+    public func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
+        try perform {
+            let blockCount = max(cache.keys.shape[0], 1)
+            let arguments = NibbleCopyBlocksArguments(
+                keys: cache.keys.pointer, values: cache.values.pointer, pairs: pairs.pointer,
+                keyBytes: Int64(cache.keys.byteCount / blockCount), valueBytes: Int64(cache.values.byteCount / blockCount),
+                count: Int32(pairs.count / 2), unused: 0)
+            try launch(.copyBlocks, grid: Grid(x: pairs.count / 2, y: 16), block: 256, arguments)
+        }
+    }
+}
+
+extension NibbleBatch {
+    init(_ batch: BatchIndices) {
+        self.init(
+            tokens: batch.tokens.pointer, positions: batch.positions.pointer, rows: batch.rows.pointer,
+            queryOffsets: batch.queryOffsets.pointer, lengths: batch.lengths.pointer, blockTable: batch.blockTable.pointer,
+            blockTableStride: Int32(batch.blockTable.shape.last), tokenCount: Int32(batch.tokenCount),
+            rowCount: Int32(batch.rowCount), maximumQueryLength: Int32(batch.maximumQueryLength),
+            maximumLength: Int32(batch.maximumLength), unused: 0)
+    }
+}
+
+extension NibbleHeads {
+    init(_ part: QueryKeyValueLayout.Part, heads: Int) {
+        self.init(
+            offset: Int32(part.offset), stride: Int32(part.stride), group: Int32(max(part.groupSize, 1)), heads: Int32(heads))
+    }
+}
+
+extension NibbleRotateArguments {
+    mutating func set(_ rotary: RotaryTable) {
+        cosines = rotary.cosines.pointer
+        sines = rotary.sines.pointer
+        rotated = Int32(rotary.rotated)
+        isInterleaved = rotary.isInterleaved ? 1 : 0
+        rotaryPositions = Int32(rotary.cosines.count / max(rotary.rotated / 2, 1))
+    }
+
+    mutating func set(_ norm: QueryKeyNorm) {
+        normScope = norm.scope == .head ? 1 : 2
+        queryWeight = norm.query.weight.pointer
+        queryBias = norm.query.bias.pointer
+        queryWeightCount = Int64((norm.query.weight ?? norm.query.bias)?.count ?? 0)
+        queryIsLayerNorm = norm.query.kind == .layer ? 1 : 0
+        queryEpsilon = norm.query.epsilon
+        keyWeight = norm.key.weight.pointer
+        keyBias = norm.key.bias.pointer
+        keyWeightCount = Int64((norm.key.weight ?? norm.key.bias)?.count ?? 0)
+        keyIsLayerNorm = norm.key.kind == .layer ? 1 : 0
+        keyEpsilon = norm.key.epsilon
+    }
+}
+
+extension NibbleAttentionArguments {
+    init(_ call: AttentionCall, _ batch: BatchIndices, _ output: Tensor) {
+        self.init()
+        let geometry = call.cache.geometry
+        queries = call.queries.pointer
+        self.output = output.pointer
+        keys = call.cache.keys.pointer
+        values = call.cache.values.pointer
+        self.batch = NibbleBatch(batch)
+        queryStride = Int64(call.queries.shape.last)
+        queryOffset = Int32(call.layout.offset)
+        queryHeadStride = Int32(call.layout.stride)
+        queryGroup = Int32(max(call.layout.groupSize, 1))
+        heads = Int32(call.heads)
+        keyValueHeads = Int32(geometry.heads)
+        keySize = Int32(geometry.keySize)
+        valueSize = Int32(geometry.valueSize)
+        cacheType = geometry.dtype.code
+        scale = call.scale
+        softCap = call.softCap ?? 0
+        window = Int32(clamping: call.window ?? 0)
+        isCausal = call.isCausal ? 1 : 0
+        switch call.bias {
+        case .none: bias = NIBBLE_BIAS_NONE
+        case .alibi(let slopes):
+            bias = NIBBLE_BIAS_ALIBI
+            biasTable = slopes.pointer
+        case .relative(let table, let isBidirectional, let maximumDistance):
+            bias = NIBBLE_BIAS_RELATIVE
+            biasTable = table.pointer
+            buckets = Int32(table.shape[0])
+            self.isBidirectional = isBidirectional ? 1 : 0
+            self.maximumDistance = Int32(clamping: maximumDistance)
+        }
+    }
+}

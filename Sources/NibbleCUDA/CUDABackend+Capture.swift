@@ -1,0 +1,79 @@
+internal import CNibbleCUDA
+public import NibbleCore
+
+extension CUDABackend {
+    /// Kernels are compiled and loaded while recording if they were not before; workspace that is taken is kept for the graph.
+    /// Copies from and to the host, reads and ``synchronize()`` cannot be recorded and throw.
+    public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? {
+        try perform {
+            try requireNoCapture("a capture")
+            try check(
+                nibble_cuStreamBeginCapture(stream.handle, Int32(NIBBLE_CAPTURE_RELAXED)), "cuStreamBeginCapture", on: device)
+            isCapturing = true
+            allowsOverlap = false
+            workspace.beginRecording()
+            let outcome = Result { try body() }
+            isCapturing = false
+            allowsOverlap = false
+            let memory = workspace.endRecording()
+            // Ended whatever happened, or the stream would stay unusable.
+            var graph: NibbleGraph?
+            let status = nibble_cuStreamEndCapture(stream.handle, &graph)
+            defer { if let graph { _ = nibble_cuGraphDestroy(graph) } }
+            try outcome.get()
+            try check(status, "cuStreamEndCapture", on: device)
+            var executable: NibbleGraphExec?
+            try check(nibble_cuGraphInstantiate(&executable, graph), "cuGraphInstantiate", on: device)
+            guard let executable else { throw failure(0, "cuGraphInstantiate", on: device) }
+            return CUDAGraph(backend: self, executable: executable, memory: memory)
+        }
+    }
+
+    /// Sizes workspace so that no later call of these sizes needs more.
+    public func reserve(_ workspace: WorkspaceRequest) throws {
+        try perform {
+            try requireNoCapture("reserving workspace")
+            try self.workspace.reserve(CUDABackend.workspaceBytes(for: workspace, options: options))
+        }
+    }
+
+    /// What ``reserve(_:)`` takes, for planning: products of many tokens, quantized activations, split attention.
+    public static func workspaceBytes(for request: WorkspaceRequest, options: CUDAOptions = .init()) -> Int {
+        let (tokens, columns) = (max(request.tokens, 1), request.inFeatures)
+        let converted = tokens * columns * 4
+        let results = min(tokens * request.outFeatures * 4, options.scratchLimit)
+        let weights = min(request.outFeatures * columns * 4, options.scratchLimit)
+        let library = options.usesLibraryProducts && tokens > 8 ? MatrixProducts.workspaceBytes : 0
+        let dense = converted + results + weights + library
+        let staged = Int(nibble_staged4_bytes(Int64(tokens), Int64(columns), 1))
+        let int8 = tokens * (columns + 16 + 8 + 2048) + columns + results + library
+        let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
+        let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
+        return max(dense, converted + staged, int8, attention) + 64 * PoolAllocator.granularity
+    }
+}
+
+/// A recorded step, and what it refers to.
+final class CUDAGraph: CapturedGraph {
+    private let backend: CUDABackend
+    private let executable: NibbleGraphExec
+    private let memory: [Storage]
+
+    init(backend: CUDABackend, executable: NibbleGraphExec, memory: [Storage]) {
+        self.backend = backend
+        self.executable = executable
+        self.memory = memory
+    }
+
+    func launch() throws {
+        try backend.perform {
+            backend.allowsOverlap = false
+            try check(nibble_cuGraphLaunch(executable, backend.stream.handle), "cuGraphLaunch", on: backend.device)
+        }
+    }
+
+    deinit {
+        try? backend.context.makeCurrent()
+        _ = nibble_cuGraphExecDestroy(executable)
+    }
+}

@@ -1,0 +1,30 @@
+internal import CNibbleCUDA
+public import NibbleCore
+
+extension CUDABackend {
+    public func select(
+        _ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor
+    ) throws {
+        guard logits.dtype == .float32 else {
+            throw BackendError.unsupported(device: device, operation: "select", reason: "logits are \(logits.dtype), not float32")
+        }
+        try perform {
+            let rows = tokens.count
+            let vocabulary = logits.shape.last
+            let arguments = NibbleSelectArguments(
+                logits: logits.pointer, tokens: tokens.pointer, counters: counters.pointer, seed: parameters.seed,
+                firstStream: parameters.firstStream, rows: Int32(rows), vocabulary: Int32(vocabulary),
+                topK: Int32(clamping: parameters.topK), temperature: parameters.temperature, topP: parameters.topP,
+                minP: parameters.minP)
+            try launch(.select, grid: Grid(x: rows), block: 1024, arguments)
+        }
+    }
+
+    public func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
+        try perform {
+            let arguments = NibbleAdvanceArguments(
+                batch: NibbleBatch(batch), tokens: tokens.pointer, counters: counters.pointer)
+            try launch(.advance, grid: Grid(x: blocks(batch.rowCount, per: 128)), block: 128, arguments)
+        }
+    }
+}

@@ -1,0 +1,214 @@
+internal import CNibbleCUDA
+internal import Foundation
+public import NibbleCore
+
+/// One GPU, or a share of one: its context, one stream, a memory pool with a hard budget, and the kernels.
+///
+/// All work goes through one stream, so operations run in the order in which they were enqueued. A backend may be called
+/// from any thread; calls are serialized. The methods are in `CUDABackend+….swift`, by theme.
+public final class CUDABackend: Backend, @unchecked Sendable {
+    public let device: Device
+    /// The card behind ``device``.
+    public let card: CUDADevice
+
+    let context: CUDAContext
+    let stream: CUDAStream
+    let memory: DeviceMemory
+    let staging: StagingRing
+    let workspace: Workspace
+    let kernels: KernelLibrary
+    /// `nil`: Nibble's own kernels do all products.
+    let products: MatrixProducts?
+    let options: CUDAOptions
+    /// Page-locked, for small reads.
+    private(set) lazy var mailbox = Result { try PinnedMemory(context, byteCount: 64 << 10) }
+    /// See ``attend(_:_:into:)``; made when first needed.
+    var attentionArrivals: Tensor?
+    var isCapturing = false
+    /// Whether what was enqueued last is a kernel that the next one may overlap.
+    var allowsOverlap = false
+    /// Whether kernels are compiled with the instructions that overlapping needs.
+    let canOverlap: Bool
+
+    private let lock = NSRecursiveLock()
+
+    /// - Parameters:
+    ///   - card: the GPU.
+    ///   - device: the name under which it appears; one GPU may appear under several, with a budget each.
+    ///   - budget: bytes it may take from the GPU; by default what is free now, less a sixteenth for the driver's own needs.
+    /// - Throws: ``CUDAUnavailable``, ``BackendError``
+    public init(_ card: CUDADevice, as device: Device? = nil, budget: Int? = nil, options: CUDAOptions = .init()) throws {
+        guard card.level >= 75 else { throw CUDAUnavailable.tooOld(name: card.name, major: card.major, minor: card.minor) }
+        let device = device ?? card.device
+        let target = KernelTarget.best(for: card.level, levels: KernelCompiler.levels, forced: options.kernelLevel)
+        context = try CUDAContext(card, as: device)
+        stream = try CUDAStream(context)
+        kernels = try KernelLibrary(context, target: target)
+        memory = DeviceMemory(context, device: device, budget: try budget ?? CUDABackend.freeMemory(context) / 16 * 15)
+        staging = StagingRing(stream)
+        workspace = Workspace(memory)
+        products = options.usesLibraryProducts ? MatrixProducts(context) : nil
+        canOverlap = target.level >= 90 && options.overlapsKernels
+        self.card = card
+        self.device = device
+        self.options = options
+        CUDABackend.live.withLock { $0.append(Reference(backend: self)) }
+    }
+
+    /// The GPU with the driver's number `number`.
+    public convenience init(number: Int, budget: Int? = nil, options: CUDAOptions = .init()) throws {
+        try self.init(CUDADevice(number: number), budget: budget, options: options)
+    }
+
+    /// Every GPU.
+    /// - Throws: ``CUDAUnavailable``, which says what was tried.
+    public static func devices() throws -> [CUDADevice] { try CUDADevice.all() }
+
+    public var summary: String {
+        let driver = CUDALibraries.driverVersion
+        let library = products.map { "cuBLASLt \($0.version)" } ?? "own matrix kernels"
+        return "\(card), driver for CUDA \(driver / 1000).\(driver % 1000 / 10), kernels for \(kernels.target), \(library)"
+    }
+
+    /// Bytes of the budget, in use now, and at most in use so far.
+    public var availableBytes: Int? { memory.budget - memory.used }
+    public var memoryBudget: Int { memory.budget }
+    public var memoryInUse: Int { memory.used }
+    public var peakMemoryInUse: Int { memory.peak }
+
+    public func activationDType(loadDType: DType) -> DType {
+        switch loadDType {
+        case .float16, .bfloat16: loadDType
+        default: .float32
+        }
+    }
+
+    /// Compiles, or reads from disk, every kernel that a model of this load dtype may use, on several threads. Without it
+    /// each is made when it is first wanted.
+    /// - Throws: ``KernelCompilationError``, ``BackendError``
+    public func prepareKernels(loadDType: DType) throws {
+        let element = try element(activationDType(loadDType: loadDType), for: "preparing kernels")
+        try context.makeCurrent()
+        try kernels.prepare(element)
+    }
+
+    // MARK: Calls
+
+    /// Runs `body` alone, with the context current; workspace it takes is given back at its end.
+    func perform<Result>(_ body: () throws -> Result) throws -> Result {
+        lock.lock()
+        defer { lock.unlock() }
+        try context.makeCurrent()
+        let mark = workspace.mark()
+        defer { workspace.release(mark) }
+        return try body()
+    }
+
+    struct Grid {
+        var x: Int
+        var y = 1
+        var z = 1
+    }
+
+    /// Enqueues a kernel. `arguments` is one of the structs of the kernels' header.
+    func launch<Arguments>(
+        _ kernel: Kernel, _ element: KernelElement = .f32, grid: Grid, block: Int, shared: Int = 0, _ arguments: Arguments
+    ) throws {
+        guard grid.x > 0, grid.y > 0, grid.z > 0 else { return }
+        let function = try kernels.function(kernel, element)
+        if shared > 48 << 10 {
+            try check(
+                nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
+                "cuFuncSetAttribute", on: device)
+        }
+        let overlaps = canOverlap && kernel.overlaps
+        let size = NibbleLaunch(
+            gridX: UInt32(grid.x), gridY: UInt32(grid.y), gridZ: UInt32(grid.z), blockX: UInt32(block),
+            sharedBytes: UInt32(shared), overlaps: overlaps && allowsOverlap ? 1 : 0)
+        allowsOverlap = overlaps
+        let status = withUnsafePointer(to: arguments) { nibble_cuLaunch(function, size, stream.handle, $0) }
+        if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
+    }
+
+    /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it, beside what kernels
+    /// declare themselves.
+    var sharedMemoryLimit: Int {
+        let limit = kernels.target.level < 80 ? min(card.sharedMemoryPerBlock, 64 << 10) : card.sharedMemoryPerBlock
+        return limit - (12 << 10)
+    }
+
+    func fill(_ address: UInt, _ value: UInt8, byteCount: Int) throws {
+        guard byteCount > 0 else { return }
+        allowsOverlap = false
+        try check(
+            nibble_cuMemsetD8Async(UInt64(address), value, byteCount, stream.handle), "cuMemsetD8Async", on: device)
+    }
+
+    /// The kernels' word for an activation dtype.
+    func element(_ dtype: DType, for operation: String) throws -> KernelElement {
+        switch dtype {
+        case .float32: .f32
+        case .float16: .f16
+        case .bfloat16: .bf16
+        default: throw BackendError.unsupported(device: device, operation: operation, reason: "\(dtype) is not computed with")
+        }
+    }
+
+    private static func freeMemory(_ context: CUDAContext) throws -> Int {
+        var free = 0
+        var total = 0
+        try context.makeCurrent()
+        try check(nibble_cuMemGetInfo(&free, &total), "cuMemGetInfo", on: context.device)
+        return free
+    }
+}
+
+/// Choices that are not part of a call.
+public struct CUDAOptions: Sendable {
+    /// 75 or 80: compile PTX for that compute capability, so that its code paths run on a newer card.
+    public var kernelLevel: Int?
+    /// Use cuBLASLt for large products where it is found.
+    public var usesLibraryProducts = true
+    /// Never choose a kernel by the number of tokens, so that a row's result does not depend on what else is in the call.
+    /// Costs speed in long prompts.
+    public var isBatchInvariant = false
+    /// Let kernels begin while the one before still runs, where the card can.
+    public var overlapsKernels = true
+    /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
+    public var scratchLimit = 64 << 20
+
+    /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
+    public init() {
+        let environment = ProcessInfo.processInfo.environment
+        kernelLevel = environment["NIBBLE_CUDA_ARCH"].flatMap(CUDAOptions.level)
+        usesLibraryProducts = environment["NIBBLE_CUDA_BLAS"] != "0"
+    }
+
+    /// Reads `75`, `7.5` and `sm_75`.
+    static func level(_ text: String) -> Int? {
+        Int(text.filter(\.isNumber)).flatMap { $0 >= 75 && $0 < 1000 ? $0 : nil }
+    }
+}
+
+/// Addresses for the kernels' argument structs.
+extension Tensor {
+    var pointer: UInt64 { UInt64(address) }
+}
+extension Optional<Tensor> {
+    /// 0 means absent.
+    var pointer: UInt64 { self?.pointer ?? 0 }
+}
+
+extension DType {
+    /// NIBBLE_F32 and so on; float32 for anything the kernels do not know, which callers have ruled out.
+    var code: Int32 {
+        switch self {
+        case .float16: NIBBLE_F16
+        case .bfloat16: NIBBLE_BF16
+        default: NIBBLE_F32
+        }
+    }
+}
+
+func blocks(_ count: Int, per size: Int) -> Int { (count + size - 1) / size }
+func blocks(_ count: Int, per size: Int32) -> Int { blocks(count, per: Int(size)) }

@@ -1,0 +1,102 @@
+internal import CNibbleCUDA
+public import NibbleCore
+
+/// A 4-bit weight whose codes and scales are permuted into the order in which tensor cores take them (`tiles4.cuh`). The
+/// permutation can be undone, so the canonical bytes are never kept beside it.
+public struct TiledFourBitWeight: PreparedWeight {
+    /// The weight; its codes and first-level scales are in tiled order, padded with zeros.
+    let weight: FourBitWeight
+    private let backend: CUDABackend
+
+    init(weight: FourBitWeight, backend: CUDABackend) {
+        self.weight = weight
+        self.backend = backend
+    }
+
+    public var format: WeightFormat { .fourBit(weight.format) }
+    public var outFeatures: Int { weight.outFeatures }
+    public var inFeatures: Int { weight.inFeatures }
+    public var byteCount: Int { weight.codes.byteCount + weight.scales.byteCount }
+
+    public func canonical() throws -> LinearWeight { .fourBit(try backend.untile(weight)) }
+
+    /// Whether the tiled kernels take such a weight.
+    static func supports(_ weight: FourBitWeight) -> Bool {
+        guard let rows = Int32(exactly: weight.outFeatures), let columns = Int32(exactly: weight.inFeatures) else { return false }
+        return nibble_tiled4_supports(rows, columns, weight.format.blockSizeLog2) != 0
+    }
+}
+
+extension CUDABackend {
+    public func prepare(_ weight: LinearWeight) throws -> LinearWeight {
+        guard case .fourBit(let fourBit) = weight, fourBit.codes.device == device, TiledFourBitWeight.supports(fourBit) else {
+            return weight
+        }
+        let tiled = try perform {
+            try permuted(fourBit, .repack4, bytes: fourBit.tiledByteCount, scales: fourBit.tiledScaleCount)
+        }
+        return .prepared(TiledFourBitWeight(weight: tiled, backend: self))
+    }
+
+    func untile(_ weight: FourBitWeight) throws -> FourBitWeight {
+        try perform {
+            let bytes = (weight.outFeatures * weight.inFeatures + 1) / 2
+            return try permuted(weight, .unpack4, bytes: bytes, scales: weight.blockCount)
+        }
+    }
+
+    /// The weight in the other layout, whose codes take `bytes` and whose scales are `scales` many.
+    private func permuted(_ weight: FourBitWeight, _ kernel: Kernel, bytes: Int, scales count: Int) throws -> FourBitWeight {
+        let codes = try memory.allocate(.uint8, [bytes])
+        var arguments = NibbleRepack4Arguments()
+        arguments.source = weight.codes.pointer
+        arguments.destination = codes.pointer
+        arguments.outFeatures = Int32(weight.outFeatures)
+        arguments.inFeatures = Int32(weight.inFeatures)
+        let scales: BlockScales
+        switch weight.scales {
+        case .plain(let absmax):
+            let moved = try memory.allocate(.float32, [count])
+            arguments.sourceScales = absmax.pointer
+            arguments.destinationScales = moved.pointer
+            scales = .plain(moved)
+        case .nested(let nested):
+            let moved = try memory.allocate(.uint8, [count])
+            arguments.sourceNested = nested.codes.pointer
+            arguments.destinationNested = moved.pointer
+            scales = .nested(NestedScales(codes: moved, absmax: nested.absmax, offset: nested.offset))
+        }
+        try launch(kernel, grid: Grid(x: blocks(weight.tiledByteCount / 4, per: 256)), block: 256, arguments)
+        return FourBitWeight(
+            format: weight.format, outFeatures: weight.outFeatures, inFeatures: weight.inFeatures, codes: codes, scales: scales,
+            sourceDType: weight.sourceDType)
+    }
+}
+
+extension FourBitWeight {
+    /// Bytes of the codes in tiled order.
+    fileprivate var tiledByteCount: Int { Int(nibble_tiled4_bytes(Int64(outFeatures), Int64(inFeatures))) }
+    /// First-level scales in tiled order.
+    fileprivate var tiledScaleCount: Int { Int(nibble_tiled4_scales(Int64(outFeatures), Int64(inFeatures))) }
+
+    /// Tiles of 16 rows by 64 columns that stand side by side.
+    var tilesAcross: Int { (inFeatures + 127) / 128 * 2 }
+}
+
+extension NibbleLinearPart {
+    /// A tiled weight from row `firstRow` on, a multiple of 16 that begins a block of second-level scales.
+    init(tiled weight: FourBitWeight, firstRow: Int = 0) {
+        self.init()
+        let pairs = UInt64(firstRow / 16 * weight.tilesAcross / 2)
+        self.weight = weight.codes.pointer + pairs * 1024
+        switch weight.scales {
+        case .plain(let absmax): scales = absmax.pointer + pairs * 32 * 4
+        case .nested(let nested):
+            let firstBlock = firstRow * weight.inFeatures / weight.format.blockSize
+            nestedCodes = nested.codes.pointer + pairs * 32
+            nestedAbsmax = nested.absmax.pointer + UInt64(firstBlock / FourBitFormat.nestedBlockSize * 4)
+            nestedOffset = nested.offset
+        }
+        outFeatures = Int32(weight.outFeatures)
+    }
+}

@@ -1,0 +1,58 @@
+internal import NibbleCore
+
+/// Memory that operations use while they run and that the next one overwrites.
+///
+/// One block serves everything once ``reserve(_:)`` has made it large enough. A call that needs more gets an extra piece for
+/// the time being, and the block grows before the next call. Pieces handed out while a graph is recorded are kept for it.
+final class Workspace {
+    private let memory: DeviceMemory
+    private var block: Storage?
+    private var offset = 0
+    /// Bytes the deepest call wanted so far.
+    private var wanted = 0
+    private var extras: [Storage] = []
+    /// What a graph under construction refers to; `nil` when none is.
+    private var recorded: [Storage]?
+
+    init(_ memory: DeviceMemory) { self.memory = memory }
+
+    struct Mark {
+        fileprivate let offset: Int
+    }
+
+    /// Everything taken after this is given back by ``release(_:)``.
+    func mark() -> Mark { Mark(offset: offset) }
+
+    func release(_ mark: Mark) {
+        offset = mark.offset
+        if offset == 0, !extras.isEmpty { extras.removeAll(keepingCapacity: true) }
+    }
+
+    func take(_ byteCount: Int) throws -> UInt {
+        if offset == 0, recorded == nil, wanted > (block?.byteCount ?? 0) { try reserve(wanted) }
+        let start = offset
+        offset += PoolAllocator.rounded(byteCount)
+        wanted = max(wanted, offset)
+        if let block, offset <= block.byteCount { return block.address + UInt(start) }
+        let extra = try memory.allocate(byteCount: byteCount)
+        extras.append(extra)
+        recorded?.append(extra)
+        return extra.address
+    }
+
+    /// Makes the block at least this large. Not while something is taken, nor while a graph is recorded.
+    func reserve(_ byteCount: Int) throws {
+        guard byteCount > (block?.byteCount ?? 0) else { return }
+        block = nil
+        block = try memory.allocate(byteCount: byteCount)
+        wanted = max(wanted, byteCount)
+    }
+
+    func beginRecording() { recorded = block.map { [$0] } ?? [] }
+
+    /// What the graph must keep alive.
+    func endRecording() -> [Storage] {
+        defer { recorded = nil }
+        return recorded ?? []
+    }
+}

@@ -1,0 +1,220 @@
+internal import NibbleCore
+
+extension OperationCases {
+    /// Linear layers in every activation dtype, at numbers of tokens around every limit where a backend may change its way.
+    public static let linearByTokens: [OperationCase] = productsByTokens + storing + groupsByTokens + mixturesByTokens
+
+    // MARK: Formats and shapes
+
+    private static func weights(_ loadDType: DType) -> [(String, WeightFormat, LinearArithmetic)] {
+        func fourBit(_ codebook: FourBitFormat.Codebook, _ blockSize: Int, nested: Bool = false) -> WeightFormat {
+            .fourBit(FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: nested))
+        }
+        return [
+            ("dense", .dense(loadDType), .init()),
+            ("dense float32", .dense(.float32), .init()),
+            ("nf4", fourBit(.nf4, 64), .init()),
+            ("fp4", fourBit(.fp4, 64), .init()),
+            ("nf4 nested", fourBit(.nf4, 64, nested: true), .init()),
+            ("fp4 blocks of 32", fourBit(.fp4, 32), .init()),
+            ("nf4 blocks of 256", fourBit(.nf4, 256), .init()),
+            ("nf4 float32 compute", fourBit(.nf4, 64), .init(computeDType: .float32)),
+            ("int8", .int8, .init()),
+            ("int8 without outliers", .int8, .init(outlierThreshold: 0)),
+            ("int8 outliers of the call", .int8, .init(outlierScope: .call, roundsActivationsToHalf: true)),
+        ]
+    }
+
+    /// Tokens, N, K: one token, a few, up to and past every number a kernel may treat as a limit; odd and tiny extents.
+    private static let shapes: [(Int, Int, Int)] = [
+        (1, 1, 1), (1, 33, 64), (1, 100, 320), (1, 24, 1000), (2, 64, 192), (3, 7, 33), (5, 129, 128), (8, 48, 64), (9, 80, 128),
+        (16, 16, 448), (17, 130, 256), (33, 31, 512), (70, 33, 96), (130, 48, 64), (257, 40, 192),
+    ]
+
+    private static let productsByTokens: [OperationCase] = loadDTypes.flatMap { loadDType in
+        weights(loadDType).flatMap { name, format, arithmetic in
+            shapes.map { tokens, features, columns in
+                OperationCase("linear \(name) [\(tokens), \(features), \(columns)]", loadDType: loadDType) { context in
+                    try [false, true].map { isPrepared in
+                        let operand = try LinearOperand(
+                            context, format, features, columns, seed: 31, isPrepared: isPrepared, arithmetic: arithmetic)
+                        return try multiply(context, [operand], tokens: tokens, Storing())
+                    }.worst
+                }
+            }
+        }
+    }
+
+    // MARK: Epilogues
+
+    /// What happens to a product before it is stored.
+    private struct Storing: Sendable {
+        var activation = Activation.identity
+        var scale: Float = 1
+        var hasRowScale = false
+        var residual = Residual.none
+        var storesFloat32 = false
+
+        enum Residual: Sendable { case none, other, inPlace }
+    }
+
+    private static let variants: [(String, Storing)] = [
+        ("residual", Storing(residual: .other)),
+        ("residual in place", Storing(residual: .inPlace)),
+        ("float32 output", Storing(storesFloat32: true)),
+        ("float32 output, soft cap", Storing(activation: .softCap(2), storesFloat32: true)),
+        ("gelu", Storing(activation: .geluTanh)),
+        ("all of it", Storing(activation: .silu, scale: 0.75, hasRowScale: true, residual: .inPlace)),
+    ]
+
+    private static let storing: [OperationCase] = loadDTypes.flatMap { loadDType in
+        [weights(loadDType)[0], weights(loadDType)[2], weights(loadDType)[8]].flatMap { format, weightFormat, arithmetic in
+            variants.flatMap { name, variant in
+                [1, 4, 100].flatMap { tokens in
+                    [false, true].map { hasBias in
+                        OperationCase(
+                            "linear \(format) [\(tokens), 72, 128], \(name)\(hasBias ? ", bias" : "")", loadDType: loadDType
+                        ) { context in
+                            let operand = try LinearOperand(
+                                context, weightFormat, 72, 128, seed: 32, hasBias: hasBias, isPrepared: true,
+                                arithmetic: arithmetic)
+                            return try multiply(context, [operand], tokens: tokens, variant)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private static let groupsByTokens: [OperationCase] = loadDTypes.flatMap { loadDType in
+        [1, 6, 90].flatMap { tokens in
+            [[2, 2, 2], [0, 0], [8, 8, 8], [2, 3, 8, 0], [2, 2, 2, 2, 2, 2]].map { members in
+                let names = members.map { weights(loadDType)[$0].0 }.joined(separator: ", ")
+                return OperationCase("linear group of \(names), \(tokens) tokens", loadDType: loadDType) { context in
+                    let operands = try members.enumerated().map { index, member in
+                        try LinearOperand(
+                            context, weights(loadDType)[member].1, 40 + 8 * index, 128, seed: 40 + UInt64(index),
+                            hasBias: index % 2 == 0, isPrepared: index % 3 != 2)
+                    }
+                    return try multiply(context, operands, tokens: tokens, Storing(residual: .other))
+                }
+            }
+        }
+    }
+
+    // MARK: One call
+
+    private static func multiply(
+        _ context: OperationContext, _ operands: [LinearOperand], tokens: Int, _ variant: Storing
+    ) throws -> OperationResult {
+        let group = LinearGroup(operands.map(\.layer))
+        let input = try context.operand(
+            activations(tokens, group.inFeatures), context.activation, [tokens, group.inFeatures])
+        let dtype = variant.storesFloat32 ? .float32 : context.activation
+        let shape: Shape = [tokens, group.outFeatures]
+        let residual = try context.random(dtype, shape, seed: 34)
+        let rowScale = try context.random(.float32, [tokens], seed: 35, offset: 1)
+        let output = variant.residual == .inPlace ? residual.tensor : try context.output(dtype, shape)
+        let epilogue = LinearEpilogue(
+            activation: variant.activation, scale: variant.scale, rowScale: variant.hasRowScale ? rowScale.tensor : nil,
+            residual: variant.residual == .none ? nil : residual.tensor)
+        try context.backend.linear(input.tensor, group, epilogue: epilogue, into: output)
+
+        let references = operands.map { LinearReference(input.values, $0) }
+        var result = LinearReference(joining: references, tokens: tokens, widths: operands.map(\.outFeatures))
+        for index in result.values.indices {
+            let row = index / group.outFeatures
+            let factor = Double(variant.scale) * (variant.hasRowScale ? rowScale.values[row] : 1)
+            result.values[index] = ReferenceActivation.value(variant.activation, result.values[index]) * factor
+            // No activation here is steeper than 1.1.
+            result.slack[index] *= 1.1 * abs(factor)
+            if variant.residual != .none { result.values[index] += residual.values[index] }
+        }
+        return OperationResult(
+            got: result.forgiven(try context.values(of: output)), wanted: result.values,
+            tolerance: context.tolerance(steps: 2))
+    }
+
+    /// Mostly ordinary values, with a few columns that go far beyond an outlier threshold of 6 in some rows.
+    private static func activations(_ tokens: Int, _ columns: Int) -> [Float] {
+        var values = HostValues.random(tokens * columns, seed: 33)
+        for index in values.indices where index % columns % 13 == 5 && index / columns % 3 != 1 { values[index] *= 12 }
+        return values
+    }
+
+    // MARK: Mixtures
+
+    private static let mixturesByTokens: [OperationCase] = loadDTypes.flatMap { loadDType in
+        [weights(loadDType)[0], weights(loadDType)[2], weights(loadDType)[8]].flatMap { format, weightFormat, arithmetic in
+            [(1, true), (5, false), (70, true)].map { tokens, normalizes in
+                OperationCase("experts \(format), \(tokens) tokens\(normalizes ? ", normalized" : "")", loadDType: loadDType) {
+                    try mix($0, weightFormat, arithmetic, tokens: tokens, normalizes: normalizes)
+                }
+            }
+        }
+    }
+
+    private static func mix(
+        _ context: OperationContext, _ format: WeightFormat, _ arithmetic: LinearArithmetic, tokens: Int, normalizes: Bool
+    ) throws -> OperationResult {
+        let (count, width, hidden, topK) = (5, 64, 96, 2)
+        let members = try (0..<count).map { index in
+            let seed = 60 + 4 * UInt64(index)
+            return (
+                gateUp: try LinearOperand(
+                    context, format, 2 * hidden, width, seed: seed, isPrepared: true, arithmetic: arithmetic),
+                down: try LinearOperand(context, format, width, hidden, seed: seed + 2, isPrepared: true, arithmetic: arithmetic)
+            )
+        }
+        let input = try context.random(context.activation, [tokens, width], seed: 50)
+        let residual = try context.random(context.activation, [tokens, width], seed: 51)
+        let logits = try context.random(.float32, [tokens, count], seed: 52, scale: 2)
+        let output = try context.output(context.activation, [tokens, width])
+        let experts = members.map { Expert(gateUp: LinearGroup([$0.gateUp.layer]), down: $0.down.layer) }
+        let call = ExpertsCall(
+            routerLogits: logits.tensor, experts: experts, topK: topK, normalizesWeights: normalizes, activation: .silu,
+            residual: residual.tensor)
+        try context.backend.experts(input.tensor, call, into: output)
+
+        var wanted = residual.values
+        for token in 0..<tokens {
+            let x = Array(input.values[token * width..<(token + 1) * width])
+            let scores = Array(logits.values[token * count..<(token + 1) * count])
+            for (expert, weight) in chosenExperts(scores, topK: topK, normalizes: normalizes) {
+                let both = LinearReference(x, members[expert].gateUp).values
+                let gated = (0..<hidden).map { ReferenceActivation.value(.silu, both[$0]) * both[hidden + $0] }
+                let down = LinearReference(gated, members[expert].down).values
+                for index in 0..<width { wanted[token * width + index] += weight * down[index] }
+            }
+        }
+        // Between its two layers an expert rounds to the activation dtype, and for int8 once more to 127 steps.
+        let steps = format == .int8 ? 0.05 : context.tolerance(steps: 4)
+        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: steps)
+    }
+
+    private static func chosenExperts(_ logits: [Double], topK: Int, normalizes: Bool) -> [(expert: Int, weight: Double)] {
+        let p = SelectionReference.softmax(logits)
+        let best = p.indices.sorted { p[$0] != p[$1] ? p[$0] > p[$1] : $0 < $1 }.prefix(topK)
+        let total = normalizes ? best.reduce(0) { $0 + p[$1] } : 1
+        return best.map { ($0, p[$0] / total) }
+    }
+}
+
+extension LinearReference {
+    /// Layers of one group side by side.
+    init(joining parts: [LinearReference], tokens: Int, widths: [Int]) {
+        values = []
+        slack = []
+        for token in 0..<tokens {
+            for (part, width) in zip(parts, widths) {
+                values += part.values[token * width..<(token + 1) * width]
+                slack += part.slack[token * width..<(token + 1) * width]
+            }
+        }
+    }
+}
+
+extension [OperationResult] {
+    /// The worst of several results of one case.
+    var worst: OperationResult { dropFirst().reduce(self[0]) { $0.and($1) } }
+}
