@@ -11,6 +11,6 @@ struct NibbleCommand: AsyncParsableCommand {
             """,
         subcommands: [
             GenerateCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self, PlanCommand.self,
-            PerplexityCommand.self, DoctorCommand.self,
+            PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
         ])
 }

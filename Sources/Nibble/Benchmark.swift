@@ -1,0 +1,124 @@
+import Foundation
+import NibbleCore
+import NibbleModels
+
+/// Measures how fast a loaded model reads prompts and writes tokens.
+public struct Benchmark {
+    public enum Test: Sendable, Hashable {
+        /// Tokens of a prompt, fed at once.
+        case prompt(Int)
+        /// Tokens decoded one by one, greedily, after a one-token prompt.
+        case decode(Int)
+    }
+
+    public struct Result: Sendable {
+        public var test: Test
+        public var batch: Int
+        /// Tokens a second over all rows, one figure a repetition.
+        public var tokensPerSecond: [Double]
+        /// Bytes of weights that a decode step reads.
+        public var weightBytes: Int
+        /// The device's copy rate in bytes a second, read and written together, measured before.
+        public var bandwidth: Double
+
+        public var mean: Double { tokensPerSecond.reduce(0, +) / Double(max(tokensPerSecond.count, 1)) }
+        public var standardDeviation: Double {
+            guard tokensPerSecond.count > 1 else { return 0 }
+            let squares = tokensPerSecond.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+            return (squares / Double(tokensPerSecond.count - 1)).squareRoot()
+        }
+        /// What share of the bandwidth the weights' bytes take at this rate; decoding only.
+        public var bandwidthFraction: Double? {
+            guard case .decode = test, bandwidth > 0 else { return nil }
+            return Double(weightBytes) * mean / Double(batch) / bandwidth
+        }
+    }
+
+    private let pretrained: PretrainedModel
+    private let repetitions: Int
+    /// Bytes a second.
+    public let bandwidth: Double
+
+    /// - Throws: `BackendError`
+    public init(_ pretrained: PretrainedModel, repetitions: Int) throws {
+        self.pretrained = pretrained
+        self.repetitions = max(repetitions, 1)
+        bandwidth = try Benchmark.bandwidth(of: pretrained.weights.backend(pretrained.tree.outputEmbedding))
+    }
+
+    /// Bytes read and written a second by a large copy.
+    private static func bandwidth(of backend: any Backend) throws -> Double {
+        let shape: Shape = [backend.device == .cpu ? 256 << 20 : 1 << 30]
+        let source = try backend.allocate(.uint8, shape)
+        let destination = try backend.allocate(.uint8, shape)
+        try backend.copy(source, to: destination)
+        try backend.synchronize()
+        var best = 0.0
+        for _ in 0..<5 {
+            let start = ContinuousClock.now
+            for _ in 0..<4 { try backend.copy(source, to: destination) }
+            try backend.synchronize()
+            best = max(best, 8 * Double(shape.count) / ((ContinuousClock.now - start) / .seconds(1)))
+        }
+        return best
+    }
+
+    /// - Throws: what the model or its backends throw.
+    public func run(_ test: Test, batch: Int) throws -> Result {
+        var rates = [Double]()
+        // The first run warms caches and captures graphs.
+        for repetition in 0...repetitions {
+            let rate = switch test {
+            case .prompt(let tokens): try prompt(tokens, batch: batch)
+            case .decode(let tokens): try decode(tokens, batch: batch)
+            }
+            if repetition > 0 { rates.append(rate) }
+        }
+        return Result(
+            test: test, batch: batch, tokensPerSecond: rates, weightBytes: decodedBytes, bandwidth: bandwidth)
+    }
+
+    private func prompt(_ tokens: Int, batch: Int) throws -> Double {
+        let session = try pretrained.model.makeSession(request(rows: batch, capacity: tokens))
+        let inputs = (0..<batch).map { RowTokens(row: $0, tokens: randomTokens(tokens, seed: UInt64($0))) }
+        let start = ContinuousClock.now
+        _ = try session.feed(inputs, sampling: .greedy)
+        return Double(tokens * batch) / ((ContinuousClock.now - start) / .seconds(1))
+    }
+
+    private func decode(_ tokens: Int, batch: Int) throws -> Double {
+        let session = try pretrained.model.makeSession(request(rows: batch, capacity: tokens + 4))
+        var inputs = (0..<batch).map { RowTokens(row: $0, tokens: randomTokens(1, seed: UInt64($0))) }
+        func step() throws {
+            let next = try session.feed(inputs, sampling: .greedy)
+            for row in inputs.indices { inputs[row].tokens[0] = next[row] }
+        }
+        for _ in 0..<3 { try step() }
+        let start = ContinuousClock.now
+        for _ in 0..<tokens { try step() }
+        return Double(tokens * batch) / ((ContinuousClock.now - start) / .seconds(1))
+    }
+
+    private func request(rows: Int, capacity: Int) -> SessionRequest {
+        guard pretrained.isEncoderDecoder else { return SessionRequest(rows: rows, capacity: capacity) }
+        return SessionRequest(rows: rows, capacity: capacity, encoderInputs: (0..<rows).map { randomTokens(32, seed: UInt64($0)) })
+    }
+
+    private func randomTokens(_ count: Int, seed: UInt64) -> [Int32] {
+        (0..<count).map { index in
+            let number = RandomStream.uniform(seed: 1, stream: seed, counter: UInt64(index))
+            return Int32(number * Float(pretrained.model.vocabularySize - 1))
+        }
+    }
+
+    /// Everything but tables that are only looked up.
+    private var decodedBytes: Int {
+        let total = pretrained.report.residentBytes.values.reduce(0, +)
+        let tied = Set(pretrained.tree.tied.map(\.target))
+        guard !tied.contains(pretrained.tree.outputEmbedding + ".weight") else { return total }
+        let tables = pretrained.tree.modules.filter { $0.node.role == .tokenEmbedding }.compactMap {
+            pretrained.weights.tensors[$0.path(of: "weight")]
+        }
+        return total - (tables.first?.byteCount ?? 0)
+    }
+}

@@ -1,0 +1,106 @@
+import ArgumentParser
+import Foundation
+import Nibble
+import NibbleCore
+
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure loading, prompt reading and decoding.",
+        discussion: """
+            Every combination of -p (prompt tokens), -n (decoded tokens) and -b (rows side by side) is run. Decoding is also given \
+            as a share of the device's measured copy bandwidth. --load measures one load instead.
+
+            Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
+            """)
+
+    @Argument(help: "A model folder or name.")
+    var model: String
+
+    @Option(name: .short, help: "Prompt lengths, separated by commas.")
+    var p = "512"
+
+    @Option(name: .short, help: "Numbers of tokens to decode, separated by commas.")
+    var n = "128"
+
+    @Option(name: .short, help: "Batch sizes, separated by commas.")
+    var b = "1"
+
+    @Option(help: "Runs of each case, after one that does not count.")
+    var repetitions = 5
+
+    @Flag(name: .customLong("load"), help: "Measure loading: seconds, processor seconds, peak memory.")
+    var measuresLoad = false
+
+    @Flag(help: "One JSON object a case.")
+    var json = false
+
+    @OptionGroup(title: "Load options")
+    var load: LoadOptionsGroup
+
+    func validate() throws {
+        for (name, text) in [("-p", p), ("-n", n), ("-b", b)] { _ = try numbers(text, name) }
+    }
+
+    func run() async throws {
+        if measuresLoad { return try await runLoad() }
+        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        Report.show(pretrained.report, quiet: load.quiet)
+        let benchmark = try Benchmark(pretrained, repetitions: repetitions)
+        if !json {
+            Console.output(String(format: "copy bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
+            Console.output("| test | batch | tokens/s | weights | of bandwidth |\n| --- | --- | --- | --- | --- |")
+        }
+        let tests = try numbers(p, "-p").filter { $0 > 0 }.map(Benchmark.Test.prompt) + numbers(n, "-n").filter { $0 > 0 }.map(Benchmark.Test.decode)
+        for test in tests {
+            for batch in try numbers(b, "-b") { show(try benchmark.run(test, batch: batch)) }
+        }
+    }
+
+    private func runLoad() async throws {
+        let folder = try await PretrainedFiles.folder(for: model)
+        let measured = try PretrainedModel.measuringLoad(folder: folder, try load.configuration()).measurement
+        if json {
+            var members: [(String, JSONValue)] = [
+                ("seconds", .double(measured.seconds)), ("processor_seconds", .double(measured.processorSeconds)),
+                ("checkpoint_bytes", .int(measured.checkpointBytes)), ("stored_bytes", .int(measured.storedBytes)),
+            ]
+            if let peak = measured.peakResidentBytes { members.append(("peak_resident_bytes", .int(peak))) }
+            Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
+        } else {
+            let rate = Double(measured.checkpointBytes) / measured.seconds / 1e9
+            Console.output(
+                String(format: "loaded in %.2f s (%.2f processor seconds, %.2f GB/s), ", measured.seconds, measured.processorSeconds, rate)
+                    + "\(Report.bytes(measured.storedBytes)) of weights, peak \(measured.peakResidentBytes.map(Report.bytes) ?? "unknown") resident")
+        }
+    }
+
+    private func show(_ result: Benchmark.Result) {
+        let (kind, tokens) = switch result.test {
+        case .prompt(let tokens): ("prompt", tokens)
+        case .decode(let tokens): ("decode", tokens)
+        }
+        guard json else {
+            let share = result.bandwidthFraction.map { String(format: "%.1f %%", $0 * 100) } ?? ""
+            return Console.output(
+                String(format: "| %@ %d | %d | %.1f ± %.1f | %@ | %@ |", kind, tokens, result.batch, result.mean, result.standardDeviation, Report.bytes(result.weightBytes), share))
+        }
+        var members: [(String, JSONValue)] = [
+            ("test", .string(kind)), ("tokens", .int(tokens)), ("batch", .int(result.batch)),
+            ("tokens_per_second", .double(result.mean)), ("standard_deviation", .double(result.standardDeviation)),
+            ("weight_bytes", .int(result.weightBytes)), ("bandwidth", .double(result.bandwidth)),
+        ]
+        if let share = result.bandwidthFraction { members.append(("bandwidth_fraction", .double(share))) }
+        if let peak = Report.peakResidentBytes() { members.append(("peak_memory", .int(peak))) }
+        Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
+    }
+
+    private func numbers(_ text: String, _ option: String) throws -> [Int] {
+        try text.split(separator: ",").map { part in
+            guard let number = Int(part), number >= 0 else {
+                throw ValidationError("\(option) should be numbers separated by commas, found \"\(text)\"")
+            }
+            return number
+        }
+    }
+}
