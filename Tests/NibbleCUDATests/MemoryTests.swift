@@ -35,6 +35,7 @@ struct MemoryTests {
         let error = #expect(throws: BackendError.self) { try backend.allocate(.uint8, [40 << 20]) }
         #expect(error == .outOfMemory(device: backend.device, requested: 40 << 20, available: 24 << 20))
         #expect(backend.memoryInUse == held.byteCount)
+        #expect(backend.availableBytes == 24 << 20)
     }
 
     @Test("one card under two names: each has its budget, and tensors pass between them")
