@@ -76,9 +76,6 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     public var memoryInUse: Int { memory.used }
     public var peakMemoryInUse: Int { memory.peak }
 
-    /// What is left of the budget.
-    public var availableBytes: Int? { max(memory.budget - memory.used, 0) }
-
     public func activationDType(loadDType: DType) -> DType {
         switch loadDType {
         case .float16, .bfloat16: loadDType
