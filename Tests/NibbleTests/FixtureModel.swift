@@ -37,11 +37,15 @@ struct FixtureModel: Sendable, CustomStringConvertible {
 
     /// Loads as the fixture was recorded: float32, the reference's behaviour, quantized by `config`.
     func load(_ config: JSONValue? = nil) throws -> PretrainedModel {
+        try PretrainedModel.load(folder: folder, configuration(config))
+    }
+
+    func configuration(_ config: JSONValue? = nil) throws -> LoadConfiguration {
         var configuration = LoadConfiguration()
         configuration.dtype = .float32
         configuration.followsReference = true
         configuration.quantization = try config?.object.map { try BitsAndBytesConfig($0) }
-        return try PretrainedModel.load(folder: folder, configuration)
+        return configuration
     }
 }
 

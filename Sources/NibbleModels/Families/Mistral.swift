@@ -32,6 +32,7 @@ enum Mixtral {
             key.replacing(".block_sparse_moe.", with: ".mlp.").replacing(".w1.", with: ".gate_proj.")
                 .replacing(".w2.", with: ".down_proj.").replacing(".w3.", with: ".up_proj.")
         }
+        model.fileName = { $0.replacing(".mlp.", with: ".block_sparse_moe.") }
         return try model.architecture()
     }
 }
