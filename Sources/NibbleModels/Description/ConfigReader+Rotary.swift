@@ -41,6 +41,9 @@ extension ConfigReader {
                 factor: try factor(), lowFrequency: try parameters.double("low_freq_factor", default: 1),
                 highFrequency: try parameters.double("high_freq_factor", default: 4),
                 original: try parameters.size("original_max_position_embeddings", default: max(positions, 1)))
+        // The first Phi-3 configs called their long rope so.
+        case "yarn" where parameters.value("short_factor") != nil:
+            return try longRope(parameters, positions: positions, rotated: rotated)
         case "yarn": return .yarn(try yarn(parameters, positions: positions))
         case "longrope", "su": return try longRope(parameters, positions: positions, rotated: rotated)
         default:
