@@ -15,7 +15,8 @@ extension ConfigReader {
         let rotated = share > 0 && share <= 1 ? Int(Double(headSize) * share) : 0
         guard rotated > 0, rotated % 2 == 0, theta > 0 else {
             throw ModelError.wrongField(
-                "rope_parameters", file: file, expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
+                "rope_parameters", file: file,
+                expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
                 found: "theta \(theta), \(share) of the head")
         }
         return RotaryDescription(

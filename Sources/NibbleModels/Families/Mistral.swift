@@ -22,7 +22,8 @@ enum Mixtral {
         var model = try LlamaLike(config, "Mixtral")
         try model.slide()
         let experts = ExpertsDescription(
-            count: try config.headCount("num_local_experts", "num_experts", default: 8), topK: try config.headCount("num_experts_per_tok"),
+            count: try config.headCount("num_local_experts", "num_experts", default: 8),
+            topK: try config.headCount("num_experts_per_tok"),
             normalizesWeights: true, activation: model.activation.function, width: model.inner)
         try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
         model.feedForward = { [model] _ in model.mixture(experts) }
