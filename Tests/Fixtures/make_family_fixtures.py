@@ -79,8 +79,8 @@ SPECS = {
         original_max_position_embeddings=16)),
     "llama_yarn": ("LlamaForCausalLM", "LlamaConfig", {**SMALL, "rope_parameters": dict(
         rope_type="yarn", rope_theta=20000.0, factor=2.5, original_max_position_embeddings=16)}),
-    "llama_dynamic": ("LlamaForCausalLM", "LlamaConfig", {
-        **SMALL, "max_position_embeddings": 16, "rope_parameters": {**ROPE, "rope_type": "dynamic", "factor": 2.0}}),
+    "llama_ntk": ("LlamaForCausalLM", "LlamaConfig", {
+        **SMALL, "max_position_embeddings": 16, "rope_parameters": {**ROPE, "rope_type": "dynamic", "factor": 3.0}}),
     "qwen2_window": ("Qwen2ForCausalLM", "Qwen2Config", dict(
         **SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
     "falcon_one_norm": ("FalconForCausalLM", "FalconConfig", dict(
@@ -187,7 +187,7 @@ def make(name, out):
     model.save_pretrained(folder)
 
     g = torch.Generator().manual_seed(seed)
-    length = 20 if name in ("phi3_longrope", "llama_yarn", "llama_dynamic") else 11
+    length = 20 if name in ("phi3_longrope", "llama_yarn", "llama_ntk") else 11
     lengths = [length, length - 3]
     ids = torch.full((2, length), config.pad_token_id)
     mask = torch.zeros_like(ids)
