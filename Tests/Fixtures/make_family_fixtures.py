@@ -216,15 +216,15 @@ def make(name, out):
         quantized = load(cls, folder, quant)
         logits = quantized(**inputs).logits
         tensors[f"logits_{kind}"] = logits[:, -LAST:]
+        if kind == "int8":  # before generate(): dynamic rope remembers the longest call
+            first = {k: v[:1] for k, v in inputs.items()}
+            tensors["logits_int8_row0"] = quantized(**first).logits[:, -LAST:]
         modules = dict(quantized.named_modules())
         replaced = [n for n in linear if isinstance(modules[n], (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))]
         info["quantized"][kind] = dict(
             config=quant, dtype="float32", logits=f"logits_{kind}", memory_footprint=quantized.get_memory_footprint(),
             quantized_modules=replaced, skipped_modules=[n for n in linear if n not in replaced],
             generation=[greedy(quantized, ids, mask)])
-        if kind == "int8":
-            first = {k: v[:1] for k, v in inputs.items()}
-            tensors["logits_int8_row0"] = quantized(**first).logits[:, -LAST:]
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, os.path.join(folder, "expected.safetensors"))
     with open(os.path.join(folder, "expected.json"), "w") as file:
         json.dump(info, file)
