@@ -83,7 +83,8 @@ final class WeightLoader {
         var place: [String: Int] = [:]
         for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
         let jobs = tree.parameters.compactMap { parameter -> Job? in
-            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path] else { return nil }
+            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path]
+            else { return nil }
             return Job(parameter: parameter, source: source)
         }
         return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
