@@ -282,7 +282,7 @@ private struct LinearRun {
         if arithmetic.allowsInt8Activations { tolerance = max(tolerance, 8e-2) }
         if let dtype = arithmetic.computeDType { tolerance = max(tolerance, OperationContext.tolerance(dtype, steps: 2)) }
         // Errors of the product are errors of a value several times the saturated result they are measured against.
-        return epilogue.activation.saturates && tolerance >= OperationContext.tolerance(.float16) ? 4 * tolerance : tolerance
+        return variant.activation.saturates && tolerance >= OperationContext.tolerance(.float16) ? 4 * tolerance : tolerance
     }
 }
 
@@ -307,7 +307,7 @@ extension LinearArithmetic {
 
 extension Activation {
     /// Whether results stay within a few units whatever the value.
-    fileprivate var saturates: Bool {
+    var saturates: Bool {
         switch self {
         case .sigmoid, .tanh, .softCap: true
         default: false
