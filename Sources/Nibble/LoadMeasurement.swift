@@ -1,5 +1,4 @@
 public import Foundation
-import NibbleCore
 
 /// What one load took: time, processor time, memory.
 public struct LoadMeasurement: Sendable {
@@ -39,10 +38,9 @@ extension PretrainedModel {
     }
 
     private static func processorSeconds() -> Double {
-        var usage = rusage()
-        guard getrusage(RUSAGE_SELF, &usage) == 0 else { return 0 }
-        func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) * 1e-6 }
-        return seconds(usage.ru_utime) + seconds(usage.ru_stime)
+        var time = timespec()
+        guard clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0 else { return 0 }
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 }
 

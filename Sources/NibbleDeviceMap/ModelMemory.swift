@@ -1,6 +1,6 @@
 public import NibbleCore
 public import NibbleModels
-public import NibbleQuantization
+import NibbleQuantization
 
 /// What a model's parts take in Nibble's own storage: codes and scales of quantized weights, float32 norms and biases,
 /// weights that stay float32, caches and activations.

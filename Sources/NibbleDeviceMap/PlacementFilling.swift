@@ -28,7 +28,7 @@ struct PlacementFilling {
         var best: Candidate?
         for table in placesForTables {
             for head in placesForHead {
-                guard let candidate = fill(table: table, head: head) else { continue }
+                guard let candidate = candidate(table: table, head: head) else { continue }
                 if best.map({ candidate.cost < $0.cost }) ?? true { best = candidate }
             }
         }
@@ -45,8 +45,16 @@ struct PlacementFilling {
 
     // MARK: One candidate
 
-    private func fill(table: Device, head: Device?) -> Candidate? {
-        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil))
+    /// What is streamed from the disk passes through the CPU's memory, so the largest part of it must have room there.
+    private func candidate(table: Device, head: Device?) -> Candidate? {
+        guard let first = fill(table: table, head: head, window: 0) else { return nil }
+        guard first.devices.values.contains(.disk) else { return first }
+        let parts = units.chain + (units.head.map { [$0] } ?? []) + (table == .disk ? [units.tables] : [])
+        return fill(table: table, head: head, window: parts.map(\.streamed).max() ?? 0)
+    }
+
+    private func fill(table: Device, head: Device?, window: Int) -> Candidate? {
+        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil), window: window)
         var devices: [String: Device] = [:]
         guard place(units.tables, on: table, &free, &devices) else { return nil }
         if let unit = units.head, let head {
@@ -64,7 +72,7 @@ struct PlacementFilling {
     }
 
     /// What is left of each device once activations are allotted. `nil` means no limit.
-    private func budgets(headDevice: Device?) -> [Device: Int?] {
+    private func budgets(headDevice: Device?, window: Int) -> [Device: Int?] {
         var free: [Device: Int?] = [.disk: nil, .cpu: nil]
         for (device, limit) in request.limits {
             var limit = limit
@@ -73,6 +81,7 @@ struct PlacementFilling {
                 let holdsHead = headDevice.map { $0 == device } ?? true
                 limit -= memory.workspaceBytes(on: device, holdsHead: holdsHead)
             }
+            if device == .cpu { limit -= window }
             if device.isGPU, !request.limitsAreGiven { limit -= PlacementFilling.contextBytes }
             free[device] = limit
         }
