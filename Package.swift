@@ -33,7 +33,7 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
     ],
     dependencies: [
@@ -69,9 +69,9 @@ let package = Package(
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
-        tests("NibbleGeneration"),
+        tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
-        tests("NibbleCommand"),
+        tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
     cLanguageStandard: .c2x
 )

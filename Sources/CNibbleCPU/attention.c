@@ -5,19 +5,20 @@
 #include <math.h>
 #include <string.h>
 
-#define K nibble_active_kernels
+#define K (*nibble_active_kernels)
 
 typedef nibble_attention_arguments call;
 
 // Query rows of a tile are (token, head of the group): with grouped heads they share keys and values.
-enum { target_rows = 64, direct_rows = 4, minimum_split_blocks = 4 };
+enum { target_rows = 72, direct_rows = 4, minimum_split_blocks = 4 };
 
 static size_t padded(size_t count) { return (count + lane_padding - 1) / lane_padding * lane_padding; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-// The parts of one thread's scratch.
+// The parts of one thread's scratch, and the kernels it uses.
 typedef struct {
+  const nibble_kernels *kernels;
   float *queries, *acc, *keys, *values, *scores, *correction, *maximum, *sum;
   int32_t *low, *high;
 } scratch;
@@ -25,6 +26,7 @@ typedef struct {
 static scratch scratch_of(const call *a, float *memory) {
   size_t rows = a->tile_rows, key = padded(a->cache.key_size), value = padded(a->cache.value_size);
   scratch s;
+  s.kernels = nibble_active_kernels;
   s.queries = memory;
   s.acc = s.queries + rows * key;
   s.keys = s.acc + rows * value;
@@ -212,26 +214,33 @@ static const float *widened_values(const call *a, const void *values, scratch s,
 }
 
 static void attend_block(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, size_t block,
-                         int64_t first_key, size_t count) {
+                         size_t next, int64_t first_key, size_t count) {
   const nibble_cache *cache = &a->cache;
-  size_t element = nibble_dtype_size(cache->dtype), place = (block * cache->heads + g) * nibble_block_size;
+  size_t element = nibble_dtype_size(cache->dtype);
+  size_t place = (block * cache->heads + g) * nibble_block_size, place_ahead = (next * cache->heads + g) * nibble_block_size;
   const char *keys = (const char *)cache->keys + place * cache->key_size * element;
   const char *values = (const char *)cache->values + place * cache->value_size * element;
   size_t key_stride = padded(cache->key_size), value_stride = padded(cache->value_size);
-  int direct = rows <= direct_rows && cache->key_size % K.lanes == 0 && cache->value_size % K.lanes == 0;
+  int direct = rows <= direct_rows && cache->key_size % s.kernels->lanes == 0 && cache->value_size % s.kernels->lanes == 0;
   if (direct) {
-    K.score_direct[cache->dtype](s.queries, key_stride, rows, keys, cache->key_size, count, s.scores);
+    s.kernels->score_direct[cache->dtype](s.queries, key_stride, rows, keys,
+                                  (const char *)cache->keys + place_ahead * cache->key_size * element, cache->key_size, count,
+                                  s.scores);
   } else {
-    K.pack_keys[cache->dtype](keys, cache->key_size, count, s.keys);
-    K.score_packed(s.queries, key_stride, rows, s.keys, cache->key_size, s.scores);
+    s.kernels->pack_keys[cache->dtype](keys, cache->key_size, count, s.keys);
+    s.kernels->score_packed(s.queries, key_stride, rows, s.keys, cache->key_size, s.scores);
   }
   soften(a, tile, g, s, rows, first_key);
   if (direct) {
-    K.accumulate_direct[cache->dtype](s.scores, rows, s.correction, values, cache->value_size, count, s.acc, value_stride);
+    s.kernels->accumulate_direct[cache->dtype](s.scores, rows, s.correction, values,
+                                       (const char *)cache->values + place_ahead * cache->value_size * element,
+                                       cache->value_size, count, s.acc, value_stride);
   } else {
-    K.accumulate_packed(s.scores, rows, s.correction, widened_values(a, values, s, count), value_stride, count, s.acc);
+    s.kernels->accumulate_packed(s.scores, rows, s.correction, widened_values(a, values, s, count), value_stride, count, s.acc);
   }
 }
+
+static int is_block(const call *a, int32_t block) { return block >= 0 && (size_t)block < a->cache.blocks; }
 
 static void attend_keys(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, int64_t low,
                         int64_t high, size_t split) {
@@ -241,11 +250,13 @@ static void attend_keys(const call *a, const nibble_attention_tile *tile, size_t
   const int32_t *table = a->cache.block_table + (size_t)tile->row * a->cache.table_width;
   for (size_t b = begin; b < end; b++) {
     int64_t first_key = (int64_t)(b * nibble_block_size);
-    if (table[b] < 0 || (size_t)table[b] >= a->cache.blocks) {
+    if (!is_block(a, table[b])) {
       __atomic_store_n(a->out_of_range, 1, __ATOMIC_RELAXED);
       continue;
     }
-    attend_block(a, tile, g, s, rows, (size_t)table[b], first_key, smaller((size_t)(high - first_key), nibble_block_size));
+    int32_t next = b + 1 < end && is_block(a, table[b + 1]) ? table[b + 1] : table[b];
+    attend_block(a, tile, g, s, rows, (size_t)table[b], (size_t)next, first_key,
+                 smaller((size_t)(high - first_key), nibble_block_size));
   }
 }
 

@@ -43,12 +43,12 @@ typedef struct {
   // Attention over one block of 32 keys. Queries are rows of `query_stride` floats; scores rows of 32.
 
   /// scores[m][j] = queries[m] · keys[j], keys as they lie in the cache. `size` is a multiple of the vector, `rows` may be
-  /// read up to the next multiple of 4. All 32 keys may be read and their scores written.
-  void (*score_direct[3])(const float *queries, size_t query_stride, size_t rows, const void *keys, size_t size,
-                          size_t count, float *scores);
+  /// read up to the next multiple of 4. All 32 keys may be read and their scores written. `ahead` is the block that comes next.
+  void (*score_direct[3])(const float *queries, size_t query_stride, size_t rows, const void *keys,
+                          const void *ahead, size_t size, size_t count, float *scores);
   /// acc[m] = acc[m] × correction[m] + Σ_j<count p[m][j] × values[j].
-  void (*accumulate_direct[3])(const float *p, size_t rows, const float *correction, const void *values, size_t size,
-                               size_t count, float *acc, size_t acc_stride);
+  void (*accumulate_direct[3])(const float *p, size_t rows, const float *correction, const void *values,
+                               const void *ahead, size_t size, size_t count, float *acc, size_t acc_stride);
   /// packed[d][j] = keys[j][d] for the count keys, 0 for the rest.
   void (*pack_keys[3])(const void *keys, size_t size, size_t count, float *packed);
   /// scores[m][j] = Σ_d queries[m][d] × packed[d][j]
@@ -63,8 +63,8 @@ typedef struct {
   size_t lanes;
 } nibble_kernels;
 
-/// The table in use.
-extern nibble_kernels nibble_active_kernels;
+/// The table in use. What belongs together (a check of `lanes` and the calls that rely on it) reads this once.
+extern const nibble_kernels *nibble_active_kernels;
 
 /// Fill a table; each instruction set's overrides what the generic one set.
 void nibble_kernels_generic(nibble_kernels *table);

@@ -197,8 +197,9 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
 }
 
 #define DIRECT(NAME, LOAD)                                                                                                 \
-  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, size_t size,          \
-                           size_t count, float *scores) {                                                                  \
+  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,    \
+                           size_t size, size_t count, float *scores) {                                                     \
+    (void)ahead;                                                                                                           \
     for (size_t m = 0; m < rows; m++)                                                                                      \
       for (size_t j = 0; j < count; j++) {                                                                                 \
         float sum = 0;                                                                                                     \
@@ -206,8 +207,9 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
         scores[m * keys_per_block + j] = sum;                                                                              \
       }                                                                                                                    \
   }                                                                                                                        \
-  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values, size_t size,     \
-                                size_t count, float *acc, size_t acc_stride) {                                             \
+  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values,                  \
+                                const void *ahead, size_t size, size_t count, float *acc, size_t acc_stride) {             \
+    (void)ahead;                                                                                                           \
     for (size_t m = 0; m < rows; m++)                                                                                      \
       for (size_t d = 0; d < size; d++) {                                                                                  \
         float sum = acc[m * acc_stride + d] * correction[m];                                                               \
@@ -255,16 +257,26 @@ void nibble_kernels_generic(nibble_kernels *table) {
   };
 }
 
-nibble_kernels nibble_active_kernels;
+const nibble_kernels *nibble_active_kernels;
 
+// One table for each family of instruction sets, filled once: a change of level only changes which one is pointed to.
 void nibble_kernels_select(uint32_t features) {
-  nibble_kernels table;
-  nibble_kernels_generic(&table);
+  static nibble_kernels generic, vector, wide;
+  if (!generic.lanes) nibble_kernels_generic(&generic);
+  nibble_active_kernels = &generic;
 #if defined(__x86_64__)
-  if (features & NIBBLE_FEATURE_AVX2) nibble_kernels_avx2(&table);
-  if (features & NIBBLE_FEATURE_AVX512) nibble_kernels_avx512(&table);
+  if (features & NIBBLE_FEATURE_AVX2) {
+    if (!vector.lanes) vector = generic, nibble_kernels_avx2(&vector);
+    nibble_active_kernels = &vector;
+  }
+  if (features & NIBBLE_FEATURE_AVX512) {
+    if (!wide.lanes) wide = vector, nibble_kernels_avx512(&wide);
+    nibble_active_kernels = &wide;
+  }
 #elif defined(__aarch64__)
-  if (features & NIBBLE_FEATURE_NEON) nibble_kernels_neon(&table);
+  if (features & NIBBLE_FEATURE_NEON) {
+    if (!vector.lanes) vector = generic, nibble_kernels_neon(&vector);
+    nibble_active_kernels = &vector;
+  }
 #endif
-  nibble_active_kernels = table;
 }

@@ -55,12 +55,25 @@ INLINE void store_bfloat16(void *memory, size_t i, vec v) {
 #if LANES == 4
 #define EVENS(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6)
 #define ODDS(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7)
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#define TURNED(a, n) __builtin_shufflevector(a, a, (0 + n) % 4, (1 + n) % 4, (2 + n) % 4, (3 + n) % 4)
 #elif LANES == 8
 #define EVENS(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define ODDS(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#define TURNED(a, n) \
+  __builtin_shufflevector(a, a, (0 + n) % 8, (1 + n) % 8, (2 + n) % 8, (3 + n) % 8, (4 + n) % 8, (5 + n) % 8, (6 + n) % 8, (7 + n) % 8)
 #else
 #define EVENS(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define ODDS(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define TURNED(a, n)                                                                                                    \
+  __builtin_shufflevector(a, a, (0 + n) % 16, (1 + n) % 16, (2 + n) % 16, (3 + n) % 16, (4 + n) % 16, (5 + n) % 16,     \
+                          (6 + n) % 16, (7 + n) % 16, (8 + n) % 16, (9 + n) % 16, (10 + n) % 16, (11 + n) % 16,         \
+                          (12 + n) % 16, (13 + n) % 16, (14 + n) % 16, (15 + n) % 16)
 #endif
 
 // Lane i of the result is the sum of v[i]'s lanes. Destroys v.
@@ -71,29 +84,50 @@ INLINE vec sums_of_each(vec *v) {
   return v[0];
 }
 
+INLINE vec larger_(vec a, vec b) { return choose(a > b, a, b); }
+
 INLINE float sum_of(vec v) {
-  float lanes[LANES], sum = 0;
-  store(lanes, v);
-  UNROLL for (int n = LANES / 2; n > 0; n /= 2) {
-    UNROLL for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
-  }
-  return sum + lanes[0];
+#if LANES == 16
+  v += TURNED(v, 8);
+#endif
+#if LANES >= 8
+  v += TURNED(v, 4);
+#endif
+  v += TURNED(v, 2);
+  v += TURNED(v, 1);
+  return v[0];
 }
 
 INLINE float maximum_of(vec v) {
-  float lanes[LANES];
-  store(lanes, v);
-  UNROLL for (int n = LANES / 2; n > 0; n /= 2) {
-    UNROLL for (int i = 0; i < n; i++) lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
-  }
-  return lanes[0];
+#if LANES == 16
+  v = larger_(v, TURNED(v, 8));
+#endif
+#if LANES >= 8
+  v = larger_(v, TURNED(v, 4));
+#endif
+  v = larger_(v, TURNED(v, 2));
+  v = larger_(v, TURNED(v, 1));
+  return v[0];
 }
 
-// eˣ to about one unit in the last place: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a polynomial in r, times 2ⁿ. Below −87.3 the
-// result is 0, above 88.7 infinite; NaN stays NaN.
+// Rows become columns: every round of perfect shuffles moves one bit of the row number into the column number.
+INLINE void transpose(vec *v) {
+  UNROLL for (int n = LANES; n > 1; n /= 2) {
+    vec t[LANES];
+    UNROLL for (int i = 0; i < LANES / 2; i++) {
+      t[2 * i] = ZIP_LOW(v[i], v[i + LANES / 2]);
+      t[2 * i + 1] = ZIP_HIGH(v[i], v[i + LANES / 2]);
+    }
+    UNROLL for (int i = 0; i < LANES; i++) v[i] = t[i];
+  }
+}
+
+// eˣ to about one unit in the last place: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a polynomial in r, times 2ⁿ. x is limited to
+// −87.3 … 88.3, whose exponentials are the smallest and largest that matter; NaN stays NaN.
 INLINE vec exp_(vec x) {
   const vec shifter = splat(0x1.8p23f);
-  vec bounded = choose(x < -88, splat(-88), choose(x > 89, splat(89), x));
+  vec bounded = choose(x < splat(-87.3f), splat(-87.3f), x);
+  bounded = choose(bounded > splat(88.3f), splat(88.3f), bounded);
   vec shifted = fma_(bounded, splat(0x1.715476p0f), shifter);
   vec n = shifted - shifter;
   vec r = fma_(n, splat(-0x1.62e4p-1f), bounded);
@@ -104,12 +138,8 @@ INLINE vec exp_(vec x) {
   p = fma_(p, r, splat(0x1.555556p-3f));
   p = fma_(p, r, splat(0.5f));
   p = fma_(p, r * r, r);
-  // 2ⁿ in two factors, because n reaches 128.
-  ivec exponent = (ivec)shifted - (ivec)shifter;
-  ivec half = exponent >> 1;
-  vec first = (vec)((half + 127) << 23), second = (vec)((exponent - half + 127) << 23);
-  vec result = fma_(p, first, first) * second;
-  return choose(x < splat(-87.336f), splat(0), result);
+  vec power = (vec)(((ivec)shifted << 23) + (127 << 23));
+  return fma_(p, power, power);
 }
 
 // MARK: conversions
@@ -355,8 +385,8 @@ static size_t find(const float *x, float value, size_t count) {
 }
 
 INLINE vec exponential_below(vec v, float maximum) {
-  vec e = choose(v == maximum, splat(1), exp_(v - maximum));
-  return choose(e == e, e, splat(0));
+  vec x = v - maximum;
+  return choose(v == maximum, splat(1), choose(x > splat(-87.3f), exp_(x), splat(0)));
 }
 
 static void exponentials(const float *x, float maximum, float *out, size_t count) {
@@ -392,146 +422,77 @@ static float softmax_block(float *scores, float *maximum, float *total) {
   return correction;
 }
 
-// Scores of `queries` rows with LANES / queries keys: LANES sums at a time.
-#define SCORE_STEP(NAME)                                                                                               \
-  INLINE void score_step_##NAME(const int queries, const float *q, size_t query_stride, const void *keys, size_t size, \
-                                size_t first, float *scores) {                                                         \
-    const int per_query = LANES / queries;                                                                             \
-    vec acc[LANES] = {};                                                                                               \
-    for (size_t d = 0; d < size; d += LANES) {                                                                         \
-      vec k[LANES];                                                                                                    \
-      UNROLL for (int j = 0; j < per_query; j++) k[j] = load_##NAME(keys, (first + (size_t)j) * size + d);             \
-      UNROLL for (int m = 0; m < queries; m++) {                                                                       \
-        vec qm = load(q + (size_t)m * query_stride + d);                                                               \
-        UNROLL for (int j = 0; j < per_query; j++) acc[m * per_query + j] = fma_(k[j], qm, acc[m * per_query + j]);    \
-      }                                                                                                                \
-    }                                                                                                                  \
-    float lanes[LANES];                                                                                                \
-    store(lanes, sums_of_each(acc));                                                                                   \
-    UNROLL for (int m = 0; m < queries; m++)                                                                           \
-      memcpy(scores + m * keys_per_block + first, lanes + m * per_query, (size_t)per_query * sizeof(float));           \
-  }                                                                                                                    \
-  static void score_##NAME(const float *q, size_t query_stride, size_t rows, const void *keys, size_t size,            \
-                           size_t count, float *scores) {                                                              \
-    for (size_t m = 0; m < rows; m += 4) {                                                                             \
-      const float *qm = q + m * query_stride;                                                                          \
-      float *out = scores + m * keys_per_block;                                                                        \
-      size_t left = rows - m;                                                                                          \
-      if (left == 1) {                                                                                                 \
-        for (size_t j = 0; j < count; j += LANES) score_step_##NAME(1, qm, query_stride, keys, size, j, out);          \
-      } else if (left == 2) {                                                                                          \
-        for (size_t j = 0; j < count; j += LANES / 2) score_step_##NAME(2, qm, query_stride, keys, size, j, out);      \
-      } else {                                                                                                         \
-        for (size_t j = 0; j < count; j += LANES / 4) score_step_##NAME(4, qm, query_stride, keys, size, j, out);      \
-      }                                                                                                                \
-    }                                                                                                                  \
-  }
+// Asks for memory that is needed soon, while arithmetic goes on.
+INLINE void prefetch(const char *memory, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(memory + i, 0, 2);
+}
 
-// `vectors` vectors of the values' width for `queries` rows.
-#define ACCUMULATE_STEP(NAME)                                                                                           \
-  INLINE void accumulate_step_##NAME(const int queries, const int vectors, const float *p, const float *correction,     \
-                                     const void *values, size_t size, size_t count, float *acc, size_t stride) {        \
-    vec sums[8];                                                                                                        \
-    UNROLL for (int m = 0; m < queries; m++) UNROLL for (int v = 0; v < vectors; v++) sums[m * vectors + v] =           \
-        load(acc + (size_t)m * stride + (size_t)v * LANES) * correction[m];                                             \
-    for (size_t j = 0; j < count; j++) {                                                                                \
-      vec x[8];                                                                                                         \
-      UNROLL for (int v = 0; v < vectors; v++) x[v] = load_##NAME(values, j * size + (size_t)v * LANES);                \
-      UNROLL for (int m = 0; m < queries; m++) {                                                                        \
-        vec weight = splat(p[m * keys_per_block + (int)j]);                                                             \
-        UNROLL for (int v = 0; v < vectors; v++) sums[m * vectors + v] = fma_(x[v], weight, sums[m * vectors + v]);     \
-      }                                                                                                                 \
-    }                                                                                                                   \
-    UNROLL for (int m = 0; m < queries; m++) UNROLL for (int v = 0; v < vectors; v++)                                   \
-        store(acc + (size_t)m * stride + (size_t)v * LANES, sums[m * vectors + v]);                                     \
-  }                                                                                                                     \
-  INLINE void accumulate_rows_##NAME(const int queries, const int vectors, const float *p, const float *correction,     \
-                                     const char *values, size_t element, size_t size, size_t count, float *acc,         \
-                                     size_t stride) {                                                                   \
-    size_t d = 0, step = (size_t)vectors * LANES;                                                                       \
-    for (; d + step <= size; d += step)                                                                                 \
-      accumulate_step_##NAME(queries, vectors, p, correction, values + d * element, size, count, acc + d, stride);      \
-    for (; d < size; d += LANES)                                                                                        \
-      accumulate_step_##NAME(queries, 1, p, correction, values + d * element, size, count, acc + d, stride);            \
-  }                                                                                                                     \
-  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values, size_t size,  \
-                                size_t count, float *acc, size_t stride) {                                              \
-    size_t element = nibble_dtype_size(nibble_##NAME), m = 0;                                                           \
-    for (; m + 4 <= rows; m += 4)                                                                                       \
-      accumulate_rows_##NAME(4, 2, p + m * keys_per_block, correction + m, values, element, size, count,                \
-                             acc + m * stride, stride);                                                                 \
-    for (; m + 2 <= rows; m += 2)                                                                                       \
-      accumulate_rows_##NAME(2, 4, p + m * keys_per_block, correction + m, values, element, size, count,                \
-                             acc + m * stride, stride);                                                                 \
-    for (; m < rows; m++)                                                                                               \
-      accumulate_rows_##NAME(1, 8, p + m * keys_per_block, correction + m, values, element, size, count,                \
-                             acc + m * stride, stride);                                                                 \
-  }
+#define DTYPE float32
+#define BYTES 4
+#define ELEMENT(memory, i) ((const float *)(memory))[i]
+#include "kernels_direct.h"
+#undef DTYPE
+#undef BYTES
+#undef ELEMENT
 
-// keys[j][d] → packed[d][j], LANES × LANES at a time through a small buffer.
-#define PACK(NAME)                                                                                       \
-  static void pack_##NAME(const void *keys, size_t size, size_t count, float *packed) {                  \
-    if (count < keys_per_block) memset(packed, 0, size * keys_per_block * sizeof(float));                \
-    for (size_t j = 0; j < count; j++) {                                                                 \
-      size_t d = 0;                                                                                      \
-      float *out = packed + j;                                                                           \
-      for (; d + LANES <= size; d += LANES) {                                                            \
-        float lanes[LANES];                                                                              \
-        store(lanes, load_##NAME(keys, j * size + d));                                                   \
-        UNROLL for (int i = 0; i < LANES; i++) out[(d + (size_t)i) * keys_per_block] = lanes[i];         \
-      }                                                                                                  \
-      for (; d < size; d++) out[d * keys_per_block] = ELEMENT_##NAME(keys, j * size + d);                \
-    }                                                                                                    \
-  }
-#define ELEMENT_float32(memory, i) ((const float *)(memory))[i]
-#define ELEMENT_float16(memory, i) half_to_float(((const uint16_t *)(memory))[i])
-#define ELEMENT_bfloat16(memory, i) bfloat_to_float(((const uint16_t *)(memory))[i])
+#define DTYPE float16
+#define BYTES 2
+#define ELEMENT(memory, i) half_to_float(((const uint16_t *)(memory))[i])
+#include "kernels_direct.h"
+#undef DTYPE
+#undef ELEMENT
 
-#define DIRECT(NAME) SCORE_STEP(NAME) ACCUMULATE_STEP(NAME) PACK(NAME)
-DIRECT(float32)
-DIRECT(float16)
-DIRECT(bfloat16)
+#define DTYPE bfloat16
+#define ELEMENT(memory, i) bfloat_to_float(((const uint16_t *)(memory))[i])
+#include "kernels_direct.h"
 
-// Rows handled together: as many as leave registers for 32 keys' sums each.
-#if LANES == 8
-enum { row_step = 3 };
-#elif LANES == 16
-enum { row_step = 8 };
+// Rows and vectors of columns handled together: as many sums as leave registers for the operands.
+#if LANES == 4
+enum { row_step = 6, column_step = 4 };
+#elif LANES == 8
+enum { row_step = 6, column_step = 2 };
 #else
-enum { row_step = 2 };
+enum { row_step = 12, column_step = 2 };
 #endif
 
 INLINE void score_packed_step(const int rows, const float *q, size_t query_stride, const float *packed, size_t size,
                               float *scores) {
-  vec acc[row_step * score_vectors] = {};
+  vec acc[row_step * column_step] = {};
   for (size_t d = 0; d < size; d++) {
-    vec k[score_vectors];
-    UNROLL for (int v = 0; v < score_vectors; v++) k[v] = load(packed + d * keys_per_block + (size_t)v * LANES);
+    vec k[column_step];
+    UNROLL for (int v = 0; v < column_step; v++) k[v] = load(packed + d * keys_per_block + (size_t)v * LANES);
     UNROLL for (int m = 0; m < rows; m++) {
       vec x = splat(q[(size_t)m * query_stride + d]);
-      UNROLL for (int v = 0; v < score_vectors; v++) acc[m * score_vectors + v] = fma_(k[v], x, acc[m * score_vectors + v]);
+      UNROLL for (int v = 0; v < column_step; v++) acc[m * column_step + v] = fma_(k[v], x, acc[m * column_step + v]);
     }
   }
-  UNROLL for (int m = 0; m < rows; m++) UNROLL for (int v = 0; v < score_vectors; v++)
-      store(scores + m * keys_per_block + v * LANES, acc[m * score_vectors + v]);
+  UNROLL for (int m = 0; m < rows; m++) UNROLL for (int v = 0; v < column_step; v++)
+      store(scores + m * keys_per_block + v * LANES, acc[m * column_step + v]);
+}
+
+INLINE void score_packed_rows(const int rows, const float *q, size_t query_stride, const float *packed, size_t size,
+                              float *scores) {
+  for (size_t j = 0; j < keys_per_block; j += column_step * LANES)
+    score_packed_step(rows, q, query_stride, packed + j, size, scores + j);
 }
 
 static void score_packed(const float *queries, size_t query_stride, size_t rows, const float *packed, size_t size, float *scores) {
   size_t m = 0;
-  for (; m + row_step <= rows; m += row_step)
-    score_packed_step(row_step, queries + m * query_stride, query_stride, packed, size, scores + m * keys_per_block);
-  for (; m < rows; m++)
-    score_packed_step(1, queries + m * query_stride, query_stride, packed, size, scores + m * keys_per_block);
+#define SCORE_ROWS(n) \
+  for (; m + n <= rows; m += n) \
+    score_packed_rows(n, queries + m * query_stride, query_stride, packed, size, scores + m * keys_per_block);
+  SCORE_ROWS(row_step)
+  SCORE_ROWS(4)
+  SCORE_ROWS(1)
 }
 
-// 16 × n columns of the values for `rows` rows.
 INLINE void accumulate_packed_step(const int rows, const int vectors, const float *p, const float *correction,
                                    const float *values, size_t stride, size_t count, float *acc) {
-  vec sums[row_step * 4];
+  vec sums[row_step * column_step];
   UNROLL for (int m = 0; m < rows; m++) UNROLL for (int v = 0; v < vectors; v++) sums[m * vectors + v] =
       load(acc + (size_t)m * stride + (size_t)v * LANES) * correction[m];
   for (size_t j = 0; j < count; j++) {
-    vec x[4];
+    vec x[column_step];
     UNROLL for (int v = 0; v < vectors; v++) x[v] = load(values + j * stride + (size_t)v * LANES);
     UNROLL for (int m = 0; m < rows; m++) {
       vec weight = splat(p[m * keys_per_block + (int)j]);
@@ -544,20 +505,21 @@ INLINE void accumulate_packed_step(const int rows, const int vectors, const floa
 
 INLINE void accumulate_packed_rows(const int rows, const float *p, const float *correction, const float *values,
                                    size_t stride, size_t count, float *acc) {
-  enum { vectors = LANES == 16 ? 2 : 4 };
   size_t d = 0;
-  for (; d + vectors * LANES <= stride; d += vectors * LANES)
-    accumulate_packed_step(rows, vectors, p, correction, values + d, stride, count, acc + d);
+  for (; d + column_step * LANES <= stride; d += column_step * LANES)
+    accumulate_packed_step(rows, column_step, p, correction, values + d, stride, count, acc + d);
   for (; d < stride; d += LANES) accumulate_packed_step(rows, 1, p, correction, values + d, stride, count, acc + d);
 }
 
 static void accumulate_packed(const float *p, size_t rows, const float *correction, const float *values, size_t stride,
                               size_t count, float *acc) {
   size_t m = 0;
-  for (; m + row_step <= rows; m += row_step)
-    accumulate_packed_rows(row_step, p + m * keys_per_block, correction + m, values, stride, count, acc + m * stride);
-  for (; m < rows; m++)
-    accumulate_packed_rows(1, p + m * keys_per_block, correction + m, values, stride, count, acc + m * stride);
+#define ACCUMULATE_ROWS(n) \
+  for (; m + n <= rows; m += n) \
+    accumulate_packed_rows(n, p + m * keys_per_block, correction + m, values, stride, count, acc + m * stride);
+  ACCUMULATE_ROWS(row_step)
+  ACCUMULATE_ROWS(4)
+  ACCUMULATE_ROWS(1)
 }
 
 void SELECT(nibble_kernels *table) {

@@ -25,6 +25,8 @@ void nibble_linear_select(uint32_t features) {
 #endif
 }
 
+static const linear_kernels *kernels_of(const nibble_linear_call *call) { return call->work.kernels; }
+
 // MARK: Workspace
 
 /// Hands out pieces of workspace, or only adds up their sizes while `base` is NULL.
@@ -66,20 +68,32 @@ static size_t scratch_bytes(const nibble_linear_call *call) {
 }
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
+  const linear_kernels *kernels = kernels_of(call);
   size_t T = call->T, K = call->K;
-  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_float = kernels->needs_input(call) && !is_int8;
+  bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_runs = call->form == NIBBLE_INPUT_INT8_RUNS;
+  bool is_float = kernels->needs_input(call) && !is_int8 && !is_runs;
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
   call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
   call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
-  call->work.row_absmax = take(arena, is_int8 ? T * sizeof(float) : 0);
-  call->work.row_sums = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
+  size_t sums = is_int8 ? T : is_runs ? T * (K / call->input_block) : 0;
+  call->work.row_absmax = take(arena, sums * sizeof(float));
+  call->work.row_sums = take(arena, sums * sizeof(int32_t));
   call->work.outlier_counts = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
   call->work.outliers = take(arena, has_outliers ? T * K * sizeof(int32_t) : 0);
   call->work.column_flags = take(arena, has_outliers && call->shares_outlier_columns ? K : 0);
 }
 
-size_t nibble_linear_workspace(const nibble_linear_call *call, int threads) {
+size_t nibble_linear_input_block(size_t K, size_t block_size) {
+  enum { LONGEST_RUN = 64 };
+  if (!kernels->has_int8_runs || !nibble_can_tile_4bit(K, block_size)) return 0;
+  return linear_smaller(block_size, LONGEST_RUN);
+}
+
+size_t nibble_linear_workspace(nibble_linear_call *call, int threads) {
+  // One choice for the whole call, even if another is made meanwhile.
+  call->work.kernels = kernels;
+  if (call->form == NIBBLE_INPUT_INT8_RUNS && !kernels_of(call)->has_int8_runs) call->form = NIBBLE_INPUT_F32;
   nibble_linear_call copy = *call;
   arena counter = {NULL, 0};
   divide(&copy, &counter, threads);
@@ -93,7 +107,7 @@ void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads) 
 
 // MARK: Tasks
 
-bool nibble_linear_needs_input(const nibble_linear_call *call) { return kernels->needs_input(call); }
+bool nibble_linear_needs_input(const nibble_linear_call *call) { return kernels_of(call)->needs_input(call); }
 
 void nibble_linear_find_columns(nibble_linear_call *call) {
   if (call->form != NIBBLE_INPUT_INT8 || !(call->threshold > 0) || !call->shares_outlier_columns) return;
@@ -110,7 +124,7 @@ void nibble_linear_find_columns(nibble_linear_call *call) {
 
 void nibble_linear_input_task(void *context, size_t begin, size_t end, int thread) {
   (void)thread;
-  kernels->prepare_input(context, begin, end);
+  kernels_of(context)->prepare_input(context, begin, end);
 }
 
 static size_t tiles_of(const nibble_linear_layer *layer) { return (layer->N + NIBBLE_TILE - 1) / NIBBLE_TILE; }
@@ -157,7 +171,7 @@ void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
       nibble_linear_layer layer = call->layers[i];
       bool is_four_bit = layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED;
       linear_scales scales = is_four_bit ? unpack_tile(call, &layer, tile, (char *)(scratch + 1)) : (linear_scales){};
-      kernels->tile(call, &layer, scales, tile, scratch);
+      kernels_of(call)->tile(call, &layer, scales, tile, scratch);
     }
     first += tiles;
   }
@@ -191,7 +205,7 @@ void linear_load_lanes(const float *values, const nibble_linear_layer *layer, si
 
 void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
                    float *sums) {
-  bool is_rounded = call->form != NIBBLE_INPUT_F32;
+  bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16;
   int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
   if (layer->bias) {
     float bias[NIBBLE_TILE];

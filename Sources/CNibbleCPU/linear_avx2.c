@@ -12,6 +12,7 @@
 #define BF16 0
 #define TABLE linear_avx2
 #define MULTIPLY_PAIRS(a, b) ((ivec)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
+#define LOOK_UP_BYTES(table, index) ((ivec)_mm256_shuffle_epi8((__m256i)(table), (__m256i)(index)))
 #include "linear_vector.h"
 #pragma clang attribute pop
 

@@ -39,6 +39,8 @@ typedef struct {
   /// Computes tile `tile` of `layer` for all rows.
   void (*tile)(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                linear_scratch *scratch);
+  /// Whether they know NIBBLE_INPUT_INT8_RUNS.
+  bool has_int8_runs;
 } linear_kernels;
 
 extern const linear_kernels linear_reference;

@@ -133,4 +133,4 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   }
 }
 
-const linear_kernels linear_reference = {needs_input, packed_element, prepare_input, tile};
+const linear_kernels linear_reference = {needs_input, packed_element, prepare_input, tile, false};

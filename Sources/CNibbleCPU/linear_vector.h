@@ -1,5 +1,6 @@
 // Linear layers over vectors of LANES floats (8 or 16). Compiled once per instruction set by a file that turns its target on
-// and defines LANES, TABLE (the table's name), and 0 or 1 for VNNI (vpdpbusd) and BF16 (vdpbf16ps).
+// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd) and BF16 (vdpbf16ps), and the operations on integers
+// that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
 //
 // Few rows (T ≤ 4) multiply weights as they are read: bound by memory. More rows unpack a tile of 16 features into a panel
 // [depth, 16] that stays in the first-level cache and multiply it with blocks of rows, whose input was rearranged to
@@ -62,6 +63,9 @@ INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height
 #include "linear_vector_float.h"
 #include "linear_vector_4bit.h"
 #include "linear_vector_int8.h"
+#ifdef LOOK_UP_BYTES
+#include "linear_vector_4bit_int8.h"
+#endif
 
 static bool has_few_rows(const nibble_linear_call *call) { return call->T <= FEW_ROWS; }
 
@@ -71,6 +75,7 @@ static bool needs_input(const nibble_linear_call *call) {
 
 static size_t packed_element(const nibble_linear_call *call) {
   if (call->form == NIBBLE_INPUT_INT8) return INT8_ELEMENT;
+  if (call->form == NIBBLE_INPUT_INT8_RUNS) return sizeof(int8_t);
   if (BF16 && call->form == NIBBLE_INPUT_BF16) return sizeof(uint16_t);
   return wants_shuffled_input(call) ? sizeof(float) : 0;
 }
@@ -81,6 +86,12 @@ static void prepare_input(const nibble_linear_call *call, size_t begin, size_t e
       quantize_row(call, t);
       continue;
     }
+#ifdef LOOK_UP_BYTES
+    if (call->form == NIBBLE_INPUT_INT8_RUNS) {
+      quantize_runs(call, t);
+      continue;
+    }
+#endif
     if (has_few_rows(call)) {
       round_row(call, t);
       if (wants_shuffled_input(call)) shuffle_row(call, t);
@@ -92,6 +103,12 @@ static void prepare_input(const nibble_linear_call *call, size_t begin, size_t e
 
 static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                  linear_scratch *scratch) {
+#ifdef LOOK_UP_BYTES
+  if (call->form == NIBBLE_INPUT_INT8_RUNS) {
+    four_bit_int8_tile(call, layer, scales, tile, scratch);
+    return;
+  }
+#endif
   if (layer->kind == NIBBLE_WEIGHT_INT8) int8_tile(call, layer, tile, scratch);
   else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
   else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
@@ -99,4 +116,10 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   else float_tile(call, layer, scales, tile, scratch);
 }
 
-const linear_kernels TABLE = {needs_input, packed_element, prepare_input, tile};
+#ifdef LOOK_UP_BYTES
+#define HAS_INT8_RUNS true
+#else
+#define HAS_INT8_RUNS false
+#endif
+
+const linear_kernels TABLE = {needs_input, packed_element, prepare_input, tile, HAS_INT8_RUNS};

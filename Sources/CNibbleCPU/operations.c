@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#define K nibble_active_kernels
+#define K (*nibble_active_kernels)
 
 size_t nibble_dtype_size(int32_t dtype) {
   static const size_t sizes[] = {4, 2, 2, 8, 1, 1};

@@ -1,12 +1,11 @@
 #include "nibble_selection.h"
 
-#include "half.h"
 #include "kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#define K nibble_active_kernels
+#define K (*nibble_active_kernels)
 
 int32_t nibble_greedy(const float *logits, size_t count) {
   size_t place = K.find(logits, K.maximum(logits, count), count);
@@ -33,57 +32,92 @@ static float uniform(uint64_t seed, uint64_t stream, uint64_t counter) {
   return (float)(mix(mix(mix(seed) ^ stream) ^ counter) >> 40) * 0x1p-24f;
 }
 
-// A token that may still be chosen.
+// The tokens that may still be chosen, by ascending id, with exp(score − best score).
 typedef struct {
-  float score;
+  float *scores, *weights;
+  int32_t *ids;
+  size_t count;
+} candidates;
+
+typedef struct {
+  float score, weight;
   int32_t id;
 } candidate;
 
-static void swap(candidate *a, candidate *b) {
-  candidate t = *a;
+enum { chunk = 64 };
+
+static void swap(float *a, float *b) {
+  float t = *a;
   *a = *b;
   *b = t;
 }
 
-static void sift_down(candidate *heap, size_t count, size_t i) {
+static void sift_down(float *heap, size_t count, size_t i) {
   for (;;) {
     size_t least = i, left = 2 * i + 1, right = left + 1;
-    if (left < count && heap[left].score < heap[least].score) least = left;
-    if (right < count && heap[right].score < heap[least].score) least = right;
+    if (left < count && heap[left] < heap[least]) least = left;
+    if (right < count && heap[right] < heap[least]) least = right;
     if (least == i) return;
     swap(&heap[i], &heap[least]);
     i = least;
   }
 }
 
-static int by_score(const void *a, const void *b) {
+static int by_value(const void *a, const void *b) {
   float x = *(const float *)a, y = *(const float *)b;
   return (x > y) - (x < y);
 }
 
-// The K-th largest score (K ≤ count). A heap of the K best while K is small; else a sorted copy.
-static float kth_largest(const float *scores, size_t count, size_t k, candidate *heap) {
-  if (k > count / 8) {
-    float *copy = (float *)heap;
-    for (size_t i = 0; i < count; i++) copy[i] = scores[i];
-    qsort(copy, count, sizeof(float), by_score);
-    return copy[count - k];
+// The K-th largest score (K < count). A heap of the K best while K is small, for which most chunks need one look; else a
+// sorted copy.
+static float kth_largest(const float *scores, size_t count, size_t k, float *work) {
+  size_t filled = k > count / 8 ? count : k;
+  for (size_t i = 0; i < filled; i++) work[i] = scores[i] == scores[i] ? scores[i] : -INFINITY;
+  if (filled == count) {
+    qsort(work, count, sizeof(float), by_value);
+    return work[count - k];
   }
-  for (size_t i = 0; i < k; i++) heap[i] = (candidate){scores[i], 0};
-  for (size_t i = k / 2; i-- > 0;) sift_down(heap, k, i);
-  for (size_t i = k; i < count; i++) {
-    if (!(scores[i] > heap[0].score)) continue;
-    heap[0].score = scores[i];
-    sift_down(heap, k, 0);
+  for (size_t i = k / 2; i-- > 0;) sift_down(work, k, i);
+  for (size_t first = k; first < count; first += chunk) {
+    size_t end = count - first < chunk ? count : first + chunk;
+    if (!(K.maximum(scores + first, end - first) > work[0])) continue;
+    for (size_t i = first; i < end; i++) {
+      if (!(scores[i] > work[0])) continue;
+      work[0] = scores[i];
+      sift_down(work, k, 0);
+    }
   }
-  return heap[0].score;
+  return work[0];
 }
 
-static size_t keep_from(const float *scores, size_t count, float threshold, candidate *kept) {
+static void keep_from(const float *scores, size_t count, float threshold, candidates *kept) {
+  kept->count = 0;
+  for (size_t first = 0; first < count; first += chunk) {
+    size_t end = count - first < chunk ? count : first + chunk;
+    if (K.maximum(scores + first, end - first) < threshold) continue;
+    for (size_t i = first; i < end; i++) {
+      if (!(scores[i] >= threshold)) continue;
+      kept->scores[kept->count] = scores[i];
+      kept->ids[kept->count++] = (int32_t)i;
+    }
+  }
+}
+
+static double total_weight(const candidates *kept) {
+  double total = 0;
+  for (size_t i = 0; i < kept->count; i++) total += kept->weights[i];
+  return total;
+}
+
+static void keep_if_weight(candidates *kept, float least) {
   size_t n = 0;
-  for (size_t i = 0; i < count; i++)
-    if (scores[i] >= threshold) kept[n++] = (candidate){scores[i], (int32_t)i};
-  return n;
+  for (size_t i = 0; i < kept->count; i++) {
+    if (kept->weights[i] < least) continue;
+    kept->scores[n] = kept->scores[i];
+    kept->weights[n] = kept->weights[i];
+    kept->ids[n++] = kept->ids[i];
+  }
+  kept->count = n;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -97,84 +131,72 @@ static int by_id(const void *a, const void *b) {
   return (x->id > y->id) - (x->id < y->id);
 }
 
-// exp(score − best), 1 where both are infinite.
-static double weight_of(float score, float best) { return score == best ? 1 : exp((double)score - best); }
-
-// Nucleus: removes, from the least likely on, what the cumulative probability up to 1 − p covers; the likeliest stays. Among
-// equals the lower id goes first. A score this far below the best can only be in the removed tail, so most are never sorted.
-static size_t keep_nucleus(candidate *kept, size_t count, float top_p, float best) {
-  double total = 0, removed = 0;
-  for (size_t i = 0; i < count; i++) total += weight_of(kept[i].score, best);
-  double limit = (1 - (double)top_p) * total;
-  // Sort only what lies above a cut under which the whole mass is removed.
-  size_t tail = 0;
-  for (float distance = 4; distance < 64; distance *= 2) {
+// Removes the tail of tokens far less likely than the best whose whole mass fits in `limit`: it need not be sorted. Returns
+// the mass.
+static double drop_tail(candidates *kept, double limit) {
+  for (float least = 0x1p-6f; least > 0x1p-80f; least *= 0x1p-6f) {
     double mass = 0;
-    for (size_t i = 0; i < count; i++)
-      if (kept[i].score < best - distance) mass += weight_of(kept[i].score, best);
+    for (size_t i = 0; i < kept->count; i++)
+      if (kept->weights[i] < least) mass += kept->weights[i];
     if (mass > limit) continue;
-    for (size_t i = 0; i < count; i++) {
-      if (!(kept[i].score < best - distance)) continue;
-      swap(&kept[i], &kept[tail++]);
-    }
-    removed = mass;
-    break;
+    keep_if_weight(kept, least);
+    return mass;
   }
-  candidate *rest = kept + tail;
-  size_t n = count - tail, first = 0;
-  qsort(rest, n, sizeof(candidate), ascending);
-  while (first + 1 < n && (removed += weight_of(rest[first].score, best)) <= limit) first++;
-  n -= first;
-  for (size_t i = 0; i < n; i++) kept[i] = rest[first + i];
-  qsort(kept, n, sizeof(candidate), by_id);
-  return n;
+  return 0;
 }
 
-static size_t keep_likely(candidate *kept, size_t count, float min_p, float best) {
-  size_t n = 0;
-  for (size_t i = 0; i < count; i++)
-    if (weight_of(kept[i].score, best) >= (double)min_p) kept[n++] = kept[i];
-  return n;
+// Nucleus: removes, from the least likely on, what the cumulative probability up to 1 − p covers; the likeliest stays. Among
+// equals the lower id goes first.
+static void keep_nucleus(candidates *kept, float top_p, candidate *work) {
+  double limit = (1 - (double)top_p) * total_weight(kept);
+  double removed = drop_tail(kept, limit);
+  size_t n = kept->count, first = 0;
+  for (size_t i = 0; i < n; i++) work[i] = (candidate){kept->scores[i], kept->weights[i], kept->ids[i]};
+  qsort(work, n, sizeof(candidate), ascending);
+  while (first + 1 < n && (removed += work[first].weight) <= limit) first++;
+  qsort(work + first, n - first, sizeof(candidate), by_id);
+  for (size_t i = first; i < n; i++) {
+    kept->scores[i - first] = work[i].score;
+    kept->weights[i - first] = work[i].weight;
+    kept->ids[i - first] = work[i].id;
+  }
+  kept->count = n - first;
 }
 
 // The first candidate, by id, whose cumulative probability exceeds u.
-static int32_t draw(const candidate *kept, size_t count, float best, float u) {
-  double total = 0, sum = 0;
-  for (size_t i = 0; i < count; i++) total += weight_of(kept[i].score, best);
-  for (size_t i = 0; i < count; i++) {
-    sum += weight_of(kept[i].score, best);
-    if (sum > (double)u * total) return kept[i].id;
-  }
-  return kept[count - 1].id;
+static int32_t draw(const candidates *kept, float u) {
+  double bound = (double)u * total_weight(kept), sum = 0;
+  for (size_t i = 0; i < kept->count; i++)
+    if ((sum += kept->weights[i]) > bound) return kept->ids[i];
+  return kept->ids[kept->count - 1];
 }
 
 static int32_t draw_row(const nibble_select_arguments *a, size_t row, float *scratch) {
   size_t count = a->vocabulary;
-  const float *logits = a->logits + row * count;
-  float *scores = scratch;
-  candidate *kept = (candidate *)(scratch + count);
-  for (size_t i = 0; i < count; i++) {
-    float score = logits[i] / a->temperature;
-    scores[i] = score == score ? score : -INFINITY;
-  }
+  float *scores = scratch, *work = scratch + 4 * count;
+  candidates kept = {scratch + count, scratch + 2 * count, (int32_t *)(scratch + 3 * count), 0};
+  K.scale(a->logits + row * count, 1 / a->temperature, scores, count);
   float best = K.maximum(scores, count);
   if (best == -INFINITY) return 0;
   float threshold = -INFINITY;
-  if (a->top_k > 0 && a->top_k < count) threshold = kth_largest(scores, count, a->top_k, kept);
-  size_t n = keep_from(scores, count, threshold, kept);
-  if (a->top_p < 1) n = keep_nucleus(kept, n, a->top_p, best);
-  if (a->min_p > 0) n = keep_likely(kept, n, a->min_p < 1 ? a->min_p : 1, best);
-  float u = uniform(a->seed, a->first_stream + row, (uint64_t)(uint32_t)a->counters[row]);
-  return draw(kept, n, best, u);
+  if (a->top_k > 0 && a->top_k < count) threshold = kth_largest(scores, count, a->top_k, work);
+  keep_from(scores, count, threshold, &kept);
+  K.exponentials(kept.scores, best, kept.weights, kept.count);
+  if (a->top_p < 1) keep_nucleus(&kept, a->top_p, (candidate *)work);
+  if (a->min_p > 0) keep_if_weight(&kept, a->min_p < 1 ? a->min_p : 1);
+  return draw(&kept, uniform(a->seed, a->first_stream + row, (uint64_t)(uint32_t)a->counters[row]));
 }
 
 void nibble_select_task(void *arguments, size_t begin, size_t end, int thread) {
   const nibble_select_arguments *a = arguments;
   for (size_t r = begin; r < end; r++) {
     if (a->temperature > 0) {
-      a->tokens[r] = draw_row(a, r, a->scratch + (size_t)thread * 3 * a->vocabulary);
+      a->tokens[r] = draw_row(a, r, a->scratch + (size_t)thread * nibble_select_floats(a->vocabulary));
     } else {
       a->tokens[r] = nibble_greedy(a->logits + r * a->vocabulary, a->vocabulary);
     }
   }
 }
+
+// Scaled logits; scores, weights and ids of candidates; candidates to sort.
+size_t nibble_select_floats(size_t vocabulary) { return 7 * vocabulary; }

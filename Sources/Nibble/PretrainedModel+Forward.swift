@@ -32,12 +32,13 @@ extension PretrainedModel {
                 }), encoderLastHiddenState: nil)
         }
         guard let decoderInputIDs, decoderInputIDs.count == inputIDs.count else { throw ForwardError.decoderInputsMissing }
+        let padding = kept.map { $0.first ?? 0 }
         let positions = decoderInputIDs.map { Array($0.indices) }
         let logits = try logits(
             of: decoderInputIDs, at: positions, width: decoderInputIDs.map(\.count).max() ?? 0, request: { rows, capacity in
-                SessionRequest(rows: rows, capacity: capacity, encoderInputs: stripped)
+                SessionRequest(rows: rows, capacity: capacity, encoderInputs: stripped, encoderPadding: padding)
             })
-        let encoded = try model.encode(stripped)
+        let encoded = try model.encode(stripped, padding: padding)
         return ForwardOutput(
             logits: logits,
             encoderLastHiddenState: scattered(

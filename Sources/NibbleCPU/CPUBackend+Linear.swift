@@ -88,11 +88,20 @@ private struct InputForm: Equatable {
     var threshold: Float = 0
     var sharesColumns = false
     var roundsToHalf = false
+    /// Length of the runs that share a scale; 0 but for int8 runs.
+    var block = 0
 
     init(_ layer: Linear) {
         switch layer.weight.format {
         case .dense: break
-        case .fourBit:
+        case .fourBit(let format):
+            if layer.arithmetic.allowsInt8Activations {
+                block = nibble_linear_input_block(layer.inFeatures, format.blockSize)
+            }
+            if block > 0 {
+                kind = NIBBLE_INPUT_INT8_RUNS
+                return
+            }
             switch layer.arithmetic.computeDType {
             case .float16: kind = NIBBLE_INPUT_F16
             case .bfloat16: kind = NIBBLE_INPUT_BF16
@@ -127,6 +136,7 @@ extension nibble_linear_layer {
 extension nibble_linear_call {
     fileprivate mutating func setForm(_ form: InputForm) {
         self.form = form.kind
+        input_block = form.block
         threshold = form.threshold
         shares_outlier_columns = form.sharesColumns
         rounds_to_half = form.roundsToHalf

@@ -36,7 +36,7 @@ extension CPUBackend {
 
     public func reserve(_ workspace: WorkspaceRequest) throws {
         let threads = pool.threadCount
-        let sampling = 3 * workspace.vocabulary * MemoryLayout<Float>.size * threads
+        let sampling = nibble_select_floats(workspace.vocabulary) * MemoryLayout<Float>.size * threads
         try pool.exclusively { _ = try operationWork.bytes(max(sampling, attentionBytes(workspace))) }
     }
 }

@@ -22,7 +22,7 @@ extension CPUBackend {
         _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int
     ) throws {
         var arguments = arguments(logits, parameters, counters, tokens, vocabulary)
-        let bytes = 3 * vocabulary * MemoryLayout<Float>.size * pool.threadCount
+        let bytes = nibble_select_floats(vocabulary) * MemoryLayout<Float>.size * pool.threadCount
         arguments.scratch = try operationWork.bytes(bytes).assumingMemoryBound(to: Float.self)
         run(arguments, rows: rows)
     }

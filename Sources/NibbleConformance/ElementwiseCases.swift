@@ -3,6 +3,8 @@ internal import NibbleCore
 
 /// Pointwise functions in double precision.
 enum ReferenceActivation {
+    static func exponential(_ x: Double) -> Double { exp(x) }
+
     static func value(_ activation: Activation, _ x: Double) -> Double {
         switch activation {
         case .identity: x

@@ -1,3 +1,305 @@
+internal import NibbleCore
+
 extension OperationCases {
-    public static let linear: [OperationCase] = []
+    /// Linear layers in every format, canonical and prepared, with every epilogue; groups; mixtures of experts.
+    public static let linear: [OperationCase] = products + epilogues + groups + mixtures
+
+    private static let fourBitFormats: [FourBitFormat] = [
+        FourBitFormat(codebook: .nf4), FourBitFormat(codebook: .fp4), FourBitFormat(codebook: .nf4, isNested: true),
+        FourBitFormat(codebook: .fp4, blockSize: 128, isNested: true), FourBitFormat(codebook: .nf4, blockSize: 32),
+        FourBitFormat(codebook: .nf4, blockSize: 256),
+    ]
+
+    private static let formats: [WeightFormat] =
+        loadDTypes.map { .dense($0) } + fourBitFormats.map { .fourBit($0) } + [.int8]
+
+    /// (N, K): whole tiles; ragged N; blocks that straddle rows; odd sizes; several panels deep; a single feature.
+    private static let sizes = [(32, 128), (41, 256), (33, 80), (5, 7), (19, 576), (1, 64), (20, 1100)]
+
+    private static let products: [OperationCase] = formats.flatMap { format in
+        sizes.enumerated().flatMap { index, size in
+            // Every size with few and with many rows, the other counts in turn.
+            [1, 19, [2, 3, 4, 70, 5, 7, 12][index]].flatMap { tokens in
+                arithmetics(format).map { arithmetic in
+                    OperationCase("linear \(format.label) [\(size.0), \(size.1)] × \(tokens)\(arithmetic.label)") {
+                        try product($0, format, size, tokens, arithmetic, LinearVariant(hasBias: index % 2 == 1))
+                    }
+                }
+            }
+        }
+    }
+
+    private static func arithmetics(_ format: WeightFormat) -> [LinearArithmetic] {
+        switch format {
+        case .dense: [LinearArithmetic()]
+        case .fourBit: [nil, .float32, .float16, .bfloat16].map { LinearArithmetic(computeDType: $0) } + [
+                LinearArithmetic(allowsInt8Activations: true)
+            ]
+        case .int8:
+            [0, 3].flatMap { threshold in
+                [LinearArithmetic.OutlierScope.token, .call].map {
+                    LinearArithmetic(
+                        outlierThreshold: threshold, outlierScope: $0, roundsActivationsToHalf: $0 == .call)
+                }
+            }
+        }
+    }
+
+    private static let epilogues: [OperationCase] = [WeightFormat.dense(.bfloat16), .fourBit(fourBitFormats[0]), .int8].flatMap {
+        format in
+        loadDTypes.flatMap { loadDType in
+            [1, 9].flatMap { tokens in
+                LinearVariant.all.map { variant in
+                    OperationCase("linear \(format.label) × \(tokens) \(variant)", loadDType: loadDType) {
+                        try product($0, format, (37, 128), tokens, LinearArithmetic(), variant)
+                    }
+                }
+            }
+        }
+    }
+
+    private static func product(
+        _ context: OperationContext, _ format: WeightFormat, _ size: (Int, Int), _ tokens: Int, _ arithmetic: LinearArithmetic,
+        _ variant: LinearVariant
+    ) throws -> OperationResult {
+        let reference = try ReferenceWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 1)
+        let run = try LinearRun(context, [reference], tokens, arithmetic, variant)
+        let wanted = run.wanted()
+        let canonical = try run.result([reference.weight], wanted)
+        return canonical.and(try run.result([try context.backend.prepare(reference.weight)], wanted))
+    }
+
+    private static let groups: [OperationCase] = {
+        let members: [[WeightFormat]] = [
+            [.fourBit(fourBitFormats[0]), .fourBit(fourBitFormats[0]), .fourBit(fourBitFormats[1])],
+            [.dense(.float32), .fourBit(fourBitFormats[2]), .int8], [.int8, .int8], [.dense(.bfloat16), .dense(.float16)],
+        ]
+        return members.flatMap { formats in
+            [1, 3, 30].map { tokens in
+                OperationCase("linear group \(formats.map(\.label).joined(separator: ", ")) × \(tokens)") { context in
+                    let references = try formats.enumerated().map { index, format in
+                        try ReferenceWeight(
+                            context, format, outFeatures: 16 + 13 * index, inFeatures: 128, seed: UInt64(index + 1))
+                    }
+                    let weights = try references.map { try context.backend.prepare($0.weight) }
+                    let run = try LinearRun(context, references, tokens, LinearArithmetic(), LinearVariant(hasBias: true))
+                    return try run.result(weights, run.wanted())
+                }
+            }
+        }
+    }()
+
+    // MARK: Mixtures of experts
+
+    private static let mixtures: [OperationCase] = [1, 2, 23].flatMap { tokens in
+        [false, true].flatMap { normalizes in
+            [WeightFormat.dense(.float32), .fourBit(fourBitFormats[0])].map { format in
+                OperationCase(
+                    "experts \(format.label) × \(tokens)\(normalizes ? " normalized with residual" : "")"
+                ) { try mixture($0, format, tokens, normalizes: normalizes) }
+            }
+        }
+    }
+
+    private static func mixture(
+        _ context: OperationContext, _ format: WeightFormat, _ tokens: Int, normalizes: Bool
+    ) throws -> OperationResult {
+        let (count, topK, width, hidden) = (5, 2, 64, 128)
+        let input = try context.random(context.activation, [tokens, width], seed: 3)
+        // Equal logits: the lower expert comes first.
+        var logits = HostValues.random(tokens * count, seed: 4, scale: 2)
+        logits[1] = logits[3]
+        let router = try context.operand(logits, .float32, [tokens, count])
+        let residual = try context.random(context.activation, [tokens, width], seed: 5)
+        let weights = try (0..<count).map { expert in
+            (
+                gateUp: try ReferenceWeight(
+                    context, format, outFeatures: 2 * hidden, inFeatures: width, seed: UInt64(10 + expert)),
+                down: try ReferenceWeight(
+                    context, format, outFeatures: width, inFeatures: hidden, seed: UInt64(20 + expert))
+            )
+        }
+        let experts = try weights.enumerated().map { index, pair in
+            Expert(
+                gateUp: LinearGroup([
+                    Linear(name: "experts.\(index).gate_up", weight: try context.backend.prepare(pair.gateUp.weight))
+                ]), down: Linear(name: "experts.\(index).down", weight: try context.backend.prepare(pair.down.weight)))
+        }
+        let output = try context.output(context.activation, [tokens, width])
+        try context.backend.experts(
+            input.tensor,
+            ExpertsCall(
+                routerLogits: router.tensor, experts: experts, topK: topK, normalizesWeights: normalizes, activation: .silu,
+                residual: normalizes ? residual.tensor : nil), into: output)
+
+        var wanted = normalizes ? residual.values : [Double](repeating: 0, count: tokens * width)
+        for token in 0..<tokens {
+            let x = Array(input.values[token * width..<(token + 1) * width])
+            for (expert, share) in routes(Array(router.values[token * count..<(token + 1) * count]), topK, normalizes) {
+                let gateUp = weights[expert].gateUp.product(x)
+                let inner = (0..<hidden).map { ReferenceActivation.value(.silu, gateUp[$0]) * gateUp[hidden + $0] }
+                for (column, value) in weights[expert].down.product(inner).enumerated() {
+                    wanted[token * width + column] += share * value
+                }
+            }
+        }
+        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 4))
+    }
+
+    /// The chosen experts and their weights.
+    private static func routes(_ logits: [Double], _ topK: Int, _ normalizes: Bool) -> [(Int, Double)] {
+        let largest = logits.max() ?? 0
+        let powers = logits.map { ReferenceActivation.exponential($0 - largest) }
+        let total = powers.reduce(0, +)
+        let order = logits.indices.sorted { (logits[$1], $0) < (logits[$0], $1) }.prefix(topK)
+        let kept = normalizes ? order.reduce(0) { $0 + powers[$1] } : total
+        return order.map { ($0, powers[$0] / kept) }
+    }
+}
+
+/// What goes with a product.
+struct LinearVariant: CustomStringConvertible {
+    var hasBias = false
+    var activation = Activation.identity
+    var scale: Float = 1
+    var hasRowScale = false
+    var residual = Residual.none
+
+    enum Residual: String {
+        case none, separate, inPlace
+    }
+
+    static let all: [LinearVariant] =
+        OperationCases.activations.map { LinearVariant(hasBias: true, activation: $0) } + [
+            LinearVariant(scale: 0.5), LinearVariant(hasRowScale: true), LinearVariant(residual: .separate),
+            LinearVariant(hasBias: true, residual: .inPlace),
+            LinearVariant(hasBias: true, activation: .geluTanh, scale: -2, hasRowScale: true, residual: .inPlace),
+        ]
+
+    var description: String {
+        var parts = hasBias ? ["bias"] : []
+        if activation != .identity { parts.append("\(activation)") }
+        if scale != 1 { parts.append("scale \(scale)") }
+        if hasRowScale { parts.append("row scale") }
+        if residual != .none { parts.append("residual \(residual)") }
+        return parts.isEmpty ? "plain" : parts.joined(separator: ", ")
+    }
+}
+
+/// A linear call with everything around it, and its reference.
+private struct LinearRun {
+    let context: OperationContext
+    let references: [ReferenceWeight]
+    let biases: [OperationContext.Operand]
+    let arithmetic: LinearArithmetic
+    let variant: LinearVariant
+    let input: OperationContext.Operand
+    let rowScale: OperationContext.Operand
+    let residual: OperationContext.Operand
+    let tokens: Int
+
+    init(
+        _ context: OperationContext, _ references: [ReferenceWeight], _ tokens: Int, _ arithmetic: LinearArithmetic,
+        _ variant: LinearVariant
+    ) throws {
+        self.context = context
+        self.references = references
+        self.arithmetic = arithmetic
+        self.variant = variant
+        self.tokens = tokens
+        let inFeatures = references[0].inFeatures
+        // Some values beyond the outlier threshold.
+        var x = HostValues.random(tokens * inFeatures, seed: 30)
+        for index in stride(from: 3, to: x.count, by: 61) { x[index] *= 5 }
+        input = try context.operand(x, context.activation, [tokens, inFeatures])
+        rowScale = try context.random(.float32, [tokens], seed: 31)
+        let outFeatures = references.reduce(0) { $0 + $1.outFeatures }
+        residual = try context.random(context.activation, [tokens, outFeatures], seed: 32)
+        biases = try references.enumerated().map { index, reference in
+            try context.random(.float32, [reference.outFeatures], seed: UInt64(40 + index))
+        }
+    }
+
+    func result(_ weights: [LinearWeight], _ wanted: [Double]) throws -> OperationResult {
+        let group = LinearGroup(
+            weights.enumerated().map { index, weight in
+                Linear(
+                    name: "layers.\(index)", weight: weight, bias: variant.hasBias ? biases[index].tensor : nil,
+                    arithmetic: arithmetic)
+            })
+        let output = variant.residual == .inPlace ? residual.tensor : try context.output(context.activation, residual.tensor.shape)
+        try context.backend.linear(
+            input.tensor, group,
+            epilogue: LinearEpilogue(
+                activation: variant.activation, scale: variant.scale, rowScale: variant.hasRowScale ? rowScale.tensor : nil,
+                residual: variant.residual == .none ? nil : residual.tensor), into: output)
+        let got = try context.values(of: output)
+        if variant.residual == .inPlace { try restoreResidual() }
+        return OperationResult(got: got, wanted: wanted, tolerance: tolerance)
+    }
+
+    private func restoreResidual() throws {
+        let host = HostValues.tensor(residual.values.map { Float($0) }, residual.tensor.dtype, residual.tensor.shape)
+        try context.backend.copy(host, to: residual.tensor)
+    }
+
+    func wanted() -> [Double] {
+        let columns = references.map { reference in reference.product(operand(of: reference)) }
+        let total = residual.values.count / tokens
+        var result = [Double]()
+        for token in 0..<tokens {
+            for (reference, (y, bias)) in zip(references, zip(columns, biases)) {
+                for feature in 0..<reference.outFeatures {
+                    let sum = y[token * reference.outFeatures + feature] + (variant.hasBias ? bias.values[feature] : 0)
+                    var value = ReferenceActivation.value(variant.activation, sum) * Double(variant.scale)
+                    if variant.hasRowScale { value *= rowScale.values[token] }
+                    result.append(value)
+                }
+            }
+            guard variant.residual != .none else { continue }
+            for column in 0..<total { result[token * total + column] += residual.values[token * total + column] }
+        }
+        return result
+    }
+
+    /// The input as a layer of this format multiplies it.
+    private func operand(of reference: ReferenceWeight) -> [Double] {
+        switch reference.weight.format {
+        case .dense: return input.values
+        case .int8: return ReferenceActivationQuantization.values(input.values, columns: reference.inFeatures, arithmetic)
+        case .fourBit:
+            guard let dtype = arithmetic.computeDType, dtype != .float32 else { return input.values }
+            return HostValues.values(HostValues.tensor(input.values.map { Float($0) }, dtype, input.tensor.shape))
+        }
+    }
+
+    /// int8: where a value lies halfway between two steps, another reciprocal moves it by one. 4 bits in 16-bit arithmetic:
+    /// weights and results are rounded once each.
+    private var tolerance: Double {
+        var tolerance = context.tolerance(steps: 2)
+        if references.contains(where: { $0.weight.format == .int8 }) { tolerance = max(tolerance, 5e-3) }
+        // Eight bits for weights and activations alike, whose errors add up over K.
+        if arithmetic.allowsInt8Activations { tolerance = max(tolerance, 8e-2) }
+        if let dtype = arithmetic.computeDType { tolerance = max(tolerance, OperationContext.tolerance(dtype, steps: 2)) }
+        return tolerance
+    }
+}
+
+extension WeightFormat {
+    var label: String {
+        switch self {
+        case .dense(let dtype): "\(dtype)"
+        case .fourBit(let format):
+            "\(format.codebook.rawValue) \(format.blockSize)\(format.isNested ? " nested" : "")"
+        case .int8: "int8"
+        }
+    }
+}
+
+extension LinearArithmetic {
+    fileprivate var label: String {
+        if let computeDType { return " in \(computeDType)" }
+        if allowsInt8Activations { return " with int8 activations" }
+        return outlierThreshold == 6 ? "" : " threshold \(outlierThreshold) by \(outlierScope)"
+    }
 }

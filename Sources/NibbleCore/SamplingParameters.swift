@@ -1,5 +1,5 @@
 /// Token selection that every backend can do where the logits are.
-public struct SamplingParameters: Sendable {
+public struct SamplingParameters: Sendable, Hashable {
     /// 0 means greedy: the largest logit, the lowest id among equals.
     public var temperature: Float = 0
     /// 0 means off.

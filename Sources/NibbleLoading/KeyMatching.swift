@@ -28,7 +28,7 @@ struct KeyMatching {
     init(_ architecture: ModelArchitecture, _ checkpoint: any Checkpoint) throws {
         let tree = architecture.tree
         let parameters = tree.parameters
-        let known = Set(parameters.map(\.path))
+        let known = Set(parameters.map(\.path) + tree.persistentBuffers.map(\.path))
         let expertModules = Set(tree.modules.filter { $0.node.role == .experts }.map(\.path))
         var companions: [String: [String: String]] = [:]
 
@@ -50,6 +50,10 @@ struct KeyMatching {
         }
         try resolveTies(tree, checkpoint)
         check(parameters, checkpoint, expertModules)
+        for (path, buffer) in tree.persistentBuffers {
+            guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count else { continue }
+            mismatched.append(.init(name: key, expected: [buffer.count], found: found))
+        }
     }
 
     /// The weight that a companion tensor belongs to, and its ending.
@@ -98,7 +102,8 @@ struct KeyMatching {
         let tiedTargets = Set(tied.map(\.target))
         for parameter in parameters where !tiedTargets.contains(parameter.path) {
             guard let source = sources[parameter.path] else {
-                if !expertModules.contains(parameter.module.path) || expertSources.isEmpty { missing.append(parameter.path) }
+                let isHeldInParts = expertModules.contains(parameter.module.path) && !expertSources.isEmpty
+                if !parameter.isComputed, !isHeldInParts { missing.append(parameter.path) }
                 continue
             }
             guard !source.isQuantized, let found = checkpoint.descriptor(source.key)?.shape, found != parameter.shape else { continue }

@@ -4,7 +4,7 @@ import NibbleModels
 /// Sets of experts: fused 3-D tensors, or one tensor an expert and projection.
 extension WeightLoader {
     func loadExperts(_ tree: ModuleTree) throws {
-        for module in tree.modules where module.isExpertSet {
+        for module in tree.modules where module.isExperts {
             let backend = backend(module.path)
             setExperts(try experts(module, on: backend), of: module.path)
         }

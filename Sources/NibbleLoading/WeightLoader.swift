@@ -66,6 +66,7 @@ final class WeightLoader {
             readBytes += checkpoint.descriptor(job.source.key)?.byteCount ?? 0
             options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: job.parameter.path))
         }
+        try loadBuffers(tree)
         try loadExperts(tree)
         shareTied(tree)
         try assembleLinears(tree)
@@ -82,7 +83,7 @@ final class WeightLoader {
         var place: [String: Int] = [:]
         for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
         let jobs = tree.parameters.compactMap { parameter -> Job? in
-            guard parameter.tiedTo == nil, !parameter.module.isExpertSet, let source = matching.sources[parameter.path] else { return nil }
+            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path] else { return nil }
             return Job(parameter: parameter, source: source)
         }
         return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
@@ -91,7 +92,7 @@ final class WeightLoader {
     private func load(_ job: Job) throws {
         let path = job.parameter.path
         let backend = backend(job.parameter.module.path)
-        if job.parameter.module.isLinear, path.hasSuffix(".weight") {
+        if job.parameter.module.isMatrix, path.hasSuffix(".weight") {
             linearWeights[job.parameter.module.path] = try linearWeight(
                 job.source, job.parameter.module, shape: job.parameter.shape, on: backend)
             return
@@ -132,6 +133,18 @@ final class WeightLoader {
         return result
     }
 
+    /// Buffers that the checkpoint holds, as float32 beside the output embedding, which is what reads them.
+    private func loadBuffers(_ tree: ModuleTree) throws {
+        let backend = backend(tree.outputEmbedding)
+        for (path, _) in tree.persistentBuffers {
+            guard let source = matching.sources[path] else { continue }
+            let file = try checkpoint.tensor(source.key)
+            let stored = try castToStored(file, parameter: path, key: source.key)
+            weights.tensors[path] = try host.resident(
+                try host.cast(stored, to: .float32), on: backend, unlessBackedBy: file)
+        }
+    }
+
     /// Notes that a block reads these tensors for each use.
     func stream(_ names: some Sequence<String>, of file: any Checkpoint, module: String) {
         streams[blockOfModule[module] ?? module, default: MappedWeights()].add(Array(names), of: file)
@@ -148,7 +161,7 @@ final class WeightLoader {
     // MARK: Linear layers
 
     private func assembleLinears(_ tree: ModuleTree) throws {
-        for module in tree.modules where module.isLinear && !module.isExpertSet {
+        for module in tree.modules where module.isMatrix {
             let weight: LinearWeight
             if let loaded = linearWeights[module.path] {
                 weight = loaded
@@ -223,9 +236,12 @@ final class WeightLoader {
             return .dense(try mapped(tensor, name: name, file: file, key: key, module: module))
         }
         do {
-            guard isOnDisk(parameter) else { return try prepared(try backend.quantize(tensor, to: format), on: backend) }
+            guard isOnDisk(parameter) else {
+                let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+                return try prepared(weight, on: backend)
+            }
             return try offloaded(name, key: key, module: module, form: "\(format)") {
-                try backend.quantize(tensor, to: format)
+                try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
             }
         } catch BackendError.nonFiniteWeight(let index) {
             throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)
@@ -248,12 +264,5 @@ final class WeightLoader {
 
     func prepared(_ weight: LinearWeight, on backend: any Backend) throws -> LinearWeight {
         options.preparesWeights ? try backend.prepare(weight) : weight
-    }
-}
-
-extension LocatedModule {
-    /// A set of experts, whose weights come in other shapes than one matrix.
-    var isExpertSet: Bool {
-        if case .experts = node.kind { true } else { false }
     }
 }

@@ -20,13 +20,19 @@ public struct SessionRequest: Sendable {
     /// Encoder-decoders only: for each row the encoder's input ids, without padding. Rows with equal `encoderGroup` share
     /// one encoder run.
     public var encoderInputs: [[Int32]]
+    /// How much padding stands before each of ``encoderInputs``: it moves the positions of the families that count it. Empty
+    /// means none.
+    public var encoderPadding: [Int]
     /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
     public var encoderGroup: [Int]
 
-    public init(rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderGroup: [Int] = []) {
+    public init(
+        rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = []
+    ) {
         self.rows = rows
         self.capacity = capacity
         self.encoderInputs = encoderInputs
+        self.encoderPadding = encoderPadding
         self.encoderGroup = encoderGroup
     }
 }
@@ -100,6 +106,7 @@ public enum SessionError: Error, Sendable, Equatable {
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     case rowOutOfRange(row: Int, rows: Int)
+    case positionOutOfRange(position: Int, positions: Int)
 }
 
 extension SessionError: CustomStringConvertible {
@@ -111,6 +118,8 @@ extension SessionError: CustomStringConvertible {
             "token id \(token) is outside the vocabulary of \(size)"
         case .rowOutOfRange(let row, let rows):
             "row \(row) does not exist: the session has \(rows)"
+        case .positionOutOfRange(let position, let positions):
+            "position \(position) is beyond the \(positions) that the model has embeddings for"
         }
     }
 }

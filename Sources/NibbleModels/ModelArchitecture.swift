@@ -32,10 +32,40 @@ public typealias ArchitectureReader = @Sendable (ConfigReader) throws -> ModelAr
 /// The families Nibble runs, by `model_type`.
 public enum ModelRegistry {
     static let readers: [String: ArchitectureReader] = [
+        "bart": Bart.architecture,
         "bloom": Bloom.architecture,
+        "codegen": CodeGen.architecture,
+        "cohere": Cohere.architecture,
+        "falcon": Falcon.architecture,
+        "gemma": Gemma.architecture,
+        "gemma2": Gemma2.architecture,
+        "gemma3_text": Gemma3.architecture,
+        "gpt2": GPT2.architecture,
+        "gpt_neo": GPTNeo.architecture,
+        "gpt_neox": GPTNeoX.architecture,
+        "gptj": GPTJ.architecture,
+        "granite": Granite.architecture,
         "llama": Llama.architecture,
-        "t5": T5.architecture,
+        "marian": Marian.architecture,
+        "mbart": MBart.architecture,
+        "mistral": Mistral.architecture,
+        "mixtral": Mixtral.architecture,
+        "mpt": MPT.architecture,
         "mt5": T5.architecture,
+        "olmo2": OLMo2.architecture,
+        "opt": OPT.architecture,
+        "pegasus": Pegasus.architecture,
+        "phi": Phi.architecture,
+        "phi3": Phi3.architecture,
+        "qwen2": Qwen2.architecture,
+        "qwen2_moe": Qwen2.mixtureArchitecture,
+        "qwen3": Qwen3.architecture,
+        "qwen3_moe": Qwen3.mixtureArchitecture,
+        "smollm3": SmolLM3.architecture,
+        "stablelm": StableLM.architecture,
+        "starcoder2": Starcoder2.architecture,
+        "t5": T5.architecture,
+        "umt5": T5.architecture,
     ]
 
     /// Supported `model_type` words, sorted.
@@ -47,7 +77,25 @@ public enum ModelRegistry {
         guard let type, let reader = readers[type] else {
             throw ModelError.unknownModelType(type, file: config.file, known: modelTypes)
         }
-        return try reader(config)
+        let architecture = try reader(config)
+        try check(architecture.tree, config)
+        return architecture
+    }
+
+    /// Sizes may each be possible and together not: everything that counts elements relies on this.
+    private static func check(_ tree: ModuleTree, _ config: ConfigReader) throws {
+        let limit = 1 << 48
+        var total = 0
+        for parameter in tree.parameters {
+            let count = Shape(validating: parameter.shape.dimensions)?.count ?? limit
+            total += min(count, limit)
+            if total >= limit { break }
+        }
+        for buffer in tree.modules.flatMap(\.node.buffers) where total < limit { total += min(buffer.count, limit) }
+        guard total < limit else {
+            throw ModelError.wrongField(
+                "config", file: config.file, expected: "sizes that make fewer than 2⁴⁸ parameters", found: "more")
+        }
     }
 }
 

@@ -86,6 +86,7 @@ extension TokenizerConfiguration {
         for (content, field) in try FileText.json(added).members() {
             addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
         }
+        addedTokens.sort { $0.id < $1.id }
     }
 
     private mutating func readTemplateFiles(_ folder: URL) throws(TokenizerError) {

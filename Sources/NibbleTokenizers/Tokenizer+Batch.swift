@@ -64,7 +64,7 @@ extension Tokenizer {
     ///
     /// - Parameters:
     ///   - stride: number of tokens that a piece in `overflowing` repeats of the piece before.
-    /// - Throws: `TokenizerError.invalidOption` if the text to be shortened is not there or too short.
+    /// - Throws: `TokenizerError.invalidOption` if the text to be shortened is not there or too short, or the stride too long.
     public func encoding(
         _ text: String, pair: String?, truncation: Truncation, maxLength: Int? = nil, stride: Int = 0,
         addSpecialTokens: Bool = true
@@ -83,6 +83,9 @@ extension Tokenizer {
     ) throws(TokenizerError) {
         let total = encodings.reduce(0) { $0 + $1.count }
         guard total > limit else { return }
+        guard stride >= 0, stride < max(limit, 1) else {
+            throw .invalidOption(name: "stride", reason: "\(stride) is not below the \(limit) tokens that remain")
+        }
         switch truncation {
         case .none: return
         case .longestFirst:

@@ -45,10 +45,11 @@ public final class Tokenizer: Sendable {
         postProcessor = Self.postProcessor(components, configuration, specialTokens)
     }
 
-    /// The file's own added tokens last, since they win; special tokens without an id at the end of the vocabulary.
+    /// The file's own added tokens, then those that only the configuration has, then special tokens without an id.
     private static func addedTokens(_ components: Components, _ configuration: TokenizerConfiguration) -> [AddedToken] {
         let table = components.model.table
-        var tokens = configuration.addedTokens + components.addedTokens
+        let own = Set(components.addedTokens.map(\.content))
+        var tokens = components.addedTokens + configuration.addedTokens.filter { !own.contains($0.content) }
         // The tokenizers library counts on from the vocabulary, whatever the file says. With holes in the vocabulary that would
         // give an id twice: then the file is believed.
         let isContiguous = table.count == table.idLimit

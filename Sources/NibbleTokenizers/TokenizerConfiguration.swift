@@ -114,6 +114,11 @@ public struct SpecialTokens: Sendable, Equatable {
     public struct Token: Sendable, Equatable {
         public var text: String
         public var id: Int32
+
+        public init(text: String, id: Int32) {
+            self.text = text
+            self.id = id
+        }
     }
 
     public var bos: Token?

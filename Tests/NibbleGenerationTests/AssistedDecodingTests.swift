@@ -143,7 +143,9 @@ private final class CountingSession: DecodingSession {
     @Test("What cannot be assisted is refused")
     func refusals() {
         let generator = Generator(model: model)
-        func attempt(_ assistant: HashModel?, _ inputs: [[Int32]] = [[1]], _ change: (inout GenerationConfig) -> Void = { _ in }) {
+        func attempt(
+            _ assistant: HashModel?, _ inputs: [[Int32]] = [[1]], _ change: (inout GenerationConfig) -> Void = { _ in }
+        ) {
             var request = GenerationRequest(inputs: inputs, config: config(new: 3, change))
             request.assistant = assistant
             #expect(throws: GenerationError.self) { try generator.generate(request) }

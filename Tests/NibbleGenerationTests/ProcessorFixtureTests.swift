@@ -9,12 +9,12 @@ import Testing
         let cases = try fixture.cases()
         guard !cases.isEmpty else { return }
         let tensors = try fixture.tensors()
-        let logits = try #require(tensors.floats("sampling.logits"))
-        let ids = try #require(tensors.ids("sampling.input_ids"))
+        let logits = Array(try tensors.tensor("sampling.logits").hostElements(Float.self))
+        let ids = try tensors.tensor("sampling.input_ids").hostElements(Int64.self).map { Int32($0) }
         for entry in cases {
             let options = try #require(entry["kwargs"])
             let name = try #require(entry["tensor"]?.string)
-            let expected = try #require(tensors.floats(name))
+            let expected = try tensors.tensor(name).hostElements(Float.self)
             var config = try GenerationConfig(options: options)
             config.doSample = true
             let scores = try processed(logits, ids, config)

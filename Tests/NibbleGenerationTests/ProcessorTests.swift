@@ -57,7 +57,8 @@ private func options(_ json: JSONValue, sampling: Bool = false) throws -> Genera
     @Test("No n-gram is completed twice")
     func noRepeatNgram() throws {
         let ids: [Int32] = [0, 1, 2, 0, 1, 3, 0, 1]
-        #expect(try processed(flat, ids, options(["no_repeat_ngram_size": 1])) == [-infinity, -infinity, -infinity, -infinity, 5, 0])
+        let seen = try processed(flat, ids, options(["no_repeat_ngram_size": 1]))
+        #expect(seen == [-infinity, -infinity, -infinity, -infinity, 5, 0])
         #expect(try processed(flat, ids, options(["no_repeat_ngram_size": 2])) == [1, -2, -infinity, -infinity, 5, 0])
         #expect(try processed(flat, ids, options(["no_repeat_ngram_size": 4])) == flat)
         #expect(try processed(flat, [0], options(["no_repeat_ngram_size": 3])) == flat)

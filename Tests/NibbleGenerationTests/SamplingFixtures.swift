@@ -1,4 +1,5 @@
 import Foundation
+import NibbleCheckpoint
 import NibbleCore
 import NibbleTestSupport
 
@@ -20,41 +21,5 @@ struct SamplingFixture: CustomStringConvertible, Sendable {
         try JSONValue(contentsOf: Fixtures.url(path + "/expected.json"))["sampling"]?.array ?? []
     }
 
-    func tensors() throws -> TensorFile { try TensorFile(Fixtures.url(path + "/expected.safetensors")) }
-}
-
-/// Just enough of safetensors for these tests.
-struct TensorFile {
-    private let header: JSONValue
-    private let data: [UInt8]
-
-    init(_ file: URL) throws {
-        let bytes = [UInt8](try Data(contentsOf: file))
-        let length = bytes[0..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
-        header = try JSONValue.parse(bytes[8..<(8 + length)])
-        data = Array(bytes[(8 + length)...])
-    }
-
-    private func bytes(_ name: String) -> ArraySlice<UInt8>? {
-        guard let offsets = header[name]?["data_offsets"], let start = offsets[0]?.int, let end = offsets[1]?.int else {
-            return nil
-        }
-        return data[start..<end]
-    }
-
-    func floats(_ name: String) -> [Float]? {
-        bytes(name).map { bytes in
-            bytes.withUnsafeBytes { raw in
-                (0..<raw.count / 4).map { raw.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
-            }
-        }
-    }
-
-    func ids(_ name: String) -> [Int32]? {
-        bytes(name).map { bytes in
-            bytes.withUnsafeBytes { raw in
-                (0..<raw.count / 8).map { Int32(raw.loadUnaligned(fromByteOffset: $0 * 8, as: Int64.self)) }
-            }
-        }
-    }
+    func tensors() throws -> SafetensorsFile { try SafetensorsFile(Fixtures.url(path + "/expected.safetensors")) }
 }

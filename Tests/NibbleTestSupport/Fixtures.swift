@@ -22,12 +22,15 @@ public enum Fixtures {
 
     public static func url(_ path: String) -> URL { root.appending(path: path) }
 
-    /// Names of the folders directly under `path`, sorted.
-    public static func folders(in path: String) -> [String] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: url(path).path)) ?? []
+    public static func exists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: url(path).path) }
+
+    /// Names of the folders directly under `path` of `root`, sorted.
+    public static func folders(in path: String, of root: URL = root) -> [String] {
+        let url = root.appending(path: path)
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []
         return names.filter {
             var isFolder: ObjCBool = false
-            return FileManager.default.fileExists(atPath: url(path).appending(path: $0).path, isDirectory: &isFolder)
+            return FileManager.default.fileExists(atPath: url.appending(path: $0).path, isDirectory: &isFolder)
                 && isFolder.boolValue
         }.sorted()
     }

@@ -10,15 +10,20 @@ struct FixtureModel: Sendable, CustomStringConvertible {
     let name: String
     let folder: URL
 
-    init(_ name: String) {
+    init(_ name: String, in root: URL = Fixtures.root) {
         self.name = name
-        folder = Fixtures.url("fixtures/models/\(name)")
+        folder = root.appending(path: "fixtures/models/\(name)")
     }
 
     var description: String { name }
 
-    /// All folders whose family is supported.
-    static let all: [FixtureModel] = Fixtures.folders(in: "fixtures/models").map(FixtureModel.init).filter { $0.isSupported }
+    /// All folders whose family is supported: those of the full set, and the repository's own.
+    static let all: [FixtureModel] = {
+        let own = Fixtures.repository.appending(path: "Tests/Fixtures")
+        let names = Fixtures.folders(in: "fixtures/models")
+        let more = Fixtures.folders(in: "fixtures/models", of: own).filter { !names.contains($0) }
+        return (names.map { FixtureModel($0) } + more.map { FixtureModel($0, in: own) }).filter { $0.isSupported }
+    }()
 
     private var isSupported: Bool {
         guard let config = try? JSONValue(contentsOf: folder.appending(path: "config.json")), let type = config["model_type"]?.string

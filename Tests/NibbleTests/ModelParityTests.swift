@@ -12,8 +12,8 @@ import Testing
     func float32(model: FixtureModel) throws {
         let pretrained = try model.load()
         let error = try model.error(pretrained, against: "logits")
-        print("\(model.name) float32 \(error)")
-        #expect(error <= 1e-4)
+        print("  \(model.name) float32: \(error)")
+        #expect(error <= 1e-4, "float32")
         if let footprint = try model.expected()["memory_footprint"]?["float32"]?.int {
             #expect(pretrained.memoryFootprint == footprint)
         }
@@ -29,7 +29,7 @@ import Testing
             let pretrained = try model.load(model.isPrequantized ? nil : expected["config"])
             let (tensor, bound) = model.recordedLogits(name)
             let error = try model.error(pretrained, against: tensor)
-            print("\(model.name) \(name) \(error)")
+            print("  \(model.name) \(name): \(error)")
             #expect(error <= bound, "\(name)")
             #expect(pretrained.report.quantizedModules.sorted() == expected["quantized_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
             #expect(pretrained.report.skippedModules.sorted() == expected["skipped_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")

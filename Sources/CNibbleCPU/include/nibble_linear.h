@@ -52,6 +52,8 @@ typedef enum {
   NIBBLE_INPUT_BF16,
   /// rows quantized against their absmax, outliers aside (LLM.int8())
   NIBBLE_INPUT_INT8,
+  /// runs of `input_block` columns quantized against their absmax, for 4-bit weights in tiles
+  NIBBLE_INPUT_INT8_RUNS,
 } nibble_input_form;
 
 typedef struct {
@@ -59,6 +61,8 @@ typedef struct {
   const float *x;
   size_t T, K;
   nibble_input_form form;
+  /// int8 runs: their length, which divides K and the layers' block sizes
+  size_t input_block;
   /// int8: |x| >= threshold is an outlier; 0: there are none
   float threshold;
   /// int8: an outlier makes its column one in every row of the call
@@ -80,13 +84,15 @@ typedef struct {
   const float *residual;
   size_t residual_stride;
 
-  /// Set by nibble_linear_bind.
+  /// Set by nibble_linear_workspace and nibble_linear_bind.
   struct {
+    /// The table of functions that the call runs with.
+    const void *kernels;
     /// [T, K] in float32, where the form is a rounded one
     float *rounded;
     /// [T, padded K]: bfloat16, or int8 or int16 codes, as the kernels in use want them
     void *packed;
-    /// int8: [T] absmax and sum of codes
+    /// int8: [T] absmax and sum of codes; runs: [T, K / input_block], scaled for the products
     float *row_absmax;
     int32_t *row_sums;
     /// int8: [T] counts, [T, K] ascending columns, [K] flags
@@ -97,8 +103,11 @@ typedef struct {
   } work;
 } nibble_linear_call;
 
-/// Bytes of workspace a call needs.
-size_t nibble_linear_workspace(const nibble_linear_call *call, int threads);
+/// The length of runs for 4-bit weights of this shape, 0 where the kernels in use do not multiply them.
+size_t nibble_linear_input_block(size_t K, size_t block_size);
+
+/// Chooses the call's kernels and returns the bytes of workspace they need.
+size_t nibble_linear_workspace(nibble_linear_call *call, int threads);
 /// Points `call->work` into workspace aligned to 64 bytes.
 void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads);
 

@@ -13,10 +13,12 @@ typedef struct {
   float temperature, top_p, min_p;
   size_t top_k;
   uint64_t seed, first_stream;
-  /// 3 × V floats for each thread, when the temperature is above 0.
+  /// nibble_select_floats(V) for each thread, when the temperature is above 0.
   float *scratch;
 } nibble_select_arguments;
 void nibble_select_task(void *arguments, size_t begin, size_t end, int thread);
+/// Floats of scratch that one thread needs to sample.
+size_t nibble_select_floats(size_t vocabulary);
 
 /// Items: parts of one row, `part` logits each; `best[i]` receives part i's greedy choice.
 typedef struct {

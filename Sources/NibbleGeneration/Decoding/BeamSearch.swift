@@ -25,6 +25,8 @@ struct BeamSearch {
     private let probe: RowMatrix<Int32>
     /// Of the item at hand: each continuation of each beam with its score, [n · V].
     var accumulated: [Float]
+    /// What beam sampling draws from.
+    var weights = WeightPool()
     private var inputs: [RowTokens] = []
     private var contexts: [RowContext] = []
 

@@ -89,6 +89,7 @@ final class GenerationRun {
         let session = try model.makeSession(
             SessionRequest(
                 rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
+                encoderPadding: inputs.encoderPadding,
                 encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : []))
         guard session.rows >= rows, session.vocabularySize == vocabularySize else {
             throw GenerationError.modelMisbehaved(

@@ -9,6 +9,8 @@ struct PreparedInputs {
     /// Encoder-decoders: the encoder's ids with padding and without.
     var encoderIds: [[Int32]] = []
     var encoderTokens: [[Int32]] = []
+    /// How much padding stands before each of them.
+    var encoderPadding: [Int] = []
     var warnings: [GenerationWarning] = []
 
     var items: Int { prompts.count }
@@ -26,6 +28,7 @@ struct PreparedInputs {
         }
         encoderIds = rows.ids
         encoderTokens = rows.tokens
+        encoderPadding = rows.starts
         prompts = try Self.decoderPrompts(request.decoderInputs, config, items: rows.ids.count)
         tokens = prompts
         maskStarts = Array(repeating: 0, count: prompts.count)

@@ -71,10 +71,12 @@ struct TopSelection {
 
     /// Shows all numbers of a row, each under its index.
     mutating func insert(contentsOf scores: UnsafeMutableBufferPointer<Float>) {
+        // Later indices lose against equals, so once the heap is full most numbers are turned away by one comparison.
+        var bound = entries.count == limit ? worst?.score : nil
         for index in scores.indices {
-            // Later indices lose against equals, so most numbers are turned away here.
-            if entries.count == limit, let worst, !(scores[index] > worst.score) { continue }
+            if let bound, !(scores[index] > bound) { continue }
             insert(scores[index], index)
+            bound = entries.count == limit ? worst?.score : nil
         }
     }
 

@@ -14,4 +14,15 @@ enum Alibi {
         slopes += (0..<(heads - power)).map { powf(extraBase, Float(2 * $0 + 1)) }
         return slopes
     }
+
+    /// MPT's rule: one series for the next power of two of heads, its odd members first where heads are fewer.
+    static func descendingSlopes(heads: Int, maximum: Double) -> [Float] {
+        var power = 1
+        while power < heads { power *= 2 }
+        let series = (1...power).map { 1 / powf(2, Float($0) * Float(maximum / Double(power))) }
+        guard power != heads else { return series }
+        let odd = stride(from: 1, to: power, by: 2).map { series[$0] }
+        let even = stride(from: 0, to: power, by: 2).map { series[$0] }
+        return Array((odd + even).prefix(heads))
+    }
 }

@@ -12,11 +12,11 @@ extension ConfigReader {
         let theta = try parameters.optionalDouble("rope_theta") ?? double("rope_theta", "rotary_emb_base", default: defaultTheta)
         let share = try parameters.optionalDouble("partial_rotary_factor")
             ?? optionalDouble("partial_rotary_factor", "rotary_pct") ?? partial ?? 1
-        let rotated = Int(Double(headSize) * share)
-        guard rotated > 0, rotated <= headSize, rotated % 2 == 0, theta > 0 else {
+        let rotated = share > 0 && share <= 1 ? Int(Double(headSize) * share) : 0
+        guard rotated > 0, rotated % 2 == 0, theta > 0 else {
             throw ModelError.wrongField(
                 "rope_parameters", file: file, expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
-                found: "theta \(theta), \(rotated) elements")
+                found: "theta \(theta), \(share) of the head")
         }
         return RotaryDescription(
             rotated: rotated, theta: theta, isInterleaved: isInterleaved,

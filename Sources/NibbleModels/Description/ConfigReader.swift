@@ -98,6 +98,45 @@ public struct ConfigReader: Sendable {
         try read(keys, "an object", \.object).map { ConfigReader($0, file: file) }
     }
 
+    public func optionalSize(_ keys: String...) throws -> Int? { try positive(keys) }
+
+    /// The number of layers: bounded, since each becomes modules at once.
+    public func layerCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+        let limit = 1 << 12
+        let layers = try read(keys, "a whole number from 0 to \(limit)") { value in
+            value.int.flatMap { (0...limit).contains($0) ? $0 : nil }
+        }
+        return try required(layers ?? fallback, keys)
+    }
+
+    /// The number of attention heads or experts: bounded like ``layerCount(_:default:)``.
+    public func headCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+        let limit = 1 << 12
+        let heads = try read(keys, "a whole number from 1 to \(limit)") { value in
+            value.int.flatMap { (1...limit).contains($0) ? $0 : nil }
+        }
+        return try required(heads ?? fallback, keys)
+    }
+
+    /// The same config with the family's defaults for keys it lacks. A key that is there as `null` stays `null`.
+    public func filled(_ defaults: JSONObject) -> ConfigReader {
+        var filled = values
+        for (key, value) in defaults where filled[key] == nil { filled[key] = value }
+        return ConfigReader(filled, file: file)
+    }
+
+    /// The kind of each layer, from `layer_types`, or `fallback` of its index.
+    public func layerTypes(_ count: Int, default fallback: (Int) -> String) throws -> [String] {
+        let types = try strings("layer_types") ?? (0..<count).map(fallback)
+        let known = ["full_attention", "sliding_attention"]
+        guard types.count == count, types.allSatisfy(known.contains) else {
+            throw ModelError.wrongField(
+                "layer_types", file: file, expected: "\(count) of \(known.joined(separator: ", "))",
+                found: "\(types.count) of \(Set(types).sorted().prefix(4).joined(separator: ", "))")
+        }
+        return types
+    }
+
     /// Heads must divide the width where a family has no field for the head size.
     public func headSize(width: Int, heads: Int) throws -> Int {
         guard width % heads == 0 else {
@@ -115,13 +154,32 @@ public struct ConfigReader: Sendable {
     }
 
     /// The activation named by one of `keys`.
-    public func activation(_ keys: String..., default fallback: String) throws -> Activation {
+    public func activation(_ keys: String..., default fallback: String) throws -> NamedActivation {
         let name = try read(keys, "a string", \.string) ?? fallback
-        guard let activation = Activation(name: name) else {
+        guard let activation = NamedActivation(name) else {
             throw ModelError.wrongField(keys[0], file: file, expected: "a known activation", found: "\"\(name)\"")
         }
         return activation
     }
+}
+
+/// An activation as a config names it: what it computes, and which module it is in the reference.
+public struct NamedActivation: Sendable {
+    public let function: Activation
+    public let className: String
+
+    public init?(_ name: String) {
+        guard let function = Activation(name: name), let className = Self.classNames[name] else { return nil }
+        self.function = function
+        self.className = className
+    }
+
+    private static let classNames = [
+        "linear": "LinearActivation", "relu": "ReLU", "relu2": "ReLUSquaredActivation", "gelu": "GELUActivation",
+        "gelu_python": "GELUActivation", "gelu_new": "NewGELUActivation", "gelu_pytorch_tanh": "GELUTanh",
+        "gelu_python_tanh": "GELUTanh", "gelu_fast": "FastGELUActivation", "quick_gelu": "QuickGELUActivation",
+        "silu": "SiLUActivation", "swish": "SiLU", "sigmoid": "Sigmoid", "tanh": "Tanh",
+    ]
 }
 
 extension Activation {

@@ -7,7 +7,12 @@ public struct StackDescription: Sendable {
     /// E
     public var width: Int
     public var embeddingScale: Float = 1
+    /// Whether that factor is first rounded to the table's dtype, as the Gemma models do.
+    public var roundsEmbeddingScale = false
     public var positions: PositionTable = .none
+    /// Whether padding before an input moves its positions, as in the encoders of BART's kind. Elsewhere positions count
+    /// real tokens only.
+    public var countsPadding = false
     public var layers: [LayerDescription]
     /// Rotary embeddings that layers refer to by index.
     public var rotary: [RotaryDescription] = []
@@ -22,7 +27,8 @@ public struct StackDescription: Sendable {
         case none
         /// A learned table whose row for position p is p + offset.
         case learned(offset: Int)
-        /// The fixed table of the original Transformer: sines in the first half of the width, cosines in the second.
+        /// The fixed table of the original Transformer: sines in the first half of the width, cosines in the second. It is
+        /// computed where the checkpoint does not hold it.
         case sinusoidal(positions: Int)
     }
 }
@@ -70,7 +76,7 @@ public struct AttentionDescription: Sendable {
         case none
         /// One slope a head.
         case alibi(slopes: [Float])
-        /// The table is the first one found in the stack's blocks.
+        /// The table is the block's own, or else the first one found in the stack.
         case relative(isBidirectional: Bool, maximumDistance: Int)
     }
 
@@ -116,7 +122,7 @@ public struct HeadDescription: Sendable {
     /// Logits are multiplied by this.
     public var scale: Float = 1
     public var softCap: Float?
-    /// A bias parameter outside the head module (`final_logits_bias`).
+    /// A bias outside the head module (`final_logits_bias`); old checkpoints may lack it.
     public var biasPath: String?
 
     public init() {}

@@ -6,8 +6,8 @@ import NibbleCore
 enum Bloom {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let width = try config.size("hidden_size", "n_embed")
-        let layers = try config.int("n_layer", "num_hidden_layers")
-        let heads = try config.size("n_head", "num_attention_heads")
+        let layers = try config.layerCount("n_layer", "num_hidden_layers")
+        let heads = try config.headCount("n_head", "num_attention_heads")
         let headSize = try config.headSize(width: width, heads: heads)
         let vocabulary = try config.size("vocab_size")
         let epsilon = try config.float("layer_norm_epsilon", default: 1e-5)

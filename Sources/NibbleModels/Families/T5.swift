@@ -1,15 +1,15 @@
 import NibbleCore
 
-/// T5 (arXiv 1910.10683), T5 v1.1, Flan-T5, UL2 and mT5: an encoder-decoder with relative position biases, RMS norms and
+/// T5 (arXiv 1910.10683), T5 v1.1, Flan-T5, UL2, mT5 and UMT5 (arXiv 2304.09151): an encoder-decoder with relative position biases, RMS norms and
 /// unscaled attention.
 ///
 ///     nibble generate google/flan-t5-small --load-in-8bit "translate English to German: The house is wonderful."
 enum T5 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let sizes = try Sizes(config)
-        let layers = try config.int("num_layers", "num_hidden_layers", default: 6)
-        let decoderLayers = try config.int("num_decoder_layers", default: layers)
-        let prefix = sizes.isMultilingual ? "MT5" : "T5"
+        let layers = try config.layerCount("num_layers", "num_hidden_layers", default: 6)
+        let decoderLayers = try config.layerCount("num_decoder_layers", default: layers)
+        let prefix = sizes.prefix
 
         let root = module("", "\(prefix)ForConditionalGeneration") {
             embedding("shared", sizes.vocabulary, sizes.width, role: .tokenEmbedding)
@@ -21,7 +21,7 @@ enum T5 {
         if try scalesHead(config) { head.scale = 1 / Float(sizes.width).squareRoot() }
 
         return ModelArchitecture(
-            modelType: sizes.isMultilingual ? "mt5" : "t5",
+            modelType: prefix.lowercased(),
             tree: ModuleTree(
                 root: root,
                 // Declared always; a head that the file holds with other values is untied when it is loaded.
@@ -38,9 +38,13 @@ enum T5 {
     }
 
     /// Whether the head's input is multiplied by width^-½. Newer configs say so themselves, older ones by being tied; mT5
-    /// never does.
+    /// never does, UMT5 always.
     private static func scalesHead(_ config: ConfigReader) throws -> Bool {
-        if try config.optionalString("model_type") != "t5" { return false }
+        switch try config.string("model_type", default: "t5") {
+        case "mt5": return false
+        case "umt5": return true
+        default: break
+        }
         if config.value("scale_decoder_outputs") != nil { return try config.bool("scale_decoder_outputs", default: true) }
         return try config.bool("tie_word_embeddings", default: true)
     }
@@ -48,24 +52,29 @@ enum T5 {
     private struct Sizes {
         let width, heads, headSize, inner, vocabulary, buckets, maximumDistance: Int
         let epsilon: Float
-        let isGated, isMultilingual: Bool
-        let activation: Activation
+        /// How the reference's class names begin.
+        let prefix: String
+        let isGated: Bool
+        /// Whether every layer has a table of relative biases (UMT5), or all share the first one's.
+        let hasBiasPerLayer: Bool
+        let activation: NamedActivation
 
         init(_ config: ConfigReader) throws {
             width = try config.size("d_model", "hidden_size")
-            heads = try config.size("num_heads", "num_attention_heads")
+            heads = try config.headCount("num_heads", "num_attention_heads")
             headSize = try config.size("d_kv", default: 64)
             inner = try config.size("d_ff")
             vocabulary = try config.size("vocab_size")
             buckets = try config.size("relative_attention_num_buckets", default: 32)
             maximumDistance = try config.size("relative_attention_max_distance", default: 128)
             epsilon = try config.float("layer_norm_epsilon", default: 1e-6)
-            isMultilingual = try config.string("model_type", default: "t5") != "t5"
-            let projection = try config.string("feed_forward_proj", default: isMultilingual ? "gated-gelu" : "relu")
+            prefix = try config.string("model_type", default: "t5").uppercased()
+            hasBiasPerLayer = prefix == "UMT5"
+            let projection = try config.string("feed_forward_proj", default: prefix == "T5" ? "relu" : "gated-gelu")
             isGated = projection.hasPrefix("gated-")
             // "gated-gelu" has always meant the tanh approximation.
             let word = projection == "gated-gelu" ? "gelu_new" : isGated ? String(projection.dropFirst(6)) : projection
-            guard let activation = Activation(name: word) else {
+            guard let activation = NamedActivation(word) else {
                 throw ModelError.wrongField(
                     "feed_forward_proj", file: config.file, expected: "an activation, or gated- and an activation",
                     found: "\"\(projection)\"")
@@ -83,7 +92,7 @@ enum T5 {
                 module(name, "\(prefix)Block", role: .block) {
                     module("layer", "ModuleList") {
                         module("0", "\(prefix)LayerSelfAttention") {
-                            attention("SelfAttention", s, prefix, role: .selfAttention, hasBias: index == 0)
+                            attention("SelfAttention", s, prefix, role: .selfAttention, hasBias: index == 0 || s.hasBiasPerLayer)
                             norm("layer_norm", s, prefix, role: .attentionNorm)
                             dropout("dropout")
                         }
@@ -131,7 +140,7 @@ enum T5 {
             }
             linear("wo", s.width, s.inner, role: .down)
             dropout("dropout")
-            plain("act", s.activation == .relu ? "ReLU" : "NewGELUActivation")
+            plain("act", s.activation.className)
         }
     }
 
@@ -140,7 +149,7 @@ enum T5 {
         attention.isCausal = isDecoder
         attention.bias = .relative(isBidirectional: !isDecoder, maximumDistance: s.maximumDistance)
         var layer = LayerDescription(
-            attention: attention, feedForward: s.isGated ? .gated(s.activation) : .plain(s.activation))
+            attention: attention, feedForward: s.isGated ? .gated(s.activation.function) : .plain(s.activation.function))
         if isDecoder {
             var cross = AttentionDescription(heads: s.heads, headSize: s.headSize, scale: 1)
             cross.isCausal = false

@@ -29,13 +29,14 @@ final class CrossState {
         for backend in model.decoder.backends {
             parts.append((backend, try BatchBuffers(limits, backend: backend)))
         }
-        try encode(inputs, encoder, model)
+        try encode(request, encoder, model)
     }
 
     private func encode(
-        _ inputs: [[Int32]], _ encoder: TransformerStack, _ model: LanguageModel
+        _ request: SessionRequest, _ encoder: TransformerStack, _ model: LanguageModel
     ) throws {
-        let run = try EncoderRun(encoder, inputs, model, blocksPerInput: blocksPerInput)
+        let run = try EncoderRun(
+            encoder, request.encoderInputs, padding: request.encoderPadding, model, blocksPerInput: blocksPerInput)
         try run.forEachBatch { encoded, backend, call in
             try store(encoded, from: backend, call, run.runner, model)
         }

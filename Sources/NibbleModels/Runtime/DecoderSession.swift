@@ -13,6 +13,8 @@ final class DecoderSession: DecodingSession {
     private var logits: LogitsBuffers
     /// int32 [R]
     private let sampled: Tensor
+    /// Captured decode steps, where everything runs on one device that has graphs.
+    private let graphs: StepGraphs?
     /// The hidden states of the last call whose logits are wanted, and where they lie.
     private var chosen: (hidden: Tensor, backend: any Backend)?
 
@@ -33,6 +35,7 @@ final class DecoderSession: DecodingSession {
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
+        graphs = StepGraphs(backends: model.decoder.backends + [model.head.backend])
         try reserve()
     }
 
@@ -81,7 +84,7 @@ extension DecoderSession {
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
         try validate(inputs)
-        let backend = model.head.backend
+        if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
         var written = 0
         var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
@@ -93,9 +96,30 @@ extension DecoderSession {
             try select(chunk.filter(\.isLast).map { inputs[$0.input].row }, call, sampling, from: written, of: device)
             written += selected
         }
-        var tokens = [Int32](repeating: 0, count: inputs.count)
-        try tokens.withUnsafeMutableBytes { try backend.read(sampled.viewed(as: [inputs.count]), into: $0) }
+        return try readSampled(inputs.count)
+    }
+
+    private func readSampled(_ count: Int) throws -> [Int32] {
+        var tokens = [Int32](repeating: 0, count: count)
+        try tokens.withUnsafeMutableBytes { try model.head.backend.read(sampled.viewed(as: [count]), into: $0) }
         return tokens
+    }
+
+    /// Runs a decode step (one token a row, everything on one device) as one captured graph. Answers `false` where the step
+    /// has to be enqueued operation by operation.
+    private func stepByGraph(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> Bool {
+        guard let graphs, inputs.allSatisfy({ $0.tokens.count == 1 }) else { return false }
+        let rows = inputs.map(\.row)
+        let logits = try logits.device(rows: inputs.count)
+        let segments = inputs.indices.map { Segment(input: $0, range: 0..<1, isLast: true) }
+        var (call, selected) = try place(segments, inputs, selection: .last, counter: sampling.step)
+        call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
+        try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
+            try self.run(call, selected: selected)
+            try self.project(selected, into: logits)
+            try self.select(rows, call, sampling, from: 0, of: logits)
+        }
+        return true
     }
 
     /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
@@ -125,6 +149,7 @@ extension DecoderSession {
                 throw SessionError.capacityExceeded(
                     row: input.row, length: length, adding: input.tokens.count, capacity: capacity)
             }
+            try model.decoder.embedding.validate(positions: length + input.tokens.count)
             for token in input.tokens where token < 0 || token >= vocabularySize {
                 throw SessionError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
             }
@@ -166,22 +191,33 @@ extension DecoderSession {
     private func enqueue(
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
     ) throws -> Int {
+        let (call, selected) = try place(chunk, inputs, selection: selection, counter: counter)
+        try run(call, selected: selected)
+        return selected
+    }
+
+    /// Makes room for a chunk's tokens and sends their indices to every device.
+    private func place(
+        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
+    ) throws -> (call: StackRunner.Call, selected: Int) {
         var copies = [(from: Int32, to: Int32)]()
-        let (call, selected) = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
+        let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
         try copyBlocks(copies)
         try runner.upload()
-        let rows = chunk.map { inputs[$0.input].row }
-        try cross?.prepare(rows: rows, image: runner.image, tokens: call.tokens)
+        try cross?.prepare(rows: chunk.map { inputs[$0.input].row }, image: runner.image, tokens: placed.call.tokens)
+        return placed
+    }
+
+    /// Enqueues the blocks over placed tokens; leaves the hidden states whose logits are wanted in ``chosen``.
+    private func run(_ call: StackRunner.Call, selected: Int) throws {
         let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
-        guard selected > 0 else { return 0 }
-        if selected == call.tokens {
+        guard selected > 0, selected < call.tokens else {
             chosen = (hidden, backend)
-        } else {
-            let gathered = runner.workspace(on: backend).normed(selected)
-            try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
-            chosen = (gathered, backend)
+            return
         }
-        return selected
+        let gathered = runner.workspace(on: backend).normed(selected)
+        try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
+        chosen = (gathered, backend)
     }
 
     private func fillImage(

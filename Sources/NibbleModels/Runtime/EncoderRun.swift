@@ -4,14 +4,21 @@ public import NibbleCore
 final class EncoderRun {
     let runner: StackRunner
     private let inputs: [[Int32]]
+    /// Position of each input's first token.
+    private let starts: [Int]
     private let batches: [[Int]]
     private let blocksPerInput: Int
 
-    init(_ encoder: TransformerStack, _ inputs: [[Int32]], _ model: LanguageModel, blocksPerInput: Int) throws {
+    init(
+        _ encoder: TransformerStack, _ inputs: [[Int32]], padding: [Int], _ model: LanguageModel, blocksPerInput: Int
+    ) throws {
         for token in inputs.joined() where token < 0 || token >= model.vocabularySize {
             throw ModelError.tokenOutOfRange(token: token, vocabularySize: model.vocabularySize)
         }
         self.inputs = inputs
+        let counts = encoder.description.countsPadding && padding.count == inputs.count
+        starts = counts ? padding.map { max($0, 0) } : Array(repeating: 0, count: inputs.count)
+        for (start, input) in zip(starts, inputs) { try encoder.embedding.validate(positions: start + input.count) }
         self.blocksPerInput = blocksPerInput
         batches = EncoderRun.batches(inputs)
         let limits = BatchBuffers.Limits(
@@ -33,10 +40,16 @@ final class EncoderRun {
             let call = fill(runner.image, batch)
             guard call.tokens > 0 else { continue }
             try runner.upload()
-            let (hidden, backend) = try runner.run(call)
+            let (hidden, backend) = try runner.run(call, embeddedPositions: embeddedPositions(batch))
             let (encoded, last) = try runner.finish(hidden, on: backend)
             try body(encoded, last, call)
         }
+    }
+
+    /// The positions to embed, where they are not those in the cache.
+    private func embeddedPositions(_ batch: [Int]) -> [Int32]? {
+        guard batch.contains(where: { starts[$0] != 0 }) else { return nil }
+        return batch.flatMap { index in inputs[index].indices.map { Int32(starts[index] + $0) } }
     }
 
     /// Indices of inputs that are encoded together, each batch at least one.
@@ -86,11 +99,14 @@ extension LanguageModel {
     public static let encoderBatchTokens = 2048
 
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
-    public func encode(_ inputs: [[Int32]]) throws -> Tensor {
+    ///
+    /// - Parameter padding: as ``SessionRequest/encoderPadding``.
+    public func encode(_ inputs: [[Int32]], padding: [Int] = []) throws -> Tensor {
         guard let encoder else { throw ModelError.notEncoderDecoder }
         let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
         var written = 0
-        let run = try EncoderRun(encoder, inputs, self, blocksPerInput: EncoderRun.blocksPerInput(inputs))
+        let run = try EncoderRun(
+            encoder, inputs, padding: padding, self, blocksPerInput: EncoderRun.blocksPerInput(inputs))
         try run.forEachBatch { encoded, backend, call in
             let target = result.rows(written..<written + call.tokens)
             written += call.tokens

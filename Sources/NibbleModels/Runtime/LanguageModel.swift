@@ -56,8 +56,8 @@ struct Head: Sendable {
             throw ModelError.missingWeight("weight", module: path)
         }
         var linear = try weights.linear(module)
-        if let biasPath = architecture.head.biasPath {
-            guard let bias = weights.tensors[biasPath] else { throw ModelError.missingWeight(biasPath, module: path) }
+        if let biasPath = architecture.head.biasPath, weights.tensors[biasPath] != nil {
+            let bias = weights.tensors[biasPath]?.viewed(as: [linear.outFeatures])
             linear = Linear(name: linear.name, weight: linear.weight, bias: bias, arithmetic: linear.arithmetic)
         }
         backend = weights.backend(path)

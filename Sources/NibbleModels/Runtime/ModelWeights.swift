@@ -50,11 +50,27 @@ extension ModelWeights {
         return table
     }
 
-    /// The norm that `module` is; `nil` where there is no such module.
+    /// The norm that `module` is, or that its children are together, one a head; `nil` where there is no such module.
     func norm(_ module: LocatedModule?) throws -> Norm? {
-        guard let module, case .norm(let description) = module.node.kind else { return nil }
+        guard let module else { return nil }
+        guard case .norm(let description) = module.node.kind else { return try headNorms(module) }
         return Norm(
             kind: description.kind, epsilon: description.epsilon, weight: tensors[module.path(of: "weight")],
             bias: tensors[module.path(of: "bias")])
+    }
+
+    /// Norms of single heads as one norm with a weight [H, D] (StableLM).
+    private func headNorms(_ module: LocatedModule) throws -> Norm? {
+        let heads = module.descendants.filter { if case .norm = $0.node.kind { true } else { false } }
+        guard let first = try norm(heads.first) else { return nil }
+        func joined(_ name: String) throws -> Tensor? {
+            let rows = heads.compactMap { tensors[$0.path(of: name)] }
+            guard let row = rows.first, rows.count == heads.count else { return nil }
+            let backend = backend(module.path)
+            let all = try backend.allocate(row.dtype, [rows.count, row.count])
+            for (index, row) in rows.enumerated() { try backend.copy(row, to: all.rows(index..<index + 1)) }
+            return all
+        }
+        return Norm(kind: first.kind, epsilon: first.epsilon, weight: try joined("weight"), bias: try joined("bias"))
     }
 }

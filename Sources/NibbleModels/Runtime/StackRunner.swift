@@ -30,6 +30,8 @@ final class StackRunner {
         var rows: Int
         var maximumQueryLength: Int
         var maximumLength: Int
+        /// What launches are sized for where a captured graph has to serve longer rows too.
+        var launchLength: Int?
     }
 
     /// - Parameters:
@@ -77,8 +79,11 @@ final class StackRunner {
     func indices(_ call: Call, on backend: any Backend) -> BatchIndices {
         part(of: backend).buffers.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-            maximumLength: call.maximumLength)
+            maximumLength: call.launchLength ?? call.maximumLength)
     }
+
+    /// Which rotary tables a call uses.
+    func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
 
     func counters(_ call: Call, on backend: any Backend) -> Tensor { part(of: backend).buffers.counters(rows: call.rows) }
     func selected(_ count: Int, on backend: any Backend) -> Tensor { part(of: backend).buffers.selected(count) }
@@ -90,13 +95,17 @@ final class StackRunner {
 
     /// Embeds the call's tokens and runs all blocks and the final norm. Answers [T, E] and the backend it lies on.
     ///
-    /// - Parameter cross: for block i its cache of the encoder's output and the indices that go with it.
+    /// - Parameters:
+    ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
+    ///   - cross: for block i its cache of the encoder's output and the indices that go with it.
     func run(
-        _ call: Call, cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
+        _ call: Call, embeddedPositions: [Int32]? = nil,
+        cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
     ) throws -> (hidden: Tensor, backend: any Backend) {
         var backend = stack.embedding.backend
         var hidden = workspace(on: backend).hidden(call.tokens)
-        try stack.embedding(indices(call, on: backend), into: hidden, workspace(on: backend))
+        try stack.embedding(
+            indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
         for (index, block) in stack.blocks.enumerated() {
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend

@@ -18,8 +18,7 @@ struct TransformerStack: Sendable {
         self.description = description
         embedding = try EmbeddingLayer(stack, description, tree, weights)
         blocks = try zip(located, description.layers).map { module, layer in
-            try Block(
-                module, layer, weights, bias: try biases.bias(layer.attention, on: weights.backend(module.path)))
+            try Block(module, layer, weights, bias: try biases.bias(layer.attention, of: module))
         }
         finalNorm = try stack.first(.finalNorm).flatMap { module in
             try weights.norm(module).map { ($0, weights.backend(module.path)) }
@@ -68,15 +67,22 @@ extension Block {
     }
 }
 
-/// The relative position table that a stack's layers share, with a copy on every backend that runs one.
+/// Position biases of a stack's layers. A relative table that layers share gets a copy on every backend that runs one.
 private struct RelativeBiases {
-    private let table: Tensor?
+    private let weights: ModelWeights
+    private let shared: Tensor?
 
     init(blocks: [LocatedModule], _ weights: ModelWeights) {
-        table = blocks.lazy.compactMap { $0.first(.relativeBias) }.first.flatMap { weights.tensors[$0.path(of: "weight")] }
+        self.weights = weights
+        shared = blocks.lazy.compactMap { RelativeBiases.table(of: $0, weights) }.first
     }
 
-    func bias(_ attention: AttentionDescription, on backend: any Backend) throws -> PositionBias {
+    private static func table(of block: LocatedModule, _ weights: ModelWeights) -> Tensor? {
+        block.first(.relativeBias).flatMap { weights.tensors[$0.path(of: "weight")] }
+    }
+
+    func bias(_ attention: AttentionDescription, of block: LocatedModule) throws -> PositionBias {
+        let backend = weights.backend(block.path)
         switch attention.bias {
         case .none:
             return .none
@@ -85,7 +91,9 @@ private struct RelativeBiases {
             try backend.copy(.host(slopes, .float32, [slopes.count]), to: tensor)
             return .alibi(slopes: tensor)
         case .relative(let isBidirectional, let maximumDistance):
-            guard let table else { throw ModelError.missingWeight("relative_attention_bias", module: "attention") }
+            guard let table = RelativeBiases.table(of: block, weights) ?? shared else {
+                throw ModelError.missingWeight("relative_attention_bias", module: block.path)
+            }
             var local = table
             if table.device != backend.device {
                 local = try backend.allocate(.float32, table.shape)
@@ -121,42 +129,82 @@ struct EmbeddingLayer: Sendable {
             let table = try weights.table(positions)
             positionTable = table.rows(min(offset, table.shape[0])..<table.shape[0])
         case .sinusoidal(let positions):
-            let table = Sinusoids.table(positions: positions, width: description.width)
-            let tensor = try backend.allocate(.float32, [positions, description.width])
-            try backend.copy(.host(table, .float32, [positions, description.width]), to: tensor)
-            positionTable = tensor
+            positionTable = try EmbeddingLayer.sinusoids(
+                stack.first(.positionEmbedding), [positions, description.width], weights, on: backend)
         }
         projectIn = try stack.first(.projectIn).map { try weights.group($0) }
         norm = try weights.norm(stack.first(.embeddingNorm))
+        let table = try weights.table(module)
+        let scale = description.embeddingScale
         call = EmbeddingCall(
-            table: try weights.table(module), scale: description.embeddingScale, positionTable: positionTable)
+            table: table, scale: description.roundsEmbeddingScale ? table.dtype.rounded(scale) : scale,
+            positionTable: positionTable)
     }
 
-    /// Writes [T, E] into `hidden`.
-    func callAsFunction(_ batch: BatchIndices, into hidden: Tensor, _ workspace: Workspace) throws {
+    /// The checkpoint's position table, or the one that it would hold.
+    private static func sinusoids(
+        _ module: LocatedModule?, _ shape: Shape, _ weights: ModelWeights, on backend: any Backend
+    ) throws -> Tensor {
+        if let module, let table = weights.tensors[module.path(of: "weight")] { return table }
+        let tensor = try backend.allocate(.float32, shape)
+        try backend.copy(.host(Sinusoids.table(positions: shape[0], width: shape[1]), .float32, shape), to: tensor)
+        return tensor
+    }
+
+    /// - Throws: ``SessionError/positionOutOfRange(position:positions:)`` if a row of that length has no embeddings.
+    func validate(positions count: Int) throws {
+        guard let limit = call.positionTable?.shape[0], count > limit else { return }
+        throw SessionError.positionOutOfRange(position: count - 1, positions: limit)
+    }
+
+    /// Writes [T, E] into `hidden`. `positions` stand in for the batch's where given.
+    func callAsFunction(
+        _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ workspace: Workspace
+    ) throws {
         defer { stream?.release() }
         if let projectIn {
             // The table is narrower than the stream; positions join after the projection.
             let narrow = workspace.projections(batch.tokenCount, width: call.table.shape[1])
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: narrow)
             try backend.linear(narrow, projectIn, epilogue: .init(), into: hidden)
-            if let positions = call.positionTable {
-                let added = workspace.normed(batch.tokenCount)
-                try backend.embed(EmbeddingCall(table: positions), batch.readingPositions, into: added)
-                try backend.add(hidden, added, scale: 1, into: hidden)
-            }
+            try addPositions(batch.positions, batch, to: hidden, workspace)
+        } else if let positions {
+            let indices = try backend.allocate(.int32, [positions.count])
+            try backend.copy(.host(positions, .int32, [positions.count]), to: indices)
+            try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: hidden)
+            try addPositions(indices, batch, to: hidden, workspace)
         } else {
             try backend.embed(call, batch, into: hidden)
         }
         if let norm { try backend.normalize(hidden, norm, residual: nil, into: hidden) }
     }
+
+    private func addPositions(
+        _ positions: Tensor, _ batch: BatchIndices, to hidden: Tensor, _ workspace: Workspace
+    ) throws {
+        guard let table = call.positionTable else { return }
+        let added = workspace.normed(batch.tokenCount)
+        try backend.embed(EmbeddingCall(table: table), batch.reading(positions), into: added)
+        try backend.add(hidden, added, scale: 1, into: hidden)
+    }
+}
+
+extension DType {
+    /// `value` as this dtype would hold it.
+    fileprivate func rounded(_ value: Float) -> Float {
+        switch self {
+        case .bfloat16: Float(BFloat16(value))
+        case .float16: Float(Float16(value))
+        default: value
+        }
+    }
 }
 
 extension BatchIndices {
-    /// The same tokens with their positions in place of their ids.
-    fileprivate var readingPositions: BatchIndices {
+    /// The same tokens with `indices` in place of their ids.
+    fileprivate func reading(_ indices: Tensor) -> BatchIndices {
         BatchIndices(
-            tokens: positions, positions: positions, rows: rows, queryOffsets: queryOffsets, lengths: lengths,
+            tokens: indices, positions: positions, rows: rows, queryOffsets: queryOffsets, lengths: lengths,
             blockTable: blockTable, tokenCount: tokenCount, rowCount: rowCount, maximumQueryLength: maximumQueryLength,
             maximumLength: maximumLength)
     }

@@ -34,16 +34,30 @@ func linear(
         parameters: [.init("weight", weight)] + (bias ? [.init("bias", [outFeatures])] : []))
 }
 
-func embedding(_ name: String, _ rows: Int, _ width: Int, role: Role?, className: String = "Embedding") -> ModuleNode {
-    ModuleNode(name, className, kind: .embedding, role: role, parameters: [.init("weight", [rows, width])])
+func embedding(
+    _ name: String, _ rows: Int, _ width: Int, role: Role?, className: String = "Embedding",
+    buffers: [ModuleNode.Buffer] = []
+) -> ModuleNode {
+    ModuleNode(
+        name, className, kind: .embedding, role: role, parameters: [.init("weight", [rows, width])], buffers: buffers)
 }
 
 func layerNorm(
     _ name: String, _ width: Int, _ epsilon: Float, bias: Bool = true, role: Role?, className: String = "LayerNorm"
 ) -> ModuleNode {
-    ModuleNode(
+    layerNorm(name, [width], epsilon, bias: bias, role: role, className: className)
+}
+
+/// A layer norm over the last axis whose weight has `shape`; with several rows, one for each head. `isAffine: false` has
+/// no weight at all.
+func layerNorm(
+    _ name: String, _ shape: Shape, _ epsilon: Float, bias: Bool = true, isAffine: Bool = true, role: Role?,
+    className: String = "LayerNorm"
+) -> ModuleNode {
+    let parameters: [ModuleNode.Parameter] = [.init("weight", shape)] + (bias ? [.init("bias", shape)] : [])
+    return ModuleNode(
         name, className, kind: .norm(.init(kind: .layer, epsilon: epsilon)), role: role,
-        parameters: [.init("weight", [width])] + (bias ? [.init("bias", [width])] : []))
+        parameters: isAffine ? parameters : [])
 }
 
 func rmsNorm(
@@ -61,9 +75,10 @@ func plain(_ name: String, _ className: String, buffers: [ModuleNode.Buffer] = [
     ModuleNode(name, className, buffers: buffers)
 }
 
-/// The two non-persistent frequency buffers that rotary modules hold.
-func rotaryModule(_ name: String, _ className: String, rotated: Int) -> ModuleNode {
-    plain(name, className, buffers: [
-        .init("inv_freq", count: rotated / 2), .init("original_inv_freq", count: rotated / 2),
-    ])
+/// The two non-persistent frequency buffers that rotary modules hold, or two a layer type.
+func rotaryModule(_ name: String, _ className: String, rotated: Int, layerTypes: [String] = []) -> ModuleNode {
+    let prefixes = layerTypes.isEmpty ? [""] : layerTypes.map { $0 + "_" }
+    return plain(name, className, buffers: prefixes.flatMap { prefix in
+        ["inv_freq", "original_inv_freq"].map { ModuleNode.Buffer(prefix + $0, count: rotated / 2) }
+    })
 }

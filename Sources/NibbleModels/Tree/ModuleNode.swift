@@ -24,6 +24,8 @@ public struct ModuleNode: Sendable {
         case linearSubclass
         /// Weights of many experts in 3-D tensors, which the reference leaves alone.
         case experts
+        /// A mixture's router: multiplied like a linear layer, never quantized.
+        case router
         case embedding
         case norm(NormDescription)
     }
@@ -31,25 +33,38 @@ public struct ModuleNode: Sendable {
     public struct Parameter: Sendable {
         public let name: String
         public let shape: Shape
+        /// Has known values that a checkpoint need not hold.
+        public let isComputed: Bool
 
-        public init(_ name: String, _ shape: Shape) {
+        public init(_ name: String, _ shape: Shape, isComputed: Bool = false) {
             self.name = name
             self.shape = shape
+            self.isComputed = isComputed
         }
     }
 
-    /// A tensor that is computed, not loaded, but counted where the reference counts it.
+    /// A tensor that is no parameter but counted where the reference counts it. Persistent ones are in checkpoints; the
+    /// others are computed.
     public struct Buffer: Sendable {
         public let name: String
         public let count: Int
         public let dtype: DType
         public let isPersistent: Bool
+        /// Whether a model loaded in another dtype than float32 holds it in that dtype.
+        public let followsLoadDType: Bool
 
-        public init(_ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false) {
+        public init(
+            _ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false, followsLoadDType: Bool = false
+        ) {
             self.name = name
             self.count = count
             self.dtype = dtype
             self.isPersistent = isPersistent
+            self.followsLoadDType = followsLoadDType
+        }
+
+        public func byteCount(loadDType: DType) -> Int {
+            count * (followsLoadDType ? loadDType : dtype).byteCount
         }
     }
 

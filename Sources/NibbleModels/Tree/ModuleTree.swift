@@ -61,6 +61,8 @@ public struct LocatedParameter: Sendable {
     public let shape: Shape
     /// The parameter whose storage this one shares.
     public let tiedTo: String?
+    /// Has known values that a checkpoint need not hold.
+    public let isComputed: Bool
 }
 
 extension ModuleTree {
@@ -74,8 +76,16 @@ extension ModuleTree {
         return modules.flatMap { module in
             module.node.parameters.map {
                 let path = module.path(of: $0.name)
-                return LocatedParameter(path: path, module: module, shape: $0.shape, tiedTo: sources[path])
+                return LocatedParameter(
+                    path: path, module: module, shape: $0.shape, tiedTo: sources[path], isComputed: $0.isComputed)
             }
+        }
+    }
+
+    /// Buffers that checkpoints hold, by path.
+    public var persistentBuffers: [(path: String, buffer: ModuleNode.Buffer)] {
+        modules.flatMap { module in
+            module.node.buffers.filter(\.isPersistent).map { (module.path(of: $0.name), $0) }
         }
     }
 

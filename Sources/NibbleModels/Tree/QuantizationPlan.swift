@@ -52,7 +52,12 @@ extension LocatedModule {
         }
     }
 
-    var isExperts: Bool {
+    /// Whether it is multiplied with: a linear layer, or a router.
+    public var isMatrix: Bool {
+        if case .router = node.kind { true } else { isLinear && !isExperts }
+    }
+
+    public var isExperts: Bool {
         if case .experts = node.kind { true } else { false }
     }
 
@@ -85,7 +90,7 @@ extension ModuleTree {
         for parameter in parameters where parameter.tiedTo == nil {
             bytes += footprint(parameter, plan, loadDType: loadDType)
         }
-        for buffer in modules.flatMap(\.node.buffers) { bytes += buffer.count * buffer.dtype.byteCount }
+        for buffer in modules.flatMap(\.node.buffers) { bytes += buffer.byteCount(loadDType: loadDType) }
         return bytes
     }
 

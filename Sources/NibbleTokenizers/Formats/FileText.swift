@@ -3,11 +3,18 @@ import Foundation
 /// Reading tokenizer files.
 enum FileText {
     static func read(_ url: URL) throws(TokenizerError) -> [UInt8] {
-        do {
-            return Array(try Data(contentsOf: url))
-        } catch {
-            throw .unreadable(file: url.path, reason: error.localizedDescription)
+        // Straight into the array: vocabularies are large enough for a copy to be felt.
+        guard let file = fopen(url.path, "rb") else { throw .unreadable(file: url.path, reason: String(cString: strerror(errno))) }
+        defer { fclose(file) }
+        var status = stat()
+        guard fstat(fileno(file), &status) == 0, let size = Int(exactly: status.st_size), size >= 0 else {
+            throw .unreadable(file: url.path, reason: String(cString: strerror(errno)))
         }
+        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            count = buffer.baseAddress.map { fread($0, 1, size, file) } ?? 0
+        }
+        guard bytes.count == size else { throw .unreadable(file: url.path, reason: "\(bytes.count) of \(size) bytes could be read") }
+        return bytes
     }
 
     static func exists(_ url: URL) -> Bool {

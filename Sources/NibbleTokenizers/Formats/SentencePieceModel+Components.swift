@@ -179,10 +179,11 @@ extension SentencePieceModel {
         components.addsBegin = !isT5 && beginID != nil
         components.addsEnd = endID != nil
         guard isT5 else { return }
+        let known = Set(pieces.map(\.text))
         for index in (0..<(configuration.extraIDs ?? 100)).reversed() {
             let id = Int32(pieces.count + components.addedTokens.count)
             let name = "<extra_id_\(index)>"
-            guard !pieces.contains(where: { $0.text == name }) else { continue }
+            guard !known.contains(name) else { continue }
             components.addedTokens.append(AddedToken(content: name, id: id, isSpecial: true))
         }
     }

@@ -102,6 +102,7 @@ struct MergeReader {
     private(set) var merges = MergeTable()
     private var rank: Int32 = 0
     private var joined: [UInt8] = []
+    private var lastResult: Int32 = -1
 
     init(table: TokenTable, prefixLength: Int = 0, file: String, field: String) {
         self.table = table
@@ -113,7 +114,7 @@ struct MergeReader {
     /// A list of `"a b"` or `["a", "b"]`, the opening bracket consumed.
     mutating func read(_ scanner: JSONScanner) throws(TokenizerError) {
         var scanner = scanner
-        merges = MergeTable(capacity: (scanner.end - scanner.position) / 12)
+        merges = MergeTable(capacity: min(table.count, (scanner.end - scanner.position) / 5))
         if scanner.consume(0x5D) { return }
         var text: [UInt8] = []
         repeat {
@@ -148,16 +149,23 @@ struct MergeReader {
         joined.removeAll(keepingCapacity: true)
         joined.append(contentsOf: left)
         joined.append(contentsOf: right.dropFirst(prefixLength))
-        let result = try id(joined[...])
+        guard let result = joined.withUnsafeBufferPointer({ table.id(of: $0, after: lastResult) }) else {
+            throw missing(joined[...])
+        }
+        lastResult = result
         merges.insert(leftID, rightID, .init(rank: rank, result: result))
         rank += 1
     }
 
     private func id(_ text: ArraySlice<UInt8>) throws(TokenizerError) -> Int32 {
         guard let id = text.withUnsafeBufferPointer({ table.id(of: $0) }) else {
-            throw failure("tokens of the vocabulary", "'\(String(decoding: text.prefix(80), as: UTF8.self))', which is not in it")
+            throw missing(text)
         }
         return id
+    }
+
+    private func missing(_ text: ArraySlice<UInt8>) -> TokenizerError {
+        failure("tokens of the vocabulary", "'\(String(decoding: text.prefix(80), as: UTF8.self))', which is not in it")
     }
 
     private func failure(_ expected: String, _ found: String) -> TokenizerError {

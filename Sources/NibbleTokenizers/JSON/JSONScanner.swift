@@ -3,7 +3,7 @@
 /// Vocabularies run to tens of megabytes, so the big parts are read from the bytes without building a value for every
 /// entry. Everything here throws on bad input; nesting is limited by `maximumDepth`.
 struct JSONScanner {
-    static let maximumDepth = 256
+    static let maximumDepth = 128
 
     let bytes: [UInt8]
     let file: String

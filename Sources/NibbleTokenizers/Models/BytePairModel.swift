@@ -20,6 +20,9 @@ struct BytePairModel: Sendable {
     private let byteTokens: [Int32]
     /// Id of the byte-level character of each byte; empty unless the vocabulary has all of them.
     private let byteUnits: [Int32]
+    /// Where long words can be cut; only for vocabularies of characters, whose words may be whole texts. Byte-level ones come with a
+    /// word pattern.
+    private let seams: MergeSeams?
 
     init(table: TokenTable, merges: MergeTable, options: Options) {
         self.table = table
@@ -30,6 +33,7 @@ struct BytePairModel: Sendable {
         let units = (0..<256).compactMap { table.id(of: ByteLevelAlphabet.encode([UInt8($0)])) }
         let isPlain = options.continuingPrefix.isEmpty && options.endSuffix.isEmpty
         byteUnits = isPlain && units.count == 256 ? units : []
+        seams = units.count < 192 ? MergeSeams(table: table, merges: merges) : nil
     }
 
     /// Whether words may be given as raw bytes that stand for their byte-level characters.
@@ -50,7 +54,14 @@ struct BytePairModel: Sendable {
         } else {
             appendCharacterUnits(word, to: &pieces)
         }
-        merges.merge(&pieces, from: start)
+        guard let seams, pieces.count - start > MergeTable.scanLimit else { return merges.merge(&pieces, from: start) }
+        let units = Array(pieces[start...])
+        pieces.removeSubrange(start...)
+        for part in seams.parts(of: units) {
+            let partStart = pieces.count
+            pieces.append(contentsOf: units[part])
+            merges.merge(&pieces, from: partStart)
+        }
     }
 
     private func wholeWord(_ word: UnsafeBufferPointer<UInt8>, _ isByteLevel: Bool) -> Int32? {

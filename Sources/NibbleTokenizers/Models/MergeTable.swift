@@ -7,15 +7,18 @@ struct MergeTable: Sendable {
 
     private static let empty = UInt64.max
 
-    private var keys: [UInt64] = [UInt64](repeating: MergeTable.empty, count: 16)
-    private var values: [Merge] = [Merge](repeating: Merge(rank: 0, result: 0), count: 16)
+    private struct Slot {
+        var key = MergeTable.empty
+        var merge = Merge(rank: 0, result: 0)
+    }
+
+    private var slots: [Slot]
     private(set) var count = 0
 
     init(capacity: Int = 0) {
         var size = 16
         while size < capacity * 2 { size *= 2 }
-        keys = [UInt64](repeating: Self.empty, count: size)
-        values = [Merge](repeating: Merge(rank: 0, result: 0), count: size)
+        slots = [Slot](repeating: Slot(), count: size)
     }
 
     @inline(__always)
@@ -24,43 +27,49 @@ struct MergeTable: Sendable {
     }
 
     @inline(__always)
-    private func slot(_ key: UInt64) -> Int {
+    private static func place(_ key: UInt64, _ count: Int) -> Int {
         let mixed = key &* 0x9E37_79B9_7F4A_7C15
-        return Int(truncatingIfNeeded: (mixed ^ mixed >> 32) & UInt64(keys.count - 1))
+        return Int(truncatingIfNeeded: (mixed ^ mixed >> 32) & UInt64(count - 1))
     }
 
     /// Adds a merge; a pair that is there already takes the new rank.
     mutating func insert(_ left: Int32, _ right: Int32, _ merge: Merge) {
-        if (count + 1) * 2 > keys.count { grow() }
+        if (count + 1) * 2 > slots.count { grow() }
         let key = Self.key(left, right)
-        var index = slot(key)
-        while keys[index] != Self.empty, keys[index] != key { index = (index + 1) & (keys.count - 1) }
-        if keys[index] == Self.empty { count += 1 }
-        keys[index] = key
-        values[index] = merge
+        var index = Self.place(key, slots.count)
+        while slots[index].key != Self.empty, slots[index].key != key { index = (index + 1) & (slots.count - 1) }
+        if slots[index].key == Self.empty { count += 1 }
+        slots[index] = Slot(key: key, merge: merge)
     }
 
     private mutating func grow() {
-        let old = (keys, values)
-        keys = [UInt64](repeating: Self.empty, count: old.0.count * 2)
-        values = [Merge](repeating: Merge(rank: 0, result: 0), count: old.0.count * 2)
-        for (key, value) in zip(old.0, old.1) where key != Self.empty {
-            var index = slot(key)
-            while keys[index] != Self.empty { index = (index + 1) & (keys.count - 1) }
-            keys[index] = key
-            values[index] = value
+        let old = slots
+        slots = [Slot](repeating: Slot(), count: old.count * 2)
+        for slot in old where slot.key != Self.empty {
+            var index = Self.place(slot.key, slots.count)
+            while slots[index].key != Self.empty { index = (index + 1) & (slots.count - 1) }
+            slots[index] = slot
         }
     }
 
     @inline(__always)
     func find(_ left: Int32, _ right: Int32) -> Merge? {
         let key = Self.key(left, right)
-        var index = slot(key)
-        while keys[index] != Self.empty {
-            if keys[index] == key { return values[index] }
-            index = (index + 1) & (keys.count - 1)
+        return slots.withUnsafeBufferPointer { slots in
+            var index = Self.place(key, slots.count)
+            while slots[index].key != Self.empty {
+                if slots[index].key == key { return slots[index].merge }
+                index = (index + 1) & (slots.count - 1)
+            }
+            return nil
         }
-        return nil
+    }
+
+    /// All pairs of ids that merge.
+    var pairs: some Sequence<(left: Int32, right: Int32)> {
+        slots.lazy.filter { $0.key != Self.empty }.map {
+            (Int32(bitPattern: UInt32($0.key >> 32)), Int32(bitPattern: UInt32($0.key & 0xFFFF_FFFF)))
+        }
     }
 }
 
@@ -68,7 +77,7 @@ struct MergeTable: Sendable {
 
 extension MergeTable {
     /// Words of at most this many units are merged by scanning, longer ones with a queue.
-    private static let scanLimit = 48
+    static let scanLimit = 48
 
     /// Merges `pieces[start...]` in place: lowest rank first, leftmost among equals.
     func merge(_ pieces: inout [ModelPiece], from start: Int) {

@@ -9,8 +9,9 @@ struct TokenTable: Sendable {
     private var ids: [Int32] = []
     /// Entry of an id, −1 for none.
     private var entryOfID: [Int32] = []
-    /// Open addressing by hash of the text; entry or −1.
-    private var slots: [Int32] = [Int32](repeating: -1, count: 64)
+    /// Open addressing by hash of the text: the hash's upper half and the entry plus one, 0 for free. The hash spares a look
+    /// at most texts that differ.
+    private var slots: [UInt64] = [UInt64](repeating: 0, count: 64)
 
     init() {}
 
@@ -31,43 +32,59 @@ struct TokenTable: Sendable {
         if size > slots.count { rehash(size) }
     }
 
-    private static func hash(_ text: UnsafeBufferPointer<UInt8>) -> Int {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in text { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        return Int(truncatingIfNeeded: (hash ^ hash >> 29) & 0x7FFF_FFFF_FFFF_FFFF)
+    private static func hash(_ text: UnsafeBufferPointer<UInt8>) -> UInt64 {
+        var hash = UInt64(text.count) &* 0x9E37_79B9_7F4A_7C15
+        let raw = UnsafeRawBufferPointer(text)
+        var index = 0
+        while index + 8 <= raw.count {
+            hash = (hash ^ raw.loadUnaligned(fromByteOffset: index, as: UInt64.self)) &* 0xFF51_AFD7_ED55_8CCD
+            hash ^= hash >> 32
+            index += 8
+        }
+        var rest: UInt64 = 0
+        while index < raw.count {
+            rest = rest << 8 | UInt64(raw[index])
+            index += 1
+        }
+        hash = (hash ^ rest) &* 0xC4CE_B9FE_1A85_EC53
+        return hash ^ hash >> 32
     }
 
     private mutating func rehash(_ size: Int) {
-        slots = [Int32](repeating: -1, count: size)
+        slots = [UInt64](repeating: 0, count: size)
         for entry in 0..<ids.count {
-            let slot = arena.withUnsafeBufferPointer { arena in
-                freeSlot(Self.hash(UnsafeBufferPointer(rebasing: arena[Int(starts[entry])..<Int(starts[entry + 1])])))
+            let hash = arena.withUnsafeBufferPointer { arena in
+                Self.hash(UnsafeBufferPointer(rebasing: arena[Int(starts[entry])..<Int(starts[entry + 1])]))
             }
-            slots[slot] = Int32(entry)
+            place(entry, hash)
         }
     }
 
-    private func freeSlot(_ hash: Int) -> Int {
-        var slot = hash & (slots.count - 1)
-        while slots[slot] >= 0 { slot = (slot + 1) & (slots.count - 1) }
-        return slot
+    private mutating func place(_ entry: Int, _ hash: UInt64) {
+        var slot = Int(truncatingIfNeeded: hash) & (slots.count - 1)
+        while slots[slot] != 0 { slot = (slot + 1) & (slots.count - 1) }
+        slots[slot] = hash & 0xFFFF_FFFF_0000_0000 | UInt64(entry + 1)
     }
 
-    private func entry(of text: UnsafeBufferPointer<UInt8>) -> Int? {
-        var slot = Self.hash(text) & (slots.count - 1)
-        while slots[slot] >= 0 {
-            let entry = Int(slots[slot])
-            let start = Int(starts[entry])
-            let length = Int(starts[entry + 1]) - start
-            if length == text.count, isEqual(at: start, text) { return entry }
-            slot = (slot + 1) & (slots.count - 1)
+    private func entry(of text: UnsafeBufferPointer<UInt8>, _ hash: UInt64) -> Int? {
+        slots.withUnsafeBufferPointer { slots in
+            var slot = Int(truncatingIfNeeded: hash) & (slots.count - 1)
+            while slots[slot] != 0 {
+                if (slots[slot] ^ hash) >> 32 == 0 {
+                    let entry = Int(truncatingIfNeeded: slots[slot] & 0xFFFF_FFFF) - 1
+                    if isEqual(entry, text) { return entry }
+                }
+                slot = (slot + 1) & (slots.count - 1)
+            }
+            return nil
         }
-        return nil
     }
 
     @inline(__always)
-    private func isEqual(at start: Int, _ text: UnsafeBufferPointer<UInt8>) -> Bool {
-        arena.withUnsafeBufferPointer { arena in
+    private func isEqual(_ entry: Int, _ text: UnsafeBufferPointer<UInt8>) -> Bool {
+        let start = Int(starts[entry])
+        guard Int(starts[entry + 1]) - start == text.count else { return false }
+        return arena.withUnsafeBufferPointer { arena in
             for index in 0..<text.count where arena[start + index] != text[index] { return false }
             return true
         }
@@ -77,13 +94,14 @@ struct TokenTable: Sendable {
     /// An id keeps the first text it was given.
     mutating func insert(_ text: UnsafeBufferPointer<UInt8>, id: Int32) {
         let position: Int
-        if let known = entry(of: text) {
+        let hash = Self.hash(text)
+        if let known = entry(of: text, hash) {
             ids[known] = id
             position = known
         } else {
             if (ids.count + 1) * 2 > slots.count { rehash(slots.count * 2) }
             position = ids.count
-            slots[freeSlot(Self.hash(text))] = Int32(position)
+            place(position, hash)
             ids.append(id)
             arena.append(contentsOf: text)
             starts.append(Int32(truncatingIfNeeded: arena.count))
@@ -96,7 +114,16 @@ struct TokenTable: Sendable {
         Array(text).withUnsafeBufferPointer { insert($0, id: id) }
     }
 
-    func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { entry(of: text).map { ids[$0] } }
+    func id(of text: UnsafeBufferPointer<UInt8>) -> Int32? { entry(of: text, Self.hash(text)).map { ids[$0] } }
+
+    /// The id of `text`; quick if it is the one after `previous` in the order of insertion, as the results of merges often are.
+    func id(of text: UnsafeBufferPointer<UInt8>, after previous: Int32) -> Int32? {
+        if previous >= 0, Int(previous) < entryOfID.count {
+            let next = Int(entryOfID[Int(previous)]) + 1
+            if next < ids.count, isEqual(next, text) { return ids[next] }
+        }
+        return id(of: text)
+    }
 
     func id(of text: [UInt8]) -> Int32? { text.withUnsafeBufferPointer { id(of: $0) } }
 

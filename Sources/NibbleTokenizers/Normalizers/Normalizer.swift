@@ -53,9 +53,7 @@ indirect enum Normalizer: Sendable {
             end -= length
         }
         guard start > 0 || end < text.bytes.count else { return }
-        let isAtStart = text.isAtStart
         text = text[start..<end]
-        text.isAtStart = isAtStart
     }
 
     private static func removeExtraSpaces(_ text: inout AlignedText) {

@@ -13,6 +13,8 @@ struct PrecompiledCharsMap: Sendable {
     private let units: [UInt32]
     private let blob: [UInt8]
     private let rule: Rule
+    /// Whether nothing is known that starts with the byte; false from 0x80 on.
+    private var isInert = [Bool](repeating: false, count: 256)
 
     /// - Throws: a sentence that says what is wrong with the table.
     init(_ data: [UInt8], rule: Rule) throws(MalformedTable) {
@@ -25,6 +27,7 @@ struct PrecompiledCharsMap: Sendable {
         units = (0..<(size / 4)).map { Self.word(data, 4 + 4 * $0) }
         blob = Array(data[(4 + size)...])
         guard (try? UTF8Span(validating: blob.span)) != nil else { throw MalformedTable(reason: "charsmap strings are not UTF-8") }
+        for byte in UInt8(1)..<0x80 { isInert[Int(byte)] = !hasChild(byte) }
     }
 
     private static func word(_ data: [UInt8], _ at: Int) -> UInt32 {
@@ -34,6 +37,12 @@ struct PrecompiledCharsMap: Sendable {
     struct MalformedTable: Error { var reason: String }
 
     private static func offset(_ unit: UInt32) -> Int { Int(unit >> 10) << Int((unit & 512) >> 6) }
+
+    private func hasChild(_ byte: UInt8) -> Bool {
+        guard let root = units.first else { return false }
+        let position = Self.offset(root) ^ Int(byte)
+        return position < units.count && units[position] & 0x8000_00FF == UInt32(byte)
+    }
 
     /// The replacement for a prefix of `key`, the shortest or the longest, and the length of that prefix.
     private func look(_ key: some Collection<UInt8>, longest: Bool) -> (value: Range<Int>, length: Int)? {
@@ -63,7 +72,8 @@ struct PrecompiledCharsMap: Sendable {
 extension PrecompiledCharsMap {
     /// The rewritten text with its alignment, or `nil` if nothing changes.
     func changes(_ text: [UInt8]) -> [AlignedText.Change]? {
-        switch rule {
+        if text.allSatisfy({ isInert[Int($0)] }) { return nil }
+        return switch rule {
         case .clusters: clusterChanges(text)
         case .longest: longestChanges(text)
         }

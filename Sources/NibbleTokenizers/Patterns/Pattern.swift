@@ -17,19 +17,98 @@ struct Pattern: Sendable {
         case accept
     }
 
+    /// The members of a set among the first 128 scalars.
+    struct ASCIISet: Sendable {
+        var low: UInt64 = 0
+        var high: UInt64 = 0
+
+        @inline(__always)
+        func contains(_ byte: UInt8) -> Bool { (byte < 64 ? low >> UInt64(byte) : high >> UInt64(byte - 64)) & 1 != 0 }
+    }
+
     static let maximumLength = 20_000
 
     let source: String
     private(set) var program: [Instruction] = []
     private(set) var sets: [ScalarSet] = []
+    private(set) var asciiSets: [ASCIISet] = []
     private(set) var memoCount = 0
     private(set) var slotCount = 0
+    /// Where the outermost alternatives start.
+    private(set) var entries: [Int] = []
+    /// For each ASCII byte, the entries that can match from it; 128: from anything else, the end included.
+    private(set) var viable: [[Int]] = []
 
     init(_ source: String) throws(PatternSyntaxError) {
         self.source = source
-        try emit(try PatternParser.parse(source))
-        program.append(.accept)
+        let tree = try PatternParser.parse(source).compiled()
+        let branches = if case .alternatives(let branches) = tree { branches } else { [tree] }
+        for branch in branches {
+            entries.append(program.count)
+            try emit(branch)
+            try append(.accept)
+        }
+        viable = (0..<128).map { byte in
+            zip(entries, branches).filter { $1.canStart(with: UInt32(byte)) }.map(\.0)
+        }
+        viable.append(entries)
+        asciiSets = sets.map { set in
+            var bits = ASCIISet()
+            for value in UInt64(0)..<64 {
+                if set.contains(UInt32(value)) { bits.low |= 1 << value }
+                if set.contains(UInt32(value + 64)) { bits.high |= 1 << value }
+            }
+            return bits
+        }
     }
+}
+
+extension PatternNode {
+    /// Whether a match may begin where `scalar` is next.
+    fileprivate func canStart(with scalar: UInt32) -> Bool { isNullable || mayTakeFirst(scalar) }
+
+    /// Whether the node can match without taking a scalar.
+    private var isNullable: Bool {
+        switch self {
+        case .set: false
+        case .sequence(let parts): parts.allSatisfy(\.isNullable)
+        case .alternatives(let branches): branches.contains(where: \.isNullable)
+        case .repetition(let body, let minimum, _, _): minimum == 0 || body.isNullable
+        case .atomic(let body): body.isNullable
+        case .lookAhead, .lineStart: true
+        }
+    }
+
+    private func mayTakeFirst(_ scalar: UInt32) -> Bool {
+        switch self {
+        case .set(let set): return set.contains(scalar)
+        case .sequence(let parts):
+            for part in parts {
+                if part.mayTakeFirst(scalar) { return true }
+                if !part.isNullable { return false }
+            }
+            return false
+        case .alternatives(let branches): return branches.contains { $0.mayTakeFirst(scalar) }
+        case .repetition(let body, _, _, _), .atomic(let body): return body.mayTakeFirst(scalar)
+        case .lookAhead, .lineStart: return false
+        }
+    }
+
+    /// The tree with its sets ready for look-ups.
+    fileprivate func compiled() -> PatternNode {
+        switch self {
+        case .set(let set): .set(set.compiled())
+        case .sequence(let parts): .sequence(parts.map { $0.compiled() })
+        case .alternatives(let branches): .alternatives(branches.map { $0.compiled() })
+        case .repetition(let body, let minimum, let maximum, let isPossessive):
+            .repetition(body.compiled(), minimum: minimum, maximum: maximum, isPossessive: isPossessive)
+        case .lookAhead(let body, let isNegative): .lookAhead(body.compiled(), isNegative: isNegative)
+        case .atomic(let body): .atomic(body.compiled())
+        case .lineStart: .lineStart
+        }
+    }
+
+    fileprivate var isSet: Bool { if case .set = self { true } else { false } }
 }
 
 // MARK: - Compilation
@@ -41,7 +120,7 @@ extension Pattern {
     }
 
     private mutating func index(of set: ScalarSet) -> Int {
-        sets.append(set.compiled())
+        sets.append(set)
         return sets.count - 1
     }
 
@@ -97,7 +176,12 @@ extension Pattern {
         if isPossessive, !(maximum == nil && body.isSet) {
             return try emit(.atomic(.repetition(body, minimum: minimum, maximum: maximum, isPossessive: false)))
         }
-        for _ in 0..<minimum { try emit(body) }
+        for _ in 0..<minimum {
+            let start = program.count
+            try emit(body)
+            // What emits nothing matches nothing, however often.
+            if program.count == start { return }
+        }
         if let maximum {
             try emitOptional(body, count: maximum - minimum)
         } else if case .set(let set) = body {
@@ -125,8 +209,4 @@ extension Pattern {
             program[split.at] = .split(first: split.at + 1, second: program.count, memo: split.memo)
         }
     }
-}
-
-extension PatternNode {
-    fileprivate var isSet: Bool { if case .set = self { true } else { false } }
 }

@@ -18,12 +18,17 @@ struct PatternSyntaxError: Error {
 /// Parses the Oniguruma dialect as far as tokenizers use it: sets with nested sets, `\p{…}`, `\s \S \d \D \w \W`, groups, `(?i:…)`,
 /// look-ahead, atomic groups, greedy and possessive repetition. Anything else is an error that names it.
 struct PatternParser {
+    private static let maximumLength = 20_000
+
     private let pattern: [Unicode.Scalar]
     private var index = 0
     private var depth = 0
     private var ignoresCase = false
 
     static func parse(_ pattern: String) throws(PatternSyntaxError) -> PatternNode {
+        guard pattern.utf8.count <= maximumLength else {
+            throw PatternSyntaxError(syntax: "\(pattern.utf8.count) bytes, more than \(maximumLength)")
+        }
         var parser = PatternParser(pattern: Array(pattern.unicodeScalars))
         let node = try parser.alternatives()
         if parser.index < parser.pattern.count { throw PatternSyntaxError(syntax: "unmatched ')'") }
@@ -64,6 +69,7 @@ struct PatternParser {
 extension PatternParser {
     private mutating func quantified(_ atom: PatternNode) throws(PatternSyntaxError) -> PatternNode {
         var node = atom
+        var count = 0
         while let scalar = next {
             var bounds: (Int, Int?)
             var isInterval = false
@@ -84,6 +90,8 @@ extension PatternParser {
             case .lookAhead, .lineStart: throw PatternSyntaxError(syntax: "repetition of something without width")
             default: break
             }
+            count += 1
+            guard count <= 8 else { throw PatternSyntaxError(syntax: "more than 8 repetitions of one thing") }
             node = .repetition(node, minimum: bounds.0, maximum: bounds.1, isPossessive: isPossessive)
         }
         return node

@@ -35,18 +35,18 @@ enum TextPattern: Sendable {
 extension TextPattern {
     /// `{"String": …}`, `{"Regex": …}`, or a bare string.
     init(_ field: JSONField) throws(TokenizerError) {
-        if let text = field.value.stringValue {
-            self = .literal(Array(text.utf8))
-        } else if let literal = field.child("String") {
-            self = .literal(Array(try literal.string().utf8))
-        } else {
-            let regex = try field.required("Regex")
-            let source = try regex.string()
-            do {
-                self = .regex(try Pattern(source))
-            } catch {
-                throw .unsupportedPattern(file: field.file, field: regex.path, pattern: source, syntax: error.syntax)
-            }
+        let literal = field.value.stringValue != nil ? field : field.child("String")
+        let regex = if let literal { literal } else { try field.required("Regex") }
+        let source = try regex.string()
+        // An empty text is found everywhere, as the empty regular expression is.
+        if literal != nil, !source.isEmpty {
+            self = .literal(Array(source.utf8))
+            return
+        }
+        do {
+            self = .regex(try Pattern(source))
+        } catch {
+            throw .unsupportedPattern(file: field.file, field: regex.path, pattern: source, syntax: error.syntax)
         }
     }
 }

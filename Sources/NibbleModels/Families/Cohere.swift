@@ -1,0 +1,27 @@
+import NibbleCore
+
+/// Command R and R+, Aya 23: attention and feed-forward side by side after one layer norm without bias, rotation of
+/// neighbouring pairs, scaled logits.
+///
+///     nibble generate CohereForAI/aya-23-8B --load-in-4bit --quant-type nf4 "The capital of France is"
+enum Cohere {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled(["tie_word_embeddings": true, "logit_scale": 0.0625])
+        let epsilon = try config.float("layer_norm_eps", default: 1e-5)
+        var model = try LlamaLike(config, "Cohere")
+        try model.readBiases()
+        let shapes: [Shape] = [[model.width], [model.heads, model.headSize], [model.keyValueHeads, model.headSize]]
+        func norm(_ name: String, _ shape: Shape, _ role: Role) -> ModuleNode {
+            layerNorm(name, shape, epsilon, bias: false, role: role, className: "CohereLayerNorm")
+        }
+        model.norm = { norm($0, shapes[0], $1) }
+        model.blockEnd = [norm("input_layernorm", shapes[0], .attentionNorm)]
+        if try config.bool("use_qk_norm", default: false) {
+            model.attentionEnd = [norm("q_norm", shapes[1], .queryNorm), norm("k_norm", shapes[2], .keyNorm)]
+        }
+        model.rotary[0].isInterleaved = true
+        model.forEachBlock { $0.isParallel = true }
+        model.head.scale = try config.float("logit_scale", default: 1)
+        return try model.architecture()
+    }
+}

@@ -1,0 +1,140 @@
+import NibbleCore
+
+/// The decoder that Llama made common: rotary positions, grouped heads, a gated feed-forward, RMS norms before each of the
+/// two. A family makes one, says what differs, and asks for its ``architecture(_:)``.
+struct LlamaLike {
+    let config: ConfigReader
+    /// How the reference's class names begin: `Qwen2` in `Qwen2ForCausalLM`.
+    let prefix: String
+    let width, layers, heads, keyValueHeads, headSize, inner, vocabulary: Int
+    let activation: NamedActivation
+
+    // The module tree
+    var modelClass: String
+    var queryKeyValueBias = false
+    var outputBias = false
+    var feedForwardBias = false
+    /// A norm of the residual stream.
+    var norm: (_ name: String, _ role: Role) -> ModuleNode
+    /// After `self_attn` and `mlp` in a block: norms, dropouts.
+    var blockEnd: [ModuleNode]
+    /// The last modules of an attention: norms of queries and keys.
+    var attentionEnd: [ModuleNode] = []
+    var embeddingClass = "Embedding"
+    var embeddingBuffers: [ModuleNode.Buffer] = []
+    /// The feed-forward of a layer, where it is not the gated one.
+    var feedForward: ((_ layer: Int) -> ModuleNode)?
+    /// Where each layer type has a rotary embedding of its own.
+    var rotaryLayerTypes: [String] = []
+
+    // What the modules do
+    var rotary: [RotaryDescription]
+    var blocks: [LayerDescription]
+    var embeddingScale: Float = 1
+    var roundsEmbeddingScale = false
+    var head = HeadDescription()
+    var rename: @Sendable (String) -> String = { $0 }
+
+    init(_ config: ConfigReader, _ prefix: String, partialRotary: Double? = nil) throws {
+        let width = try config.size("hidden_size")
+        let heads = try config.headCount("num_attention_heads")
+        let headSize = try config.optionalSize("head_dim") ?? config.headSize(width: width, heads: heads)
+        let keyValueHeads = try config.headCount("num_key_value_heads", default: heads)
+        try config.require(heads % keyValueHeads == 0, "num_key_value_heads", "a divisor of the \(heads) heads")
+        let inner = try config.size("intermediate_size")
+        let activation = try config.activation("hidden_activation", "hidden_act", default: "silu")
+        let epsilon = try config.float("rms_norm_eps", default: 1e-6)
+
+        self.config = config
+        self.prefix = prefix
+        (self.width, self.heads, self.headSize, self.keyValueHeads) = (width, heads, headSize, keyValueHeads)
+        (self.inner, self.activation) = (inner, activation)
+        layers = try config.layerCount("num_hidden_layers")
+        vocabulary = try config.size("vocab_size")
+        modelClass = "\(prefix)Model"
+        norm = { rmsNorm($0, width, epsilon, role: $1, className: "\(prefix)RMSNorm") }
+        blockEnd = [norm("input_layernorm", .attentionNorm), norm("post_attention_layernorm", .feedForwardNorm)]
+
+        rotary = [try config.rotary(headSize: headSize, partial: partialRotary)]
+        var attention = AttentionDescription(heads: heads, keyValueHeads: keyValueHeads, headSize: headSize)
+        attention.rotary = 0
+        let block = LayerDescription(attention: attention, feedForward: .gated(activation.function))
+        blocks = Array(repeating: block, count: layers)
+    }
+
+    /// Attention of layers for which `isWindowed` holds sees the last `sliding_window` keys.
+    mutating func slide(where isWindowed: (_ layer: Int) -> Bool = { _ in true }) throws {
+        guard let window = try config.optionalSize("sliding_window") else { return }
+        for layer in blocks.indices where isWindowed(layer) { blocks[layer].attention.window = window }
+    }
+
+    /// As ``slide(where:)``, by `layer_types`; without them the layers from `max_window_layers` on, or those that
+    /// `isWindowed` names. Only if windows are used.
+    mutating func slideByLayerTypes(default isWindowed: ((_ layer: Int, _ limit: Int) -> Bool) = { $0 >= $1 }) throws {
+        guard try config.bool("use_sliding_window", default: false) else { return }
+        let limit = try config.int("max_window_layers", default: 28)
+        let types = try config.layerTypes(layers) { isWindowed($0, limit) ? "sliding_attention" : "full_attention" }
+        try slide { types[$0] == "sliding_attention" }
+    }
+
+    mutating func forEachBlock(_ change: (inout LayerDescription) -> Void) {
+        for layer in blocks.indices { change(&blocks[layer]) }
+    }
+
+    /// down(activation(gate x) ⊙ up x), `inner` wide.
+    func gated(_ name: String = "mlp", inner: Int? = nil, role: Role = .feedForward) -> ModuleNode {
+        let inner = inner ?? self.inner
+        return module(name, "\(prefix)MLP", role: role) {
+            linear("gate_proj", inner, width, bias: feedForwardBias, role: .gate)
+            linear("up_proj", inner, width, bias: feedForwardBias, role: .up)
+            linear("down_proj", width, inner, bias: feedForwardBias, role: .down)
+            plain("act_fn", activation.className)
+        }
+    }
+
+    private var attention: ModuleNode {
+        module("self_attn", "\(prefix)Attention", role: .selfAttention) {
+            linear("q_proj", heads * headSize, width, bias: queryKeyValueBias, role: .query)
+            linear("k_proj", keyValueHeads * headSize, width, bias: queryKeyValueBias, role: .key)
+            linear("v_proj", keyValueHeads * headSize, width, bias: queryKeyValueBias, role: .value)
+            linear("o_proj", width, heads * headSize, bias: outputBias, role: .attentionOutput)
+            attentionEnd
+        }
+    }
+
+    /// - Parameter attention: where it is not the usual four projections.
+    func architecture(attention custom: ModuleNode? = nil) throws -> ModelArchitecture {
+        let root = module("", "\(prefix)ForCausalLM") {
+            module("model", modelClass) {
+                embedding(
+                    "embed_tokens", vocabulary, width, role: .tokenEmbedding, className: embeddingClass,
+                    buffers: embeddingBuffers)
+                list("layers", layers) { layer, name in
+                    module(name, "\(prefix)DecoderLayer", role: .block) {
+                        custom ?? attention
+                        feedForward?(layer) ?? gated()
+                        blockEnd
+                    }
+                }
+                norm("norm", .finalNorm)
+                rotaryModule(
+                    "rotary_emb", "\(prefix)RotaryEmbedding", rotated: rotary[0].rotated, layerTypes: rotaryLayerTypes)
+            }
+            linear("lm_head", vocabulary, width, role: .head)
+        }
+        var decoder = StackDescription(path: "model", width: width, layers: blocks)
+        decoder.rotary = rotary
+        decoder.embeddingScale = embeddingScale
+        decoder.roundsEmbeddingScale = roundsEmbeddingScale
+        return ModelArchitecture(
+            modelType: try config.string("model_type", default: ""),
+            tree: ModuleTree(
+                root: root,
+                tied: .tied(
+                    try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embed_tokens.weight")),
+                noSplitClasses: ["\(prefix)DecoderLayer"]),
+            keys: CheckpointKeys(basePrefix: "model", rename: rename),
+            decoder: decoder, head: head, vocabularySize: vocabulary,
+            maximumPositions: try config.optionalInt("max_position_embeddings"))
+    }
+}

@@ -1,0 +1,57 @@
+import NibbleCore
+
+/// Mistral (arXiv 2310.06825): Llama whose attention sees a window of the last keys.
+///
+///     nibble generate mistralai/Mistral-7B-v0.1 --load-in-4bit --quant-type nf4 "My favourite condiment is"
+enum Mistral {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        var model = try LlamaLike(config.filled(["num_key_value_heads": 8, "sliding_window": 4096]), "Mistral")
+        try model.slide()
+        return try model.architecture()
+    }
+}
+
+/// Mixtral (arXiv 2401.04088): Mistral with a sparse mixture of experts, of which the best two see a token.
+///
+///     nibble generate mistralai/Mixtral-8x7B-v0.1 --load-in-4bit --quant-type nf4 "My favourite condiment is"
+enum Mixtral {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled([
+            "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2,
+        ])
+        var model = try LlamaLike(config, "Mixtral")
+        try model.slide()
+        let experts = ExpertsDescription(
+            count: try config.headCount("num_local_experts", "num_experts", default: 8), topK: try config.headCount("num_experts_per_tok"),
+            normalizesWeights: true, activation: model.activation.function, width: model.inner)
+        try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
+        model.feedForward = { [model] _ in model.mixture(experts) }
+        model.forEachBlock { $0.feedForward = .experts(experts) }
+        // Checkpoints number an expert's layers: gate, down, up.
+        model.rename = { key in
+            key.replacing(".block_sparse_moe.", with: ".mlp.").replacing(".w1.", with: ".gate_proj.")
+                .replacing(".w2.", with: ".down_proj.").replacing(".w3.", with: ".up_proj.")
+        }
+        return try model.architecture()
+    }
+}
+
+extension LlamaLike {
+    /// A router and its experts, and `shared`, which sees every token.
+    func mixture(_ experts: ExpertsDescription, shared: [ModuleNode] = [], routerFirst: Bool = true) -> ModuleNode {
+        let router = ModuleNode(
+            "gate", "\(prefix)TopKRouter", kind: .router, role: .router,
+            parameters: [.init("weight", [experts.count, width])])
+        let experts = ModuleNode(
+            "experts", "\(prefix)Experts", kind: .experts, role: .experts,
+            parameters: [
+                .init("gate_up_proj", [experts.count, 2 * experts.width, width]),
+                .init("down_proj", [experts.count, width, experts.width]),
+            ],
+            children: [plain("act_fn", activation.className)])
+        return module("mlp", "\(prefix)SparseMoeBlock", role: .feedForward) {
+            routerFirst ? [router, experts] : [experts, router]
+            shared
+        }
+    }
+}

@@ -1,0 +1,38 @@
+import Nibble
+import NibbleCore
+import NibbleGeneration
+import NibbleModels
+import NibbleTestSupport
+import Testing
+
+/// Every recorded call of `generate()` against the reference's answer.
+@Suite struct GenerationParityTests {
+    @Test("generate() returns the recorded ids", arguments: FixtureModel.all)
+    func generation(model: FixtureModel) throws {
+        guard let cases = try model.expected()["generation"]?.array else { return }
+        let pretrained = try model.load()
+        let generator = Generator(model: pretrained.model, modelConfig: pretrained.generationConfig)
+        for entry in cases {
+            let name = entry["name"]?.string ?? "?"
+            let inputs = try #require(entry["input_ids"]?.rows)
+            let expected = try #require(entry["output_ids"]?.rows)
+            let output = try generator.generate(
+                inputs: inputs, attentionMask: entry["attention_mask"]?.rows,
+                config: GenerationConfig(options: entry["kwargs"] ?? [:]))
+            // Where noise of the size of rounding changes the reference's own answer, ours may differ too.
+            guard entry["robust"]?.bool != false else { continue }
+            #expect(output.sequences == expected, "\(name)")
+            guard let scores = entry["sequences_scores"]?.array else { continue }
+            let ours = try #require(output.sequencesScores)
+            #expect(
+                zip(ours, scores).allSatisfy { abs(Double($0) - ($1.double ?? .nan)) < 1e-3 } && ours.count == scores.count,
+                "\(name)")
+        }
+    }
+}
+
+extension JSONValue {
+    fileprivate var rows: [[Int32]]? {
+        array?.map { ($0.array ?? []).compactMap { $0.int.flatMap { Int32(exactly: $0) } } }
+    }
+}
