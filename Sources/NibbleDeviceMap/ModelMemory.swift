@@ -61,14 +61,14 @@ public struct ModelMemory: Sendable {
         }
     }
 
-    /// The whole model.
-    public var total: Bytes { bytes(below: tree.located) }
+    /// Buffers that checkpoints hold, which lie beside the output embedding.
+    var bufferBytes: Int { tree.persistentBuffers.reduce(0) { $0 + $1.buffer.count * DType.float32.byteCount } }
 
     func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bytes {
         let shape = parameter.shape
         let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
         switch module.node.kind {
-        case .linear, .transposedLinear, .linearSubclass, .experts:
+        case .linear, .transposedLinear, .linearSubclass, .experts, .router:
             guard shape.rank >= 2 else { break }
             guard let format = format(of: module) else { return Bytes(weights: dense) }
             return ModelMemory.bytes(format, count: shape.count, rows: rows(shape, module))

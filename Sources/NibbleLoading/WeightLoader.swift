@@ -240,7 +240,7 @@ final class WeightLoader {
                 let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
                 return try prepared(weight, on: backend)
             }
-            return try offloaded(name, key: key, module: module, form: "\(format)") {
+            return try offloaded(name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)") {
                 try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
             }
         } catch BackendError.nonFiniteWeight(let index) {

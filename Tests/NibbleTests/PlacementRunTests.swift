@@ -25,9 +25,7 @@ import Testing
         return FileManager.default.fileExists(atPath: shipped.path) ? shipped : Fixtures.url("fixtures/models/\(name)")
     }
 
-    private static let models = ["bloom-stories", "t5-spelling"] + FixtureModel.all.map(\.name).filter {
-        $0.hasPrefix("bloom") || $0.hasPrefix("t5") || $0.hasPrefix("llama")
-    }.prefix(6)
+    private static let models = ["bloom-stories", "t5-spelling"] + FixtureModel.all.map(\.name)
 
     private func load(
         _ folder: URL, _ form: Form, map: DeviceMap? = nil, offload: URL? = nil
@@ -65,6 +63,17 @@ import Testing
         // Weights are read again for each use.
         #expect(try logits(onDisk) == expected)
         #expect(onDisk.report.residentBytes[.disk] ?? 0 > 0)
+    }
+
+    @Test("what is planned is what is stored", arguments: models, Form.allCases)
+    func planCounts(name: String, form: Form) throws {
+        var configuration = LoadConfiguration()
+        configuration.dtype = form == .bfloat16 ? .bfloat16 : .float32
+        configuration.quantization = form.quantization
+        configuration.preparesWeights = false
+        let model = try PretrainedModel.load(folder: Self.folder(name), configuration)
+        let planned = try #require(model.report.placement)
+        #expect(planned.storedBytes == model.report.residentBytes.values.reduce(0, +))
     }
 
     @Test("a model wholly on the disk gives the same bytes", arguments: Form.allCases)
