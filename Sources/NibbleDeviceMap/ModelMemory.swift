@@ -71,7 +71,10 @@ public struct ModelMemory: Sendable {
         case .linear, .transposedLinear, .linearSubclass, .experts, .router:
             guard shape.rank >= 2 else { break }
             guard let format = format(of: module) else { return Bytes(weights: dense) }
-            return ModelMemory.bytes(format, count: shape.count, rows: rows(shape, module))
+            // Experts are quantized one by one.
+            let parts = shape.rank == 3 ? shape[0] : 1
+            let part = ModelMemory.bytes(format, count: shape.count / max(parts, 1), rows: rows(shape, module) / max(parts, 1))
+            return Bytes(weights: part.weights * parts, scales: part.scales * parts)
         case .embedding where module.node.role != .relativeBias:
             return Bytes(weights: dense)
         default: break

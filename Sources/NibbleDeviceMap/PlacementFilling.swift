@@ -62,8 +62,15 @@ struct PlacementFilling {
         }
         let chain = units.chain + (head == nil ? units.head.map { [$0] } ?? [] : [])
         var tier = 0
-        for unit in chain {
-            while !place(unit, on: tiers[tier], &free, &devices) {
+        // From the first unit off the GPUs on, all caches lie in the CPU's memory, whatever holds the weights.
+        var holdsCaches = false
+        for (index, unit) in chain.enumerated() {
+            while true {
+                if !tiers[tier].isGPU, !holdsCaches {
+                    guard take(chain[index...].reduce(0) { $0 + $1.cache }, of: .cpu, &free) else { return nil }
+                    holdsCaches = true
+                }
+                if place(unit, on: tiers[tier], withCache: !holdsCaches, &free, &devices) { break }
                 guard tier + 1 < tiers.count else { return nil }
                 tier += 1
             }
@@ -89,20 +96,20 @@ struct PlacementFilling {
     }
 
     private func place(
-        _ unit: PlacementUnits.Unit, on device: Device, _ free: inout [Device: Int?], _ devices: inout [String: Device]
+        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Int?],
+        _ devices: inout [String: Device]
     ) -> Bool {
-        var left = free
-        func take(_ bytes: Int, of device: Device) -> Bool {
-            guard bytes > 0 else { return true }
-            guard let limit = left[device] else { return false }
-            guard let limit else { return true }
-            guard bytes <= limit else { return false }
-            left[device] = .some(limit - bytes)
-            return true
-        }
-        guard take(unit.bytes.total, of: device), take(unit.cache, of: device.runsOn) else { return false }
-        free = left
+        guard take(unit.bytes.total + (withCache ? unit.cache : 0), of: device, &free) else { return false }
         for path in unit.paths { devices[path] = device }
+        return true
+    }
+
+    private func take(_ bytes: Int, of device: Device, _ free: inout [Device: Int?]) -> Bool {
+        guard bytes > 0 else { return true }
+        guard let limit = free[device] else { return false }
+        guard let limit else { return true }
+        guard bytes <= limit else { return false }
+        free[device] = .some(limit - bytes)
         return true
     }
 
