@@ -92,11 +92,3 @@ struct ChatCommand: AsyncParsableCommand {
         Ctrl-C        stop the answer; what was said of it is kept
         """
 }
-
-/// How prompts become chats.
-struct ChatOptionsGroup: ParsableArguments {
-    @Option(help: "A file with a chat template (Jinja) to use instead of the model's own.")
-    var chatTemplate: String?
-
-    func template() throws -> String? { try chatTemplate.map { try String(contentsOfFile: $0, encoding: .utf8) } }
-}

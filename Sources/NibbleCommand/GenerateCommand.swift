@@ -101,7 +101,7 @@ struct GenerateCommand: AsyncParsableCommand {
 
     private func promptTexts() throws -> [String] {
         guard let promptFile else { return prompts }
-        let text = try String(contentsOfFile: promptFile, encoding: .utf8)
+        let text = try TextFile.read(promptFile)
         return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init).filter { !$0.isEmpty }
     }
 

@@ -7,15 +7,28 @@ import Testing
 @Suite struct ChatCommandTests {
     private let bloom = Fixtures.models.appending(path: "bloom-stories").path
 
-    /// Runs with a template of messages as lines.
-    private func run(_ command: String, _ arguments: [String], input: String = "") throws -> CommandLineTool.Outcome {
+    private func withTemplate<Result>(_ text: String, _ body: (_ path: String) throws -> Result) throws -> Result {
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let template = folder.appending(path: "template.jinja")
-        let text = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
         try Data(text.utf8).write(to: template)
-        return try CommandLineTool.run(
-            [command, bloom, "--quiet", "--chat-template", template.path] + arguments, input: input)
+        return try body(template.path)
+    }
+
+    /// Runs with a template of messages as lines.
+    private func run(_ command: String, _ arguments: [String], input: String = "") throws -> CommandLineTool.Outcome {
+        try withTemplate("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:") { path in
+            try CommandLineTool.run([command, bloom, "--quiet", "--chat-template", path] + arguments, input: input)
+        }
+    }
+
+    private func terminal(
+        template: String, _ arguments: [String], typing steps: [(after: PseudoTerminal.Cue, keys: String)]
+    ) throws -> (status: Int32, output: String) {
+        try withTemplate(template) { path in
+            try PseudoTerminal.run(
+                CommandLineTool.url, ["chat", bloom, "--quiet", "--chat-template", path] + arguments, typing: steps)
+        }
     }
 
     @Test("each line is answered; /reset begins again, /system counts, /exit ends")
@@ -46,6 +59,31 @@ import Testing
         #expect(try run("chat", arguments, input: "A dog.\n").output == first.output)
     }
 
+    @Test("forbidden words do not appear")
+    func badWords() throws {
+        let base = ["generate", bloom, "--quiet", "--max-new-tokens", "1"]
+        #expect(try CommandLineTool.run(base + ["Once upon a"]).output.contains("time"))
+        #expect(try !CommandLineTool.run(base + ["--bad-words", "time", "Once upon a"]).output.contains("time"))
+    }
+
+    @Test("words that mean nothing are wrong usage", arguments: [
+        ["--early-stopping", "maybe"], ["--eos-token-id", "0,x"], ["--num-assistant-tokens-schedule", "never"],
+    ])
+    func wrongUsage(options: [String]) throws {
+        let outcome = try CommandLineTool.run(["generate", bloom] + options + ["Once"])
+        #expect(outcome.status == 64)
+        #expect(outcome.errors.contains(options[0]))
+    }
+
+    @Test("an assistant and prompt look-up change nothing but the way")
+    func assisted() throws {
+        let base = ["generate", bloom, "--quiet", "--json", "--dtype", "float32", "--max-new-tokens", "24", "Once upon a time"]
+        let plain = try CommandLineTool.run(base).output
+        let drafted = try CommandLineTool.run(base + ["--assistant", bloom, "--num-assistant-tokens", "5"])
+        #expect(drafted.output == plain, "\(drafted.errors)")
+        #expect(try CommandLineTool.run(base + ["--prompt-lookup-num-tokens", "4"]).output == plain)
+    }
+
     @Test("generate --chat wraps the prompt and prints the answer alone")
     func generate() throws {
         let wrapped = "system: Be kind.\nuser: A dog.\nassistant:"
@@ -63,6 +101,8 @@ import Testing
         let none = try CommandLineTool.run(["chat", bloom, "--quiet"], input: "Hello\n")
         #expect(none.status == 1)
         #expect(none.errors.contains("chat template"))
+        let unreadable = try CommandLineTool.run(["chat", bloom, "--quiet", "--chat-template", "/nowhere.jinja"], input: "Hello\n")
+        #expect(unreadable.status == 1 && unreadable.errors.contains("/nowhere.jinja"))
         let spelling = Fixtures.models.appending(path: "t5-spelling").path
         #expect(try CommandLineTool.run(["chat", spelling, "--quiet"], input: "Hello\n").status == 1)
         #expect(try CommandLineTool.run(["generate", bloom, "--system", "x", "y"]).status == 64)
@@ -72,8 +112,7 @@ import Testing
     func editing() throws {
         // "/hXelp" with the X taken out, then the same line once more from the history, then the end.
         let keys = "/hXelp\u{1B}[D\u{1B}[D\u{1B}[D\u{7F}\r\u{1B}[A\r\u{04}"
-        let (status, output) = try PseudoTerminal.run(
-            CommandLineTool.url, ["chat", bloom, "--quiet", "--chat-template", "/dev/null"], typing: [(.text("> "), keys)])
+        let (status, output) = try terminal(template: "", [], typing: [(.text("> "), keys)])
         #expect(status == 0)
         #expect(output.components(separatedBy: "/system TEXT").count == 3)
         #expect(!output.contains("no command"))
@@ -81,14 +120,10 @@ import Testing
 
     @Test("Ctrl-C stops the answer and nothing else")
     func interrupt() throws {
-        let folder = try Fixtures.temporaryFolder()
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let template = folder.appending(path: "template.jinja")
-        try Data("{{ messages[-1].content }}".utf8).write(to: template)
         // Without a token that ends it, the answer would be much longer than what is waited for.
         let endless = ["--max-new-tokens", "20000", "--suppress-tokens", "0,1,2,3"]
-        let (status, output) = try PseudoTerminal.run(
-            CommandLineTool.url, ["chat", bloom, "--quiet", "--chat-template", template.path] + endless,
+        let (status, output) = try terminal(
+            template: "{{ messages[-1].content }}", endless,
             typing: [(.text("> "), "Once upon a time\r"), (.characters(1000), "\u{03}"), (.text("> "), "/help\r\u{04}")])
         #expect(output.count < 30_000)
         #expect(status == 0)

@@ -20,17 +20,12 @@ enum PseudoTerminal {
     static func run(
         _ program: URL, _ arguments: [String], typing steps: [(after: Cue, keys: String)]
     ) throws -> (status: Int32, output: String) {
-        let controller = posix_openpt(O_RDWR | O_NOCTTY)
-        guard controller >= 0, grantpt(controller) == 0, unlockpt(controller) == 0, let name = ptsname(controller) else {
-            throw SetupError()
-        }
-        let path = String(cString: name)
+        var (controller, terminal): (Int32, Int32) = (-1, -1)
+        guard openpty(&controller, &terminal, nil, nil, nil) == 0 else { throw SetupError() }
         // A session of its own makes the terminal the one that Ctrl-C comes from.
         let process = Process()
         process.executableURL = URL(filePath: "/usr/bin/setsid")
         process.arguments = ["--ctty", "--wait", program.path] + arguments
-        let terminal = open(path, O_RDWR | O_NOCTTY)
-        guard terminal >= 0 else { throw SetupError() }
         let handle = FileHandle(fileDescriptor: terminal, closeOnDealloc: true)
         process.standardInput = handle
         process.standardOutput = handle

@@ -37,7 +37,7 @@ import Testing
         }
         #expect(session.messages == Array(messages.dropFirst()))
         session.reset()
-        let again = try await session.answer("Tell me about a dog.")
+        let again = try await session.answer("Tell me about a dog.") { _ in }
         #expect(again.text == messages[2].content.text)
     }
 
@@ -45,11 +45,11 @@ import Testing
     func stopping() async throws {
         let session = try session()
         let pieces = Counter()
-        let answer = try await session.answer("Tell me about a dog.", shouldStop: { pieces.next() == 3 })
+        let answer = try await session.answer("Tell me about a dog.", shouldStop: { pieces.next() == 3 }) { _ in }
         #expect(answer.newTokens == 3)
         #expect(answer.finishReason == .stoppingCriterion)
         #expect(session.messages.count == 2)
-        let next = try await session.answer("And a cat?")
+        let next = try await session.answer("And a cat?") { _ in }
         #expect(try await fresh(Array(session.messages.dropLast())) == next.text)
     }
 
@@ -58,10 +58,11 @@ import Testing
         let session = try session()
         session.generation.maxNewTokens = nil
         session.generation.maxLength = 4
-        await #expect(throws: GenerationError.self) { try await session.answer("Tell me a long story about a dog.") }
+        await #expect(throws: GenerationError.self) { try await session.answer("Tell me a long story about a dog.") { _ in } }
         #expect(session.messages.isEmpty)
         session.generation = config
-        #expect(try await !session.answer("Hello").text.isEmpty)
+        let answer = try await session.answer("Hello") { _ in }
+        #expect(!answer.text.isEmpty)
     }
 
     @Test("without a template there is no chat")

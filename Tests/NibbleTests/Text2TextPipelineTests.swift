@@ -68,7 +68,7 @@ import Testing
         let token = try #require(spelling.tokenizer.encode(third, addSpecialTokens: false).first)
         options.stopSequence = third
         let stopped = try await answer(texts[0], options: options)[0].generatedTokenIDs ?? []
-        #expect(stopped == ids.prefix(through: ids.firstIndex(of: token) ?? 0))
+        #expect(stopped == Array(ids.prefix(through: ids.firstIndex(of: token) ?? 0)))
         options.stopSequence = ""
         await #expect(throws: PipelineError.emptyStopSequence) { try await answer(texts[0], options: options) }
     }
@@ -79,7 +79,7 @@ import Testing
     func quantized(config: BitsAndBytesConfig) async throws {
         let path = Fixtures.models.appending(path: "t5-spelling").path
         let answer = try await pipeline(.text2textGeneration, model: path, quantization: config, dtype: .float32)
-        #expect(try await answer(texts[1])[0].generatedText == "a big dog")
+        #expect(try await answer(texts[1])[0].generatedText == "a big dog.")
         let sampled = GenerationConfig(maxNewTokens: 20, doSample: true, topP: 0.9, numBeams: 1, seed: 3)
         let first = try await answer(texts, sampled)
         #expect(try await answer(texts, sampled) == first)

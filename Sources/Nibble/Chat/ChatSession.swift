@@ -46,7 +46,7 @@ public final class ChatSession {
     /// - Throws: what the template and the generation throw. The chat is then as it was before.
     @discardableResult
     public func answer(
-        _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void = { _ in }
+        _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
     ) async throws -> ChatAnswer {
         let asked = messages + [ChatMessage(role: "user", content: text)]
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []

@@ -24,7 +24,7 @@ struct PipelineGeneration: Sendable {
         var added = defaults
         // A default number of new tokens would beat a total length that somebody chose.
         if given.maxLength != nil { added.maxNewTokens = nil }
-        if given.doSample ?? added.doSample != true { added.temperature = nil }
+        if (given.doSample ?? added.doSample) != true { added.temperature = nil }
         if prefixLength > 0 {
             if given.maxNewTokens == nil, let length = given.maxLength { given.maxLength = length + prefixLength }
             if given.minNewTokens == nil, let length = given.minLength { given.minLength = length + prefixLength }
