@@ -27,11 +27,15 @@ import Testing
     func conversation() async throws {
         let session = try session(system: "You tell stories.")
         var messages = [ChatMessage(role: "system", content: "You tell stories.")]
+        var known = 0
         for text in ["Tell me about a dog.", "And a cat?", "Once upon a time"] {
             messages.append(ChatMessage(role: "user", content: text))
             var streamed = ""
             let answer = try await session.answer(text) { streamed += $0 }
             #expect(answer.text == streamed)
+            // All of the last prompt but what its end may have merged with.
+            #expect(answer.cachedTokens >= max(known - 1, 0) && answer.cachedTokens < answer.promptTokens)
+            known = answer.promptTokens
             #expect(try await fresh(messages) == answer.text)
             messages.append(ChatMessage(role: "assistant", content: answer.text))
         }

@@ -1,4 +1,3 @@
-import Foundation
 public import NibbleGeneration
 public import NibbleTokenizers
 
@@ -16,6 +15,7 @@ public final class ChatSession {
     public var system: String?
     public private(set) var messages: [ChatMessage] = []
     private let generator: Generator
+    private let cache: PrefixCache
 
     /// New tokens of an answer where neither the call nor the model says.
     public static let defaultNewTokens = 512
@@ -32,7 +32,8 @@ public final class ChatSession {
         self.system = system
         self.template = template
         self.generation = generation
-        generator = Generator(model: PrefixCache(model.model), modelConfig: model.generationConfig) { tokenizer.tokenBytes($0) }
+        cache = PrefixCache(model.model)
+        generator = Generator(model: cache, modelConfig: model.generationConfig) { tokenizer.tokenBytes($0) }
     }
 
     /// Forgets all messages. The system text stays.
@@ -76,6 +77,7 @@ public final class ChatSession {
             }
         }
         add(decoder.finish())
+        answer.cachedTokens = cache.reused.load(ordering: .relaxed)
         messages = asked + [ChatMessage(role: "assistant", content: answer.text)]
         return answer
     }
@@ -97,6 +99,8 @@ public struct ChatAnswer: Sendable {
     public var text: String
     /// Tokens of the whole chat before the answer.
     public var promptTokens: Int
+    /// Of these, tokens that were known from earlier answers and not fed again.
+    public var cachedTokens = 0
     public var newTokens: Int
     public var finishReason: FinishReason?
     public var warnings: [GenerationWarning] = []

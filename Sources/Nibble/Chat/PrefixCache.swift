@@ -16,6 +16,8 @@ final class PrefixCache: GenerativeModel {
 
     private let model: any GenerativeModel
     private let kept = Mutex<Kept?>(nil)
+    /// Tokens of the last prompt that the cache held already.
+    let reused = Atomic<Int>(0)
 
     init(_ model: any GenerativeModel) { self.model = model }
 
@@ -100,9 +102,11 @@ private final class PrefixCacheSession: DecodingSession {
     /// The end of `inputs` that is not held, at least its last token.
     private func missing(_ inputs: [RowTokens], reuses: Bool) throws -> [RowTokens] {
         guard inputs.count == 1, let input = inputs.first else { return inputs }
+        let isPrompt = fed == 0
         var common = 0
         if reuses { common = zip(held[fed...], input.tokens.dropLast()).prefix { $0 == $1 }.count }
         fed += common
+        if isPrompt { owner.reused.store(common, ordering: .relaxed) }
         try dropUnfed()
         return common == 0 ? inputs : [RowTokens(row: input.row, tokens: Array(input.tokens[common...]))]
     }
