@@ -1,5 +1,4 @@
 public import Foundation
-import NibbleCore
 
 /// What one load took: time, processor time, memory.
 public struct LoadMeasurement: Sendable {

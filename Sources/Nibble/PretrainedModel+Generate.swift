@@ -14,13 +14,13 @@ extension PretrainedModel {
 
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
     ///
-    /// The work happens on a thread of its own; no thread of the cooperative pool is held.
+    /// Rows without a mask are padded where their lengths differ. The work happens on a thread of its own; no thread of the cooperative pool is held.
     /// - Throws: `GenerationError`; what the backend throws.
     public func generate(
         _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil
     ) async throws -> GenerationOutput {
-        var request = GenerationRequest(inputs: inputs.inputIDs, attentionMask: inputs.attentionMask)
-        request.config = config
+        var request = GenerationRequest(inputs: inputs.inputIDs, config: config)
+        if !inputs.attentionMask.isEmpty { request.attentionMask = inputs.attentionMask }
         return try await generate(request, tokenizer: tokenizer)
     }
 

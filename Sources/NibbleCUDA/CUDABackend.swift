@@ -116,7 +116,8 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     ) throws {
         guard grid.x > 0, grid.y > 0, grid.z > 0 else { return }
         let function = try kernels.function(kernel, element)
-        if shared > 48 << 10 {
+        // Static and dynamic memory count together against the 48 KiB that need no asking; kernels hold up to 20 KiB.
+        if shared > 24 << 10 {
             try check(
                 nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
                 "cuFuncSetAttribute", on: device)

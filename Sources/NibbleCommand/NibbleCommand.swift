@@ -10,7 +10,7 @@ struct NibbleCommand: AsyncParsableCommand {
             folder, or the name of a model on the Hub.
             """,
         subcommands: [
-            GenerateCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self, PlanCommand.self,
-            PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
+            GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,
+            PlanCommand.self, PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
         ])
 }

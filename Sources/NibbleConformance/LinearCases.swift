@@ -281,7 +281,8 @@ private struct LinearRun {
         // Eight bits for weights and activations alike, whose errors add up over K.
         if arithmetic.allowsInt8Activations { tolerance = max(tolerance, 8e-2) }
         if let dtype = arithmetic.computeDType { tolerance = max(tolerance, OperationContext.tolerance(dtype, steps: 2)) }
-        return tolerance
+        // Errors of the product are errors of a value several times the saturated result they are measured against.
+        return variant.activation.saturates && tolerance >= OperationContext.tolerance(.float16) ? 4 * tolerance : tolerance
     }
 }
 
@@ -301,5 +302,15 @@ extension LinearArithmetic {
         if let computeDType { return " in \(computeDType)" }
         if allowsInt8Activations { return " with int8 activations" }
         return outlierThreshold == 6 ? "" : " threshold \(outlierThreshold) by \(outlierScope)"
+    }
+}
+
+extension Activation {
+    /// Whether results stay within a few units whatever the value.
+    var saturates: Bool {
+        switch self {
+        case .sigmoid, .tanh, .softCap: true
+        default: false
+        }
     }
 }

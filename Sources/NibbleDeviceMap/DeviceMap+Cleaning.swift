@@ -1,4 +1,4 @@
-public import NibbleCore
+import NibbleCore
 
 extension DeviceMap {
     /// The same map with modules whose parts all lie on one device in place of those parts.

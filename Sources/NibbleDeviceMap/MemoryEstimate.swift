@@ -1,5 +1,5 @@
 import Foundation
-public import NibbleCore
+import NibbleCore
 public import NibbleModels
 import NibbleQuantization
 

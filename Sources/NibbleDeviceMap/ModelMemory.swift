@@ -1,6 +1,6 @@
 public import NibbleCore
 public import NibbleModels
-public import NibbleQuantization
+import NibbleQuantization
 
 /// What a model's parts take in Nibble's own storage: codes and scales of quantized weights, float32 norms and biases,
 /// weights that stay float32, caches and activations.
@@ -61,17 +61,20 @@ public struct ModelMemory: Sendable {
         }
     }
 
-    /// The whole model.
-    public var total: Bytes { bytes(below: tree.located) }
+    /// Buffers that checkpoints hold, which lie beside the output embedding.
+    var bufferBytes: Int { tree.persistentBuffers.reduce(0) { $0 + $1.buffer.count * DType.float32.byteCount } }
 
     func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bytes {
         let shape = parameter.shape
         let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
         switch module.node.kind {
-        case .linear, .transposedLinear, .linearSubclass, .experts:
+        case .linear, .transposedLinear, .linearSubclass, .experts, .router:
             guard shape.rank >= 2 else { break }
             guard let format = format(of: module) else { return Bytes(weights: dense) }
-            return ModelMemory.bytes(format, count: shape.count, rows: rows(shape, module))
+            // Experts are quantized one by one.
+            let parts = shape.rank == 3 ? shape[0] : 1
+            let part = ModelMemory.bytes(format, count: shape.count / max(parts, 1), rows: rows(shape, module) / max(parts, 1))
+            return Bytes(weights: part.weights * parts, scales: part.scales * parts)
         case .embedding where module.node.role != .relativeBias:
             return Bytes(weights: dense)
         default: break

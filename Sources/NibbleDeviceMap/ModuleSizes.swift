@@ -22,8 +22,10 @@ public struct ModuleSizes: Sendable {
     /// For each shared parameter, all names that share it, sorted targets first, then the source.
     let tiedGroups: [[String]]
 
-    /// - Parameter parameterBytes: what one parameter takes; not asked for tied targets.
-    public init(_ tree: ModuleTree, parameterBytes: (LocatedParameter) -> Double) {
+    /// - Parameters:
+    ///   - loadDType: of buffers that follow it.
+    ///   - parameterBytes: what one parameter takes; not asked for tied targets.
+    public init(_ tree: ModuleTree, loadDType: DType = .float32, parameterBytes: (LocatedParameter) -> Double) {
         var modules: [String: Module] = [:]
         var bytes: [String: Double] = [:]
         for parameter in tree.parameters { bytes[parameter.path] = parameter.tiedTo == nil ? parameterBytes(parameter) : 0 }
@@ -33,7 +35,7 @@ public struct ModuleSizes: Sendable {
                 parameters: module.node.parameters.map { module.path(of: $0.name) },
                 buffers: module.node.buffers.map { module.path(of: $0.name) })
             for buffer in module.node.buffers {
-                bytes[module.path(of: buffer.name)] = Double(buffer.count * buffer.dtype.byteCount)
+                bytes[module.path(of: buffer.name)] = Double(buffer.byteCount(loadDType: loadDType))
             }
         }
         // Children come after their parents, so sums are made from the back.
@@ -50,7 +52,7 @@ public struct ModuleSizes: Sendable {
     /// Sizes of a model that is quantized as `plan` says and otherwise stored in `loadDType`. Parameters that stay float32
     /// beside a float16 model are not known to the reference, and count as float16 here.
     public init(_ tree: ModuleTree, _ plan: QuantizationPlan, loadDType: DType) {
-        self.init(tree) { parameter in
+        self.init(tree, loadDType: loadDType) { parameter in
             let count = Double(parameter.shape.count)
             guard let config = plan.config, plan.isQuantized(parameter.module.path), parameter.isMatrix else {
                 return count * Double(loadDType.byteCount)

@@ -28,7 +28,7 @@ struct PlacementFilling {
         var best: Candidate?
         for table in placesForTables {
             for head in placesForHead {
-                guard let candidate = fill(table: table, head: head) else { continue }
+                guard let candidate = candidate(table: table, head: head) else { continue }
                 if best.map({ candidate.cost < $0.cost }) ?? true { best = candidate }
             }
         }
@@ -45,8 +45,16 @@ struct PlacementFilling {
 
     // MARK: One candidate
 
-    private func fill(table: Device, head: Device?) -> Candidate? {
-        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil))
+    /// What is streamed from the disk passes through the CPU's memory, so the largest part of it must have room there.
+    private func candidate(table: Device, head: Device?) -> Candidate? {
+        guard let first = fill(table: table, head: head, window: 0) else { return nil }
+        guard first.devices.values.contains(.disk) else { return first }
+        let parts = units.chain + (units.head.map { [$0] } ?? []) + (table == .disk ? [units.tables] : [])
+        return fill(table: table, head: head, window: parts.map(\.streamed).max() ?? 0)
+    }
+
+    private func fill(table: Device, head: Device?, window: Int) -> Candidate? {
+        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil), window: window)
         var devices: [String: Device] = [:]
         guard place(units.tables, on: table, &free, &devices) else { return nil }
         if let unit = units.head, let head {
@@ -54,8 +62,15 @@ struct PlacementFilling {
         }
         let chain = units.chain + (head == nil ? units.head.map { [$0] } ?? [] : [])
         var tier = 0
-        for unit in chain {
-            while !place(unit, on: tiers[tier], &free, &devices) {
+        // From the first unit off the GPUs on, all caches lie in the CPU's memory, whatever holds the weights.
+        var holdsCaches = false
+        for (index, unit) in chain.enumerated() {
+            while true {
+                if !tiers[tier].isGPU, !holdsCaches {
+                    guard take(chain[index...].reduce(0) { $0 + $1.cache }, of: .cpu, &free) else { return nil }
+                    holdsCaches = true
+                }
+                if place(unit, on: tiers[tier], withCache: !holdsCaches, &free, &devices) { break }
                 guard tier + 1 < tiers.count else { return nil }
                 tier += 1
             }
@@ -64,7 +79,7 @@ struct PlacementFilling {
     }
 
     /// What is left of each device once activations are allotted. `nil` means no limit.
-    private func budgets(headDevice: Device?) -> [Device: Int?] {
+    private func budgets(headDevice: Device?, window: Int) -> [Device: Int?] {
         var free: [Device: Int?] = [.disk: nil, .cpu: nil]
         for (device, limit) in request.limits {
             var limit = limit
@@ -73,6 +88,7 @@ struct PlacementFilling {
                 let holdsHead = headDevice.map { $0 == device } ?? true
                 limit -= memory.workspaceBytes(on: device, holdsHead: holdsHead)
             }
+            if device == .cpu { limit -= window }
             if device.isGPU, !request.limitsAreGiven { limit -= PlacementFilling.contextBytes }
             free[device] = limit
         }
@@ -80,20 +96,20 @@ struct PlacementFilling {
     }
 
     private func place(
-        _ unit: PlacementUnits.Unit, on device: Device, _ free: inout [Device: Int?], _ devices: inout [String: Device]
+        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Int?],
+        _ devices: inout [String: Device]
     ) -> Bool {
-        var left = free
-        func take(_ bytes: Int, of device: Device) -> Bool {
-            guard bytes > 0 else { return true }
-            guard let limit = left[device] else { return false }
-            guard let limit else { return true }
-            guard bytes <= limit else { return false }
-            left[device] = .some(limit - bytes)
-            return true
-        }
-        guard take(unit.bytes.total, of: device), take(unit.cache, of: device.runsOn) else { return false }
-        free = left
+        guard take(unit.bytes.total + (withCache ? unit.cache : 0), of: device, &free) else { return false }
         for path in unit.paths { devices[path] = device }
+        return true
+    }
+
+    private func take(_ bytes: Int, of device: Device, _ free: inout [Device: Int?]) -> Bool {
+        guard bytes > 0 else { return true }
+        guard let limit = free[device] else { return false }
+        guard let limit else { return true }
+        guard bytes <= limit else { return false }
+        free[device] = .some(limit - bytes)
         return true
     }
 

@@ -89,6 +89,8 @@ public struct PlacementPlanner: Sendable {
         for (device, limit) in request.limits { use[device] = .init(device, budget: limit) }
         var running = Set<Device>()
         var headDevice = Device.cpu
+        // Of what lies on the disk, one part at a time is in memory.
+        var window = 0
         for unit in units.all {
             let device = try device(unit, map)
             use[device, default: .init(device)].weights += unit.bytes.weights
@@ -96,10 +98,12 @@ public struct PlacementPlanner: Sendable {
             let runs = device.runsOn
             use[runs, default: .init(runs)].cache += unit.cache
             running.insert(runs)
+            if device == .disk { window = max(window, unit.streamed) }
             if unit.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
         }
         for device in running {
             use[device, default: .init(device)].workspace = memory.workspaceBytes(on: device, holdsHead: device == headDevice)
+            if device == .cpu { use[device]?.workspace += window }
             if device.isGPU, !request.limitsAreGiven { use[device]?.context = PlacementFilling.contextBytes }
         }
         return use.values.sorted { $0.device < $1.device }

@@ -40,13 +40,14 @@ struct PlacementUnits {
         }
         if let module = tree.module(at: headPath), placed.insert(headPath).inserted {
             var bytes = memory.bytes(below: module)
+            bytes.weights += memory.bufferBytes
             if hasTiedHead {
                 // A quantized head is a copy beside the table.
                 if let format = memory.headFormat, let shape = module.node.parameters.first?.shape {
                     bytes = bytes + ModelMemory.bytes(format, count: shape.count, rows: shape[0])
                 }
                 tables.paths.append(headPath)
-                tables.streamed = bytes.total == 0 ? tables.bytes.weights : bytes.total
+                tables.streamed = memory.headFormat == nil ? tables.bytes.weights : bytes.total
                 tables.bytes = tables.bytes + bytes
             } else {
                 head = Unit(paths: [headPath], bytes: bytes, streamed: bytes.total)

@@ -16,9 +16,8 @@ public struct ResolvedPlacement: Sendable {
     public init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription]) throws {
         let uncovered = tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
-        let unknown = map.unknownNames { name in
-            tree.module(at: name) != nil || tree.parameters.contains { $0.path == name }
-        }
+        let parameters = Set(tree.parameters.map(\.path))
+        let unknown = map.unknownNames { tree.module(at: $0) != nil || parameters.contains($0) }
         warnings = unknown.map { "the device map names \($0), which the model does not have" }
 
         var placed = Set<String>()

@@ -43,10 +43,25 @@ struct HostTensors {
     }
 
     /// The tensor's bytes in memory of `backend` that does not depend on `file`, the mapping it may be a view of.
-    func resident(_ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor) throws -> Tensor {
+    /// - Parameter release: called between parts of a large tensor, to give back what was read of the file.
+    func resident(
+        _ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor, release: () -> Void = {}
+    ) throws -> Tensor {
         if tensor.device == backend.device, tensor.storage !== file.storage { return tensor }
         let copy = try backend.allocate(tensor.dtype, tensor.shape)
-        try backend.copy(tensor, to: copy)
+        var start = 0
+        while start < tensor.byteCount {
+            let count = min(HostTensors.partBytes, tensor.byteCount - start)
+            func part(_ whole: Tensor) -> Tensor {
+                Tensor(storage: whole.storage, byteOffset: whole.byteOffset + start, dtype: .uint8, shape: [count])
+            }
+            try backend.copy(part(tensor), to: part(copy))
+            start += count
+            if start < tensor.byteCount { release() }
+        }
         return copy
     }
+
+    /// Of a large tensor, this much is mapped and copied at a time.
+    private static let partBytes = 64 << 20
 }

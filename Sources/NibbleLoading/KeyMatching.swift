@@ -51,7 +51,8 @@ struct KeyMatching {
         try resolveTies(tree, checkpoint)
         check(parameters, checkpoint, expertModules)
         for (path, buffer) in tree.persistentBuffers {
-            guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count else { continue }
+            guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count
+            else { continue }
             mismatched.append(.init(name: key, expected: [buffer.count], found: found))
         }
     }

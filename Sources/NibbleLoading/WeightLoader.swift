@@ -83,7 +83,8 @@ final class WeightLoader {
         var place: [String: Int] = [:]
         for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
         let jobs = tree.parameters.compactMap { parameter -> Job? in
-            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path] else { return nil }
+            guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path]
+            else { return nil }
             return Job(parameter: parameter, source: source)
         }
         return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
@@ -103,7 +104,7 @@ final class WeightLoader {
         case .embedding where job.parameter.module.node.role != .relativeBias:
             weights.tensors[path] = isOnDisk(path)
                 ? try mapped(stored, name: path, file: file, key: job.source.key, module: job.parameter.module.path)
-                : try host.resident(stored, on: backend, unlessBackedBy: file)
+                : try host.resident(stored, on: backend, unlessBackedBy: file) { checkpoint.dropPages(job.source.key) }
         case .norm(let norm) where norm.weightOffset != 0 && path.hasSuffix(".weight"):
             weights.tensors[path] = try host.resident(
                 try shifted(stored, by: norm.weightOffset), on: backend, unlessBackedBy: file)
@@ -232,7 +233,7 @@ final class WeightLoader {
         on backend: any Backend
     ) throws -> LinearWeight {
         guard let format = format(of: module) else {
-            guard isOnDisk(parameter) else { return try dense(tensor, file: file, on: backend) }
+            guard isOnDisk(parameter) else { return try dense(tensor, key: key, file: file, on: backend) }
             return .dense(try mapped(tensor, name: name, file: file, key: key, module: module))
         }
         do {
@@ -240,7 +241,7 @@ final class WeightLoader {
                 let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
                 return try prepared(weight, on: backend)
             }
-            return try offloaded(name, key: key, module: module, form: "\(format)") {
+            return try offloaded(name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)") {
                 try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
             }
         } catch BackendError.nonFiniteWeight(let index) {
@@ -254,11 +255,11 @@ final class WeightLoader {
     }
 
     /// Repacking reads the mapped file directly; only a weight that stays canonical needs its own copy.
-    private func dense(_ tensor: Tensor, file: Tensor, on backend: any Backend) throws -> LinearWeight {
+    private func dense(_ tensor: Tensor, key: String, file: Tensor, on backend: any Backend) throws -> LinearWeight {
         if backend.device == .cpu, options.preparesWeights, case .prepared(let weight) = try backend.prepare(.dense(tensor)) {
             return .prepared(weight)
         }
-        let resident = try host.resident(tensor, on: backend, unlessBackedBy: file)
+        let resident = try host.resident(tensor, on: backend, unlessBackedBy: file) { checkpoint.dropPages(key) }
         return backend.device == .cpu ? .dense(resident) : try prepared(.dense(resident), on: backend)
     }
 

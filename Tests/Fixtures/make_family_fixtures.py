@@ -52,6 +52,7 @@ SEQ2SEQ = dict(
     vocab_size=VOCABULARY, d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=HEADS,
     decoder_attention_heads=HEADS, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=POSITIONS,
     pad_token_id=1, eos_token_id=2, bos_token_id=0, decoder_start_token_id=1, forced_eos_token_id=None)
+SMALL = {**DECODER, "hidden_size": 24, "intermediate_size": 40, "vocab_size": 61}
 MOE = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12)
 
 # name: (model class, config class, config)
@@ -76,6 +77,25 @@ SPECS = {
             rope_type="longrope", rope_theta=20000.0, partial_rotary_factor=1.0,
             short_factor=[1.0, 1.1, 1.3, 1.6, 2.0, 2.5], long_factor=[1.0, 1.5, 2.0, 3.0, 5.0, 8.0])},
         original_max_position_embeddings=16)),
+    "llama_yarn": ("LlamaForCausalLM", "LlamaConfig", {**SMALL, "rope_parameters": dict(
+        rope_type="yarn", rope_theta=20000.0, factor=2.5, original_max_position_embeddings=16)}),
+    "llama_ntk": ("LlamaForCausalLM", "LlamaConfig", {
+        **SMALL, "max_position_embeddings": 16, "rope_parameters": {**ROPE, "rope_type": "dynamic", "factor": 3.0}}),
+    "qwen2_window": ("Qwen2ForCausalLM", "Qwen2Config", dict(
+        **SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    "falcon_one_norm": ("FalconForCausalLM", "FalconConfig", dict(
+        vocab_size=61, hidden_size=24, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_kv_heads=1,
+        new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True, ffn_hidden_size=40, rope_parameters=ROPE,
+        **TOKENS)),
+    "phi_qk_norm": ("PhiForCausalLM", "PhiConfig", dict(
+        **{**SMALL, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}, qk_layernorm=True)),
+    "opt_bare": ("OPTForCausalLM", "OPTConfig", dict(
+        vocab_size=61, hidden_size=24, num_hidden_layers=LAYERS, num_attention_heads=HEADS, ffn_dim=40,
+        word_embed_proj_dim=24, max_position_embeddings=POSITIONS, enable_bias=False, layer_norm_elementwise_affine=False,
+        activation_function="gelu", **{**TOKENS, "pad_token_id": 1})),
+    "gpt2_scaled": ("GPT2LMHeadModel", "GPT2Config", dict(
+        vocab_size=61, n_embd=24, n_layer=3, n_head=HEADS, n_positions=POSITIONS, scale_attn_by_inverse_layer_idx=True,
+        **TOKENS)),
     "mpt_clipped": ("MptForCausalLM", "MptConfig", dict(
         vocab_size=VOCABULARY, d_model=WIDTH, n_heads=HEADS, n_layers=LAYERS, max_seq_len=POSITIONS,
         attn_config=dict(clip_qkv=1.5, alibi_bias_max=6), **TOKENS)),
@@ -167,16 +187,16 @@ def make(name, out):
     model.save_pretrained(folder)
 
     g = torch.Generator().manual_seed(seed)
-    length = 20 if name == "phi3_longrope" else 11
+    length = 20 if name in ("phi3_longrope", "llama_yarn", "llama_ntk") else 11
     lengths = [length, length - 3]
     ids = torch.full((2, length), config.pad_token_id)
     mask = torch.zeros_like(ids)
     for row, n in enumerate(lengths):
-        ids[row, length - n:] = torch.randint(4, VOCABULARY, (n,), generator=g)
+        ids[row, length - n:] = torch.randint(4, config.vocab_size, (n,), generator=g)
         mask[row, length - n:] = 1
     inputs = dict(input_ids=ids, attention_mask=mask)
     if config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.randint(4, VOCABULARY, (2, 6), generator=g)
+        inputs["decoder_input_ids"] = torch.randint(4, config.vocab_size, (2, 6), generator=g)
         inputs["decoder_input_ids"][:, 0] = config.decoder_start_token_id
     elif name not in ("mpt_clipped",):
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -196,15 +216,15 @@ def make(name, out):
         quantized = load(cls, folder, quant)
         logits = quantized(**inputs).logits
         tensors[f"logits_{kind}"] = logits[:, -LAST:]
+        if kind == "int8":  # before generate(): dynamic rope remembers the longest call
+            first = {k: v[:1] for k, v in inputs.items()}
+            tensors["logits_int8_row0"] = quantized(**first).logits[:, -LAST:]
         modules = dict(quantized.named_modules())
         replaced = [n for n in linear if isinstance(modules[n], (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))]
         info["quantized"][kind] = dict(
             config=quant, dtype="float32", logits=f"logits_{kind}", memory_footprint=quantized.get_memory_footprint(),
             quantized_modules=replaced, skipped_modules=[n for n in linear if n not in replaced],
             generation=[greedy(quantized, ids, mask)])
-        if kind == "int8":
-            first = {k: v[:1] for k, v in inputs.items()}
-            tensors["logits_int8_row0"] = quantized(**first).logits[:, -LAST:]
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, os.path.join(folder, "expected.safetensors"))
     with open(os.path.join(folder, "expected.json"), "w") as file:
         json.dump(info, file)

@@ -100,6 +100,6 @@ import Testing
 
     @Test func help() throws {
         let outcome = try run("--help")
-        for command in ["generate", "forward", "tokenize", "quantize", "perplexity", "doctor"] { #expect(outcome.output.contains(command)) }
+        for command in ["generate", "chat", "forward", "tokenize", "quantize", "perplexity", "doctor"] { #expect(outcome.output.contains(command)) }
     }
 }

@@ -61,6 +61,30 @@ import Testing
         }
     }
 
+    @Test("Gemma 3's older configs scale the full layers' positions only")
+    func gemma3Rotary() throws {
+        var config = try config("gemma3_text")
+        config["rope_parameters"] = nil
+        config["rope_theta"] = 500_000
+        config["rope_local_base_freq"] = 20_000
+        config["rope_scaling"] = ["rope_type": "linear", "factor": 8.0]
+        let rotary = try ModelRegistry.architecture(ConfigReader(config)).decoder.rotary
+        #expect(rotary.map(\.theta) == [500_000, 20_000])
+        guard case .linear(factor: 8) = rotary[0].scaling, case .none = rotary[1].scaling else {
+            Issue.record("\(rotary)")
+            return
+        }
+    }
+
+    @Test("an explicit null is no window, a missing field the default one")
+    func nullIsNotMissing() throws {
+        var config = try config("mistral")
+        config["sliding_window"] = .null
+        #expect(try ModelRegistry.architecture(ConfigReader(config)).decoder.layers.allSatisfy { $0.attention.window == nil })
+        config["sliding_window"] = nil
+        #expect(try ModelRegistry.architecture(ConfigReader(config)).decoder.layers.allSatisfy { $0.attention.window == 4096 })
+    }
+
     @Test("the error names file, field and what was found")
     func message() throws {
         var config = try config("llama")

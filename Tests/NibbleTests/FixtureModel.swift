@@ -36,12 +36,18 @@ struct FixtureModel: Sendable, CustomStringConvertible {
     func recorded() throws -> any Checkpoint { try CheckpointFiles.open(file: folder.appending(path: "expected.safetensors")) }
 
     /// Loads as the fixture was recorded: float32, the reference's behaviour, quantized by `config`.
-    func load(_ config: JSONValue? = nil) throws -> PretrainedModel {
+    func load(_ config: JSONValue? = nil, dtype: DType = .float32) throws -> PretrainedModel {
+        var configuration = try configuration(config)
+        configuration.dtype = dtype
+        return try PretrainedModel.load(folder: folder, configuration)
+    }
+
+    func configuration(_ config: JSONValue? = nil) throws -> LoadConfiguration {
         var configuration = LoadConfiguration()
         configuration.dtype = .float32
         configuration.followsReference = true
         configuration.quantization = try config?.object.map { try BitsAndBytesConfig($0) }
-        return try PretrainedModel.load(folder: folder, configuration)
+        return configuration
     }
 }
 

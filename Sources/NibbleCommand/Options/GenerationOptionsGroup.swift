@@ -35,9 +35,6 @@ struct GenerationOptionsGroup: ParsableArguments {
     @Option(help: "Sequences to return for each prompt.")
     var numReturnSequences: Int?
 
-    @Option(help: "Exponent on the length in beam scores.")
-    var lengthPenalty: Double?
-
     @Option(help: "Divides the logits of tokens that were seen before.")
     var repetitionPenalty: Double?
 
@@ -50,36 +47,30 @@ struct GenerationOptionsGroup: ParsableArguments {
     @Option(help: "Stop after this many seconds.")
     var maxTime: Double?
 
-    @Option(help: "Draft this many tokens from earlier occurrences in the text.")
-    var promptLookupNumTokens: Int?
-
     @Option(help: "A JSON file with the fields of GenerationConfig.")
     var generationConfig: String?
 
+    @OptionGroup(title: "Rarer generation options")
+    var rarer: RarerGenerationOptionsGroup
+
     /// What the flags say, over what the file says.
-    func config() throws -> GenerationConfig {
-        var config = GenerationConfig()
-        if let generationConfig {
-            config = try GenerationConfig(options: JSONValue(contentsOf: URL(filePath: generationConfig)), source: generationConfig)
-        }
-        if let maxNewTokens { config.maxNewTokens = maxNewTokens }
-        if let minNewTokens { config.minNewTokens = minNewTokens }
-        if let temperature { config.temperature = temperature }
-        if let topK { config.topK = topK }
-        if let topP { config.topP = topP }
-        if let minP { config.minP = minP }
-        if let seed { config.seed = seed }
-        if let numBeams { config.numBeams = numBeams }
-        if let numReturnSequences { config.numReturnSequences = numReturnSequences }
-        if let lengthPenalty { config.lengthPenalty = lengthPenalty }
-        if let repetitionPenalty { config.repetitionPenalty = repetitionPenalty }
-        if let noRepeatNgramSize { config.noRepeatNgramSize = noRepeatNgramSize }
+    ///
+    /// - Parameter isGreedyByDefault: greedy unless sampling is asked for here, whatever the model's file would do.
+    func config(isGreedyByDefault: Bool = true) throws -> GenerationConfig {
+        var config = GenerationConfig(
+            maxNewTokens: maxNewTokens, minNewTokens: minNewTokens, temperature: temperature, topK: topK, topP: topP, minP: minP,
+            repetitionPenalty: repetitionPenalty, numBeams: numBeams, numReturnSequences: numReturnSequences, seed: seed)
+        config.noRepeatNgramSize = noRepeatNgramSize
         if !stop.isEmpty { config.stopStrings = stop }
-        if let maxTime { config.maxTime = maxTime }
-        if let promptLookupNumTokens { config.promptLookupNumTokens = promptLookupNumTokens }
-        if doSample || temperature != nil || topK != nil || topP != nil || minP != nil { config.doSample = true }
-        // Greedy unless sampling is asked for here, whatever the model's file would do.
-        if config.doSample == nil { config.doSample = false }
+        config.maxTime = maxTime
+        try rarer.apply(to: &config)
+        let asksForSampling = doSample || rarer.asksForSampling || temperature != nil || topK != nil || topP != nil || minP != nil
+        if asksForSampling { config.doSample = true }
+        if let generationConfig {
+            config = config.filling(
+                from: try GenerationConfig(options: JSONValue(contentsOf: URL(filePath: generationConfig)), source: generationConfig))
+        }
+        if isGreedyByDefault, config.doSample == nil { config.doSample = false }
         return config
     }
 }

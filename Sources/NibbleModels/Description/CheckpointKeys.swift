@@ -7,14 +7,18 @@ public struct CheckpointKeys: Sendable {
     public var basePrefix: String
     /// Rewrites a name, or returns it unchanged.
     public var rename: @Sendable (String) -> String
+    /// The name under which files hold what the tree calls otherwise: undoes ``rename`` where that loses something.
+    public var fileName: @Sendable (String) -> String
     /// Endings of names that may be in a file and mean nothing.
     public var ignoredSuffixes: [String]
 
     public init(
-        basePrefix: String, ignoredSuffixes: [String] = [], rename: @escaping @Sendable (String) -> String = { $0 }
+        basePrefix: String, ignoredSuffixes: [String] = [], fileName: @escaping @Sendable (String) -> String = { $0 },
+        rename: @escaping @Sendable (String) -> String = { $0 }
     ) {
         self.basePrefix = basePrefix
         self.ignoredSuffixes = ignoredSuffixes + ["rotary_emb.inv_freq", "position_ids"]
+        self.fileName = fileName
         self.rename = rename
     }
 

@@ -15,7 +15,8 @@ extension ConfigReader {
         let rotated = share > 0 && share <= 1 ? Int(Double(headSize) * share) : 0
         guard rotated > 0, rotated % 2 == 0, theta > 0 else {
             throw ModelError.wrongField(
-                "rope_parameters", file: file, expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
+                "rope_parameters", file: file,
+                expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
                 found: "theta \(theta), \(share) of the head")
         }
         return RotaryDescription(
@@ -41,6 +42,9 @@ extension ConfigReader {
                 factor: try factor(), lowFrequency: try parameters.double("low_freq_factor", default: 1),
                 highFrequency: try parameters.double("high_freq_factor", default: 4),
                 original: try parameters.size("original_max_position_embeddings", default: max(positions, 1)))
+        // The first Phi-3 configs called their long rope so.
+        case "yarn" where parameters.value("short_factor") != nil:
+            return try longRope(parameters, positions: positions, rotated: rotated)
         case "yarn": return .yarn(try yarn(parameters, positions: positions))
         case "longrope", "su": return try longRope(parameters, positions: positions, rotated: rotated)
         default:

@@ -59,10 +59,11 @@ enum GPTNeoX {
                     try config.bool("tie_word_embeddings", default: false),
                     ("lm_head.weight", "gpt_neox.embed_in.weight")),
                 noSplitClasses: ["GPTNeoXLayer"]),
-            keys: CheckpointKeys(basePrefix: "gpt_neox", ignoredSuffixes: ["attention.bias", "attention.masked_bias"]) {
-                // The published checkpoints call the head embed_out.
-                $0.hasPrefix("embed_out.") ? "lm_head." + $0.dropFirst("embed_out.".count) : $0
-            },
+            keys: CheckpointKeys(
+                basePrefix: "gpt_neox", ignoredSuffixes: ["attention.bias", "attention.masked_bias"],
+                // Files call the head embed_out.
+                fileName: { $0.hasPrefix("lm_head.") ? "embed_out." + $0.dropFirst("lm_head.".count) : $0 },
+                rename: { $0.hasPrefix("embed_out.") ? "lm_head." + $0.dropFirst("embed_out.".count) : $0 }),
             decoder: decoder, vocabularySize: vocabulary,
             maximumPositions: try config.optionalInt("max_position_embeddings"))
     }

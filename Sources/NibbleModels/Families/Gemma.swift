@@ -44,8 +44,6 @@ enum Gemma3 {
             "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
         ]
         let config = config.filled(defaults)
-        try config.require(
-            !config.bool("use_bidirectional_attention", default: false), "use_bidirectional_attention", "false")
         let pattern = try config.size("sliding_window_pattern", "_sliding_window_pattern", default: 6)
         let layers = try config.layerCount("num_hidden_layers")
         let types = try config.layerTypes(layers) { ($0 + 1) % pattern == 0 ? "full_attention" : "sliding_attention" }
@@ -87,6 +85,8 @@ enum Gemma3 {
 extension LlamaLike {
     /// What all Gemma models share.
     fileprivate mutating func becomeGemma() throws {
+        try config.require(
+            !config.bool("use_bidirectional_attention", default: false), "use_bidirectional_attention", "false")
         let (width, prefix) = (width, prefix)
         let epsilon = try config.float("rms_norm_eps", default: 1e-6)
         try readBiases()

@@ -34,6 +34,7 @@ struct LlamaLike {
     var roundsEmbeddingScale = false
     var head = HeadDescription()
     var rename: @Sendable (String) -> String = { $0 }
+    var fileName: @Sendable (String) -> String = { $0 }
 
     init(_ config: ConfigReader, _ prefix: String, partialRotary: Double? = nil) throws {
         let width = try config.size("hidden_size")
@@ -133,7 +134,7 @@ struct LlamaLike {
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embed_tokens.weight")),
                 noSplitClasses: ["\(prefix)DecoderLayer"]),
-            keys: CheckpointKeys(basePrefix: "model", rename: rename),
+            keys: CheckpointKeys(basePrefix: "model", fileName: fileName, rename: rename),
             decoder: decoder, head: head, vocabularySize: vocabulary,
             maximumPositions: try config.optionalInt("max_position_embeddings"))
     }

@@ -22,7 +22,8 @@ enum Mixtral {
         var model = try LlamaLike(config, "Mixtral")
         try model.slide()
         let experts = ExpertsDescription(
-            count: try config.headCount("num_local_experts", "num_experts", default: 8), topK: try config.headCount("num_experts_per_tok"),
+            count: try config.headCount("num_local_experts", "num_experts", default: 8),
+            topK: try config.headCount("num_experts_per_tok"),
             normalizesWeights: true, activation: model.activation.function, width: model.inner)
         try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
         model.feedForward = { [model] _ in model.mixture(experts) }
@@ -32,6 +33,7 @@ enum Mixtral {
             key.replacing(".block_sparse_moe.", with: ".mlp.").replacing(".w1.", with: ".gate_proj.")
                 .replacing(".w2.", with: ".down_proj.").replacing(".w3.", with: ".up_proj.")
         }
+        model.fileName = { $0.replacing(".mlp.", with: ".block_sparse_moe.") }
         return try model.architecture()
     }
 }

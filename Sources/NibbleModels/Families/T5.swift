@@ -1,7 +1,7 @@
 import NibbleCore
 
-/// T5 (arXiv 1910.10683), T5 v1.1, Flan-T5, UL2, mT5 and UMT5 (arXiv 2304.09151): an encoder-decoder with relative position biases, RMS norms and
-/// unscaled attention.
+/// T5 (arXiv 1910.10683), T5 v1.1, Flan-T5, UL2, mT5 and UMT5 (arXiv 2304.09151): an encoder-decoder with relative position
+/// biases, RMS norms and unscaled attention.
 ///
 ///     nibble generate google/flan-t5-small --load-in-8bit "translate English to German: The house is wonderful."
 enum T5 {

@@ -48,6 +48,7 @@ struct Head: Sendable {
     let backend: any Backend
     let layer: LinearGroup
     private let description: HeadDescription
+    private let stream: (any WeightStream)?
 
     init(_ architecture: ModelArchitecture, _ weights: ModelWeights) throws {
         let path = architecture.tree.outputEmbedding
@@ -62,10 +63,12 @@ struct Head: Sendable {
         backend = weights.backend(path)
         layer = LinearGroup([linear])
         description = architecture.head
+        stream = weights.stream(path, architecture.tree)
     }
 
     /// [n, E] → float32 [n, V]
     func callAsFunction(_ hidden: Tensor, into logits: Tensor) throws {
+        defer { stream?.release() }
         let activation: Activation = description.softCap.map { .softCap($0) } ?? .identity
         try backend.linear(hidden, layer, epilogue: .init(activation: activation, scale: description.scale), into: logits)
     }

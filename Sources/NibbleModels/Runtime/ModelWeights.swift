@@ -27,6 +27,13 @@ public protocol WeightStream: Sendable {
 }
 
 extension ModelWeights {
+    /// The stream of a module's weight, or of the one it is tied to.
+    func stream(_ module: String, _ tree: ModuleTree) -> (any WeightStream)? {
+        if let stream = streams[module] { return stream }
+        guard let source = tree.tied.first(where: { $0.target == module + ".weight" })?.source else { return nil }
+        return streams[String(source.dropLast(".weight".count))]
+    }
+
     func linear(_ module: LocatedModule?) throws -> Linear {
         guard let module, let linear = linears[module.path] else {
             throw ModelError.missingWeight("weight", module: module?.path ?? "a projection")

@@ -111,12 +111,14 @@ struct EmbeddingLayer: Sendable {
     private let norm: Norm?
     /// From the embedding's width to the model's (OPT-350m).
     private let projectIn: LinearGroup?
+    private let stream: (any WeightStream)?
 
     init(_ stack: LocatedModule, _ description: StackDescription, _ tree: ModuleTree, _ weights: ModelWeights) throws {
         guard let module = stack.first(.tokenEmbedding) ?? tree.located.first(.tokenEmbedding) else {
             throw ModelError.missingWeight("token embedding", module: description.path)
         }
         backend = weights.backend(module.path)
+        stream = weights.stream(module.path, tree)
         var positionTable: Tensor?
         switch description.positions {
         case .none: break
@@ -159,6 +161,7 @@ struct EmbeddingLayer: Sendable {
     func callAsFunction(
         _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ workspace: Workspace
     ) throws {
+        defer { stream?.release() }
         if let projectIn {
             // The table is narrower than the stream; positions join after the projection.
             let narrow = workspace.projections(batch.tokenCount, width: call.table.shape[1])

@@ -71,14 +71,14 @@ extension LocatedModule {
 }
 
 extension ModuleTree {
-    /// What stays unquantized when the user names nothing: tied parameters, the module of the last parameter, and the output
-    /// embedding.
+    /// What stays unquantized when the user names nothing: tied parameters, the module of the last parameter (which may be a
+    /// tied one), and the output embedding.
     public var defaultSkips: [String] {
         func module(_ parameter: String) -> String {
             parameter.hasSuffix(".weight") ? String(parameter.dropLast(".weight".count)) : parameter
         }
         var names = tied.flatMap { [module($0.target), module($0.source)] }
-        if let last = parameters.last(where: { $0.tiedTo == nil }) { names.append(module(last.path)) }
+        if let last = parameters.last { names.append(module(last.path)) }
         names.append(outputEmbedding)
         return Set(names).sorted()
     }

@@ -1,0 +1,107 @@
+public import NibbleGeneration
+public import NibbleTokenizers
+
+/// A conversation with a model: remembers what was said and what the cache holds of it.
+///
+/// Between two answers only what is new is fed to the model.
+public final class ChatSession {
+    public let model: PretrainedModel
+    public let tokenizer: Tokenizer
+    /// How to generate. What is not set comes from the model's generation_config.json.
+    public var generation: GenerationConfig
+    /// The name or the text of the template; `nil`: the model's own.
+    public let template: String?
+    /// Goes before all messages; `nil`: whatever the template does without one.
+    public var system: String?
+    public private(set) var messages: [ChatMessage] = []
+    private let generator: Generator
+    private let cache: PrefixCache
+
+    /// New tokens of an answer where neither the call nor the model says.
+    public static let defaultNewTokens = 512
+
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
+    public init(
+        model: PretrainedModel, tokenizer: Tokenizer, system: String? = nil, template: String? = nil,
+        generation: GenerationConfig = .init()
+    ) throws {
+        guard !model.isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(model.folder.path) }
+        _ = try ChatTemplate(source: try tokenizer.chatTemplate(template))
+        self.model = model
+        self.tokenizer = tokenizer
+        self.system = system
+        self.template = template
+        self.generation = generation
+        cache = PrefixCache(model.model)
+        generator = Generator(model: cache, modelConfig: model.generationConfig) { tokenizer.tokenBytes($0) }
+    }
+
+    /// Forgets all messages. The system text stays.
+    public func reset() { messages = [] }
+
+    /// Answers `text` and remembers both.
+    ///
+    /// - Parameters:
+    ///   - shouldStop: asked after each token. An answer that was stopped is remembered as far as it came.
+    ///   - onText: gets the answer piece by piece, never a part of a character.
+    /// - Throws: what the template and the generation throw. The chat is then as it was before.
+    @discardableResult
+    public func answer(
+        _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
+    ) async throws -> ChatAnswer {
+        let asked = messages + [ChatMessage(role: "user", content: text)]
+        let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
+        let prompt = try tokenizer.applyChatTemplate(
+            messages: opening + asked, template: template, addGenerationPrompt: true)
+        var request = GenerationRequest(inputs: [prompt.inputIDs])
+        // A template may write nothing: then the answer begins with bos.
+        if !prompt.inputIDs.isEmpty { request.attentionMask = [prompt.inputIDs.map { _ in 1 }] }
+        request.config = config(promptLength: prompt.inputIDs.count)
+        request.stopping = [{ _ in shouldStop() }]
+
+        var decoder = TokenStreamDecoder(tokenizer, skipSpecialTokens: true)
+        var answer = ChatAnswer(text: "", promptTokens: prompt.inputIDs.count, newTokens: 0)
+        func add(_ piece: String) {
+            guard !piece.isEmpty else { return }
+            answer.text += piece
+            onText(piece)
+        }
+        for try await event in generator.stream(request) {
+            switch event {
+            case .token(let token):
+                answer.newTokens += 1
+                add(decoder.push(token.id))
+            case .finished(let output):
+                answer.finishReason = output.finishReasons.first ?? nil
+                answer.warnings = output.warnings
+            }
+        }
+        add(decoder.finish())
+        answer.cachedTokens = cache.reused.load(ordering: .relaxed)
+        messages = asked + [ChatMessage(role: "assistant", content: answer.text)]
+        return answer
+    }
+
+    /// One sequence, as long as the model's positions allow.
+    private func config(promptLength: Int) -> GenerationConfig {
+        var config = generation.filling(from: model.generationConfig)
+        config.numBeams = 1
+        config.numReturnSequences = 1
+        guard config.maxNewTokens == nil, config.maxLength == nil else { return config }
+        let room = model.model.maximumPositions.map { $0 - promptLength } ?? Self.defaultNewTokens
+        // Without room the prompt is refused, which says more than a length of 0.
+        config.maxNewTokens = room > 0 ? min(room, Self.defaultNewTokens) : nil
+        return config
+    }
+}
+
+public struct ChatAnswer: Sendable {
+    public var text: String
+    /// Tokens of the whole chat before the answer.
+    public var promptTokens: Int
+    /// Of these, tokens that were known from earlier answers and not fed again.
+    public var cachedTokens = 0
+    public var newTokens: Int
+    public var finishReason: FinishReason?
+    public var warnings: [GenerationWarning] = []
+}

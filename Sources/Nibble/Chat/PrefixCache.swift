@@ -1,0 +1,135 @@
+import NibbleCore
+import NibbleModels
+import Synchronization
+
+/// A model that keeps its cache from one generation to the next: of a prompt that begins as the last sequence did, only the
+/// rest is fed.
+///
+/// Holds for single sequences of decoder-only models; other requests pass through. One generation at a time profits; one that
+/// starts while another runs begins with an empty cache.
+final class PrefixCache: GenerativeModel {
+    /// A session is used by whoever has taken it out.
+    private struct Kept: @unchecked Sendable {
+        var session: any DecodingSession
+        var tokens: [Int32]
+    }
+
+    private let model: any GenerativeModel
+    private let kept = Mutex<Kept?>(nil)
+    /// Tokens of the last prompt that the cache held already.
+    let reused = Atomic<Int>(0)
+
+    init(_ model: any GenerativeModel) { self.model = model }
+
+    var vocabularySize: Int { model.vocabularySize }
+    var isEncoderDecoder: Bool { model.isEncoderDecoder }
+    var maximumPositions: Int? { model.maximumPositions }
+
+    func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
+        guard request.rows == 1, !isEncoderDecoder else { return try model.makeSession(request) }
+        let found = kept.withLock { kept in
+            defer { kept = nil }
+            return kept
+        }
+        if let found, found.session.capacity >= request.capacity {
+            return PrefixCacheSession(found.session, tokens: found.tokens, owner: self)
+        }
+        var larger = request
+        larger.capacity = Self.rounded(request.capacity, limit: maximumPositions)
+        return PrefixCacheSession(try model.makeSession(larger), tokens: [], owner: self)
+    }
+
+    /// To a power of two, so that a growing chat seldom needs a new session.
+    private static func rounded(_ capacity: Int, limit: Int?) -> Int {
+        var size = 1024
+        while size < capacity, size < 1 << 30 { size *= 2 }
+        return max(capacity, min(size, limit ?? size))
+    }
+
+    fileprivate func keep(_ session: any DecodingSession, tokens: [Int32]) {
+        let value = Kept(session: session, tokens: tokens)
+        kept.withLock { $0 = value }
+    }
+}
+
+/// Feeds what the session behind it does not hold yet, and hands it back at the end.
+private final class PrefixCacheSession: DecodingSession {
+    private let session: any DecodingSession
+    private let owner: PrefixCache
+    /// What the session behind holds.
+    private var held: [Int32]
+    /// Of these, what this generation has fed.
+    private var fed = 0
+
+    init(_ session: any DecodingSession, tokens: [Int32], owner: PrefixCache) {
+        self.session = session
+        self.owner = owner
+        held = tokens
+    }
+
+    deinit { owner.keep(session, tokens: held) }
+
+    var vocabularySize: Int { session.vocabularySize }
+    var rows: Int { session.rows }
+    var capacity: Int { session.capacity }
+
+    func length(ofRow row: Int) -> Int { fed }
+
+    func feed<Result>(
+        _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
+    ) throws -> Result {
+        // All logits are wanted: those of held tokens, too.
+        let missing = try missing(inputs, reuses: logits == .last)
+        return try recording(missing) { try session.feed(missing, logits: logits, body) }
+    }
+
+    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
+        let missing = try missing(inputs, reuses: true)
+        return try recording(missing) { try session.feed(missing, sampling: sampling) }
+    }
+
+    func gather(_ sources: [Int]) throws {
+        try dropUnfed()
+        try session.gather(sources)
+    }
+
+    func truncate(row: Int, to length: Int) throws {
+        try session.truncate(row: row, to: length)
+        held.removeLast(max(held.count - max(length, 0), 0))
+        fed = min(fed, held.count)
+    }
+
+    /// The end of `inputs` that is not held, at least its last token.
+    private func missing(_ inputs: [RowTokens], reuses: Bool) throws -> [RowTokens] {
+        guard inputs.count == 1, let input = inputs.first else { return inputs }
+        let isPrompt = fed == 0
+        var common = 0
+        if reuses { common = zip(held[fed...], input.tokens.dropLast()).prefix { $0 == $1 }.count }
+        fed += common
+        if isPrompt { owner.reused.store(common, ordering: .relaxed) }
+        try dropUnfed()
+        return common == 0 ? inputs : [RowTokens(row: input.row, tokens: Array(input.tokens[common...]))]
+    }
+
+    /// Forgets what an earlier generation fed beyond this point.
+    private func dropUnfed() throws {
+        guard held.count > fed else { return }
+        held.removeLast(held.count - fed)
+        try session.truncate(row: 0, to: fed)
+    }
+
+    private func recording<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
+        do {
+            let result = try feed()
+            for input in inputs { held += input.tokens }
+            fed = held.count
+            return result
+        } catch {
+            // How much arrived is not known.
+            held = []
+            fed = 0
+            try session.truncate(row: 0, to: 0)
+            throw error
+        }
+    }
+}

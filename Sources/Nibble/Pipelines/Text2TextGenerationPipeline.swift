@@ -1,0 +1,94 @@
+public import NibbleGeneration
+public import NibbleTokenizers
+
+/// Answers texts with an encoder-decoder: transformers 4's `text2text-generation`, `summarization` and `translation`.
+///
+/// Where neither the caller nor the model's files say otherwise, up to 256 tokens are found with 4 beams. The task's name picks a
+/// prefix (`summarize: `) and options from the config's `task_specific_params`.
+public struct Text2TextGenerationPipeline: TextPipeline {
+    /// What a call can say besides how to generate.
+    public struct Options: Sendable {
+        /// Whether the ids that `generate` returned are wanted, too.
+        public var returnTensors = false
+        public var truncation = Truncation.none
+        /// Ends the generation. Only its first token counts.
+        public var stopSequence: String?
+        public var cleanUpTokenizationSpaces = false
+        /// Texts answered side by side. A row's result does not depend on the others.
+        public var batchSize = 1
+        /// Called with the number of inputs that are done and their total.
+        public var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
+
+        public init() {}
+    }
+
+    public let model: PretrainedModel
+    public let tokenizer: Tokenizer
+    public let assistant: PretrainedModel?
+    /// `text2text-generation`, `summarization`, `translation`, `translation_en_to_de` …
+    public let task: String
+    /// Put before every text.
+    public let prefix: String
+    private let generation: PipelineGeneration
+
+    /// - Parameter generation: counts in every call, for what the call leaves open.
+    /// - Throws: ``AutoModelError/isDecoderOnly(_:)``; `GenerationError` for options in config.json that cannot be read.
+    public init(
+        model: PretrainedModel, tokenizer: Tokenizer, task: String = "text2text-generation", assistant: PretrainedModel? = nil,
+        generation: GenerationConfig = .init()
+    ) throws {
+        guard model.isEncoderDecoder else { throw AutoModelError.isDecoderOnly(model.folder.path) }
+        self.model = model
+        self.tokenizer = tokenizer
+        self.assistant = assistant
+        self.task = task
+        let parameters = try TaskParameters(model: model, task: task)
+        prefix = parameters.prefix ?? ""
+        // Drafting works on one sequence.
+        let beams = assistant == nil ? 4 : 1
+        var options = PipelineGeneration(
+            generation, model: model, tokenizer: tokenizer, defaults: GenerationConfig(maxNewTokens: 256, numBeams: beams))
+        options.task = parameters.generation
+        self.generation = options
+    }
+
+    /// The answers to one text, as many as `num_return_sequences` asks for.
+    public func callAsFunction(
+        _ text: String, _ generation: GenerationConfig = .init(), options: Options = .init()
+    ) async throws -> [GeneratedText] {
+        try await self([text], generation, options: options)[0]
+    }
+
+    /// The answers to each text.
+    public func callAsFunction(
+        _ texts: [String], _ generation: GenerationConfig = .init(), options: Options = .init()
+    ) async throws -> [[GeneratedText]] {
+        var config = self.generation.resolved(generation)
+        if let sequence = options.stopSequence {
+            guard let token = tokenizer.encode(sequence, addSpecialTokens: false).first else {
+                throw PipelineError.emptyStopSequence
+            }
+            config.eosTokenId = [token]
+        }
+        var results: [[GeneratedText]] = []
+        for range in try batches(texts.count, of: options.batchSize) {
+            let inputs = try tokenizer(
+                texts[range].map { prefix + $0 }, padding: range.count > 1 ? .longest : .none, truncation: options.truncation)
+            var request = GenerationRequest(inputs: inputs.inputIDs, attentionMask: inputs.attentionMask, config: config)
+            request.assistant = assistant?.model
+            let output = try await model.generate(request, tokenizer: tokenizer)
+            let copies = output.sequences.count / range.count
+            for item in 0..<range.count {
+                results.append(output.sequences[item * copies..<(item + 1) * copies].map { result($0, options) })
+            }
+            options.progress?(range.upperBound, texts.count)
+        }
+        return results
+    }
+
+    private func result(_ sequence: [Int32], _ options: Options) -> GeneratedText {
+        let text = tokenizer.decode(
+            sequence, skipSpecialTokens: true, cleanUpTokenizationSpaces: options.cleanUpTokenizationSpaces)
+        return GeneratedText(generatedText: text, generatedTokenIDs: options.returnTensors ? sequence : nil)
+    }
+}

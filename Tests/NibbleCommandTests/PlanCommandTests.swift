@@ -1,0 +1,75 @@
+import Foundation
+import NibbleCore
+import NibbleTestSupport
+import Testing
+
+/// `nibble plan` as other programs use it.
+@Suite struct PlanCommandTests {
+    /// A folder with nothing but the config of a recorded case.
+    private func folder(_ golden: JSONValue) throws -> URL {
+        let folder = try Fixtures.temporaryFolder()
+        let config = try #require(golden["config"])
+        try Data(config.encoded().utf8).write(to: folder.appending(path: "config.json"))
+        return folder
+    }
+
+    private func golden(_ name: String) throws -> JSONValue {
+        try JSONValue(contentsOf: Fixtures.url("golden/device_map/\(name).json"))
+    }
+
+    private func plan(_ folder: URL, _ arguments: String...) throws -> JSONValue {
+        let outcome = try CommandLineTool.run(["plan", folder.path, "--json"] + arguments)
+        try #require(outcome.status == 0, "\(outcome.errors)")
+        return try JSONValue.parse(outcome.output)
+    }
+
+    @Test("the reference's refusal is reported beside its map, with exit code 0") func refusal() throws {
+        let golden = try golden("bloom3b_nf4_two_gpus_600MB_1GB")
+        let folder = try folder(golden)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let arguments = ["--dtype", "float16", "--load-in-4bit", "--max-memory", "0=600MB,1=1GB"]
+        for switches in [["--planner", "reference"], ["--reference-behaviour"]] {
+            let outcome = try CommandLineTool.run(["plan", folder.path, "--json"] + arguments + switches)
+            #expect(outcome.status == 0)
+            let plan = try JSONValue.parse(outcome.output)
+            #expect(plan["error"]?.string == "offload_of_quantized_modules")
+            #expect(plan["device_map"]?[""]?.string == "disk")
+        }
+    }
+
+    @Test("Nibble's plan stays within the budgets and says what each device holds") func budgets() throws {
+        let folder = try folder(try golden("bloom3b_nf4_two_gpus_600MB_1GB"))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let plan = try plan(folder, "--dtype", "float16", "--load-in-4bit", "--max-memory", "0=600MB,1=1GB")
+        #expect(plan["error"] == nil)
+        for device in ["0", "1"] {
+            let use = try #require(plan["devices"]?[device])
+            let parts = ["weights", "scales", "kv_cache", "workspace", "context"].compactMap { use[$0]?.int }
+            #expect(parts.count == 5)
+            #expect(parts.reduce(0, +) == use["total"]?.int)
+            #expect((use["total"]?.int ?? .max) <= (use["budget"]?.int ?? 0))
+        }
+        #expect(plan["device_map"]?["transformer.word_embeddings"]?.string == "cpu")
+        #expect(plan["devices"]?["disk"] == nil)
+    }
+
+    @Test("--estimate gives the size table") func estimate() throws {
+        let folder = try folder(try golden("bloom560m_f16_seed"))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let rows = try plan(folder, "--estimate")["estimate"]?.array ?? []
+        #expect(rows.map { $0["total_size"]?.string } == ["2.08 GB", "1.04 GB", "533.31 MB", "266.65 MB"])
+        #expect(rows.map { $0["training"]?.string } == ["8.33 GB", "4.17 GB", "N/A", "N/A"])
+    }
+
+    @Test("mistakes are one clear line", arguments: [
+        (["--max-memory", "gpu=1GB"], "\"gpu\" is no device"), (["--max-memory", "0=1TB"], "\"1TB\" is no size of memory"),
+        (["--device-map", "fast"], "\"fast\" is no device map"), (["--device-map", "{\"transformer.h.0\": 0}"], "covers no device for"),
+    ])
+    func mistakes(arguments: [String], message: String) throws {
+        let folder = try folder(try golden("bloom560m_f16_seed"))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let outcome = try CommandLineTool.run(["plan", folder.path] + arguments)
+        #expect(outcome.status != 0)
+        #expect(outcome.errors.contains(message))
+    }
+}
