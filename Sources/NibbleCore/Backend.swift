@@ -89,6 +89,14 @@ extension Backend {
     public func reserve(_ workspace: WorkspaceRequest) throws {}
 }
 
+/// Copies between the memories of two backends, by the one that can: a GPU reaches host memory, not the other way round.
+/// - Precondition: equal byte counts.
+public func transfer(
+    _ source: Tensor, from origin: any Backend, to destination: Tensor, on target: any Backend
+) throws {
+    try (origin.device == .cpu ? target : origin).copy(source, to: destination)
+}
+
 /// The largest sizes a session will ask of a backend.
 public struct WorkspaceRequest: Sendable {
     /// T

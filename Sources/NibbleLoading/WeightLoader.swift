@@ -184,8 +184,10 @@ final class WeightLoader {
             return try prepared(try backend.quantize(table, to: format), on: backend)
         }
         guard table.device != backend.device else { return .dense(table) }
+        let source = architecture.tree.tied.first { $0.target == module.path(of: "weight") }?.source ?? ""
+        let origin = self.backend(String(source.dropLast(".weight".count)))
         let copy = try backend.allocate(table.dtype, table.shape)
-        try backend.copy(table, to: copy)
+        try transfer(table, from: origin, to: copy, on: backend)
         return .dense(copy)
     }
 

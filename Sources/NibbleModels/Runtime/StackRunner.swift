@@ -144,14 +144,13 @@ final class StackRunner {
         guard source !== target else { return tensor }
         let destination = workspace(on: target).hidden(tensor.shape[0]).viewed(as: tensor.shape)
         if destination.dtype == tensor.dtype {
-            try source.copy(tensor, to: destination)
+            try transfer(tensor, from: source, to: destination, on: target)
             return destination
         }
-        // Converted on the side that computes in the wider type, the CPU.
         let staged = try source.allocate(destination.dtype, tensor.shape)
         try source.convert(tensor, to: staged)
-        try source.copy(staged, to: destination)
-        try source.synchronize()
+        try transfer(staged, from: source, to: destination, on: target)
+        try target.synchronize()
         return destination
     }
 

@@ -70,15 +70,18 @@ extension Block {
 /// Position biases of a stack's layers. A relative table that layers share gets a copy on every backend that runs one.
 private struct RelativeBiases {
     private let weights: ModelWeights
-    private let shared: Tensor?
+    private let shared: Table?
+
+    private typealias Table = (tensor: Tensor, backend: any Backend)
 
     init(blocks: [LocatedModule], _ weights: ModelWeights) {
         self.weights = weights
         shared = blocks.lazy.compactMap { RelativeBiases.table(of: $0, weights) }.first
     }
 
-    private static func table(of block: LocatedModule, _ weights: ModelWeights) -> Tensor? {
-        block.first(.relativeBias).flatMap { weights.tensors[$0.path(of: "weight")] }
+    private static func table(of block: LocatedModule, _ weights: ModelWeights) -> Table? {
+        guard let module = block.first(.relativeBias), let tensor = weights.tensors[module.path(of: "weight")] else { return nil }
+        return (tensor, weights.backend(module.path))
     }
 
     func bias(_ attention: AttentionDescription, of block: LocatedModule) throws -> PositionBias {
@@ -94,10 +97,10 @@ private struct RelativeBiases {
             guard let table = RelativeBiases.table(of: block, weights) ?? shared else {
                 throw ModelError.missingWeight("relative_attention_bias", module: block.path)
             }
-            var local = table
-            if table.device != backend.device {
-                local = try backend.allocate(.float32, table.shape)
-                try backend.copy(table, to: local)
+            var local = table.tensor
+            if local.device != backend.device {
+                local = try backend.allocate(.float32, table.tensor.shape)
+                try transfer(table.tensor, from: table.backend, to: local, on: backend)
             }
             return .relative(table: local, isBidirectional: isBidirectional, maximumDistance: maximumDistance)
         }
