@@ -5,7 +5,7 @@ public import NibbleQuantization
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {
-    /// - Parameter pretrained: a folder, or the name of a model on the Hub.
+    /// - Parameter pretrained: a model folder.
     /// - Throws: see ``PretrainedModel/load(folder:_:)``; ``AutoModelError`` if the model is an encoder-decoder.
     public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],

@@ -14,7 +14,7 @@ struct BenchCommand: AsyncParsableCommand {
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Option(name: .short, help: "Prompt lengths, separated by commas.")

@@ -12,7 +12,7 @@ struct ChatCommand: AsyncParsableCommand {
             otherwise. Where standard input is no terminal, each of its lines is a message, and only answers are printed.
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Option(help: "What the model is told before all messages.")

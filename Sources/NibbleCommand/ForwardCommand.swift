@@ -14,7 +14,7 @@ struct ForwardCommand: AsyncParsableCommand {
             positions without attention come out as zeros.
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Option(help: "Safetensors file with input_ids.")

@@ -15,7 +15,7 @@ struct GenerateCommand: AsyncParsableCommand {
             Example: nibble generate Models/bloom-stories --load-in-4bit --max-new-tokens 150 --temperature 0.7 "Once upon a time"
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Argument(help: "One or several prompts.")

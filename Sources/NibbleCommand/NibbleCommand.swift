@@ -7,7 +7,7 @@ struct NibbleCommand: AsyncParsableCommand {
         abstract: "Run large language models on the hardware you have.",
         discussion: """
             Loads Hugging Face checkpoints, quantizes them to 4 or 8 bits while loading, and generates text. MODEL is a \
-            folder, or the name of a model on the Hub.
+            folder with config.json, weights and tokenizer files.
             """,
         subcommands: [
             GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,

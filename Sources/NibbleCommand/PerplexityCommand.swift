@@ -13,7 +13,7 @@ struct PerplexityCommand: AsyncParsableCommand {
             every position. --stories: a file of JSON strings, one a line, each scored alone between bos and eos.
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Option(help: "A text file.")

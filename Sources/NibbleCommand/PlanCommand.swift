@@ -14,7 +14,7 @@ struct PlanCommand: AsyncParsableCommand {
             Example: nibble plan bigscience/bloom-3b --load-in-4bit --max-memory 0=600MB,1=1GB
             """)
 
-    @Argument(help: "A model folder or name.")
+    @Argument(help: "A model folder.")
     var model: String
 
     @Flag(help: "Print JSON.")

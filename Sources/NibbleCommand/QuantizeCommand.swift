@@ -11,7 +11,7 @@ struct QuantizeCommand: AsyncParsableCommand {
             every floating-point tensor quantized on its own (8 bits: every 2-D one).
             """)
 
-    @Argument(help: "A model folder or name, or a safetensors file.")
+    @Argument(help: "A model folder, or a safetensors file.")
     var model: String
 
     @Option(help: "Folder, or safetensors file, to write.")

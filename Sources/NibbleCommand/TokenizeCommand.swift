@@ -13,7 +13,7 @@ struct TokenizeCommand: AsyncParsableCommand {
             "decoded_skip_special"}. Without it every line is text, answered by its ids.
             """)
 
-    @Argument(help: "A folder with tokenizer files, or a model's name.")
+    @Argument(help: "A folder with tokenizer files.")
     var model: String
 
     @Flag(help: "Read and write JSON lines.")

@@ -51,7 +51,7 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
 /// print(try await generate("The capital of France is")[0].generatedText)
 /// ```
 /// - Parameters:
-///   - model: a folder, or the name of a model on the Hub.
+///   - model: a model folder.
 ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
 ///   - generation: counts in every call, for what the call leaves open.
 /// - Throws: as loading does; ``AutoModelError`` if the model is of the wrong kind for the task.

@@ -59,9 +59,6 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Sequences side by side that placement makes room for (default: 1; generate runs up to 8 prompts at a time).")
     var batchSize: Int?
 
-    @Option(help: "Branch, tag or commit of a model on the Hub (default: main).")
-    var revision: String?
-
     @Option(help: "Read model.VARIANT.safetensors.")
     var variant: String?
 
