@@ -38,10 +38,21 @@ import Testing
         "{{ 'a'|center(9223372036854775807) }}", "{{ ('a\n' * 2000)|indent(99) }}", "{% for i in range(100) %}{{ 'a' * 1000 }}{% endfor %}",
         "{% for i in range(9999) %}{% set x = 'a' * 60000 %}{% endfor %}", "{{ ('a' * 30000).replace('', 'bcd') }}",
         "{{ ',' .join(['a' * 30000] * 3) }}", "{{ ['a' * 30000] * 3 }}", "{{ (['a' * 30000] * 3)|tojson }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ [ns.x, 1] < [ns.x, 2] }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
+        "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {ns.x: 1} }}",
+        "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {}[ns.x] }}",
+        "{% set ns = namespace(x={}) %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x in [ns.x] }}",
+        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x.strip('a') %}{% endfor %}",
+        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = 'b'.strip(x) %}{% endfor %}",
+        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x is upper %}{% endfor %}",
+        "{% set l = range(9999)|list %}{% for i in l %}{% set y = l|sum %}{% endfor %}",
     ])
     func limited(_ source: String) {
         var limits = JinjaLimits()
-        (limits.outputBytes, limits.iterations, limits.work) = (1 << 16, 10_000, 1 << 24)
+        (limits.outputBytes, limits.iterations, limits.work) = (1 << 16, 10_000, 1 << 22)
         let error = Self.failure(source, limits: limits)
         #expect(Self.isLimit(error), "\(error.map(String.init(describing:)) ?? "rendered")")
         #expect(error?.line != nil)

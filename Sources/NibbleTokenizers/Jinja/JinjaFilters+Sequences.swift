@@ -40,7 +40,9 @@ extension JinjaFilters {
             let given = try arguments.bound(to: "unique", ["case_sensitive", "attribute"])
             var seen: Set<JinjaKey> = []
             let kept = try interpreter.elements(of: value).filter { item in
-                seen.insert(try JinjaKey(caseFolded(try lookUp(given[1] ?? .null, in: item, interpreter), unless: given[0]))).inserted
+                let key = caseFolded(try lookUp(given[1] ?? .null, in: item, interpreter), unless: given[0])
+                try interpreter.charge(key: key)
+                return seen.insert(try JinjaKey(key)).inserted
             }
             return try interpreter.iterator(kept)
         },
@@ -116,8 +118,8 @@ extension JinjaFilters {
     ) throws -> [JinjaValue] {
         let order = try items.indices.sorted { a, b in
             try interpreter.charge(16)
-            for (x, y) in zip(keys[a], keys[b]) where x != y {
-                return descending ? try JinjaOperators.precedes(y, x) : try JinjaOperators.precedes(x, y)
+            for (x, y) in zip(keys[a], keys[b]) where try !JinjaOperators.equal(x, y, interpreter) {
+                return try descending ? JinjaOperators.precedes(y, x, interpreter) : JinjaOperators.precedes(x, y, interpreter)
             }
             return a < b
         }

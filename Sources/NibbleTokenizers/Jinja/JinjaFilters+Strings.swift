@@ -12,7 +12,9 @@ extension JinjaFilters {
             let given = try arguments.bound(to: "trim", ["chars"])
             var characters: String?
             if case .string(let text)? = given[0] { characters = text }
-            return try interpreter.string(PythonText.strip(try interpreter.text(of: value), characters))
+            let text = try interpreter.text(of: value)
+            if characters != nil { try interpreter.charge(8 * text.utf8.count) }
+            return try interpreter.string(PythonText.strip(text, characters))
         },
         "replace": { interpreter, value, arguments in
             let given = try arguments.bound(to: "replace", ["old", "new", "count"], required: 2)
@@ -30,6 +32,7 @@ extension JinjaFilters {
         "truncate": truncated,
         "wordcount": { interpreter, value, _ in
             let scalars = try interpreter.text(of: value).unicodeScalars
+            try interpreter.charge(4 * scalars.count)
             let words = scalars.split { !($0 == "_" || $0.properties.isAlphabetic || $0.properties.numericType != nil) }
             return .int(words.count)
         },
@@ -49,8 +52,10 @@ extension JinjaFilters {
 
     private static let escaped: Filter = { interpreter, value, _ in
         let entities: [Unicode.Scalar: String] = ["&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&#39;", "\"": "&#34;"]
+        let text = try interpreter.text(of: value)
+        try interpreter.charge(16 * text.utf8.count)
         var result = ""
-        for scalar in try interpreter.text(of: value).unicodeScalars { result += entities[scalar] ?? String(scalar) }
+        for scalar in text.unicodeScalars { result += entities[scalar] ?? String(scalar) }
         return try interpreter.string(result)
     }
 
@@ -64,7 +69,7 @@ extension JinjaFilters {
         if case .string(let custom)? = given[0] { indentation = custom } else {
             let width = max(0, given[0]?.integer ?? 4)
             try interpreter.charge(text: width)
-            indentation = String(repeating: " ", count: width)
+            indentation = PythonText.repeated(" ", width)
         }
         let lines = PythonText.lines(text + "\n")
         try interpreter.charge(text: text.utf8.count + lines.count * indentation.utf8.count)

@@ -61,11 +61,13 @@ enum JinjaFunctions {
         } else if let pairs = arguments.positional.first {
             for pair in try interpreter.elements(of: pairs) {
                 let parts = try interpreter.elements(of: pair)
+                if let key = parts.first { try interpreter.charge(key: key) }
                 guard parts.count == 2 else { throw JinjaError(.type(expected: "pairs for dict()", found: "\(parts.count) values")) }
                 try result.set(parts[0], to: parts[1])
             }
         }
         for (key, value) in arguments.named { result[key] = value }
+        try interpreter.charge(64 * result.count)
         return result
     }
 

@@ -3,8 +3,12 @@ extension JinjaInterpreter {
     func elements(of value: JinjaValue) throws -> [JinjaValue] {
         switch value {
         case .undefined: return []
-        case .array(let items), .tuple(let items): return items.elements
-        case .object(let object): return object.keys
+        case .array(let items), .tuple(let items):
+            try charge(16 * items.count)
+            return items.elements
+        case .object(let object):
+            try charge(16 * object.count)
+            return object.keys
         case .string(let text):
             try charge(16 * text.utf8.count)
             return text.unicodeScalars.map { .string(String($0)) }
@@ -13,7 +17,9 @@ extension JinjaInterpreter {
             case .iterator(let items):
                 defer { opaque.position = items.count }
                 return Array(items[opaque.position...])
-            case .view(_, let items): return items
+            case .view(_, let items):
+                try charge(16 * items.count)
+                return items
             case .range(let range):
                 try charge(16 * range.count)
                 return range.values.map(JinjaValue.int)
@@ -57,6 +63,7 @@ extension JinjaInterpreter {
     /// `value[key]`: what the value holds first, then what the type offers.
     func element(_ key: JinjaValue, of value: JinjaValue) throws -> JinjaValue {
         if case .undefined(let undefined) = value { throw undefined.error }
+        try charge(key: key)
         if let held = try heldElement(key, of: value) { return held }
         guard case .string(let name) = key else { return .undefined("\(value.typeName) object has no element \(try representation(of: key))") }
         return try ownAttribute(name, of: value) ?? missing(name, of: value)
@@ -113,7 +120,7 @@ extension JinjaInterpreter {
         case "cycle":
             return .opaque(JinjaOpaque(.function("loop.cycle") { _, arguments in try loop.cycle(arguments.positional) }))
         case "changed":
-            return .opaque(JinjaOpaque(.function("loop.changed") { _, arguments in .bool(loop.changed(arguments.positional)) }))
+            return .opaque(JinjaOpaque(.function("loop.changed") { .bool(try loop.changed($1.positional, $0)) }))
         default: return try loop.attribute(name)
         }
     }

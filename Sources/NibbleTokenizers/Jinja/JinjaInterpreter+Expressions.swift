@@ -73,7 +73,11 @@ extension JinjaInterpreter {
 
     private func evaluateDictionary(_ pairs: [(key: JinjaExpression, value: JinjaExpression)]) throws -> JinjaValue {
         var result = JinjaObject()
-        for (key, value) in pairs { try result.set(try evaluate(key), to: try evaluate(value)) }
+        for (key, value) in pairs {
+            let key = try evaluate(key)
+            try charge(key: key)
+            try result.set(key, to: try evaluate(value))
+        }
         return try object(result)
     }
 
@@ -144,10 +148,13 @@ extension JinjaInterpreter {
         arguments.positional = try list.positional.map(evaluate)
         if let spread = list.spread { arguments.positional += try elements(of: try evaluate(spread)) }
         for (key, value) in list.named { arguments.named.append((key, try evaluate(value))) }
+        for value in arguments.positional { try charge(scanning: value) }
+        for (_, value) in arguments.named { try charge(scanning: value) }
         guard let spread = list.namedSpread else { return arguments }
         guard case .object(let object) = try evaluate(spread) else {
             throw JinjaError(.type(expected: "a dictionary after **", found: "another value"))
         }
+        try charge(64 * object.count)
         for (key, value) in zip(object.keys, object.values) {
             guard case .string(let name) = key else { throw JinjaError(.type(expected: "string keys after **", found: key.typeName)) }
             arguments.named.append((name, value))
@@ -185,11 +192,13 @@ extension JinjaInterpreter {
 
     func applyFilter(_ name: String, to value: JinjaValue, _ arguments: JinjaArguments) throws -> JinjaValue {
         guard let filter = JinjaFilters.all[name] else { throw JinjaError(.unknownFilter(name)) }
+        try charge(scanning: value)
         return try nested { try filter(self, value, arguments) }
     }
 
     func applyTest(_ name: String, to value: JinjaValue, _ arguments: JinjaArguments) throws -> Bool {
         guard let test = JinjaTests.all[name] else { throw JinjaError(.unknownTest(name)) }
+        try charge(scanning: value)
         return try test(self, value, arguments)
     }
 

@@ -24,7 +24,7 @@ extension JinjaInterpreter {
         case .int(let number): result += String(number)
         case .double(let number): result += PythonNumber.text(number)
         case .string(let text):
-            try charge(text: text.utf8.count)
+            try charge(16 * text.utf8.count)
             result += PythonNumber.quoted(text)
         case .array(let items): try represent(items, "[", "]", into: &result)
         case .tuple(let items): try represent(items, "(", items.count == 1 ? ",)" : ")", into: &result)

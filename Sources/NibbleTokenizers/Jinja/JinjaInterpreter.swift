@@ -57,6 +57,20 @@ final class JinjaInterpreter {
         try charge(bytes)
     }
 
+    /// Counts a value that is about to be scanned, if it is a string.
+    func charge(scanning value: JinjaValue) throws {
+        if case .string(let text) = value { try charge(text.utf8.count) }
+    }
+
+    /// Counts a value that is about to be hashed.
+    func charge(key: JinjaValue) throws {
+        try charge(16)
+        try charge(scanning: key)
+        if case .tuple(let items) = key {
+            for item in items { try charge(key: item) }
+        }
+    }
+
     func countIteration() throws {
         iterations += 1
         guard iterations <= limits.iterations else { throw JinjaError(.limit("loop iterations", maximum: limits.iterations)) }

@@ -25,14 +25,14 @@ enum JinjaJSON {
     static func text(_ value: JinjaValue, _ style: Style, _ interpreter: JinjaInterpreter) throws -> String {
         var writer = JinjaJSONWriter(style: style, interpreter: interpreter)
         try writer.write(value, level: 0)
-        return writer.result
+        return String(decoding: writer.result, as: UTF8.self)
     }
 }
 
 private struct JinjaJSONWriter {
     let style: JinjaJSON.Style
     let interpreter: JinjaInterpreter
-    private(set) var result = ""
+    private(set) var result: [UInt8] = []
 
     init(style: JinjaJSON.Style, interpreter: JinjaInterpreter) {
         self.style = style
@@ -42,10 +42,10 @@ private struct JinjaJSONWriter {
     mutating func write(_ value: JinjaValue, level: Int) throws {
         try interpreter.charge(16)
         switch value {
-        case .null: result += "null"
-        case .bool(let flag): result += flag ? "true" : "false"
-        case .int(let number): result += String(number)
-        case .double(let number): result += Self.text(number)
+        case .null: result += "null".utf8
+        case .bool(let flag): result += (flag ? "true" : "false").utf8
+        case .int(let number): result += String(number).utf8
+        case .double(let number): result += Self.text(number).utf8
         case .string(let text): try writeString(text)
         case .array(let items), .tuple(let items):
             try writeItems(items.elements, "[", "]", level: level) { try $0.write($1, level: level + 1) }
@@ -53,15 +53,15 @@ private struct JinjaJSONWriter {
         case .undefined, .opaque:
             throw JinjaError(.type(expected: "a value that JSON can hold", found: value.typeName))
         }
-        if result.utf8.count > interpreter.limits.outputBytes { try interpreter.charge(text: result.utf8.count) }
+        if result.count > interpreter.limits.outputBytes { try interpreter.charge(text: result.count) }
     }
 
     private mutating func write(_ object: JinjaObject, level: Int) throws {
         var pairs = Array(zip(object.keys, object.values))
-        if style.sortsKeys { try pairs.sort { try JinjaOperators.precedes($0.0, $1.0) } }
+        if style.sortsKeys { try pairs.sort { try JinjaOperators.precedes($0.0, $1.0, interpreter) } }
         try writeItems(pairs, "{", "}", level: level) { writer, pair in
             try writer.writeString(try writer.key(pair.0))
-            writer.result += writer.style.keySeparator
+            writer.result += writer.style.keySeparator.utf8
             try writer.write(pair.1, level: level + 1)
         }
     }
@@ -69,19 +69,19 @@ private struct JinjaJSONWriter {
     private mutating func writeItems<Item>(
         _ items: [Item], _ open: String, _ close: String, level: Int, _ write: (inout JinjaJSONWriter, Item) throws -> Void
     ) throws {
-        result += open
+        result += open.utf8
         for (index, item) in items.enumerated() {
-            if index > 0 { result += style.itemSeparator }
+            if index > 0 { result += style.itemSeparator.utf8 }
             breakLine(level + 1)
             try write(&self, item)
         }
         if !items.isEmpty { breakLine(level) }
-        result += close
+        result += close.utf8
     }
 
     private mutating func breakLine(_ level: Int) {
         guard let indentation = style.indentation else { return }
-        result += "\n" + String(repeating: indentation, count: level)
+        result += ("\n" + String(repeating: indentation, count: level)).utf8
     }
 
     private func key(_ value: JinjaValue) throws -> String {
@@ -101,20 +101,30 @@ private struct JinjaJSONWriter {
 
     private mutating func writeString(_ text: String) throws {
         try interpreter.charge(text: text.utf8.count)
-        let short: [Unicode.Scalar: String] = [
-            "\"": "\\\"", "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\u{8}": "\\b", "\u{C}": "\\f",
-        ]
-        result += "\""
-        for scalar in text.unicodeScalars {
-            if let escape = short[scalar] {
-                result += escape
-            } else if scalar.value < 0x20 || (style.isASCII && scalar.value > 0x7E) {
-                for unit in String(scalar).utf16 { result += Self.escape(unit) }
-            } else {
-                result.unicodeScalars.append(scalar)
+        result.append(UInt8(ascii: "\""))
+        if style.isASCII, !text.utf8.allSatisfy({ $0 < 0x7F }) {
+            try interpreter.charge(16 * text.utf8.count)
+            for unit in text.utf16 {
+                if unit < 0x7F { writeByte(UInt8(unit)) } else { result += Self.escape(unit).utf8 }
             }
+        } else {
+            for byte in text.utf8 { writeByte(byte) }
         }
-        result += "\""
+        result.append(UInt8(ascii: "\""))
+    }
+
+    private mutating func writeByte(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""): result += "\\\"".utf8
+        case UInt8(ascii: "\\"): result += "\\\\".utf8
+        case 10: result += "\\n".utf8
+        case 13: result += "\\r".utf8
+        case 9: result += "\\t".utf8
+        case 8: result += "\\b".utf8
+        case 12: result += "\\f".utf8
+        case 0..<32: result += Self.escape(UInt16(byte)).utf8
+        default: result.append(byte)
+        }
     }
 
     private static func escape(_ unit: UInt16) -> String {

@@ -61,8 +61,8 @@ final class JinjaLoop: @unchecked Sendable {
         return items[index0 % items.count]
     }
 
-    func changed(_ values: [JinjaValue]) -> Bool {
+    func changed(_ values: [JinjaValue], _ interpreter: JinjaInterpreter) throws -> Bool {
         defer { lastChanged = values }
-        return lastChanged != values
+        return try lastChanged.map { try !JinjaOperators.equal(.list($0), .list(values), interpreter) } ?? true
     }
 }

@@ -51,8 +51,8 @@ extension JinjaMethods {
         "capitalize": changing("capitalize", PythonText.capitalize),
         "swapcase": changing("swapcase", PythonText.swapCase),
         "format": { interpreter, text, arguments in .string(try JinjaFormat.braces(text, arguments, interpreter)) },
-        "isupper": { _, text, _ in .bool(PythonText.isUniform(text, upper: true)) },
-        "islower": { _, text, _ in .bool(PythonText.isUniform(text, upper: false)) },
+        "isupper": uniform(upper: true),
+        "islower": uniform(upper: false),
         "isspace": every(PythonText.isSpace),
         "isdigit": every { $0.properties.numericType == .decimal || $0.properties.numericType == .digit },
         "isdecimal": every { $0.properties.numericType == .decimal },
@@ -68,7 +68,7 @@ extension JinjaMethods {
             let missing = max(0, (values[0]?.integer ?? 0) - PythonText.length(text))
             try interpreter.charge(text: text.utf8.count + missing)
             let sign = text.hasPrefix("-") || text.hasPrefix("+") ? text.prefix(1) : ""
-            return .string(sign + String(repeating: "0", count: missing) + text.dropFirst(sign.count))
+            return .string(sign + PythonText.repeated("0", missing) + text.dropFirst(sign.count))
         },
     ]
 
@@ -95,6 +95,7 @@ extension JinjaMethods {
     private static func stripping(_ name: String, _ side: PythonText.Side) -> Method<String> {
         { interpreter, text, arguments in
             let characters = try optional(name, try arguments.bound(to: name, ["chars"])[0])
+            if characters != nil { try interpreter.charge(8 * text.utf8.count) }
             return try interpreter.string(PythonText.strip(text, characters, side))
         }
     }
@@ -157,7 +158,17 @@ extension JinjaMethods {
     }
 
     private static func every(_ holds: @escaping @Sendable (Unicode.Scalar) -> Bool) -> Method<String> {
-        { _, text, _ in .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(holds)) }
+        { interpreter, text, _ in
+            try interpreter.charge(4 * text.utf8.count)
+            return .bool(!text.isEmpty && text.unicodeScalars.allSatisfy(holds))
+        }
+    }
+
+    private static func uniform(upper: Bool) -> Method<String> {
+        { interpreter, text, _ in
+            try interpreter.charge(4 * text.utf8.count)
+            return .bool(PythonText.isUniform(text, upper: upper))
+        }
     }
 
     private static func isLetter(_ scalar: Unicode.Scalar) -> Bool {
@@ -176,7 +187,7 @@ extension JinjaMethods {
             let fill = try optional(name, values[1]) ?? " "
             try interpreter.charge(text: missing > interpreter.limits.outputBytes ? .max / 2 : text.utf8.count + missing * fill.utf8.count)
             let before = left(missing, width)
-            return .string(String(repeating: fill, count: before) + text + String(repeating: fill, count: missing - before))
+            return .string(PythonText.repeated(fill, before) + text + PythonText.repeated(fill, missing - before))
         }
     }
 }

@@ -21,7 +21,10 @@ enum JinjaMethods {
         _ name: String, _ method: Method<Receiver>?, to receiver: Receiver, _ value: JinjaValue
     ) -> JinjaValue? {
         method.map { method in
-            .opaque(JinjaOpaque(.function("\(value.typeName).\(name)") { try method($0, receiver, $1) }, depth: value.depth))
+            .opaque(JinjaOpaque(.function("\(value.typeName).\(name)") { interpreter, arguments in
+                try interpreter.charge(scanning: value)
+                return try method(interpreter, receiver, arguments)
+            }, depth: value.depth))
         }
     }
 
@@ -36,8 +39,9 @@ enum JinjaMethods {
         "keys": { interpreter, object, _ in try view("keys", object.keys, interpreter) },
         "values": { interpreter, object, _ in try view("values", object.values, interpreter) },
         "copy": { _, object, _ in .object(object) },
-        "get": { _, object, arguments in
+        "get": { interpreter, object, arguments in
             let values = try arguments.bound(to: "get", ["key", "default"], required: 1)
+            try interpreter.charge(key: values[0] ?? .null)
             return try object.value(under: values[0] ?? .null) ?? values[1] ?? .null
         },
     ]
@@ -51,13 +55,11 @@ enum JinjaMethods {
         "copy": { _, items, _ in .array(items) },
         "count": { interpreter, items, arguments in
             let values = try arguments.bound(to: "count", ["value"], required: 1)
-            try interpreter.charge(16 * items.count)
-            return .int(items.count { $0 == values[0] })
+            return .int(try items.count { try JinjaOperators.equal($0, values[0] ?? .null, interpreter) })
         },
         "index": { interpreter, items, arguments in
             let values = try arguments.bound(to: "index", ["value"], required: 1)
-            try interpreter.charge(16 * items.count)
-            guard let place = items.firstIndex(where: { $0 == values[0] }) else {
+            guard let place = try items.firstIndex(where: { try JinjaOperators.equal($0, values[0] ?? .null, interpreter) }) else {
                 throw JinjaError(.arguments(function: "index", problem: "the value is not in the list"))
             }
             return .int(place)

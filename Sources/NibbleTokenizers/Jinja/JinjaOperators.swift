@@ -60,7 +60,7 @@ enum JinjaOperators {
         switch sequence {
         case .string(let text):
             try interpreter.charge(text: bytes(text.utf8.count))
-            return .string(String(repeating: text, count: times))
+            return .string(PythonText.repeated(text, times))
         case .array(let items), .tuple(let items):
             try interpreter.charge(text: bytes(16 * items.count))
             let product = JinjaArray(Array(repeatElement(items.elements, count: items.isEmpty ? 0 : times).joined()))
@@ -119,23 +119,46 @@ enum JinjaOperators {
 
     static func compare(_ comparison: Comparison, _ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
         switch comparison {
-        case .equal: left == right
-        case .notEqual: left != right
-        case .less: try precedes(left, right)
-        case .greater: try precedes(right, left)
-        case .lessOrEqual: try precedes(left, right, orEqual: true)
-        case .greaterOrEqual: try precedes(right, left, orEqual: true)
+        case .equal: try equal(left, right, interpreter)
+        case .notEqual: try !equal(left, right, interpreter)
+        case .less: try precedes(left, right, interpreter)
+        case .greater: try precedes(right, left, interpreter)
+        case .lessOrEqual: try precedes(left, right, orEqual: true, interpreter)
+        case .greaterOrEqual: try precedes(right, left, orEqual: true, interpreter)
         case .contained: try contains(right, left, interpreter)
         case .notContained: try !contains(right, left, interpreter)
         }
     }
 
-    /// `left < right`, or `left <= right`.
-    static func precedes(_ left: JinjaValue, _ right: JinjaValue, orEqual: Bool = false) throws -> Bool {
+    /// `left == right`, counted: lists that hold one list many times are small to make and endless to compare.
+    static func equal(_ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
+        try interpreter.charge(16)
         switch (left, right) {
-        case (.string(let a), .string(let b)): return orEqual ? !PythonText.precedes(b, a) : PythonText.precedes(a, b)
+        case (.string(let a), .string(let b)):
+            guard a.utf8.count == b.utf8.count else { return false }
+            try interpreter.charge(a.utf8.count)
+            return PythonText.equal(a, b)
         case (.array(let a), .array(let b)), (.tuple(let a), .tuple(let b)):
-            for (x, y) in zip(a, b) where x != y { return try precedes(x, y, orEqual: orEqual) }
+            return try a.count == b.count && zip(a, b).allSatisfy { try equal($0, $1, interpreter) }
+        case (.object(let a), .object(let b)):
+            guard a.count == b.count else { return false }
+            return try zip(a.keys, a.values).allSatisfy { key, value in
+                try interpreter.charge(key: key)
+                return try b.value(under: key).map { try equal(value, $0, interpreter) } ?? false
+            }
+        default: return left == right
+        }
+    }
+
+    /// `left < right`, or `left <= right`.
+    static func precedes(_ left: JinjaValue, _ right: JinjaValue, orEqual: Bool = false, _ interpreter: JinjaInterpreter) throws -> Bool {
+        try interpreter.charge(16)
+        switch (left, right) {
+        case (.string(let a), .string(let b)):
+            try interpreter.charge(min(a.utf8.count, b.utf8.count))
+            return orEqual ? !PythonText.precedes(b, a) : PythonText.precedes(a, b)
+        case (.array(let a), .array(let b)), (.tuple(let a), .tuple(let b)):
+            for (x, y) in zip(a, b) where try !equal(x, y, interpreter) { return try precedes(x, y, orEqual: orEqual, interpreter) }
             return orEqual ? a.count <= b.count : a.count < b.count
         case (.undefined(let undefined), _), (_, .undefined(let undefined)): throw undefined.error
         default:
@@ -152,11 +175,10 @@ enum JinjaOperators {
             guard case .string(let part) = value else { throw mismatch("a string to look for in a string", value) }
             try interpreter.charge(text.utf8.count)
             return PythonText.contains(text, part)
-        case .object(let object): return try object.value(under: value) != nil
-        default:
-            let items = try interpreter.elements(of: container)
-            try interpreter.charge(16 * items.count)
-            return items.contains(value)
+        case .object(let object):
+            try interpreter.charge(key: value)
+            return try object.value(under: value) != nil
+        default: return try interpreter.elements(of: container).contains { try equal($0, value, interpreter) }
         }
     }
 }

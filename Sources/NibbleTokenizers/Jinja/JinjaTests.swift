@@ -26,9 +26,9 @@ enum JinjaTests {
             let divisor = try argument("divisibleby", arguments)
             return try remainder("divisibleby", value, divisor.integer ?? 0) == 0
         },
-        "lower": { interpreter, value, _ in PythonText.isUniform(try interpreter.text(of: value), upper: false) },
-        "upper": { interpreter, value, _ in PythonText.isUniform(try interpreter.text(of: value), upper: true) },
-        "sameas": { _, value, arguments in isSame(value, try argument("sameas", arguments)) },
+        "lower": { interpreter, value, _ in try isUniform(value, upper: false, interpreter) },
+        "upper": { interpreter, value, _ in try isUniform(value, upper: true, interpreter) },
+        "sameas": { interpreter, value, arguments in try isSame(value, try argument("sameas", arguments), interpreter) },
         "in": comparison("in", .contained),
         "filter": { _, value, _ in if case .string(let name) = value { JinjaFilters.all[name] != nil } else { false } },
         "test": { _, value, _ in if case .string(let name) = value { isKnown(name) } else { false } },
@@ -50,6 +50,12 @@ enum JinjaTests {
         { interpreter, value, arguments in try JinjaOperators.compare(symbol, value, try argument(name, arguments), interpreter) }
     }
 
+    private static func isUniform(_ value: JinjaValue, upper: Bool, _ interpreter: JinjaInterpreter) throws -> Bool {
+        let text = try interpreter.text(of: value)
+        try interpreter.charge(4 * text.utf8.count)
+        return PythonText.isUniform(text, upper: upper)
+    }
+
     private static func isKnown(_ name: String) -> Bool { all[name] != nil }
 
     private static func argument(_ name: String, _ arguments: JinjaArguments) throws -> JinjaValue {
@@ -64,7 +70,7 @@ enum JinjaTests {
     private static func remainder(_ name: String, _ value: JinjaValue, _ divisor: Int) throws -> Int? {
         if case .undefined(let undefined) = value { throw undefined.error }
         guard divisor != 0 else { throw JinjaError(.arithmetic("division by zero")) }
-        if case .double(let number) = value { return number.truncatingRemainder(dividingBy: Double(divisor)) == 0 ? 0 : Int(exactly: abs(number.truncatingRemainder(dividingBy: Double(divisor)))) }
+        if case .double(let number) = value { return Int(exactly: abs(number.truncatingRemainder(dividingBy: Double(divisor)))) }
         guard let number = value.integer else { throw JinjaError(.type(expected: "a number for the test '\(name)'", found: value.typeName)) }
         return divisor == -1 ? 0 : abs(number % divisor)
     }
@@ -102,10 +108,10 @@ enum JinjaTests {
     }
 
     /// Identity, as far as values have one here.
-    private static func isSame(_ a: JinjaValue, _ b: JinjaValue) -> Bool {
+    private static func isSame(_ a: JinjaValue, _ b: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
         switch (a, b) {
         case (.opaque(let x), .opaque(let y)): x === y
-        default: a.typeName == b.typeName && a == b
+        default: try a.typeName == b.typeName && JinjaOperators.equal(a, b, interpreter)
         }
     }
 }
