@@ -45,9 +45,9 @@ extension PretrainedModel {
 }
 
 /// This process's memory, as Linux tells it.
-enum ProcessMemory {
+package enum ProcessMemory {
     /// A line of `/proc/self/status`.
-    static func bytes(_ field: String) -> Int? {
+    package static func bytes(_ field: String) -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
             let line = text.split(separator: "\n").first(where: { $0.hasPrefix(field + ":") }),
             let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })

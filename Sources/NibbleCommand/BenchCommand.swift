@@ -91,7 +91,7 @@ struct BenchCommand: AsyncParsableCommand {
             ("weight_bytes", .int(result.weightBytes)), ("bandwidth", .double(result.bandwidth)),
         ]
         if let share = result.bandwidthFraction { members.append(("bandwidth_fraction", .double(share))) }
-        if let peak = Report.peakResidentBytes() { members.append(("peak_memory", .int(peak))) }
+        if let peak = ProcessMemory.bytes("VmHWM") { members.append(("peak_memory", .int(peak))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
     }
 

@@ -22,18 +22,4 @@ enum Report {
         }
         return unit == 0 ? "\(count) B" : String(format: "%.2f %@", value, units[unit])
     }
-
-    /// Resident memory of this process, in bytes.
-    static func residentBytes() -> Int? { processMemory("VmRSS") }
-
-    /// The most it has had, in bytes.
-    static func peakResidentBytes() -> Int? { processMemory("VmHWM") }
-
-    private static func processMemory(_ field: String) -> Int? {
-        guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
-            let line = text.split(separator: "\n").first(where: { $0.hasPrefix(field + ":") }),
-            let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
-        else { return nil }
-        return kilobytes * 1024
-    }
 }
