@@ -49,7 +49,12 @@ extension CUDABackend {
         let int8 = tokens * (columns + 16 + 8 + 2048) + columns + results + library
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
-        return max(dense, converted + staged, int8, attention) + 64 * PoolAllocator.granularity
+        let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)
+        return most + (request.experts.map { expertsBytes($0, tokens: tokens) } ?? 0) + 64 * PoolAllocator.granularity
+    }
+
+    public func workspaceBytes(for request: WorkspaceRequest) -> Int {
+        CUDABackend.workspaceBytes(for: request, options: options)
     }
 }
 
