@@ -40,11 +40,17 @@ public enum Machine {
     private static var plannedMemory: Int? { CPUBackend.freeMemory.map { Int(Double($0) * plannedShare) } }
 
     /// What operations of a device take beside activations, whether the machine has it or not.
-    static func operationBytes(_ present: [any Backend], threads: Int?) -> ModelMemory.OperationBytes {
+    /// - Parameter limits: of devices that are not present.
+    static func operationBytes(
+        _ present: [any Backend], limits: [Device: Int], threads: Int?
+    ) -> ModelMemory.OperationBytes {
         let cpu = present.first { $0.device == .cpu } ?? CPUBackend(threads: threads)
         return { device, request in
             let backend = device == .cpu ? cpu : present.first { $0.device == device }
-            return backend?.workspaceBytes(for: request) ?? CUDABackend.workspaceBytes(for: request)
+            if let backend { return backend.workspaceBytes(for: request) }
+            let options = CUDAOptions()
+            return CUDABackend.workspaceBytes(
+                for: request, options: limits[device].map { options.within(budget: $0) } ?? options)
         }
     }
 

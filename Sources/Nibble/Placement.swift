@@ -55,7 +55,7 @@ extension LoadConfiguration {
             request.limitsAreGiven = false
             request.limits.merge(Machine.budgets(present ?? Machine.backends(threads: threads))) { given, _ in given }
         }
-        request.operationBytes = Machine.operationBytes(present ?? [], threads: threads)
+        request.operationBytes = Machine.operationBytes(present ?? [], limits: request.limits, threads: threads)
         return request
     }
 

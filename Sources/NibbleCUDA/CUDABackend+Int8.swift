@@ -48,6 +48,10 @@ extension CUDABackend {
         arguments.outlierCapacity = Int32(capacity)
         arguments.outlierThreshold = threshold
         arguments.roundsToHalf = roundsToHalf ? 1 : 0
+        if run.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
+            arguments.prologue = run.arguments.prologue
+            arguments.prepared = UInt64(try workspace.take(run.tokens * columns * run.input.dtype.byteCount))
+        }
         if scope == .call, threshold > 0 {
             let flags = try workspace.take(columns)
             arguments.columnFlags = UInt64(flags)
@@ -57,6 +61,7 @@ extension CUDABackend {
         }
         try launch(.quantizeRows, element, grid: Grid(x: run.tokens), block: 256, arguments)
 
+        if arguments.prepared != 0 { run.arguments.input = arguments.prepared }
         run.arguments.quantized = arguments.quantized
         run.arguments.rowScales = arguments.rowScales
         run.arguments.outlierCounts = arguments.outlierCounts
@@ -73,7 +78,7 @@ extension CUDABackend {
 
     /// Integer products by the library, then scales, outliers and epilogue, as many tokens at a time as fit the workspace.
     private func libraryProduct(_ products: MatrixProducts, _ run: LinearRun, _ element: KernelElement) throws {
-        let scratch = try workspace.take(MatrixProducts.workspaceBytes)
+        let scratch = try workspace.take(products.workspaceBytes)
         let tokensAtATime = min(max(options.scratchLimit / (4 * run.outFeatures) / 64, 1) * 64, run.tokens)
         let accumulated = try workspace.take(tokensAtATime * run.outFeatures * 4)
         try inSlices(run, of: tokensAtATime) { slice in

@@ -47,10 +47,12 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         context = try CUDAContext(card, as: device)
         stream = try CUDAStream(context)
         kernels = try KernelLibrary(context, target: target)
-        memory = DeviceMemory(context, device: device, budget: try budget ?? CUDABackend.freeMemory(context) / 16 * 15 / max(sharers, 1))
+        let budget = try budget ?? CUDABackend.freeMemory(context) / 16 * 15 / max(sharers, 1)
+        let options = options.within(budget: budget)
+        memory = DeviceMemory(context, device: device, budget: budget)
         staging = StagingRing(stream)
         workspace = Workspace(memory)
-        products = options.usesLibraryProducts ? MatrixProducts(context) : nil
+        products = options.usesLibraryProducts ? MatrixProducts(context, workspaceBytes: options.libraryLimit) : nil
         canOverlap = target.level >= 90 && options.overlapsKernels
         self.card = card
         self.device = device
@@ -180,6 +182,16 @@ public struct CUDAOptions: Sendable {
     public var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
     public var scratchLimit = 64 << 20
+    /// Bytes that cuBLASLt's algorithms may use beside their operands.
+    public var libraryLimit = 32 << 20
+
+    /// The same with limits that a small budget can bear.
+    public func within(budget: Int) -> CUDAOptions {
+        var options = self
+        options.scratchLimit = min(scratchLimit, max(budget / 64, 1 << 20))
+        options.libraryLimit = min(libraryLimit, max(budget / 128, 1 << 20))
+        return options
+    }
 
     /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
     public init() {

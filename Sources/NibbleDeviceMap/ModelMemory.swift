@@ -140,7 +140,7 @@ public struct ModelMemory: Sendable {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
         let tokens = max(batch, min(chunkTokens, batch * context))
         var sizes = architecture.decoder.workspaceSizes(tree)
-        var request = request(architecture.decoder, tokens)
+        var request = request(architecture.decoder, holdsHead, tokens)
         var bytes = sizes.byteCount(tokens: tokens, elementSize: element)
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
         if let encoder = architecture.encoder {
@@ -150,7 +150,7 @@ public struct ModelMemory: Sendable {
             // Indices of the encoder's call, and of those that attend to its output.
             bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
                 + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
-            request = request.widened(self.request(encoder, encoded))
+            request = request.widened(self.request(encoder, holdsHead, encoded))
         }
         if holdsHead {
             let rows = device == .cpu ? batch : architecture.logitsRows(batch)
@@ -160,11 +160,11 @@ public struct ModelMemory: Sendable {
         return bytes + operationBytes(device, request)
     }
 
-    private func request(_ stack: StackDescription, _ tokens: Int) -> WorkspaceRequest {
+    private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {
         var formats: Set<WeightFormat> = [.dense(loadDType)]
         if let format = plan.config?.format { formats.insert(format) }
         if let headFormat { formats.insert(headFormat) }
         return architecture.workspaceRequest(
-            stack, tokens: tokens, rows: batch, context: context, formats: formats, arithmetic: arithmetic)
+            stack, holdsHead: holdsHead, tokens: tokens, rows: batch, context: context, formats: formats, arithmetic: arithmetic)
     }
 }

@@ -47,8 +47,10 @@ final class DecoderSession: DecodingSession {
     func length(ofRow row: Int) -> Int { table.lengths[row] }
 
     private func reserve() throws {
-        let request = model.workspaceRequest(tokens: chunkTokens, rows: rows, context: capacity)
-        for backend in model.decoder.backends + [model.head.backend] { try backend.reserve(request) }
+        for backend in model.decoder.backends + [model.head.backend] {
+            try backend.reserve(
+                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: capacity))
+        }
     }
 }
 

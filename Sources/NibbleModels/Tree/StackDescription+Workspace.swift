@@ -36,19 +36,20 @@ extension StackDescription {
 }
 
 extension ModelArchitecture {
-    /// The largest calls of a session that runs `stack`, told from shapes alone.
+    /// The largest calls of a session that runs `stack`, told from shapes alone, for a device with or without the head.
     public func workspaceRequest(
-        _ stack: StackDescription, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>, arithmetic: LinearArithmetic
+        _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
+        arithmetic: LinearArithmetic
     ) -> WorkspaceRequest {
         let sizes = stack.workspaceSizes(tree)
         // The head is the widest layer by far, but sees few tokens.
-        let head = logitsRows(rows) * vocabularySize / max(tokens, 1)
+        let head = holdsHead ? logitsRows(rows) * vocabularySize / max(tokens, 1) : 0
         let attention = stack.layers.map(\.attention)
         return WorkspaceRequest(
             tokens: tokens, rows: rows, context: context,
             inFeatures: max(sizes.width, sizes.attended, sizes.inner, sizes.gated),
             outFeatures: max(sizes.width, sizes.projections, sizes.inner, head), heads: attention.map(\.heads).max() ?? 0,
-            headSize: attention.map(\.headSize).max() ?? 0, vocabulary: vocabularySize, formats: formats,
+            headSize: attention.map(\.headSize).max() ?? 0, vocabulary: holdsHead ? vocabularySize : 0, formats: formats,
             arithmetic: arithmetic, experts: stack.experts)
     }
 
