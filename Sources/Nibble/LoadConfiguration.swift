@@ -36,6 +36,8 @@ public struct LoadConfiguration: Sendable {
     public var threads: Int?
     /// `false` keeps canonical layouts, for writing.
     public var preparesWeights = true
+    /// In place of the machine's own.
+    @_spi(Testing) public var backends: [any Backend] = []
     public var progress: (@Sendable (LoadProgress) -> Void)?
 
     public init() {}

@@ -1,13 +1,57 @@
 import NibbleCPU
 import NibbleCUDA
 public import NibbleCore
+import NibbleDeviceMap
 
 /// The devices of this machine.
 public enum Machine {
-    /// A backend for each device that is there, the CPU last. A GPU that cannot be used is left out; ``findings`` says why.
-    public static func backends(threads: Int? = nil) -> [any Backend] {
+    /// A backend for each device that is there, the CPU last, each with a budget: what `limits` says, or else most of what
+    /// is free. A GPU that cannot be used is left out; ``findings`` says why.
+    /// - Parameters:
+    ///   - limits: bytes by device. If they name any, GPUs that they do not name are left out, and a CPU that they do not
+    ///     name has no limit.
+    ///   - mapped: devices that are wanted though no limit names them.
+    public static func backends(
+        threads: Int? = nil, limits: [Device: Int] = [:], mapped: Set<Device> = []
+    ) -> [any Backend] {
         let cards = (try? CUDABackend.devices()) ?? []
-        return cards.compactMap { try? CUDABackend($0) } + [CPUBackend(threads: threads)]
+        let isLimited = limits.keys.contains { $0 != .disk }
+        // One card may stand under several numbers, each with its own budget.
+        let gpus = cards.enumerated().compactMap { number, card -> (any Backend)? in
+            let device = Device.cuda(number)
+            let limit = limits[device].flatMap { $0 > 0 ? $0 : nil }
+            guard !isLimited || limit != nil || mapped.contains(device) else { return nil }
+            return try? CUDABackend(card, as: device, budget: limit, sharers: cards.count { $0 == card })
+        }
+        let limit = isLimited ? limits[.cpu].flatMap { $0 > 0 ? $0 : nil } : plannedMemory
+        return gpus + [CPUBackend(threads: threads, budget: limit)]
+    }
+
+    /// - Throws: `CUDAUnavailable` if `NIBBLE_CUDA_DEVICES` names what is not there.
+    static func checkDeviceList() throws {
+        do {
+            _ = try CUDABackend.devices()
+        } catch let error as CUDAUnavailable {
+            if case .badList = error { throw error }
+        }
+    }
+
+    /// Of the memory that is free, what is planned with.
+    private static var plannedMemory: Int? { CPUBackend.freeMemory.map { Int(Double($0) * plannedShare) } }
+
+    /// What operations of a device take beside activations, whether the machine has it or not.
+    /// - Parameter limits: of devices that are not present.
+    static func operationBytes(
+        _ present: [any Backend], limits: [Device: Int], threads: Int?
+    ) -> ModelMemory.OperationBytes {
+        let cpu = present.first { $0.device == .cpu } ?? CPUBackend(threads: threads)
+        return { device, request in
+            let backend = device == .cpu ? cpu : present.first { $0.device == device }
+            if let backend { return backend.workspaceBytes(for: request) }
+            let options = CUDAOptions()
+            return CUDABackend.workspaceBytes(
+                for: request, options: limits[device].map { options.within(budget: $0) } ?? options)
+        }
     }
 
     /// The libraries GPUs need, where each was found or looked for, and what keeps a GPU from being used.
@@ -37,10 +81,7 @@ public enum Machine {
     /// What each device can give, where nobody named limits.
     static func budgets(_ backends: [any Backend]) -> [Device: Int] {
         var budgets: [Device: Int] = [:]
-        for backend in backends {
-            guard let free = backend.availableBytes else { continue }
-            budgets[backend.device] = backend.device == .cpu ? Int(Double(free) * plannedShare) : free
-        }
+        for backend in backends { budgets[backend.device] = backend.availableBytes }
         return budgets
     }
 }

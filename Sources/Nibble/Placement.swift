@@ -46,7 +46,7 @@ extension LoadConfiguration {
         request.followsReference = usesReferencePlanner || followsReference
         request.limits = try maxMemory.mapValues { try $0.bytes() }
         if let present {
-            for device in request.limits.keys.sorted() where device.isGPU && !present.contains(where: { $0.device == device }) {
+            for device in request.limits.keys.sorted() where device.isGPU && request.limits[device] != 0 && !present.contains(where: { $0.device == device }) {
                 warnings.append("--max-memory names \(device), which this machine does not have")
                 request.limits[device] = nil
             }
@@ -55,6 +55,20 @@ extension LoadConfiguration {
             request.limitsAreGiven = false
             request.limits.merge(Machine.budgets(present ?? Machine.backends(threads: threads))) { given, _ in given }
         }
+        request.operationBytes = Machine.operationBytes(present ?? [], limits: request.limits, threads: threads)
         return request
+    }
+
+    /// The machine's backends for this load, each with its budget.
+    func machine() throws -> [any Backend] {
+        guard backends.isEmpty else { return backends }
+        try Machine.checkDeviceList()
+        let mapped: Set<Device> =
+            switch deviceMap {
+            case .explicit(let map): Set(map.devices)
+            case .device(let device): [device]
+            default: []
+            }
+        return Machine.backends(threads: threads, limits: try maxMemory.mapValues { try $0.bytes() }, mapped: mapped)
     }
 }

@@ -42,7 +42,7 @@ public final class PretrainedModel: Sendable {
         try configuration.quantization?.validate()
         let checkpoint = try CheckpointFiles.open(
             folder: folder, variant: configuration.variant, named: try source.config.optionalString("transformers_weights"))
-        let backends = Machine.backends(threads: configuration.threads)
+        let backends = try configuration.machine()
         var warnings = [String]()
         let request = try configuration.placementRequest(present: backends, warnings: &warnings)
         let loader = ModelLoader(source, options: configuration.loadOptions, backends: backends)

@@ -4,11 +4,12 @@ public import NibbleCore
 extension CPUBackend {
     /// What the system says can be allocated without swapping, within the control group's limit and this backend's budget.
     public var availableBytes: Int? {
-        var bounds = [Int]()
-        if let system = AvailableMemory.system() { bounds.append(system) }
-        if let group = AvailableMemory.controlGroup() { bounds.append(group) }
-        if let limit = budget.limit { bounds.append(max(limit - budget.usedBytes, 0)) }
-        return bounds.min()
+        [CPUBackend.freeMemory, budget.limit.map { max($0 - budget.usedBytes, 0) }].compactMap { $0 }.min()
+    }
+
+    /// The same for a backend without a budget.
+    public static var freeMemory: Int? {
+        [AvailableMemory.system(), AvailableMemory.controlGroup()].compactMap { $0 }.min()
     }
 }
 

@@ -8,7 +8,7 @@ extension CPUBackend {
             source.dtype == destination.dtype || destination.dtype.byteCount > 1
         else {
             throw BackendError.unsupported(
-                device: .cpu, operation: "convert", reason: "\(source.dtype) to \(destination.dtype)")
+                device: device, operation: "convert", reason: "\(source.dtype) to \(destination.dtype)")
         }
         let arguments = nibble_convert_arguments(
             source: source.pointer, out: destination.mutablePointer, source_dtype: from, out_dtype: to)

@@ -26,7 +26,7 @@ extension CPUBackend {
 
     private func start(_ output: Tensor, from residual: Tensor?) throws {
         guard let residual else {
-            output.mutableHostBytes.initializeMemory(as: UInt8.self, repeating: 0)
+            output.mutableFloats.update(repeating: 0, count: output.count)
             return
         }
         if residual.address != output.address { try copy(residual, to: output) }
@@ -52,7 +52,7 @@ extension CPUBackend {
 }
 
 /// The pieces of a mixture's workspace. T rows, X experts, k of them a row, E width, F hidden.
-private struct ExpertsWork {
+struct ExpertsWork {
     let width: Int
     let hidden: Int
     /// int32 [X + 1]
@@ -72,10 +72,8 @@ private struct ExpertsWork {
 
     init(rows: Int, experts: Int, topK: Int, width: Int, hidden: Int, memory: WorkBuffer) throws {
         let assignments = rows * topK
-        let bytes =
-            ExpertsWork.padded(experts + 1) + 4 * ExpertsWork.padded(assignments) + ExpertsWork.padded(rows * width)
-            + ExpertsWork.padded(rows * 2 * hidden) + ExpertsWork.padded(rows * hidden)
-        let storage = try memory.storage(bytes)
+        let storage = try memory.storage(
+            ExpertsWork.byteCount(rows: rows, .init(count: experts, topK: topK, width: width, hidden: hidden)))
         var offset = 0
         func piece(_ dtype: DType, _ shape: Shape) -> Tensor {
             defer { offset += ExpertsWork.padded(shape.count) }
@@ -91,6 +89,11 @@ private struct ExpertsWork {
         input = piece(.float32, [rows, width])
         gateUp = piece(.float32, [rows, 2 * hidden])
         gated = piece(.float32, [rows, hidden])
+    }
+
+    static func byteCount(rows: Int, _ shape: WorkspaceRequest.Experts) -> Int {
+        padded(shape.count + 1) + 4 * padded(rows * shape.topK) + padded(rows * shape.width) + padded(rows * 2 * shape.hidden)
+            + padded(rows * shape.hidden)
     }
 
     /// Bytes of `count` 4-byte elements, to a whole cache line.

@@ -83,7 +83,7 @@ extension CPUBackend {
 }
 
 /// What a layer's input is turned into.
-private struct InputForm: Equatable {
+struct InputForm: Equatable {
     var kind = NIBBLE_INPUT_F32
     var threshold: Float = 0
     var sharesColumns = false
@@ -91,27 +91,29 @@ private struct InputForm: Equatable {
     /// Length of the runs that share a scale; 0 but for int8 runs.
     var block = 0
 
-    init(_ layer: Linear) {
-        switch layer.weight.format {
+    init(_ layer: Linear) { self.init(layer.weight.format, layer.arithmetic, inFeatures: layer.inFeatures) }
+
+    init(_ format: WeightFormat, _ arithmetic: LinearArithmetic, inFeatures: Int) {
+        switch format {
         case .dense: break
         case .fourBit(let format):
-            if layer.arithmetic.allowsInt8Activations {
-                block = nibble_linear_input_block(layer.inFeatures, format.blockSize)
+            if arithmetic.allowsInt8Activations {
+                block = nibble_linear_input_block(inFeatures, format.blockSize)
             }
             if block > 0 {
                 kind = NIBBLE_INPUT_INT8_RUNS
                 return
             }
-            switch layer.arithmetic.computeDType {
+            switch arithmetic.computeDType {
             case .float16: kind = NIBBLE_INPUT_F16
             case .bfloat16: kind = NIBBLE_INPUT_BF16
             default: break
             }
         case .int8:
             kind = NIBBLE_INPUT_INT8
-            threshold = layer.arithmetic.outlierThreshold
-            sharesColumns = layer.arithmetic.outlierScope == .call
-            roundsToHalf = layer.arithmetic.roundsActivationsToHalf
+            threshold = arithmetic.outlierThreshold
+            sharesColumns = arithmetic.outlierScope == .call
+            roundsToHalf = arithmetic.roundsActivationsToHalf
         }
     }
 }
@@ -134,7 +136,7 @@ extension nibble_linear_layer {
 }
 
 extension nibble_linear_call {
-    fileprivate mutating func setForm(_ form: InputForm) {
+    mutating func setForm(_ form: InputForm) {
         self.form = form.kind
         input_block = form.block
         threshold = form.threshold

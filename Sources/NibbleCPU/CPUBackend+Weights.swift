@@ -4,7 +4,7 @@ internal import Synchronization
 
 extension CPUBackend {
     public func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
-        guard source.device == .cpu else {
+        guard source.storage.isHostMemory else {
             throw unsupported("quantize", "the weight lies on \(source.device)")
         }
         switch format {
@@ -31,7 +31,7 @@ extension CPUBackend {
     }
 
     func unsupported(_ operation: String, _ reason: String) -> BackendError {
-        .unsupported(device: .cpu, operation: operation, reason: reason)
+        .unsupported(device: device, operation: operation, reason: reason)
     }
 
     func kernelDType(_ dtype: DType, for operation: String) throws -> Int32 {

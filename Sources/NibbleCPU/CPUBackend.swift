@@ -6,7 +6,7 @@ public import NibbleCore
 /// Operations run at once: nothing is queued, so ``synchronize()`` has nothing to wait for. Several tasks may use one
 /// backend; operations that share workspace take turns.
 public final class CPUBackend: Backend {
-    public let device = Device.cpu
+    public let device: Device
     public let pool: ThreadPool
 
     let budget: MemoryBudget
@@ -20,10 +20,13 @@ public final class CPUBackend: Backend {
     /// - Parameters:
     ///   - threads: `nil` means one a core this process may use.
     ///   - budget: the most bytes this backend may hold at a time, workspace included; `nil` means no limit.
-    public init(threads: Int? = nil, budget: Int? = nil) {
+    ///   - device: the name under which it appears. Under another than the CPU's it stands in for that device: others cannot
+    ///     read its memory except through it.
+    public init(threads: Int? = nil, budget: Int? = nil, as device: Device = .cpu) {
         nibble_cpu_initialize()
         pool = ThreadPool(threads: threads)
-        self.budget = MemoryBudget(limit: budget)
+        self.device = device
+        self.budget = MemoryBudget(limit: budget, of: device)
         linearWork = WorkBuffer(budget: self.budget)
         expertsWork = WorkBuffer(budget: self.budget)
         operationWork = WorkBuffer(budget: self.budget)
@@ -35,8 +38,9 @@ public final class CPUBackend: Backend {
         return "CPU, \(CPUFeatures.level)\(refused), \(threads)"
     }
 
-    /// Bytes of live allocations made by this backend.
-    public var allocatedBytes: Int { budget.usedBytes }
+    public var memoryUse: MemoryUse {
+        MemoryUse(held: budget.usedBytes, peak: budget.peakBytes, budget: budget.limit)
+    }
 
     public func activationDType(loadDType: DType) -> DType { .float32 }
     public func synchronize() throws {}

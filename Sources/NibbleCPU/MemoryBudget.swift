@@ -4,20 +4,28 @@ internal import Synchronization
 
 /// Counts live allocations against an optional limit.
 final class MemoryBudget: Sendable {
+    let device: Device
     let limit: Int?
     private let used = Atomic<Int>(0)
+    private let peak = Atomic<Int>(0)
 
-    init(limit: Int?) { self.limit = limit }
+    init(limit: Int?, of device: Device = .cpu) {
+        self.limit = limit
+        self.device = device
+    }
 
     var usedBytes: Int { used.load(ordering: .relaxed) }
+    var peakBytes: Int { peak.load(ordering: .relaxed) }
 
     func storage(byteCount: Int) throws -> Storage {
         try claim(byteCount)
         guard let memory = nibble_allocate(max(byteCount, 1)) else {
             release(byteCount)
-            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: nil)
+            throw BackendError.outOfMemory(device: device, requested: byteCount, available: nil)
         }
-        return Storage(device: .cpu, byteCount: byteCount, address: UInt(bitPattern: memory)) { [self] address in
+        return Storage(
+            device: device, byteCount: byteCount, address: UInt(bitPattern: memory), isHostMemory: true
+        ) { [self] address in
             nibble_free(UnsafeMutableRawPointer(bitPattern: address))
             release(byteCount)
         }
@@ -27,8 +35,10 @@ final class MemoryBudget: Sendable {
         let (before, after) = used.add(byteCount, ordering: .relaxed)
         if let limit, after > limit {
             release(byteCount)
-            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: max(limit - before, 0))
+            throw BackendError.outOfMemory(
+                device: device, requested: byteCount, available: max(limit - before, 0), budget: limit)
         }
+        peak.max(after, ordering: .relaxed)
     }
 
     private func release(_ byteCount: Int) { used.subtract(byteCount, ordering: .relaxed) }
@@ -45,7 +55,7 @@ final class WorkBuffer: @unchecked Sendable {
     /// At least `byteCount` uninitialised bytes, aligned to a cache line; what an earlier call was given is gone.
     func bytes(_ byteCount: Int) throws -> UnsafeMutableRawPointer {
         guard let memory = UnsafeMutableRawPointer(bitPattern: try storage(byteCount).address) else {
-            throw BackendError.outOfMemory(device: .cpu, requested: byteCount, available: nil)
+            throw BackendError.outOfMemory(device: budget.device, requested: byteCount, available: nil)
         }
         return memory
     }

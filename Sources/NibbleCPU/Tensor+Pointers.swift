@@ -6,7 +6,7 @@ extension Tensor {
     var pointer: UnsafeRawPointer { UnsafeRawPointer(mutablePointer) }
 
     var mutablePointer: UnsafeMutableRawPointer {
-        guard device == .cpu, let pointer = UnsafeMutableRawPointer(bitPattern: address) else {
+        guard storage.isHostMemory, let pointer = UnsafeMutableRawPointer(bitPattern: address) else {
             preconditionFailure("\(self) is not in host memory")
         }
         return pointer

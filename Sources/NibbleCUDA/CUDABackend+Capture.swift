@@ -38,18 +38,24 @@ extension CUDABackend {
     }
 
     /// What ``reserve(_:)`` takes, for planning: products of many tokens, quantized activations, split attention.
+    /// - Parameter options: those that hold within the budget, see ``CUDAOptions/within(budget:)``.
     public static func workspaceBytes(for request: WorkspaceRequest, options: CUDAOptions = .init()) -> Int {
         let (tokens, columns) = (max(request.tokens, 1), request.inFeatures)
         let converted = tokens * columns * 4
         let results = min(tokens * request.outFeatures * 4, options.scratchLimit)
         let weights = min(request.outFeatures * columns * 4, options.scratchLimit)
-        let library = options.usesLibraryProducts && tokens > 8 ? MatrixProducts.workspaceBytes : 0
+        let library = options.usesLibraryProducts && tokens > 8 ? options.libraryLimit : 0
         let dense = converted + results + weights + library
         let staged = Int(nibble_staged4_bytes(Int64(tokens), Int64(columns), 1))
         let int8 = tokens * (3 * columns + 16 + 8 + 2048) + columns + results + library
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
-        return max(dense, converted + staged, int8, attention) + 64 * PoolAllocator.granularity
+        let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)
+        return most + (request.experts.map { expertsBytes($0, tokens: tokens) } ?? 0) + 64 * PoolAllocator.granularity
+    }
+
+    public func workspaceBytes(for request: WorkspaceRequest) -> Int {
+        CUDABackend.workspaceBytes(for: request, options: options)
     }
 }
 

@@ -47,4 +47,9 @@ extension CUDABackend {
         let storage = Storage(device: device, byteCount: byteCount, address: try workspace.take(byteCount)) { _ in }
         return Tensor(storage: storage, dtype: dtype, shape: shape)
     }
+
+    /// What a mixture takes beside its linear layers.
+    static func expertsBytes(_ shape: WorkspaceRequest.Experts, tokens: Int) -> Int {
+        4 * tokens * (shape.count + shape.width + 3 * shape.hidden)
+    }
 }

@@ -78,7 +78,7 @@ extension CUDABackend {
 
     /// Integer products by the library, then scales, outliers and epilogue, as many tokens at a time as fit the workspace.
     private func libraryProduct(_ products: MatrixProducts, _ run: LinearRun, _ element: KernelElement) throws {
-        let scratch = try workspace.take(MatrixProducts.workspaceBytes)
+        let scratch = try workspace.take(products.workspaceBytes)
         let tokensAtATime = min(max(options.scratchLimit / (4 * run.outFeatures) / 64, 1) * 64, run.tokens)
         let accumulated = try workspace.take(tokensAtATime * run.outFeatures * 4)
         try inSlices(run, of: tokensAtATime) { slice in

@@ -78,7 +78,7 @@ extension CUDABackend {
         let isDirect = epilogue.isPlain && bias == 0 && outputIsNative && residualFits && !options.isBatchInvariant
         if options.isBatchInvariant { return false }
         allowsOverlap = false
-        let scratch = try workspace.take(MatrixProducts.workspaceBytes)
+        let scratch = try workspace.take(products.workspaceBytes)
         var product = MatrixProducts.Product(
             tokens: run.tokens, outFeatures: outFeatures, inFeatures: run.inFeatures, inputStride: run.inFeatures,
             outputStride: outFeatures, element: .init(element), outputElement: .f32, input: UInt(run.arguments.input),

@@ -7,6 +7,10 @@ extension CUDABackend {
         try perform { try memory.allocate(dtype, shape) }
     }
 
+    public func expect(_ byteCount: Int) throws {
+        try perform { try memory.expect(byteCount) }
+    }
+
     public func copy(_ source: Tensor, to destination: Tensor) throws {
         precondition(source.byteCount == destination.byteCount, "a copy of \(source) to \(destination)")
         guard source.byteCount > 0 else { return }

@@ -3,7 +3,7 @@ public import NibbleCore
 
 extension CUDABackend {
     /// Source bytes that pass through workspace at a time.
-    private static let chunkBytes = 64 << 20
+    static let chunkBytes = 16 << 20
 
     public func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
         try perform {

@@ -36,18 +36,23 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     ///   - card: the GPU.
     ///   - device: the name under which it appears; one GPU may appear under several, with a budget each.
     ///   - budget: bytes it may take from the GPU; by default what is free now, less a sixteenth for the driver's own needs.
+    ///   - sharers: backends that divide the default budget among them.
     /// - Throws: ``CUDAUnavailable``, ``BackendError``
-    public init(_ card: CUDADevice, as device: Device? = nil, budget: Int? = nil, options: CUDAOptions = .init()) throws {
+    public init(
+        _ card: CUDADevice, as device: Device? = nil, budget: Int? = nil, sharers: Int = 1, options: CUDAOptions = .init()
+    ) throws {
         guard card.level >= 75 else { throw CUDAUnavailable.tooOld(name: card.name, major: card.major, minor: card.minor) }
         let device = device ?? card.device
         let target = KernelTarget.best(for: card.level, levels: KernelCompiler.levels, forced: options.kernelLevel)
         context = try CUDAContext(card, as: device)
         stream = try CUDAStream(context)
         kernels = try KernelLibrary(context, target: target)
-        memory = DeviceMemory(context, device: device, budget: try budget ?? CUDABackend.freeMemory(context) / 16 * 15)
+        let budget = try budget ?? CUDABackend.freeMemory(context) / 16 * 15 / max(sharers, 1)
+        let options = options.within(budget: budget)
+        memory = DeviceMemory(context, device: device, budget: budget)
         staging = StagingRing(stream)
         workspace = Workspace(memory)
-        products = options.usesLibraryProducts ? MatrixProducts(context) : nil
+        products = options.usesLibraryProducts ? MatrixProducts(context, workspaceBytes: options.libraryLimit) : nil
         canOverlap = target.level >= 90 && options.overlapsKernels
         self.card = card
         self.device = device
@@ -60,9 +65,12 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         try self.init(CUDADevice(number: number), budget: budget, options: options)
     }
 
-    /// Every GPU.
+    /// Every GPU, or those that `NIBBLE_CUDA_DEVICES` names.
     /// - Throws: ``CUDAUnavailable``, which says what was tried.
-    public static func devices() throws -> [CUDADevice] { try CUDADevice.all() }
+    public static func devices() throws -> [CUDADevice] {
+        guard let list = ProcessInfo.processInfo.environment["NIBBLE_CUDA_DEVICES"] else { return try CUDADevice.all() }
+        return try CUDADevice.listed(list, among: CUDADevice.all())
+    }
 
     public var summary: String {
         let driver = CUDALibraries.driverVersion
@@ -70,11 +78,8 @@ public final class CUDABackend: Backend, @unchecked Sendable {
         return "\(card), driver for CUDA \(driver / 1000).\(driver % 1000 / 10), kernels for \(kernels.target), \(library)"
     }
 
-    /// Bytes of the budget, in use now, and at most in use so far.
     public var availableBytes: Int? { memory.budget - memory.used }
-    public var memoryBudget: Int { memory.budget }
-    public var memoryInUse: Int { memory.used }
-    public var peakMemoryInUse: Int { memory.peak }
+    public var memoryUse: MemoryUse { MemoryUse(held: memory.used, peak: memory.peak, budget: memory.budget) }
 
     public func activationDType(loadDType: DType) -> DType {
         switch loadDType {
@@ -177,6 +182,16 @@ public struct CUDAOptions: Sendable {
     public var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
     public var scratchLimit = 64 << 20
+    /// Bytes that cuBLASLt's algorithms may use beside their operands.
+    public var libraryLimit = 32 << 20
+
+    /// The same with limits that a small budget can bear.
+    public func within(budget: Int) -> CUDAOptions {
+        var options = self
+        options.scratchLimit = min(scratchLimit, max(budget / 64, 1 << 20))
+        options.libraryLimit = min(libraryLimit, max(budget / 128, 1 << 20))
+        return options
+    }
 
     /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
     public init() {

@@ -31,6 +31,18 @@ public struct CUDADevice: Sendable, Hashable, CustomStringConvertible {
         return try (0..<count).map { try CUDADevice(number: $0, count: count) }
     }
 
+    /// The GPUs of a list such as `1,0`, in its order. One that stands there twice is two devices to everything else, each
+    /// with a budget of its own.
+    /// - Throws: ``CUDAUnavailable/badList(_:count:)``
+    static func listed(_ list: String, among cards: [CUDADevice]) throws -> [CUDADevice] {
+        try list.split(separator: ",", omittingEmptySubsequences: false).map { word in
+            guard let number = Int(word.filter { !$0.isWhitespace }), cards.indices.contains(number) else {
+                throw CUDAUnavailable.badList(list, count: cards.count)
+            }
+            return cards[number]
+        }
+    }
+
     /// - Throws: ``CUDAUnavailable``
     public init(number: Int) throws {
         try self.init(number: number, count: CUDADevice.count())

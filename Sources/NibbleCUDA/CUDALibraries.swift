@@ -66,6 +66,8 @@ public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     case initializationFailed(name: String, text: String)
     case noDevice
     case noSuchDevice(number: Int, count: Int)
+    /// `NIBBLE_CUDA_DEVICES` names what is not there.
+    case badList(String, count: Int)
     case tooOld(name: String, major: Int, minor: Int)
     /// Kernels cannot be compiled.
     case noCompiler(LibrarySearch)
@@ -77,6 +79,8 @@ public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
         case .noDevice: "the CUDA driver is there, but it reports no GPU"
         case .noSuchDevice(let number, let count):
             "there is no GPU \(number): the driver reports \(count), numbered from 0"
+        case .badList(let list, let count):
+            "NIBBLE_CUDA_DEVICES=\(list): expected numbers separated by commas, each below \(count), the GPUs that the driver reports"
         case .tooOld(let name, let major, let minor):
             "\(name) has compute capability \(major).\(minor); Nibble needs 7.5"
         case .noCompiler(let search):

@@ -21,7 +21,7 @@ final class DeviceMemory: @unchecked Sendable {
     var used: Int { pool.withLock { $0.used } }
     var peak: Int { pool.withLock { $0.peak } }
 
-    /// - Throws: ``BackendError/outOfMemory(device:requested:available:)``
+    /// - Throws: ``BackendError/outOfMemory(device:requested:available:budget:)``
     func allocate(byteCount: Int) throws -> Storage {
         let address: UInt
         do {
@@ -29,13 +29,18 @@ final class DeviceMemory: @unchecked Sendable {
                 try pool.allocate(byteCount, take: { try take($0) }, giveBack: giveBack)
             }
         } catch PoolAllocator.Failure.exceedsBudget(let available) {
-            throw BackendError.outOfMemory(device: device, requested: byteCount, available: available)
+            throw BackendError.outOfMemory(device: device, requested: byteCount, available: available, budget: budget)
         } catch PoolAllocator.Failure.deviceFull(let available) {
             throw BackendError.outOfMemory(device: device, requested: byteCount, available: available + freeOnDevice())
         }
         return Storage(device: device, byteCount: byteCount, address: address) { [self] address in
             pool.withLock { $0.free(address) }
         }
+    }
+
+    /// Takes a segment for what is to come, if the device has one of that size.
+    func expect(_ byteCount: Int) throws {
+        try pool.withLock { pool in try pool.expect(byteCount) { try take($0) } }
     }
 
     func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor {

@@ -4,7 +4,7 @@ internal import NibbleCore
 /// cuBLASLt's matrix products for one context: a plan for every shape that was met.
 final class MatrixProducts: @unchecked Sendable {
     /// What algorithms may use beside their operands.
-    static let workspaceBytes = 32 << 20
+    let workspaceBytes: Int
 
     private let context: CUDAContext
     private let handle: UnsafeMutableRawPointer
@@ -12,12 +12,13 @@ final class MatrixProducts: @unchecked Sendable {
     private var plans: [Key: NibbleProductPlan?] = [:]
 
     /// `nil` without the library, or if it does not start: Nibble's own kernels serve then.
-    init?(_ context: CUDAContext) {
+    init?(_ context: CUDAContext, workspaceBytes: Int) {
         guard CUDALibraries.matrixProducts.opened != nil, (try? context.makeCurrent()) != nil else { return nil }
         var handle: UnsafeMutableRawPointer?
         guard nibble_cublasltCreate(&handle) == 0, let handle else { return nil }
         self.context = context
         self.handle = handle
+        self.workspaceBytes = workspaceBytes
     }
 
     deinit {
@@ -72,7 +73,7 @@ final class MatrixProducts: @unchecked Sendable {
         guard let plan = plan(for: product) else { return false }
         let status = nibble_productRun(
             handle, plan, UInt64(product.input), UInt64(product.weight), UInt64(product.addend),
-            product.addend == 0 ? 0 : 1, UInt64(product.output), UInt64(workspace), MatrixProducts.workspaceBytes, stream.handle)
+            product.addend == 0 ? 0 : 1, UInt64(product.output), UInt64(workspace), workspaceBytes, stream.handle)
         guard status == 0 else {
             throw BackendError.deviceFailure(
                 device: context.device, call: "cublasLtMatmul", message: String(cString: nibble_cublasltErrorText(status)))
@@ -94,7 +95,7 @@ final class MatrixProducts: @unchecked Sendable {
             inputType: key.element, outputType: key.outputElement, inputAlignment: key.inputAlignment,
             weightAlignment: key.weightAlignment, outputAlignment: key.outputAlignment)
         var plan: NibbleProductPlan?
-        let status = nibble_productPlanCreate(handle, &description, MatrixProducts.workspaceBytes, &plan)
+        let status = nibble_productPlanCreate(handle, &description, workspaceBytes, &plan)
         let result = status == 0 ? plan : nil
         plans[key] = .some(result)
         return result

@@ -73,6 +73,16 @@ struct PoolAllocator {
         throw Failure.deviceFull(available: max(reserved - used, 0))
     }
 
+    /// Takes one segment for `byteCount` bytes to come, within the budget: allocations of many sizes waste less of a single
+    /// segment than of several.
+    mutating func expect(_ byteCount: Int, take: (Int) throws -> UInt?) rethrows {
+        let size = min(PoolAllocator.rounded(byteCount), budget - reserved) & ~(PoolAllocator.granularity - 1)
+        guard size > 0, let address = try take(size) else { return }
+        segments[address] = Segment(size: size, used: 0)
+        reserved += size
+        insertHole(Hole(address: address, size: size))
+    }
+
     /// - Precondition: `address` came from ``allocate(_:take:giveBack:)`` and was not freed since.
     mutating func free(_ address: UInt) {
         guard let block = live.removeValue(forKey: address) else {

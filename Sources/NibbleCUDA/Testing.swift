@@ -31,6 +31,7 @@
         self.deviceBytes = deviceBytes
     }
 
+    public var budget: Int { pool.budget }
     public var used: Int { pool.used }
     public var reserved: Int { pool.reserved }
     public var peak: Int { pool.peak }
@@ -47,6 +48,7 @@
         }
     }
 
+    public func expect(_ byteCount: Int) { pool.expect(byteCount, take: take) }
     public func free(_ address: UInt) { pool.free(address) }
     public func releaseAll() { pool.releaseAll(giveBack) }
 

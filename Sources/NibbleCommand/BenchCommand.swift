@@ -71,7 +71,7 @@ struct BenchCommand: AsyncParsableCommand {
             let rate = Double(measured.checkpointBytes) / measured.seconds / 1e9
             Console.output(
                 String(format: "loaded in %.2f s (%.2f processor seconds, %.2f GB/s), ", measured.seconds, measured.processorSeconds, rate)
-                    + "\(Report.bytes(measured.storedBytes)) of weights, peak \(measured.peakResidentBytes.map(Report.bytes) ?? "unknown") resident")
+                    + "\(ByteCount.text(measured.storedBytes)) of weights, peak \(measured.peakResidentBytes.map(ByteCount.text) ?? "unknown") resident")
         }
     }
 
@@ -83,7 +83,7 @@ struct BenchCommand: AsyncParsableCommand {
         guard json else {
             let share = result.bandwidthFraction.map { String(format: "%.1f %%", $0 * 100) } ?? ""
             return Console.output(
-                String(format: "| %@ %d | %d | %.1f ± %.1f | %@ | %@ |", kind, tokens, result.batch, result.mean, result.standardDeviation, Report.bytes(result.weightBytes), share))
+                String(format: "| %@ %d | %d | %.1f ± %.1f | %@ | %@ |", kind, tokens, result.batch, result.mean, result.standardDeviation, ByteCount.text(result.weightBytes), share))
         }
         var members: [(String, JSONValue)] = [
             ("test", .string(kind)), ("tokens", .int(tokens)), ("batch", .int(result.batch)),

@@ -55,7 +55,8 @@ struct PlanReport {
         let devices = plan.devices.map { use -> (String, JSONValue) in
             var members: [(String, JSONValue)] = [
                 ("weights", .int(use.weights)), ("scales", .int(use.scales)), ("kv_cache", .int(use.cache)),
-                ("workspace", .int(use.workspace)), ("context", .int(use.context)), ("total", .int(use.total)),
+                ("workspace", .int(use.workspace)), ("loading", .int(use.loading)), ("context", .int(use.context)),
+                ("total", .int(use.total)),
             ]
             if let budget = use.budget { members.append(("budget", .int(budget))) }
             return (use.device.mapKey, .object(JSONObject(members)))
@@ -87,10 +88,10 @@ struct PlanReport {
         var lines = ["\(name): \(form); \(planner), for \(placement.batchSize) × \(placement.context) tokens", ""]
         lines += TextTable.lines([["MODULES", "DEVICE", "BYTES", "WHY"]] + plan.ranges.map(row), rightAligned: [2])
         lines.append("")
-        let header = ["DEVICE", "WEIGHTS", "SCALES", "KV CACHE", "WORKSPACE", "CONTEXT", "TOTAL", "BUDGET"]
-        lines += TextTable.lines([header] + plan.devices.map(row), rightAligned: Set(1...7))
+        let header = ["DEVICE", "WEIGHTS", "SCALES", "KV CACHE", "WORKSPACE", "LOADING", "CONTEXT", "TOTAL", "BUDGET"]
+        lines += TextTable.lines([header] + plan.devices.map(row), rightAligned: Set(1...8))
         lines += [
-            "", "footprint as transformers counts it: \(Report.bytes(placement.footprint)); stored in truth: \(Report.bytes(plan.storedBytes))",
+            "", "footprint as transformers counts it: \(ByteCount.text(placement.footprint)); stored in truth: \(ByteCount.text(plan.storedBytes))",
         ]
         lines += placement.warnings.map { "warning: \($0)" }
         if let refusal = plan.refusal { lines.append("loading would stop: \(refusal)") }
@@ -101,12 +102,12 @@ struct PlanReport {
 extension PlanReport {
     private func row(_ range: PlacementPlan.Range) -> [String] {
         let modules = range.first == range.last ? range.first : "\(range.first) … \(range.last)"
-        return [modules, "\(range.device)", Report.bytes(range.bytes), range.reason]
+        return [modules, "\(range.device)", ByteCount.text(range.bytes), range.reason]
     }
 
     private func row(_ use: PlacementPlan.DeviceUse) -> [String] {
-        let counts: [Int] = [use.weights, use.scales, use.cache, use.workspace, use.context, use.total]
-        return ["\(use.device)"] + counts.map(Report.bytes) + [use.budget.map(Report.bytes) ?? "none"]
+        let counts: [Int] = [use.weights, use.scales, use.cache, use.workspace, use.loading, use.context, use.total]
+        return ["\(use.device)"] + counts.map(ByteCount.text) + [use.budget.map(ByteCount.text) ?? "none"]
     }
 }
 

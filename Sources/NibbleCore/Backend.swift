@@ -13,14 +13,22 @@ public protocol Backend: AnyObject, Sendable {
 
     /// Bytes this device can give now, as its driver or system tells; `nil` where nobody says.
     var availableBytes: Int? { get }
+    /// What this backend has allocated.
+    var memoryUse: MemoryUse { get }
 
     /// The dtype activations have when a model is loaded in `loadDType`. The CPU answers float32.
     func activationDType(loadDType: DType) -> DType
 
+    /// Makes ready whatever a model of this load dtype may call, so that its first step does not have to. Takes long where
+    /// kernels are compiled; may run beside everything else.
+    func prepareKernels(loadDType: DType) throws
+
     // MARK: Memory
 
+    /// Announces how much a load will allocate in all, so that it may be taken in one piece. Promises nothing.
+    func expect(_ byteCount: Int) throws
     /// Uninitialised memory on this device.
-    /// - Throws: ``BackendError/outOfMemory(device:requested:available:)``
+    /// - Throws: ``BackendError/outOfMemory(device:requested:available:budget:)``
     func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor
     /// Enqueues a copy of equal byte counts. Either side may be a host tensor; source and destination may lie on two
     /// devices, one of which is this one.
@@ -32,6 +40,11 @@ public protocol Backend: AnyObject, Sendable {
     func synchronize() throws
     /// Announces the largest call to come, so that workspace is allocated once.
     func reserve(_ workspace: WorkspaceRequest) throws
+    /// The bytes that ``reserve(_:)`` takes, or less.
+    func workspaceBytes(for request: WorkspaceRequest) -> Int
+    /// A way to bring weights here from the host, over and over, beside the operations that run.
+    /// - Parameter slots: pieces of this device's memory that take turns.
+    func makeUploads(slots: Int) throws -> any Uploads
 
     // MARK: Weights
 
@@ -92,6 +105,9 @@ extension Backend {
     public var availableBytes: Int? { nil }
     public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     public func reserve(_ workspace: WorkspaceRequest) throws {}
+    public func prepareKernels(loadDType: DType) throws {}
+    public func expect(_ byteCount: Int) throws {}
+    public func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }
 
     public func linear(
         _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
@@ -109,38 +125,9 @@ public func transfer(
     try (origin.device == .cpu ? target : origin).copy(source, to: destination)
 }
 
-/// The largest sizes a session will ask of a backend.
-public struct WorkspaceRequest: Sendable {
-    /// T
-    public var tokens: Int
-    /// R
-    public var rows: Int
-    /// Keys a row can hold.
-    public var context: Int
-    /// The widest K and the widest ΣN of any linear call.
-    public var inFeatures: Int
-    public var outFeatures: Int
-    /// H and D of attention.
-    public var heads: Int
-    public var headSize: Int
-    public var vocabulary: Int
-
-    public init(
-        tokens: Int, rows: Int, context: Int, inFeatures: Int, outFeatures: Int, heads: Int, headSize: Int, vocabulary: Int
-    ) {
-        self.tokens = tokens
-        self.rows = rows
-        self.context = context
-        self.inFeatures = inFeatures
-        self.outFeatures = outFeatures
-        self.heads = heads
-        self.headSize = headSize
-        self.vocabulary = vocabulary
-    }
-}
-
 public enum BackendError: Error, Sendable, Equatable {
-    case outOfMemory(device: Device, requested: Int, available: Int?)
+    /// `budget`: the limit that was set for the device, if one was.
+    case outOfMemory(device: Device, requested: Int, available: Int?, budget: Int? = nil)
     case nonFiniteWeight(index: Int)
     case unsupported(device: Device, operation: String, reason: String)
     case deviceFailure(device: Device, call: String, message: String)
@@ -149,8 +136,11 @@ public enum BackendError: Error, Sendable, Equatable {
 extension BackendError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .outOfMemory(let device, let requested, let available):
-            "\(device) cannot give \(requested) bytes" + (available.map { ": \($0) are free" } ?? "")
+        case .outOfMemory(let device, let requested, let available, let budget):
+            "\(device) cannot give \(ByteCount.text(requested))"
+                + (available.map { ": \(ByteCount.text($0)) are free" } ?? "")
+                + (budget.map { (available == nil ? " within" : " of") + " its budget of \(ByteCount.text($0))" } ?? "")
+                + BackendError.waysOut(device, budget: budget)
         case .nonFiniteWeight(let index):
             "the weight holds NaN or infinity (first at element \(index)) and cannot be quantized"
         case .unsupported(let device, let operation, let reason):
@@ -158,5 +148,12 @@ extension BackendError: CustomStringConvertible {
         case .deviceFailure(let device, let call, let message):
             "\(call) failed on \(device): \(message)"
         }
+    }
+}
+
+extension BackendError {
+    private static func waysOut(_ device: Device, budget: Int?) -> String {
+        let more = budget == nil ? "free memory on \(device)" : "give \(device) more (--max-memory)"
+        return ". Either \(more), or ask for less: shorter sequences (--context), fewer at a time (--batch-size), 4-bit weights"
     }
 }

@@ -157,6 +157,30 @@ extension LinearWeight {
         }
     }
 
+    /// The same weight with `transform` of each tensor in its place; a prepared one is left as it is.
+    public func mapTensors(_ transform: (Tensor) throws -> Tensor) rethrows -> LinearWeight {
+        switch self {
+        case .dense(let tensor): return .dense(try transform(tensor))
+        case .int8(let weight):
+            return .int8(Int8Weight(values: try transform(weight.values), scales: try transform(weight.scales)))
+        case .fourBit(let weight):
+            let codes = try transform(weight.codes)
+            let scales: BlockScales =
+                switch weight.scales {
+                case .plain(let absmax): .plain(try transform(absmax))
+                case .nested(let nested):
+                    .nested(
+                        NestedScales(
+                            codes: try transform(nested.codes), absmax: try transform(nested.absmax), offset: nested.offset))
+                }
+            return .fourBit(
+                FourBitWeight(
+                    format: weight.format, outFeatures: weight.outFeatures, inFeatures: weight.inFeatures, codes: codes,
+                    scales: scales, sourceDType: weight.sourceDType))
+        case .prepared: return self
+        }
+    }
+
     /// The canonical layout, whatever a backend has made of it.
     public func canonical() throws -> LinearWeight {
         if case .prepared(let weight) = self { try weight.canonical() } else { self }

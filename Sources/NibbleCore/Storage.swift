@@ -7,13 +7,18 @@ public final class Storage: @unchecked Sendable {
     public let byteCount: Int
     /// A host pointer on the CPU, a device pointer on a GPU.
     public let address: UInt
+    /// Whether the address is a host pointer. So it is where a CPU stands in for another device, too.
+    public let isHostMemory: Bool
 
     private let release: @Sendable (UInt) -> Void
 
     /// - Parameter release: called once, with `address`, from `deinit`. Whatever keeps the memory alive (a mapping, a
     ///   pool) is captured by it.
-    public init(device: Device, byteCount: Int, address: UInt, release: @escaping @Sendable (UInt) -> Void) {
+    public init(
+        device: Device, byteCount: Int, address: UInt, isHostMemory: Bool? = nil, release: @escaping @Sendable (UInt) -> Void
+    ) {
         self.device = device
+        self.isHostMemory = isHostMemory ?? (device == .cpu)
         self.byteCount = byteCount
         self.address = address
         self.release = release

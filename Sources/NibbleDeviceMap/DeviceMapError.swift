@@ -57,25 +57,8 @@ extension DeviceMapError: CustomStringConvertible {
                 + (names.count > 5 ? " and \(names.count - 5) more" : "")
         case .doesNotFit(let shortages, let ways):
             "the model does not fit: " + shortages.map {
-                "\($0.device) needs \(MemoryLimit.text($0.needed)), \(MemoryLimit.text($0.free)) are free"
-            }.joined(separator: "; ") + ". " + ways.joined(separator: ", or ")
+                "\($0.device) needs \(ByteCount.text($0.needed)), \(ByteCount.text($0.free)) are free"
+            }.joined(separator: "; ") + (ways.isEmpty ? "" : ". Either " + ways.joined(separator: ", or "))
         }
-    }
-}
-
-extension MemoryLimit {
-    /// Bytes in the largest decimal unit that leaves at least one digit before the point.
-    public static func text(_ bytes: Int) -> String {
-        let units = ["B", "KB", "MB", "GB", "TB"]
-        var value = Double(bytes)
-        var unit = 0
-        while value >= 1000, unit < units.count - 1 {
-            value /= 1000
-            unit += 1
-        }
-        guard unit > 0 else { return "\(bytes) B" }
-        let hundredths = Int((value * 100).rounded())
-        let fraction = hundredths % 100
-        return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
     }
 }

@@ -18,6 +18,16 @@ public struct ModelMemory: Sendable {
     public let batch: Int
     /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
     public let chunkTokens: Int
+    /// How quantized products are computed.
+    public let arithmetic: LinearArithmetic
+    /// The type of the checkpoint's floats; weights of another are converted on the way.
+    public let checkpointDType: DType
+    /// Whether the checkpoint is quantized already.
+    public let isStoredQuantized: Bool
+    /// What a device's operations take beside activations.
+    public let operationBytes: OperationBytes
+
+    public typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
 
     /// What is planned for when nobody says how long sequences will be.
     public static let defaultContext = 512
@@ -25,7 +35,9 @@ public struct ModelMemory: Sendable {
     public init(
         _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
         headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
-        chunkTokens: Int = SessionOptions.defaultChunkTokens
+        chunkTokens: Int = SessionOptions.defaultChunkTokens, arithmetic: LinearArithmetic = .init(),
+        checkpointDType: DType? = nil, isStoredQuantized: Bool = false,
+        operationBytes: @escaping OperationBytes = ModelMemory.roughOperationBytes
     ) {
         self.architecture = architecture
         self.tree = tree ?? architecture.tree
@@ -36,7 +48,14 @@ public struct ModelMemory: Sendable {
         self.context = max(context ?? min(ModelMemory.defaultContext, limit), 1)
         self.batch = max(batch, 1)
         self.chunkTokens = chunkTokens
+        self.arithmetic = arithmetic
+        self.checkpointDType = checkpointDType ?? loadDType
+        self.isStoredQuantized = isStoredQuantized
+        self.operationBytes = operationBytes
     }
+
+    /// One input in the form a quantized layer wants it, where nobody knows the devices.
+    public static let roughOperationBytes: OperationBytes = { _, request in request.tokens * request.inFeatures * 4 }
 
     /// Bytes of stored tensors.
     public struct Bytes: Sendable, Equatable {
@@ -82,12 +101,12 @@ public struct ModelMemory: Sendable {
         return Bytes(weights: shape.count * DType.float32.byteCount)
     }
 
-    private func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
+    func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
         if case .transposedLinear = module.node.kind { return shape[1] }
         return shape.dimensions.dropLast().reduce(1, *)
     }
 
-    private func format(of module: LocatedModule) -> WeightFormat? {
+    func format(of module: LocatedModule) -> WeightFormat? {
         if module.path == tree.outputEmbedding, let headFormat { return headFormat }
         return plan.isQuantized(module.path) ? plan.config?.format : nil
     }
@@ -115,24 +134,37 @@ public struct ModelMemory: Sendable {
         }
     }
 
-    /// Activations that a device needs to run any part of the model.
-    func workspaceBytes(on device: Device, holdsHead: Bool) -> Int {
+    /// Activations, tables and workspace that a device needs to run any part of the model.
+    /// - Parameter crossesDevices: whether activations may have to be converted on their way to another device.
+    func workspaceBytes(on device: Device, holdsHead: Bool, crossesDevices: Bool) -> Int {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
         let tokens = max(batch, min(chunkTokens, batch * context))
         var sizes = architecture.decoder.workspaceSizes(tree)
-        var bytes = scratch(sizes, tokens, element)
+        var request = request(architecture.decoder, holdsHead, tokens)
+        var bytes = sizes.byteCount(tokens: tokens, elementSize: element)
+            + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
-            let tokens = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
-            bytes += scratch(sizes, tokens, element) + (encoder.layers.first.map(cacheBytes) ?? 0)
+            let encoded = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
+            bytes += sizes.byteCount(tokens: encoded, elementSize: element) + (encoder.layers.first.map(cacheBytes) ?? 0)
+            // Indices of the encoder's call, and of those that attend to its output.
+            bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
+                + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
+            request = request.widened(self.request(encoder, holdsHead, encoded))
         }
-        if holdsHead { bytes += batch * architecture.vocabularySize * DType.float32.byteCount }
-        return bytes
+        if holdsHead {
+            let rows = device == .cpu ? batch : architecture.logitsRows(batch)
+            bytes += rows * architecture.vocabularySize * DType.float32.byteCount
+        }
+        if crossesDevices { bytes += tokens * sizes.width * DType.float32.byteCount }
+        return bytes + operationBytes(device, request)
     }
 
-    /// Activations, and one input in the form a quantized layer wants it.
-    private func scratch(_ sizes: WorkspaceSizes, _ tokens: Int, _ element: Int) -> Int {
-        sizes.byteCount(tokens: tokens, elementSize: element)
-            + tokens * max(sizes.width, sizes.attended, sizes.inner, sizes.gated) * element
+    private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {
+        var formats: Set<WeightFormat> = [.dense(loadDType)]
+        if let format = plan.config?.format { formats.insert(format) }
+        if let headFormat { formats.insert(headFormat) }
+        return architecture.workspaceRequest(
+            stack, holdsHead: holdsHead, tokens: tokens, rows: batch, context: context, formats: formats, arithmetic: arithmetic)
     }
 }

@@ -21,10 +21,11 @@ struct PlacementFilling {
     /// One way to place everything.
     private struct Candidate {
         var devices: [String: Device]
+        var stream: Device
         var cost: Double
     }
 
-    func deviceMap() -> DeviceMap {
+    func deviceMap() -> (map: DeviceMap, stream: Device) {
         var best: Candidate?
         for table in placesForTables {
             for head in placesForHead {
@@ -32,8 +33,8 @@ struct PlacementFilling {
                 if best.map({ candidate.cost < $0.cost }) ?? true { best = candidate }
             }
         }
-        guard let best else { return .all(on: .disk) }
-        return complete(best.devices).cleaned()
+        guard let best else { return (.all(on: .disk), .cpu) }
+        return (complete(best.devices).cleaned(), best.stream)
     }
 
     private var gpus: [Device] { tiers.filter(\.isGPU) }
@@ -45,16 +46,52 @@ struct PlacementFilling {
 
     // MARK: One candidate
 
-    /// What is streamed from the disk passes through the CPU's memory, so the largest part of it must have room there.
+    /// Blocks on the disk run on the main GPU if it has room for two of them beside all else, or on the CPU.
     private func candidate(table: Device, head: Device?) -> Candidate? {
-        guard let first = fill(table: table, head: head, window: 0) else { return nil }
+        guard let first = fill(table: table, head: head, stream: .cpu, .init()) else {
+            return gpus.first.flatMap { streaming(table: table, head: head, stream: $0, .init()) }
+        }
         guard first.devices.values.contains(.disk) else { return first }
-        let parts = units.chain + (units.head.map { [$0] } ?? []) + (table == .disk ? [units.tables] : [])
-        return fill(table: table, head: head, window: parts.map(\.streamed).max() ?? 0)
+        let reserve = reserve(first)
+        return gpus.first.flatMap { streaming(table: table, head: head, stream: $0, reserve) }
+            ?? streaming(table: table, head: head, stream: .cpu, reserve)
     }
 
-    private func fill(table: Device, head: Device?, window: Int) -> Candidate? {
-        var free = budgets(headDevice: head ?? (units.head == nil ? table.runsOn : nil), window: window)
+    /// What streaming takes before anything else is placed.
+    private struct Reserve: Equatable {
+        /// On the device that runs the blocks: buffers, caches, norms and biases.
+        var blocks = 0
+        /// Of what runs on the CPU straight from the disk, the largest part has to have room there.
+        var window = 0
+    }
+
+    /// What is put aside for streaming sends more to the disk, until it suffices.
+    private func streaming(table: Device, head: Device?, stream: Device, _ start: Reserve) -> Candidate? {
+        var reserve = start
+        for _ in 0...units.chain.count {
+            guard let candidate = fill(table: table, head: head, stream: stream, reserve) else { return nil }
+            let needed = self.reserve(candidate)
+            guard needed.blocks > reserve.blocks || needed.window > reserve.window else { return candidate }
+            reserve = Reserve(blocks: max(needed.blocks, reserve.blocks), window: max(needed.window, reserve.window))
+        }
+        return nil
+    }
+
+    private func reserve(_ candidate: Candidate) -> Reserve {
+        let onDisk = units.all.filter { $0.paths.contains { candidate.devices[$0] == .disk } }
+        let held = onDisk.reduce(0) { $0 + $1.costs.held }
+        guard candidate.stream.isGPU else {
+            return Reserve(blocks: held, window: onDisk.map(\.streamed).max() ?? 0)
+        }
+        return Reserve(
+            blocks: PlacementUnits.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
+            window: onDisk.lazy.filter { !$0.isBlock }.map(\.streamed).max() ?? 0)
+    }
+
+    private func fill(table: Device, head: Device?, stream: Device, _ reserve: Reserve) -> Candidate? {
+        let headDevice = head ?? (units.head == nil ? units.tables.runs(on: table, stream: stream) : nil)
+        var free = budgets(headDevice: headDevice)
+        guard take(reserve.window, of: .cpu, &free), take(reserve.blocks, of: stream, &free) else { return nil }
         var devices: [String: Device] = [:]
         guard place(units.tables, on: table, &free, &devices) else { return nil }
         if let unit = units.head, let head {
@@ -62,33 +99,35 @@ struct PlacementFilling {
         }
         let chain = units.chain + (head == nil ? units.head.map { [$0] } ?? [] : [])
         var tier = 0
-        // From the first unit off the GPUs on, all caches lie in the CPU's memory, whatever holds the weights.
+        // Where the CPU runs what lies on the disk, all caches from the first unit off the GPUs on lie in its memory.
         var holdsCaches = false
         for (index, unit) in chain.enumerated() {
             while true {
-                if !tiers[tier].isGPU, !holdsCaches {
+                if stream == .cpu, !tiers[tier].isGPU, !holdsCaches {
                     guard take(chain[index...].reduce(0) { $0 + $1.cache }, of: .cpu, &free) else { return nil }
                     holdsCaches = true
                 }
-                if place(unit, on: tiers[tier], withCache: !holdsCaches, &free, &devices) { break }
+                if place(unit, on: tiers[tier], withCache: !holdsCaches && tiers[tier] != .disk, &free, &devices) { break }
                 guard tier + 1 < tiers.count else { return nil }
                 tier += 1
             }
         }
-        return Candidate(devices: devices, cost: cost(devices))
+        return Candidate(devices: devices, stream: stream, cost: cost(devices))
     }
 
-    /// What is left of each device once activations are allotted. `nil` means no limit.
-    private func budgets(headDevice: Device?, window: Int) -> [Device: Int?] {
+    /// What is left of each device once activations, or what loading takes, are allotted. `nil` means no limit.
+    private func budgets(headDevice: Device?) -> [Device: Int?] {
         var free: [Device: Int?] = [.disk: nil, .cpu: nil]
+        let crosses = !gpus.isEmpty
         for (device, limit) in request.limits {
             var limit = limit
             if device != .disk {
                 // A head at the chain's end may come to lie on any device.
                 let holdsHead = headDevice.map { $0 == device } ?? true
-                limit -= memory.workspaceBytes(on: device, holdsHead: holdsHead)
+                let workspace = memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: crosses)
+                let loading = units.loadingBytes(on: device)
+                limit -= device.isGPU ? workspace + loading : max(workspace, loading)
             }
-            if device == .cpu { limit -= window }
             if device.isGPU, !request.limitsAreGiven { limit -= PlacementFilling.contextBytes }
             free[device] = limit
         }
@@ -99,7 +138,8 @@ struct PlacementFilling {
         _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Int?],
         _ devices: inout [String: Device]
     ) -> Bool {
-        guard take(unit.bytes.total + (withCache ? unit.cache : 0), of: device, &free) else { return false }
+        let bytes = unit.bytes.total + unit.costs.padding + (withCache ? unit.cache : 0)
+        guard take(bytes, of: device, &free) else { return false }
         for path in unit.paths { devices[path] = device }
         return true
     }

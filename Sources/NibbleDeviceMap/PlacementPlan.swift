@@ -12,6 +12,8 @@ public struct PlacementPlan: Sendable {
     }
 
     public var deviceMap: DeviceMap
+    /// Where blocks run that lie on the disk.
+    public var streamDevice = Device.cpu
     public var planner: Planner
     /// In the order in which devices are filled.
     public var devices: [DeviceUse]
@@ -27,14 +29,21 @@ public struct PlacementPlan: Sendable {
         public var weights = 0
         public var scales = 0
         public var cache = 0
-        /// Activations and logits.
+        /// Activations and logits, operations' own memory, and what blocks from the disk pass through.
         public var workspace = 0
+        /// While weights are brought in, beside those already there: before there are caches and activations. A GPU's memory
+        /// is one piece of which loading leaves gaps, so that there it counts all the time.
+        public var loading = 0
         /// What the driver takes for itself; counted where the budget is free memory.
         public var context = 0
         /// `nil`: no limit was given.
         public var budget: Int?
 
-        public var total: Int { weights + scales + cache + workspace + context }
+        /// The most that is held at any time.
+        public var total: Int {
+            let running = cache + workspace
+            return weights + scales + (device.isGPU ? running + loading : max(running, loading)) + context
+        }
 
         public init(_ device: Device, budget: Int? = nil) {
             self.device = device
@@ -49,6 +58,11 @@ public struct PlacementPlan: Sendable {
         public var device: Device
         public var bytes: Int
         public var reason: String
+    }
+
+    /// Whether the devices hold all of it. A map of the user's, or the reference's, is as it is.
+    public var isRoomy: Bool {
+        planner != .nibble || refusal == nil && devices.allSatisfy { $0.device != .disk || $0.weights + $0.scales == 0 }
     }
 
     /// Bytes of weights and scales on all devices.

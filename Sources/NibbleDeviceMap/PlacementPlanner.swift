@@ -11,6 +11,8 @@ public struct PlacementRequest: Sendable {
     public var limitsAreGiven = true
     /// transformers' own plan, whatever it does.
     public var followsReference = false
+    /// What a device's operations take beside activations.
+    public var operationBytes = ModelMemory.roughOperationBytes
 
     public init() {}
 }
@@ -34,23 +36,27 @@ public struct PlacementPlanner: Sendable {
     /// What stands in the way of loading is left in ``PlacementPlan/refusal``, so that the plan can be looked at.
     /// - Throws: ``DeviceMapError/uncovered(_:)``
     public func plan(_ request: PlacementRequest) throws -> PlacementPlan {
-        let (map, planner) = try deviceMap(request)
+        let units = PlacementUnits(memory)
+        let (map, planner, stream) = try deviceMap(request)
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
-        let units = PlacementUnits(memory)
-        plan.devices = try use(of: map, units, request)
-        plan.ranges = try ranges(of: map, units)
+        plan.streamDevice = try stream ?? streamDevice(map, units, request)
+        plan.devices = try use(of: map, stream: plan.streamDevice, units, request)
+        plan.ranges = try ranges(of: map, stream: plan.streamDevice, units)
         if request.followsReference { plan.refusal = refusal(map) }
         check(&plan)
         return plan
     }
 
-    private func deviceMap(_ request: PlacementRequest) throws -> (DeviceMap, PlacementPlan.Planner) {
+    /// `stream` is `nil` where the map does not decide it.
+    private func deviceMap(
+        _ request: PlacementRequest
+    ) throws -> (map: DeviceMap, planner: PlacementPlan.Planner, stream: Device?) {
         let balance: ReferencePlanner.Balance
         switch request.deviceMap {
-        case .explicit(let map): return (map, .explicit)
-        case .device(let device): return (.all(on: device), .explicit)
+        case .explicit(let map): return (map, .explicit, nil)
+        case .device(let device): return (.all(on: device), .explicit, nil)
         case .auto, .balanced: balance = .even
         case .balancedLow0: balance = .low0
         case .sequential: balance = .none
@@ -58,8 +64,11 @@ public struct PlacementPlanner: Sendable {
         let sizes = ModuleSizes(memory.architecture.tree, referencePlan, loadDType: memory.loadDType)
         let reference = ReferencePlanner(sizes, isQuantized: referencePlan.config != nil).plan(
             balance, limits: request.limits.mapValues { Double($0) }, areGiven: request.limitsAreGiven)
-        if request.followsReference || reference.entries.values.allSatisfy(\.isGPU) { return (reference, .reference) }
-        return (PlacementFilling(memory, request).deviceMap(), .nibble)
+        if request.followsReference || reference.entries.values.allSatisfy(\.isGPU) {
+            return (reference, .reference, nil)
+        }
+        let filled = PlacementFilling(memory, request).deviceMap()
+        return (filled.map, .nibble, filled.stream)
     }
 
     /// Quantized layers off the GPU are refused by the reference unless everything lies on the CPU.
@@ -82,28 +91,45 @@ public struct PlacementPlanner: Sendable {
         memory.tree.module(at: path)?.descendants.lazy.compactMap { map.device(of: $0.path) }.first
     }
 
+    /// The main GPU, the first of the map or of the machine, runs blocks from the disk if its budget holds two of them beside
+    /// all else; the CPU otherwise.
+    private func streamDevice(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Device {
+        let present = request.limits.filter { $0.value > 0 }.keys
+        guard let main = (map.devices.filter(\.isGPU) + present.filter(\.isGPU).sorted()).first else { return .cpu }
+        let use = try use(of: map, stream: main, units, request).first { $0.device == main }
+        guard let use, let budget = use.budget else { return main }
+        return use.total <= budget ? main : .cpu
+    }
+
     private func use(
-        of map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest
+        of map: DeviceMap, stream: Device, _ units: PlacementUnits, _ request: PlacementRequest
     ) throws -> [PlacementPlan.DeviceUse] {
         var use: [Device: PlacementPlan.DeviceUse] = [:]
         for (device, limit) in request.limits { use[device] = .init(device, budget: limit) }
         var running = Set<Device>()
         var headDevice = Device.cpu
-        // Of what lies on the disk, one part at a time is in memory.
+        // Of what the CPU runs from the disk, one part at a time is in memory.
         var window = 0
+        var streamed = [PlacementUnits.Unit]()
         for unit in units.all {
             let device = try device(unit, map)
+            let runs = unit.runs(on: device, stream: stream)
             use[device, default: .init(device)].weights += unit.bytes.weights
             use[device, default: .init(device)].scales += unit.bytes.scales
-            let runs = device.runsOn
             use[runs, default: .init(runs)].cache += unit.cache
+            use[runs]?.workspace += device == .disk ? unit.costs.held : unit.costs.padding
             running.insert(runs)
-            if device == .disk { window = max(window, unit.streamed) }
+            if device == .disk {
+                if runs == .cpu { window = max(window, unit.streamed) } else { streamed.append(unit) }
+            }
             if unit.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
         }
+        use[.cpu]?.workspace += window
+        use[stream]?.workspace += PlacementUnits.streamBytes(streamed)
         for device in running {
-            use[device, default: .init(device)].workspace = memory.workspaceBytes(on: device, holdsHead: device == headDevice)
-            if device == .cpu { use[device]?.workspace += window }
+            use[device]?.workspace += memory.workspaceBytes(
+                on: device, holdsHead: device == headDevice, crossesDevices: running.count > 1)
+            use[device]?.loading = units.loadingBytes(on: device)
             if device.isGPU, !request.limitsAreGiven { use[device]?.context = PlacementFilling.contextBytes }
         }
         return use.values.sorted { $0.device < $1.device }
@@ -122,8 +148,8 @@ public struct PlacementPlanner: Sendable {
         }
         for shortage in short {
             plan.warnings.append(
-                "\(shortage.device) needs \(MemoryLimit.text(shortage.needed)) with scales, caches and activations, "
-                    + "\(MemoryLimit.text(shortage.free)) are given")
+                "\(shortage.device) needs \(ByteCount.text(shortage.needed)) with scales, caches and activations, "
+                    + "\(ByteCount.text(shortage.free)) are given")
         }
     }
 
@@ -143,11 +169,11 @@ public struct PlacementPlanner: Sendable {
         return Array(ways.prefix(2))
     }
 
-    private func ranges(of map: DeviceMap, _ units: PlacementUnits) throws -> [PlacementPlan.Range] {
+    private func ranges(of map: DeviceMap, stream: Device, _ units: PlacementUnits) throws -> [PlacementPlan.Range] {
         var ranges = [PlacementPlan.Range]()
         for unit in units.all {
             let device = try device(unit, map)
-            let reason = reason(unit, device, units)
+            let reason = reason(unit, device, stream: stream, units)
             let bytes = unit.bytes.total + unit.cache
             if let last = ranges.last, last.device == device, last.reason == reason {
                 ranges[ranges.count - 1].last = unit.paths[unit.paths.count - 1]
@@ -161,24 +187,22 @@ public struct PlacementPlanner: Sendable {
         return ranges
     }
 
-    private func reason(_ unit: PlacementUnits.Unit, _ device: Device, _ units: PlacementUnits) -> String {
+    private func reason(
+        _ unit: PlacementUnits.Unit, _ device: Device, stream: Device, _ units: PlacementUnits
+    ) -> String {
         if unit.isTable {
             guard !device.isGPU else { return units.hasTiedHead ? "embedding and tied head" : "embedding" }
             let lookup = "embedding: a look-up costs nothing here"
             guard units.hasTiedHead else { return lookup }
-            return lookup + "; the tied head reads \(MemoryLimit.text(unit.streamed)) a token"
+            return lookup + "; the tied head reads \(ByteCount.text(unit.streamed)) a token"
         }
         switch device {
         case .cuda: return "resident"
         case .cpu: return "computed on the CPU as stored"
-        case .disk: return "mapped and streamed for each use"
+        case .disk where unit.runs(on: device, stream: stream).isGPU: return "mapped, streamed through \(stream) for each use"
+        case .disk: return "mapped, computed on the CPU"
         }
     }
-}
-
-extension Device {
-    /// The device whose backend runs what lies here: the CPU for mapped weights.
-    public var runsOn: Device { self == .disk ? .cpu : self }
 }
 
 extension MemoryLimit {

@@ -13,6 +13,12 @@ struct PlacementUnits {
         var streamed: Int
         var cache = 0
         var isTable = false
+        /// A block may be streamed to a GPU; everything else that lies on the disk runs on the CPU.
+        var isBlock = false
+        var costs = PlacingCosts()
+
+        /// Where it runs if its weights lie on `device`.
+        func runs(on device: Device, stream: Device) -> Device { device != .disk ? device : isBlock ? stream : .cpu }
     }
 
     /// Embedding tables with what is computed beside them; the tied head, too.
@@ -37,6 +43,7 @@ struct PlacementUnits {
         for module in PlacementUnits.front(tree, stacks) where placed.insert(module.path).inserted {
             tables.paths.append(module.path)
             tables.bytes = tables.bytes + memory.bytes(below: module)
+            tables.costs = tables.costs + memory.placingCosts(below: module)
         }
         if let module = tree.module(at: headPath), placed.insert(headPath).inserted {
             var bytes = memory.bytes(below: module)
@@ -44,13 +51,16 @@ struct PlacementUnits {
             if hasTiedHead {
                 // A quantized head is a copy beside the table.
                 if let format = memory.headFormat, let shape = module.node.parameters.first?.shape {
-                    bytes = bytes + ModelMemory.bytes(format, count: shape.count, rows: shape[0])
+                    let head = ModelMemory.bytes(format, count: shape.count, rows: shape[0])
+                    bytes = bytes + head
+                    tables.costs.deviceLoading = max(tables.costs.deviceLoading, head.total)
                 }
                 tables.paths.append(headPath)
                 tables.streamed = memory.headFormat == nil ? tables.bytes.weights : bytes.total
                 tables.bytes = tables.bytes + bytes
             } else {
-                head = Unit(paths: [headPath], bytes: bytes, streamed: bytes.total)
+                head = Unit(
+                    paths: [headPath], bytes: bytes, streamed: bytes.total, costs: memory.placingCosts(below: module))
             }
         }
         for stack in stacks {
@@ -59,11 +69,15 @@ struct PlacementUnits {
                 let bytes = memory.bytes(below: block)
                 let isEncoder = stack.path == memory.architecture.encoder?.path
                 chain.append(
-                    Unit(paths: [block.path], bytes: bytes, streamed: bytes.total, cache: isEncoder ? 0 : memory.cacheBytes(layer)))
+                    Unit(
+                        paths: [block.path], bytes: bytes, streamed: bytes.total, cache: isEncoder ? 0 : memory.cacheBytes(layer),
+                        isBlock: true, costs: memory.placingCosts(below: block)))
             }
             for module in module.all(.finalNorm) + module.all(.projectOut) where placed.insert(module.path).inserted {
                 let bytes = memory.bytes(below: module)
-                chain.append(Unit(paths: [module.path], bytes: bytes, streamed: bytes.total))
+                chain.append(
+                    Unit(
+                        paths: [module.path], bytes: bytes, streamed: bytes.total, costs: memory.placingCosts(below: module)))
             }
         }
         addRest(tree.located, memory, placed)
@@ -89,10 +103,12 @@ struct PlacementUnits {
         for parameter in module.node.parameters {
             let path = isLeaf ? module.path : module.path(of: parameter.name)
             let bytes = memory.bytes(parameter, of: module)
+            let costs = memory.placingCosts(parameter, of: module)
             if isLeaf, let last = chain.last, last.paths == [path] {
                 chain[chain.count - 1].bytes = last.bytes + bytes
+                chain[chain.count - 1].costs = last.costs + costs
             } else {
-                chain.append(Unit(paths: [path], bytes: bytes, streamed: bytes.total))
+                chain.append(Unit(paths: [path], bytes: bytes, streamed: bytes.total, costs: costs))
             }
         }
         for child in module.children { addRest(child, memory, placed) }
@@ -100,4 +116,15 @@ struct PlacementUnits {
 
     /// Everything, in the order in which tokens pass.
     var all: [Unit] { [tables] + chain + (head.map { [$0] } ?? []) }
+
+    /// Device memory that blocks pass through on their way from the disk: two take turns.
+    static func streamBytes(_ units: some Sequence<Unit>) -> Int {
+        2 * (units.lazy.filter(\.isBlock).map(\.streamed).max() ?? 0)
+    }
+
+    /// While weights are brought in, beside those already there.
+    func loadingBytes(on device: Device) -> Int {
+        let costs = all.reduce(PlacingCosts()) { $0 + $1.costs }
+        return costs.deviceLoading + (device == .cpu ? costs.hostLoading : 0)
+    }
 }

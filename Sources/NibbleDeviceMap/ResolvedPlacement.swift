@@ -4,7 +4,8 @@ public import NibbleModels
 /// A device map made definite for one model: where every tensor is stored, and where every module runs.
 ///
 /// A block runs on one device, so what a map divides inside a block is brought together: on its first GPU, if the map names
-/// one for it. Weights on the disk run on the CPU. Everything that turns tokens into hidden states lies with the token table.
+/// one for it. A block that lies wholly on the disk runs where the plan streams such blocks, all else on the disk on the CPU.
+/// Everything that turns tokens into hidden states lies with the token table.
 public struct ResolvedPlacement: Sendable {
     /// By parameter path, tied targets included.
     private var stored: [String: Device] = [:]
@@ -13,7 +14,7 @@ public struct ResolvedPlacement: Sendable {
     public private(set) var warnings: [String] = []
 
     /// - Throws: ``DeviceMapError/uncovered(_:)``
-    public init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription]) throws {
+    public init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription], streamDevice: Device = .cpu) throws {
         let uncovered = tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         let parameters = Set(tree.parameters.map(\.path))
@@ -22,12 +23,12 @@ public struct ResolvedPlacement: Sendable {
 
         var placed = Set<String>()
         let front = PlacementUnits.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
-        place(front, map, tree, &placed)
-        for block in tree.located.all(.block) { place([block], map, tree, &placed) }
+        place(front, map, &placed)
+        for block in tree.located.all(.block) { place([block], map, streamDevice: streamDevice, &placed) }
         for module in tree.modules where !placed.contains(module.path) {
             let device = map.device(of: module.path) ?? module.node.parameters.first.flatMap { map.device(of: module.path(of: $0.name)) }
             guard let device else { continue }
-            running[module.path] = device.runsOn
+            running[module.path] = device == .disk ? .cpu : device
             for parameter in module.node.parameters {
                 stored[module.path(of: parameter.name)] = map.device(of: module.path(of: parameter.name)) ?? device
             }
@@ -36,7 +37,7 @@ public struct ResolvedPlacement: Sendable {
 
     /// Gives modules that run together one device.
     private mutating func place(
-        _ modules: [LocatedModule], _ map: DeviceMap, _ tree: ModuleTree, _ placed: inout Set<String>
+        _ modules: [LocatedModule], _ map: DeviceMap, streamDevice: Device = .cpu, _ placed: inout Set<String>
     ) {
         let all = modules.flatMap(\.descendants)
         var wanted: [(path: String, device: Device)] = []
@@ -47,9 +48,8 @@ public struct ResolvedPlacement: Sendable {
             }
         }
         let gpu = wanted.first { $0.device.isGPU }?.device
-        let runs = gpu ?? .cpu
-        let moved = wanted.filter { $0.device.runsOn != runs }
-        if let gpu, !moved.isEmpty, let name = modules.first?.path {
+        let runs = gpu ?? (wanted.allSatisfy { $0.device == .disk } ? streamDevice : .cpu)
+        if let gpu, wanted.contains(where: { $0.device != gpu }), let name = modules.first?.path {
             warnings.append("\(name) runs undivided on \(gpu), though the device map puts parts of it elsewhere")
         }
         for (path, device) in wanted { stored[path] = gpu ?? device }

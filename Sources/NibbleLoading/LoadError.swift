@@ -25,7 +25,8 @@ extension LoadError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .noConfig(let folder):
-            "\(folder) holds no config.json, so it is not a model folder"
+            "\(folder) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "
+                + "as save_pretrained writes them"
         case .unreadable(let file, let reason):
             "\(file) cannot be read: \(reason)"
         case .missingWeights(let names, let files):
@@ -42,9 +43,10 @@ extension LoadError: CustomStringConvertible {
         case .nonFinite(let tensor, let file, let index):
             "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
         case .noDevice(let device, let present):
-            "the device map names \(device), which this machine does not have; present are \(present.map(\.description).joined(separator: ", "))"
+            "the device map names \(device), which this machine does not have; present are "
+                + present.map(\.description).joined(separator: ", ") + ". nibble doctor says why a GPU cannot be used"
         case .unwritableOffloadFolder(let folder, let reason):
-            "the offload folder \(folder) cannot be made: \(reason)"
+            "the offload folder \(folder) cannot be made: \(reason) Give another with --offload-folder"
         case .unknownDType(let word):
             "config.json: dtype \"\(word)\" is not known"
         }

@@ -34,6 +34,18 @@ public struct LoadOptions: Sendable {
     public init() {}
 }
 
+extension LoadOptions {
+    /// How quantized products are computed.
+    func arithmetic(_ config: BitsAndBytesConfig?, dtype: DType) -> LinearArithmetic {
+        // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
+        let compute = config?.computeDType ?? (followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
+        return LinearArithmetic(
+            computeDType: compute, outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
+            outlierScope: followsReference ? .call : .token, roundsActivationsToHalf: followsReference,
+            allowsInt8Activations: int8Activations)
+    }
+}
+
 /// How far loading has come.
 public struct LoadProgress: Sendable {
     /// Bytes of the checkpoint that have been read.

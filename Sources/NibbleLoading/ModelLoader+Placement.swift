@@ -21,26 +21,32 @@ extension ModelLoader {
         var warnings = source.warnings
         let config = try quantization(source, options, &warnings)
         let dtype = try checked(options.dtype ?? source.configDType() ?? .float32)
-        let placed = try place(request, source, options, source.architecture.tree, dtype: dtype, config: config)
+        let placed = try place(
+            request, source, options, source.architecture.tree, dtype: dtype, config: config,
+            checkpointDType: source.configDType())
         return (placed, dtype, config, warnings)
     }
 
     func place(
-        _ request: PlacementRequest, _ tree: ModuleTree, dtype: DType, config: BitsAndBytesConfig?
+        _ request: PlacementRequest, _ prepared: Prepared
     ) throws -> Placed {
-        try ModelLoader.place(request, source, options, tree, dtype: dtype, config: config)
+        try ModelLoader.place(
+            request, source, options, prepared.tree, dtype: prepared.dtype, config: prepared.config,
+            checkpointDType: prepared.checkpoint.firstFloatingPointDType)
     }
 
-    /// Where nothing fits, long prompts are fed in smaller chunks, so that activations take less.
+    /// Where not everything fits, long prompts are fed in smaller chunks if that makes it fit: activations take less.
     private static func place(
         _ request: PlacementRequest, _ source: ModelSource, _ options: LoadOptions, _ tree: ModuleTree, dtype: DType,
-        config: BitsAndBytesConfig?
+        config: BitsAndBytesConfig?, checkpointDType: DType?
     ) throws -> Placed {
-        let step = PlacementStep(request: request, source: source, options: options, tree: tree, dtype: dtype, config: config)
+        let step = PlacementStep(
+            request: request, source: source, options: options, tree: tree, dtype: dtype, config: config,
+            checkpointDType: checkpointDType)
         var placed = try step.place(chunkTokens: SessionOptions.defaultChunkTokens)
-        for chunkTokens in [128, 32] {
-            guard case .doesNotFit? = placed.placement.refusal else { break }
-            placed = try step.place(chunkTokens: chunkTokens)
+        for chunkTokens in [128, 32] where !placed.placement.isRoomy {
+            let smaller = try step.place(chunkTokens: chunkTokens)
+            if smaller.placement.isRoomy || placed.placement.refusal != nil { placed = smaller }
         }
         return placed
     }
@@ -54,6 +60,7 @@ private struct PlacementStep {
     let tree: ModuleTree
     let dtype: DType
     let config: BitsAndBytesConfig?
+    let checkpointDType: DType?
 
     func place(chunkTokens: Int) throws -> ModelLoader.Placed {
         var plan = quantization()
@@ -84,7 +91,9 @@ private struct PlacementStep {
     private func memory(_ plan: QuantizationPlan, _ chunkTokens: Int) -> ModelMemory {
         ModelMemory(
             source.architecture, tree: tree, plan, loadDType: dtype, headFormat: options.headFormat, context: options.context,
-            batch: options.batchSize, chunkTokens: chunkTokens)
+            batch: options.batchSize, chunkTokens: chunkTokens, arithmetic: options.arithmetic(config, dtype: dtype),
+            checkpointDType: checkpointDType, isStoredQuantized: source.storedQuantization != nil,
+            operationBytes: request.operationBytes)
     }
 
     /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is no

@@ -113,12 +113,17 @@ public struct ModelLoader: Sendable {
     public func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> Loaded {
         let start = ContinuousClock.now
         var prepared = try prepare(checkpoint)
-        let placed = try place(request, prepared.tree, dtype: prepared.dtype, config: prepared.config)
+        let placed = try place(request, prepared)
         if let refusal = placed.placement.refusal { throw refusal }
         prepared.plan = placed.quantization
-        let resolved = try resolve(prepared.tree, placed.placement.deviceMap)
+        let resolved = try resolve(
+            prepared.tree, placed.placement.deviceMap, streamDevice: placed.placement.streamDevice)
+        let running = backends.values.filter { resolved.devices.contains($0.device) }
+        for use in placed.placement.devices { try backends[use.device]?.expect(use.total - use.context) }
+        let kernels = KernelPreparation(running, loadDType: prepared.dtype)
         let weights = try prepared.loader(resolved, backends).load(prepared.tree)
         for backend in backends.values { try backend.synchronize() }
+        try kernels.wait()
         let model = try LanguageModel(
             prepared.architecture, weights,
             options: SessionOptions(loadDType: prepared.dtype, chunkTokens: placed.memory.chunkTokens))
@@ -174,8 +179,9 @@ public struct ModelLoader: Sendable {
     }
 
     /// Makes `map` definite, and sees that every device it names is there.
-    func resolve(_ tree: ModuleTree, _ map: DeviceMap) throws -> ResolvedPlacement {
-        let placement = try ResolvedPlacement(map, tree, stacks: source.architecture.stacks)
+    func resolve(_ tree: ModuleTree, _ map: DeviceMap, streamDevice: Device = .cpu) throws -> ResolvedPlacement {
+        let placement = try ResolvedPlacement(
+            map, tree, stacks: source.architecture.stacks, streamDevice: streamDevice)
         for device in placement.devices.sorted() where device != .disk && backends[device] == nil {
             throw LoadError.noDevice(device, present: backends.keys.sorted())
         }

@@ -17,9 +17,9 @@ final class WeightLoader {
     private let backends: [Device: any Backend]
     let offload: OffloadStore
     /// Mapped tensors of each block.
-    private var streams: [String: MappedWeights] = [:]
+    private(set) var streams: [String: MappedWeights] = [:]
     private let blockOfModule: [String: String]
-    private(set) var weights: ModelWeights
+    var weights: ModelWeights
     /// Weights of linear modules, waiting for their biases.
     private var linearWeights: [String: LinearWeight] = [:]
     private var readBytes = 0
@@ -71,6 +71,7 @@ final class WeightLoader {
         shareTied(tree)
         try assembleLinears(tree)
         weights.streams = streams
+        try streamToDevice()
         return weights
     }
 
@@ -191,16 +192,7 @@ final class WeightLoader {
         return .dense(copy)
     }
 
-    /// How quantized products are computed under the options.
-    var arithmetic: LinearArithmetic {
-        let config = plan.config
-        // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
-        let compute = config?.computeDType ?? (options.followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
-        return LinearArithmetic(
-            computeDType: compute, outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
-            outlierScope: options.followsReference ? .call : .token, roundsActivationsToHalf: options.followsReference,
-            allowsInt8Activations: options.int8Activations)
-    }
+    var arithmetic: LinearArithmetic { options.arithmetic(plan.config, dtype: dtype) }
 
     /// The weight of one linear module, quantized as planned, on its device.
     func linearWeight(
@@ -244,7 +236,8 @@ final class WeightLoader {
                 return try prepared(weight, on: backend)
             }
             return try offloaded(name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)") {
-                try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+                // Wherever the block runs, its file is written from here.
+                try quantizedOnCPUPath(tensor, to: format, on: host.cpu) ?? host.cpu.quantize(tensor, to: format)
             }
         } catch BackendError.nonFiniteWeight(let index) {
             throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)

@@ -79,13 +79,13 @@ final class Hits: Sendable {
         let backend = CPUBackend(threads: 1, budget: 10_000)
         do {
             let half = try backend.allocate(.uint8, [6000])
-            #expect(backend.allocatedBytes == 6000)
-            #expect(throws: BackendError.outOfMemory(device: .cpu, requested: 6000, available: 4000)) {
+            #expect(backend.memoryUse.held == 6000)
+            #expect(throws: BackendError.outOfMemory(device: .cpu, requested: 6000, available: 4000, budget: 10_000)) {
                 try backend.allocate(.uint8, [6000])
             }
             try withExtendedLifetime(half) { _ = try backend.allocate(.float32, [1000]) }
         }
-        #expect(backend.allocatedBytes == 0)
+        #expect(backend.memoryUse.held == 0)
         _ = try backend.allocate(.uint8, [10_000])
     }
 

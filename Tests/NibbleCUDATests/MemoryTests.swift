@@ -33,8 +33,8 @@ struct MemoryTests {
         let backend = try Card.backend(budget: 64 << 20)
         let held = try backend.allocate(.uint8, [40 << 20])
         let error = #expect(throws: BackendError.self) { try backend.allocate(.uint8, [40 << 20]) }
-        #expect(error == .outOfMemory(device: backend.device, requested: 40 << 20, available: 24 << 20))
-        #expect(backend.memoryInUse == held.byteCount)
+        #expect(error == .outOfMemory(device: backend.device, requested: 40 << 20, available: 24 << 20, budget: 64 << 20))
+        #expect(backend.memoryUse.held == held.byteCount)
         #expect(backend.availableBytes == 24 << 20)
     }
 
@@ -115,13 +115,13 @@ struct MemoryTests {
         let input = try backend.upload(
             HostValues.tensor(HostValues.random(tokens * columns, seed: 5), .bfloat16, [tokens, columns]))
         let output = try backend.allocate(.bfloat16, [tokens, features])
-        let before = backend.memoryInUse
+        let before = backend.memoryUse.held
         for weight in weights {
             for count in [1, 7, 64, 256] {
                 let group = LinearGroup([Linear(name: "layer", weight: weight)])
                 try backend.linear(
                     input.rows(0..<count), group, epilogue: LinearEpilogue(activation: .gelu), into: output.rows(0..<count))
-                #expect(backend.memoryInUse == before)
+                #expect(backend.memoryUse.held == before)
             }
         }
         try backend.synchronize()

@@ -117,4 +117,25 @@ import Testing
         pool.releaseAll()
         #expect(pool.segments.isEmpty)
     }
+
+    @Test("a load of a known size fits a segment of that size, with room for one weight that is being brought in",
+        arguments: [(2560, 11), (2560, 3), (1024, 24), (4096, 8)])
+    func load(width: Int, layers: Int) throws {
+        let shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+        let codes = shapes.map { $0.0 * $0.1 / 2 }
+        let (session, chunk) = (60 * Self.megabyte, 16 * Self.megabyte)
+        let stored = layers * codes.reduce(0) { $0 + $1 + $1 / 8 + 256 }
+        let pool = PoolSimulation(budget: stored + session + (codes.max() ?? 0) * 9 / 8)
+        pool.expect(pool.budget)
+        let workspace = try address(pool.allocate(chunk))
+        for bytes in (0..<layers).flatMap({ _ in codes }) {
+            // Canonical codes and scales, then tiled ones in their place.
+            let canonical = try [bytes, bytes / 8].map { try address(pool.allocate($0)) }
+            _ = try [bytes, bytes / 8].map { try address(pool.allocate($0)) }
+            canonical.forEach(pool.free)
+        }
+        pool.free(workspace)
+        _ = try address(pool.allocate(session))
+        #expect(pool.segments.count == 1)
+    }
 }

@@ -37,15 +37,17 @@ import Testing
         }
     }
 
-    @Test("Nibble's plan stays within the budgets and says what each device holds") func budgets() throws {
+    @Test("Nibble's plan stays within the budgets and says what each device holds",
+        arguments: [("--load-in-4bit", "0=600MB,1=1GB"), ("--load-in-8bit", "0=1GB,1=2GB")])
+    func budgets(form: String, limits: String) throws {
         let folder = try folder(try golden("bloom3b_nf4_two_gpus_600MB_1GB"))
         defer { try? FileManager.default.removeItem(at: folder) }
-        let plan = try plan(folder, "--dtype", "float16", "--load-in-4bit", "--max-memory", "0=600MB,1=1GB")
+        let plan = try plan(folder, "--dtype", "float16", form, "--max-memory", limits)
         #expect(plan["error"] == nil)
         for device in ["0", "1"] {
             let use = try #require(plan["devices"]?[device])
-            let parts = ["weights", "scales", "kv_cache", "workspace", "context"].compactMap { use[$0]?.int }
-            #expect(parts.count == 5)
+            let parts = ["weights", "scales", "kv_cache", "workspace", "loading", "context"].compactMap { use[$0]?.int }
+            #expect(parts.count == 6)
             #expect(parts.reduce(0, +) == use["total"]?.int)
             #expect((use["total"]?.int ?? .max) <= (use["budget"]?.int ?? 0))
         }

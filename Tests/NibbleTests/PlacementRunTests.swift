@@ -20,7 +20,7 @@ import Testing
         }
     }
 
-    private static func folder(_ name: String) -> URL {
+    static func folder(_ name: String) -> URL {
         FixtureModel.all.first { $0.name == name }?.folder ?? Fixtures.models.appending(path: name)
     }
 

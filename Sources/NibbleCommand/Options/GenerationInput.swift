@@ -100,7 +100,7 @@ struct GenerationStatistics {
             let seconds = (ended - started) / .seconds(1)
             if seconds > 0 { parts.append(String(format: "%.1f tokens/s", Double(newTokens) / seconds)) }
         }
-        if let bytes = ProcessMemory.bytes("VmRSS") { parts.append("\(Report.bytes(bytes)) resident") }
+        if let bytes = ProcessMemory.bytes("VmRSS") { parts.append("\(ByteCount.text(bytes)) resident") }
         return "[" + parts.joined(separator: ", ") + "]"
     }
 }

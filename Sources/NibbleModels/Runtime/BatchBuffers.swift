@@ -62,6 +62,8 @@ final class BatchBuffers {
         arena = try backend.allocate(.int32, [Places(limits).total])
     }
 
+    static func byteCount(_ limits: Limits) -> Int { Places(limits).total * DType.int32.byteCount }
+
     func upload(_ image: Image, backend: any Backend) throws { try backend.copy(image.values, to: arena) }
 
     private func view(_ place: Int, _ shape: Shape) -> Tensor {

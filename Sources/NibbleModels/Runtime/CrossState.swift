@@ -50,9 +50,10 @@ final class CrossState {
             guard let attention = block.crossAttention else { continue }
             encoded = try runner.move(encoded, from: source, to: block.backend)
             source = block.backend
-            defer { block.stream?.release() }
-            try attention.store(
-                encoded, cache: cache, runner.indices(call, on: source), runner.workspace(on: source), source)
+            try block.stream.during {
+                try attention.store(
+                    encoded, cache: cache, runner.indices(call, on: source), runner.workspace(on: source), source)
+            }
         }
     }
 

@@ -33,9 +33,12 @@ final class DecoderSession: DecodingSession {
             model.decoder, limits: limits, blocks: table.blockCount, sharesCache: false, positions: capacity,
             options: model.options, extraBackends: [model.head.backend])
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
-        logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
+        logits = LogitsBuffers(
+            backend: model.head.backend, vocabularySize: model.vocabularySize, rows: rows)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
-        graphs = StepGraphs(backends: model.decoder.backends + [model.head.backend])
+        // Uploads of weights cannot be part of a graph.
+        let isStreamed = model.decoder.blocks.contains { $0.stream != nil }
+        graphs = isStreamed ? nil : StepGraphs(backends: model.decoder.backends + [model.head.backend])
         try reserve()
     }
 
@@ -44,14 +47,10 @@ final class DecoderSession: DecodingSession {
     func length(ofRow row: Int) -> Int { table.lengths[row] }
 
     private func reserve() throws {
-        let sizes = model.decoder.workspaceSizes
-        let attention = model.decoder.blocks.map(\.attention.description)
-        let request = WorkspaceRequest(
-            tokens: chunkTokens, rows: rows, context: capacity,
-            inFeatures: max(sizes.width, sizes.attended, sizes.inner, sizes.gated),
-            outFeatures: max(sizes.width, sizes.projections, sizes.inner), heads: attention.map(\.heads).max() ?? 0,
-            headSize: attention.map(\.headSize).max() ?? 0, vocabulary: vocabularySize)
-        for backend in model.decoder.backends + [model.head.backend] { try backend.reserve(request) }
+        for backend in model.decoder.backends + [model.head.backend] {
+            try backend.reserve(
+                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: capacity))
+        }
     }
 }
 
@@ -66,13 +65,13 @@ extension DecoderSession {
         case .last: inputs.count
         case .all: inputs.reduce(0) { $0 + $1.tokens.count }
         }
-        let target = logits.host(rows: count)
+        let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
         var written = 0
         for chunk in chunks(of: inputs) {
             let selected = try enqueue(chunk, inputs, selection: selection)
             guard selected > 0 else { continue }
-            try logits.compute(rows: selected, at: written, of: target) { output in
-                try self.project(selected, into: output)
+            try logits.compute(rows: selected, at: written, of: target) { range, output in
+                try self.project(range, into: output)
             }
             written += selected
         }
@@ -92,7 +91,7 @@ extension DecoderSession {
             call.rows = chunk.count
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
-            try project(selected, into: device.rows(written..<written + selected))
+            try project(0..<selected, into: device.rows(written..<written + selected))
             try select(chunk.filter(\.isLast).map { inputs[$0.input].row }, call, sampling, from: written, of: device)
             written += selected
         }
@@ -116,7 +115,7 @@ extension DecoderSession {
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
         try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
             try self.run(call, selected: selected)
-            try self.project(selected, into: logits)
+            try self.project(0..<selected, into: logits)
             try self.select(rows, call, sampling, from: 0, of: logits)
         }
         return true
@@ -272,10 +271,10 @@ extension DecoderSession {
         }
     }
 
-    /// Final norm and head over the chosen hidden states.
-    private func project(_ count: Int, into output: Tensor) throws {
+    /// Final norm and head over some of the chosen hidden states, each once.
+    private func project(_ range: Range<Int>, into output: Tensor) throws {
         guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
-        let (finished, backend) = try runner.finish(chosen.hidden, on: chosen.backend)
+        let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend)
         try model.head(try runner.move(finished, from: backend, to: model.head.backend), into: output)
     }
 }

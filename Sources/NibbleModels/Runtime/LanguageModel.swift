@@ -7,6 +7,9 @@ public final class LanguageModel: GenerativeModel {
     let decoder: TransformerStack
     let encoder: TransformerStack?
     let head: Head
+    /// How linear layers are stored and computed.
+    private let formats: Set<WeightFormat>
+    private let arithmetic: LinearArithmetic
 
     public init(_ architecture: ModelArchitecture, _ weights: ModelWeights, options: SessionOptions) throws {
         self.architecture = architecture
@@ -14,6 +17,14 @@ public final class LanguageModel: GenerativeModel {
         decoder = try TransformerStack(architecture.decoder, architecture.tree, weights)
         encoder = try architecture.encoder.map { try TransformerStack($0, architecture.tree, weights) }
         head = try Head(architecture, weights)
+        formats = weights.formats
+        arithmetic = weights.linears.values.first?.arithmetic ?? LinearArithmetic()
+    }
+
+    /// What a session that feeds `tokens` tokens at a time asks of a backend.
+    func workspaceRequest(_ backend: any Backend, tokens: Int, rows: Int, context: Int) -> WorkspaceRequest {
+        architecture.workspaceRequest(
+            architecture.decoder, holdsHead: backend === head.backend, tokens: tokens, rows: rows, context: context, formats: formats, arithmetic: arithmetic)
     }
 
     public var vocabularySize: Int { architecture.vocabularySize }
@@ -68,8 +79,9 @@ struct Head: Sendable {
 
     /// [n, E] → float32 [n, V]
     func callAsFunction(_ hidden: Tensor, into logits: Tensor) throws {
-        defer { stream?.release() }
         let activation: Activation = description.softCap.map { .softCap($0) } ?? .identity
-        try backend.linear(hidden, layer, epilogue: .init(activation: activation, scale: description.scale), into: logits)
+        try stream.during {
+            try backend.linear(hidden, layer, epilogue: .init(activation: activation, scale: description.scale), into: logits)
+        }
     }
 }

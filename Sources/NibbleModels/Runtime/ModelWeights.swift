@@ -22,11 +22,29 @@ public struct ModelWeights: Sendable {
 public protocol WeightStream: Sendable {
     /// Starts reading, so that the block finds its weights in memory. Returns at once.
     func prefetch()
-    /// Gives the memory back; the weights stay readable.
+    /// What is enqueued from now on finds the weights where the block reads them. They are this caller's until
+    /// ``release()``; others wait.
+    func acquire() throws
+    /// What has been enqueued so far is the last that reads the weights, for now.
     func release()
 }
 
+extension Optional where Wrapped == any WeightStream {
+    /// Runs what reads the weights, if they are streamed at all.
+    func during<Result>(_ body: () throws -> Result) throws -> Result {
+        try self?.acquire()
+        defer { self?.release() }
+        return try body()
+    }
+}
+
 extension ModelWeights {
+    /// How linear layers are stored.
+    var formats: Set<WeightFormat> {
+        let experts = experts.values.joined().flatMap { $0.gateUp.layers + [$0.down] }
+        return Set((Array(linears.values) + experts).map(\.weight.format))
+    }
+
     /// The stream of a module's weight, or of the one it is tied to.
     func stream(_ module: String, _ tree: ModuleTree) -> (any WeightStream)? {
         if let stream = streams[module] { return stream }

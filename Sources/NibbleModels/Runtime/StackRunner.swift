@@ -110,13 +110,11 @@ final class StackRunner {
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
-            defer { block.stream?.release() }
-            try block(
-                hidden,
-                Block.Context(
-                    cache: caches[index], batch: indices(call, on: backend),
-                    rotary: try rotaryTable(block.attention.description, call, backend),
-                    cross: cross?(index, backend), workspace: workspace(on: backend)))
+            let context = Block.Context(
+                cache: caches[index], batch: indices(call, on: backend),
+                rotary: try rotaryTable(block.attention.description, call, backend),
+                cross: cross?(index, backend), workspace: workspace(on: backend))
+            try block.stream.during { try block(hidden, context) }
         }
         return (hidden, backend)
     }

@@ -164,6 +164,7 @@ struct EmbeddingLayer: Sendable {
     func callAsFunction(
         _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ workspace: Workspace
     ) throws {
+        try stream?.acquire()
         defer { stream?.release() }
         if let projectIn {
             // The table is narrower than the stream; positions join after the projection.

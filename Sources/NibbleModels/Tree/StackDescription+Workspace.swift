@@ -1,4 +1,4 @@
-import NibbleCore
+public import NibbleCore
 
 extension StackDescription {
     /// The widths that running this stack's blocks takes, told from shapes alone.
@@ -9,6 +9,60 @@ extension StackDescription {
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
         return sizes
+    }
+}
+
+extension StackDescription {
+    /// Bytes of index buffers, rotary tables and the like that a session keeps on each device.
+    public func tableBytes(_ tree: ModuleTree, tokens: Int, rows: Int, context: Int) -> Int {
+        let limits = BatchBuffers.Limits(
+            tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1))
+        let rotary = rotary.reduce(0) { sum, rotary in
+            sum + (rotary.dependsOnLength ? 2 : 1) * context * rotary.rotated * DType.float32.byteCount
+        }
+        let heads = layers.reduce(0) { $0 + $1.attention.heads }
+        return BatchBuffers.byteCount(limits) + rotary + heads * DType.float32.byteCount + computedBytes(tree)
+            + StackDescription.smallBytes
+    }
+
+    /// Position tables that a checkpoint may leave out are made in float32.
+    private func computedBytes(_ tree: ModuleTree) -> Int {
+        let parameters = tree.module(at: path)?.descendants.flatMap(\.node.parameters) ?? []
+        return parameters.reduce(0) { $0 + ($1.isComputed ? $1.shape.count * DType.float32.byteCount : 0) }
+    }
+
+    /// Pairs of copied blocks, sampled tokens and other small things.
+    private static let smallBytes = 64 << 10
+}
+
+extension ModelArchitecture {
+    /// The largest calls of a session that runs `stack`, told from shapes alone, for a device with or without the head.
+    public func workspaceRequest(
+        _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
+        arithmetic: LinearArithmetic
+    ) -> WorkspaceRequest {
+        let sizes = stack.workspaceSizes(tree)
+        // The head is the widest layer by far, but sees few tokens.
+        let head = holdsHead ? logitsRows(rows) * vocabularySize / max(tokens, 1) : 0
+        let attention = stack.layers.map(\.attention)
+        return WorkspaceRequest(
+            tokens: tokens, rows: rows, context: context,
+            inFeatures: max(sizes.width, sizes.attended, sizes.inner, sizes.gated),
+            outFeatures: max(sizes.width, sizes.projections, sizes.inner, head), heads: attention.map(\.heads).max() ?? 0,
+            headSize: attention.map(\.headSize).max() ?? 0, vocabulary: holdsHead ? vocabularySize : 0, formats: formats,
+            arithmetic: arithmetic, experts: stack.experts)
+    }
+
+    /// Rows of logits that a session of `rows` rows holds.
+    public func logitsRows(_ rows: Int) -> Int { LogitsBuffers.sliceRows(rows) }
+}
+
+extension StackDescription {
+    fileprivate var experts: WorkspaceRequest.Experts? {
+        layers.lazy.compactMap { layer in
+            guard case .experts(let experts) = layer.feedForward else { return nil }
+            return WorkspaceRequest.Experts(count: experts.count, topK: experts.topK, width: width, hidden: experts.width)
+        }.first
     }
 }
 
