@@ -12,6 +12,8 @@ enum {
   FEW_ROWS = 4,
   /// Rows of packed input are padded with zeros to a multiple of this many elements.
   INPUT_PADDING = 64,
+  /// Bytes between what a kernel for few rows reads and what it asks the memory for: hardware stops at the end of a page.
+  PREFETCH_AHEAD = 4096,
 };
 
 /// A thread's workspace.

@@ -62,6 +62,7 @@ INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height
 #endif
 #include "linear_vector_float.h"
 #include "linear_vector_4bit.h"
+#include "linear_vector_4bit_rows.h"
 #include "linear_vector_int8.h"
 #ifdef LOOK_UP_BYTES
 #include "linear_vector_4bit_int8.h"

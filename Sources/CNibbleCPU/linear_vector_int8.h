@@ -111,6 +111,12 @@ INLINE void dot_int8(const int rows, const int features, const char *x, size_t x
                      int32_t *sums) {
   ivec acc[8] = {};
   size_t k = 0;
+  for (; k + STEP <= K; k += STEP) {
+    // The features that come next.
+    UNROLL for (int f = 0; f < features; f++) __builtin_prefetch(w + (size_t)(features + f) * K + k);
+    UNROLL for (int i = 0; i < STEP; i += INT8_BYTES)
+      dot_step(rows, features, x + (k + (size_t)i) * INT8_ELEMENT, x_stride, w + k + i, K, acc);
+  }
   for (; k + INT8_BYTES <= K; k += INT8_BYTES) dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, w + k, K, acc);
   if (k < K) {
     int8_t tails[4 * INT8_BYTES] = {};
