@@ -33,12 +33,12 @@ static word_codebook load_words(nibble_codebook codebook) {
 INLINE int16_t *words_of(const nibble_linear_call *call, size_t t) {
   return (int16_t *)((float *)call->work.packed + t * linear_packed_stride(call));
 }
-INLINE const float *steps_of(const int16_t *words, size_t stride) { return (const float *)(words + stride); }
+INLINE const float *word_steps(const int16_t *words, size_t stride) { return (const float *)(words + stride); }
 
-static void pack_words(const nibble_linear_call *call, size_t t) {
+static void pack_row(const nibble_linear_call *call, size_t t) {
   const float *x = call->x + t * call->K;
   int16_t *words = words_of(call, t);
-  float *steps = (float *)steps_of(words, linear_packed_stride(call));
+  float *steps = (float *)word_steps(words, linear_packed_stride(call));
   const __m256i exponent = _mm256_set1_epi32(0x7F800000), least = _mm256_set1_epi32(32 << 23), most = _mm256_set1_epi32(254 << 23);
   const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
   for (size_t k = 0; k + WORD_GROUP <= call->K; k += WORD_GROUP) {
@@ -63,7 +63,7 @@ static void pack_words(const nibble_linear_call *call, size_t t) {
 }
 
 /// 16 columns of 8 features for `rows` rows. `acc[2r]` has features 0 0 1 1 4 4 5 5, `acc[2r + 1]` 2 2 3 3 6 6 7 7.
-INLINE void multiply_words(const int rows, word_codebook table, const uint8_t *codes, const int16_t *words, const float *steps,
+INLINE void add_words(const int rows, word_codebook table, const uint8_t *codes, const int16_t *words, const float *steps,
                            size_t stride, __m256 *acc) {
   const __m256i mask = _mm256_set1_epi8(15);
   __m256i sums[2 * FEW_ROWS];
@@ -92,13 +92,13 @@ INLINE void multiply_words(const int rows, word_codebook table, const uint8_t *c
 /// Features `8 × half ..< 8 × (half + halves)` of a tile.
 INLINE void few_rows_words(const int rows, const int half, const int halves, word_codebook table, const uint8_t *codes,
                            const float *scales, size_t block_size, const int16_t *words, size_t stride, size_t K, float *sums) {
-  const float *steps = steps_of(words, stride);
+  const float *steps = word_steps(words, stride);
   __m256 totals[2 * 2 * FEW_ROWS] = {};
   for (size_t k = 0; k < K; scales += NIBBLE_TILE) {
     __m256 acc[2 * 2 * FEW_ROWS] = {};
     for (size_t end = k + block_size; k < end; k += WORD_GROUP)
       UNROLL for (int h = 0; h < halves; h++)
-        multiply_words(rows, table, codes + k * 8 + 32 * (half + h), words + k, steps + k / WORD_GROUP, stride, acc + 2 * rows * h);
+        add_words(rows, table, codes + k * 8 + 32 * (half + h), words + k, steps + k / WORD_GROUP, stride, acc + 2 * rows * h);
     UNROLL for (int h = 0; h < halves; h++) {
       __m256 scale = _mm256_loadu_ps(scales + 8 * (half + h));
       __m256 each[2] = {_mm256_permute_ps(scale, 0x50), _mm256_permute_ps(scale, 0xFA)};

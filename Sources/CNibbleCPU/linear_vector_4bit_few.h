@@ -89,7 +89,7 @@ static bool wants_shuffled_input(const nibble_linear_call *call) {
 
 static void shuffle_row(const nibble_linear_call *call, size_t t) {
   if (call->form != NIBBLE_INPUT_F32) {
-    pack_words(call, t);
+    pack_row(call, t);
     return;
   }
   const float *x = call->x + t * call->K;
