@@ -32,12 +32,6 @@ INLINE void dot_int8(const int rows, const int features, const char *x, size_t x
                      int32_t *sums) {
   ivec acc[8] = {};
   size_t k = 0;
-  for (; k + STEP <= K; k += STEP) {
-    // The features that come next.
-    UNROLL for (int f = 0; f < features; f++) __builtin_prefetch(w + (size_t)(features + f) * K + k);
-    UNROLL for (int i = 0; i < STEP; i += INT8_BYTES)
-      dot_step(rows, features, x + (k + (size_t)i) * INT8_ELEMENT, x_stride, w + k + i, K, acc);
-  }
   for (; k + INT8_BYTES <= K; k += INT8_BYTES) dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, w + k, K, acc);
   if (k < K) {
     int8_t tails[4 * INT8_BYTES] = {};
@@ -53,13 +47,34 @@ INLINE void dot_int8(const int rows, const int features, const char *x, size_t x
   }
 }
 
+/// One row with one feature after the other: memory is read in one run, which is what it is fastest at.
+static int32_t dot_int8_row(const char *x, const int8_t *w, size_t K) {
+  enum { SUMS = STEP / INT8_BYTES };
+  ivec acc[SUMS] = {};
+  size_t k = 0;
+  for (; k + STEP <= K; k += STEP) {
+    __builtin_prefetch(w + k + PREFETCH_AHEAD);
+    UNROLL for (size_t i = 0; i < SUMS; i++)
+      acc[i] = dot_codes(acc[i], LOAD_WEIGHTS(w + k + i * INT8_BYTES), x + (k + i * INT8_BYTES) * INT8_ELEMENT);
+  }
+  if (k < K) {
+    int8_t tail[STEP] = {};
+    memcpy(tail, w + k, K - k);
+    UNROLL for (size_t i = 0; i < SUMS; i++)
+      acc[i] = dot_codes(acc[i], LOAD_WEIGHTS(tail + i * INT8_BYTES), x + (k + i * INT8_BYTES) * INT8_ELEMENT);
+  }
+  UNROLL for (int n = SUMS / 2; n > 0; n /= 2) UNROLL for (int i = 0; i < n; i++) acc[i] += acc[i + n];
+  uint32_t lanes[LANES], sum = 0;
+  store_integers(lanes, acc[0]);
+  UNROLL for (int i = 0; i < LANES; i++) sum += lanes[i];
+  return (int32_t)sum;
+}
+
 static void int8_few_rows(const nibble_linear_call *call, const int8_t *w, size_t features, int32_t *sums) {
   size_t K = call->K, T = call->T, stride = linear_packed_stride(call) * INT8_ELEMENT, n = 0;
   const char *x = call->work.packed;
-  for (; n + 4 <= features && T <= 2; n += 4) {
-    if (T == 1) dot_int8(1, 4, x, stride, w + n * K, K, sums + n);
-    else dot_int8(2, 4, x, stride, w + n * K, K, sums + n);
-  }
+  for (; n < features && T == 1; n++) sums[n] = dot_int8_row(x, w + n * K, K);
+  for (; n + 4 <= features && T == 2; n += 4) dot_int8(2, 4, x, stride, w + n * K, K, sums + n);
   for (; n + 2 <= features && T > 2; n += 2) {
     if (T == 3) dot_int8(3, 2, x, stride, w + n * K, K, sums + n);
     else dot_int8(4, 2, x, stride, w + n * K, K, sums + n);
