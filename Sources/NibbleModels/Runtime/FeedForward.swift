@@ -26,9 +26,9 @@ enum FeedForward: Sendable {
 
     /// output = feedForward(input) × scale + residual. [T, E]; `output` may be `residual`, not `input`.
     func callAsFunction(
-        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
     ) throws {
-        let tokens = input.shape[0]
+        let tokens = input.tokens
         switch self {
         case .plain(let up, let activation, let down):
             let inner = workspace.inner(tokens, width: up.outFeatures)
@@ -38,10 +38,9 @@ enum FeedForward: Sendable {
             let inner = workspace.inner(tokens, width: gateUp.outFeatures)
             let gated = workspace.gated(tokens, width: down.inFeatures)
             try backend.linear(input, gateUp, epilogue: .init(), into: inner)
-            try backend.gate(inner, activation, into: gated)
-            try backend.linear(gated, down, epilogue: epilogue, into: output)
+            try backend.linear(inner, after: .gate(activation), scratch: gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(input, residual: epilogue.residual, into: output, workspace, backend)
+            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, workspace, backend)
         }
     }
 }
@@ -94,8 +93,8 @@ struct MixtureOfExperts: Sendable {
         let gated = workspace.gated(tokens, width: shared.down.inFeatures)
         try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
-        try backend.gate(inner, description.activation, into: gated)
         try backend.linear(
-            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
+            inner, after: .gate(description.activation), scratch: gated, shared.down,
+            epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
     }
 }
