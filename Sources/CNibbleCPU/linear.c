@@ -58,13 +58,15 @@ static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_lin
   return bytes;
 }
 
+static bool groups_tiles(const nibble_linear_call *call) { return call->T > FEW_ROWS && kernels_of(call)->many_rows; }
+
 static size_t scratch_bytes(const nibble_linear_call *call) {
   size_t most = 0;
   for (size_t i = 0; i < call->layer_count; i++) {
     tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
     most = bytes.codes + bytes.scales > most ? bytes.codes + bytes.scales : most;
   }
-  return sizeof(linear_scratch) + most;
+  return sizeof(linear_scratch) + (groups_tiles(call) ? TILE_GROUP : 1) * most;
 }
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
@@ -85,7 +87,6 @@ static void divide(nibble_linear_call *call, arena *arena, int threads) {
 }
 
 size_t nibble_linear_input_block(size_t K, size_t block_size) {
-  enum { LONGEST_RUN = 64 };
   if (!kernels->has_int8_runs || !nibble_can_tile_4bit(K, block_size)) return 0;
   return linear_smaller(block_size, LONGEST_RUN);
 }
@@ -135,44 +136,75 @@ size_t nibble_linear_tiles(const nibble_linear_call *call) {
   return tiles;
 }
 
+/// A tile's nested scales, decoded as nibble_dequantize_scales does, in the order of the tiled layout.
+static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, size_t rows, size_t blocks, float *tiled) {
+  enum { NESTED_BLOCK = 256 };
+  const float *map = nibble_dynamic_map();
+  if (rows < NIBBLE_TILE) memset(tiled, 0, blocks * NIBBLE_TILE * sizeof(float));
+  for (size_t lane = 0, i = first; lane < rows; lane++) {
+    float *out = tiled + lane;
+    for (size_t left = blocks; left > 0;) {
+      size_t run = linear_smaller(left, NESTED_BLOCK - i % NESTED_BLOCK);
+      float absmax = layer->nested_absmax[i / NESTED_BLOCK];
+      for (size_t end = i + run; i < end; i++, out += NIBBLE_TILE)
+        *out = map[layer->scale_codes[i]] * absmax + layer->nested_offset;
+      left -= run;
+    }
+  }
+}
+
 /// One tile of a 4-bit layer as the kernels want it: in tiles wherever that is possible, with plain scales.
-static linear_scales unpack_tile(const nibble_linear_call *call, nibble_linear_layer *layer, size_t tile, char *memory) {
+static linear_scales unpack_tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, char *codes,
+                                 char *memory) {
   size_t K = call->K, block_size = layer->block_size, first_row = tile * NIBBLE_TILE;
   size_t rows = linear_smaller(NIBBLE_TILE, layer->N - first_row);
   size_t first = first_row * K / block_size, end = ((first_row + rows) * K + block_size - 1) / block_size;
   tile_bytes bytes = bytes_of_tile(call, layer);
-  float *plain = (float *)(memory + bytes.codes), *tiled = plain + bytes.scales / sizeof(float) / 2;
+  float *plain = (float *)memory, *tiled = plain + bytes.scales / sizeof(float) / 2;
   linear_scales scales = {layer->scales, 0};
+  if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED && layer->scale_codes) {
+    decode_tile_scales(layer, first, rows, K / block_size, tiled);
+    return (linear_scales){tiled, first};
+  }
   if (layer->scale_codes) {
     nibble_dequantize_scales(layer->scale_codes, layer->nested_absmax, layer->nested_offset, first, end - first, plain);
     scales = (linear_scales){plain, first};
   }
-  bool rearranges = bytes.codes > 0;
-  if (rearranges) {
-    const uint8_t *codes = (const uint8_t *)layer->values + first_row * K / 2;
-    nibble_tile_4bit(codes, scales.scales + (first - scales.first), rows, K, block_size, 0, 1, (uint8_t *)memory, tiled);
-    layer->kind = NIBBLE_WEIGHT_4BIT_TILED;
-    layer->values = memory - first_row * K / 2;
-  } else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED && layer->scale_codes) {
-    nibble_tile_4bit(NULL, plain, rows, K, block_size, 0, 1, NULL, tiled);
-  } else {
-    return scales;
+  if (bytes.codes > 0) {
+    nibble_tile_4bit((const uint8_t *)layer->values + first_row * K / 2, scales.scales + (first - scales.first), rows, K, block_size,
+                     0, 1, (uint8_t *)codes, tiled);
+    return (linear_scales){tiled, first};
   }
-  return (linear_scales){tiled, first};
+  return scales;
+}
+
+/// Up to TILE_GROUP tiles of layer `i`, which are computed together for many rows.
+static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile, size_t count, linear_scratch *scratch) {
+  const linear_kernels *kernels = kernels_of(call);
+  nibble_linear_layer layer = call->layers[i];
+  linear_scales scales[TILE_GROUP] = {};
+  tile_bytes bytes = bytes_of_tile(call, &layer);
+  if (layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED) {
+    char *codes = (char *)(scratch + 1), *plain = codes + TILE_GROUP * bytes.codes;
+    for (size_t j = 0; j < count; j++)
+      scales[j] = unpack_tile(call, &call->layers[i], tile + j, codes + j * bytes.codes, plain + j * bytes.scales);
+    if (bytes.codes > 0) {
+      layer.kind = NIBBLE_WEIGHT_4BIT_TILED;
+      layer.values = codes - tile * bytes.codes;
+    }
+  }
+  if (groups_tiles(call)) kernels->many_rows(call, &layer, scales, tile, count, scratch);
+  else kernels->tile(call, &layer, scales[0], tile, scratch);
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
   linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
-  size_t first = 0;
+  size_t first = 0, step = groups_tiles(call) ? TILE_GROUP : 1;
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
-    for (size_t tile = from; tile < to; tile++) {
-      nibble_linear_layer layer = call->layers[i];
-      bool is_four_bit = layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED;
-      linear_scales scales = is_four_bit ? unpack_tile(call, &layer, tile, (char *)(scratch + 1)) : (linear_scales){};
-      kernels_of(call)->tile(call, &layer, scales, tile, scratch);
-    }
+    for (size_t tile = from; tile < to; tile += step)
+      compute_tiles(call, i, tile, linear_smaller(step, to - tile), scratch);
     first += tiles;
   }
 }

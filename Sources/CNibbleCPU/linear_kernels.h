@@ -6,12 +6,19 @@
 enum {
   /// Depth of a panel of floats: K is walked in pieces of this many columns.
   PANEL_DEPTH = 256,
-  /// Input rows whose sums are kept at a time: a multiple of the heights of all blocks.
-  ROW_BLOCK = 480,
+  /// Most input rows whose sums are kept at a time: a multiple of the heights of all blocks. A chunk of them, PANEL_DEPTH words
+  /// each, stays in the second-level cache.
+  ROW_BLOCK = 264,
+  /// Most tiles that share the reading of such a chunk.
+  TILE_GROUP = 8,
+  /// Most columns of a run of NIBBLE_INPUT_INT8_RUNS.
+  LONGEST_RUN = 64,
   /// Up to this many rows the input stays row by row, and weights are multiplied as they are read.
   FEW_ROWS = 4,
   /// Rows of packed input are padded with zeros to a multiple of this many elements.
   INPUT_PADDING = 64,
+  /// Bytes between what a kernel for few rows reads and what it asks the memory for: hardware stops at the end of a page.
+  PREFETCH_AHEAD = 4096,
 };
 
 /// A thread's workspace.
@@ -20,8 +27,10 @@ typedef struct {
   _Alignas(64) float panel[PANEL_DEPTH * NIBBLE_TILE];
   /// The same, row by row.
   _Alignas(64) float rows[NIBBLE_TILE * PANEL_DEPTH];
-  /// Sums of up to ROW_BLOCK rows: float32 or int32.
-  _Alignas(64) float sums[ROW_BLOCK * NIBBLE_TILE];
+  /// Sums of a tile for few rows: float32 or int32.
+  _Alignas(64) float sums[FEW_ROWS * NIBBLE_TILE];
+  /// Sums of each tile of a group for up to ROW_BLOCK rows.
+  _Alignas(64) float group_sums[TILE_GROUP][ROW_BLOCK * NIBBLE_TILE];
 } linear_scratch;
 
 /// The scales of a 4-bit weight, plain: where a tile's nested ones have been decoded, `scales` begins with block `first`.
@@ -36,9 +45,12 @@ typedef struct {
   size_t (*packed_element)(const nibble_linear_call *call);
   /// Brings rows `begin ..< end` of the input into their form.
   void (*prepare_input)(const nibble_linear_call *call, size_t begin, size_t end);
-  /// Computes tile `tile` of `layer` for all rows.
+  /// Computes tile `tile` of `layer`: for up to FEW_ROWS rows, or for any number where `many_rows` is NULL.
   void (*tile)(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                linear_scratch *scratch);
+  /// Computes tiles `tile ..< tile + count`, up to TILE_GROUP of them with scales for each, for more rows.
+  void (*many_rows)(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,
+                    size_t count, linear_scratch *scratch);
   /// Whether they know NIBBLE_INPUT_INT8_RUNS.
   bool has_int8_runs;
 } linear_kernels;

@@ -133,4 +133,5 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   }
 }
 
-const linear_kernels linear_reference = {needs_input, packed_element, prepare_input, tile, false};
+const linear_kernels linear_reference = {
+    .needs_input = needs_input, .packed_element = packed_element, .prepare_input = prepare_input, .tile = tile};

@@ -2,9 +2,8 @@
 // and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd) and BF16 (vdpbf16ps), and the operations on integers
 // that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
 //
-// Few rows (T ≤ 4) multiply weights as they are read: bound by memory. More rows unpack a tile of 16 features into a panel
-// [depth, 16] that stays in the first-level cache and multiply it with blocks of rows, whose input was rearranged to
-// [depth, rows]: bound by arithmetic. Sums run over k in ascending order within a lane, so the two differ in rounding.
+// Few rows (T ≤ 4) multiply weights as they are read: bound by memory. For many see linear_vector_rows.h: bound by arithmetic.
+// Sums run over k in ascending order within a lane, so the two differ in rounding.
 
 #pragma STDC FP_CONTRACT OFF
 
@@ -25,7 +24,10 @@ enum {
   VECTORS = NIBBLE_TILE / LANES,
   /// Input rows multiplied together: as many as leave registers for their sums.
   FLOAT_ROWS = LANES == 16 ? 12 : 6,
-  INT8_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+  INT8_ROWS = FLOAT_ROWS,
+  RUNS_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+  /// A multiple of them all.
+  ROW_STEP = 12,
 };
 
 INLINE vec load(const float *x) {
@@ -51,20 +53,33 @@ INLINE float sum_of(vec v) {
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
+INLINE float largest_of(vec v) {
+  float lanes[LANES], largest = 0;
+  store(lanes, v);
+  UNROLL for (int i = 0; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
+  return largest;
+}
+
 /// The block of `height` rows that holds row t: where it begins, and how many rows it has.
 INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height, size_t *first) {
   *first = t / height * height;
   return linear_smaller(height, call->T - *first);
 }
 
-#if BF16
-#include "linear_vector_bf16.h"
-#endif
 #include "linear_vector_float.h"
 #include "linear_vector_4bit.h"
+#include "linear_vector_4bit_few.h"
+#include "linear_vector_rows.h"
+#if BF16
+#include "linear_vector_rows_bf16.h"
+#endif
+#include "linear_vector_quantize.h"
 #include "linear_vector_int8.h"
+#include "linear_vector_rows_float.h"
+#include "linear_vector_rows_int8.h"
 #ifdef LOOK_UP_BYTES
 #include "linear_vector_4bit_int8.h"
+#include "linear_vector_rows_runs.h"
 #endif
 
 static bool has_few_rows(const nibble_linear_call *call) { return call->T <= FEW_ROWS; }
@@ -105,15 +120,26 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
                  linear_scratch *scratch) {
 #ifdef LOOK_UP_BYTES
   if (call->form == NIBBLE_INPUT_INT8_RUNS) {
-    four_bit_int8_tile(call, layer, scales, tile, scratch);
+    four_bit_int8_few_rows(call, layer, scales, tile, scratch);
     return;
   }
 #endif
-  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_tile(call, layer, tile, scratch);
-  else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
-  else if (has_few_rows(call) && layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
-    four_bit_few_rows(call, layer, scales, tile, scratch);
-  else float_tile(call, layer, scales, tile, scratch);
+  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_few_rows_tile(call, layer, tile, scratch);
+  else if (layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
+  else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) four_bit_few_rows(call, layer, scales, tile, scratch);
+  else panel_few_rows(call, layer, scales, tile, scratch);
+}
+
+static void many_rows(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,
+                      size_t count, linear_scratch *scratch) {
+#ifdef LOOK_UP_BYTES
+  if (call->form == NIBBLE_INPUT_INT8_RUNS) {
+    runs_many_rows(call, layer, scales, tile, count, scratch);
+    return;
+  }
+#endif
+  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_many_rows(call, layer, tile, count, scratch);
+  else float_many_rows(call, layer, scales, tile, count, scratch);
 }
 
 #ifdef LOOK_UP_BYTES
@@ -122,4 +148,11 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
 #define HAS_INT8_RUNS false
 #endif
 
-const linear_kernels TABLE = {needs_input, packed_element, prepare_input, tile, HAS_INT8_RUNS};
+const linear_kernels TABLE = {
+    .needs_input = needs_input,
+    .packed_element = packed_element,
+    .prepare_input = prepare_input,
+    .tile = tile,
+    .many_rows = many_rows,
+    .has_int8_runs = HAS_INT8_RUNS,
+};

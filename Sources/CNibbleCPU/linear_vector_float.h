@@ -77,26 +77,6 @@ static void round_row(const nibble_linear_call *call, size_t t) {
   nibble_round_floats(out, call->K, rounded_dtype(call->form));
 }
 
-/// Many rows: row t into its block, [K, rows].
-static void arrange_row(const nibble_linear_call *call, size_t t) {
-  size_t first, rows = block_rows(call, t, FLOAT_ROWS, &first), K = call->K;
-  const float *x = call->x + t * K;
-  float chunk[PANEL_DEPTH];
-  for (size_t start = 0; start < K; start += PANEL_DEPTH) {
-    size_t length = linear_smaller(PANEL_DEPTH, K - start);
-    memcpy(chunk, x + start, length * sizeof(float));
-    if (call->form != NIBBLE_INPUT_F32) nibble_round_floats(chunk, length, rounded_dtype(call->form));
-#if BF16
-    if (call->form == NIBBLE_INPUT_BF16) {
-      arrange_bf16(call, t, start, length, chunk);
-      continue;
-    }
-#endif
-    float *out = call->work.rounded + first * K + start * rows + (t - first);
-    for (size_t k = 0; k < length; k++) out[k * rows] = chunk[k];
-  }
-}
-
 // MARK: Panels
 
 #define SHUFFLE8(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -192,18 +172,6 @@ INLINE void multiply_rows(const int rows, const float *x, size_t row_step, size_
   UNROLL for (int i = 0; i < rows * VECTORS; i++) store(sums + i * LANES, acc[i]);
 }
 
-/// A block of up to FLOAT_ROWS rows, arranged as [depth, rows].
-static void multiply_block(size_t rows, const float *x, const float *panel, size_t depth, float *sums) {
-  if (rows == FLOAT_ROWS) {
-    multiply_rows(FLOAT_ROWS, x, 1, FLOAT_ROWS, panel, depth, sums);
-    return;
-  }
-  size_t r = 0;
-  for (; r + 4 <= rows; r += 4) multiply_rows(4, x + r, 1, rows, panel, depth, sums + r * NIBBLE_TILE);
-  for (; r + 2 <= rows; r += 2) multiply_rows(2, x + r, 1, rows, panel, depth, sums + r * NIBBLE_TILE);
-  for (; r < rows; r++) multiply_rows(1, x + r, 1, rows, panel, depth, sums + r * NIBBLE_TILE);
-}
-
 /// Up to FEW_ROWS rows as they are.
 static void multiply_few(size_t rows, const float *x, size_t K, const float *panel, size_t depth, float *sums) {
   size_t r = 0;
@@ -211,34 +179,15 @@ static void multiply_few(size_t rows, const float *x, size_t K, const float *pan
   for (; r < rows; r++) multiply_rows(1, x + r * K, K, 1, panel, depth, sums + r * NIBBLE_TILE);
 }
 
-static void float_tile(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
-                       linear_scratch *scratch) {
-  size_t K = call->K;
-  bool few = call->T <= FEW_ROWS;
-  const float *few_x = call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded;
-  for (size_t t = 0; t < call->T; t += ROW_BLOCK) {
-    size_t rows = linear_smaller(ROW_BLOCK, call->T - t);
-    memset(scratch->sums, 0, rows * NIBBLE_TILE * sizeof(float));
-    for (size_t start = 0; start < K; start += PANEL_DEPTH) {
-      size_t depth = linear_smaller(PANEL_DEPTH, K - start);
-#if BF16
-      if (call->form == NIBBLE_INPUT_BF16 && !few) {
-        four_bit_panel(NIBBLE_INPUT_F32, call, layer, scales, tile, start, depth, scratch);  // rounded as it is paired
-        multiply_bf16(call, t, rows, start, depth, scratch);
-        continue;
-      }
-#endif
-      fill_panel(call, layer, scales, tile, start, depth, scratch);
-      if (few) {
-        multiply_few(rows, few_x + start, K, scratch->panel, depth, scratch->sums);
-        continue;
-      }
-      for (size_t r = 0; r < rows; r += FLOAT_ROWS) {
-        size_t height = linear_smaller(FLOAT_ROWS, rows - r);
-        multiply_block(height, call->work.rounded + (t + r) * K + start * height, scratch->panel, depth,
-                       scratch->sums + r * NIBBLE_TILE);
-      }
-    }
-    linear_finish(call, layer, tile, t, rows, scratch->sums);
+/// Few rows of a 4-bit layer that is not in tiles.
+static void panel_few_rows(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+                           linear_scratch *scratch) {
+  const float *x = call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded;
+  memset(scratch->sums, 0, call->T * NIBBLE_TILE * sizeof(float));
+  for (size_t start = 0; start < call->K; start += PANEL_DEPTH) {
+    size_t depth = linear_smaller(PANEL_DEPTH, call->K - start);
+    fill_panel(call, layer, scales, tile, start, depth, scratch);
+    multiply_few(call->T, x + start, call->K, scratch->panel, depth, scratch->sums);
   }
+  linear_finish(call, layer, tile, 0, call->T, scratch->sums);
 }

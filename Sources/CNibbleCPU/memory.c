@@ -8,12 +8,13 @@
 enum { cache_line = 64, large_page = 2 << 20 };
 
 void *nibble_allocate(size_t bytes) {
-  size_t alignment = bytes >= 2 * (size_t)large_page ? large_page : cache_line;
+  size_t alignment = bytes >= large_page ? large_page : cache_line;
   if (bytes > PTRDIFF_MAX - alignment) return NULL;
+  // Weights and caches are read in long runs: fewer TLB misses. A tail gets a page of its own where it nearly fills it.
+  size_t paged = bytes >= large_page ? (bytes + large_page / 4) / large_page * large_page : 0;
   void *memory = NULL;
-  if (posix_memalign(&memory, alignment, bytes) != 0) return NULL;
-  // Weights and caches are read in long runs: fewer TLB misses.
-  if (alignment == large_page) madvise(memory, bytes / large_page * large_page, MADV_HUGEPAGE);
+  if (posix_memalign(&memory, alignment, paged > bytes ? paged : bytes) != 0) return NULL;
+  if (paged > 0) madvise(memory, paged, MADV_HUGEPAGE);
   return memory;
 }
 

@@ -1,12 +1,14 @@
-// Products of pairs of bfloat16 (vdpbf16ps), for 4-bit layers that compute in bfloat16 and more than a few rows.
+// Many rows, products of pairs of bfloat16 (vdpbf16ps): for 4-bit layers that compute in bfloat16.
 
-/// Row t of the input into its block: [padded K / 2, rows, 2].
+/// Part of row t of the input into its places: pairs of columns, rows padded with zeros.
 static void arrange_bf16(const nibble_linear_call *call, size_t t, size_t start, size_t length, const float *values) {
-  size_t first, rows = block_rows(call, t, FLOAT_ROWS, &first);
-  uint16_t *block = (uint16_t *)call->work.packed + first * linear_packed_stride(call);
-  size_t end = start + length == call->K ? linear_packed_stride(call) : start + length;
-  for (size_t k = start; k < end; k++)
-    block[(k / 2 * rows + (t - first)) * 2 + k % 2] = k < start + length ? float_to_bfloat(values[k - start]) : 0;
+  size_t K = linear_packed_stride(call), step;
+  size_t end = start + length == call->K ? K - start : length;
+  uint32_t *out = (uint32_t *)call->work.packed + arranged_place(call, K / 2, PANEL_DEPTH / 2, FLOAT_ROWS, t, start / 2, &step);
+  for (size_t k = 0; k < end; k += 2) {
+    uint32_t even = k < length ? float_to_bfloat(values[k]) : 0, odd = k + 1 < length ? float_to_bfloat(values[k + 1]) : 0;
+    out[k / 2 * step] = even | odd << 16;
+  }
 }
 
 /// Pairs of columns of the panel, rounded: [⌈depth / 2⌉, 16, 2].
@@ -33,19 +35,21 @@ INLINE void multiply_pairs(const int rows, const uint32_t *x, size_t step, const
 
 /// The sums of rows `t ..< t + rows` with the columns in scratch->panel, which is used up.
 static void multiply_bf16(const nibble_linear_call *call, size_t t, size_t rows, size_t start, size_t depth,
-                          linear_scratch *scratch) {
+                          linear_scratch *scratch, float *sums) {
   uint32_t *pairs = (uint32_t *)scratch->rows;
   narrow_panel(scratch->panel, depth, pairs);
-  size_t count = (depth + 1) / 2, stride = linear_packed_stride(call);
+  // Arranged pairs of a chunk: the last one is padded.
+  size_t count = (depth + 1) / 2, step = linear_smaller(PANEL_DEPTH, linear_packed_stride(call) - start) / 2;
+  const uint32_t *x = (const uint32_t *)call->work.packed + start / 2 * call->T + t * step;
   for (size_t r = 0; r < rows; r += FLOAT_ROWS) {
     size_t height = linear_smaller(FLOAT_ROWS, rows - r), i = 0;
-    const uint32_t *x = (const uint32_t *)call->work.packed + (t + r) * stride / 2 + start / 2 * height;
-    float *sums = scratch->sums + r * NIBBLE_TILE;
+    const uint32_t *block = x + r * step;
+    float *out = sums + r * NIBBLE_TILE;
     if (height == FLOAT_ROWS) {
-      multiply_pairs(FLOAT_ROWS, x, height, pairs, count, sums);
+      multiply_pairs(FLOAT_ROWS, block, height, pairs, count, out);
       continue;
     }
-    for (; i + 4 <= height; i += 4) multiply_pairs(4, x + i, height, pairs, count, sums + i * NIBBLE_TILE);
-    for (; i < height; i++) multiply_pairs(1, x + i, height, pairs, count, sums + i * NIBBLE_TILE);
+    for (; i + 4 <= height; i += 4) multiply_pairs(4, block + i, height, pairs, count, out + i * NIBBLE_TILE);
+    for (; i < height; i++) multiply_pairs(1, block + i, height, pairs, count, out + i * NIBBLE_TILE);
   }
 }
