@@ -1,9 +1,9 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-func benchmark(_ name: String, _ product: String) -> Target {
+func benchmark(_ name: String, _ product: String, _ more: [Target.Dependency] = []) -> Target {
     .executableTarget(
-        name: name, dependencies: [.product(name: product, package: "nibble")],
+        name: name, dependencies: [.product(name: product, package: "nibble")] + more,
         swiftSettings: [.enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault")])
 }
 
@@ -13,5 +13,7 @@ let package = Package(
     targets: [
         benchmark("LinearBenchmark", "_NibbleConformance"),
         benchmark("TokenizerBenchmark", "Nibble"),
+        .target(name: "CAllocationCount"),
+        benchmark("AllocationBenchmark", "Nibble", ["CAllocationCount"]),
     ]
 )

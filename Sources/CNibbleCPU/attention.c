@@ -10,7 +10,7 @@
 typedef nibble_attention_arguments call;
 
 // Query rows of a tile are (token, head of the group): with grouped heads they share keys and values.
-enum { target_rows = 72, direct_rows = 4, minimum_split_blocks = 4 };
+enum { target_rows = 72, direct_rows = 8, minimum_split_blocks = 4 };
 
 static size_t padded(size_t count) { return (count + lane_padding - 1) / lane_padding * lane_padding; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -136,8 +136,8 @@ static size_t group_of(const call *a) { return a->heads / a->cache.heads; }
 
 static void load_queries(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows) {
   size_t group = group_of(a), size = a->cache.key_size, stride = padded(size);
-  // Rows up to the next multiple of four may be read by kernels.
-  memset(s.queries, 0, smaller(a->tile_rows, (rows + 3) / 4 * 4) * stride * sizeof(float));
+  // Rows up to the next multiple of eight may be read by kernels.
+  memset(s.queries, 0, smaller(a->tile_rows, (rows + 7) / 8 * 8) * stride * sizeof(float));
   for (size_t m = 0; m < rows; m++) {
     size_t token = (size_t)tile->first_token + m / group, head = g * group + m % group;
     const float *source = a->queries + token * a->width + a->query.offset + head / a->query.group * a->query.stride +

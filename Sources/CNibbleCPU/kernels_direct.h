@@ -36,7 +36,13 @@ INLINE void NAMED(score_rows)(const int queries, const float *q, size_t query_st
 
 static void NAMED(score)(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,
                          size_t size, size_t count, float *scores) {
-  for (size_t m = 0; m < rows; m += 4) {
+  size_t m = 0;
+#if LANES >= 8
+  // The groups of eight heads that share keys: each key is widened once.
+  for (; m + 4 < rows; m += 8)
+    NAMED(score_rows)(8, queries + m * query_stride, query_stride, keys, m ? NULL : ahead, size, count, scores + m * keys_per_block);
+#endif
+  for (; m < rows; m += 4) {
     const float *q = queries + m * query_stride;
     float *out = scores + m * keys_per_block;
     const char *once = m ? NULL : ahead;
@@ -83,6 +89,7 @@ static void NAMED(accumulate)(const float *p, size_t rows, const float *correcti
   for (; m + queries <= rows; m += queries)                                                                           \
     NAMED(accumulate_rows)(queries, vectors, p + m * keys_per_block, correction + m, values, m ? NULL : ahead, size, count, \
                            acc + m * stride, stride);
+  ACCUMULATE(8, 1)
   ACCUMULATE(4, 2)
   ACCUMULATE(2, 4)
   ACCUMULATE(1, 8)

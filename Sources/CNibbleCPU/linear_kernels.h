@@ -17,6 +17,8 @@ enum {
   FEW_ROWS = 4,
   /// Rows of packed input are padded with zeros to a multiple of this many elements.
   INPUT_PADDING = 64,
+  /// Rows of weights that a tile is read in at a time, these many rows apart: four runs of memory, each as long as can be.
+  QUARTER = NIBBLE_TILE / 4,
   /// Bytes between what a kernel for few rows reads and what it asks the memory for: hardware stops at the end of a page.
   PREFETCH_AHEAD = 4096,
 };

@@ -19,8 +19,8 @@ INLINE float element_bfloat16(const void *memory) { return bfloat_to_float(*(con
 
 // `rows` rows of x with `features` rows of weights: enough sums to keep the multipliers busy.
 #define DENSE(NAME, ELEMENT)                                                                                             \
-  INLINE void dot_##NAME(const int rows, const int features, const float *x, const char *w, size_t stride, size_t K,     \
-                         float *sums) {                                                                                  \
+  INLINE void dot_##NAME(const int rows, const int features, const size_t step, const float *x, const char *w,           \
+                         size_t stride, size_t K, float *sums) {                                                         \
     vec acc[8] = {};                                                                                                     \
     size_t k = 0;                                                                                                        \
     for (; k + LANES <= K; k += LANES) {                                                                                 \
@@ -34,23 +34,26 @@ INLINE float element_bfloat16(const void *memory) { return bfloat_to_float(*(con
     UNROLL for (int f = 0; f < features; f++) UNROLL for (int r = 0; r < rows; r++) {                                    \
       float sum = sum_of(acc[r * features + f]);                                                                         \
       for (size_t i = k; i < K; i++) sum += element_##NAME(w + (size_t)f * stride + i * ELEMENT) * x[(size_t)r * K + i]; \
-      sums[r * NIBBLE_TILE + f] = sum;                                                                                   \
+      sums[(size_t)r * NIBBLE_TILE + (size_t)f * step] = sum;                                                            \
     }                                                                                                                    \
   }                                                                                                                      \
   static void dense_few_rows_##NAME(const float *x, size_t T, const void *weights, size_t features, size_t K,            \
                                     float *sums) {                                                                       \
     const char *w = weights;                                                                                             \
     size_t stride = K * ELEMENT, n = 0;                                                                                  \
-    for (; n + 4 <= features && T <= 2; n += 4) {                                                                        \
-      if (T == 1) dot_##NAME(1, 4, x, w + n * stride, stride, K, sums + n);                                              \
-      else dot_##NAME(2, 4, x, w + n * stride, stride, K, sums + n);                                                     \
+    if (features == NIBBLE_TILE && T <= 2) {                                                                             \
+      for (; n < QUARTER; n++) {                                                                                         \
+        if (T == 1) dot_##NAME(1, 4, QUARTER, x, w + n * stride, QUARTER * stride, K, sums + n);                         \
+        else dot_##NAME(2, 4, QUARTER, x, w + n * stride, QUARTER * stride, K, sums + n);                                \
+      }                                                                                                                  \
+      return;                                                                                                            \
     }                                                                                                                    \
     for (; n + 2 <= features && T > 2; n += 2) {                                                                         \
-      if (T == 3) dot_##NAME(3, 2, x, w + n * stride, stride, K, sums + n);                                              \
-      else dot_##NAME(4, 2, x, w + n * stride, stride, K, sums + n);                                                     \
+      if (T == 3) dot_##NAME(3, 2, 1, x, w + n * stride, stride, K, sums + n);                                           \
+      else dot_##NAME(4, 2, 1, x, w + n * stride, stride, K, sums + n);                                                  \
     }                                                                                                                    \
     for (; n < features; n++)                                                                                            \
-      for (size_t t = 0; t < T; t++) dot_##NAME(1, 1, x + t * K, w + n * stride, stride, K, sums + t * NIBBLE_TILE + n); \
+      for (size_t t = 0; t < T; t++) dot_##NAME(1, 1, 1, x + t * K, w + n * stride, stride, K, sums + t * NIBBLE_TILE + n); \
   }
 DENSE(float32, 4)
 DENSE(float16, 2)

@@ -28,14 +28,15 @@ INLINE void dot_step(const int rows, const int features, const char *x, size_t x
   }
 }
 
-INLINE void dot_int8(const int rows, const int features, const char *x, size_t x_stride, const int8_t *w, size_t K,
-                     int32_t *sums) {
+/// `features` features, every `step`th of a tile.
+INLINE void dot_int8(const int rows, const int features, const size_t step, const char *x, size_t x_stride, const int8_t *w,
+                     size_t K, int32_t *sums) {
   ivec acc[8] = {};
   size_t k = 0;
-  for (; k + INT8_BYTES <= K; k += INT8_BYTES) dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, w + k, K, acc);
+  for (; k + INT8_BYTES <= K; k += INT8_BYTES) dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, w + k, step * K, acc);
   if (k < K) {
     int8_t tails[4 * INT8_BYTES] = {};
-    UNROLL for (int f = 0; f < features; f++) memcpy(tails + f * INT8_BYTES, w + (size_t)f * K + k, K - k);
+    UNROLL for (int f = 0; f < features; f++) memcpy(tails + f * INT8_BYTES, w + (size_t)f * step * K + k, K - k);
     dot_step(rows, features, x + k * INT8_ELEMENT, x_stride, tails, INT8_BYTES, acc);
   }
   UNROLL for (int f = 0; f < features; f++) UNROLL for (int r = 0; r < rows; r++) {
@@ -43,44 +44,26 @@ INLINE void dot_int8(const int rows, const int features, const char *x, size_t x
     uint32_t sum = 0;
     store_integers(lanes, acc[r * features + f]);
     UNROLL for (int i = 0; i < LANES; i++) sum += (uint32_t)lanes[i];
-    sums[r * NIBBLE_TILE + f] = (int32_t)sum;
+    sums[(size_t)r * NIBBLE_TILE + (size_t)f * step] = (int32_t)sum;
   }
-}
-
-/// One row with one feature after the other: memory is read in one run, which is what it is fastest at.
-static int32_t dot_int8_row(const char *x, const int8_t *w, size_t K) {
-  enum { SUMS = STEP / INT8_BYTES };
-  ivec acc[SUMS] = {};
-  size_t k = 0;
-  for (; k + STEP <= K; k += STEP) {
-    __builtin_prefetch(w + k + PREFETCH_AHEAD);
-    UNROLL for (size_t i = 0; i < SUMS; i++)
-      acc[i] = dot_codes(acc[i], LOAD_WEIGHTS(w + k + i * INT8_BYTES), x + (k + i * INT8_BYTES) * INT8_ELEMENT);
-  }
-  if (k < K) {
-    int8_t tail[STEP] = {};
-    memcpy(tail, w + k, K - k);
-    UNROLL for (size_t i = 0; i < SUMS; i++)
-      acc[i] = dot_codes(acc[i], LOAD_WEIGHTS(tail + i * INT8_BYTES), x + (k + i * INT8_BYTES) * INT8_ELEMENT);
-  }
-  UNROLL for (int n = SUMS / 2; n > 0; n /= 2) UNROLL for (int i = 0; i < n; i++) acc[i] += acc[i + n];
-  uint32_t lanes[LANES], sum = 0;
-  store_integers(lanes, acc[0]);
-  UNROLL for (int i = 0; i < LANES; i++) sum += lanes[i];
-  return (int32_t)sum;
 }
 
 static void int8_few_rows(const nibble_linear_call *call, const int8_t *w, size_t features, int32_t *sums) {
   size_t K = call->K, T = call->T, stride = linear_packed_stride(call) * INT8_ELEMENT, n = 0;
   const char *x = call->work.packed;
-  for (; n < features && T == 1; n++) sums[n] = dot_int8_row(x, w + n * K, K);
-  for (; n + 4 <= features && T == 2; n += 4) dot_int8(2, 4, x, stride, w + n * K, K, sums + n);
+  if (features == NIBBLE_TILE && T <= 2) {
+    for (; n < QUARTER; n++) {
+      if (T == 1) dot_int8(1, 4, QUARTER, x, stride, w + n * K, K, sums + n);
+      else dot_int8(2, 4, QUARTER, x, stride, w + n * K, K, sums + n);
+    }
+    return;
+  }
   for (; n + 2 <= features && T > 2; n += 2) {
-    if (T == 3) dot_int8(3, 2, x, stride, w + n * K, K, sums + n);
-    else dot_int8(4, 2, x, stride, w + n * K, K, sums + n);
+    if (T == 3) dot_int8(3, 2, 1, x, stride, w + n * K, K, sums + n);
+    else dot_int8(4, 2, 1, x, stride, w + n * K, K, sums + n);
   }
   for (; n < features; n++)
-    for (size_t t = 0; t < T; t++) dot_int8(1, 1, x + t * stride, stride, w + n * K, K, sums + t * NIBBLE_TILE + n);
+    for (size_t t = 0; t < T; t++) dot_int8(1, 1, 1, x + t * stride, stride, w + n * K, K, sums + t * NIBBLE_TILE + n);
 }
 
 /// sum × row absmax × feature absmax / 127² (+ bias), in place: from int32 to float32.

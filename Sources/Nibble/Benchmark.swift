@@ -1,4 +1,5 @@
 import Foundation
+import NibbleCPU
 import NibbleCore
 import NibbleModels
 
@@ -7,7 +8,7 @@ public struct Benchmark {
     public enum Test: Sendable, Hashable {
         /// Tokens of a prompt, fed at once.
         case prompt(Int)
-        /// Tokens decoded one by one, greedily, after a one-token prompt.
+        /// Tokens decoded one by one, greedily, after a prompt of ``depth`` tokens, at least one.
         case decode(Int)
     }
 
@@ -18,7 +19,7 @@ public struct Benchmark {
         public var tokensPerSecond: [Double]
         /// Bytes of weights that a decode step reads.
         public var weightBytes: Int
-        /// The device's copy rate in bytes a second, read and written together, measured before.
+        /// The device's rate in bytes a second, measured before: see ``Benchmark/bandwidth``.
         public var bandwidth: Double
 
         public var mean: Double { tokensPerSecond.reduce(0, +) / Double(max(tokensPerSecond.count, 1)) }
@@ -36,19 +37,28 @@ public struct Benchmark {
 
     private let pretrained: PretrainedModel
     private let repetitions: Int
-    /// Bytes a second.
+    /// Tokens that each row holds before it decodes.
+    private let depth: Int
+    /// Bytes a second: what all threads of a CPU read together, or what a GPU's copy reads and writes.
     public let bandwidth: Double
+    public let bandwidthName: String
 
     /// - Throws: `BackendError`
-    public init(_ pretrained: PretrainedModel, repetitions: Int) throws {
+    public init(_ pretrained: PretrainedModel, repetitions: Int, depth: Int = 0) throws {
         self.pretrained = pretrained
         self.repetitions = max(repetitions, 1)
-        bandwidth = try Benchmark.bandwidth(of: pretrained.weights.backend(pretrained.tree.outputEmbedding))
+        self.depth = depth
+        let backend = pretrained.weights.backend(pretrained.tree.outputEmbedding)
+        if let backend = backend as? CPUBackend {
+            (bandwidth, bandwidthName) = (try backend.measureReadBandwidth(), "read")
+        } else {
+            (bandwidth, bandwidthName) = (try Benchmark.copyBandwidth(of: backend), "copy")
+        }
     }
 
     /// Bytes read and written a second by a large copy.
-    private static func bandwidth(of backend: any Backend) throws -> Double {
-        let shape: Shape = [backend.device == .cpu ? 256 << 20 : 1 << 30]
+    private static func copyBandwidth(of backend: any Backend) throws -> Double {
+        let shape: Shape = [1 << 30]
         let source = try backend.allocate(.uint8, shape)
         let destination = try backend.allocate(.uint8, shape)
         try backend.copy(source, to: destination)
@@ -87,11 +97,12 @@ public struct Benchmark {
     }
 
     private func decode(_ tokens: Int, batch: Int) throws -> Double {
-        let session = try pretrained.model.makeSession(request(rows: batch, capacity: tokens + 4))
-        var inputs = (0..<batch).map { RowTokens(row: $0, tokens: randomTokens(1, seed: UInt64($0))) }
+        let prompt = max(depth, 1)
+        let session = try pretrained.model.makeSession(request(rows: batch, capacity: prompt + tokens + 3))
+        var inputs = (0..<batch).map { RowTokens(row: $0, tokens: randomTokens(prompt, seed: UInt64($0))) }
         func step() throws {
             let next = try session.feed(inputs, sampling: .greedy)
-            for row in inputs.indices { inputs[row].tokens[0] = next[row] }
+            for row in inputs.indices { inputs[row].tokens = [next[row]] }
         }
         for _ in 0..<3 { try step() }
         let start = ContinuousClock.now

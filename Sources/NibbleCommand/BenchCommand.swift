@@ -9,7 +9,7 @@ struct BenchCommand: AsyncParsableCommand {
         abstract: "Measure loading, prompt reading and decoding.",
         discussion: """
             Every combination of -p (prompt tokens), -n (decoded tokens) and -b (rows side by side) is run. Decoding is also given \
-            as a share of the device's measured copy bandwidth. --load measures one load instead.
+            as a share of the device's measured bandwidth: what a CPU reads, what a GPU copies. --load measures one load instead.
 
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
@@ -26,6 +26,9 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(name: .short, help: "Batch sizes, separated by commas.")
     var b = "1"
 
+    @Option(name: .shortAndLong, help: "Tokens of context before decoding begins.")
+    var depth = 0
+
     @Option(help: "Runs of each case, after one that does not count.")
     var repetitions = 5
 
@@ -40,15 +43,16 @@ struct BenchCommand: AsyncParsableCommand {
 
     func validate() throws {
         for (name, text) in [("-p", p), ("-n", n), ("-b", b)] { _ = try numbers(text, name) }
+        if depth < 0 { throw ValidationError("--depth should not be negative, found \(depth)") }
     }
 
     func run() async throws {
         if measuresLoad { return try await runLoad() }
         let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
-        let benchmark = try Benchmark(pretrained, repetitions: repetitions)
+        let benchmark = try Benchmark(pretrained, repetitions: repetitions, depth: depth)
         if !json {
-            Console.output(String(format: "copy bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
+            Console.output(String(format: "\(benchmark.bandwidthName) bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
             Console.output("| test | batch | tokens/s | weights | of bandwidth |\n| --- | --- | --- | --- | --- |")
         }
         let tests = try numbers(p, "-p").filter { $0 > 0 }.map(Benchmark.Test.prompt) + numbers(n, "-n").filter { $0 > 0 }.map(Benchmark.Test.decode)

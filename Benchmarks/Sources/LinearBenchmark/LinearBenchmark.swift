@@ -16,7 +16,7 @@ struct LinearBenchmark {
     static func main() throws {
         let threads = CommandLine.arguments.dropFirst().first.flatMap { Int($0) }
         let backend = CPUBackend(threads: threads)
-        let bandwidth = try Ceiling.bandwidth(backend)
+        let bandwidth = try backend.measureReadBandwidth()
         print("\(backend.summary); memory \(Report.number(bandwidth / 1e9)) GB/s")
         print("| N × K | format | " + rows.map { "M = \($0)" }.joined(separator: " | ") + " |")
         print("| --- | --- |" + String(repeating: " --- |", count: rows.count))
@@ -111,42 +111,6 @@ enum Timing {
             calls += 1
         }
         return best
-    }
-}
-
-enum Ceiling {
-    private static let sliceWords = (64 << 20) / 8
-    private static let slices = 8
-
-    /// Bytes a second that all threads read together, over slices too large for the caches.
-    static func bandwidth(_ backend: CPUBackend) throws -> Double {
-        let memory = try backend.allocate(.int64, [sliceWords * slices])
-        let values = memory.mutableHostElements(UInt64.self)
-        backend.pool.parallel(count: values.count) { range, _ in
-            for index in range { values[index] = UInt64(index) }
-        }
-        var sums = [UInt64](repeating: 0, count: backend.pool.threadCount)
-        let seconds = try sums.withUnsafeMutableBufferPointer { sums in
-            try Timing.best { call in
-                let first = call % slices * sliceWords
-                backend.pool.parallel(count: sliceWords) { range, thread in
-                    sums[thread] ^= folded(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(values)[
-                        (first + range.lowerBound) * 8..<(first + range.upperBound) * 8]))
-                }
-            }
-        }
-        withExtendedLifetime(memory) {}
-        return Double(sliceWords * 8) / seconds
-    }
-
-    private static func folded(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-        typealias Lanes = SIMD8<UInt64>
-        var lanes = (Lanes(), Lanes())
-        for offset in stride(from: 0, to: bytes.count - 127, by: 128) {
-            lanes.0 ^= bytes.loadUnaligned(fromByteOffset: offset, as: Lanes.self)
-            lanes.1 ^= bytes.loadUnaligned(fromByteOffset: offset + 64, as: Lanes.self)
-        }
-        return (lanes.0 ^ lanes.1).wrappedSum()
     }
 }
 

@@ -6,3 +6,7 @@
 /// Uninitialised memory aligned to a cache line (large pages where the system offers them), or NULL.
 void *nibble_allocate(size_t bytes);
 void nibble_free(void *memory);
+
+/// A pool's task that reads `NIBBLE_READ_GRAIN` bytes an item from aligned memory and does as little else as it can.
+enum { NIBBLE_READ_GRAIN = 4096 };
+void nibble_read_task(void *memory, size_t begin, size_t end, int thread);
