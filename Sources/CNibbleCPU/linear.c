@@ -22,6 +22,7 @@ void nibble_linear_select(uint32_t features) {
   if (features & NIBBLE_FEATURE_AVX512 && features & NIBBLE_FEATURE_AVX512VNNI) kernels = &linear_avx512vnni;
   if (features & NIBBLE_FEATURE_AVX512VNNI && features & NIBBLE_FEATURE_AVX512VBMI && features & NIBBLE_FEATURE_AVX512BF16)
     kernels = &linear_avx512bf16;
+  if (features & NIBBLE_FEATURE_AMX && kernels == &linear_avx512bf16) kernels = &linear_amx;
 #endif
 }
 
@@ -77,7 +78,7 @@ static void divide(nibble_linear_call *call, arena *arena, int threads) {
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
   call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
-  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
+  call->work.packed = take(arena, linear_round_up(T, ROW_PADDING) * linear_packed_stride(call) * kernels->packed_element(call));
   size_t sums = is_int8 ? T : is_runs ? T * (K / call->input_block) : 0;
   call->work.row_absmax = take(arena, sums * sizeof(float));
   call->work.row_sums = take(arena, sums * sizeof(int32_t));
