@@ -59,7 +59,10 @@ static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_lin
   return bytes;
 }
 
-static bool groups_tiles(const nibble_linear_call *call) { return call->T > FEW_ROWS && kernels_of(call)->many_rows; }
+/// Tiles that are computed together.
+static size_t tiles_at_a_time(const nibble_linear_call *call) {
+  return call->T > FEW_ROWS && kernels_of(call)->many_rows ? TILE_GROUP : 1;
+}
 
 static size_t scratch_bytes(const nibble_linear_call *call) {
   size_t most = 0;
@@ -67,7 +70,7 @@ static size_t scratch_bytes(const nibble_linear_call *call) {
     tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
     most = bytes.codes + bytes.scales > most ? bytes.codes + bytes.scales : most;
   }
-  return sizeof(linear_scratch) + (groups_tiles(call) ? TILE_GROUP : 1) * most;
+  return sizeof(linear_scratch) + tiles_at_a_time(call) * most;
 }
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
@@ -168,7 +171,7 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
   linear_scales scales[TILE_GROUP] = {};
   tile_bytes bytes = bytes_of_tile(call, &layer);
   if (layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED) {
-    char *codes = (char *)(scratch + 1), *plain = codes + TILE_GROUP * bytes.codes;
+    char *codes = (char *)(scratch + 1), *plain = codes + count * bytes.codes;
     for (size_t j = 0; j < count; j++)
       scales[j] = unpack_tile(call, &call->layers[i], tile + j, codes + j * bytes.codes, plain + j * bytes.scales);
     if (bytes.codes > 0) {
@@ -176,14 +179,14 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
       layer.values = codes - tile * bytes.codes;
     }
   }
-  if (groups_tiles(call)) kernels->many_rows(call, &layer, scales, tile, count, scratch);
+  if (tiles_at_a_time(call) > 1) kernels->many_rows(call, &layer, scales, tile, count, scratch);
   else kernels->tile(call, &layer, scales[0], tile, scratch);
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
   linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
-  size_t first = 0, step = groups_tiles(call) ? TILE_GROUP : 1;
+  size_t first = 0, step = tiles_at_a_time(call);
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
     for (size_t tile = from; tile < to; tile += step)
