@@ -11,7 +11,8 @@ let package = Package(
     name: "nibble-benchmarks",
     dependencies: [.package(name: "nibble", path: "..")],
     targets: [
-        benchmark("LinearBenchmark", "_NibbleConformance"),
+        .target(name: "CPeak"),
+        benchmark("LinearBenchmark", "_NibbleConformance", ["CPeak"]),
         benchmark("TokenizerBenchmark", "Nibble"),
         .target(name: "CAllocationCount"),
         benchmark("AllocationBenchmark", "Nibble", ["CAllocationCount"]),

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "nibble_dispatch.h"
 
 #include "kernels.h"
@@ -5,6 +6,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 // Each kernel family fills its own table.
 void nibble_linear_select(uint32_t features) __attribute__((weak));
@@ -22,6 +27,8 @@ static const nibble_cpu_level levels[] = {
                        NIBBLE_FEATURE_AVX512BF16},
     {"avx512fp16", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI |
                        NIBBLE_FEATURE_AVX512BF16 | NIBBLE_FEATURE_AVX512FP16},
+    {"amx", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI |
+                NIBBLE_FEATURE_AVX512BF16 | NIBBLE_FEATURE_AMX},
 #elif defined(__aarch64__)
     {"neon", NIBBLE_FEATURE_NEON},
 #endif
@@ -36,6 +43,15 @@ const nibble_cpu_level *nibble_cpu_levels(int *count) {
   *count = level_count;
   return levels;
 }
+
+#if defined(__x86_64__)
+// Tile registers enlarge what the kernel saves of a thread: it wants to be asked once a process.
+static int has_amx(void) {
+  enum { request_permission = 0x1023, tile_data = 18 };  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-int8") || !__builtin_cpu_supports("amx-bf16")) return 0;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
 
 uint32_t nibble_cpu_supported(void) {
   uint32_t features = 0;
@@ -53,6 +69,7 @@ uint32_t nibble_cpu_supported(void) {
   if (__builtin_cpu_supports("avx512vbmi")) features |= NIBBLE_FEATURE_AVX512VBMI;
   if (__builtin_cpu_supports("avx512bf16")) features |= NIBBLE_FEATURE_AVX512BF16;
   if (__builtin_cpu_supports("avx512fp16")) features |= NIBBLE_FEATURE_AVX512FP16;
+  if (has_amx()) features |= NIBBLE_FEATURE_AMX;
 #elif defined(__aarch64__)
   features |= NIBBLE_FEATURE_NEON;
 #endif

@@ -22,6 +22,7 @@ void nibble_linear_select(uint32_t features) {
   if (features & NIBBLE_FEATURE_AVX512 && features & NIBBLE_FEATURE_AVX512VNNI) kernels = &linear_avx512vnni;
   if (features & NIBBLE_FEATURE_AVX512VNNI && features & NIBBLE_FEATURE_AVX512VBMI && features & NIBBLE_FEATURE_AVX512BF16)
     kernels = &linear_avx512bf16;
+  if (features & NIBBLE_FEATURE_AMX && kernels == &linear_avx512bf16) kernels = &linear_amx;
 #endif
 }
 
@@ -58,7 +59,10 @@ static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_lin
   return bytes;
 }
 
-static bool groups_tiles(const nibble_linear_call *call) { return call->T > FEW_ROWS && kernels_of(call)->many_rows; }
+/// Tiles that are computed together.
+static size_t tiles_at_a_time(const nibble_linear_call *call) {
+  return call->T > FEW_ROWS && kernels_of(call)->many_rows ? TILE_GROUP : 1;
+}
 
 static size_t scratch_bytes(const nibble_linear_call *call) {
   size_t most = 0;
@@ -66,7 +70,7 @@ static size_t scratch_bytes(const nibble_linear_call *call) {
     tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
     most = bytes.codes + bytes.scales > most ? bytes.codes + bytes.scales : most;
   }
-  return sizeof(linear_scratch) + (groups_tiles(call) ? TILE_GROUP : 1) * most;
+  return sizeof(linear_scratch) + tiles_at_a_time(call) * most;
 }
 
 static void divide(nibble_linear_call *call, arena *arena, int threads) {
@@ -77,7 +81,7 @@ static void divide(nibble_linear_call *call, arena *arena, int threads) {
   bool has_outliers = is_int8 && call->threshold > 0;
   call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
   call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
-  call->work.packed = take(arena, T * linear_packed_stride(call) * kernels->packed_element(call));
+  call->work.packed = take(arena, linear_round_up(T, ROW_PADDING) * linear_packed_stride(call) * kernels->packed_element(call));
   size_t sums = is_int8 ? T : is_runs ? T * (K / call->input_block) : 0;
   call->work.row_absmax = take(arena, sums * sizeof(float));
   call->work.row_sums = take(arena, sums * sizeof(int32_t));
@@ -185,7 +189,7 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
   linear_scales scales[TILE_GROUP] = {};
   tile_bytes bytes = bytes_of_tile(call, &layer);
   if (layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED) {
-    char *codes = (char *)(scratch + 1), *plain = codes + TILE_GROUP * bytes.codes;
+    char *codes = (char *)(scratch + 1), *plain = codes + count * bytes.codes;
     for (size_t j = 0; j < count; j++)
       scales[j] = unpack_tile(call, &call->layers[i], tile + j, codes + j * bytes.codes, plain + j * bytes.scales);
     if (bytes.codes > 0) {
@@ -193,14 +197,14 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
       layer.values = codes - tile * bytes.codes;
     }
   }
-  if (groups_tiles(call)) kernels->many_rows(call, &layer, scales, tile, count, scratch);
+  if (tiles_at_a_time(call) > 1) kernels->many_rows(call, &layer, scales, tile, count, scratch);
   else kernels->tile(call, &layer, scales[0], tile, scratch);
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_call *call = context;
   linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
-  size_t first = 0, step = groups_tiles(call) ? TILE_GROUP : 1;
+  size_t first = 0, step = tiles_at_a_time(call);
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
     for (size_t tile = from; tile < to; tile += step)

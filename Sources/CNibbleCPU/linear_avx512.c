@@ -10,6 +10,7 @@
 #define LANES 16
 #define VNNI 0
 #define BF16 0
+#define AMX 0
 #define TABLE linear_avx512
 #define MULTIPLY_PAIRS(a, b) ((ivec)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
 #include "linear_vector.h"

@@ -6,9 +6,8 @@
 enum {
   /// Depth of a panel of floats: K is walked in pieces of this many columns.
   PANEL_DEPTH = 256,
-  /// Most input rows whose sums are kept at a time: a multiple of the heights of all blocks. A chunk of them, PANEL_DEPTH words
-  /// each, stays in the second-level cache.
-  ROW_BLOCK = 264,
+  /// Most input rows whose sums are kept at a time: a multiple of the heights of all blocks.
+  ROW_BLOCK = 528,
   /// Most tiles that share the reading of such a chunk.
   TILE_GROUP = 8,
   /// Most columns of a run of NIBBLE_INPUT_INT8_RUNS.
@@ -21,6 +20,8 @@ enum {
   QUARTER = NIBBLE_TILE / 4,
   /// Bytes between what a kernel for few rows reads and what it asks the memory for: hardware stops at the end of a page.
   PREFETCH_AHEAD = 4096,
+  /// Packed input is padded to a multiple of this many rows.
+  ROW_PADDING = 16,
 };
 
 /// A thread's workspace.
@@ -29,6 +30,8 @@ typedef struct {
   _Alignas(64) float panel[PANEL_DEPTH * NIBBLE_TILE];
   /// The same, row by row.
   _Alignas(64) float rows[NIBBLE_TILE * PANEL_DEPTH];
+  /// Words of one or two tiles: pairs of 16-bit values, or four bytes.
+  _Alignas(64) uint32_t words[2][PANEL_DEPTH * NIBBLE_TILE];
   /// Sums of a tile for few rows: float32 or int32.
   _Alignas(64) float sums[FEW_ROWS * NIBBLE_TILE];
   /// Sums of each tile of a group for up to ROW_BLOCK rows.
@@ -59,7 +62,7 @@ typedef struct {
 
 extern const linear_kernels linear_reference;
 #if defined(__x86_64__)
-extern const linear_kernels linear_avx2, linear_avxvnni, linear_avx512, linear_avx512vnni, linear_avx512bf16;
+extern const linear_kernels linear_avx2, linear_avxvnni, linear_avx512, linear_avx512vnni, linear_avx512bf16, linear_amx;
 #endif
 
 static inline size_t linear_round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }

@@ -1,6 +1,6 @@
 // Linear layers over vectors of LANES floats (8 or 16). Compiled once per instruction set by a file that turns its target on
-// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd) and BF16 (vdpbf16ps), and the operations on integers
-// that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
+// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd), BF16 (vdpbf16ps) and AMX (tiles of int8 and bfloat16, with both others), and the
+// operations on integers that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
 //
 // Few rows (T ≤ 4) multiply weights as they are read: bound by memory. For many see linear_vector_rows.h: bound by arithmetic.
 // Sums run over k in ascending order within a lane, so the two differ in rounding.
@@ -26,8 +26,10 @@ enum {
   FLOAT_ROWS = LANES == 16 ? 12 : 6,
   INT8_ROWS = FLOAT_ROWS,
   RUNS_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
-  /// A multiple of them all.
-  ROW_STEP = 12,
+  /// A multiple of the height of all blocks.
+  ROW_STEP = AMX ? 48 : 12,
+  /// Most rows at a time: a chunk of them stays in the second-level cache.
+  MOST_ROWS = LANES == 16 ? ROW_BLOCK : ROW_BLOCK / 2,
 };
 
 INLINE vec load(const float *x) {
@@ -77,6 +79,9 @@ INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height
 #include "linear_vector_int8.h"
 #include "linear_vector_rows_float.h"
 #include "linear_vector_rows_int8.h"
+#if AMX
+#include "linear_vector_rows_amx.h"
+#endif
 #ifdef LOOK_UP_BYTES
 #include "linear_vector_4bit_int8.h"
 #include "linear_vector_rows_runs.h"
@@ -138,8 +143,18 @@ static void many_rows(const nibble_linear_call *call, const nibble_linear_layer 
     return;
   }
 #endif
-  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_many_rows(call, layer, tile, count, scratch);
-  else float_many_rows(call, layer, scales, tile, count, scratch);
+#if AMX
+  if (call->form == NIBBLE_INPUT_INT8 || call->form == NIBBLE_INPUT_BF16) {
+    amx_many_rows(call, layer, scales, tile, count, scratch);
+    return;
+  }
+#else
+  if (layer->kind == NIBBLE_WEIGHT_INT8) {
+    int8_many_rows(call, layer, tile, count, scratch);
+    return;
+  }
+#endif
+  float_many_rows(call, layer, scales, tile, count, scratch);
 }
 
 #ifdef LOOK_UP_BYTES

@@ -28,14 +28,14 @@ static float largest_below(const float *x, size_t count, float limit, bool *foun
 
 /// Codes k ..< k + 64 of row t into their places.
 static void arrange_codes(const nibble_linear_call *call, size_t t, size_t k, const int8_t *codes) {
-  size_t words = linear_packed_stride(call) / WORD_COLUMNS, step;
-  int32_t *out = (int32_t *)call->work.packed +
-                 arranged_place(call, words, PANEL_DEPTH, INT8_ROWS, t, k / WORD_COLUMNS, &step);
+  int32_t words[STEP / WORD_COLUMNS];
 #if VNNI
-  for (size_t i = 0; i < STEP / 4; i++) memcpy(out + i * step, codes + 4 * i, 4);
+  memcpy(words, codes, STEP);
 #else
-  for (size_t i = 0; i < STEP / 2; i++) out[i * step] = (int32_t)((uint16_t)codes[2 * i] | (uint32_t)codes[2 * i + 1] << 16);
+  for (size_t i = 0; i < STEP / 2; i++) words[i] = (int32_t)((uint16_t)codes[2 * i] | (uint32_t)codes[2 * i + 1] << 16);
 #endif
+  arrange_words(call, linear_packed_stride(call) / WORD_COLUMNS, PANEL_DEPTH, INT8_ROWS, t, k / WORD_COLUMNS, words,
+                STEP / WORD_COLUMNS);
 }
 
 /// Codes k ..< k + 64 of row t in the order the products want. Few rows stay row by row.

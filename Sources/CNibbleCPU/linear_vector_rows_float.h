@@ -35,10 +35,9 @@ static void multiply_block(size_t rows, const float *x, const float *panel, size
 /// The sums of rows `t ..< t + rows` with columns `start ..< start + depth` of a tile.
 static void multiply_chunk(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                            size_t t, size_t rows, size_t start, size_t depth, linear_scratch *scratch, float *sums) {
-#if BF16
-  if (call->form == NIBBLE_INPUT_BF16 && layer->kind != NIBBLE_WEIGHT_DENSE) {
-    four_bit_panel(NIBBLE_INPUT_F32, call, layer, scales, tile, start, depth, scratch);  // rounded as it is paired
-    multiply_bf16(call, t, rows, start, depth, scratch, sums);
+#if BF16 && !AMX
+  if (call->form == NIBBLE_INPUT_BF16) {
+    multiply_bf16(call, layer, scales, tile, t, rows, start, depth, scratch, sums);
     return;
   }
 #endif

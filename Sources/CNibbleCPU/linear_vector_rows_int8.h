@@ -1,11 +1,9 @@
-// Many rows of int8 codes. A word holds the 4 (vpdpbusd) or 2 (vpmaddwd, on 16-bit integers) columns that one instruction
-// multiplies and adds.
+// Many rows of int8 codes, 4 columns a word (vpdpbusd) or 2 (vpmaddwd, on 16-bit integers).
 
 /// Columns of a chunk: as many bytes as a chunk of floats.
 enum { INT8_DEPTH = PANEL_DEPTH * WORD_COLUMNS };
 
 #if VNNI
-INLINE ivec dot_words(ivec sum, ivec w, ivec x) { return DOT_BYTES(sum, w, x); }
 
 /// Four columns of each feature side by side, plus 128: [depth / 4, 16, 4 bytes].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
@@ -21,7 +19,6 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
   for (size_t i = 0; i < linear_round_up(depth, 4) * NIBBLE_TILE; i++) panel[i] ^= 0x80;
 }
 #else
-INLINE ivec dot_words(ivec sum, ivec w, ivec x) { return sum + MULTIPLY_PAIRS(w, x); }
 
 /// Two columns of each feature side by side, in 16 bits: [⌈depth / 2⌉, 16, 2].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
@@ -45,6 +42,15 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
   }
 }
 #endif
+
+#if !AMX
+INLINE ivec dot_words(ivec sum, ivec w, ivec x) {
+#if VNNI
+  return DOT_BYTES(sum, w, x);
+#else
+  return sum + MULTIPLY_PAIRS(w, x);
+#endif
+}
 
 INLINE void multiply_words(const int rows, const int32_t *x, size_t step, const int32_t *panel, size_t count, int32_t *sums) {
   ivec acc[INT8_ROWS * VECTORS];
@@ -74,11 +80,11 @@ static void multiply_word_block(size_t rows, const int32_t *x, const int32_t *pa
 static void multiply_int8_chunk(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t, size_t rows,
                                 size_t start, size_t depth, linear_scratch *scratch, int32_t *sums) {
   size_t first = tile * NIBBLE_TILE, features = linear_smaller(NIBBLE_TILE, layer->N - first);
-  int8_panel((const int8_t *)layer->values + first * call->K + start, call->K, features, depth, scratch->panel);
+  int8_panel((const int8_t *)layer->values + first * call->K + start, call->K, features, depth, scratch->words[0]);
   size_t step = linear_smaller(INT8_DEPTH, linear_packed_stride(call) - start) / WORD_COLUMNS;
   const int32_t *x = (const int32_t *)call->work.packed + start / WORD_COLUMNS * call->T + t * step;
   for (size_t r = 0; r < rows; r += INT8_ROWS)
-    multiply_word_block(linear_smaller(INT8_ROWS, rows - r), x + r * step, (const int32_t *)scratch->panel,
+    multiply_word_block(linear_smaller(INT8_ROWS, rows - r), x + r * step, (const int32_t *)scratch->words[0],
                         (depth + WORD_COLUMNS - 1) / WORD_COLUMNS, sums + r * NIBBLE_TILE);
 }
 
@@ -99,3 +105,4 @@ static void int8_many_rows(const nibble_linear_call *call, const nibble_linear_l
     }
   }
 }
+#endif

@@ -67,8 +67,8 @@ static void runs_many_rows(const nibble_linear_call *call, const nibble_linear_l
       size_t depth = linear_smaller(RUNS_DEPTH, K - start);
       for (size_t i = 0; i < count; i++) {
         const float *tile_scales = scales[i].scales + (tile + i) * blocks * NIBBLE_TILE - scales[i].first;
-        runs_panel(table, (const uint8_t *)layer->values + ((tile + i) * K + start) * NIBBLE_TILE / 2, depth, (uint8_t *)scratch->panel);
-        runs_chunk chunk = {(const uint8_t *)scratch->panel, tile_scales, 1 / (float)steps_of(layer->codebook), start, depth, call->input_block, layer->block_size};
+        runs_panel(table, (const uint8_t *)layer->values + ((tile + i) * K + start) * NIBBLE_TILE / 2, depth, (uint8_t *)scratch->words[0]);
+        runs_chunk chunk = {(const uint8_t *)scratch->words[0], tile_scales, 1 / (float)steps_of(layer->codebook), start, depth, call->input_block, layer->block_size};
         multiply_runs_chunk(call, &chunk, t, rows, scratch->group_sums[i]);
       }
     }

@@ -2,8 +2,10 @@
 //
 //     swift run -c release --package-path Benchmarks LinearBenchmark [threads]
 //
-// Few rows are bound by memory: GB/s of weights read. Many rows are bound by arithmetic: GFLOP/s.
+// Few rows are bound by memory: GB/s of weights read. Many rows are bound by arithmetic: GFLOP/s, and the share of what the
+// multipliers give in float32.
 
+import CPeak
 import NibbleCPU
 import NibbleConformance
 import NibbleCore
@@ -17,7 +19,9 @@ struct LinearBenchmark {
         let threads = CommandLine.arguments.dropFirst().first.flatMap { Int($0) }
         let backend = CPUBackend(threads: threads)
         let bandwidth = try backend.measureReadBandwidth()
-        print("\(backend.summary); memory \(Report.number(bandwidth / 1e9)) GB/s")
+        let arithmetic = try Ceiling.arithmetic(backend)
+        print(
+            "\(backend.summary); memory \(Report.number(bandwidth / 1e9)) GB/s, float32 \(Report.number(arithmetic / 1e9)) GFLOP/s")
         print("| N × K | format | " + rows.map { "M = \($0)" }.joined(separator: " | ") + " |")
         print("| --- | --- |" + String(repeating: " --- |", count: rows.count))
         for shape in shapes {
@@ -25,7 +29,7 @@ struct LinearBenchmark {
                 let weights = try Weights(backend, format, outFeatures: shape.0, inFeatures: shape.1)
                 let cells = try rows.map { rows in
                     let seconds = try weights.seconds(rows: rows)
-                    return Report.cell(weights, rows: rows, seconds: seconds, bandwidth: bandwidth)
+                    return Report.cell(weights, rows: rows, seconds: seconds, bandwidth: bandwidth, arithmetic: arithmetic)
                 }
                 print("| \(shape.0) × \(shape.1) | \(format.name) | \(cells.joined(separator: " | ")) |")
             }
@@ -114,14 +118,29 @@ enum Timing {
     }
 }
 
+/// What the processor could do.
+enum Ceiling {
+    /// Float32 multiplications and additions a second of all threads together, on registers alone.
+    static func arithmetic(_ backend: CPUBackend) throws -> Double {
+        let iterations = 1 << 20
+        let seconds = try Timing.best { _ in
+            backend.pool.parallel(count: backend.pool.threadCount) { range, _ in
+                for _ in range { peak_multiply(iterations) }
+            }
+        }
+        return Double(iterations * backend.pool.threadCount) * peak_flops_per_iteration() / seconds
+    }
+}
+
 enum Report {
-    static func cell(_ weights: Weights, rows: Int, seconds: Double, bandwidth: Double) -> String {
+    static func cell(_ weights: Weights, rows: Int, seconds: Double, bandwidth: Double, arithmetic: Double) -> String {
         guard rows > 4 else {
             let rate = Double(weights.byteCount) / seconds
             return "\(number(rate / 1e9)) GB/s (\(Int(100 * rate / bandwidth)) %)"
         }
         let operations = 2 * Double(weights.outFeatures) * Double(weights.inFeatures) * Double(rows)
-        return "\(number(operations / seconds / 1e9)) GFLOP/s"
+        let rate = operations / seconds
+        return "\(number(rate / 1e9)) GFLOP/s (\(Int(100 * rate / arithmetic)) %)"
     }
 
     static func number(_ value: Double) -> String { String(Double(Int(value * 10)) / 10) }

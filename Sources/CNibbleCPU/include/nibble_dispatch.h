@@ -15,6 +15,8 @@
 #define NIBBLE_FEATURE_AVX512FP16 (1u << 6)
 /// aarch64's baseline.
 #define NIBBLE_FEATURE_NEON (1u << 7)
+/// amx tile, int8 and bf16 together, which the system allows this process to use.
+#define NIBBLE_FEATURE_AMX (1u << 8)
 
 /// A named set of features: what NIBBLE_CPU may say.
 typedef struct {
