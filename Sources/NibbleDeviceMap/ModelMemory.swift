@@ -18,6 +18,8 @@ public struct ModelMemory: Sendable {
     public let batch: Int
     /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
     public let chunkTokens: Int
+    /// How keys and values are stored.
+    public let cacheFormat: KeyValueFormat
 
     /// What is planned for when nobody says how long sequences will be.
     public static let defaultContext = 512
@@ -25,7 +27,7 @@ public struct ModelMemory: Sendable {
     public init(
         _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
         headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
-        chunkTokens: Int = SessionOptions.defaultChunkTokens
+        chunkTokens: Int = SessionOptions.defaultChunkTokens, cacheQuantization: KeyValueQuantization? = nil
     ) {
         self.architecture = architecture
         self.tree = tree ?? architecture.tree
@@ -36,6 +38,7 @@ public struct ModelMemory: Sendable {
         self.context = max(context ?? min(ModelMemory.defaultContext, limit), 1)
         self.batch = max(batch, 1)
         self.chunkTokens = chunkTokens
+        cacheFormat = cacheQuantization.map { .quantized($0) } ?? .dense(loadDType)
     }
 
     /// Bytes of stored tensors.
@@ -108,11 +111,14 @@ public struct ModelMemory: Sendable {
     /// Keys and values of one layer, with those of the encoder's output where the layer attends to it.
     func cacheBytes(_ layer: LayerDescription) -> Int {
         let blocks = batch * KeyValueGeometry.blocks(for: context)
-        return [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
-            let geometry = KeyValueGeometry(
-                heads: attention.keyValueHeads, keySize: attention.headSize, valueSize: attention.headSize, dtype: loadDType)
-            return sum + geometry.byteCount(blocks: blocks)
+        return [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) {
+            $0 + $1.geometry(cacheFormat).byteCount(blocks: blocks)
         }
+    }
+
+    /// The cache that an encoder's layers share while it runs.
+    private func encoderCacheBytes(_ layer: LayerDescription) -> Int {
+        layer.attention.geometry(.dense(loadDType)).byteCount(blocks: batch * KeyValueGeometry.blocks(for: context))
     }
 
     /// Activations that a device needs to run any part of the model.
@@ -124,7 +130,7 @@ public struct ModelMemory: Sendable {
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
             let tokens = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
-            bytes += scratch(sizes, tokens, element) + (encoder.layers.first.map(cacheBytes) ?? 0)
+            bytes += scratch(sizes, tokens, element) + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
         }
         if holdsHead { bytes += batch * architecture.vocabularySize * DType.float32.byteCount }
         return bytes

@@ -121,7 +121,8 @@ public struct ModelLoader: Sendable {
         for backend in backends.values { try backend.synchronize() }
         let model = try LanguageModel(
             prepared.architecture, weights,
-            options: SessionOptions(loadDType: prepared.dtype, chunkTokens: placed.memory.chunkTokens))
+            options: SessionOptions(
+                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens))
 
         var report = report(prepared, weights, resolved)
         report.placement = placed.placement

@@ -25,15 +25,19 @@ public struct SessionRequest: Sendable {
     public var encoderPadding: [Int]
     /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
     public var encoderGroup: [Int]
+    /// Keys and values are stored in this form; `nil`: as the model was loaded to.
+    public var cacheQuantization: KeyValueQuantization?
 
     public init(
-        rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = []
+        rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = [],
+        cacheQuantization: KeyValueQuantization? = nil
     ) {
         self.rows = rows
         self.capacity = capacity
         self.encoderInputs = encoderInputs
         self.encoderPadding = encoderPadding
         self.encoderGroup = encoderGroup
+        self.cacheQuantization = cacheQuantization
     }
 }
 

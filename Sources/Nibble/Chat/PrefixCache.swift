@@ -11,6 +11,7 @@ final class PrefixCache: GenerativeModel {
     /// A session is used by whoever has taken it out.
     private struct Kept: @unchecked Sendable {
         var session: any DecodingSession
+        var cacheQuantization: KeyValueQuantization?
         var tokens: [Int32]
     }
 
@@ -31,12 +32,13 @@ final class PrefixCache: GenerativeModel {
             defer { kept = nil }
             return kept
         }
-        if let found, found.session.capacity >= request.capacity {
-            return PrefixCacheSession(found.session, tokens: found.tokens, owner: self)
+        let form = request.cacheQuantization
+        if let found, found.session.capacity >= request.capacity, found.cacheQuantization == form {
+            return PrefixCacheSession(found.session, tokens: found.tokens, form, owner: self)
         }
         var larger = request
         larger.capacity = Self.rounded(request.capacity, limit: maximumPositions)
-        return PrefixCacheSession(try model.makeSession(larger), tokens: [], owner: self)
+        return PrefixCacheSession(try model.makeSession(larger), tokens: [], form, owner: self)
     }
 
     /// To a power of two, so that a growing chat seldom needs a new session.
@@ -46,8 +48,8 @@ final class PrefixCache: GenerativeModel {
         return max(capacity, min(size, limit ?? size))
     }
 
-    fileprivate func keep(_ session: any DecodingSession, tokens: [Int32]) {
-        let value = Kept(session: session, tokens: tokens)
+    fileprivate func keep(_ session: any DecodingSession, _ cacheQuantization: KeyValueQuantization?, tokens: [Int32]) {
+        let value = Kept(session: session, cacheQuantization: cacheQuantization, tokens: tokens)
         kept.withLock { $0 = value }
     }
 }
@@ -55,19 +57,23 @@ final class PrefixCache: GenerativeModel {
 /// Feeds what the session behind it does not hold yet, and hands it back at the end.
 private final class PrefixCacheSession: DecodingSession {
     private let session: any DecodingSession
+    private let cacheQuantization: KeyValueQuantization?
     private let owner: PrefixCache
     /// What the session behind holds.
     private var held: [Int32]
     /// Of these, what this generation has fed.
     private var fed = 0
 
-    init(_ session: any DecodingSession, tokens: [Int32], owner: PrefixCache) {
+    init(
+        _ session: any DecodingSession, tokens: [Int32], _ cacheQuantization: KeyValueQuantization?, owner: PrefixCache
+    ) {
         self.session = session
+        self.cacheQuantization = cacheQuantization
         self.owner = owner
         held = tokens
     }
 
-    deinit { owner.keep(session, tokens: held) }
+    deinit { owner.keep(session, cacheQuantization, tokens: held) }
 
     var vocabularySize: Int { session.vocabularySize }
     var rows: Int { session.rows }

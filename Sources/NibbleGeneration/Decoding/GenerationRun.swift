@@ -90,7 +90,8 @@ final class GenerationRun {
             SessionRequest(
                 rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
                 encoderPadding: inputs.encoderPadding,
-                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : []))
+                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : [],
+                cacheQuantization: config.cacheQuantization))
         guard session.rows >= rows, session.vocabularySize == vocabularySize else {
             throw GenerationError.modelMisbehaved(
                 "asked for a session of \(rows) rows and \(vocabularySize) tokens, got \(session.rows) and "
@@ -114,7 +115,8 @@ final class GenerationRun {
             negativePrompt?[row / copies] ?? Array(inputs.tokens[row / copies].suffix(1))
         }
         guidance = try ClassifierFreeGuidance(
-            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength)
+            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength,
+            cacheQuantization: config.cacheQuantization)
     }
 
     // MARK: Scores

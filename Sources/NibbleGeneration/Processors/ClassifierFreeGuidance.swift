@@ -1,3 +1,4 @@
+internal import NibbleCore
 internal import NibbleModels
 
 /// Moves scores away from what the model would say to another prompt (Sanchez et al. 2023): with log-probabilities s of the
@@ -14,12 +15,15 @@ final class ClassifierFreeGuidance {
     /// - Parameters:
     ///   - prompts: for each decoding row the tokens that stand in its prompt's place.
     ///   - newTokens: the most tokens that may follow.
-    init(scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int) throws {
+    init(
+        scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int, cacheQuantization: KeyValueQuantization?
+    ) throws {
         self.scale = Float(scale)
         self.prompts = prompts
         fed = Array(repeating: [], count: prompts.count)
         let longest = prompts.map(\.count).max() ?? 0
-        session = try model.makeSession(SessionRequest(rows: prompts.count, capacity: longest + newTokens))
+        session = try model.makeSession(SessionRequest(
+                rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
     }
 
     func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {

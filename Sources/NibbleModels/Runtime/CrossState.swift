@@ -20,9 +20,10 @@ final class CrossState {
         }
         blocksPerInput = EncoderRun.blocksPerInput(inputs)
         let blocks = blocksPerInput * inputs.count
+        let format = model.options.cacheFormat(request)
         caches = try model.decoder.blocks.map { block in
             let description = block.crossAttention?.description ?? block.attention.description
-            return try description.makeCache(blocks: blocks, model.options, block.backend)
+            return try description.makeCache(blocks: blocks, format, block.backend)
         }
         let limits = BatchBuffers.Limits(tokens: tokens, rows: request.rows, blocksPerRow: blocksPerInput)
         image = BatchBuffers.Image(limits)

@@ -30,8 +30,8 @@ final class DecoderSession: DecodingSession {
         chunkTokens = tokens
         let limits = BatchBuffers.Limits(tokens: tokens, rows: rows, blocksPerRow: table.blocksPerRow)
         runner = try StackRunner(
-            model.decoder, limits: limits, blocks: table.blockCount, sharesCache: false, positions: capacity,
-            options: model.options, extraBackends: [model.head.backend])
+            model.decoder, limits: limits, blocks: table.blockCount, cacheFormat: model.options.cacheFormat(request),
+            sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])

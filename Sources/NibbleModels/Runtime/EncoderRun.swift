@@ -25,7 +25,8 @@ final class EncoderRun {
             tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
             blocksPerRow: blocksPerInput)
         runner = try StackRunner(
-            encoder, limits: limits, blocks: blocksPerInput * inputs.count, sharesCache: true,
+            encoder, limits: limits, blocks: blocksPerInput * inputs.count, cacheFormat: .dense(model.options.loadDType),
+            sharesCache: true,
             positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.workspaceSizes,
             extraBackends: model.decoder.backends)
     }

@@ -1,4 +1,4 @@
-import NibbleCore
+public import NibbleCore
 
 /// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
 /// them, one cache a block.
@@ -41,8 +41,8 @@ final class StackRunner {
     ///   - widening: makes the workspace serve these sizes too.
     ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, blocks: Int, sharesCache: Bool, positions: Int,
-        options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
+        _ stack: TransformerStack, limits: BatchBuffers.Limits, blocks: Int, cacheFormat: KeyValueFormat, sharesCache: Bool,
+        positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         self.limits = limits
@@ -62,7 +62,7 @@ final class StackRunner {
             if sharesCache, let last = caches.last, last.keys.device == block.backend.device {
                 caches.append(last)
             } else {
-                caches.append(try block.attention.description.makeCache(blocks: blocks, options, block.backend))
+                caches.append(try block.attention.description.makeCache(blocks: blocks, cacheFormat, block.backend))
             }
         }
     }
@@ -184,14 +184,15 @@ final class StackRunner {
 }
 
 extension AttentionDescription {
-    func geometry(_ dtype: DType) -> KeyValueGeometry {
-        KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, dtype: dtype)
+    /// What a layer's cache looks like.
+    public func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
+        KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, format: format)
     }
 
-    func makeCache(blocks: Int, _ options: SessionOptions, _ backend: any Backend) throws -> KeyValueCache {
-        let geometry = geometry(options.cacheDType)
+    func makeCache(blocks: Int, _ format: KeyValueFormat, _ backend: any Backend) throws -> KeyValueCache {
+        let geometry = geometry(format)
         func allocate(_ size: Int) throws -> Tensor {
-            try backend.allocate(geometry.dtype, [blocks, geometry.heads, KeyValueGeometry.blockSize, size])
+            try backend.allocate(geometry.dtype, geometry.shape(blocks: blocks, size: size))
         }
         return KeyValueCache(
             geometry: geometry, keys: try allocate(geometry.keySize), values: try allocate(geometry.valueSize))
