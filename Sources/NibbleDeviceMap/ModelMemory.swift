@@ -110,9 +110,11 @@ public struct ModelMemory: Sendable {
 
     /// Keys and values of one layer, with those of the encoder's output where the layer attends to it.
     func cacheBytes(_ layer: LayerDescription) -> Int {
-        let blocks = batch * KeyValueGeometry.blocks(for: context)
-        return [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) {
-            $0 + $1.geometry(cacheFormat).byteCount(blocks: blocks)
+        [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
+            let blocks = CacheBlocks.count(
+                rows: batch, capacity: context, window: attention.window,
+                chunkTokens: CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context))
+            return sum + attention.geometry(cacheFormat).byteCount(blocks: blocks)
         }
     }
 
@@ -124,7 +126,7 @@ public struct ModelMemory: Sendable {
     /// Activations that a device needs to run any part of the model.
     func workspaceBytes(on device: Device, holdsHead: Bool) -> Int {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
-        let tokens = max(batch, min(chunkTokens, batch * context))
+        let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         var sizes = architecture.decoder.workspaceSizes(tree)
         var bytes = scratch(sizes, tokens, element)
         if let encoder = architecture.encoder {

@@ -33,6 +33,7 @@ final class PrefixCache: GenerativeModel {
             return kept
         }
         let form = request.cacheQuantization
+        found?.session.interruption = request.interruption
         if let found, found.session.capacity >= request.capacity, found.cacheQuantization == form {
             return PrefixCacheSession(found.session, tokens: found.tokens, form, owner: self)
         }
@@ -73,11 +74,16 @@ private final class PrefixCacheSession: DecodingSession {
         held = tokens
     }
 
-    deinit { owner.keep(session, cacheQuantization, tokens: held) }
+    deinit {
+        session.interruption = nil
+        owner.keep(session, cacheQuantization, tokens: held)
+    }
 
     var vocabularySize: Int { session.vocabularySize }
     var rows: Int { session.rows }
     var capacity: Int { session.capacity }
+
+    var cacheByteCount: Int { session.cacheByteCount }
 
     func length(ofRow row: Int) -> Int { fed }
 
@@ -99,6 +105,13 @@ private final class PrefixCacheSession: DecodingSession {
         try session.gather(sources)
     }
 
+    var interruption: (@Sendable () throws -> Void)? {
+        get { session.interruption }
+        set { session.interruption = newValue }
+    }
+
+    func canTruncate(row: Int, to length: Int) -> Bool { session.canTruncate(row: row, to: length) }
+
     func truncate(row: Int, to length: Int) throws {
         try session.truncate(row: row, to: length)
         held.removeLast(max(held.count - max(length, 0), 0))
@@ -111,6 +124,15 @@ private final class PrefixCacheSession: DecodingSession {
         let isPrompt = fed == 0
         var common = 0
         if reuses { common = zip(held[fed...], input.tokens.dropLast()).prefix { $0 == $1 }.count }
+        if fed + common < held.count, !session.canTruncate(row: 0, to: fed + common) {
+            // A window has passed: this generation's own beginning is all that can be fed again.
+            try session.truncate(row: 0, to: 0)
+            let begun = held[..<fed]
+            held = []
+            fed = 0
+            if isPrompt { owner.reused.store(0, ordering: .relaxed) }
+            return [RowTokens(row: input.row, tokens: begun + input.tokens)]
+        }
         fed += common
         if isPrompt { owner.reused.store(common, ordering: .relaxed) }
         try dropUnfed()
@@ -131,10 +153,9 @@ private final class PrefixCacheSession: DecodingSession {
             fed = held.count
             return result
         } catch {
-            // How much arrived is not known.
-            held = []
-            fed = 0
-            try session.truncate(row: 0, to: 0)
+            // The session took its rows back to what they held, or to nothing.
+            held.removeLast(max(held.count - session.length(ofRow: 0), 0))
+            fed = min(fed, held.count)
             throw error
         }
     }

@@ -20,6 +20,7 @@ final class GenerationRun {
     let onToken: ((GeneratedToken) throws -> Void)?
     let wantsLogProbabilities: Bool
     let negativePrompt: [[Int32]]?
+    private let interruption: (@Sendable () throws -> Void)?
     var recorder: StepRecorder
     var warnings: [GenerationWarning]
 
@@ -49,6 +50,7 @@ final class GenerationRun {
         scratch = ScoreScratch(vocabularySize: vocabularySize)
         wantsLogProbabilities = request.logProbabilities
         negativePrompt = request.negativePrompt
+        interruption = request.interruption
         let made = try LogitsProcessorList.make(
             config,
             ProcessorSetting(
@@ -91,7 +93,7 @@ final class GenerationRun {
                 rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
                 encoderPadding: inputs.encoderPadding,
                 encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : [],
-                cacheQuantization: config.cacheQuantization))
+                cacheQuantization: config.cacheQuantization, interruption: interruption))
         guard session.rows >= rows, session.vocabularySize == vocabularySize else {
             throw GenerationError.modelMisbehaved(
                 "asked for a session of \(rows) rows and \(vocabularySize) tokens, got \(session.rows) and "

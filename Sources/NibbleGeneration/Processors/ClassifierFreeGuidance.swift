@@ -37,8 +37,8 @@ final class ClassifierFreeGuidance {
     private func advance(_ context: RowContext) throws -> [Int32] {
         let target = prompts[context.row] + context.ids.dropFirst(context.promptLength)
         let common = zip(fed[context.row], target).prefix { $0 == $1 }.count
-        let kept = min(common, target.count - 1)
-        if kept < fed[context.row].count { try session.truncate(row: context.row, to: kept) }
+        var kept = min(common, target.count - 1)
+        if kept < fed[context.row].count { kept = try session.rollBack(row: context.row, to: kept) }
         fed[context.row] = target
         return Array(target[kept...])
     }

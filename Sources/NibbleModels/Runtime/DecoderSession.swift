@@ -8,7 +8,7 @@ final class DecoderSession: DecodingSession {
     private let model: LanguageModel
     private let runner: StackRunner
     private let cross: CrossState?
-    private var table: BlockTable
+    private var tables: BlockTables
     private let chunkTokens: Int
     private var logits: LogitsBuffers
     /// int32 [R]
@@ -25,23 +25,36 @@ final class DecoderSession: DecodingSession {
         self.model = model
         rows = request.rows
         capacity = request.capacity
-        table = BlockTable(rows: rows, capacity: capacity)
-        let tokens = max(rows, min(model.options.chunkTokens, rows * capacity))
+        let tokens = CacheBlocks.chunkTokens(model.options.chunkTokens, rows: rows, capacity: capacity)
         chunkTokens = tokens
-        let limits = BatchBuffers.Limits(tokens: tokens, rows: rows, blocksPerRow: table.blocksPerRow)
+        let layout = CacheLayout(
+            model.decoder.description.layers, rows: rows, capacity: capacity, chunkTokens: tokens)
+        tables = BlockTables(layout, rows: rows, capacity: capacity)
+        let limits = BatchBuffers.Limits(
+            tokens: tokens, rows: rows, blocksPerRow: tables.blocksPerRow, tables: layout.windows.count)
         runner = try StackRunner(
-            model.decoder, limits: limits, blocks: table.blockCount, cacheFormat: model.options.cacheFormat(request),
+            model.decoder, limits: limits, layout: layout, cacheFormat: model.options.cacheFormat(request),
             sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
         graphs = StepGraphs(backends: model.decoder.backends + [model.head.backend])
+        runner.interruption = request.interruption
         try reserve()
     }
 
     var vocabularySize: Int { model.vocabularySize }
 
-    func length(ofRow row: Int) -> Int { table.lengths[row] }
+    var cacheByteCount: Int {
+        runner.caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } + (cross?.cacheByteCount ?? 0)
+    }
+
+    var interruption: (@Sendable () throws -> Void)? {
+        get { runner.interruption }
+        set { runner.interruption = newValue }
+    }
+
+    func length(ofRow row: Int) -> Int { tables.lengths[row] }
 
     private func reserve() throws {
         let sizes = model.decoder.workspaceSizes
@@ -67,28 +80,37 @@ extension DecoderSession {
         case .all: inputs.reduce(0) { $0 + $1.tokens.count }
         }
         let target = logits.host(rows: count)
-        var written = 0
-        for chunk in chunks(of: inputs) {
-            let selected = try enqueue(chunk, inputs, selection: selection)
-            guard selected > 0 else { continue }
-            try logits.compute(rows: selected, at: written, of: target) { output in
-                try self.project(selected, into: output)
+        return try restoringOnError(inputs) {
+            var written = 0
+            for (index, chunk) in chunks(of: inputs).enumerated() {
+                try pause(before: index)
+                let selected = try enqueue(chunk, inputs, selection: selection)
+                guard selected > 0 else { continue }
+                try logits.compute(rows: selected, at: written, of: target) { output in
+                    try self.project(selected, into: output)
+                }
+                written += selected
             }
-            written += selected
+            try model.head.backend.synchronize()
+            return try body(
+                LogitsBatch(
+                    rows: count, vocabularySize: vocabularySize, values: target.mutableHostElements(Float.self)))
         }
-        try model.head.backend.synchronize()
-        return try body(
-            LogitsBatch(
-                rows: count, vocabularySize: vocabularySize, values: target.mutableHostElements(Float.self)))
     }
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
         try validate(inputs)
+        return try restoringOnError(inputs) { try sample(inputs, sampling) }
+    }
+
+    private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
+        try interruption?()
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
         var written = 0
         var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
-        for chunk in chunks(of: inputs) {
+        for (index, chunk) in chunks(of: inputs).enumerated() {
+            try pause(before: index)
             call.rows = chunk.count
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
@@ -97,6 +119,25 @@ extension DecoderSession {
             written += selected
         }
         return try readSampled(inputs.count)
+    }
+
+    /// Runs a feed; if it fails, rows hold again what they held before.
+    private func restoringOnError<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
+        let lengths = tables.lengths
+        do {
+            return try feed()
+        } catch {
+            for row in Set(inputs.map(\.row)) {
+                tables.truncate(row, to: tables.canTruncate(row, to: lengths[row]) ? lengths[row] : 0)
+            }
+            throw error
+        }
+    }
+
+    /// A device that runs behind the host is waited for now and then, or an interruption would come when all is enqueued.
+    private func pause(before chunk: Int) throws {
+        guard interruption != nil, chunk > 0, chunk % 4 == 0 else { return }
+        for backend in model.decoder.backends { try backend.synchronize() }
     }
 
     private func readSampled(_ count: Int) throws -> [Int32] {
@@ -144,7 +185,7 @@ extension DecoderSession {
     private func validate(_ inputs: [RowTokens]) throws {
         for input in inputs {
             guard input.row >= 0, input.row < rows else { throw SessionError.rowOutOfRange(row: input.row, rows: rows) }
-            let length = table.lengths[input.row]
+            let length = tables.lengths[input.row]
             guard length + input.tokens.count <= capacity else {
                 throw SessionError.capacityExceeded(
                     row: input.row, length: length, adding: input.tokens.count, capacity: capacity)
@@ -200,7 +241,8 @@ extension DecoderSession {
     private func place(
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
     ) throws -> (call: StackRunner.Call, selected: Int) {
-        var copies = [(from: Int32, to: Int32)]()
+        tables.releasePassed()
+        var copies = tables.noCopies
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
         try copyBlocks(copies)
         try runner.upload()
@@ -222,19 +264,19 @@ extension DecoderSession {
 
     private func fillImage(
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
-        copies: inout [(from: Int32, to: Int32)]
+        copies: inout BlockTables.Copies
     ) -> (call: StackRunner.Call, selected: Int) {
         let image = runner.image
         let (tokens, positions, tokenRows) = (image.tokens, image.positions, image.rows)
-        let (offsets, lengths, blocks, counters) = (image.queryOffsets, image.lengths, image.blockTable, image.counters)
+        let (offsets, lengths, counters) = (image.queryOffsets, image.lengths, image.counters)
         let selectedTokens = image.selected
         var count = 0
         var selected = 0
         var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
         for (index, segment) in chunk.enumerated() {
             let row = inputs[segment.input].row
-            let start = table.lengths[row]
-            table.append(segment.range.count, to: row, copies: &copies)
+            let start = tables.lengths[row]
+            tables.append(segment.range.count, to: row, copies: &copies)
             offsets[index] = Int32(count)
             for (step, source) in segment.range.enumerated() {
                 tokens[count] = inputs[segment.input].tokens[source]
@@ -246,29 +288,30 @@ extension DecoderSession {
                 }
                 count += 1
             }
-            lengths[index] = Int32(table.lengths[row])
+            lengths[index] = Int32(tables.lengths[row])
             counters[index] = Int32(truncatingIfNeeded: counter)
-            for (place, block) in table.blocks[row].enumerated() { blocks[index * table.blocksPerRow + place] = block }
+            tables.fill(image, at: index, row: row)
             call.maximumQueryLength = max(call.maximumQueryLength, segment.range.count)
-            call.maximumLength = max(call.maximumLength, table.lengths[row])
+            call.maximumLength = max(call.maximumLength, tables.lengths[row])
         }
         offsets[chunk.count] = Int32(count)
         call.tokens = count
         return (call, selected)
     }
 
-    private func copyBlocks(_ copies: [(from: Int32, to: Int32)]) throws {
-        guard !copies.isEmpty else { return }
-        let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
-        var local: [Device: Tensor] = [:]
-        for (block, cache) in zip(model.decoder.blocks, runner.caches) {
-            let backend = block.backend
-            if local[backend.device] == nil {
-                let tensor = try backend.allocate(.int32, pairs.shape)
-                try backend.copy(pairs, to: tensor)
-                local[backend.device] = tensor
+    private func copyBlocks(_ copies: BlockTables.Copies) throws {
+        for (table, copies) in copies.enumerated() where !copies.isEmpty {
+            let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
+            var local: [Device: Tensor] = [:]
+            for (index, block) in model.decoder.blocks.enumerated() where runner.table(ofLayer: index) == table {
+                let backend = block.backend
+                if local[backend.device] == nil {
+                    let tensor = try backend.allocate(.int32, pairs.shape)
+                    try backend.copy(pairs, to: tensor)
+                    local[backend.device] = tensor
+                }
+                if let pairs = local[backend.device] { try backend.copyBlocks(runner.caches[index], pairs: pairs) }
             }
-            if let pairs = local[backend.device] { try backend.copyBlocks(cache, pairs: pairs) }
         }
     }
 
@@ -288,12 +331,19 @@ extension DecoderSession {
             throw SessionError.rowOutOfRange(row: source, rows: rows)
         }
         guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
-        table.gather(sources)
+        tables.gather(sources)
         cross?.gather(sources)
+    }
+
+    func canTruncate(row: Int, to length: Int) -> Bool {
+        row >= 0 && row < rows && tables.canTruncate(row, to: max(length, 0))
     }
 
     func truncate(row: Int, to length: Int) throws {
         guard row >= 0, row < rows else { throw SessionError.rowOutOfRange(row: row, rows: rows) }
-        table.truncate(row, to: max(length, 0))
+        guard canTruncate(row: row, to: length) else {
+            throw SessionError.cannotTruncate(row: row, from: tables.lengths[row], to: length)
+        }
+        tables.truncate(row, to: max(length, 0))
     }
 }

@@ -10,6 +10,9 @@ final class StackRunner {
     private let limits: BatchBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
     private let positions: Int
+    private let layout: CacheLayout
+    /// Asked between blocks; what it throws ends the call.
+    var interruption: (@Sendable () throws -> Void)?
 
     /// What one backend holds for this stack.
     private struct Part {
@@ -35,18 +38,19 @@ final class StackRunner {
     }
 
     /// - Parameters:
-    ///   - blocks: physical cache blocks a layer gets.
+    ///   - layout: the block tables, and the physical cache blocks of each layer.
     ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
     ///   - positions: positions a row can reach.
     ///   - widening: makes the workspace serve these sizes too.
     ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, blocks: Int, cacheFormat: KeyValueFormat, sharesCache: Bool,
+        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat, sharesCache: Bool,
         positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         self.limits = limits
         self.positions = positions
+        self.layout = layout
         image = BatchBuffers.Image(limits)
         var backends = stack.backends
         for backend in extraBackends where !backends.contains(where: { $0 === backend }) { backends.append(backend) }
@@ -58,7 +62,8 @@ final class StackRunner {
                     sizes, tokens: limits.tokens, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
                 buffers: try BatchBuffers(limits, backend: backend))
         }
-        for block in stack.blocks {
+        for (index, block) in stack.blocks.enumerated() {
+            let blocks = layout.blocks[layout.tableOfLayer[index]]
             if sharesCache, let last = caches.last, last.keys.device == block.backend.device {
                 caches.append(last)
             } else {
@@ -76,11 +81,14 @@ final class StackRunner {
 
     func workspace(on backend: any Backend) -> Workspace { part(of: backend).workspace }
 
-    func indices(_ call: Call, on backend: any Backend) -> BatchIndices {
+    func indices(_ call: Call, on backend: any Backend, table: Int = 0) -> BatchIndices {
         part(of: backend).buffers.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-            maximumLength: call.launchLength ?? call.maximumLength)
+            maximumLength: call.launchLength ?? call.maximumLength, table: table)
     }
+
+    /// The block table that layer `index` uses.
+    func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
     /// Which rotary tables a call uses.
     func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
@@ -107,6 +115,7 @@ final class StackRunner {
         try stack.embedding(
             indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
         for (index, block) in stack.blocks.enumerated() {
+            try interruption?()
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
@@ -114,7 +123,7 @@ final class StackRunner {
             try block(
                 hidden,
                 Block.Context(
-                    cache: caches[index], batch: indices(call, on: backend),
+                    cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
                     rotary: try rotaryTable(block.attention.description, call, backend),
                     cross: cross?(index, backend), workspace: workspace(on: backend)))
         }
