@@ -328,9 +328,13 @@ typedef struct {
 } NibbleCopyBlocksArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(const float) logits;    // [R, V]
+    NIBBLE_ADDRESS(float) logits;          // [R, V]; changed where there are sets
     NIBBLE_ADDRESS(int) tokens;            // [R]
     NIBBLE_ADDRESS(const int) counters;    // [R]
+    // Sets of tokens, token v in bit v % 32 of word v / 32.
+    NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
+    NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
+    NIBBLE_ADDRESS(const unsigned) forbidden;  // [V / 32 rounded up] or null
     unsigned long long seed;
     unsigned long long firstStream;
     int rows;
@@ -339,6 +343,8 @@ typedef struct {
     float temperature;
     float topP;
     float minP;
+    float penalty;
+    int unused;
 } NibbleSelectArguments;
 
 typedef struct {

@@ -13,6 +13,7 @@ final class DecoderSession: DecodingSession {
     private var logits: LogitsBuffers
     /// int32 [R]
     private let sampled: Tensor
+    private let sets: TokenSets
     /// Captured decode steps, where everything runs on one device that has graphs.
     private let graphs: StepGraphs?
     /// The hidden states of the last call whose logits are wanted, and where they lie.
@@ -38,6 +39,7 @@ final class DecoderSession: DecodingSession {
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(backend: model.head.backend, vocabularySize: model.vocabularySize)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
+        sets = TokenSets(rows: rows, vocabulary: model.vocabularySize, backend: model.head.backend)
         graphs = StepGraphs(backends: model.decoder.backends + [model.head.backend])
         runner.interruption = request.interruption
         try reserve()
@@ -106,16 +108,20 @@ extension DecoderSession {
     private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
         try interruption?()
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
+        let isStep = inputs.allSatisfy { $0.tokens.count == 1 }
         var written = 0
         var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
         for (index, chunk) in chunks(of: inputs).enumerated() {
             try pause(before: index)
-            call.rows = chunk.count
+            (call.rows, call.tokens) = (chunk.count, chunk.count)
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
             try project(selected, into: device.rows(written..<written + selected))
-            try select(chunk.filter(\.isLast).map { inputs[$0.input].row }, call, sampling, from: written, of: device)
+            let rows = chunk.filter(\.isLast).map { inputs[$0.input].row }
+            try sets.prepare(sampling, rows: rows, addsLatest: isStep)
+            let latest = isStep ? runner.indices(call, on: model.head.backend).tokens : nil
+            try select(rows, call, sampling, latest: latest, from: written, of: device)
             written += selected
         }
         return try readSampled(inputs.count)
@@ -128,7 +134,9 @@ extension DecoderSession {
             return try feed()
         } catch {
             for row in Set(inputs.map(\.row)) {
-                tables.truncate(row, to: tables.canTruncate(row, to: lengths[row]) ? lengths[row] : 0)
+                let length = tables.canTruncate(row, to: lengths[row]) ? lengths[row] : 0
+                tables.truncate(row, to: length)
+                sets.truncate(row, to: length)
             }
             throw error
         }
@@ -154,18 +162,21 @@ extension DecoderSession {
         let logits = try logits.device(rows: inputs.count)
         let segments = inputs.indices.map { Segment(input: $0, range: 0..<1, isLast: true) }
         var (call, selected) = try place(segments, inputs, selection: .last, counter: sampling.step)
+        try sets.prepare(sampling, rows: rows, addsLatest: true)
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
         try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
             try self.run(call, selected: selected)
             try self.project(selected, into: logits)
-            try self.select(rows, call, sampling, from: 0, of: logits)
+            let latest = self.runner.indices(call, on: self.model.head.backend).tokens
+            try self.select(rows, call, sampling, latest: latest, from: 0, of: logits)
         }
         return true
     }
 
     /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
     private func select(
-        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, from offset: Int, of logits: Tensor
+        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
+        of logits: Tensor
     ) throws {
         let backend = model.head.backend
         var start = 0
@@ -175,8 +186,9 @@ extension DecoderSession {
             var parameters = sampling
             parameters.firstStream += UInt64(rows[start])
             let range = offset + start..<offset + end
+            let masks = sets.masks(sampling, rows: rows[start]..<rows[end - 1] + 1, latest: latest?.rows(start..<end))
             try backend.select(
-                logits.rows(range), parameters, counters: runner.counters(call, on: backend).rows(0..<end - start),
+                logits.rows(range), parameters, masks: masks, counters: runner.counters(call, on: backend).rows(0..<end - start),
                 into: sampled.rows(range))
             start = end
         }
@@ -277,6 +289,7 @@ extension DecoderSession {
             let row = inputs[segment.input].row
             let start = tables.lengths[row]
             tables.append(segment.range.count, to: row, copies: &copies)
+            sets.append(inputs[segment.input].tokens[segment.range], to: row)
             offsets[index] = Int32(count)
             for (step, source) in segment.range.enumerated() {
                 tokens[count] = inputs[segment.input].tokens[source]
@@ -332,6 +345,7 @@ extension DecoderSession {
         }
         guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
         tables.gather(sources)
+        sets.gather(sources)
         cross?.gather(sources)
     }
 
@@ -345,5 +359,6 @@ extension DecoderSession {
             throw SessionError.cannotTruncate(row: row, from: tables.lengths[row], to: length)
         }
         tables.truncate(row, to: max(length, 0))
+        sets.truncate(row, to: max(length, 0))
     }
 }
