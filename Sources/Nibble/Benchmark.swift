@@ -34,8 +34,8 @@ public struct Benchmark {
         }
     }
 
-    private let pretrained: PretrainedModel
-    private let repetitions: Int
+    let pretrained: PretrainedModel
+    let repetitions: Int
     /// Bytes a second.
     public let bandwidth: Double
 

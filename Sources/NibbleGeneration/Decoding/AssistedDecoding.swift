@@ -12,7 +12,7 @@ struct AssistedDecoding {
 
     private let run: GenerationRun
     private let session: any DecodingSession
-    private let source: Source
+    private var source: Source
     private let ids: RowMatrix<Int32>
     private var length: Int
     /// The sequence without padding.
@@ -49,10 +49,19 @@ struct AssistedDecoding {
             // The checked tokens and one more of the model's own must fit.
             let proposed = try propose(limit: run.maxLength - length - 1)
             let accepted = try check(proposed)
-            if case .draft(let model) = source { model.adapt(accepted: accepted, of: proposed.count) }
+            adapt(accepted: accepted, of: proposed.count)
             if reason == nil { try feedSequence(from: try session.rollBack(row: 0, to: tokens.count - 1)) }
         }
         return output()
+    }
+
+    private mutating func adapt(accepted: Int, of proposed: Int) {
+        switch source {
+        case .draft(let model): model.adapt(accepted: accepted, of: proposed)
+        case .lookup(var lookup):
+            lookup.adapt(accepted: accepted, of: proposed)
+            source = .lookup(lookup)
+        }
     }
 
     /// Feeds what the session lacks of all tokens but the last.
