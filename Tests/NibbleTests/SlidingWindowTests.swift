@@ -25,7 +25,10 @@ import Testing
         return try PretrainedModel.load(folder: folder, configuration)
     }
 
-    private static let text: [Int32] = (0..<400).map { Int32(($0 * 37 + $0 * $0 * 11) % 58 + 3) }
+    private static let text: [Int32] = (0..<400).map { (place: Int) -> Int32 in
+        let number = place * 37 + place * place * 11
+        return Int32(number % 58 + 3)
+    }
 
     private func logits(_ session: any DecodingSession, _ tokens: some Sequence<Int32>, row: Int = 0) throws -> [Float] {
         try session.feed([RowTokens(row: row, tokens: Array(tokens))], logits: .all) { Array($0.values) }
@@ -45,12 +48,9 @@ import Testing
         // The layer without a window grows by four.
         if allLayers { #expect(long == short) } else { #expect(long > short * 5 / 2 && long < short * 4) }
 
-        var configuration = LoadConfiguration()
-        configuration.dtype = .float32
-        configuration.context = 4096
-        configuration.batchSize = 2
+        // Loading plans for one row of 512 tokens unless told otherwise.
         let planned = try #require(model.report.placement?.devices.first).cache
-        let session = try model.model.makeSession(SessionRequest(rows: 1, capacity: ModelMemory.defaultContext))
+        let session = try model.model.makeSession(SessionRequest(rows: 1, capacity: 512))
         #expect(planned == session.cacheByteCount)
     }
 
