@@ -67,7 +67,8 @@ import Testing
 
     @Test("the form may come with the model or with a generation")
     func asked() async throws {
-        var config = GenerationConfig(maxNewTokens: 30, doSample: false)
+        var config = GenerationConfig(maxNewTokens: 200, doSample: false)
+        config.eosTokenId = []
         config.cacheImplementation = .quantized
         config.cacheConfig = QuantizedCacheConfig(nbits: 2)
         let request = GenerationRequest(inputs: [stories.tokenizer.encode("The dog")], config: config)
