@@ -1,5 +1,6 @@
 #include "nibble_attention.h"
 
+#include "cache_codes.h"
 #include "kernels.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@ typedef struct {
   const nibble_kernels *kernels;
   float *queries, *acc, *keys, *values, *scores, *correction, *maximum, *sum;
   int32_t *low, *high;
+  float *codes;  // a quantized block's keys, expanded
 } scratch;
 
 static scratch scratch_of(const call *a, float *memory) {
@@ -37,12 +39,14 @@ static scratch scratch_of(const call *a, float *memory) {
   s.sum = s.maximum + rows;
   s.low = (int32_t *)(s.sum + rows);
   s.high = s.low + rows;
+  s.codes = (float *)(s.high + rows);
   return s;
 }
 
 static size_t scratch_floats(const call *a) {
   size_t key = padded(a->cache.key_size), value = padded(a->cache.value_size);
-  return a->tile_rows * (key + value + nibble_block_size + 5) + (key + value) * nibble_block_size;
+  size_t codes = a->cache.bits ? key * nibble_block_size : 0;
+  return a->tile_rows * (key + value + nibble_block_size + 5) + (key + value) * nibble_block_size + codes;
 }
 
 // MARK: planning
@@ -213,9 +217,31 @@ static const float *widened_values(const call *a, const void *values, scratch s,
   return s.values;
 }
 
+// A block of a quantized cache: expanded in the thread's scratch, then as a float32 cache.
+static void attend_codes(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, size_t block,
+                         int64_t first_key, size_t count) {
+  const nibble_cache *cache = &a->cache;
+  size_t key_size = cache->key_size, key_stride = padded(key_size), value_stride = padded(cache->value_size);
+  size_t place = (block * cache->heads + g) * nibble_block_size;
+  const char *keys = (const char *)cache->keys + place * nibble_quantized_bytes(key_size, cache->group_size, cache->bits);
+  const char *values = (const char *)cache->values + place * nibble_quantized_bytes(cache->value_size, cache->group_size, cache->bits);
+  if (rows <= direct_rows && key_size % s.kernels->lanes == 0) {
+    s.kernels->expand_codes[cache->bits / 4](keys, key_size, cache->group_size, count, s.keys, key_size);
+    s.kernels->score_direct[nibble_float32](s.queries, key_stride, rows, s.keys, s.keys, key_size, count, s.scores);
+  } else {
+    s.kernels->expand_codes[cache->bits / 4](keys, key_size, cache->group_size, count, s.codes, key_size);
+    s.kernels->pack_keys[nibble_float32](s.codes, key_size, count, s.keys);
+    s.kernels->score_packed(s.queries, key_stride, rows, s.keys, key_size, s.scores);
+  }
+  soften(a, tile, g, s, rows, first_key);
+  s.kernels->expand_codes[cache->bits / 4](values, cache->value_size, cache->group_size, count, s.values, value_stride);
+  s.kernels->accumulate_packed(s.scores, rows, s.correction, s.values, value_stride, count, s.acc);
+}
+
 static void attend_block(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, size_t block,
                          size_t next, int64_t first_key, size_t count) {
   const nibble_cache *cache = &a->cache;
+  if (cache->bits) return attend_codes(a, tile, g, s, rows, block, first_key, count);
   size_t element = nibble_dtype_size(cache->dtype);
   size_t place = (block * cache->heads + g) * nibble_block_size, place_ahead = (next * cache->heads + g) * nibble_block_size;
   const char *keys = (const char *)cache->keys + place * cache->key_size * element;

@@ -59,6 +59,10 @@ typedef struct {
   /// One row's 32 scores become exp(score − new maximum); returns the factor by which earlier sums shrink. −∞ scores give 0.
   float (*softmax_block)(float *scores, float *maximum, float *sum);
 
+  /// By bits / 4 of a quantized cache: out[j][i] = minimum + code × scale of the first `count` positions of one head in one
+  /// block (cache_codes.h), rows of `stride` floats.
+  void (*expand_codes[3])(const void *block, size_t size, size_t group_size, size_t count, float *out, size_t stride);
+
   /// Floats of a vector; 1 for the generic table, whose direct kernels take any size.
   size_t lanes;
 } nibble_kernels;
@@ -71,4 +75,8 @@ void nibble_kernels_generic(nibble_kernels *table);
 void nibble_kernels_avx2(nibble_kernels *table);
 void nibble_kernels_avx512(nibble_kernels *table);
 void nibble_kernels_neon(nibble_kernels *table);
+/// What reads a quantized cache (cache_expand.h).
+void nibble_expand_generic(nibble_kernels *table);
+void nibble_expand_avx2(nibble_kernels *table);
+void nibble_expand_avx512(nibble_kernels *table);
 void nibble_kernels_select(uint32_t features);

@@ -1,6 +1,7 @@
 // The operations as tasks over ranges of items, on top of the kernel table.
 #include "nibble_operations.h"
 
+#include "cache_codes.h"
 #include "kernels.h"
 
 #include <math.h>
@@ -50,7 +51,7 @@ static void embed_row(const nibble_embed_arguments *a, size_t t) {
   if (a->scale != 1) K.scale(out, a->scale, out, width);
   if (!a->position_table) return;
   size_t size = nibble_dtype_size(a->position_dtype);
-  const char *row = (const char *)a->position_table + (size_t)(a->positions[t] + a->position_offset) * width * size;
+  const char *row = (const char *)a->position_table + (size_t)a->positions[t] * width * size;
   float chunk[256];
   for (size_t i = 0; i < width; i += 256) {
     size_t n = width - i < 256 ? width - i : 256;
@@ -141,6 +142,13 @@ static void rotate_heads(const nibble_rotate_arguments *a, float *row, const nib
 static void store_heads(const nibble_rotate_arguments *a, float *row, const nibble_part *part, size_t size, void *memory,
                         size_t block, size_t slot) {
   const nibble_cache *cache = &a->cache;
+  if (cache->bits) {
+    size_t bytes = nibble_block_size * nibble_quantized_bytes(size, cache->group_size, cache->bits);
+    for (size_t g = 0; g < cache->heads; g++)
+      nibble_store_codes(head_of(row, part, g, size), size, cache->group_size, cache->bits,
+                         (char *)memory + (block * cache->heads + g) * bytes, slot);
+    return;
+  }
   size_t element = nibble_dtype_size(cache->dtype);
   for (size_t g = 0; g < cache->heads; g++) {
     size_t at = ((block * cache->heads + g) * nibble_block_size + slot) * size * element;

@@ -47,6 +47,12 @@ static const char attention_decode[] = {
 static const char attention_prefill[] = {
 #embed "kernels/attention_prefill.cu"
     , 0};
+static const char attention_codes[] = {
+#embed "kernels/attention_codes.cu"
+    , 0};
+static const char attention_prefill_codes[] = {
+#embed "kernels/attention_prefill_codes.cu"
+    , 0};
 static const char common_header[] = {
 #embed "kernels/common.cuh"
     , 0};
@@ -74,6 +80,15 @@ static const char outliers_header[] = {
 static const char attention_header[] = {
 #embed "kernels/attention.cuh"
     , 0};
+static const char attention_split_header[] = {
+#embed "kernels/attention_split.cuh"
+    , 0};
+static const char attention_prefill_header[] = {
+#embed "kernels/attention_prefill.cuh"
+    , 0};
+static const char cache_codes_header[] = {
+#embed "kernels/cache_codes.cuh"
+    , 0};
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"
     , 0};
@@ -97,6 +112,8 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(attention),
     NIBBLE_PROGRAM(attention_decode),
     NIBBLE_PROGRAM(attention_prefill),
+    NIBBLE_PROGRAM(attention_codes),
+    NIBBLE_PROGRAM(attention_prefill_codes),
 };
 
 static const NibbleKernelSource headers[] = {
@@ -109,6 +126,9 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(tile_product),
     NIBBLE_HEADER(outliers),
     NIBBLE_HEADER(attention),
+    NIBBLE_HEADER(attention_split),
+    NIBBLE_HEADER(attention_prefill),
+    NIBBLE_HEADER(cache_codes),
     {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
 };
 

@@ -35,8 +35,8 @@ public struct Benchmark {
         }
     }
 
-    private let pretrained: PretrainedModel
-    private let repetitions: Int
+    let pretrained: PretrainedModel
+    let repetitions: Int
     /// Tokens that each row holds before it decodes.
     private let depth: Int
     /// Bytes a second: what all threads of a CPU read together, or what a GPU's copy reads and writes.

@@ -16,6 +16,8 @@ public struct LoadConfiguration: Sendable {
     public var usesReferencePlanner = false
     /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
     public var offloadFolder: URL?
+    /// Keys and values are stored in this form; `nil`: in the load dtype.
+    public var cacheQuantization: KeyValueQuantization?
     /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
     public var context: Int?
     /// Sequences side by side, as placement counts them.
@@ -53,6 +55,7 @@ public struct LoadConfiguration: Sendable {
         options.headFormat = headFormat
         options.int8Activations = int8Activations
         options.preparesWeights = preparesWeights
+        options.cacheQuantization = cacheQuantization
         options.context = context
         options.batchSize = batchSize
         options.offloadFolder = offloadFolder

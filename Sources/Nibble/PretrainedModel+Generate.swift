@@ -1,5 +1,6 @@
 import Foundation
 import NibbleCore
+import Synchronization
 public import NibbleGeneration
 public import NibbleTokenizers
 
@@ -15,7 +16,7 @@ extension PretrainedModel {
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
     ///
     /// Rows without a mask are padded where their lengths differ. The work happens on a thread of its own; no thread of the cooperative pool is held.
-    /// - Throws: `GenerationError`; what the backend throws.
+    /// - Throws: `GenerationError`; what the backend throws; `CancellationError` soon after the task was cancelled.
     public func generate(
         _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil
     ) async throws -> GenerationOutput {
@@ -27,11 +28,31 @@ extension PretrainedModel {
     /// As ``generate(_:_:tokenizer:)``, with everything a request can say.
     public func generate(_ request: GenerationRequest, tokenizer: Tokenizer? = nil) async throws -> GenerationOutput {
         let generator = generator(tokenizer: tokenizer)
-        return try await withCheckedThrowingContinuation { continuation in
-            let thread = Thread { continuation.resume(with: Result { try generator.generate(request) }) }
-            thread.name = "nibble.generate"
-            thread.stackSize = 8 << 20
-            thread.start()
+        let flag = CancellationFlag()
+        var request = request
+        let given = request.interruption
+        request.interruption = {
+            try flag.check()
+            try given?()
         }
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { [request] continuation in
+                let thread = Thread { continuation.resume(with: Result { try generator.generate(request) }) }
+                thread.name = "nibble.generate"
+                thread.stackSize = 8 << 20
+                thread.start()
+            }
+        } onCancel: {
+            flag.isSet.store(true, ordering: .relaxed)
+        }
+    }
+}
+
+/// Whether a task was cancelled, for a thread that works for it.
+private final class CancellationFlag: Sendable {
+    let isSet = Atomic<Bool>(false)
+
+    func check() throws {
+        if isSet.load(ordering: .relaxed) { throw CancellationError() }
     }
 }

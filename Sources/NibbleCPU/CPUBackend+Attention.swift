@@ -38,6 +38,8 @@ extension CPUBackend {
             arguments.cache.heads = max(workspace.heads, 1)
             arguments.cache.key_size = workspace.headSize
             arguments.cache.value_size = workspace.headSize
+            // Takes the most.
+            arguments.cache.bits = 8
             arguments.tokens = tokens
             arguments.rows = workspace.rows
             arguments.maximum_query_length = longest

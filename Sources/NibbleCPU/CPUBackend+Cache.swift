@@ -10,7 +10,9 @@ extension KeyValueCache {
         nibble_cache(
             keys: keys.mutablePointer, values: values.mutablePointer, block_table: batch.blockTable.integers,
             table_width: batch.blockTable.shape[1], blocks: min(keys.shape[0], values.shape[0]), heads: geometry.heads,
-            key_size: geometry.keySize, value_size: geometry.valueSize, dtype: geometry.dtype.floatCode)
+            key_size: geometry.keySize, value_size: geometry.valueSize,
+            dtype: geometry.quantization == nil ? geometry.dtype.floatCode : 0, bits: Int32(geometry.quantization?.bits ?? 0),
+            group_size: geometry.quantization?.groupSize ?? 0)
     }
 }
 

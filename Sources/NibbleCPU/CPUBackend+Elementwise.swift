@@ -22,13 +22,12 @@ extension CPUBackend {
         let arguments = nibble_embed_arguments(
             table: call.table.pointer, position_table: call.positionTable?.pointer, tokens: batch.tokens.integers,
             positions: batch.positions.integers, out: output.mutableFloats, width: width,
-            position_offset: Int64(call.positionOffset), scale: call.scale, table_dtype: call.table.dtype.floatCode,
-            position_dtype: call.positionTable?.dtype.floatCode ?? 0)
+            scale: call.scale, table_dtype: call.table.dtype.floatCode, position_dtype: call.positionTable?.dtype.floatCode ?? 0)
         for token in 0..<batch.tokenCount {
             let id = Int(arguments.tokens[token])
             precondition(id >= 0 && id < call.table.shape[0], "token id \(id) is outside \(call.table)")
             guard let positions = call.positionTable else { continue }
-            let position = Int(arguments.positions[token]) + call.positionOffset
+            let position = Int(arguments.positions[token])
             precondition(position >= 0 && position < positions.shape[0], "position \(position) is outside \(positions)")
         }
         pool.run(

@@ -2,12 +2,15 @@ internal import CNibbleCPU
 public import NibbleCore
 
 extension CPUBackend {
-    public func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
+    public func select(
+        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
+    ) throws {
         let vocabulary = logits.shape.last
         let rows = logits.count / max(vocabulary, 1)
         guard rows > 0, vocabulary > 0 else { return }
         precondition(tokens.count >= rows && counters.count >= rows, "selection of \(rows) tokens into \(tokens)")
         try pool.exclusively {
+            mask(logits, parameters, masks, rows: rows, vocabulary: vocabulary)
             if parameters.temperature > 0 {
                 try sample(logits, parameters, counters, tokens, rows: rows, vocabulary: vocabulary)
             } else if rows >= pool.threadCount || vocabulary < 32768 {
@@ -16,6 +19,18 @@ extension CPUBackend {
                 try chooseInParts(logits, tokens, rows: rows, vocabulary: vocabulary)
             }
         }
+    }
+
+    private func mask(
+        _ logits: Tensor, _ parameters: SamplingParameters, _ masks: SelectionMasks, rows: Int, vocabulary: Int
+    ) {
+        guard masks.seen != nil || masks.forbidden != nil else { return }
+        let words = SelectionMasks.words(vocabulary)
+        precondition((masks.seen?.count ?? rows * words) >= rows * words && (masks.forbidden?.count ?? words) >= words)
+        let arguments = nibble_mask_arguments(
+            logits: logits.mutableFloats, seen: masks.seen?.mutableIntegers, latest: masks.latest?.integers,
+            forbidden: masks.forbidden?.integers, vocabulary: vocabulary, words: words, penalty: parameters.repetitionPenalty)
+        pool.run(count: rows, arguments, nibble_mask_task)
     }
 
     private func sample(

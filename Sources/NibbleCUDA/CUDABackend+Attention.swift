@@ -17,7 +17,9 @@ extension CUDABackend {
             arguments.width = Int64(call.projections.shape.last)
             arguments.keySize = Int32(geometry.keySize)
             arguments.valueSize = Int32(geometry.valueSize)
-            arguments.cacheType = geometry.dtype.code
+            arguments.cacheType = geometry.cacheType
+            arguments.cacheBits = Int32(geometry.quantization?.bits ?? 0)
+            arguments.cacheGroup = Int32(geometry.quantization?.groupSize ?? 0)
             arguments.clip = call.clip ?? 0
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
@@ -41,17 +43,22 @@ extension CUDABackend {
                     block: Int(NIBBLE_PREFILL_THREADS),
                     shared: Int(nibble_prefill_shared(arguments.keySize, arguments.valueSize)), arguments)
             }
-            try launch(.attend, element, grid: Grid(x: batch.tokenCount, y: call.heads), block: 128, arguments)
+            let kernel = arguments.cacheBits == 0 ? Kernel.attend : .attendCodes
+            try launch(kernel, element, grid: Grid(x: batch.tokenCount, y: call.heads), block: 128, arguments)
         }
     }
 
     // MARK: One query a row: keys in splits of fixed length
 
     private func suitsSplits(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Bool {
+        guard batch.maximumQueryLength == 1, !options.isBatchInvariant else { return false }
         let geometry = call.cache.geometry
-        return batch.maximumQueryLength == 1 && !options.isBatchInvariant && geometry.dtype == call.queries.dtype
-            && nibble_split_supports(
-                Int32(geometry.keySize), Int32(geometry.valueSize), Int32(geometry.dtype.byteCount)) != 0
+        let (keySize, valueSize) = (Int32(geometry.keySize), Int32(geometry.valueSize))
+        if let codes = geometry.quantization {
+            return nibble_split_codes_supports(keySize, valueSize, Int32(codes.bits), Int32(codes.groupSize)) != 0
+        }
+        return geometry.dtype == call.queries.dtype
+            && nibble_split_supports(keySize, valueSize, Int32(geometry.dtype.byteCount)) != 0
     }
 
     private func attendInSplits(_ arguments: inout NibbleAttentionArguments, _ groups: Int, _ element: KernelElement) throws {
@@ -66,7 +73,8 @@ extension CUDABackend {
         // Few blocks: the last one combines. Many: a kernel of its own is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
         if combinesItself { arguments.arrivals = try arrivals().pointer }
-        try launch(.attendSplit, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
+        let kernel = arguments.cacheBits == 0 ? Kernel.attendSplit : .attendSplitCodes
+        try launch(kernel, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
         if splits > 1, !combinesItself {
             try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
         }
@@ -86,17 +94,23 @@ extension CUDABackend {
     private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
         let geometry = call.cache.geometry
         let (keySize, valueSize) = (Int32(geometry.keySize), Int32(geometry.valueSize))
-        guard batch.maximumQueryLength > 1, !options.isBatchInvariant, geometry.dtype == call.queries.dtype,
+        let isSupported =
+            if let codes = geometry.quantization {
+                keySize == valueSize && nibble_prefill_codes_supports(keySize, Int32(codes.bits), Int32(codes.groupSize)) != 0
+            } else {
+                geometry.dtype == call.queries.dtype && nibble_prefill_supports(keySize, valueSize) != 0
+            }
+        guard isSupported, batch.maximumQueryLength > 1, !options.isBatchInvariant,
             element == .f16 || element == .bf16 && kernels.target.level >= 80,
-            nibble_prefill_supports(keySize, valueSize) != 0,
             Int(nibble_prefill_shared(keySize, valueSize)) <= sharedMemoryLimit
         else { return nil }
         if case .relative(_, _, let distance) = call.bias, distance > Int(NIBBLE_PREFILL_MAX_DISTANCE) { return nil }
+        let isDense = geometry.quantization == nil
         return switch nibble_prefill_width(keySize) {
-        case 64: .attendPrefill64
-        case 96: .attendPrefill96
-        case 128: .attendPrefill128
-        default: .attendPrefill256
+        case 64: isDense ? .attendPrefill64 : .attendPrefillCodes64
+        case 96: isDense ? .attendPrefill96 : .attendPrefillCodes96
+        case 128: isDense ? .attendPrefill128 : .attendPrefillCodes128
+        default: isDense ? .attendPrefill256 : .attendPrefillCodes256
         }
     }
 
@@ -110,6 +124,11 @@ extension CUDABackend {
             try launch(.copyBlocks, grid: Grid(x: pairs.count / 2, y: 16), block: 256, arguments)
         }
     }
+}
+
+extension KeyValueGeometry {
+    /// NIBBLE_F32 and so on; of no meaning for a quantized cache.
+    fileprivate var cacheType: Int32 { quantization == nil ? dtype.code : 0 }
 }
 
 extension NibbleBatch {
@@ -171,7 +190,9 @@ extension NibbleAttentionArguments {
         keyValueHeads = Int32(geometry.heads)
         keySize = Int32(geometry.keySize)
         valueSize = Int32(geometry.valueSize)
-        cacheType = geometry.dtype.code
+        cacheType = geometry.cacheType
+        cacheBits = Int32(geometry.quantization?.bits ?? 0)
+        cacheGroup = Int32(geometry.quantization?.groupSize ?? 0)
         scale = call.scale
         softCap = call.softCap ?? 0
         window = Int32(clamping: call.window ?? 0)

@@ -11,7 +11,7 @@ extension CUDABackend {
                 positionCount: Int64(call.positionTable?.shape[0] ?? 0), width: Int32(width),
                 tableType: try element(call.table.dtype, for: "embedding").code,
                 positionType: try element(call.positionTable?.dtype ?? .float32, for: "embedding").code,
-                positionOffset: Int32(call.positionOffset), outputType: output.dtype.code, scale: call.scale)
+                outputType: output.dtype.code, scale: call.scale, unused: 0)
             try launch(.embed, grid: Grid(x: batch.tokenCount, y: blocks(width, per: 256)), block: 256, arguments)
         }
     }

@@ -3,7 +3,7 @@ public import NibbleCore
 
 extension CUDABackend {
     public func select(
-        _ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor
+        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
     ) throws {
         guard logits.dtype == .float32 else {
             throw BackendError.unsupported(device: device, operation: "select", reason: "logits are \(logits.dtype), not float32")
@@ -12,10 +12,10 @@ extension CUDABackend {
             let rows = tokens.count
             let vocabulary = logits.shape.last
             let arguments = NibbleSelectArguments(
-                logits: logits.pointer, tokens: tokens.pointer, counters: counters.pointer, seed: parameters.seed,
-                firstStream: parameters.firstStream, rows: Int32(rows), vocabulary: Int32(vocabulary),
+                logits: logits.pointer, tokens: tokens.pointer, counters: counters.pointer, seen: masks.seen.pointer,
+                latest: masks.latest.pointer, forbidden: masks.forbidden.pointer, seed: parameters.seed, firstStream: parameters.firstStream, rows: Int32(rows), vocabulary: Int32(vocabulary),
                 topK: Int32(clamping: parameters.topK), temperature: parameters.temperature, topP: parameters.topP,
-                minP: parameters.minP)
+                minP: parameters.minP, penalty: parameters.repetitionPenalty, unused: 0)
             try launch(.select, grid: Grid(x: rows), block: 1024, arguments)
         }
     }

@@ -13,6 +13,8 @@ enum Kernel: Int, CaseIterable {
     case quantize4, quantize8, nestedMean, nestedQuantize
     // attention.cu, attention_decode.cu, attention_prefill.cu
     case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
+    // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
+    case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
     // The others; typed only where it says so.
     case rotate
     case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, select, advance, route
@@ -52,6 +54,12 @@ enum Kernel: Int, CaseIterable {
         case .attendPrefill96: ("attention_prefill.cu", "attend_prefill_96")
         case .attendPrefill128: ("attention_prefill.cu", "attend_prefill_128")
         case .attendPrefill256: ("attention_prefill.cu", "attend_prefill_256")
+        case .attendCodes: ("attention.cu", "attend_codes")
+        case .attendSplitCodes: ("attention_codes.cu", "attend_split_codes")
+        case .attendPrefillCodes64: ("attention_prefill_codes.cu", "attend_prefill_codes_64")
+        case .attendPrefillCodes96: ("attention_prefill_codes.cu", "attend_prefill_codes_96")
+        case .attendPrefillCodes128: ("attention_prefill_codes.cu", "attend_prefill_codes_128")
+        case .attendPrefillCodes256: ("attention_prefill_codes.cu", "attend_prefill_codes_256")
         case .rotate: ("rotary.cu", "rotate")
         case .embed: ("embed.cu", "embed")
         case .normalize: ("norm.cu", "normalize")
@@ -81,7 +89,8 @@ enum Kernel: Int, CaseIterable {
     func exists(_ element: KernelElement) -> Bool {
         switch self {
         case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
-            .attendPrefill128, .attendPrefill256:
+            .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
+            .attendPrefillCodes256:
             element != .f32
         default: true
         }
@@ -92,7 +101,7 @@ enum Kernel: Int, CaseIterable {
     var overlaps: Bool {
         switch self {
         case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend, .attendSplit,
-            .attendCombine, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear, .select, .advance, .route:
+            .attendCombine, .attendCodes, .attendSplitCodes, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear, .select, .advance, .route:
             true
         default: false
         }

@@ -9,7 +9,9 @@ struct BenchCommand: AsyncParsableCommand {
         abstract: "Measure loading, prompt reading and decoding.",
         discussion: """
             Every combination of -p (prompt tokens), -n (decoded tokens) and -b (rows side by side) is run. Decoding is also given \
-            as a share of the device's measured bandwidth: what a CPU reads, what a GPU copies. --load measures one load instead.
+            as a share of the device's measured bandwidth: what a CPU reads, what a GPU copies. --load measures one load instead; \
+            --prompt-lookup continues a text that repeats itself: plainly, with prompt look-up and, with --assistant, with a smaller \
+            model's drafts.
 
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
@@ -35,6 +37,15 @@ struct BenchCommand: AsyncParsableCommand {
     @Flag(name: .customLong("load"), help: "Measure loading: seconds, processor seconds, peak memory.")
     var measuresLoad = false
 
+    @Option(help: "Measure prompt look-up of this many tokens against plain greedy decoding of -n tokens.")
+    var promptLookup: Int?
+
+    @Option(help: "With --prompt-lookup: a smaller model whose drafts are measured, too.")
+    var assistant: String?
+
+    @Option(help: "With --prompt-lookup: a file with the text to continue (default: a short one that repeats itself).")
+    var text: String?
+
     @Flag(help: "One JSON object a case.")
     var json = false
 
@@ -44,6 +55,8 @@ struct BenchCommand: AsyncParsableCommand {
     func validate() throws {
         for (name, text) in [("-p", p), ("-n", n), ("-b", b)] { _ = try numbers(text, name) }
         if depth < 0 { throw ValidationError("--depth should not be negative, found \(depth)") }
+        if promptLookup == nil, assistant != nil || text != nil { throw ValidationError("--assistant and --text need --prompt-lookup") }
+        if let promptLookup, promptLookup < 1 { throw ValidationError("--prompt-lookup should be at least 1, found \(promptLookup)") }
     }
 
     func run() async throws {
@@ -51,6 +64,7 @@ struct BenchCommand: AsyncParsableCommand {
         let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
         let benchmark = try Benchmark(pretrained, repetitions: repetitions, depth: depth)
+        if let promptLookup { return try await runAssisted(benchmark, lookup: promptLookup) }
         if !json {
             Console.output(String(format: "\(benchmark.bandwidthName) bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
             Console.output("| test | batch | tokens/s | weights | of bandwidth |\n| --- | --- | --- | --- | --- |")
@@ -59,6 +73,43 @@ struct BenchCommand: AsyncParsableCommand {
         for test in tests {
             for batch in try numbers(b, "-b") { show(try benchmark.run(test, batch: batch)) }
         }
+    }
+
+    /// A text whose continuation is likely to take up what stands in it.
+    private static let repeatingText = """
+        The recipe: take two eggs, a cup of flour and a cup of milk. Beat the eggs, add the flour, add the milk, and let it rest. \
+        The recipe again: take two eggs, a cup of flour and a cup of milk. Beat the eggs, add the flour, add the milk, and let it \
+        rest. The recipe once more: take two eggs,
+        """
+
+    private func runAssisted(_ benchmark: Benchmark, lookup: Int) async throws {
+        let tokenizer = try await AutoTokenizer.from(pretrained: model)
+        let prompt = tokenizer.encode(try text.map(TextFile.read) ?? Self.repeatingText)
+        var draft: PretrainedModel?
+        if let assistant {
+            var configuration = LoadConfiguration()
+            configuration.threads = load.threads
+            draft = try await AutoModel.from(pretrained: assistant, configuration: configuration)
+        }
+        if !json { Console.output("| decoding | new tokens | forwards | tokens/s | same ids |\n| --- | --- | --- | --- | --- |") }
+        for count in try numbers(n, "-n") where count > 1 {
+            for result in try benchmark.assisted(prompt, newTokens: count, lookup: lookup, assistant: draft?.model) {
+                show(result)
+            }
+        }
+    }
+
+    private func show(_ result: Benchmark.AssistedResult) {
+        guard json else {
+            return Console.output(
+                String(format: "| %@ | %d | %d | %.1f | ", result.name, result.newTokens, result.forwards, result.tokensPerSecond)
+                    + (result.sameTokens ? "yes |" : "NO |"))
+        }
+        let members: [(String, JSONValue)] = [
+            ("decoding", .string(result.name)), ("tokens", .int(result.newTokens)), ("forwards", .int(result.forwards)),
+            ("tokens_per_second", .double(result.tokensPerSecond)), ("same_ids", .bool(result.sameTokens)),
+        ]
+        Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
     }
 
     private func runLoad() async throws {

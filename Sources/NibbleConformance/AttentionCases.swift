@@ -14,7 +14,7 @@ struct AttentionVariant: Sendable {
     var isCausal = true
     var bias = Bias.none
     var isInterleaved = false
-    var cacheDType = DType.float32
+    var cache = KeyValueFormat.dense(.float32)
     var queryLengths = [1]
     var lengths = [50]
 }
@@ -65,20 +65,38 @@ extension OperationCases {
     ]
 
     public static let attention: [OperationCase] = attentionVariants.flatMap { name, variant in
-        [(DType.float32, DType.float32), (.float32, .float16), (.float32, .bfloat16), (.float16, .float16), (.bfloat16, .bfloat16)]
-            .map { loadDType, cacheDType in
-                OperationCase("attend, \(name), \(cacheDType) cache", loadDType: loadDType) {
-                    var variant = variant
-                    variant.cacheDType = cacheDType
-                    return try attend($0, variant)
-                }
+        cacheFormats.map { loadDType, format in
+            OperationCase("attend, \(name), \(format) cache", loadDType: loadDType) {
+                var variant = variant
+                variant.cache = format
+                return try attend($0, variant)
             }
+        }
     }
+
+    /// Load dtypes with the caches they are tried with.
+    private static let cacheFormats: [(DType, KeyValueFormat)] = {
+        let dense: [(DType, KeyValueFormat)] = [
+            (.float32, .dense(.float32)), (.float32, .dense(.float16)), (.float32, .dense(.bfloat16)),
+            (.float16, .dense(.float16)), (.bfloat16, .dense(.bfloat16)),
+        ]
+        return dense + quantizedFormats
+    }()
+
+    /// Load dtypes with the quantized caches they are tried with.
+    static let quantizedFormats: [(DType, KeyValueFormat)] = {
+        let choices: [(DType, Int, Int)] = [
+            (.float32, 8, 64), (.float32, 4, 32), (.float32, 2, 16), (.float16, 8, 64), (.float16, 2, 64), (.bfloat16, 4, 64),
+        ]
+        return choices.compactMap { dtype, bits, group in
+            KeyValueQuantization(bits: bits, groupSize: group).map { (dtype, .quantized($0)) }
+        }
+    }()
 
     private static func attend(_ context: OperationContext, _ variant: AttentionVariant) throws -> OperationResult {
         let batch = RaggedBatch(queryLengths: variant.queryLengths, lengths: variant.lengths)
         let geometry = KeyValueGeometry(
-            heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, dtype: variant.cacheDType)
+            heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, format: variant.cache)
         let cache = try CacheOperand(context, geometry, blocks: batch.blockCount, seed: 18)
         let part =
             variant.isInterleaved

@@ -71,14 +71,14 @@ extension OperationCases {
         let batch = RaggedBatch(queryLengths: [tokens], lengths: [tokens])
         let ids = (0..<tokens).map { Int32(($0 * 17 + 49) % 50) }
         let call = EmbeddingCall(
-            table: table.tensor, scale: 1.5, positionTable: hasPositions ? positions.tensor : nil, positionOffset: 2)
+            table: table.tensor, scale: 1.5, positionTable: hasPositions ? positions.tensor : nil)
         let output = try context.output(context.activation, [tokens, width])
         try context.backend.embed(call, try batch.indices(context, tokens: ids), into: output)
         var wanted: [Double] = []
         for token in 0..<tokens {
             for column in 0..<width {
                 let value = 1.5 * table.values[Int(ids[token]) * width + column]
-                wanted.append(hasPositions ? value + positions.values[(token + 2) * width + column] : value)
+                wanted.append(hasPositions ? value + positions.values[token * width + column] : value)
             }
         }
         return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 2))
@@ -130,9 +130,11 @@ extension OperationCases {
         }
     }
 
-    private static let blockCopies: [OperationCase] = loadDTypes.map { dtype in
-        OperationCase("copy blocks of a \(dtype) cache") { context in
-            let geometry = KeyValueGeometry(heads: 3, keySize: 20, valueSize: 12, dtype: dtype)
+    private static let copiedFormats = loadDTypes.map { KeyValueFormat.dense($0) } + quantizedFormats.prefix(1).map(\.1)
+
+    private static let blockCopies: [OperationCase] = copiedFormats.map { format in
+        OperationCase("copy blocks of a \(format) cache") { context in
+            let geometry = KeyValueGeometry(heads: 3, keySize: 20, valueSize: 12, format: format)
             let operand = try CacheOperand(context, geometry, blocks: 6, seed: 8)
             let pairs: [(Int32, Int32)] = [(0, 4), (3, 1), (2, 2)]
             try context.backend.copyBlocks(
@@ -141,11 +143,10 @@ extension OperationCases {
                 let size = values.count / 6
                 return [0, 3, 2, 3, 0, 5].flatMap { values[$0 * size..<($0 + 1) * size] }
             }
-            let keys = OperationResult(
-                got: try context.values(of: operand.cache.keys), wanted: moved(operand.keys), tolerance: 0)
-            return keys.and(
-                OperationResult(
-                    got: try context.values(of: operand.cache.values), wanted: moved(operand.values), tolerance: 0))
+            let keys = try operand.held(context, operand.cache.keys, size: geometry.keySize)
+            let values = try operand.held(context, operand.cache.values, size: geometry.valueSize)
+            return OperationResult(got: keys, wanted: moved(operand.keys), tolerance: 0)
+                .and(OperationResult(got: values, wanted: moved(operand.values), tolerance: 0))
         }
     }
 

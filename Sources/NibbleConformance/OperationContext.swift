@@ -112,6 +112,8 @@ public enum HostValues {
 struct Half: BitwiseCopyable {
     let bits: UInt16
 
+    init(bits: UInt16) { self.bits = bits }
+
     /// To nearest, ties to even.
     init(rounding value: Float) {
         let sign = UInt16(truncatingIfNeeded: value.bitPattern >> 16) & 0x8000

@@ -50,24 +50,3 @@ struct RaggedBatch {
             rowCount: rowCount, maximumQueryLength: queryLengths.max() ?? 0, maximumLength: lengths.max() ?? 0)
     }
 }
-
-/// A cache on the backend with the values it holds.
-struct CacheOperand {
-    let cache: KeyValueCache
-    let keys: [Double]
-    let values: [Double]
-
-    init(_ context: OperationContext, _ geometry: KeyValueGeometry, blocks: Int, seed: UInt64) throws {
-        let size = KeyValueGeometry.blockSize
-        let keys = try context.random(geometry.dtype, [blocks, geometry.heads, size, geometry.keySize], seed: seed)
-        let values = try context.random(geometry.dtype, [blocks, geometry.heads, size, geometry.valueSize], seed: seed + 1)
-        cache = KeyValueCache(geometry: geometry, keys: keys.tensor, values: values.tensor)
-        self.keys = keys.values
-        self.values = values.values
-    }
-
-    /// Where the elements of one head begin at a slot.
-    static func offset(_ place: (block: Int, slot: Int), head: Int, heads: Int, size: Int) -> Int {
-        ((place.block * heads + head) * KeyValueGeometry.blockSize + place.slot) * size
-    }
-}

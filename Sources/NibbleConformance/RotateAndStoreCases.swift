@@ -17,7 +17,7 @@ struct RotateVariant: Sendable {
     var kind = Norm.Kind.rms
     var hasHeadWeights = false
     var clip: Float?
-    var cacheDType = DType.float32
+    var cache = KeyValueFormat.dense(.float32)
     var queryLengths = [1]
     var lengths = [40]
 
@@ -62,19 +62,22 @@ extension OperationCases {
     ]
 
     public static let rotateAndStore: [OperationCase] = rotateVariants.flatMap { name, variant in
-        [(DType.float32, DType.float32), (.float16, .float16), (.bfloat16, .bfloat16)].map { loadDType, cacheDType in
-            OperationCase("rotate and store, \(name), \(cacheDType) cache", loadDType: loadDType) {
+        rotateFormats.map { loadDType, format in
+            OperationCase("rotate and store, \(name), \(format) cache", loadDType: loadDType) {
                 var variant = variant
-                variant.cacheDType = cacheDType
+                variant.cache = format
                 return try rotateAndStore($0, variant)
             }
         }
     }
 
+    private static let rotateFormats: [(DType, KeyValueFormat)] =
+        [(.float32, .dense(.float32)), (.float16, .dense(.float16)), (.bfloat16, .dense(.bfloat16))] + quantizedFormats
+
     private static func rotateAndStore(_ context: OperationContext, _ variant: RotateVariant) throws -> OperationResult {
         let batch = RaggedBatch(queryLengths: variant.queryLengths, lengths: variant.lengths)
         let geometry = KeyValueGeometry(
-            heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, dtype: variant.cacheDType)
+            heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, format: variant.cache)
         let cache = try CacheOperand(context, geometry, blocks: batch.blockCount, seed: 13)
         let projections = try context.random(context.activation, [batch.tokenCount, variant.width], seed: 15, offset: 0.25)
         let reference = try RotateReference(context, variant, positions: 128)
@@ -106,10 +109,14 @@ extension OperationCases {
             }
         }
         let tolerance = context.tolerance(steps: 3)
-        let stored = max(tolerance, OperationContext.tolerance(variant.cacheDType))
+        let stored = max(tolerance, OperationContext.tolerance(geometry.dtype))
+        func compare(_ tensor: Tensor, _ wanted: [Double], before: [Double], size: Int) throws -> OperationResult {
+            cache.compare(
+                got: try cache.held(context, tensor, size: size), wanted: wanted, before: before, size: size, tolerance: stored)
+        }
         return OperationResult(got: gotQueries, wanted: queries, tolerance: tolerance)
-            .and(OperationResult(got: try context.values(of: cache.cache.keys), wanted: keys, tolerance: stored))
-            .and(OperationResult(got: try context.values(of: cache.cache.values), wanted: values, tolerance: stored))
+            .and(try compare(cache.cache.keys, keys, before: cache.keys, size: geometry.keySize))
+            .and(try compare(cache.cache.values, values, before: cache.values, size: geometry.valueSize))
     }
 }
 

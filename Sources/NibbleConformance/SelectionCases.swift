@@ -2,7 +2,7 @@ internal import Foundation
 internal import NibbleCore
 
 extension OperationCases {
-    public static let selection: [OperationCase] = greedy + sampled
+    public static let selection: [OperationCase] = greedy + sampled + masked
 
     private static let greedy: [OperationCase] = [1, 2, 31, 1000, 50257, 131_071].map { vocabulary in
         OperationCase("select greedily [3, \(vocabulary)]") { context in
@@ -18,6 +18,14 @@ extension OperationCases {
             try context.backend.select(logits.tensor, .greedy, counters: try context.integers([0, 0, 0]), into: tokens)
             return OperationResult(
                 got: try context.integers(of: tokens), exactly: [Int32](repeating: Int32(vocabulary / 2), count: 3))
+        }
+    }
+
+    /// Penalties and forbidden tokens; the sets that are left behind count, too.
+    private static let masked: [OperationCase] = [(3, 31), (2, 1000), (5, 50257)].flatMap { rows, vocabulary in
+        [(true, false), (false, true), (true, true)].map { penalizes, forbids in
+            let name = "select\(penalizes ? ", penalty" : "")\(forbids ? ", forbidden tokens" : "") [\(rows), \(vocabulary)]"
+            return OperationCase(name) { try mask($0, penalizes: penalizes, forbids: forbids, rows: rows, vocabulary) }
         }
     }
 
@@ -53,6 +61,51 @@ extension OperationCases {
             }
         }
     }()
+
+    private static func mask(
+        _ context: OperationContext, penalizes: Bool, forbids: Bool, rows: Int, _ vocabulary: Int
+    ) throws -> OperationResult {
+        var parameters = SamplingParameters()
+        var masks = SelectionMasks()
+        var values = HostValues.random(rows * vocabulary, seed: 24, scale: 3)
+        let words = SelectionMasks.words(vocabulary)
+        var seen = (0..<rows).map { row in (0..<vocabulary).filter { ($0 * 7 + row) % 3 == 0 }.map { Int32($0) } }
+        let latest = (0..<rows).map { Int32(($0 * 11 + 1) % vocabulary) }
+        let forbidden = (0..<vocabulary).filter { $0 % 5 == 2 }.map { Int32($0) }
+        if penalizes {
+            parameters.repetitionPenalty = 1.7
+            let sets = seen.flatMap { SelectionMasks.set($0, vocabulary: vocabulary) }
+            masks.seen = try context.integers(sets, [rows, words])
+            masks.latest = try context.integers(latest)
+        }
+        if forbids {
+            parameters.forbiddenTokens = forbidden
+            masks.forbidden = try context.integers(SelectionMasks.set(forbidden, vocabulary: vocabulary))
+        }
+        let logits = try context.operand(values, .float32, [rows, vocabulary])
+        let tokens = try context.integers([Int32](repeating: -1, count: rows))
+        let counters = try context.integers([Int32](repeating: 0, count: rows))
+        try context.backend.select(logits.tensor, parameters, masks: masks, counters: counters, into: tokens)
+
+        var wanted: [Int32] = []
+        for row in 0..<rows {
+            seen[row].append(latest[row])
+            let place = row * vocabulary
+            if penalizes {
+                for token in Set(seen[row]) {
+                    let value = values[place + Int(token)]
+                    values[place + Int(token)] = value < 0 ? value * 1.7 : value / 1.7
+                }
+            }
+            if forbids { for token in forbidden { values[place + Int(token)] = -.infinity } }
+            let scores = values[place..<place + vocabulary]
+            wanted.append(Int32((scores.firstIndex(of: scores.max() ?? 0) ?? place) - place))
+        }
+        let chosen = OperationResult(got: try context.integers(of: tokens), exactly: wanted)
+        guard penalizes, let kept = masks.seen else { return chosen }
+        let sets = seen.flatMap { SelectionMasks.set($0, vocabulary: vocabulary) }
+        return chosen.and(OperationResult(got: try context.integers(of: kept), exactly: sets))
+    }
 
     /// Backends may add probabilities in another order, so a token whose interval begins or ends within rounding of the
     /// random number may fall on either side.

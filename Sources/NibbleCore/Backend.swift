@@ -86,8 +86,10 @@ public protocol Backend: AnyObject, Sendable {
     // MARK: Selection
 
     /// One token id per row of float32 logits [R, V] into int32 [R]. Row r draws random number `counters[r]` (int32 [R]) of
-    /// stream `parameters.firstStream + r`, see ``RandomStream``.
-    func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws
+    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place.
+    func select(
+        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
+    ) throws
     /// Prepares the next decode step on the device: for each row r, `batch.tokens[r] = tokens[r]`, positions, lengths and
     /// counters grow by one. Only for batches of one token a row.
     func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws
@@ -103,6 +105,12 @@ public protocol CapturedGraph: AnyObject {
 
 extension Backend {
     public var availableBytes: Int? { nil }
+
+    /// Without masks.
+    public func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
+        try select(logits, parameters, masks: .none, counters: counters, into: tokens)
+    }
+
     public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     public func reserve(_ workspace: WorkspaceRequest) throws {}
     public func prepareKernels(loadDType: DType) throws {}

@@ -11,31 +11,46 @@ public struct KeyValueGeometry: Sendable, Hashable {
     public let keySize: Int
     /// D of values
     public let valueSize: Int
-    /// float32, float16 or bfloat16
-    public let dtype: DType
+    public let format: KeyValueFormat
 
-    public init(heads: Int, keySize: Int, valueSize: Int, dtype: DType) {
+    public init(heads: Int, keySize: Int, valueSize: Int, format: KeyValueFormat) {
         self.heads = heads
         self.keySize = keySize
         self.valueSize = valueSize
-        self.dtype = dtype
+        self.format = format
     }
 
     /// Bytes of `blocks` blocks, keys and values together.
     public func byteCount(blocks: Int) -> Int {
-        blocks * heads * KeyValueGeometry.blockSize * (keySize + valueSize) * dtype.byteCount
+        blocks * heads * KeyValueGeometry.blockSize * (format.byteCount(keySize) + format.byteCount(valueSize))
+    }
+
+    /// Elements' dtype in ``KeyValueCache``: uint8 where they are codes.
+    public var dtype: DType {
+        switch format {
+        case .dense(let dtype): dtype
+        case .quantized: .uint8
+        }
+    }
+
+    public var quantization: KeyValueQuantization? {
+        if case .quantized(let quantization) = format { quantization } else { nil }
+    }
+
+    /// The shape of `blocks` blocks of keys (`size` = ``keySize``) or values.
+    public func shape(blocks: Int, size: Int) -> Shape {
+        [blocks, heads, KeyValueGeometry.blockSize, format.byteCount(size) / dtype.byteCount]
     }
 
     /// Blocks that hold `positions` positions.
     public static func blocks(for positions: Int) -> Int { (positions + blockSize - 1) / blockSize }
 }
 
-/// One layer's keys and values.
+/// One layer's keys and values: [blocks, heads, blockSize, D], or the bytes of ``KeyValueQuantization``, as many for each head
+/// of a block.
 public struct KeyValueCache: Sendable {
     public let geometry: KeyValueGeometry
-    /// [blocks, heads, blockSize, D]
     public let keys: Tensor
-    /// [blocks, heads, blockSize, D]
     public let values: Tensor
 
     public init(geometry: KeyValueGeometry, keys: Tensor, values: Tensor) {

@@ -1,20 +1,18 @@
 // The arguments of a backend's operations. Letters: T tokens of the call, R rows, E model width, H heads, G key/value heads,
 // D head size, V vocabulary, X experts. Activations are [T, width] in the backend's activation dtype.
 
-/// out[t] = table[tokens[t]] × scale (+ positionTable[positions[t] + positionOffset]).
+/// out[t] = table[tokens[t]] × scale (+ positionTable[positions[t]]).
 public struct EmbeddingCall: Sendable {
     /// [V, E], any float dtype
     public var table: Tensor
     public var scale: Float
     /// [P, E], any float dtype
     public var positionTable: Tensor?
-    public var positionOffset: Int
 
-    public init(table: Tensor, scale: Float = 1, positionTable: Tensor? = nil, positionOffset: Int = 0) {
+    public init(table: Tensor, scale: Float = 1, positionTable: Tensor? = nil) {
         self.table = table
         self.scale = scale
         self.positionTable = positionTable
-        self.positionOffset = positionOffset
     }
 }
 

@@ -26,6 +26,8 @@ public struct ModelMemory: Sendable {
     public let isStoredQuantized: Bool
     /// What a device's operations take beside activations.
     public let operationBytes: OperationBytes
+    /// How keys and values are stored.
+    public let cacheFormat: KeyValueFormat
 
     public typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
 
@@ -35,8 +37,8 @@ public struct ModelMemory: Sendable {
     public init(
         _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
         headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
-        chunkTokens: Int = SessionOptions.defaultChunkTokens, arithmetic: LinearArithmetic = .init(),
-        checkpointDType: DType? = nil, isStoredQuantized: Bool = false,
+        chunkTokens: Int = SessionOptions.defaultChunkTokens, cacheQuantization: KeyValueQuantization? = nil,
+        arithmetic: LinearArithmetic = .init(), checkpointDType: DType? = nil, isStoredQuantized: Bool = false,
         operationBytes: @escaping OperationBytes = ModelMemory.roughOperationBytes
     ) {
         self.architecture = architecture
@@ -52,6 +54,7 @@ public struct ModelMemory: Sendable {
         self.checkpointDType = checkpointDType ?? loadDType
         self.isStoredQuantized = isStoredQuantized
         self.operationBytes = operationBytes
+        cacheFormat = cacheQuantization.map { .quantized($0) } ?? .dense(loadDType)
     }
 
     /// One input in the form a quantized layer wants it, where nobody knows the devices.
@@ -126,19 +129,24 @@ public struct ModelMemory: Sendable {
 
     /// Keys and values of one layer, with those of the encoder's output where the layer attends to it.
     func cacheBytes(_ layer: LayerDescription) -> Int {
-        let blocks = batch * KeyValueGeometry.blocks(for: context)
-        return [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
-            let geometry = KeyValueGeometry(
-                heads: attention.keyValueHeads, keySize: attention.headSize, valueSize: attention.headSize, dtype: loadDType)
-            return sum + geometry.byteCount(blocks: blocks)
+        [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
+            let blocks = CacheBlocks.count(
+                rows: batch, capacity: context, window: attention.window,
+                chunkTokens: CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context))
+            return sum + attention.geometry(cacheFormat).byteCount(blocks: blocks)
         }
+    }
+
+    /// The cache that an encoder's layers share while it runs.
+    private func encoderCacheBytes(_ layer: LayerDescription) -> Int {
+        layer.attention.geometry(.dense(loadDType)).byteCount(blocks: batch * KeyValueGeometry.blocks(for: context))
     }
 
     /// Activations, tables and workspace that a device needs to run any part of the model.
     /// - Parameter crossesDevices: whether activations may have to be converted on their way to another device.
     func workspaceBytes(on device: Device, holdsHead: Bool, crossesDevices: Bool) -> Int {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
-        let tokens = max(batch, min(chunkTokens, batch * context))
+        let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         var sizes = architecture.decoder.workspaceSizes(tree)
         var request = request(architecture.decoder, holdsHead, tokens)
         var bytes = sizes.byteCount(tokens: tokens, elementSize: element)
@@ -146,7 +154,7 @@ public struct ModelMemory: Sendable {
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
             let encoded = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
-            bytes += sizes.byteCount(tokens: encoded, elementSize: element) + (encoder.layers.first.map(cacheBytes) ?? 0)
+            bytes += sizes.byteCount(tokens: encoded, elementSize: element) + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
             // Indices of the encoder's call, and of those that attend to its output.
             bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
                 + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)

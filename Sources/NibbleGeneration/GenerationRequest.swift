@@ -22,6 +22,8 @@ public struct GenerationRequest: Sendable {
     public var negativePrompt: [[Int32]]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.
     public var assistant: (any GenerativeModel)?
+    /// Asked often, also within a long prompt; what it throws ends the generation, and ``Generator`` throws it on.
+    public var interruption: (@Sendable () throws -> Void)?
     /// Whether the log-probability of each chosen token is wanted.
     public var logProbabilities = false
 

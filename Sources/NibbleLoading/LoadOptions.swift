@@ -24,6 +24,8 @@ public struct LoadOptions: Sendable {
     public var int8Activations = false
     /// `false` keeps weights in their canonical layout (for writing them).
     public var preparesWeights = true
+    /// Keys and values are stored in this form; `nil`: in the load dtype.
+    public var cacheQuantization: KeyValueQuantization?
     /// Tokens a sequence may come to hold, and sequences side by side, as placement counts them.
     public var context: Int?
     public var batchSize = 1

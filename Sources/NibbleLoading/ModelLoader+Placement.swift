@@ -91,9 +91,9 @@ private struct PlacementStep {
     private func memory(_ plan: QuantizationPlan, _ chunkTokens: Int) -> ModelMemory {
         ModelMemory(
             source.architecture, tree: tree, plan, loadDType: dtype, headFormat: options.headFormat, context: options.context,
-            batch: options.batchSize, chunkTokens: chunkTokens, arithmetic: options.arithmetic(config, dtype: dtype),
-            checkpointDType: checkpointDType, isStoredQuantized: source.storedQuantization != nil,
-            operationBytes: request.operationBytes)
+            batch: options.batchSize, chunkTokens: chunkTokens, cacheQuantization: options.cacheQuantization,
+            arithmetic: options.arithmetic(config, dtype: dtype), checkpointDType: checkpointDType,
+            isStoredQuantized: source.storedQuantization != nil, operationBytes: request.operationBytes)
     }
 
     /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is no

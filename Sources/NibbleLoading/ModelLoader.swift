@@ -126,7 +126,8 @@ public struct ModelLoader: Sendable {
         try kernels.wait()
         let model = try LanguageModel(
             prepared.architecture, weights,
-            options: SessionOptions(loadDType: prepared.dtype, chunkTokens: placed.memory.chunkTokens))
+            options: SessionOptions(
+                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens))
 
         var report = report(prepared, weights, resolved)
         report.placement = placed.placement

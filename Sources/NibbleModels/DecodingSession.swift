@@ -25,15 +25,22 @@ public struct SessionRequest: Sendable {
     public var encoderPadding: [Int]
     /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
     public var encoderGroup: [Int]
+    /// Keys and values are stored in this form; `nil`: as the model was loaded to.
+    public var cacheQuantization: KeyValueQuantization?
+    /// See ``DecodingSession/interruption``.
+    public var interruption: (@Sendable () throws -> Void)?
 
     public init(
-        rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = []
+        rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = [],
+        cacheQuantization: KeyValueQuantization? = nil, interruption: (@Sendable () throws -> Void)? = nil
     ) {
         self.rows = rows
         self.capacity = capacity
         self.encoderInputs = encoderInputs
         self.encoderPadding = encoderPadding
         self.encoderGroup = encoderGroup
+        self.cacheQuantization = cacheQuantization
+        self.interruption = interruption
     }
 }
 
@@ -84,9 +91,16 @@ public protocol DecodingSession: AnyObject {
     /// Tokens held by `row`.
     func length(ofRow row: Int) -> Int
 
+    /// Bytes that the rows' keys and values take, whatever they hold.
+    var cacheByteCount: Int { get }
+
+    /// Asked often while tokens are fed, also within a long prompt. What it throws ends the feed.
+    var interruption: (@Sendable () throws -> Void)? { get set }
+
     /// Appends tokens to rows, runs the model over them and hands out logits.
     ///
-    /// - Throws: ``SessionError`` when a row would exceed ``capacity``; whatever the backend throws.
+    /// - Throws: ``SessionError`` when a row would exceed ``capacity``; whatever the backend, ``interruption`` and `body`
+    ///   throw. The rows then hold what they held before, or nothing where a window has passed that.
     func feed<Result>(
         _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result
@@ -98,8 +112,31 @@ public protocol DecodingSession: AnyObject {
     /// Row r continues as a copy of what row `sources[r]` holds now. Costs no copy of full cache blocks.
     func gather(_ sources: [Int]) throws
 
+    /// Whether `row` can be cut to `length` tokens. Where layers see a window only, what has left it is gone; at least the
+    /// last 64 tokens can be taken back, and all of them always.
+    func canTruncate(row: Int, to length: Int) -> Bool
+
     /// Forgets all but the first `length` tokens of `row`.
+    /// - Throws: ``SessionError/cannotTruncate(row:from:to:)`` unless ``canTruncate(row:to:)``.
     func truncate(row: Int, to length: Int) throws
+}
+
+extension DecodingSession {
+    public var cacheByteCount: Int { 0 }
+
+    public var interruption: (@Sendable () throws -> Void)? {
+        get { nil }
+        set {}
+    }
+
+    public func canTruncate(row: Int, to length: Int) -> Bool { true }
+
+    /// Cuts `row` to `length` tokens, or to none where that is no longer possible. Answers how many it then holds.
+    public func rollBack(row: Int, to length: Int) throws -> Int {
+        let kept = min(canTruncate(row: row, to: length) ? length : 0, self.length(ofRow: row))
+        try truncate(row: row, to: kept)
+        return kept
+    }
 }
 
 public enum SessionError: Error, Sendable, Equatable {
@@ -107,6 +144,7 @@ public enum SessionError: Error, Sendable, Equatable {
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     case rowOutOfRange(row: Int, rows: Int)
     case positionOutOfRange(position: Int, positions: Int)
+    case cannotTruncate(row: Int, from: Int, to: Int)
 }
 
 extension SessionError: CustomStringConvertible {
@@ -120,6 +158,8 @@ extension SessionError: CustomStringConvertible {
             "row \(row) does not exist: the session has \(rows)"
         case .positionOutOfRange(let position, let positions):
             "position \(position) is beyond the \(positions) that the model has embeddings for"
+        case .cannotTruncate(let row, let from, let to):
+            "row \(row) of \(from) tokens cannot be cut to \(to): the attention window has passed, and its keys are gone"
         }
     }
 }

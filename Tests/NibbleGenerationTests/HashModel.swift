@@ -103,6 +103,11 @@ final class HashSession: DecodingSession {
         try inputs.map { input in
             var last: [Float] = []
             try append(input) { last = $0 }
+            for token in Set(held[input.row]) {
+                let score = last[Int(token)]
+                last[Int(token)] = score < 0 ? score * sampling.repetitionPenalty : score / sampling.repetitionPenalty
+            }
+            for token in sampling.forbiddenTokens where last.indices.contains(Int(token)) { last[Int(token)] = -.infinity }
             let u = RandomStream.uniform(
                 seed: sampling.seed, stream: sampling.firstStream + UInt64(input.row), counter: sampling.step)
             return Int32(NaiveSampling.pick(last, sampling, u))

@@ -176,7 +176,7 @@ private func options(_ json: JSONValue, sampling: Bool = false) throws -> Genera
         #expect(scores == [1, 3])
     }
 
-    @Test("Only warpers in the device's order can run there")
+    @Test("Only what the device has, in its order, can run there")
     func deviceForm() throws {
         func parameters(_ json: JSONValue, sampling: Bool = true) throws -> SamplingParameters? {
             try LogitsProcessorList.make(
@@ -189,7 +189,13 @@ private func options(_ json: JSONValue, sampling: Bool = false) throws -> Genera
         #expect(try parameters(["top_k": 0])?.temperature == 1)
         #expect(try parameters([:], sampling: false)?.temperature == 0)
         #expect(try parameters(["typical_p": 0.5]) == nil)
-        #expect(try parameters(["repetition_penalty": 1.5], sampling: false) == nil)
+        for sampling in [true, false] {
+            let masked = try parameters(
+                ["repetition_penalty": 1.5, "suppress_tokens": [1, 2], "bad_words_ids": [[4]]], sampling: sampling)
+            #expect(masked?.repetitionPenalty == 1.5 && Set(masked?.forbiddenTokens ?? []) == [1, 2, 4])
+        }
+        #expect(try parameters(["bad_words_ids": [[4, 5]]]) == nil)
+        #expect(try parameters(["encoder_repetition_penalty": 1.5]) == nil)
     }
 }
 

@@ -56,7 +56,6 @@ typedef struct {
   const int32_t *tokens, *positions;
   float *out;
   size_t width;
-  int64_t position_offset;
   float scale;
   int32_t table_dtype, position_dtype;
 } nibble_embed_arguments;
@@ -88,7 +87,9 @@ typedef struct {
   void *keys, *values;
   const int32_t *block_table;  // [R, table_width]
   size_t table_width, blocks, heads, key_size, value_size;
-  int32_t dtype;
+  int32_t dtype;       // of a dense cache
+  int32_t bits;        // of a quantized one (NibbleCore.KeyValueQuantization), else 0
+  size_t group_size;
 } nibble_cache;
 
 enum { nibble_block_size = 32 };

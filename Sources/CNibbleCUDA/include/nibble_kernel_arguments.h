@@ -235,6 +235,8 @@ typedef struct {
     int buckets;
     int isBidirectional;
     int maximumDistance;
+    int cacheBits;                           // quantized cache (cache_codes.cuh): 8, 4 or 2; else 0
+    int cacheGroup;
     int splitLength;                         // keys of a split; splits = maximumLength / splitLength, rounded up
     int splits;
     NIBBLE_ADDRESS(int) arrivals;            // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
@@ -253,9 +255,9 @@ typedef struct {
     int width;
     int tableType;
     int positionType;
-    int positionOffset;
     int outputType;
     float scale;
+    int unused;
 } NibbleEmbedArguments;
 
 typedef struct {
@@ -310,6 +312,8 @@ typedef struct {
     float keyEpsilon;
     float clip;                                 // 0: none
     int rotaryPositions;                        // P
+    int cacheBits;                              // quantized cache: 8, 4 or 2; else 0
+    int cacheGroup;
 } NibbleRotateArguments;
 
 typedef struct {
@@ -339,9 +343,13 @@ typedef struct {
 } NibbleCopyBlocksArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(const float) logits;    // [R, V]
+    NIBBLE_ADDRESS(float) logits;          // [R, V]; changed where there are sets
     NIBBLE_ADDRESS(int) tokens;            // [R]
     NIBBLE_ADDRESS(const int) counters;    // [R]
+    // Sets of tokens, token v in bit v % 32 of word v / 32.
+    NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
+    NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
+    NIBBLE_ADDRESS(const unsigned) forbidden;  // [V / 32 rounded up] or null
     unsigned long long seed;
     unsigned long long firstStream;
     int rows;
@@ -350,6 +358,8 @@ typedef struct {
     float temperature;
     float topP;
     float minP;
+    float penalty;
+    int unused;
 } NibbleSelectArguments;
 
 typedef struct {
@@ -417,9 +427,16 @@ typedef struct {
 #define NIBBLE_PREFILL_SHARED(keySize, valueSize) \
     ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
 
+// The same over quantized caches: chunks of eight elements share a scale and whole bytes.
+#define NIBBLE_PREFILL_CODES_SUPPORTS(size, bits, group) \
+    (NIBBLE_PREFILL_SUPPORTS(size, size) && ((size) % (group) * (bits)) % 64 == 0 && ((group) * (bits)) % 64 == 0)
+
 // Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS, rounded up).
 #define NIBBLE_SPLIT_HEADS 4
 #define NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes) \
     ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 512)
+// Over quantized caches: words of four codes' bytes lie within a group.
+#define NIBBLE_SPLIT_CODES_SUPPORTS(keySize, valueSize, bits, group) \
+    ((keySize) == (valueSize) && (keySize) <= 256 && ((keySize) % (group) * (bits)) % 32 == 0 && ((group) * (bits)) % 32 == 0)
 #define NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize) \
     (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS) * (valueSize))

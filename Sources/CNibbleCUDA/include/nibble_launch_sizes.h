@@ -34,6 +34,14 @@ static inline int nibble_split_supports(int keySize, int valueSize, int elementB
     return NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes);
 }
 
+static inline int nibble_prefill_codes_supports(int size, int bits, int group) {
+    return NIBBLE_PREFILL_CODES_SUPPORTS(size, bits, group);
+}
+
+static inline int nibble_split_codes_supports(int keySize, int valueSize, int bits, int group) {
+    return NIBBLE_SPLIT_CODES_SUPPORTS(keySize, valueSize, bits, group);
+}
+
 static inline int nibble_split_shared(int heads, int keyValueHeads, int valueSize) {
     return NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize);
 }

@@ -51,10 +51,15 @@ struct ScoreRule {
     __device__ __forceinline__ int last(int position, int length) const { return a.isCausal ? min(length, position + 1) : length; }
 };
 
-// First element of key/value head g in the cache block that holds position `key` of row `row`.
-__device__ __forceinline__ long long cacheOffset(const NibbleAttentionArguments &a, int row, int key, int g, int size) {
+// Of the cache block that holds position `key` of row `row`, key/value head g: counted in heads of blocks.
+__device__ __forceinline__ long long panelIndex(const NibbleAttentionArguments &a, int row, int key, int g) {
     const int block = a.batch.blockTable[(long long)row * a.batch.blockTableStride + key / NIBBLE_CACHE_BLOCK];
-    return ((long long)block * a.keyValueHeads + g) * NIBBLE_CACHE_BLOCK * size;
+    return (long long)block * a.keyValueHeads + g;
+}
+
+// Its first element in a dense cache.
+__device__ __forceinline__ long long cacheOffset(const NibbleAttentionArguments &a, int row, int key, int g, int size) {
+    return panelIndex(a, row, key, g) * NIBBLE_CACHE_BLOCK * size;
 }
 
 __device__ __forceinline__ float dividedOrZero(float sum, float denominator) { return denominator > 0.f ? sum / denominator : 0.f; }

@@ -3,9 +3,7 @@
 // A block takes NIBBLE_SPLIT_LENGTH keys for up to NIBBLE_SPLIT_HEADS query heads of one key/value head; each of its eight
 // warps one block of the cache. Splits begin at fixed keys, so a row's result depends on nothing but itself. The splits are
 // combined by the block that finishes last, or by a kernel of its own.
-#include "attention.cuh"
-
-#define WARPS (NIBBLE_SPLIT_THREADS / 32)
+#include "attention_split.cuh"
 
 // Sums 8 values over groups of L lanes; lane c of a group gets the sum of value (bit 0 of c) * 4 + (bit 1) * 2 + (bit 2).
 template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], int lane) {
@@ -28,67 +26,6 @@ template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], i
 // Asks for `bytes` bytes to come into the second-level cache.
 __device__ __forceinline__ void prefetch(const void *start, int bytes, int lane) {
     for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" :: "l"((const u8 *)start + i));
-}
-
-// What the warps of a block leave for each other.
-template <int HB> struct SplitShared {
-    float scores[WARPS][HB][32];
-    float maxima[WARPS][HB];
-    float denominators[WARPS][HB];
-};
-
-// Other blocks' results, past the first-level cache.
-__device__ __forceinline__ float loadFresh(const float *p) {
-    float x;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
-    return x;
-}
-
-// Combines a token's splits for one head; by `threads` threads from `thread` on, whole warps.
-template <typename T> __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread, int threads) {
-    const int D = a.valueSize, lane = threadIdx.x & 31;
-    const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
-    const long long place = (long long)t * a.heads + h;
-    const float *partials = a.partials + place * a.splits * (D + 2);
-    for (int d0 = 0; d0 < D; d0 += threads) {
-        const int d = d0 + thread;
-        float largest = -NIBBLE_INFINITY, total = 0.f, sum = 0.f;
-        for (int first = 0; first < splits; first += 32) {  // every warp for itself: a lane a split's maximum and denominator
-            const int s = first + lane, count = min(splits - first, 32);
-            const float maximum = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D) : -NIBBLE_INFINITY;
-            const float denominator = s < splits ? loadFresh(partials + (long long)s * (D + 2) + D + 1) : 0.f;
-            const float larger = fmaxf(largest, warpMax(maximum));
-            if (larger == -NIBBLE_INFINITY) continue;
-            const float correction = expf(largest - larger), factor = expf(maximum - larger);
-            largest = larger;
-            total = total * correction + warpSum(factor * denominator);
-            sum *= correction;
-#pragma unroll 8
-            for (int i = 0; i < count; ++i) {
-                const float partial = d < D ? loadFresh(partials + (long long)(first + i) * (D + 2) + d) : 0.f;
-                sum = fmaf(__shfl_sync(~0u, factor, i), partial, sum);
-            }
-        }
-        if (d < D) ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
-    }
-}
-
-// The block that arrives last combines the splits of its heads. Which block that is does not matter to the result.
-template <typename T> __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
-    __shared__ int isLast;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int *arrivals = a.arrivals + (long long)t * gridDim.y + blockIdx.y;
-        const int expected = max(1, min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH));
-        isLast = atomicAdd(arrivals, 1) == expected - 1;
-        if (isLast) *arrivals = 0;
-    }
-    __syncthreads();
-    if (!isLast) return;
-    __threadfence();
-    // Half of the block for each of two heads at a time.
-    for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128) combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
 }
 
 // L lanes share a key (16 bytes each), HB query heads share the keys.
@@ -192,30 +129,7 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < headCount * D; i += NIBBLE_SPLIT_THREADS) {
-        const int h = i / D, d = i % D, head = g * group + firstHead + h;
-        float largest = -NIBBLE_INFINITY, sum = 0.f, total = 0.f;
-#pragma unroll
-        for (int w = 0; w < WARPS; ++w) largest = fmaxf(largest, shared.maxima[w][h]);
-        if (largest != -NIBBLE_INFINITY)
-#pragma unroll
-            for (int w = 0; w < WARPS; ++w) {
-                const float factor = expf(shared.maxima[w][h] - largest);
-                sum = fmaf(factor, sharedSums[(w * HB + h) * D + d], sum);
-                total = fmaf(factor, shared.denominators[w][h], total);
-            }
-        const long long place = (long long)t * a.heads + head;
-        if (a.splits == 1) {
-            ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));
-        } else {
-            float *partial = a.partials + (place * a.splits + split) * (D + 2);
-            partial[d] = sum;
-            if (d == 0) {
-                partial[D] = largest;
-                partial[D + 1] = total;
-            }
-        }
-    }
+    mergeWarps<T, HB>(a, shared, sharedSums, g, firstHead, headCount);
 }
 
 // Key/value heads by tiles of query heads are on grid.y.

@@ -11,7 +11,7 @@ extern "C" __global__ void embed(const __grid_constant__ NibbleEmbedArguments a)
     float x = 0.f;
     if (token >= 0 && token < a.vocabulary) x = loadAs(a.table, token * a.width + e, a.tableType) * a.scale;
     if (a.positionTable) {
-        const long long position = (long long)a.positions[t] + a.positionOffset;
+        const long long position = a.positions[t];
         if (position >= 0 && position < a.positionCount) x += loadAs(a.positionTable, position * a.width + e, a.positionType);
     }
     storeAs(a.output, (long long)t * a.width + e, a.outputType, x);

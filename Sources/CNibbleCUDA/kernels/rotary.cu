@@ -1,5 +1,5 @@
 // Query and key norms, rotary embedding, and the write into the cache.
-#include "common.cuh"
+#include "cache_codes.cuh"
 
 enum Part { queryPart, keyPart, valuePart };
 
@@ -55,7 +55,7 @@ __device__ __forceinline__ float normalized(float x, float2 s, const HeadNorm &n
     return x;
 }
 
-// The slot of a token in the cache, counted in rows of D elements, or -1.
+// The slot of a token in the cache, counted in positions of all heads, or -1.
 __device__ __forceinline__ long long cacheRow(const NibbleBatch &b, int t, int head, int heads) {
     const int position = b.positions[t];
     const int logical = position / NIBBLE_CACHE_BLOCK;
@@ -63,6 +63,11 @@ __device__ __forceinline__ long long cacheRow(const NibbleBatch &b, int t, int h
     const int block = b.blockTable[(long long)b.rows[t] * b.blockTableStride + logical];
     if (block < 0) return -1;
     return ((long long)block * heads + head) * NIBBLE_CACHE_BLOCK + position % NIBBLE_CACHE_BLOCK;
+}
+
+template <typename Load> __device__ __forceinline__ void storeVector(const NibbleRotateArguments &a, void *memory, int size, long long slot, Load load) {
+    const CodeLayout layout{size, a.cacheGroup, a.cacheBits};
+    storeCodes((u8 *)memory + slot / NIBBLE_CACHE_BLOCK * layout.panelBytes(), layout, (int)(slot % NIBBLE_CACHE_BLOCK), load);
 }
 
 template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, int first, int last) {
@@ -89,7 +94,7 @@ template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a
         };
         auto store = [&](int d, float x) {
             p[d] = fromFloat<T>(x);
-            if (slot >= 0) storeAs(a.keys, slot * size + d, a.cacheType, x);
+            if (slot >= 0 && !a.cacheBits) storeAs(a.keys, slot * size + d, a.cacheType, x);
         };
         // A thread takes a pair, so that both elements are read before one is written.
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
@@ -101,6 +106,10 @@ template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a
             store(d1, y * c + x * n);
         }
         for (int d = 2 * half + threadIdx.x; d < size; d += blockDim.x) store(d, load(d));
+        if (slot >= 0 && a.cacheBits) {
+            __syncthreads();  // groups are made of what other threads wrote
+            storeVector(a, a.keys, size, slot, [&](int d) { return toFloat(p[d]); });
+        }
     }
 }
 
@@ -110,6 +119,10 @@ template <typename T> __device__ void storeValues(const NibbleRotateArguments &a
         const long long slot = cacheRow(a.batch, t, h, a.key.heads);
         if (slot < 0) return;
         const T *p = heads.head(h);
+        if (a.cacheBits) {
+            storeVector(a, a.values, heads.size, slot, [&](int d) { return heads.load(p, d); });
+            continue;
+        }
         for (int d = threadIdx.x; d < heads.size; d += blockDim.x)
             storeAs(a.values, slot * heads.size + d, a.cacheType, heads.load(p, d));
     }

@@ -201,11 +201,33 @@ __device__ void keepNucleus(const Row &row, float topP, Candidates &c) {
     if (weight && notBelow > total) c.tiesToSkip = min((notBelow - total) / weight, t.at / weight - 1);
 }
 
+// MARK: Sets of tokens
+
+// Penalizes what the row has seen and forbids what is never chosen.
+__device__ void mask(const NibbleSelectArguments &a, int r, float *logits) {
+    const int words = (a.vocabulary + 31) / 32;
+    u32 *seen = a.seen ? a.seen + (long long)r * words : nullptr;
+    if (seen && a.latest && threadIdx.x == 0) {
+        const u32 token = (u32)a.latest[r];
+        if (token < (u32)a.vocabulary) seen[token / 32] |= 1u << (token % 32);
+    }
+    __syncthreads();
+    for (int w = threadIdx.x; w < words; w += blockDim.x) {
+        for (u32 set = seen ? seen[w] : 0; set; set &= set - 1) {
+            float *x = logits + 32 * w + __ffs(set) - 1;
+            *x = *x < 0.f ? *x * a.penalty : *x / a.penalty;
+        }
+        for (u32 set = a.forbidden ? a.forbidden[w] : 0; set; set &= set - 1) logits[32 * w + __ffs(set) - 1] = -NIBBLE_INFINITY;
+    }
+    __syncthreads();
+}
+
 // grid R, block 1024
 extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArguments a) {
     beginKernel();
     const int r = blockIdx.x;
-    const float *logits = a.logits + (long long)r * a.vocabulary;
+    float *logits = a.logits + (long long)r * a.vocabulary;
+    if (a.seen || a.forbidden) mask(a, r, logits);
     float largest;
     int token = argmax(logits, a.vocabulary, &largest);
     if (a.temperature > 0.f && largest > -NIBBLE_INFINITY) {

@@ -11,6 +11,7 @@ final class PrefixCache: GenerativeModel {
     /// A session is used by whoever has taken it out.
     private struct Kept: @unchecked Sendable {
         var session: any DecodingSession
+        var cacheQuantization: KeyValueQuantization?
         var tokens: [Int32]
     }
 
@@ -31,12 +32,14 @@ final class PrefixCache: GenerativeModel {
             defer { kept = nil }
             return kept
         }
-        if let found, found.session.capacity >= request.capacity {
-            return PrefixCacheSession(found.session, tokens: found.tokens, owner: self)
+        let form = request.cacheQuantization
+        found?.session.interruption = request.interruption
+        if let found, found.session.capacity >= request.capacity, found.cacheQuantization == form {
+            return PrefixCacheSession(found.session, tokens: found.tokens, form, owner: self)
         }
         var larger = request
         larger.capacity = Self.rounded(request.capacity, limit: maximumPositions)
-        return PrefixCacheSession(try model.makeSession(larger), tokens: [], owner: self)
+        return PrefixCacheSession(try model.makeSession(larger), tokens: [], form, owner: self)
     }
 
     /// To a power of two, so that a growing chat seldom needs a new session.
@@ -46,8 +49,8 @@ final class PrefixCache: GenerativeModel {
         return max(capacity, min(size, limit ?? size))
     }
 
-    fileprivate func keep(_ session: any DecodingSession, tokens: [Int32]) {
-        let value = Kept(session: session, tokens: tokens)
+    fileprivate func keep(_ session: any DecodingSession, _ cacheQuantization: KeyValueQuantization?, tokens: [Int32]) {
+        let value = Kept(session: session, cacheQuantization: cacheQuantization, tokens: tokens)
         kept.withLock { $0 = value }
     }
 }
@@ -55,23 +58,32 @@ final class PrefixCache: GenerativeModel {
 /// Feeds what the session behind it does not hold yet, and hands it back at the end.
 private final class PrefixCacheSession: DecodingSession {
     private let session: any DecodingSession
+    private let cacheQuantization: KeyValueQuantization?
     private let owner: PrefixCache
     /// What the session behind holds.
     private var held: [Int32]
     /// Of these, what this generation has fed.
     private var fed = 0
 
-    init(_ session: any DecodingSession, tokens: [Int32], owner: PrefixCache) {
+    init(
+        _ session: any DecodingSession, tokens: [Int32], _ cacheQuantization: KeyValueQuantization?, owner: PrefixCache
+    ) {
         self.session = session
+        self.cacheQuantization = cacheQuantization
         self.owner = owner
         held = tokens
     }
 
-    deinit { owner.keep(session, tokens: held) }
+    deinit {
+        session.interruption = nil
+        owner.keep(session, cacheQuantization, tokens: held)
+    }
 
     var vocabularySize: Int { session.vocabularySize }
     var rows: Int { session.rows }
     var capacity: Int { session.capacity }
+
+    var cacheByteCount: Int { session.cacheByteCount }
 
     func length(ofRow row: Int) -> Int { fed }
 
@@ -93,6 +105,13 @@ private final class PrefixCacheSession: DecodingSession {
         try session.gather(sources)
     }
 
+    var interruption: (@Sendable () throws -> Void)? {
+        get { session.interruption }
+        set { session.interruption = newValue }
+    }
+
+    func canTruncate(row: Int, to length: Int) -> Bool { session.canTruncate(row: row, to: length) }
+
     func truncate(row: Int, to length: Int) throws {
         try session.truncate(row: row, to: length)
         held.removeLast(max(held.count - max(length, 0), 0))
@@ -105,6 +124,15 @@ private final class PrefixCacheSession: DecodingSession {
         let isPrompt = fed == 0
         var common = 0
         if reuses { common = zip(held[fed...], input.tokens.dropLast()).prefix { $0 == $1 }.count }
+        if fed + common < held.count, !session.canTruncate(row: 0, to: fed + common) {
+            // A window has passed: this generation's own beginning is all that can be fed again.
+            try session.truncate(row: 0, to: 0)
+            let begun = held[..<fed]
+            held = []
+            fed = 0
+            if isPrompt { owner.reused.store(0, ordering: .relaxed) }
+            return [RowTokens(row: input.row, tokens: begun + input.tokens)]
+        }
         fed += common
         if isPrompt { owner.reused.store(common, ordering: .relaxed) }
         try dropUnfed()
@@ -125,10 +153,9 @@ private final class PrefixCacheSession: DecodingSession {
             fed = held.count
             return result
         } catch {
-            // How much arrived is not known.
-            held = []
-            fed = 0
-            try session.truncate(row: 0, to: 0)
+            // The session took its rows back to what they held, or to nothing.
+            held.removeLast(max(held.count - session.length(ofRow: 0), 0))
+            fed = min(fed, held.count)
             throw error
         }
     }

@@ -53,6 +53,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Flag(name: .customLong("fp32-cpu-offload"), help: "Leave modules that are placed on the CPU or on disk unquantized.")
     var fp32CPUOffload = false
 
+    @Option(help: "Bits of the key/value cache: 8 (hardly a difference), 4 or 2 (lossy); default: the load dtype's.")
+    var cacheBits: Int?
+
     @Option(help: "Tokens of a sequence that placement makes room for (default: 512).")
     var context: Int?
 
@@ -79,6 +82,7 @@ struct LoadOptionsGroup: ParsableArguments {
         _ = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
         _ = try headFormat()
         _ = try placement()
+        _ = try cacheQuantization()
         if let context, context < 1 { throw ValidationError("--context should be at least 1, found \(context)") }
         if let batchSize, batchSize < 1 { throw ValidationError("--batch-size should be at least 1, found \(batchSize)") }
         if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
@@ -97,6 +101,7 @@ struct LoadOptionsGroup: ParsableArguments {
         (configuration.deviceMap, configuration.maxMemory) = try placement()
         configuration.usesReferencePlanner = planner == .reference
         configuration.offloadFolder = offloadFolder.map { URL(filePath: $0) }
+        configuration.cacheQuantization = try cacheQuantization()
         configuration.context = context
         configuration.batchSize = batchSize ?? 1
         configuration.variant = variant
@@ -146,6 +151,15 @@ struct LoadOptionsGroup: ParsableArguments {
             throw ValidationError("\(option) should be \(others)float32, float16 or bfloat16, found \"\(word)\"")
         }
         return dtype
+    }
+
+    private func cacheQuantization() throws -> KeyValueQuantization? {
+        try cacheBits.map { bits in
+            guard let quantization = KeyValueQuantization(bits: bits) else {
+                throw ValidationError("--cache-bits should be 8, 4 or 2, found \(bits)")
+            }
+            return quantization
+        }
     }
 
     private func headFormat() throws -> WeightFormat? {

@@ -47,6 +47,7 @@ extension GenerationConfig {
         ConfigField("num_return_sequences", \.numReturnSequences, .integer),
         ConfigField("use_cache", \.useCache, .boolean),
         ConfigField("cache_implementation", \.cacheImplementation, .word()),
+        ConfigField("cache_config", \.cacheConfig, .cacheConfig),
         ConfigField("seed", \.seed, .seed),
         ConfigField("temperature", \.temperature, .number),
         ConfigField("top_k", \.topK, .integer),
@@ -96,7 +97,7 @@ extension GenerationConfig {
     /// Fields of the reference that say nothing about Nibble's work. They may be given and change nothing.
     static let ignoredNames: Set<String> = [
         "transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash", "generation_kwargs",
-        "cache_config", "max_cache_len", "return_legacy_cache", "token_healing", "low_memory", "is_assistant",
+        "max_cache_len", "return_legacy_cache", "token_healing", "low_memory", "is_assistant",
         "prefill_chunk_size", "compile_config", "disable_compile", "assistant_lookbehind", "target_lookbehind",
         "output_attentions", "output_hidden_states", "continuous_batching_config",
     ]

@@ -1,3 +1,5 @@
+internal import NibbleCore
+
 /// What a configuration asks for, see section "Modes" of the reference.
 public enum GenerationMode: Sendable, Equatable {
     case greedy, sampling, beamSearch, beamSampling
@@ -51,6 +53,10 @@ extension GenerationConfig {
         try require("prompt_lookup_num_tokens", promptLookupNumTokens, "1 or more") { $0 >= 1 }
         try require("max_matching_ngram_size", maxMatchingNgramSize, "1 or more") { $0 >= 1 }
         try require("max_time", maxTime, "0 or more") { $0 >= 0 }
+        try require("cache_config.nbits", cacheConfig?.nbits, "8, 4 or 2", KeyValueQuantization.allowedBits.contains)
+        try require(
+            "cache_config.q_group_size", cacheConfig?.qGroupSize, "16, 32, 64 or 128",
+            KeyValueQuantization.allowedGroupSizes.contains)
     }
 
     private func checkRanges() throws {
@@ -108,7 +114,9 @@ extension GenerationConfig {
             if (earlyStopping ?? .heuristic) != .heuristic { warnings.append(.ignoredWithoutBeams(field: "early_stopping")) }
             if (lengthPenalty ?? 1) != 1 { warnings.append(.ignoredWithoutBeams(field: "length_penalty")) }
         }
-        if cacheImplementation == .quantized { warnings.append(.withoutEffect(field: "cache_implementation")) }
+        if cacheImplementation == .quantized, (cacheConfig?.residualLength ?? 0) != 0 {
+            warnings.append(.withoutEffect(field: "cache_config.residual_length"))
+        }
         return warnings
     }
 

@@ -24,6 +24,8 @@ public struct GenerationConfig: Sendable, Equatable {
     /// Only the speed depends on it in the reference; Nibble always keeps a cache.
     public var useCache: Bool?
     public var cacheImplementation: CacheImplementation?
+    /// Counts with ``CacheImplementation/quantized``.
+    public var cacheConfig: QuantizedCacheConfig?
     /// Seed of the random numbers, see `RandomStream`. Unset: a fresh one each time, reported in the output.
     public var seed: UInt64?
 

@@ -12,7 +12,7 @@ struct AssistedDecoding {
 
     private let run: GenerationRun
     private let session: any DecodingSession
-    private let source: Source
+    private var source: Source
     private let ids: RowMatrix<Int32>
     private var length: Int
     /// The sequence without padding.
@@ -44,17 +44,30 @@ struct AssistedDecoding {
     }
 
     mutating func generate() throws -> GenerationOutput {
-        if tokens.count > 1 {
-            try session.feed([RowTokens(row: 0, tokens: Array(tokens.dropLast()))], logits: .last) { _ in }
-        }
+        try feedSequence(from: 0)
         while reason == nil {
             // The checked tokens and one more of the model's own must fit.
             let proposed = try propose(limit: run.maxLength - length - 1)
             let accepted = try check(proposed)
-            if case .draft(let model) = source { model.adapt(accepted: accepted, of: proposed.count) }
-            if reason == nil { try session.truncate(row: 0, to: tokens.count - 1) }
+            adapt(accepted: accepted, of: proposed.count)
+            if reason == nil { try feedSequence(from: try session.rollBack(row: 0, to: tokens.count - 1)) }
         }
         return output()
+    }
+
+    private mutating func adapt(accepted: Int, of proposed: Int) {
+        switch source {
+        case .draft(let model): model.adapt(accepted: accepted, of: proposed)
+        case .lookup(var lookup):
+            lookup.adapt(accepted: accepted, of: proposed)
+            source = .lookup(lookup)
+        }
+    }
+
+    /// Feeds what the session lacks of all tokens but the last.
+    private func feedSequence(from start: Int) throws {
+        guard start < tokens.count - 1 else { return }
+        try session.feed([RowTokens(row: 0, tokens: Array(tokens[start...].dropLast()))], logits: .last) { _ in }
     }
 
     private func propose(limit: Int) throws -> [Int32] {

@@ -44,9 +44,9 @@ final class DraftModel {
         ids.reserve(sequence.count + limit, used: known.sequence)
         for column in known.sequence..<sequence.count { ids[0, column] = sequence[column] }
         let common = known.tokens + zip(fed[known.tokens...], tokens[known.tokens...]).prefix { $0 == $1 }.count
-        let kept = min(common, tokens.count - 1)
+        var kept = min(common, tokens.count - 1)
+        if kept < fed.count { kept = try session.rollBack(row: 0, to: kept) }
         known = (sequence.count, kept)
-        if kept < fed.count { try session.truncate(row: 0, to: kept) }
         fed = tokens
         var pending = Array(tokens[kept...])
         var drafted: [Int32] = []

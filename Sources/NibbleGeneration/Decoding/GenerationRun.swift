@@ -20,6 +20,7 @@ final class GenerationRun {
     let onToken: ((GeneratedToken) throws -> Void)?
     let wantsLogProbabilities: Bool
     let negativePrompt: [[Int32]]?
+    private let interruption: (@Sendable () throws -> Void)?
     var recorder: StepRecorder
     var warnings: [GenerationWarning]
 
@@ -49,6 +50,7 @@ final class GenerationRun {
         scratch = ScoreScratch(vocabularySize: vocabularySize)
         wantsLogProbabilities = request.logProbabilities
         negativePrompt = request.negativePrompt
+        interruption = request.interruption
         let made = try LogitsProcessorList.make(
             config,
             ProcessorSetting(
@@ -90,7 +92,8 @@ final class GenerationRun {
             SessionRequest(
                 rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
                 encoderPadding: inputs.encoderPadding,
-                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : []))
+                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : [],
+                cacheQuantization: config.cacheQuantization, interruption: interruption))
         guard session.rows >= rows, session.vocabularySize == vocabularySize else {
             throw GenerationError.modelMisbehaved(
                 "asked for a session of \(rows) rows and \(vocabularySize) tokens, got \(session.rows) and "
@@ -114,7 +117,8 @@ final class GenerationRun {
             negativePrompt?[row / copies] ?? Array(inputs.tokens[row / copies].suffix(1))
         }
         guidance = try ClassifierFreeGuidance(
-            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength)
+            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength,
+            cacheQuantization: config.cacheQuantization)
     }
 
     // MARK: Scores

@@ -26,11 +26,13 @@ public struct SequenceBiasProcessor: LogitsProcessor {
 /// Forbids tokens, or tokens that would complete a sequence.
 public struct NoBadWordsProcessor: LogitsProcessor {
     private let bias: SequenceBiasProcessor
+    public let deviceForm: DeviceForm?
 
     /// - Parameter eos: single-token entries equal to one of these are left out.
     public init(_ words: [[Int32]], eos: [Int32]) {
-        bias = SequenceBiasProcessor(
-            words.filter { word in !eos.contains { word == [$0] } }.map { SequenceBias(tokens: $0, bias: -.infinity) })
+        let words = words.filter { word in !eos.contains { word == [$0] } }
+        bias = SequenceBiasProcessor(words.map { SequenceBias(tokens: $0, bias: -.infinity) })
+        deviceForm = words.allSatisfy { $0.count == 1 } ? .forbidden(words.flatMap { $0 }) : nil
     }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
@@ -52,6 +54,8 @@ public struct SuppressTokensProcessor: LogitsProcessor {
     public init(_ tokens: [Int32]) { self.tokens = tokens }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) { scores.forbid(tokens) }
+
+    public var deviceForm: DeviceForm? { .forbidden(tokens) }
 }
 
 /// Forbids tokens at the first step.

@@ -1,3 +1,4 @@
+internal import NibbleCore
 internal import NibbleModels
 
 /// Moves scores away from what the model would say to another prompt (Sanchez et al. 2023): with log-probabilities s of the
@@ -14,12 +15,15 @@ final class ClassifierFreeGuidance {
     /// - Parameters:
     ///   - prompts: for each decoding row the tokens that stand in its prompt's place.
     ///   - newTokens: the most tokens that may follow.
-    init(scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int) throws {
+    init(
+        scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int, cacheQuantization: KeyValueQuantization?
+    ) throws {
         self.scale = Float(scale)
         self.prompts = prompts
         fed = Array(repeating: [], count: prompts.count)
         let longest = prompts.map(\.count).max() ?? 0
-        session = try model.makeSession(SessionRequest(rows: prompts.count, capacity: longest + newTokens))
+        session = try model.makeSession(SessionRequest(
+                rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
     }
 
     func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
@@ -33,8 +37,8 @@ final class ClassifierFreeGuidance {
     private func advance(_ context: RowContext) throws -> [Int32] {
         let target = prompts[context.row] + context.ids.dropFirst(context.promptLength)
         let common = zip(fed[context.row], target).prefix { $0 == $1 }.count
-        let kept = min(common, target.count - 1)
-        if kept < fed[context.row].count { try session.truncate(row: context.row, to: kept) }
+        var kept = min(common, target.count - 1)
+        if kept < fed[context.row].count { kept = try session.rollBack(row: context.row, to: kept) }
         fed[context.row] = target
         return Array(target[kept...])
     }

@@ -27,6 +27,10 @@ extension LogitsProcessor {
 
 /// What a backend's own token selection can do, in the order in which it does it.
 public enum DeviceForm: Sendable, Equatable {
+    /// Of the tokens a row holds.
+    case repetitionPenalty(Float)
+    /// Tokens that are never chosen. May be asked for more than once.
+    case forbidden([Int32])
     case temperature(Float)
     case topK(Int)
     case topP(Float)
@@ -34,10 +38,12 @@ public enum DeviceForm: Sendable, Equatable {
 
     fileprivate var rank: Int {
         switch self {
-        case .temperature: 0
-        case .topK: 1
-        case .topP: 2
-        case .minP: 3
+        // These two may come in any order.
+        case .repetitionPenalty, .forbidden: 0
+        case .temperature: 1
+        case .topK: 2
+        case .topP: 3
+        case .minP: 4
         }
     }
 }
@@ -85,11 +91,15 @@ public struct LogitsProcessorList: Sendable {
     public func deviceParameters(sampling: Bool) -> SamplingParameters? {
         var parameters = SamplingParameters()
         if sampling { parameters.temperature = 1 }
-        var rank = -1
+        var rank = 0
         for processor in processors {
-            guard sampling, let form = processor.deviceForm, form.rank > rank else { return nil }
+            guard let form = processor.deviceForm, form.rank == 0 ? rank == 0 : sampling && form.rank > rank else { return nil }
             rank = form.rank
             switch form {
+            case .repetitionPenalty(let value):
+                guard parameters.repetitionPenalty == 1 else { return nil }
+                parameters.repetitionPenalty = value
+            case .forbidden(let tokens): parameters.forbiddenTokens += tokens
             case .temperature(let value): parameters.temperature = value
             case .topK(let value): parameters.topK = value
             case .topP(let value): parameters.topP = value

@@ -2,13 +2,9 @@ import Foundation
 
 /// Keeps the tokens whose surprise is nearest to the expected one, up to a probability of `mass` (Meister et al. 2022).
 public struct TypicalWarper: LogitsProcessor {
-    private let mass: Float
-    private let minimumKept: Int
+    private let limit: WarperLimit
 
-    public init(_ mass: Double, minimumKept: Int = 1) {
-        self.mass = Float(mass)
-        self.minimumKept = max(minimumKept, 1)
-    }
+    public init(_ mass: Double, minimumKept: Int = 1) { limit = WarperLimit(mass, minimumKept) }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let total = scores.logSumExp
@@ -21,11 +17,11 @@ public struct TypicalWarper: LogitsProcessor {
         var last = 0
         for index in order {
             cumulative += Double(exp(scores[index] - total))
-            guard Float(cumulative) < mass, last < scores.count - 1 else { break }
+            guard Float(cumulative) < Float(limit.value), last < scores.count - 1 else { break }
             last += 1
         }
         let bound = deviations[order[last]]
-        for (position, index) in order.enumerated() where position >= minimumKept && deviations[index] > bound {
+        for (position, index) in order.enumerated() where position >= limit.minimumKept && deviations[index] > bound {
             scores[index] = -.infinity
         }
     }

@@ -9,6 +9,8 @@ public struct RepetitionPenaltyProcessor: LogitsProcessor {
         let ids = context.ids[min(context.maskStart, context.ids.count)...]
         context.scratch.forEachDistinct(ids) { scores.penalize($0, by: penalty) }
     }
+
+    public var deviceForm: DeviceForm? { .repetitionPenalty(penalty) }
 }
 
 /// Makes tokens of the encoder's input (a decoder-only model's prompt) more likely.

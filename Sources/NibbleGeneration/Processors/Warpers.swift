@@ -2,6 +2,17 @@ import Foundation
 
 // Warpers narrow the distribution that is sampled from. Each works on what the one before has left.
 
+/// A warper's number, and how many tokens it leaves at least.
+struct WarperLimit: Sendable {
+    let value: Double
+    let minimumKept: Int
+
+    init(_ value: Double, _ minimumKept: Int) {
+        self.value = value
+        self.minimumKept = max(minimumKept, 1)
+    }
+}
+
 /// Divides by the temperature.
 public struct TemperatureWarper: LogitsProcessor {
     private let temperature: Float
@@ -32,15 +43,11 @@ public struct TopKWarper: LogitsProcessor {
 
 /// Keeps the fewest tokens whose probabilities add up to p (Holtzman et al. 2020).
 public struct TopPWarper: LogitsProcessor {
-    private let p: Double
-    private let minimumKept: Int
+    private let limit: WarperLimit
 
-    public init(_ p: Double, minimumKept: Int = 1) {
-        self.p = p
-        self.minimumKept = max(minimumKept, 1)
-    }
+    public init(_ p: Double, minimumKept: Int = 1) { limit = WarperLimit(p, minimumKept) }
 
-    public var deviceForm: DeviceForm? { minimumKept == 1 ? .topP(Float(p)) : nil }
+    public var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .topP(Float(limit.value)) : nil }
 
     /// From the least likely token upwards, tokens are removed while their probabilities add up to at most 1 − p.
     ///
@@ -51,7 +58,7 @@ public struct TopPWarper: LogitsProcessor {
         let maximum = scores.maximum
         guard maximum.isFinite else { return }
         let total = fillMasses(scores, maximum, scratch)
-        let budget = (1 - p) * total
+        let budget = (1 - limit.value) * total
         var removed = 0.0
         var boundary = scratch.masses.count - 1
         while boundary > 0, removed + scratch.masses[boundary] <= budget {
@@ -89,14 +96,14 @@ public struct TopPWarper: LogitsProcessor {
         }
     }
 
-    /// The largest `minimumKept`, the higher index first among equals.
+    /// The largest ones that must stay, the higher index first among equals.
     private func protectedTokens(_ scores: UnsafeMutableBufferPointer<Float>) -> [TopSelection.Entry] {
-        if minimumKept == 1 {
+        if limit.minimumKept == 1 {
             // Every score is at most the maximum, so the last that reaches it is the one.
             let maximum = scores.maximum
             return scores.lastIndex { $0 == maximum }.map { [.init(score: maximum, index: $0)] } ?? []
         }
-        var selection = TopSelection(limit: minimumKept)
+        var selection = TopSelection(limit: limit.minimumKept)
         for index in scores.indices.reversed() { selection.insert(scores[index], scores.count - 1 - index) }
         return selection.entries.map { .init(score: $0.score, index: scores.count - 1 - $0.index) }
     }
@@ -110,54 +117,44 @@ public struct TopPWarper: LogitsProcessor {
 
 /// Keeps tokens at least `fraction` as likely as the best one.
 public struct MinPWarper: LogitsProcessor {
-    private let fraction: Float
-    private let minimumKept: Int
+    private let limit: WarperLimit
 
-    public init(_ fraction: Double, minimumKept: Int = 1) {
-        self.fraction = Float(fraction)
-        self.minimumKept = max(minimumKept, 1)
-    }
+    public init(_ fraction: Double, minimumKept: Int = 1) { limit = WarperLimit(fraction, minimumKept) }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let maximum = scores.maximum
         guard maximum.isFinite else { return }
-        let least = context.scratch.largest(min(minimumKept, scores.count), of: scores)
+        let fraction = Float(limit.value)
+        let least = context.scratch.largest(min(limit.minimumKept, scores.count), of: scores)
         for index in scores.indices where scores[index] < least && exp(scores[index] - maximum) < fraction {
             scores[index] = -.infinity
         }
     }
 
-    public var deviceForm: DeviceForm? { minimumKept == 1 ? .minP(fraction) : nil }
+    public var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .minP(Float(limit.value)) : nil }
 }
 
 /// Keeps tokens of at least probability ε (Hewitt et al. 2022).
 public struct EpsilonWarper: LogitsProcessor {
-    private let epsilon: Float
-    private let minimumKept: Int
+    private let limit: WarperLimit
 
-    public init(_ epsilon: Double, minimumKept: Int = 1) {
-        self.epsilon = Float(epsilon)
-        self.minimumKept = max(minimumKept, 1)
-    }
+    public init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
-        scores.removeProbabilities(below: epsilon, keeping: minimumKept, context.scratch)
+        scores.removeProbabilities(below: Float(limit.value), keeping: limit.minimumKept, context.scratch)
     }
 }
 
 /// Keeps tokens of at least probability min(ε, √ε·e^−entropy) (Hewitt et al. 2022).
 public struct EtaWarper: LogitsProcessor {
-    private let epsilon: Float
-    private let minimumKept: Int
+    private let limit: WarperLimit
 
-    public init(_ epsilon: Double, minimumKept: Int = 1) {
-        self.epsilon = Float(epsilon)
-        self.minimumKept = max(minimumKept, 1)
-    }
+    public init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
 
     public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+        let epsilon = Float(limit.value)
         let eta = min(epsilon, epsilon.squareRoot() * exp(-scores.entropy))
-        scores.removeProbabilities(below: eta, keeping: minimumKept, context.scratch)
+        scores.removeProbabilities(below: eta, keeping: limit.minimumKept, context.scratch)
     }
 }
 

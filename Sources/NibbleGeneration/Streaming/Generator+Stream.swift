@@ -11,7 +11,7 @@ extension Generator {
     /// Generates on a thread of its own and delivers tokens as they are chosen. With beams only the end is delivered.
     ///
     /// The thread waits when `buffering` events have not been taken yet. Cancelling the task that reads, or dropping the
-    /// stream, ends the generation at the next token.
+    /// stream, ends the generation at the next token, or within the prompt.
     public func stream(
         _ request: GenerationRequest, buffering: Int = 32
     ) -> AsyncThrowingStream<GenerationEvent, any Error> {
@@ -27,6 +27,11 @@ extension Generator {
 
     private func produce(_ request: GenerationRequest, into channel: BoundedChannel<GenerationEvent>) {
         var request = request
+        let given = request.interruption
+        request.interruption = {
+            try channel.checkCancellation()
+            try given?()
+        }
         request.stopping.append { _ in
             try channel.checkCancellation()
             return false

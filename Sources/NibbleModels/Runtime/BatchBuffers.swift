@@ -11,6 +11,8 @@ final class BatchBuffers {
         var tokens: Int
         var rows: Int
         var blocksPerRow: Int
+        /// Block tables.
+        var tables = 1
     }
 
     /// The host's image of the arena.
@@ -36,8 +38,9 @@ final class BatchBuffers {
         var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
         /// Tokens of the call whose logits are wanted.
         var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
-        var blockTable: UnsafeMutableBufferPointer<Int32> {
-            slice(Places(limits).blockTable, limits.rows * limits.blocksPerRow)
+        func blockTable(_ table: Int = 0) -> UnsafeMutableBufferPointer<Int32> {
+            let size = limits.rows * limits.blocksPerRow
+            return slice(Places(limits).blockTable + table * size, size)
         }
     }
 
@@ -53,7 +56,7 @@ final class BatchBuffers {
             counters = lengths + limits.rows
             selected = counters + limits.rows
             blockTable = selected + limits.tokens
-            total = blockTable + limits.rows * limits.blocksPerRow
+            total = blockTable + limits.tables * limits.rows * limits.blocksPerRow
         }
     }
 
@@ -71,12 +74,13 @@ final class BatchBuffers {
             storage: arena.storage, byteOffset: arena.byteOffset + place * DType.int32.byteCount, dtype: .int32, shape: shape)
     }
 
-    func indices(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int) -> BatchIndices {
+    func indices(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, table: Int = 0) -> BatchIndices {
         let places = Places(limits)
+        let blockTable = places.blockTable + table * limits.rows * limits.blocksPerRow
         return BatchIndices(
             tokens: view(places.tokens, [tokens]), positions: view(places.positions, [tokens]),
             rows: view(places.rows, [tokens]), queryOffsets: view(places.queryOffsets, [rows + 1]),
-            lengths: view(places.lengths, [rows]), blockTable: view(places.blockTable, [rows, limits.blocksPerRow]),
+            lengths: view(places.lengths, [rows]), blockTable: view(blockTable, [rows, limits.blocksPerRow]),
             tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
     }
 

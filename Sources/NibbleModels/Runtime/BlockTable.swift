@@ -5,22 +5,41 @@ import NibbleCore
 /// Blocks are shared between rows after ``gather(_:)`` and copied when a row that shares its last one writes to it.
 struct BlockTable {
     private(set) var lengths: [Int]
+    /// By logical block; ``released`` where a window has passed.
     private(set) var blocks: [[Int32]]
     private var references: [Int]
     private var free: [Int32]
+    /// Logical blocks of a row.
     let blocksPerRow: Int
+    private let window: Int?
 
-    init(rows: Int, capacity: Int) {
+    static let released: Int32 = -1
+
+    /// - Parameters:
+    ///   - window: only the last so many positions are ever read; `nil`: all.
+    ///   - blockCount: physical blocks, as ``CacheBlocks/count(rows:capacity:window:chunkTokens:)`` counts them.
+    init(rows: Int, capacity: Int, window: Int? = nil, blockCount: Int) {
         blocksPerRow = max(KeyValueGeometry.blocks(for: capacity), 1)
+        self.window = window
         lengths = Array(repeating: 0, count: rows)
         blocks = Array(repeating: [], count: rows)
         for row in 0..<rows { blocks[row].reserveCapacity(blocksPerRow) }
-        references = Array(repeating: 0, count: rows * blocksPerRow)
-        free = (0..<Int32(rows * blocksPerRow)).reversed()
+        references = Array(repeating: 0, count: blockCount)
+        free = (0..<Int32(blockCount)).reversed()
     }
 
-    /// Blocks in all; rows can never need more.
-    var blockCount: Int { references.count }
+    /// Gives back the blocks that no row's next tokens can see.
+    mutating func releasePassed() {
+        guard let window else { return }
+        for row in lengths.indices {
+            var block = max(lengths[row] - CacheBlocks.kept(window), 0) / KeyValueGeometry.blockSize - 1
+            while block >= 0, blocks[row][block] != Self.released {
+                release(blocks[row][block])
+                blocks[row][block] = Self.released
+                block -= 1
+            }
+        }
+    }
 
     /// Makes room for `count` more positions of `row`; a block that has to be copied first is appended to `copies`.
     mutating func append(_ count: Int, to row: Int, copies: inout [(from: Int32, to: Int32)]) {
@@ -35,6 +54,14 @@ struct BlockTable {
         lengths[row] = length + count
     }
 
+    /// Whether what a row of `length` tokens would see is still there.
+    func canTruncate(_ row: Int, to length: Int) -> Bool {
+        guard let window, length > 0 else { return true }
+        let first = max(min(length, lengths[row]) - window, 0) / KeyValueGeometry.blockSize
+        return first >= blocks[row].count || blocks[row][first] != Self.released
+    }
+
+    /// - Precondition: ``canTruncate(_:to:)``
     mutating func truncate(_ row: Int, to length: Int) {
         while blocks[row].count > KeyValueGeometry.blocks(for: length) { release(blocks[row].removeLast()) }
         lengths[row] = min(lengths[row], length)
@@ -43,7 +70,7 @@ struct BlockTable {
     /// Row r becomes what row `sources[r]` is.
     mutating func gather(_ sources: [Int]) {
         let newBlocks = sources.map { blocks[$0] }
-        for block in newBlocks.joined() { references[Int(block)] += 1 }
+        for block in newBlocks.joined() where block != Self.released { references[Int(block)] += 1 }
         for block in blocks.joined() { release(block) }
         lengths = sources.map { lengths[$0] }
         blocks = newBlocks
@@ -56,7 +83,53 @@ struct BlockTable {
     }
 
     private mutating func release(_ block: Int32) {
+        guard block != Self.released else { return }
         references[Int(block)] -= 1
         if references[Int(block)] == 0 { free.append(block) }
+    }
+}
+
+/// The block tables of a session, one for each of a ``CacheLayout``'s.
+struct BlockTables {
+    private(set) var tables: [BlockTable]
+
+    init(_ layout: CacheLayout, rows: Int, capacity: Int) {
+        tables = zip(layout.windows, layout.blocks).map {
+            BlockTable(rows: rows, capacity: capacity, window: $0, blockCount: $1)
+        }
+    }
+
+    var lengths: [Int] { tables[0].lengths }
+    var blocksPerRow: Int { tables[0].blocksPerRow }
+
+    /// Pairs of blocks to copy, by table.
+    typealias Copies = [[(from: Int32, to: Int32)]]
+
+    var noCopies: Copies { Array(repeating: [], count: tables.count) }
+
+    mutating func releasePassed() {
+        for table in tables.indices { tables[table].releasePassed() }
+    }
+
+    mutating func append(_ count: Int, to row: Int, copies: inout Copies) {
+        for table in tables.indices { tables[table].append(count, to: row, copies: &copies[table]) }
+    }
+
+    func canTruncate(_ row: Int, to length: Int) -> Bool { tables.allSatisfy { $0.canTruncate(row, to: length) } }
+
+    mutating func truncate(_ row: Int, to length: Int) {
+        for table in tables.indices { tables[table].truncate(row, to: length) }
+    }
+
+    mutating func gather(_ sources: [Int]) {
+        for table in tables.indices { tables[table].gather(sources) }
+    }
+
+    /// Writes `row`'s blocks into the image's tables at `index`. What has passed is never read.
+    func fill(_ image: BatchBuffers.Image, at index: Int, row: Int) {
+        for (table, blocks) in tables.enumerated() {
+            let target = image.blockTable(table)
+            for (place, block) in blocks.blocks[row].enumerated() { target[index * blocksPerRow + place] = max(block, 0) }
+        }
     }
 }

@@ -10,6 +10,8 @@ final class CrossState {
     private let image: BatchBuffers.Image
     private var parts: [(backend: any Backend, buffers: BatchBuffers)] = []
 
+    var cacheByteCount: Int { caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
+
     /// Runs the encoder over all inputs and fills the caches.
     init(_ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, tokens: Int) throws {
         let inputs = request.encoderInputs
@@ -20,9 +22,10 @@ final class CrossState {
         }
         blocksPerInput = EncoderRun.blocksPerInput(inputs)
         let blocks = blocksPerInput * inputs.count
+        let format = model.options.cacheFormat(request)
         caches = try model.decoder.blocks.map { block in
             let description = block.crossAttention?.description ?? block.attention.description
-            return try description.makeCache(blocks: blocks, model.options, block.backend)
+            return try description.makeCache(blocks: blocks, format, block.backend)
         }
         let limits = BatchBuffers.Limits(tokens: tokens, rows: request.rows, blocksPerRow: blocksPerInput)
         image = BatchBuffers.Image(limits)
@@ -37,6 +40,7 @@ final class CrossState {
     ) throws {
         let run = try EncoderRun(
             encoder, request.encoderInputs, padding: request.encoderPadding, model, blocksPerInput: blocksPerInput)
+        run.runner.interruption = request.interruption
         try run.forEachBatch { encoded, backend, call in
             try store(encoded, from: backend, call, run.runner, model)
         }

@@ -8,11 +8,12 @@ final class DecoderSession: DecodingSession {
     private let model: LanguageModel
     private let runner: StackRunner
     private let cross: CrossState?
-    private var table: BlockTable
+    private var tables: BlockTables
     private let chunkTokens: Int
     private var logits: LogitsBuffers
     /// int32 [R]
     private let sampled: Tensor
+    private let sets: TokenSets
     /// Captured decode steps, where everything runs on one device that has graphs.
     private let graphs: StepGraphs?
     /// The hidden states of the last call whose logits are wanted, and where they lie.
@@ -25,26 +26,40 @@ final class DecoderSession: DecodingSession {
         self.model = model
         rows = request.rows
         capacity = request.capacity
-        table = BlockTable(rows: rows, capacity: capacity)
-        let tokens = max(rows, min(model.options.chunkTokens, rows * capacity))
+        let tokens = CacheBlocks.chunkTokens(model.options.chunkTokens, rows: rows, capacity: capacity)
         chunkTokens = tokens
-        let limits = BatchBuffers.Limits(tokens: tokens, rows: rows, blocksPerRow: table.blocksPerRow)
+        let layout = CacheLayout(
+            model.decoder.description.layers, rows: rows, capacity: capacity, chunkTokens: tokens)
+        tables = BlockTables(layout, rows: rows, capacity: capacity)
+        let limits = BatchBuffers.Limits(
+            tokens: tokens, rows: rows, blocksPerRow: tables.blocksPerRow, tables: layout.windows.count)
         runner = try StackRunner(
-            model.decoder, limits: limits, blocks: table.blockCount, sharesCache: false, positions: capacity,
-            options: model.options, extraBackends: [model.head.backend])
+            model.decoder, limits: limits, layout: layout, cacheFormat: model.options.cacheFormat(request),
+            sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
         cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(
             backend: model.head.backend, vocabularySize: model.vocabularySize, rows: rows)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
+        sets = TokenSets(rows: rows, vocabulary: model.vocabularySize, backend: model.head.backend)
         // Uploads of weights cannot be part of a graph.
         let isStreamed = model.decoder.blocks.contains { $0.stream != nil }
         graphs = isStreamed ? nil : StepGraphs(backends: model.decoder.backends + [model.head.backend])
+        runner.interruption = request.interruption
         try reserve()
     }
 
     var vocabularySize: Int { model.vocabularySize }
 
-    func length(ofRow row: Int) -> Int { table.lengths[row] }
+    var cacheByteCount: Int {
+        runner.caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } + (cross?.cacheByteCount ?? 0)
+    }
+
+    var interruption: (@Sendable () throws -> Void)? {
+        get { runner.interruption }
+        set { runner.interruption = newValue }
+    }
+
+    func length(ofRow row: Int) -> Int { tables.lengths[row] }
 
     private func reserve() throws {
         for backend in model.decoder.backends + [model.head.backend] {
@@ -66,36 +81,70 @@ extension DecoderSession {
         case .all: inputs.reduce(0) { $0 + $1.tokens.count }
         }
         let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
-        var written = 0
-        for chunk in chunks(of: inputs) {
-            let selected = try enqueue(chunk, inputs, selection: selection)
-            guard selected > 0 else { continue }
-            try logits.compute(rows: selected, at: written, of: target) { range, output in
-                try self.project(range, into: output)
+        return try restoringOnError(inputs) {
+            var written = 0
+            for (index, chunk) in chunks(of: inputs).enumerated() {
+                try pause(before: index)
+                let selected = try enqueue(chunk, inputs, selection: selection)
+                guard selected > 0 else { continue }
+                try logits.compute(rows: selected, at: written, of: target) { range, output in
+                    try self.project(range, into: output)
+                }
+                written += selected
             }
-            written += selected
+            try model.head.backend.synchronize()
+            return try body(
+                LogitsBatch(
+                    rows: count, vocabularySize: vocabularySize, values: target.mutableHostElements(Float.self)))
         }
-        try model.head.backend.synchronize()
-        return try body(
-            LogitsBatch(
-                rows: count, vocabularySize: vocabularySize, values: target.mutableHostElements(Float.self)))
     }
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
         try validate(inputs)
+        return try restoringOnError(inputs) { try sample(inputs, sampling) }
+    }
+
+    private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
+        try interruption?()
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
+        let isStep = inputs.allSatisfy { $0.tokens.count == 1 }
         var written = 0
         var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
-        for chunk in chunks(of: inputs) {
-            call.rows = chunk.count
+        for (index, chunk) in chunks(of: inputs).enumerated() {
+            try pause(before: index)
+            (call.rows, call.tokens) = (chunk.count, chunk.count)
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
             try project(0..<selected, into: device.rows(written..<written + selected))
-            try select(chunk.filter(\.isLast).map { inputs[$0.input].row }, call, sampling, from: written, of: device)
+            let rows = chunk.filter(\.isLast).map { inputs[$0.input].row }
+            try sets.prepare(sampling, rows: rows, addsLatest: isStep)
+            let latest = isStep ? runner.indices(call, on: model.head.backend).tokens : nil
+            try select(rows, call, sampling, latest: latest, from: written, of: device)
             written += selected
         }
         return try readSampled(inputs.count)
+    }
+
+    /// Runs a feed; if it fails, rows hold again what they held before.
+    private func restoringOnError<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
+        let lengths = tables.lengths
+        do {
+            return try feed()
+        } catch {
+            for row in Set(inputs.map(\.row)) {
+                let length = tables.canTruncate(row, to: lengths[row]) ? lengths[row] : 0
+                tables.truncate(row, to: length)
+                sets.truncate(row, to: length)
+            }
+            throw error
+        }
+    }
+
+    /// A device that runs behind the host is waited for now and then, or an interruption would come when all is enqueued.
+    private func pause(before chunk: Int) throws {
+        guard interruption != nil, chunk > 0, chunk % 4 == 0 else { return }
+        for backend in model.decoder.backends { try backend.synchronize() }
     }
 
     private func readSampled(_ count: Int) throws -> [Int32] {
@@ -112,18 +161,21 @@ extension DecoderSession {
         let logits = try logits.device(rows: inputs.count)
         let segments = inputs.indices.map { Segment(input: $0, range: 0..<1, isLast: true) }
         var (call, selected) = try place(segments, inputs, selection: .last, counter: sampling.step)
+        try sets.prepare(sampling, rows: rows, addsLatest: true)
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
         try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
             try self.run(call, selected: selected)
             try self.project(0..<selected, into: logits)
-            try self.select(rows, call, sampling, from: 0, of: logits)
+            let latest = self.runner.indices(call, on: self.model.head.backend).tokens
+            try self.select(rows, call, sampling, latest: latest, from: 0, of: logits)
         }
         return true
     }
 
     /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
     private func select(
-        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, from offset: Int, of logits: Tensor
+        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
+        of logits: Tensor
     ) throws {
         let backend = model.head.backend
         var start = 0
@@ -133,8 +185,9 @@ extension DecoderSession {
             var parameters = sampling
             parameters.firstStream += UInt64(rows[start])
             let range = offset + start..<offset + end
+            let masks = sets.masks(sampling, rows: rows[start]..<rows[end - 1] + 1, latest: latest?.rows(start..<end))
             try backend.select(
-                logits.rows(range), parameters, counters: runner.counters(call, on: backend).rows(0..<end - start),
+                logits.rows(range), parameters, masks: masks, counters: runner.counters(call, on: backend).rows(0..<end - start),
                 into: sampled.rows(range))
             start = end
         }
@@ -143,7 +196,7 @@ extension DecoderSession {
     private func validate(_ inputs: [RowTokens]) throws {
         for input in inputs {
             guard input.row >= 0, input.row < rows else { throw SessionError.rowOutOfRange(row: input.row, rows: rows) }
-            let length = table.lengths[input.row]
+            let length = tables.lengths[input.row]
             guard length + input.tokens.count <= capacity else {
                 throw SessionError.capacityExceeded(
                     row: input.row, length: length, adding: input.tokens.count, capacity: capacity)
@@ -199,7 +252,8 @@ extension DecoderSession {
     private func place(
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
     ) throws -> (call: StackRunner.Call, selected: Int) {
-        var copies = [(from: Int32, to: Int32)]()
+        tables.releasePassed()
+        var copies = tables.noCopies
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
         try copyBlocks(copies)
         try runner.upload()
@@ -221,19 +275,20 @@ extension DecoderSession {
 
     private func fillImage(
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
-        copies: inout [(from: Int32, to: Int32)]
+        copies: inout BlockTables.Copies
     ) -> (call: StackRunner.Call, selected: Int) {
         let image = runner.image
         let (tokens, positions, tokenRows) = (image.tokens, image.positions, image.rows)
-        let (offsets, lengths, blocks, counters) = (image.queryOffsets, image.lengths, image.blockTable, image.counters)
+        let (offsets, lengths, counters) = (image.queryOffsets, image.lengths, image.counters)
         let selectedTokens = image.selected
         var count = 0
         var selected = 0
         var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
         for (index, segment) in chunk.enumerated() {
             let row = inputs[segment.input].row
-            let start = table.lengths[row]
-            table.append(segment.range.count, to: row, copies: &copies)
+            let start = tables.lengths[row]
+            tables.append(segment.range.count, to: row, copies: &copies)
+            sets.append(inputs[segment.input].tokens[segment.range], to: row)
             offsets[index] = Int32(count)
             for (step, source) in segment.range.enumerated() {
                 tokens[count] = inputs[segment.input].tokens[source]
@@ -245,29 +300,30 @@ extension DecoderSession {
                 }
                 count += 1
             }
-            lengths[index] = Int32(table.lengths[row])
+            lengths[index] = Int32(tables.lengths[row])
             counters[index] = Int32(truncatingIfNeeded: counter)
-            for (place, block) in table.blocks[row].enumerated() { blocks[index * table.blocksPerRow + place] = block }
+            tables.fill(image, at: index, row: row)
             call.maximumQueryLength = max(call.maximumQueryLength, segment.range.count)
-            call.maximumLength = max(call.maximumLength, table.lengths[row])
+            call.maximumLength = max(call.maximumLength, tables.lengths[row])
         }
         offsets[chunk.count] = Int32(count)
         call.tokens = count
         return (call, selected)
     }
 
-    private func copyBlocks(_ copies: [(from: Int32, to: Int32)]) throws {
-        guard !copies.isEmpty else { return }
-        let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
-        var local: [Device: Tensor] = [:]
-        for (block, cache) in zip(model.decoder.blocks, runner.caches) {
-            let backend = block.backend
-            if local[backend.device] == nil {
-                let tensor = try backend.allocate(.int32, pairs.shape)
-                try backend.copy(pairs, to: tensor)
-                local[backend.device] = tensor
+    private func copyBlocks(_ copies: BlockTables.Copies) throws {
+        for (table, copies) in copies.enumerated() where !copies.isEmpty {
+            let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
+            var local: [Device: Tensor] = [:]
+            for (index, block) in model.decoder.blocks.enumerated() where runner.table(ofLayer: index) == table {
+                let backend = block.backend
+                if local[backend.device] == nil {
+                    let tensor = try backend.allocate(.int32, pairs.shape)
+                    try backend.copy(pairs, to: tensor)
+                    local[backend.device] = tensor
+                }
+                if let pairs = local[backend.device] { try backend.copyBlocks(runner.caches[index], pairs: pairs) }
             }
-            if let pairs = local[backend.device] { try backend.copyBlocks(cache, pairs: pairs) }
         }
     }
 
@@ -287,12 +343,21 @@ extension DecoderSession {
             throw SessionError.rowOutOfRange(row: source, rows: rows)
         }
         guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
-        table.gather(sources)
+        tables.gather(sources)
+        sets.gather(sources)
         cross?.gather(sources)
+    }
+
+    func canTruncate(row: Int, to length: Int) -> Bool {
+        row >= 0 && row < rows && tables.canTruncate(row, to: max(length, 0))
     }
 
     func truncate(row: Int, to length: Int) throws {
         guard row >= 0, row < rows else { throw SessionError.rowOutOfRange(row: row, rows: rows) }
-        table.truncate(row, to: max(length, 0))
+        guard canTruncate(row: row, to: length) else {
+            throw SessionError.cannotTruncate(row: row, from: tables.lengths[row], to: length)
+        }
+        tables.truncate(row, to: max(length, 0))
+        sets.truncate(row, to: max(length, 0))
     }
 }

@@ -25,7 +25,8 @@ final class EncoderRun {
             tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
             blocksPerRow: blocksPerInput)
         runner = try StackRunner(
-            encoder, limits: limits, blocks: blocksPerInput * inputs.count, sharesCache: true,
+            encoder, limits: limits, layout: CacheLayout(blocks: blocksPerInput * inputs.count, layers: encoder.blocks.count),
+            cacheFormat: .dense(model.options.loadDType), sharesCache: true,
             positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.workspaceSizes,
             extraBackends: model.decoder.backends)
     }
@@ -89,7 +90,7 @@ final class EncoderRun {
 
     static func fillTable(_ image: BatchBuffers.Image, row: Int, input: Int, blocksPerInput: Int) {
         for block in 0..<blocksPerInput {
-            image.blockTable[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
+            image.blockTable()[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
         }
     }
 }

@@ -40,17 +40,21 @@ public final class LanguageModel: GenerativeModel {
 public struct SessionOptions: Sendable {
     /// The dtype the model was loaded in; backends derive theirs from it.
     public var loadDType: DType
-    /// Keys and values are stored in this.
-    public var cacheDType: DType
+    /// Keys and values are stored in this form unless a session asks for another.
+    public var cacheFormat: KeyValueFormat
     /// Longer feeds are run in chunks of this many tokens.
     public var chunkTokens: Int
 
     public static let defaultChunkTokens = 512
 
-    public init(loadDType: DType, cacheDType: DType? = nil, chunkTokens: Int = defaultChunkTokens) {
+    public init(loadDType: DType, cacheFormat: KeyValueFormat? = nil, chunkTokens: Int = defaultChunkTokens) {
         self.loadDType = loadDType
-        self.cacheDType = cacheDType ?? loadDType
+        self.cacheFormat = cacheFormat ?? .dense(loadDType)
         self.chunkTokens = chunkTokens
+    }
+
+    func cacheFormat(_ request: SessionRequest) -> KeyValueFormat {
+        request.cacheQuantization.map { .quantized($0) } ?? cacheFormat
     }
 }
 

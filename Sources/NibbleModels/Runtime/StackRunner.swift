@@ -1,4 +1,4 @@
-import NibbleCore
+public import NibbleCore
 
 /// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
 /// them, one cache a block.
@@ -10,6 +10,9 @@ final class StackRunner {
     private let limits: BatchBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
     private let positions: Int
+    private let layout: CacheLayout
+    /// Asked between blocks; what it throws ends the call.
+    var interruption: (@Sendable () throws -> Void)?
 
     /// What one backend holds for this stack.
     private struct Part {
@@ -35,18 +38,19 @@ final class StackRunner {
     }
 
     /// - Parameters:
-    ///   - blocks: physical cache blocks a layer gets.
+    ///   - layout: the block tables, and the physical cache blocks of each layer.
     ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
     ///   - positions: positions a row can reach.
     ///   - widening: makes the workspace serve these sizes too.
     ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, blocks: Int, sharesCache: Bool, positions: Int,
-        options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
+        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat, sharesCache: Bool,
+        positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         self.limits = limits
         self.positions = positions
+        self.layout = layout
         image = BatchBuffers.Image(limits)
         var backends = stack.backends
         for backend in extraBackends where !backends.contains(where: { $0 === backend }) { backends.append(backend) }
@@ -58,11 +62,12 @@ final class StackRunner {
                     sizes, tokens: limits.tokens, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
                 buffers: try BatchBuffers(limits, backend: backend))
         }
-        for block in stack.blocks {
+        for (index, block) in stack.blocks.enumerated() {
+            let blocks = layout.blocks[layout.tableOfLayer[index]]
             if sharesCache, let last = caches.last, last.keys.device == block.backend.device {
                 caches.append(last)
             } else {
-                caches.append(try block.attention.description.makeCache(blocks: blocks, options, block.backend))
+                caches.append(try block.attention.description.makeCache(blocks: blocks, cacheFormat, block.backend))
             }
         }
     }
@@ -76,11 +81,14 @@ final class StackRunner {
 
     func workspace(on backend: any Backend) -> Workspace { part(of: backend).workspace }
 
-    func indices(_ call: Call, on backend: any Backend) -> BatchIndices {
+    func indices(_ call: Call, on backend: any Backend, table: Int = 0) -> BatchIndices {
         part(of: backend).buffers.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-            maximumLength: call.launchLength ?? call.maximumLength)
+            maximumLength: call.launchLength ?? call.maximumLength, table: table)
     }
+
+    /// The block table that layer `index` uses.
+    func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
     /// Which rotary tables a call uses.
     func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
@@ -107,11 +115,12 @@ final class StackRunner {
         try stack.embedding(
             indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
         for (index, block) in stack.blocks.enumerated() {
+            try interruption?()
             hidden = try move(hidden, from: backend, to: block.backend)
             backend = block.backend
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
             let context = Block.Context(
-                cache: caches[index], batch: indices(call, on: backend),
+                cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
                 rotary: try rotaryTable(block.attention.description, call, backend),
                 cross: cross?(index, backend), workspace: workspace(on: backend))
             try block.stream.during { try block(hidden, context) }
@@ -182,14 +191,15 @@ final class StackRunner {
 }
 
 extension AttentionDescription {
-    func geometry(_ dtype: DType) -> KeyValueGeometry {
-        KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, dtype: dtype)
+    /// What a layer's cache looks like.
+    public func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
+        KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, format: format)
     }
 
-    func makeCache(blocks: Int, _ options: SessionOptions, _ backend: any Backend) throws -> KeyValueCache {
-        let geometry = geometry(options.cacheDType)
+    func makeCache(blocks: Int, _ format: KeyValueFormat, _ backend: any Backend) throws -> KeyValueCache {
+        let geometry = geometry(format)
         func allocate(_ size: Int) throws -> Tensor {
-            try backend.allocate(geometry.dtype, [blocks, geometry.heads, KeyValueGeometry.blockSize, size])
+            try backend.allocate(geometry.dtype, geometry.shape(blocks: blocks, size: size))
         }
         return KeyValueCache(
             geometry: geometry, keys: try allocate(geometry.keySize), values: try allocate(geometry.valueSize))

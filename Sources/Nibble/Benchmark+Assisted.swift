@@ -1,0 +1,109 @@
+import NibbleCore
+public import NibbleGeneration
+public import NibbleModels
+
+extension Benchmark {
+    /// How one text is continued: plainly, or with proposed tokens that are checked many at a time.
+    public struct AssistedResult: Sendable {
+        /// `greedy`, `prompt look-up` or `assistant`
+        public var name: String
+        public var newTokens: Int
+        /// Tokens a second from the first token on, the best repetition.
+        public var tokensPerSecond: Double
+        /// How often the model was run after the prompt.
+        public var forwards: Int
+        /// Whether the tokens are those of plain greedy decoding.
+        public var sameTokens: Bool
+    }
+
+    /// Continues `prompt` greedily, then with prompt look-up of `lookup` tokens and, where there is one, with an assistant.
+    ///
+    /// - Throws: `GenerationError`; what the models throw.
+    public func assisted(
+        _ prompt: [Int32], newTokens: Int, lookup: Int, assistant: (any GenerativeModel)? = nil
+    ) throws -> [AssistedResult] {
+        var request = GenerationRequest(inputs: [prompt], config: GenerationConfig(maxNewTokens: newTokens, doSample: false))
+        request.config.eosTokenId = []
+        var (tokens, results) = ([Int32](), [AssistedResult]())
+        func run(_ name: String) throws {
+            let (rate, forwards, made) = try best(request)
+            if tokens.isEmpty { tokens = made }
+            results.append(
+                AssistedResult(
+                    name: name, newTokens: newTokens, tokensPerSecond: rate, forwards: forwards, sameTokens: made == tokens))
+        }
+        try run("greedy")
+        request.config.promptLookupNumTokens = lookup
+        try run("prompt look-up")
+        request.config.promptLookupNumTokens = nil
+        if let assistant {
+            request.assistant = assistant
+            try run("assistant")
+        }
+        return results
+    }
+
+    private func best(_ request: GenerationRequest) throws -> (rate: Double, forwards: Int, tokens: [Int32]) {
+        var (rate, forwards, tokens) = (0.0, 0, [Int32]())
+        for repetition in 0...repetitions {
+            let model = CountingModel(pretrained.model)
+            let generator = Generator(model: model, modelConfig: pretrained.generationConfig)
+            var first: ContinuousClock.Instant?
+            let output = try generator.generate(request) { _ in if first == nil { first = .now } }
+            guard let first else { continue }
+            let seconds = (ContinuousClock.now - first) / .seconds(1)
+            tokens = Array(output.newTokens(row: 0))
+            forwards = model.feeds - 1
+            // The first run warms caches and captures graphs.
+            if repetition > 0, seconds > 0 { rate = max(rate, Double(tokens.count - 1) / seconds) }
+        }
+        return (rate, forwards, tokens)
+    }
+}
+
+/// Counts how often a model's sessions are fed. For one thread.
+private final class CountingModel: GenerativeModel, @unchecked Sendable {
+    private let model: any GenerativeModel
+    var feeds = 0
+
+    init(_ model: any GenerativeModel) { self.model = model }
+
+    var vocabularySize: Int { model.vocabularySize }
+    var isEncoderDecoder: Bool { model.isEncoderDecoder }
+    var maximumPositions: Int? { model.maximumPositions }
+
+    func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
+        CountingSession(try model.makeSession(request), self)
+    }
+}
+
+private final class CountingSession: DecodingSession {
+    private let session: any DecodingSession
+    private let owner: CountingModel
+
+    init(_ session: any DecodingSession, _ owner: CountingModel) {
+        self.session = session
+        self.owner = owner
+    }
+
+    var vocabularySize: Int { session.vocabularySize }
+    var rows: Int { session.rows }
+    var capacity: Int { session.capacity }
+    func length(ofRow row: Int) -> Int { session.length(ofRow: row) }
+
+    func feed<Result>(
+        _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
+    ) throws -> Result {
+        owner.feeds += 1
+        return try session.feed(inputs, logits: logits, body)
+    }
+
+    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
+        owner.feeds += 1
+        return try session.feed(inputs, sampling: sampling)
+    }
+
+    func gather(_ sources: [Int]) throws { try session.gather(sources) }
+    func canTruncate(row: Int, to length: Int) -> Bool { session.canTruncate(row: row, to: length) }
+    func truncate(row: Int, to length: Int) throws { try session.truncate(row: row, to: length) }
+}
