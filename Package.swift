@@ -28,6 +28,9 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 }
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+// Errors of the network, and the server in the tests.
+let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
 
 let package = Package(
     name: "nibble",
@@ -37,7 +40,9 @@ let package = Package(
         .executable(name: "nibble", targets: ["NibbleCommand"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     ],
     targets: [
         // Each line may import the lines above it, never below.
@@ -47,6 +52,7 @@ let package = Package(
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
+        module("NibbleHub", ["NibbleCore", httpClient] + nio.prefix(2)),
         module("NibbleTokenizers", ["NibbleCore"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
@@ -57,8 +63,8 @@ let package = Package(
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization",
-                "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers",
+                "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
             name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
@@ -71,6 +77,7 @@ let package = Package(
         tests("NibbleCPU", ["NibbleConformance"]),
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
+        tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),

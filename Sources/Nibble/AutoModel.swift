@@ -1,12 +1,12 @@
-public import Foundation
 public import NibbleCore
 public import NibbleDeviceMap
 public import NibbleQuantization
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {
-    /// - Parameter pretrained: a model folder.
-    /// - Throws: see ``PretrainedModel/load(folder:_:)``; ``AutoModelError`` if the model is an encoder-decoder.
+    /// - Parameter pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    /// - Throws: see ``PretrainedModel/load(folder:_:)`` and ``PretrainedFiles/folder(for:_:_:)``; ``AutoModelError`` if the model is an
+    ///   encoder-decoder.
     public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
@@ -46,7 +46,8 @@ public enum AutoModel {
         if !maxMemory.isEmpty { configuration.maxMemory = maxMemory }
         if let quantization { configuration.quantization = quantization }
         if let dtype { configuration.dtype = dtype }
-        return try PretrainedModel.load(folder: try await PretrainedFiles.folder(for: pretrained), configuration)
+        let folder = try await PretrainedFiles.folder(for: pretrained, .all, configuration)
+        return try PretrainedModel.load(folder: folder, configuration)
     }
 }
 
@@ -59,19 +60,7 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
-        case .noSuchFolder(let name): "\(name) is not a model folder"
+        case .noSuchFolder(let name): "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
         }
-    }
-}
-
-/// From a name to the folder that holds the files.
-public enum PretrainedFiles {
-    /// - Throws: ``AutoModelError/noSuchFolder(_:)``
-    public static func folder(for name: String) async throws -> URL {
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: name, isDirectory: &isFolder), isFolder.boolValue else {
-            throw AutoModelError.noSuchFolder(name)
-        }
-        return URL(filePath: name)
     }
 }

@@ -6,7 +6,7 @@ import NibbleLoading
 
 /// Writing quantized checkpoints.
 public enum Export {
-    /// Writes the model in `folder`, quantized as `configuration` says, as a pre-quantized checkpoint that transformers with
+    /// Writes the model in `folder` (or GGUF file), quantized as `configuration` says, as a pre-quantized checkpoint that transformers with
     /// bitsandbytes reads.
     /// - Returns: the names of the quantized modules.
     /// - Throws: as loading does; `CheckpointError`.
@@ -15,8 +15,7 @@ public enum Export {
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
         let source = try ModelSource(folder: folder)
-        let checkpoint = try CheckpointFiles.open(
-            folder: folder, variant: configuration.variant, named: try source.config.optionalString("transformers_weights"))
+        let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
         let loader = ModelLoader(
             source, options: configuration.loadOptions, backends: [CPUBackend(threads: configuration.threads)])
         return try loader.writeQuantized(checkpoint, to: destination, maximumShardBytes: maximumShardBytes)

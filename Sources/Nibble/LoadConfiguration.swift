@@ -1,6 +1,7 @@
 public import Foundation
 public import NibbleCore
 public import NibbleDeviceMap
+public import NibbleHub
 public import NibbleLoading
 public import NibbleQuantization
 
@@ -34,6 +35,14 @@ public struct LoadConfiguration: Sendable {
     public var followsReference = false
     /// `model.VARIANT.safetensors`
     public var variant: String?
+    /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
+    public var revision: String?
+    /// Server, cache and token. `nil`: what the environment says.
+    public var hub: HubConfiguration?
+    /// Called while files are downloaded.
+    public var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
+    /// Called with what a user should know about where the files come from.
+    public var notice: (@Sendable (String) -> Void)?
     /// CPU threads; `nil` takes all cores.
     public var threads: Int?
     /// `false` keeps canonical layouts, for writing.

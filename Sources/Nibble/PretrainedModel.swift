@@ -1,5 +1,4 @@
 public import Foundation
-import NibbleCheckpoint
 import NibbleCore
 public import NibbleDeviceMap
 public import NibbleGeneration
@@ -10,6 +9,7 @@ public import NibbleModels
 ///
 /// Sessions made from it are independent; the model itself never changes and may be used from several tasks.
 public final class PretrainedModel: Sendable {
+    /// The folder, or the GGUF file.
     public let folder: URL
     public let model: LanguageModel
     public let report: LoadReport
@@ -22,26 +22,26 @@ public final class PretrainedModel: Sendable {
     /// What generation_config.json, or the config, says.
     public let generationConfig: GenerationConfig
 
-    private init(folder: URL, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
-        self.folder = folder
+    private init(_ source: ModelSource, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
+        folder = source.folder
         model = loaded.model
         report = loaded.report
         tree = loaded.tree
         plan = loaded.plan
         weights = loaded.weights
         self.deviceMap = deviceMap
-        generationConfig = try GenerationConfig(modelFolder: folder)
+        generationConfig = try ModelSource.isGGUF(folder)
+            ? GenerationConfig(modelConfig: .object(source.config.values), source: folder.path) : GenerationConfig(modelFolder: folder)
     }
 
-    /// Loads the model in `folder`.
+    /// Loads the model in `folder`, which may be a GGUF file, too.
     ///
     /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `DeviceMapError`, `BackendError`: each names the file and
     ///   what was expected and found.
     public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
-        let checkpoint = try CheckpointFiles.open(
-            folder: folder, variant: configuration.variant, named: try source.config.optionalString("transformers_weights"))
+        let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
         let backends = try configuration.machine()
         var warnings = [String]()
         let request = try configuration.placementRequest(present: backends, warnings: &warnings)
@@ -49,7 +49,7 @@ public final class PretrainedModel: Sendable {
         var loaded = try loader.load(checkpoint, placement: request)
         loaded.report.warnings = warnings + loaded.report.warnings
         let map = loaded.report.placement?.deviceMap ?? .all(on: .cpu)
-        return try PretrainedModel(folder: folder, loaded, deviceMap: map)
+        return try PretrainedModel(source, loaded, deviceMap: map)
     }
 
     public var isEncoderDecoder: Bool { model.isEncoderDecoder }

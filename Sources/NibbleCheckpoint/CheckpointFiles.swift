@@ -13,15 +13,40 @@ public enum CheckpointFiles {
     public static func open(
         folder: URL, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil
     ) throws -> any Checkpoint {
-        if let named { return try open(named: named, in: folder) }
-        let candidates = Candidate.all(useSafetensors: useSafetensors)
-        for candidate in candidates {
-            let url = folder.appending(path: candidate.name(variant: variant))
-            if FileManager.default.fileExists(atPath: url.path) { return try candidate.open(url) }
+        let name = try choose(in: folder.path, variant: variant, useSafetensors: useSafetensors, named: named) {
+            FileManager.default.fileExists(atPath: folder.appending(path: $0).path)
         }
+        return try open(file: folder.appending(path: name))
+    }
+
+    /// The name of the file that ``open(folder:variant:useSafetensors:named:)`` opens.
+    /// - Parameters:
+    ///   - place: what holds the files, for error messages.
+    ///   - isThere: whether it holds a file of this name.
+    /// - Throws: ``CheckpointError``.
+    public static func choose(
+        in place: String, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil, isThere: (String) -> Bool
+    ) throws -> String {
+        if let named { return try check(named: named, in: place, isThere: isThere) }
+        let candidates = Candidate.all(useSafetensors: useSafetensors)
+        if let found = candidates.map({ $0.name(variant: variant) }).first(where: isThere) { return found }
         throw CheckpointError.noWeights(
-            folder: folder.path, tried: candidates.map { $0.name(variant: variant) },
-            hint: hint(folder: folder, variant: variant, useSafetensors: useSafetensors, candidates))
+            folder: place, tried: candidates.map { $0.name(variant: variant) },
+            hint: hint(variant: variant, useSafetensors: useSafetensors, candidates, isThere))
+    }
+
+    /// The names among which ``choose(in:variant:useSafetensors:named:isThere:)`` looks, best first.
+    public static func candidates(variant: String?) -> [String] {
+        Candidate.all(useSafetensors: nil).map { $0.name(variant: variant) }
+    }
+
+    /// The shards that a file names, sorted; none if it is no index.
+    /// - Throws: ``CheckpointError``.
+    public static func shards(of file: URL) throws -> [String] {
+        guard file.lastPathComponent.hasSuffix(".json") else { return [] }
+        let shards = try ShardIndex(file).shards
+        for name in shards { _ = try contained(name, in: file.deletingLastPathComponent(), namedBy: file) }
+        return shards
     }
 
     /// Opens one file by its kind: a safetensors file, a pickle, an index of either, or a GGUF file.
@@ -35,39 +60,38 @@ public enum CheckpointFiles {
         return try name.hasSuffix(".safetensors") ? Candidate.safetensors.open(file) : Candidate.torch.open(file)
     }
 
-    private static func open(named name: String, in folder: URL) throws -> any Checkpoint {
-        let url = try contained(name, in: folder, namedBy: folder.appending(path: "config.json"))
+    private static func check(named name: String, in place: String, isThere: (String) -> Bool) throws -> String {
+        guard isPlain(name) else { throw CheckpointError.unsafePath(file: place + "/config.json", name: name) }
         guard name.hasSuffix(".safetensors") || name.hasSuffix(".safetensors.index.json") else {
             throw CheckpointError.refused(
-                file: url.path, what: "weights named by a configuration must be a safetensors file or an index of such")
+                file: "\(place)/\(name)", what: "weights named by a configuration must be a safetensors file or an index of such")
         }
-        guard FileManager.default.fileExists(atPath: url.path) else {
-            throw CheckpointError.noWeights(folder: folder.path, tried: [name], hint: "config.json names this file")
+        guard isThere(name) else {
+            throw CheckpointError.noWeights(folder: place, tried: [name], hint: "config.json names this file")
         }
-        return try open(file: url)
+        return name
     }
 
     private static func hint(
-        folder: URL, variant: String?, useSafetensors: Bool?, _ candidates: [Candidate]
+        variant: String?, useSafetensors: Bool?, _ candidates: [Candidate], _ isThere: (String) -> Bool
     ) -> String? {
-        func isThere(_ candidate: Candidate) -> Bool {
-            FileManager.default.fileExists(atPath: folder.appending(path: candidate.name(variant: nil)).path)
+        if let variant, let plain = candidates.map({ $0.name(variant: nil) }).first(where: isThere) {
+            return "\(plain) is there: leave out the variant \(variant)"
         }
-        if let variant, let plain = candidates.first(where: isThere) {
-            return "\(plain.name(variant: nil)) is there: leave out the variant \(variant)"
-        }
-        if let useSafetensors, let other = Candidate.all(useSafetensors: !useSafetensors).first(where: isThere) {
-            return "\(other.name(variant: nil)) is there, but use_safetensors=\(useSafetensors) leaves it out"
-        }
-        return nil
+        guard let useSafetensors else { return nil }
+        let others = Candidate.all(useSafetensors: !useSafetensors).map { $0.name(variant: nil) }
+        return others.first(where: isThere).map { "\($0) is there, but use_safetensors=\(useSafetensors) leaves it out" }
     }
 
     /// The place of a file that another file names: a plain relative path that stays inside the folder.
     static func contained(_ name: String, in folder: URL, namedBy source: URL) throws -> URL {
-        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        let isPlain = parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." } && !name.contains("\\") && !name.contains("\0")
-        guard isPlain else { throw CheckpointError.unsafePath(file: source.path, name: name) }
+        guard isPlain(name) else { throw CheckpointError.unsafePath(file: source.path, name: name) }
         return folder.appending(path: name)
+    }
+
+    private static func isPlain(_ name: String) -> Bool {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        return parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." } && !name.contains("\\") && !name.contains("\0")
     }
 }
 

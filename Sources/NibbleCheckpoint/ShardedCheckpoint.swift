@@ -18,7 +18,7 @@ public struct ShardedCheckpoint: Checkpoint {
     init(index: URL, open: (URL) throws -> any Checkpoint) throws {
         let content = try ShardIndex(index)
         let folder = index.deletingLastPathComponent()
-        let shardNames = Set(content.files.values).sorted()
+        let shardNames = content.shards
         shards = try shardNames.map { name in
             let url = try CheckpointFiles.contained(name, in: folder, namedBy: index)
             guard FileManager.default.fileExists(atPath: url.path) else {
@@ -62,10 +62,13 @@ public struct ShardedCheckpoint: Checkpoint {
 }
 
 /// The content of a `….index.json`.
-private struct ShardIndex {
+struct ShardIndex {
     /// Tensor name → file name.
     var files: [String: String] = [:]
     var metadata: [String: String] = [:]
+
+    /// The files, sorted.
+    var shards: [String] { Set(files.values).sorted() }
 
     init(_ url: URL) throws {
         let json: JSONValue

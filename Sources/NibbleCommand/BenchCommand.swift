@@ -16,7 +16,7 @@ struct BenchCommand: AsyncParsableCommand {
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Option(name: .short, help: "Prompt lengths, separated by commas.")
@@ -113,8 +113,9 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func runLoad() async throws {
-        let folder = try await PretrainedFiles.folder(for: model)
-        let measured = try PretrainedModel.measuringLoad(folder: folder, try load.configuration()).measurement
+        let configuration = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, [.config, .weights], configuration)
+        let measured = try PretrainedModel.measuringLoad(folder: folder, configuration).measurement
         if json {
             var members: [(String, JSONValue)] = [
                 ("seconds", .double(measured.seconds)), ("processor_seconds", .double(measured.processorSeconds)),

@@ -12,7 +12,7 @@ struct ChatCommand: AsyncParsableCommand {
             otherwise. Where standard input is no terminal, each of its lines is a message, and only answers are printed.
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Option(help: "What the model is told before all messages.")
@@ -29,8 +29,9 @@ struct ChatCommand: AsyncParsableCommand {
 
     func run() async throws {
         let config = try generation.config(isGreedyByDefault: false)
-        let tokenizer = try await AutoTokenizer.from(pretrained: model)
-        let pretrained = try await AutoModelForCausalLM.from(pretrained: model, configuration: try load.configuration())
+        let configuration = try load.configuration()
+        let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
+        let pretrained = try await AutoModelForCausalLM.from(pretrained: model, configuration: configuration)
         Report.show(pretrained.report, quiet: load.quiet)
         let session = try ChatSession(
             model: pretrained, tokenizer: tokenizer, system: system, template: try chat.template(), generation: config)

@@ -32,6 +32,8 @@ struct DoctorCommand: AsyncParsableCommand {
     private func printText(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
         for backend in devices { Console.output("\(backend.device): \(backend.summary)") }
         for finding in Machine.findings { Console.output(finding) }
+        let hub = HubConfiguration.standard
+        Console.output("models from \(hub.endpoint) are kept in \(hub.cacheFolder.path)" + (hub.isOffline ? "; offline" : ""))
         for (device, result) in results {
             Console.output("selftest on \(device): \(result.caseCount - result.failures.count) of \(result.caseCount) cases pass")
             for (operation, error) in result.worstErrors { Console.output(String(format: "  %@  worst error %.2e", operation.padding(toLength: 24, withPad: " ", startingAt: 0), error)) }
@@ -52,7 +54,13 @@ struct DoctorCommand: AsyncParsableCommand {
                 ]))
         }
         let findings = Machine.findings.map(JSONValue.string)
-        var members: [(String, JSONValue)] = [("devices", .array(described)), ("libraries", .array(findings))]
+        let hub = HubConfiguration.standard
+        var members: [(String, JSONValue)] = [
+            ("devices", .array(described)), ("libraries", .array(findings)),
+            ("hub", .object(JSONObject([
+                ("endpoint", .string(hub.endpoint)), ("cache", .string(hub.cacheFolder.path)), ("offline", .bool(hub.isOffline)),
+            ]))),
+        ]
         if selftest { members.append(("selftest", .array(tested))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.pretty))
     }

@@ -14,7 +14,7 @@ struct ForwardCommand: AsyncParsableCommand {
             positions without attention come out as zeros.
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Option(help: "Safetensors file with input_ids.")

@@ -15,7 +15,7 @@ struct GenerateCommand: AsyncParsableCommand {
             Example: nibble generate Models/bloom-stories --load-in-4bit --max-new-tokens 150 --temperature 0.7 "Once upon a time"
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Argument(help: "One or several prompts.")
@@ -68,11 +68,12 @@ struct GenerateCommand: AsyncParsableCommand {
     func run() async throws {
         var config = try generation.config()
         let prompts = try promptTexts()
-        let folder = try await PretrainedFiles.folder(for: model)
+        let configuration = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .all, configuration)
         // Ids can be generated without a tokenizer; text cannot.
-        let tokenizer = inputIDs == nil ? try AutoTokenizer.from(folder: folder) : try? AutoTokenizer.from(folder: folder)
+        let tokenizer = inputIDs == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
         if let ids = tokenizer.flatMap({ generation.rarer.badWordsIds($0) }) { config.badWordsIds = ids }
-        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        let pretrained = try PretrainedModel.load(folder: folder, configuration)
         Report.show(pretrained.report, quiet: load.quiet)
         let rows = try inputs(prompts, tokenizer)
         try PromptCheck.check(rows, pretrained, tokenizer)
@@ -95,6 +96,7 @@ struct GenerateCommand: AsyncParsableCommand {
         var configuration = LoadConfiguration()
         configuration.dtype = try load.configuration().dtype
         configuration.threads = load.threads
+        load.report(to: &configuration)
         return try await AutoModel.from(pretrained: assistant, configuration: configuration)
     }
 

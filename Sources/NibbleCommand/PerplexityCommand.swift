@@ -13,7 +13,7 @@ struct PerplexityCommand: AsyncParsableCommand {
             every position. --stories: a file of JSON strings, one a line, each scored alone between bos and eos.
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Option(help: "A text file.")
@@ -37,9 +37,10 @@ struct PerplexityCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let tokenizer = try await AutoTokenizer.from(pretrained: model)
+        let configuration = try load.configuration()
+        let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
         let texts = try sequences(tokenizer)
-        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        let pretrained = try await AutoModel.from(pretrained: model, configuration: configuration)
         Report.show(pretrained.report, quiet: load.quiet)
         let score = try pretrained.perplexity(of: texts)
         if json {

@@ -8,13 +8,13 @@ struct PlanCommand: AsyncParsableCommand {
         commandName: "plan",
         abstract: "Tell what would go where, and why; load nothing.",
         discussion: """
-            Needs config.json only. Devices named in --max-memory are taken as present. With --json: \
+            Needs config.json only, and downloads no more. Devices named in --max-memory are taken as present. With --json: \
             {"device_map": {"module": "device", …}, "devices": {"0": {"weights": …, "kv_cache": …, …}}, …}.
 
             Example: nibble plan bigscience/bloom-3b --load-in-4bit --max-memory 0=600MB,1=1GB
             """)
 
-    @Argument(help: "A model folder.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Flag(help: "Print JSON.")
@@ -27,8 +27,9 @@ struct PlanCommand: AsyncParsableCommand {
     var load: LoadOptionsGroup
 
     func run() async throws {
-        let folder = try await PretrainedFiles.folder(for: model)
-        let placement = try Placement.plan(folder: folder, try load.configuration())
+        let configuration = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .config, configuration)
+        let placement = try Placement.plan(folder: folder, configuration)
         if estimate {
             Console.output(json ? EstimateReport.json(placement.estimate).encoded(.pretty) : EstimateReport.text(placement.estimate))
         } else {

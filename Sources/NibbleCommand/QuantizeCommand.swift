@@ -11,7 +11,7 @@ struct QuantizeCommand: AsyncParsableCommand {
             every floating-point tensor quantized on its own (8 bits: every 2-D one).
             """)
 
-    @Argument(help: "A model folder, or a safetensors file.")
+    @Argument(help: "A model folder, a GGUF file, owner/name on the Hub, or a bare safetensors file.")
     var model: String
 
     @Option(help: "Folder, or safetensors file, to write.")
@@ -34,7 +34,7 @@ struct QuantizeCommand: AsyncParsableCommand {
             let names = try Export.quantizedTensors(URL(filePath: model), to: destination, configuration)
             if !load.quiet { Console.error("\(output): \(names.count) tensors quantized") }
         } else {
-            let folder = try await PretrainedFiles.folder(for: model)
+            let folder = try await PretrainedFiles.folder(for: model, [.config, .weights], configuration)
             let names = try Export.quantizedModel(
                 folder, to: destination, maximumShardBytes: try MemoryLimit(maxShardSize).bytes(), configuration)
             if !load.quiet { Console.error("\(output): \(names.count) layers quantized") }

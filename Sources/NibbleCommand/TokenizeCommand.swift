@@ -13,14 +13,19 @@ struct TokenizeCommand: AsyncParsableCommand {
             "decoded_skip_special"}. Without it every line is text, answered by its ids.
             """)
 
-    @Argument(help: "A folder with tokenizer files.")
+    @Argument(help: "A folder with tokenizer files, a GGUF file, or owner/name on the Hub.")
     var model: String
 
     @Flag(help: "Read and write JSON lines.")
     var json = false
 
+    @Option(help: "Branch, tag or commit of a model on the Hub (default: main).")
+    var revision: String?
+
     func run() async throws {
-        let tokenizer = try await AutoTokenizer.from(pretrained: model)
+        var configuration = LoadConfiguration()
+        configuration.revision = revision
+        let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
         while let line = readLine() {
             if json {
                 if line.isEmpty { continue }

@@ -86,7 +86,11 @@ extension ModelLoader {
         let names = [
             "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
             "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "tekken.json",
+            ModelSource.vocabularyFile,
         ]
+        if ModelSource.isGGUF(source.folder) {
+            return try GGUFFile(source.folder).writeMetadata(to: folder.appending(path: ModelSource.vocabularyFile))
+        }
         for name in names {
             let original = source.folder.appending(path: name)
             guard manager.fileExists(atPath: original.path) else { continue }

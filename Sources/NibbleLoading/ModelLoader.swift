@@ -5,8 +5,9 @@ public import NibbleDeviceMap
 public import NibbleModels
 public import NibbleQuantization
 
-/// What a folder says of its model before a weight is read.
+/// What a folder, or a GGUF file, says of its model before a weight is read.
 public struct ModelSource: Sendable {
+    /// The folder, or the file.
     public let folder: URL
     public let config: ConfigReader
     public let architecture: ModelArchitecture
@@ -14,14 +15,12 @@ public struct ModelSource: Sendable {
     public let storedQuantization: BitsAndBytesConfig?
     public private(set) var warnings: [String] = []
 
-    /// Reads `config.json` only.
-    /// - Throws: ``LoadError``, ``ModelError``, `QuantizationConfigError`, `JSONError`.
+    /// Reads `config.json`, or the file's header, only.
+    /// - Throws: ``LoadError``, ``ModelError``, `QuantizationConfigError`, `JSONError`, `CheckpointError`.
     public init(folder: URL) throws {
-        let file = folder.appending(path: "config.json")
-        guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
-        guard let object = try JSONValue(contentsOf: file).object else {
-            throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
-        }
+        let isGGUF = ModelSource.isGGUF(folder)
+        let file = isGGUF ? folder : folder.appending(path: "config.json")
+        let object = isGGUF ? try GGUFNames.config(GGUFFile(folder)) : try ModelSource.config(file, in: folder)
         self.folder = folder
         config = ConfigReader(object, file: file.path)
         architecture = try ModelRegistry.architecture(config)
@@ -30,6 +29,32 @@ public struct ModelSource: Sendable {
             try BitsAndBytesConfig(reader.values) { unknown.append($0) }
         }
         warnings = unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
+    }
+
+    /// Whether a name is that of a file that holds a whole model.
+    public static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
+
+    /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
+    public static let vocabularyFile = "tokenizer.gguf"
+
+    private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
+        guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
+        guard let object = try JSONValue(contentsOf: file).object else {
+            throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
+        }
+        return object
+    }
+
+    /// Opens the weights.
+    /// - Parameters:
+    ///   - variant: of a folder's files.
+    ///   - dtype: what the model is to be loaded in, if it is known: a GGUF file's blocks come out in it.
+    /// - Throws: `CheckpointError`
+    public func checkpoint(variant: String?, dtype: DType?) throws -> any Checkpoint {
+        guard ModelSource.isGGUF(folder) else {
+            return try CheckpointFiles.open(folder: folder, variant: variant, named: config.optionalString("transformers_weights"))
+        }
+        return try GGUFCheckpoint(folder, dequantizedTo: ModelLoader.checked(dtype ?? configDType() ?? .float32))
     }
 
     /// The dtype that `config.json` names.

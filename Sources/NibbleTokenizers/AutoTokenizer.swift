@@ -3,6 +3,20 @@ public import Foundation
 /// Loads the tokenizer of a checkpoint folder, whatever files describe it.
 public enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
+    fileprivate static let templateFolder = "additional_chat_templates"
+
+    /// Names of files beside the tokenizer proper that ``from(folder:)`` reads where they are there.
+    public static let companions = [
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    ]
+
+    /// Of the files of a checkpoint, those that ``from(folder:)`` would read.
+    public static func files(among names: [String]) -> [String] {
+        let sources = [["tokenizer.json"]] + modelFiles.map { [$0] } + [["vocab.json", "merges.txt"], ["tekken.json"]]
+        let source = sources.first { $0.allSatisfy(names.contains) } ?? []
+        let templates = names.filter { $0.hasPrefix(templateFolder + "/") && $0.hasSuffix(".jinja") }
+        return source + companions.filter(names.contains) + templates
+    }
 
     /// The tokenizer in `folder`: `tokenizer.json` if there is one, else a SentencePiece model or tiktoken list, else `vocab.json` with
     /// `merges.txt`, else `tekken.json`.
@@ -92,7 +106,7 @@ extension TokenizerConfiguration {
     private mutating func readTemplateFiles(_ folder: URL) throws(TokenizerError) {
         let single = folder.appending(path: "chat_template.jinja")
         if FileText.exists(single) { chatTemplates["default"] = try Self.template(single) }
-        let more = folder.appending(path: "additional_chat_templates")
+        let more = folder.appending(path: AutoTokenizer.templateFolder)
         let names = (try? FileManager.default.contentsOfDirectory(atPath: more.path)) ?? []
         for name in names.sorted() where name.hasSuffix(".jinja") {
             chatTemplates[String(name.dropLast(".jinja".count))] = try Self.template(more.appending(path: name))

@@ -80,7 +80,7 @@ import Testing
             "intermediate_size": 6, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-05,
             "rope_theta": .double(100_000),
             "max_position_embeddings": 64, "vocab_size": 3, "eos_token_id": 2, "tie_word_embeddings": true,
-            "rope_scaling": ["rope_type": "linear", "factor": .double(2)],
+            "rope_scaling": ["rope_type": "linear", "factor": .double(2)], "dtype": "float32",
         ]
         expected[architecture == "gemma" ? "hidden_activation" : "hidden_act"] =
             architecture == "gemma" ? "gelu_pytorch_tanh" : "silu"

@@ -51,7 +51,7 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
 /// print(try await generate("The capital of France is")[0].generatedText)
 /// ```
 /// - Parameters:
-///   - model: a model folder.
+///   - model: a model folder, or the name of a model on the Hub.
 ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
 ///   - generation: counts in every call, for what the call leaves open.
 /// - Throws: as loading does; ``AutoModelError`` if the model is of the wrong kind for the task.
@@ -60,12 +60,16 @@ public func pipeline<Pipeline>(
     deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:], quantization: BitsAndBytesConfig? = nil,
     dtype: DType? = nil, configuration: LoadConfiguration = .init()
 ) async throws -> Pipeline {
-    let tokenizer = try await AutoTokenizer.from(pretrained: model)
+    let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
     let loaded = try await AutoModel.from(
         pretrained: model, deviceMap: deviceMap, maxMemory: maxMemory, quantization: quantization, dtype: dtype,
         configuration: configuration)
     var draft: PretrainedModel?
-    if let assistant { draft = try await AutoModel.from(pretrained: assistant, dtype: dtype) }
+    if let assistant {
+        var drafting = LoadConfiguration()
+        drafting.hub = configuration.hub
+        draft = try await AutoModel.from(pretrained: assistant, dtype: dtype, configuration: drafting)
+    }
     return try task.make(loaded, tokenizer, draft, generation)
 }
 

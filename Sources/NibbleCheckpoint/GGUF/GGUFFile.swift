@@ -20,6 +20,7 @@ public struct GGUFFile: Sendable {
     /// In the order of the file.
     public let names: [String]
     private let tensors: [String: TensorInfo]
+    private let metadataRange: Range<Int>
     let file: MappedFile
 
     /// - Throws: ``CheckpointError``.
@@ -30,6 +31,7 @@ public struct GGUFFile: Sendable {
         let header = try GGUFHeader(file)
         version = header.version
         metadata = header.metadata
+        metadataRange = header.metadataRange
         names = header.entries.map(\.name)
         tensors = Dictionary(
             header.entries.map { ($0.name, TensorInfo(type: $0.type, shape: $0.shape, byteRange: $0.range)) },
@@ -40,6 +42,19 @@ public struct GGUFFile: Sendable {
 
     /// `general.architecture`: `llama`, `qwen2`, `gemma` …
     public var architecture: String? { metadata["general.architecture"]?.string }
+
+    /// Writes a GGUF file with the same metadata and no tensors: it serves as a tokenizer.
+    /// - Throws: ``CheckpointError/unwritable(file:reason:)``
+    public func writeMetadata(to url: URL) throws {
+        let output = try AtomicFile(url)
+        var head = Array("GGUF".utf8)
+        withUnsafeBytes(of: UInt32(version).littleEndian) { head += $0 }
+        for count in [0, metadata.count] { withUnsafeBytes(of: UInt64(count).littleEndian) { head += $0 } }
+        try head.withUnsafeBytes { try output.write($0) }
+        try output.write(UnsafeRawBufferPointer(rebasing: file.bytes[metadataRange]))
+        try output.finish()
+        try output.commit()
+    }
 
     public func info(_ name: String) -> TensorInfo? { tensors[name] }
 

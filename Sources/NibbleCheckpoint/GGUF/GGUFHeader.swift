@@ -12,6 +12,7 @@ struct GGUFHeader {
 
     let version: Int
     let metadata: [String: GGUFValue]
+    let metadataRange: Range<Int>
     let entries: [Entry]
 
     init(_ file: MappedFile) throws {
@@ -28,7 +29,9 @@ struct GGUFHeader {
         self.version = Int(version)
         let tensorCount = try cursor.integer(UInt64.self)
         let valueCount = try cursor.integer(UInt64.self)
+        let start = cursor.position
         metadata = try Self.readMetadata(valueCount, &cursor)
+        metadataRange = start..<cursor.position
         let alignment = try Self.alignment(metadata, file)
         entries = try Self.readEntries(tensorCount, alignment: alignment, &cursor)
     }

@@ -62,6 +62,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Sequences side by side that placement makes room for (default: 1; generate runs up to 8 prompts at a time).")
     var batchSize: Int?
 
+    @Option(help: "Branch, tag or commit of a model on the Hub (default: main).")
+    var revision: String?
+
     @Option(help: "Read model.VARIANT.safetensors.")
     var variant: String?
 
@@ -104,10 +107,23 @@ struct LoadOptionsGroup: ParsableArguments {
         configuration.cacheQuantization = try cacheQuantization()
         configuration.context = context
         configuration.batchSize = batchSize ?? 1
+        configuration.revision = revision
         configuration.variant = variant
         configuration.threads = threads
-        if let progress = quiet ? nil : ProgressBar.onTerminal() { configuration.progress = { progress.show($0) } }
+        report(to: &configuration)
         return configuration
+    }
+
+    /// Shows on standard error how downloads and loading get on, unless it is to be quiet.
+    func report(to configuration: inout LoadConfiguration) {
+        guard !quiet else { return }
+        configuration.notice = { Console.error("warning: \($0)") }
+        guard ProgressBar.isUseful else { return }
+        let loading = ProgressBar("Loading")
+        configuration.progress = { loading.show($0.bytes, of: $0.totalBytes) }
+        guard HubConfiguration.standard.showsProgress else { return }
+        let downloading = ProgressBar("Downloading")
+        configuration.downloadProgress = { downloading.show($0.bytes, of: $0.totalBytes) }
     }
 
     private func placement() throws -> (DeviceMapRequest, [Device: MemoryLimit]) {

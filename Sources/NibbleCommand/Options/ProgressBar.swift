@@ -2,38 +2,43 @@ import Foundation
 import Nibble
 import Synchronization
 
-/// A loading bar on standard error, redrawn at most ten times a second.
+/// A bar on standard error, redrawn at most ten times a second.
 final class ProgressBar: Sendable {
     private struct State {
-        var started = ContinuousClock.now
+        /// When the first bytes were seen, and how many.
+        var start: (time: ContinuousClock.Instant, bytes: Int)?
         var lastDrawn: ContinuousClock.Instant?
     }
 
     private let state = Mutex(State())
+    private let label: String
 
-    /// `nil` where standard error is no terminal.
-    static func onTerminal() -> ProgressBar? { isatty(STDERR_FILENO) == 1 ? ProgressBar() : nil }
+    /// - Parameter label: `Loading`
+    init(_ label: String) { self.label = label }
 
-    func show(_ progress: LoadProgress) {
-        let isLast = progress.bytes >= progress.totalBytes
-        let seconds: Double? = state.withLock { state in
+    /// Whether standard error is a terminal.
+    static var isUseful: Bool { isatty(STDERR_FILENO) == 1 }
+
+    func show(_ bytes: Int, of total: Int) {
+        let isLast = bytes >= total
+        let text: String? = state.withLock { state in
             let now = ContinuousClock.now
             if !isLast, let last = state.lastDrawn, now - last < .milliseconds(100) { return nil }
             state.lastDrawn = now
-            return (now - state.started) / .seconds(1)
+            let start = state.start ?? (now, bytes)
+            state.start = isLast ? nil : start
+            return line(bytes, of: total, rate: Double(bytes - start.bytes) / max((now - start.time) / .seconds(1), 1e-3))
         }
-        guard let seconds else { return }
-        Console.error(isLast ? "\r\u{1B}[K" : "\r\(line(progress, seconds: seconds))\u{1B}[K", newline: false)
+        guard let text else { return }
+        Console.error(isLast ? "\r\u{1B}[K" : "\r\(text)\u{1B}[K", newline: false)
     }
 
-    private func line(_ progress: LoadProgress, seconds: Double) -> String {
-        let share = progress.totalBytes == 0 ? 1 : Double(progress.bytes) / Double(progress.totalBytes)
+    private func line(_ bytes: Int, of total: Int, rate: Double) -> String {
+        let share = total == 0 ? 1 : Double(bytes) / Double(total)
         let width = 24
         let filled = Int(share * Double(width))
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-        let gigabytes = Double(progress.bytes) / 1e9
-        return String(
-            format: "Loading %@ %3.0f %%  %.2f GB  %.2f GB/s", bar, share * 100, gigabytes, gigabytes / max(seconds, 1e-3))
+        return String(format: "\(label) %@ %3.0f %%  %@  %@/s", bar, share * 100, Report.bytes(bytes), Report.bytes(Int(max(rate, 0))))
     }
 }
 

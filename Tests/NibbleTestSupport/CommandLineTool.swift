@@ -1,23 +1,25 @@
-import Foundation
+public import Foundation
 
 /// The built `nibble`, run as a user runs it.
-enum CommandLineTool {
-    struct Outcome {
-        var status: Int32
-        var output: String
-        var errors: String
+public enum CommandLineTool {
+    public struct Outcome: Sendable {
+        public var status: Int32
+        public var output: String
+        public var errors: String
     }
 
     /// Beside the test bundle, where the build puts every product.
-    static let url: URL = {
+    public static let url: URL = {
         let bundle = URL(filePath: CommandLine.arguments[0]).resolvingSymlinksInPath()
         return bundle.deletingLastPathComponent().appending(path: "nibble")
     }()
 
-    static func run(_ arguments: [String], input: String = "") throws -> Outcome {
+    /// - Parameter environment: variables in place of those of this process of the same name.
+    public static func run(_ arguments: [String], input: String = "", environment: [String: String] = [:]) throws -> Outcome {
         let process = Process()
         process.executableURL = url
         process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
         let (output, errors, source) = (Pipe(), Pipe(), Pipe())
         process.standardOutput = output
         process.standardError = errors

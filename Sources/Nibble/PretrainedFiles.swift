@@ -1,0 +1,101 @@
+public import Foundation
+import NibbleCheckpoint
+import NibbleCore
+import NibbleHub
+import NibbleLoading
+import NibbleTokenizers
+
+/// What of a model is needed.
+public struct PretrainedParts: OptionSet, Sendable {
+    public let rawValue: Int
+    public init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// `config.json`
+    public static let config = PretrainedParts(rawValue: 1)
+    public static let tokenizer = PretrainedParts(rawValue: 2)
+    /// Weights and `generation_config.json`
+    public static let weights = PretrainedParts(rawValue: 4)
+    public static let all: PretrainedParts = [.config, .tokenizer, .weights]
+}
+
+/// From a name to the folder that holds the files.
+public enum PretrainedFiles {
+    /// A folder of this name is taken as it is, and so is a GGUF file. Any other name is a model's on the Hub: the files that are needed, and no others, are
+    /// downloaded into the cache that huggingface_hub uses, unless they are there.
+    /// - Parameter configuration: ``LoadConfiguration/revision``, ``LoadConfiguration/variant``, ``LoadConfiguration/hub`` and what
+    ///   reports progress count.
+    /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for what can be no name on the Hub; `HubError`, `CheckpointError`.
+    public static func folder(
+        for name: String, _ parts: PretrainedParts = .all, _ configuration: LoadConfiguration = .init()
+    ) async throws -> URL {
+        var isFolder: ObjCBool = false
+        let url = URL(filePath: name)
+        if FileManager.default.fileExists(atPath: name, isDirectory: &isFolder), isFolder.boolValue || ModelSource.isGGUF(url) { return url }
+        guard !ModelSource.isGGUF(url), let repository = HubRepository(name) else { throw AutoModelError.noSuchFolder(name) }
+        return try await HubSession.run(configuration.hub ?? .standard) { hub in
+            let snapshot = try await hub.snapshot(of: repository, revision: configuration.revision ?? "main")
+            if let reason = snapshot.isCachedBecause { configuration.notice?("\(repository): \(reason); the cached copy is used") }
+            return try await PretrainedDownload(hub, snapshot, configuration).folder(parts)
+        }
+    }
+}
+
+/// Chooses and fetches the files of one snapshot.
+private struct PretrainedDownload {
+    let hub: HubSession
+    let snapshot: HubSnapshot
+    let configuration: LoadConfiguration
+
+    init(_ hub: HubSession, _ snapshot: HubSnapshot, _ configuration: LoadConfiguration) {
+        self.hub = hub
+        self.snapshot = snapshot
+        self.configuration = configuration
+    }
+
+    private static let config = "config.json"
+    private static let generationConfig = "generation_config.json"
+
+    func folder(_ parts: PretrainedParts) async throws -> URL {
+        var absent = [String]()
+        let optional = (parts.contains(.tokenizer) ? AutoTokenizer.companions : []) + (parts.contains(.weights) ? [Self.generationConfig] : [])
+        var small = optional.filter(snapshot.files.contains)
+        absent += optional.filter { !snapshot.files.contains($0) }
+        if parts.contains(.config) { small.append(Self.config) }
+        if parts.contains(.tokenizer) { small += AutoTokenizer.files(among: snapshot.files).filter { !small.contains($0) } }
+        try await requireListed(small)
+        try await fetch(small)
+        if parts.contains(.weights) {
+            let first = try chooseWeights()
+            absent += CheckpointFiles.candidates(variant: configuration.variant).filter { !snapshot.files.contains($0) }
+            try await fetch([first])
+            let shards = try CheckpointFiles.shards(of: snapshot.folder.appending(path: first))
+            try await requireListed(shards)
+            try await fetch(shards)
+        }
+        try hub.publish(snapshot, absent: absent)
+        return snapshot.folder
+    }
+
+    /// What the cache may hold incompletely is for ``HubSession/fetch(_:of:progress:)`` to say.
+    private func requireListed(_ names: [String]) async throws {
+        guard snapshot.isCachedBecause == nil, let name = names.first(where: { !snapshot.files.contains($0) }) else { return }
+        throw HubError.fileNotFound(name, snapshot.repository, revision: snapshot.revision)
+    }
+
+    private func fetch(_ names: [String]) async throws {
+        try await hub.fetch(names, of: snapshot, progress: configuration.downloadProgress)
+    }
+
+    private func chooseWeights() throws -> String {
+        let config = try? JSONValue(contentsOf: snapshot.folder.appending(path: Self.config))
+        do {
+            return try CheckpointFiles.choose(
+                in: "\(snapshot.repository)", variant: configuration.variant, named: config?["transformers_weights"]?.string,
+                isThere: snapshot.files.contains)
+        } catch CheckpointError.noWeights(_, let tried, nil) where snapshot.isCachedBecause != nil {
+            throw HubError.notCached(
+                file: tried.joined(separator: " or "), snapshot.repository, revision: snapshot.revision,
+                reason: snapshot.isCachedBecause ?? "")
+        }
+    }
+}

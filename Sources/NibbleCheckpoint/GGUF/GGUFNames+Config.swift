@@ -1,0 +1,119 @@
+public import NibbleCore
+
+/// From metadata to what `config.json` would say.
+extension GGUFNames {
+    /// Metadata after `ARCHITECTURE.` → key of `config.json`.
+    private static let configKeys: [(gguf: String, key: String)] = [
+        ("embedding_length", "hidden_size"), ("block_count", "num_hidden_layers"), ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"), ("attention.head_count_kv", "num_key_value_heads"),
+        ("attention.key_length", "head_dim"), ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+        ("rope.freq_base", "rope_theta"),
+        ("context_length", "max_position_embeddings"), ("vocab_size", "vocab_size"),
+    ]
+
+    private static let gemma2Keys: [(gguf: String, key: String)] = [
+        ("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping"),
+        ("attention.sliding_window", "sliding_window"),
+    ]
+
+    private static let tokenKeys: [(gguf: String, key: String)] = [
+        ("tokenizer.ggml.bos_token_id", "bos_token_id"), ("tokenizer.ggml.eos_token_id", "eos_token_id"),
+        ("tokenizer.ggml.padding_token_id", "pad_token_id"),
+    ]
+
+    private static let classNames = [
+        "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM",
+        "gemma2": "Gemma2ForCausalLM",
+    ]
+
+    /// What `config.json` would say.
+    /// - Throws: ``CheckpointError`` for another architecture, or metadata that do not fit the tensors.
+    public static func config(_ file: GGUFFile) throws -> JSONObject {
+        guard let architecture = file.architecture, let className = classNames[architecture] else {
+            throw CheckpointError.refused(
+                file: file.url.path,
+                what: "architecture \(file.architecture ?? "(none)") is not read; \(architectures.joined(separator: ", ")) are")
+        }
+        let isGemma = architecture.hasPrefix("gemma")
+        var config: JSONObject = ["architectures": [.string(className)], "model_type": .string(architecture)]
+        let keys = configKeys + (architecture == "gemma2" ? gemma2Keys : [])
+        for (gguf, key) in keys { config[key] = file.metadata["\(architecture).\(gguf)"].flatMap(json) }
+        for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) }
+        config["eos_token_id"] = endTokens(file) ?? config["eos_token_id"]
+        if config["num_key_value_heads"] == nil { config["num_key_value_heads"] = config["num_attention_heads"] }
+        // The embedding table decides: token lists are sometimes padded.
+        if let table = file.info("token_embd.weight"), table.shape.rank == 2 { config["vocab_size"] = .int(table.shape[0]) }
+        config[isGemma ? "hidden_activation" : "hidden_act"] = isGemma ? "gelu_pytorch_tanh" : "silu"
+        config["tie_word_embeddings"] = .bool(file.info("output.weight") == nil)
+        if architecture == "llama" { config["attention_bias"] = .bool(file.info("blk.0.attn_q.bias") != nil) }
+        if architecture == "gemma2" { config["query_pre_attn_scalar"] = queryScalar(config) }
+        config["rope_scaling"] = try ropeFactors(file, config) ?? ropeScaling(file, architecture)
+        config["dtype"] = dtype(file, isGemma: isGemma).map { .string($0.rawValue) }
+        return config
+    }
+
+    /// Chats end with a token of their own where the file names one.
+    private static func endTokens(_ file: GGUFFile) -> JSONValue? {
+        guard let end = file.metadata["tokenizer.ggml.eos_token_id"]?.int, let turn = file.metadata["tokenizer.ggml.eot_token_id"]?.int,
+            end != turn
+        else { return nil }
+        return [.int(end), .int(turn)]
+    }
+
+    /// The converter leaves it out. All sizes scale by the head's width, but for the largest (46 layers, 27B).
+    private static func queryScalar(_ config: JSONObject) -> JSONValue? {
+        guard config["num_hidden_layers"]?.int == 46, let width = config["hidden_size"]?.int,
+            let heads = config["num_attention_heads"]?.int, heads > 0
+        else { return config["head_dim"] }
+        return .int(width / heads)
+    }
+
+    /// The type of the matrices. Blocks come out in half the memory of float32: the rounding is far below the blocks' own. Gemma's
+    /// activations leave float16's range.
+    private static func dtype(_ file: GGUFFile, isGemma: Bool) -> DType? {
+        guard let type = (file.info("blk.0.ffn_up.weight") ?? file.info("token_embd.weight"))?.type else { return nil }
+        if let stored = type.dtype { return [.float32, .float16, .bfloat16].contains(stored) ? stored : nil }
+        return isGemma ? .bfloat16 : .float16
+    }
+
+    private static func ropeScaling(_ file: GGUFFile, _ architecture: String) -> JSONValue? {
+        guard let type = file.metadata["\(architecture).rope.scaling.type"]?.string, type != "none",
+            let factor = file.metadata["\(architecture).rope.scaling.factor"].flatMap(json)
+        else { return nil }
+        var scaling: JSONObject = ["rope_type": .string(type), "factor": factor]
+        let original = file.metadata["\(architecture).rope.scaling.original_context_length"]
+        scaling["original_max_position_embeddings"] = original.flatMap(json)
+        return .object(scaling)
+    }
+
+    /// Llama 3 files keep what each frequency is divided by as a tensor.
+    private static func ropeFactors(_ file: GGUFFile, _ config: JSONObject) throws -> JSONValue? {
+        let name = "rope_freqs.weight"
+        guard let info = file.info(name) else { return nil }
+        guard info.type == .f32, info.shape.rank == 1, info.shape.count <= 1 << 12 else {
+            throw CheckpointError.malformed(
+                file: file.url.path, tensor: name, expected: "a vector of f32", found: "\(info.type) \(info.shape)")
+        }
+        let factors = try file.tensor(name).hostElements(Float.self).map { Double($0) }
+        guard factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+            throw CheckpointError.malformed(file: file.url.path, tensor: name, expected: "positive numbers", found: "others")
+        }
+        guard factors.contains(where: { $0 != 1 }) else { return nil }
+        let list = JSONValue.array(factors.map(JSONValue.double))
+        return .object([
+            "rope_type": "longrope", "short_factor": list, "long_factor": list, "attention_factor": 1.0,
+            "original_max_position_embeddings": config["max_position_embeddings"] ?? .null,
+        ])
+    }
+
+    private static func json(_ value: GGUFValue) -> JSONValue? {
+        switch value {
+        case .int(let value): .int(value)
+        // Stored as a 32-bit float: the shortest decimal that gives it is what was meant.
+        case .double(let value): .double(Double("\(Float(value))") ?? value)
+        case .bool(let value): .bool(value)
+        case .string(let value): .string(value)
+        default: nil
+        }
+    }
+}

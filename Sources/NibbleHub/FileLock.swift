@@ -1,0 +1,38 @@
+import Foundation
+
+/// An exclusive lock that other programs see: `flock` on a file of its own.
+final class FileLock {
+    private let descriptor: Int32
+
+    private init(_ descriptor: Int32) { self.descriptor = descriptor }
+
+    deinit { close(descriptor) }
+
+    /// Waits until the lock is free. The thread is given up while waiting.
+    /// - Throws: ``HubError/cacheFailure(path:reason:)``; `CancellationError`.
+    static func acquire(_ url: URL) async throws -> FileLock {
+        while true {
+            if let lock = try attempt(url.path) { return lock }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+    }
+
+    private static func attempt(_ path: String) throws -> FileLock? {
+        let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
+        guard descriptor >= 0 else { throw HubError.cacheFailure(path: path, reason: "cannot be opened: \(systemMessage())") }
+        let lock = FileLock(descriptor)
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            if errno == EWOULDBLOCK || errno == EINTR { return nil }
+            throw HubError.cacheFailure(path: path, reason: "cannot be locked: \(systemMessage())")
+        }
+        // Whoever held it before may have removed the file: then this one locks nothing.
+        var (held, named) = (stat(), stat())
+        guard fstat(descriptor, &held) == 0, stat(path, &named) == 0, held.st_ino == named.st_ino, held.st_dev == named.st_dev else {
+            return nil
+        }
+        return lock
+    }
+}
+
+/// The text of `errno`.
+func systemMessage() -> String { String(cString: strerror(errno)) }

@@ -1,0 +1,68 @@
+/// The name of a model on the Hub: `owner/name`, or `name` alone for the oldest.
+public struct HubRepository: Sendable, Hashable, CustomStringConvertible {
+    public let name: String
+
+    /// `nil` if no repository can be called so: each part holds letters, digits, `-`, `_` and `.`, neither `--` nor `..`, no `-` or
+    /// `.` at either end; 96 characters in all.
+    public init?(_ name: String) {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        guard name.utf8.count <= 96, parts.count <= 2, parts.allSatisfy(HubRepository.isPart), !name.contains("--"),
+            !name.contains(".."), !name.hasSuffix(".git")
+        else { return nil }
+        self.name = name
+    }
+
+    private static func isPart(_ part: Substring) -> Bool {
+        guard let first = part.first, let last = part.last, !"-.".contains(first), !"-.".contains(last) else { return false }
+        return part.utf8.allSatisfy { HubName.isAlphanumeric($0) || "-_.".utf8.contains($0) }
+    }
+
+    public var description: String { name }
+
+    /// The repository's folder in a cache.
+    var folderName: String { "models--" + name.replacing("/", with: "--") }
+}
+
+/// Checks of what servers and users name, before it becomes part of a path or an address.
+enum HubName {
+    static func isAlphanumeric(_ byte: UInt8) -> Bool {
+        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
+    }
+
+    static func isHexadecimal(_ text: String, count: Int) -> Bool {
+        text.utf8.count == count && text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0) }
+    }
+
+    /// A commit's 40 digits.
+    static func isCommit(_ text: String) -> Bool { isHexadecimal(text, count: 40) }
+
+    /// A relative path that stays inside its folder, part by part.
+    static func isPlainPath(_ path: String) -> Bool {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        return parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." } && !path.utf8.contains(0) && !path.contains("\\")
+            && path.utf8.count < 1024
+    }
+
+    /// An ETag that may be a file's name.
+    static func isFileName(_ text: String) -> Bool {
+        !text.isEmpty && text.utf8.count <= 128 && text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
+            && !text.hasPrefix(".")
+    }
+
+    /// Everything but unreserved characters as `%XX`.
+    static func percentEncoded(_ text: some StringProtocol) -> String {
+        text.utf8.reduce(into: "") { result, byte in
+            if isAlphanumeric(byte) || "-_.~".utf8.contains(byte) {
+                result.unicodeScalars.append(Unicode.Scalar(byte))
+            } else {
+                let digits = String(byte, radix: 16, uppercase: true)
+                result += digits.count == 1 ? "%0" + digits : "%" + digits
+            }
+        }
+    }
+
+    /// Part by part: slashes stay.
+    static func percentEncodedPath(_ path: String) -> String {
+        path.split(separator: "/", omittingEmptySubsequences: false).map(percentEncoded).joined(separator: "/")
+    }
+}

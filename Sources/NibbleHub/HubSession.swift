@@ -1,0 +1,157 @@
+public import Foundation
+import NibbleCore
+
+/// A commit of a repository, and the folder of the cache where its files are.
+public struct HubSnapshot: Sendable {
+    public let repository: HubRepository
+    /// The branch, tag or commit that was asked for.
+    public let revision: String
+    /// 40 hexadecimal digits.
+    public let commit: String
+    public let folder: URL
+    /// The names of its files, sorted: all that the server lists, or, without a server, all that the cache holds.
+    public let files: [String]
+    /// Why only the cache was asked; `nil` if the server was.
+    public let isCachedBecause: String?
+}
+
+/// Downloads from the Hub into its cache. Several processes may do so at the same time.
+public struct HubSession: Sendable {
+    let configuration: HubConfiguration
+    /// `nil` where the network is to be left alone.
+    let transport: HubTransport?
+
+    /// Runs `body` with a session; its connections are closed afterwards.
+    /// - Throws: ``HubError/invalidEndpoint(_:)``, and what `body` throws.
+    public static func run<Result>(
+        _ configuration: HubConfiguration, _ body: (HubSession) async throws -> Result
+    ) async throws -> Result {
+        if configuration.isOffline { return try await body(HubSession(configuration: configuration, transport: nil)) }
+        return try await HubTransport.run(configuration) { transport in
+            try await body(HubSession(configuration: configuration, transport: transport))
+        }
+    }
+
+    // MARK: What there is
+
+    /// Resolves `revision` and lists its files. Where the server cannot be reached or fails, the cache answers.
+    /// - Throws: ``HubError``
+    public func snapshot(of repository: HubRepository, revision: String = "main") async throws -> HubSnapshot {
+        guard HubName.isPlainPath(revision) else { throw HubError.invalidRevision(revision) }
+        guard let transport else {
+            let reason = "HF_HUB_OFFLINE keeps the network off"
+            if let snapshot = cached(repository, revision, because: reason) { return snapshot }
+            throw HubError.offline(repository, revision: revision, cache: configuration.cacheFolder.path)
+        }
+        do {
+            return try await listing(repository, revision, transport)
+        } catch let error as HubTransport.Unreachable {
+            let reason = "\(configuration.endpoint) cannot be reached (\(error.reason))"
+            if let snapshot = cached(repository, revision, because: reason) { return snapshot }
+            throw HubError.unreachable(repository, endpoint: configuration.endpoint, reason: error.reason)
+        } catch HubError.refused(let url, let status, let message) where status >= 500 || status == 429 {
+            if let snapshot = cached(repository, revision, because: "\(configuration.endpoint) answers \(status)") { return snapshot }
+            throw HubError.refused(url: url, status: status, message: message)
+        }
+    }
+
+    private func cached(_ repository: HubRepository, _ revision: String, because reason: String) -> HubSnapshot? {
+        let cache = HubCache(configuration, repository)
+        guard let commit = cache.commit(of: revision), let files = cache.files(at: commit) else { return nil }
+        return HubSnapshot(
+            repository: repository, revision: revision, commit: commit, folder: cache.snapshot(commit), files: files,
+            isCachedBecause: reason)
+    }
+
+    private func listing(_ repository: HubRepository, _ revision: String, _ transport: HubTransport) async throws -> HubSnapshot {
+        let path = "/api/models/\(repository)/revision/\(HubName.percentEncoded(revision))"
+        let url = configuration.endpoint + path
+        let text = try await transport.answer(path, redirects: .all) { answer in
+            guard answer.isSuccess else { throw error(answer, repository, revision, file: nil) }
+            return try await answer.text(limit: 64 << 20)
+        }
+        guard let json = try? JSONValue.parse(text), let commit = json["sha"]?.string, HubName.isCommit(commit),
+            let siblings = json["siblings"]?.array
+        else { throw HubError.unexpectedAnswer(url: url, expected: "a JSON object with sha and siblings", found: "\(text.prefix(60))") }
+        let files = try siblings.map { sibling in
+            guard let name = sibling["rfilename"]?.string else {
+                throw HubError.unexpectedAnswer(url: url, expected: "siblings with rfilename", found: sibling.kind)
+            }
+            guard HubName.isPlainPath(name) else { throw HubError.unsafeName(name, repository) }
+            return name
+        }
+        return HubSnapshot(
+            repository: repository, revision: revision, commit: commit,
+            folder: HubCache(configuration, repository).snapshot(commit), files: files.sorted(), isCachedBecause: nil)
+    }
+
+    // MARK: Fetching
+
+    /// Sees to it that `files` are in the snapshot's folder. Those that are there cost nothing.
+    /// - Parameter progress: called from several threads, one after the other.
+    /// - Throws: ``HubError``. What arrived whole stays in the cache; what arrived in part is continued the next time.
+    public func fetch(
+        _ files: [String], of snapshot: HubSnapshot, progress: (@Sendable (DownloadProgress) -> Void)? = nil
+    ) async throws {
+        if let name = files.first(where: { !HubName.isPlainPath($0) }) { throw HubError.unsafeName(name, snapshot.repository) }
+        let cache = HubCache(configuration, snapshot.repository)
+        let missing = files.filter { !cache.holds($0, at: snapshot.commit) }
+        guard let first = missing.first else { return }
+        guard let transport, snapshot.isCachedBecause == nil else {
+            throw HubError.notCached(
+                file: first, snapshot.repository, revision: snapshot.revision, reason: snapshot.isCachedBecause ?? "")
+        }
+        do {
+            try cache.prepare()
+            let limit = configuration.concurrentDownloads
+            let remote = try await missing.concurrentMap(limit: limit) { try await metadata($0, snapshot, transport) }
+            try cache.requireSpace(remote.reduce(0) { $0 + cache.bytesToCome($1) })
+            let count = ProgressCount(totalBytes: remote.reduce(0) { $0 + $1.byteCount }, progress)
+            _ = try await remote.concurrentMap(limit: limit) { try await download($0, snapshot, cache, transport, count) }
+        } catch let error as HubTransport.Unreachable {
+            throw HubError.unreachable(snapshot.repository, endpoint: configuration.endpoint, reason: error.reason)
+        }
+    }
+
+    /// Records that `revision` stands for this commit, and that `absent` files do not exist in it.
+    /// - Throws: ``HubError/cacheFailure(path:reason:)``
+    public func publish(_ snapshot: HubSnapshot, absent: [String] = []) throws {
+        guard snapshot.isCachedBecause == nil else { return }
+        let cache = HubCache(configuration, snapshot.repository)
+        for name in absent where HubName.isPlainPath(name) { try cache.markAbsent(name, at: snapshot.commit) }
+        try cache.setCommit(snapshot.commit, of: snapshot.revision)
+    }
+
+    private func download(
+        _ file: RemoteFile, _ snapshot: HubSnapshot, _ cache: HubCache, _ transport: HubTransport, _ count: ProgressCount
+    ) async throws {
+        let lock = try await FileLock.acquire(cache.lock(file.etag))
+        defer { withExtendedLifetime(lock) {} }
+        let isNew = !cache.holdsBlob(file.etag)
+        if isNew {
+            try await receive(file, snapshot, cache, transport, count)
+        } else {
+            count.add(file.byteCount)
+        }
+        try cache.link(file.etag, as: file.path, at: snapshot.commit, isNew: isNew)
+    }
+
+    private func receive(
+        _ file: RemoteFile, _ snapshot: HubSnapshot, _ cache: HubCache, _ transport: HubTransport, _ count: ProgressCount
+    ) async throws {
+        let path = Self.resolvePath(file.path, snapshot)
+        let partial = try PartialFile(cache.partialBlob(file.etag), for: file)
+        let resumed = partial.byteCount
+        try await transport.download(file, at: path, into: partial, count)
+        do {
+            try partial.finish()
+        } catch HubError.wrongContent where resumed > 0 {
+            // What was left of an earlier run may be what is wrong.
+            count.add(-file.byteCount)
+            let whole = try PartialFile(cache.partialBlob(file.etag), for: file)
+            try await transport.download(file, at: path, into: whole, count)
+            try whole.finish()
+        }
+        try cache.rename(cache.partialBlob(file.etag), to: cache.blob(file.etag))
+    }
+}
