@@ -19,8 +19,8 @@ public struct PlacementRequest: Sendable {
 
 /// Nibble's planner.
 ///
-/// Where the reference keeps everything on GPUs, its plan is taken. Where that one spills or fails, devices are filled to
-/// their budgets by what Nibble really stores there: weights, scales, caches, activations. Embedding tables may stay on the
+/// Where the reference keeps everything on GPUs, and they hold that, its plan is taken. Where that one spills, fails, or takes
+/// more than it counts, devices are filled to their budgets by what Nibble really stores there: weights, scales, caches, activations. Embedding tables may stay on the
 /// CPU, where a look-up costs nothing; a tied head runs where its table lies. Of all choices for the tables the one with
 /// the least estimated time a token is taken.
 public struct PlacementPlanner: Sendable {
@@ -37,7 +37,7 @@ public struct PlacementPlanner: Sendable {
     /// - Throws: ``DeviceMapError/uncovered(_:)``
     public func plan(_ request: PlacementRequest) throws -> PlacementPlan {
         let units = PlacementUnits(memory)
-        let (map, planner, stream) = try deviceMap(request)
+        let (map, planner, stream) = try deviceMap(request, units)
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
@@ -51,7 +51,7 @@ public struct PlacementPlanner: Sendable {
 
     /// `stream` is `nil` where the map does not decide it.
     private func deviceMap(
-        _ request: PlacementRequest
+        _ request: PlacementRequest, _ units: PlacementUnits
     ) throws -> (map: DeviceMap, planner: PlacementPlan.Planner, stream: Device?) {
         let balance: ReferencePlanner.Balance
         switch request.deviceMap {
@@ -64,11 +64,18 @@ public struct PlacementPlanner: Sendable {
         let sizes = ModuleSizes(memory.architecture.tree, referencePlan, loadDType: memory.loadDType)
         let reference = ReferencePlanner(sizes, isQuantized: referencePlan.config != nil).plan(
             balance, limits: request.limits.mapValues { Double($0) }, areGiven: request.limitsAreGiven)
-        if request.followsReference || reference.entries.values.allSatisfy(\.isGPU) {
+        let isTaken = try request.followsReference
+            || reference.entries.values.allSatisfy(\.isGPU) && fits(reference, units, request)
+        if isTaken {
             return (reference, .reference, nil)
         }
         let filled = PlacementFilling(memory, request).deviceMap()
         return (filled.map, .nibble, filled.stream)
+    }
+
+    /// Whether budgets hold all that running takes, not weights alone.
+    private func fits(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Bool {
+        try use(of: map, stream: .cpu, units, request).allSatisfy { use in use.budget.map { use.total <= $0 } ?? true }
     }
 
     /// Quantized layers off the GPU are refused by the reference unless everything lies on the CPU.
@@ -117,7 +124,9 @@ public struct PlacementPlanner: Sendable {
             use[device, default: .init(device)].weights += unit.bytes.weights
             use[device, default: .init(device)].scales += unit.bytes.scales
             use[runs, default: .init(runs)].cache += unit.cache
-            use[runs]?.workspace += device == .disk ? unit.costs.held : unit.costs.padding
+            let beside = device == .disk ? unit.costs.held : unit.costs.padding
+            use[runs]?.workspace += beside
+            if runs == .cpu { use[runs]?.loading += beside }
             running.insert(runs)
             if device == .disk {
                 if runs == .cpu { window = max(window, unit.streamed) } else { streamed.append(unit) }
@@ -129,7 +138,7 @@ public struct PlacementPlanner: Sendable {
         for device in running {
             use[device]?.workspace += memory.workspaceBytes(
                 on: device, holdsHead: device == headDevice, crossesDevices: running.count > 1)
-            use[device]?.loading = units.loadingBytes(on: device)
+            use[device]?.loading += units.loadingBytes(on: device)
             if device.isGPU, !request.limitsAreGiven { use[device]?.context = PlacementFilling.contextBytes }
         }
         return use.values.sorted { $0.device < $1.device }

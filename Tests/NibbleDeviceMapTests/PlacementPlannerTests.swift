@@ -6,10 +6,17 @@ import Testing
 
 /// Nibble's own planner.
 @Suite struct PlacementPlannerTests {
-    @Test("where the reference keeps everything on GPUs, the plan is the same", arguments: GoldenCase.all)
+    @Test("where the reference keeps everything on GPUs, and they hold it, the plan is the same", arguments: GoldenCase.all)
     func sameOnGPUs(golden: GoldenCase) throws {
         guard let planner = try golden.planner(), golden.expectedMap.values.allSatisfy(\.isGPU) else { return }
-        let plan = try planner.plan(golden.placementRequest())
+        var request = try golden.placementRequest()
+        let plan = try planner.plan(request)
+        if plan.planner == .nibble {
+            request.deviceMap = .explicit(DeviceMap(golden.expectedMap))
+            let reference = try planner.plan(request)
+            #expect(reference.devices.contains { $0.total > $0.budget ?? .max })
+            return
+        }
         #expect(plan.deviceMap.entries == golden.expectedMap)
         #expect(plan.planner == .reference)
     }

@@ -37,7 +37,7 @@ import Testing
     private func run(_ model: PretrainedModel, _ load: Load) throws -> [Float] {
         let length = min(load.context, model.model.maximumPositions ?? .max)
         let encoder: [[Int32]] = model.isEncoderDecoder
-            ? (0..<load.batch).map { row in (0..<load.context).map { Int32(($0 + row) % 7 + 2) } } : []
+            ? (0..<load.batch).map { row in (0..<length).map { Int32(($0 + row) % 7 + 2) } } : []
         let session = try model.model.makeSession(
             SessionRequest(rows: load.batch, capacity: length, encoderInputs: encoder))
         let prompts = (0..<load.batch).map { row in
