@@ -59,6 +59,9 @@ static const char mma_header[] = {
 static const char tiles4_header[] = {
 #embed "kernels/tiles4.cuh"
     , 0};
+static const char row_input_header[] = {
+#embed "kernels/row_input.cuh"
+    , 0};
 static const char staging4_header[] = {
 #embed "kernels/staging4.cuh"
     , 0};
@@ -101,6 +104,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(tiles4),
+    NIBBLE_HEADER(row_input),
     NIBBLE_HEADER(staging4),
     NIBBLE_HEADER(tile_product),
     NIBBLE_HEADER(outliers),

@@ -48,6 +48,10 @@ extension CUDABackend {
         arguments.outlierCapacity = Int32(capacity)
         arguments.outlierThreshold = threshold
         arguments.roundsToHalf = roundsToHalf ? 1 : 0
+        if run.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
+            arguments.prologue = run.arguments.prologue
+            arguments.prepared = UInt64(try workspace.take(run.tokens * columns * run.input.dtype.byteCount))
+        }
         if scope == .call, threshold > 0 {
             let flags = try workspace.take(columns)
             arguments.columnFlags = UInt64(flags)
@@ -57,6 +61,7 @@ extension CUDABackend {
         }
         try launch(.quantizeRows, element, grid: Grid(x: run.tokens), block: 256, arguments)
 
+        if arguments.prepared != 0 { run.arguments.input = arguments.prepared }
         run.arguments.quantized = arguments.quantized
         run.arguments.rowScales = arguments.rowScales
         run.arguments.outlierCounts = arguments.outlierCounts

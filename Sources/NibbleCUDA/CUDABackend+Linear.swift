@@ -8,9 +8,22 @@ extension CUDABackend {
         try perform { try linear(input, group, epilogue: epilogue, activeRows: 0, into: output) }
     }
 
+    public func linear(
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
+    ) throws {
+        try perform {
+            if normalizesItself(group, input) {
+                return try linear(input, after: norm, group, epilogue: epilogue, activeRows: 0, into: output)
+            }
+            try normalize(input, norm, residual: nil, into: scratch)
+            try linear(scratch, group, epilogue: epilogue, activeRows: 0, into: output)
+        }
+    }
+
     /// - Parameter activeRows: address of float32 [T]; rows whose entry is 0 need not be computed. 0: all are.
     func linear(
-        _ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, activeRows: UInt64, into output: Tensor
+        _ input: Tensor, after norm: Norm? = nil, _ group: LinearGroup, epilogue: LinearEpilogue,
+        activeRows: UInt64, into output: Tensor
     ) throws {
         let tokens = input.count / group.inFeatures
         guard tokens > 0 else { return }
@@ -18,16 +31,13 @@ extension CUDABackend {
         var first = 0
         var column = 0
         while first < group.layers.count {
-            let kind = LinearKind(group.layers[first], input: input.dtype)
-            var last = first + 1
-            while last < group.layers.count, last - first < Int(NIBBLE_MAX_PARTS),
-                LinearKind(group.layers[last], input: input.dtype) == kind {
-                last += 1
-            }
+            let last = endOfRun(group, from: first, input.dtype)
             var run = LinearRun(
-                kind: kind, layers: group.layers[first..<last], input: input, tokens: tokens, firstColumn: column)
+                kind: LinearKind(group.layers[first], input: input.dtype), layers: group.layers[first..<last], input: input,
+                tokens: tokens, firstColumn: column)
             run.arguments.epilogue = target
             run.arguments.activeRows = activeRows
+            if let norm { run.arguments.prologue = NibblePrologue(norm) }
             let mark = workspace.mark()
             try compute(&run)
             workspace.release(mark)
@@ -35,6 +45,31 @@ extension CUDABackend {
             first = last
         }
     }
+
+    /// Layers `first ..<` this are of one kind and go through one launch.
+    private func endOfRun(_ group: LinearGroup, from first: Int, _ input: DType) -> Int {
+        let kind = LinearKind(group.layers[first], input: input)
+        let end = min(group.layers.count, first + Int(NIBBLE_MAX_PARTS))
+        return (first + 1..<end).first { LinearKind(group.layers[$0], input: input) != kind } ?? end
+    }
+
+    /// Whether the kernels that serve this call can normalize its input: 4-bit and dense products of one token, and the
+    /// quantization of rows before an int8 product.
+    private func normalizesItself(_ group: LinearGroup, _ input: Tensor) -> Bool {
+        guard input.dtype == .float16 || input.dtype == .bfloat16, group.inFeatures % 8 == 0,
+            endOfRun(group, from: 0, input.dtype) == group.layers.count
+        else { return false }
+        let isOne = input.shape[0] == 1 && !options.isBatchInvariant
+        return switch LinearKind(group.layers[0], input: input.dtype) {
+        case .int8(_, let scope, _): scope == .token
+        case .canonical4, .foreign: false
+        case .dense(let dtype): isOne && dtype == input.dtype && fitsDenseOne(group.inFeatures)
+        case .tiled4(_, let compute): isOne && compute == input.dtype && fitsTiledOne(group.inFeatures)
+        }
+    }
+
+    private func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
+    private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled4_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
     private func compute(_ run: inout LinearRun) throws {
         let path = LinearPath.choose(
@@ -76,6 +111,9 @@ extension CUDABackend {
         let compute = run.input.dtype == dtype ? dtype : .float32
         let element = try element(compute, for: "linear")
         try setInput(&run, compute)
+        if run.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(run.inFeatures), !options.isBatchInvariant {
+            return try denseOne(run, element)
+        }
         if compute == dtype, case .rows = path {
             return try inSlices(run, of: Int(NIBBLE_GEMV_MAX_M)) { slice in
                 try launch(
@@ -83,6 +121,14 @@ extension CUDABackend {
             }
         }
         try matrix(run, element, isStored: compute == dtype)
+    }
+
+    /// One token: warps take pairs of rows in turn.
+    private func denseOne(_ run: LinearRun, _ element: KernelElement) throws {
+        let pairs = run.layers.reduce(0) { $0 + ($1.outFeatures + 1) / 2 }
+        let grid = min(blocks(pairs, per: NIBBLE_GEMV1_THREADS / 32), Int(NIBBLE_GEMV1_RESIDENT) * card.multiprocessors)
+        try launch(
+            .gemvOne, element, grid: Grid(x: grid), block: Int(NIBBLE_GEMV1_THREADS), shared: run.inFeatures * 2, run.arguments)
     }
 
     private func fourBit(_ run: inout LinearRun, _ compute: DType, _ path: LinearPath) throws {
@@ -100,9 +146,8 @@ extension CUDABackend {
         try setInput(&run, compute)
         let fits = element != .f32 || Int(NIBBLE_TILED4_SHARED_F32) <= sharedMemoryLimit
         guard case .tiles = path, fits else { return try matrix(run, element, isStored: false) }
-        let sharedForOne = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
-        if run.tokens == 1, element != .f32, sharedForOne <= sharedMemoryLimit {
-            return try tiledOne(run, element, shared: sharedForOne)
+        if run.tokens == 1, element != .f32, fitsTiledOne(run.inFeatures), !options.isBatchInvariant {
+            return try tiledOne(run, element)
         }
         let staged = nibble_staged4_bytes(Int64(run.tokens), Int64(run.inFeatures), element == .f32 ? 1 : 0)
         run.arguments.staged = UInt64(try workspace.take(Int(staged)))
@@ -122,8 +167,9 @@ extension CUDABackend {
 
     /// One token: three blocks a multiprocessor that take tiles of 16 rows in turn, or, where there are only a few tiles and
     /// kernels overlap, one block of two teams.
-    private func tiledOne(_ run: LinearRun, _ element: KernelElement, shared: Int) throws {
+    private func tiledOne(_ run: LinearRun, _ element: KernelElement) throws {
         let tiles = run.blocks(per: 16)
+        let shared = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
         if canOverlap, tiles <= 2 * card.multiprocessors {
             return try launch(
                 .tiledOneFew4, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED4_FEW_THREADS),
@@ -250,6 +296,14 @@ extension NibbleEpilogue {
     var isPlain: Bool { activation == NIBBLE_IDENTITY && scale == 1 && rowScale == 0 }
 
     static func size(_ type: Int32) -> Int { type == NIBBLE_F32 ? 4 : 2 }
+}
+
+extension NibblePrologue {
+    init(_ norm: Norm) {
+        self.init(
+            weight: norm.weight.pointer, bias: norm.bias.pointer, epsilon: norm.epsilon,
+            kind: norm.kind == .layer ? NIBBLE_PROLOGUE_LAYER : NIBBLE_PROLOGUE_RMS)
+    }
 }
 
 extension NibbleLinearPart {

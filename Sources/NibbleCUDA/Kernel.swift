@@ -1,7 +1,7 @@
 /// Every kernel the host launches.
 enum Kernel: Int, CaseIterable {
     // linear_dense.cu
-    case gemv, gemm
+    case gemvOne, gemv, gemm
     // linear_4bit.cu
     case gemv4, dequantize4
     // linear_4bit_tiled.cu, repack4.cu
@@ -21,6 +21,7 @@ enum Kernel: Int, CaseIterable {
     var place: (program: String, name: String) {
         switch self {
         case .gemv: ("linear_dense.cu", "gemv")
+        case .gemvOne: ("linear_dense.cu", "gemv_1")
         case .gemm: ("linear_dense.cu", "gemm")
         case .gemv4: ("linear_4bit.cu", "gemv4")
         case .dequantize4: ("linear_4bit.cu", "dequantize4")
@@ -79,7 +80,7 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
+        case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
             .attendPrefill128, .attendPrefill256:
             element != .f32
         default: true
@@ -90,7 +91,7 @@ enum Kernel: Int, CaseIterable {
     /// weights. Only kernels of a forward pass do; what makes weights does not.
     var overlaps: Bool {
         switch self {
-        case .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend, .attendSplit,
+        case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend, .attendSplit,
             .attendCombine, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear, .select, .advance, .route:
             true
         default: false

@@ -52,6 +52,11 @@ public protocol Backend: AnyObject, Sendable {
     func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws
     /// [T, K] → [T, ΣN]; `output` may be float32 whatever the activation dtype (logits, router).
     func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws
+    /// `linear` of norm(input), said together so that a backend can save a pass over memory. `scratch` [T, K], in the input's
+    /// dtype, may be overwritten.
+    func linear(
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
+        throws
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
     func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws
@@ -87,6 +92,13 @@ extension Backend {
     public var availableBytes: Int? { nil }
     public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     public func reserve(_ workspace: WorkspaceRequest) throws {}
+
+    public func linear(
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
+    ) throws {
+        try normalize(input, norm, residual: nil, into: scratch)
+        try linear(scratch, group, epilogue: epilogue, into: output)
+    }
 }
 
 /// Copies between the memories of two backends, by the one that can: a GPU reaches host memory, not the other way round.

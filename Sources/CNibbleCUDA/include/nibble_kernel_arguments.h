@@ -67,9 +67,22 @@ typedef struct {
     int unused;
 } NibbleLinearPart;
 
+// The norm a token goes through before the products.
+#define NIBBLE_PROLOGUE_NONE 0
+#define NIBBLE_PROLOGUE_RMS 1
+#define NIBBLE_PROLOGUE_LAYER 2
+
+typedef struct {
+    NIBBLE_ADDRESS(const float) weight;  // [K] or null
+    NIBBLE_ADDRESS(const float) bias;    // [K] or null
+    float epsilon;
+    int kind;                            // NIBBLE_PROLOGUE_...
+} NibblePrologue;
+
 // Layers of one format that read the same input.
 typedef struct {
     NIBBLE_ADDRESS(const void) input;  // T [M, K]
+    NibblePrologue prologue;           // kernels for one token only
     NibbleLinearPart parts[NIBBLE_MAX_PARTS];
     NibbleEpilogue epilogue;
     int partCount;
@@ -108,6 +121,8 @@ typedef struct {
     float outlierThreshold;                     // 0: none
     int roundsToHalf;                           // round to float16 first, as the reference does
     int unused;
+    NibblePrologue prologue;                    // 16-bit T and K divisible by 8
+    NIBBLE_ADDRESS(void) prepared;              // T [M, K]: takes the input as the prologue leaves it
 } NibbleRowQuantizeArguments;
 
 // A quantized weight to T.
@@ -357,6 +372,8 @@ typedef struct {
 #define NIBBLE_GEMV_MAX_M 8
 #define NIBBLE_GEMV_ROWS 8
 #define NIBBLE_GEMV_THREADS 128
+#define NIBBLE_GEMV1_THREADS 256
+#define NIBBLE_GEMV1_RESIDENT 2  // blocks of a multiprocessor
 #define NIBBLE_GEMM_TILE_M 64
 #define NIBBLE_GEMM_TILE_N 64
 #define NIBBLE_GEMM_THREADS 128
@@ -384,7 +401,7 @@ typedef struct {
 #define NIBBLE_TILED4_THREADS 256
 #define NIBBLE_TILED4_FEW_THREADS 512  // tiled4_1_few: for up to 2 row tiles a multiprocessor
 // Dynamic shared memory: one token, several tokens, float32.
-#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 256)
+#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 264)
 #define NIBBLE_TILED4_SHARED 32768
 #define NIBBLE_TILED4_SHARED_F32 65536
 // What `staged` needs; float32 activations (`isFloat32` = 1) need more.

@@ -85,12 +85,20 @@ __device__ __forceinline__ float activate(int activation, float x, float paramet
     }
 }
 
+__device__ __forceinline__ float residualAt(const NibbleEpilogue &e, long long m, long long n) {
+    return e.residual ? loadAs(e.residual, m * e.residualStride + n, e.residualType) : 0.f;
+}
+
 // Stores one output of a linear layer; `product` has its bias already.
-__device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, long long n, float product) {
+__device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, long long n, float product, float residual) {
     float y = activate(e.activation, product, e.activationParameter) * e.scale;
     if (e.rowScale) y = e.rowScale[m] == 0.f ? 0.f : y * e.rowScale[m];  // an unused row may have overflowed
-    if (e.residual) y += loadAs(e.residual, m * e.residualStride + n, e.residualType);
+    if (e.residual) y += residual;
     storeAs(e.output, m * e.outputStride + n, e.outputType, y);
+}
+
+__device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, long long n, float product) {
+    finish(e, m, n, product, residualAt(e, m, n));
 }
 
 __device__ __forceinline__ float warpSum(float x) {

@@ -16,7 +16,7 @@ template <typename T> __device__ __forceinline__ void stage4Body(const NibbleLin
     const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
     const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
     u32 *fragments = (u32 *)staged.fragments + (long long)(m >> 3) * columnTiles * 256 + (m & 7) * 32;
-    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments, fragments + staged.lowOffset * 4, 256);
+    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments, fragments + staged.lowOffset * 4);
     if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
 
@@ -29,6 +29,7 @@ template <int RT> struct RowTile {
     const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t
     const float *nestedAbsmax;
     int firstBlock[RT];         // nested: canonical block of that scale in the first column tile
+    float bias;                 // of the output this lane stores, where a lane stores one
 };
 
 // Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
@@ -44,7 +45,7 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
     const NibbleLinearArguments &a;
     const u32 *stagedInput;  // Single: fragments in shared memory
     Staged staged;
-    float factor;            // Single: of the token
+    const float *factors;    // Single: of each column tile
     const float *map;
     int pairs, lane, warp;
     u32 laneTable;           // shared address of this lane's copy of the table
@@ -74,6 +75,7 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
             const int row = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1);
             t.firstBlock[r] = row * (a.inFeatures / 64) + (lane & 1);
         }
+        if constexpr (Single) t.bias = part.bias ? part.bias[min(t.index * 16 + (lane & 15), part.outFeatures - 1)] : 0.f;
         return t;
     }
 
@@ -146,7 +148,8 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
                 float c[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
                 for (int s = 0; s < 4; ++s) mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
-                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
+                if constexpr (Single) accumulate(sums[r][n], c, scale[r][half] * factors[kb], scale[r][2 + half] * factors[kb]);
+                else accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
             }
         }
     }
@@ -219,17 +222,10 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
             buffer ^= 1;
 #pragma unroll
             for (int r = 0; r < RT; ++r) {
-                if constexpr (Single) {
-                    if (c == 0) {
-                        all[warp][0][r * 16 + g] = sums[r][n][0];
-                        all[warp][0][r * 16 + g + 8] = sums[r][n][2];
-                    }
-                } else {
-                    all[warp][2 * c][r * 16 + g] = sums[r][n][0];
-                    all[warp][2 * c + 1][r * 16 + g] = sums[r][n][1];
-                    all[warp][2 * c][r * 16 + g + 8] = sums[r][n][2];
-                    all[warp][2 * c + 1][r * 16 + g + 8] = sums[r][n][3];
-                }
+                all[warp][2 * c][r * 16 + g] = sums[r][n][0];
+                all[warp][2 * c + 1][r * 16 + g] = sums[r][n][1];
+                all[warp][2 * c][r * 16 + g + 8] = sums[r][n][2];
+                all[warp][2 * c + 1][r * 16 + g + 8] = sums[r][n][3];
             }
             sync();
             for (int i = warp * 32 + lane; i < columns * RT * 16; i += WARPS * 32) {
@@ -239,10 +235,29 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
                 float sum = all[0][column][row];
 #pragma unroll
                 for (int w = 1; w < WARPS; ++w) sum += all[w][column][row];
-                sum *= Single ? factor : staged.factors[m];
+                sum *= staged.factors[m];
                 finish(a.epilogue, m, part.firstColumn + output, sum + (part.bias ? part.bias[output] : 0.f));
             }
         }
+    }
+
+    // The same for one token, whose outputs are stored by the first half warp; it has fetched what is added to them.
+    template <typename F>
+    __device__ __forceinline__ void storeSingle(Reduction *shared, int &buffer, int partIndex, int rowTile, float bias, float residual, F sync) {
+        const NibbleLinearPart &part = a.parts[partIndex];
+        const int output = rowTile * 16 + lane;
+        Reduction &all = shared[buffer];
+        buffer ^= 1;
+        if ((lane & 3) == 0) {
+            all[warp][0][lane >> 2] = sums[0][0][0];
+            all[warp][0][(lane >> 2) + 8] = sums[0][0][2];
+        }
+        sync();
+        if (warp != 0 || lane >= 16 || output >= part.outFeatures) return;
+        float sum = all[0][0][lane];
+#pragma unroll
+        for (int w = 1; w < WARPS; ++w) sum += all[w][0][lane];
+        finish(a.epilogue, 0, part.firstColumn + output, sum + bias, residual);
     }
 
     __device__ __forceinline__ void clear() {
@@ -271,6 +286,8 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     Work work(a, table);
     work.map = map;
     releaseDependents();
+    RowInput<T> row((const T *)a.input, a.prologue, a.inFeatures);
+    if constexpr (Single) row.prefetchWeights();
 
     int tiles = 0;
     for (int p = 0; p < a.partCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
@@ -288,8 +305,11 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     waitForPredecessors();
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
-        work.factor = stageToken((const T *)a.input, a.inFeatures, 2 * work.pairs, input, (u32 *)nullptr, 32);
+        float *factors = (float *)(input + 64 * work.pairs);
+        row.measure();
+        stageSingle(row, 2 * work.pairs, input, factors);
         work.stagedInput = input;
+        work.factors = factors;
     } else {
         work.staged = stagedLayout<T>(a.staged, a.tokens, 2 * work.pairs);
     }
@@ -301,6 +321,13 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
         const int part = loading.part, rowTile = loading.index;
         const bool hasNext = tile + step < tiles;
         const float offset = a.parts[part].nestedOffset;
+        float bias = 0.f, residual = 0.f;
+        if constexpr (Single) {
+            const int output = rowTile * 16 + (work.lane & 15);
+            bias = loading.bias;
+            if (work.warp == 0 && output < a.parts[part].outFeatures)
+                residual = residualAt(a.epilogue, 0, a.parts[part].firstColumn + output);
+        }
         for (int batch = 0; batch < batches; ++batch) {
             const bool isLast = batch + 1 == batches;
             if (isLast && hasNext) loading = work.rowTile(tile + step);
@@ -311,7 +338,8 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
                 if (next + d * WARPS < work.pairs && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
             }
         }
-        work.store(reduction, buffer, part, rowTile, sync);
+        if constexpr (Single) work.storeSingle(reduction, buffer, part, rowTile, bias, residual, sync);
+        else work.store(reduction, buffer, part, rowTile, sync);
     }
 }
 

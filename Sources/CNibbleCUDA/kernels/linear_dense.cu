@@ -1,5 +1,6 @@
 // Linear layers whose weights are floats of the activations' type.
 #include "tile_product.cuh"
+#include "row_input.cuh"
 
 // A warp computes two rows for MM tokens; lanes take 16 bytes of each row at a time. Lane 2 m + r returns row r for token m.
 template <typename T, int MM> __device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
@@ -63,6 +64,107 @@ template <typename T> __device__ __forceinline__ void gemvBody(const NibbleLinea
     else sum = gemvRows<T, 8>(a, part, n0);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
     if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
+}
+
+// One token, 16-bit floats, K divisible by 8: warps take pairs of rows in turn, any grid works. A chunk is 256 columns of a pair;
+// Depth of them are always on their way, those of the next pair while the sums of this one are taken.
+template <typename T> struct RowPairs {
+    struct Pair {
+        int part, n0;
+        const uint4 *rows[2];
+    };
+    struct Chunk {
+        uint4 q[2];
+    };
+
+    const NibbleLinearArguments &a;
+    const uint4 *input;  // shared
+    int lane, runs;
+
+    __device__ __forceinline__ Pair pair(int index) const {
+        Pair p;
+        p.part = partOfTile(a, index, 2);
+        const NibbleLinearPart &part = a.parts[p.part];
+        p.n0 = 2 * index;
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            p.rows[r] = (const uint4 *)part.weight + (long long)min(p.n0 + r, part.outFeatures - 1) * runs + lane;
+        return p;
+    }
+
+    __device__ __forceinline__ void load(Chunk &c, const Pair &p, int chunk) const {
+        const bool exists = chunk * 32 + lane < runs;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) c.q[r] = exists ? loadStreaming(p.rows[r] + chunk * 32) : make_uint4(0, 0, 0, 0);
+    }
+
+    __device__ __forceinline__ void consume(const Chunk &c, int chunk, float (&sums)[2]) const {
+        float x[8], w[8];
+        if (chunk * 32 + lane >= runs) return;
+        unpack(input[chunk * 32 + lane], x, T());
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            unpack(c.q[r], w, T());
+#pragma unroll
+            for (int i = 0; i < 8; ++i) sums[r] = fmaf(w[i], x[i], sums[r]);
+        }
+    }
+
+    // The sums of a pair go to the lanes 0 and 1, which have fetched what is added to them.
+    __device__ __forceinline__ void store(const Pair &p, const float (&sums)[2], float bias, float residual) const {
+        const float sum0 = warpSum(sums[0]), sum1 = warpSum(sums[1]);
+        const NibbleLinearPart &part = a.parts[p.part];
+        const int n = p.n0 + lane;
+        if (lane < 2 && n < part.outFeatures) finish(a.epilogue, 0, part.firstColumn + n, (lane ? sum1 : sum0) + bias, residual);
+    }
+};
+
+template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
+    extern __shared__ uint4 stagedRow[];
+    using Work = RowPairs<T>;
+    const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
+    releaseDependents();
+    RowInput<T> row((const T *)a.input, a.prologue, a.inFeatures);
+    row.prefetchWeights();
+
+    int pairs = 0;
+    for (int p = 0; p < a.partCount; ++p) pairs += (a.parts[p].outFeatures + 1) / 2;
+    const int chunks = (work.runs + 31) / 32, step = gridDim.x * (NIBBLE_GEMV1_THREADS / 32);
+    int index = blockIdx.x * (NIBBLE_GEMV1_THREADS / 32) + __shfl_sync(~0u, threadIdx.x >> 5, 0);
+    typename Work::Pair pair = work.pair(min(index, pairs - 1));
+    typename Work::Chunk q[Depth];
+#pragma unroll
+    for (int d = 0; d < Depth; ++d)
+        if (index < pairs) work.load(q[d], pair, d);
+
+    waitForPredecessors();
+    row.measure();
+    row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
+        if (i < work.runs)
+            stagedRow[i] = make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+    });
+    __syncthreads();
+
+    for (; index < pairs; index += step) {
+        const typename Work::Pair here = pair;
+        const NibbleLinearPart &part = a.parts[here.part];
+        float sums[2] = {0.f, 0.f}, bias = 0.f, residual = 0.f;
+        if (work.lane < 2 && here.n0 + work.lane < part.outFeatures) {
+            if (part.bias) bias = part.bias[here.n0 + work.lane];
+            residual = residualAt(a.epilogue, 0, part.firstColumn + here.n0 + work.lane);
+        }
+        for (int from = 0; from < chunks; from += Depth) {
+            const bool isLast = from + Depth >= chunks;
+            if (isLast && index + step < pairs) pair = work.pair(index + step);
+#pragma unroll
+            for (int d = 0; d < Depth; ++d) {
+                work.consume(q[d], from + d, sums);
+                if (!isLast) work.load(q[d], pair, from + Depth + d);
+                else if (index + step < pairs) work.load(q[d], pair, d);
+            }
+        }
+        work.store(here, sums, bias, residual);
+    }
 }
 
 // float32 arithmetic: a 64 x 64 tile, a thread 8 tokens x 4 outputs.
@@ -129,7 +231,13 @@ template <typename T> __device__ __forceinline__ void gemmBody(const NibbleLinea
     else simtTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
 }
 
+#define INSTANCE_16(T)                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV1_THREADS, NIBBLE_GEMV1_RESIDENT) gemv_1_##T(const __grid_constant__ NibbleLinearArguments a) { gemvOneBody<T, 8>(a); }
+#define INSTANCE_f32(T)
+#define INSTANCE_f16(T) INSTANCE_16(T)
+#define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T)                                                                                                    \
+    INSTANCE_##T(T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) gemv_##T(const __grid_constant__ NibbleLinearArguments a) { gemvBody<T>(a); } \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_THREADS) gemm_##T(const __grid_constant__ NibbleLinearArguments a) { gemmBody<T>(a); }
 NIBBLE_FOR_TYPES(INSTANCE)

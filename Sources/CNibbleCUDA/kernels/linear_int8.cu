@@ -1,6 +1,7 @@
 // LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
 #include "tile_product.cuh"
 #include "outliers.cuh"
+#include "row_input.cuh"
 
 template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
     releaseDependents();
@@ -29,21 +30,62 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *row, int 
     for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
 }
 
+// A row to be quantized, as it lies in memory or through a norm, whose result is kept.
+template <typename T> struct QuantizedRow {
+    const NibbleRowQuantizeArguments &a;
+    const T *row;
+    RowInput<T> input;
+    bool hasPrologue;
+
+    __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
+        : a(a), row((const T *)a.input + m * a.inFeatures), input(row, a.prologue, a.inFeatures),
+          hasPrologue(sizeof(T) == 2 && a.prologue.kind != NIBBLE_PROLOGUE_NONE) {}
+
+    __device__ __forceinline__ void prefetch() const { if constexpr (sizeof(T) == 2) input.prefetchWeights(); }
+    __device__ __forceinline__ void measure() { if constexpr (sizeof(T) == 2) input.measure(); }
+
+    // Eight elements from k0 on; zeros past K.
+    __device__ __forceinline__ void load(int k0, float (&x)[8]) const {
+        if constexpr (sizeof(T) == 2) {
+            if (hasPrologue) {
+                input.finish(input.fetch(k0 / 8), k0 / 8, x);
+                if (a.roundsToHalf)
+#pragma unroll
+                    for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
+                return;
+            }
+        }
+        loadRun(row, k0, a.inFeatures, a.roundsToHalf, x);
+    }
+
+    __device__ __forceinline__ void keep(long long m, int k0) const {
+        if constexpr (sizeof(T) == 2) {
+            if (!hasPrologue || k0 >= a.inFeatures) return;
+            float x[8];
+            input.finish(input.fetch(k0 / 8), k0 / 8, x);
+            *(uint4 *)((T *)a.prepared + m * a.inFeatures + k0) =
+                make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+        }
+    }
+};
+
 // A block takes one row, a thread eight columns at a time.
 template <typename T> __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
     __shared__ int warpCounts[8];
-    releaseDependents();
-    waitForPredecessors();
     const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const long long m = blockIdx.x;
-    const T *row = (const T *)a.input + m * K;
+    QuantizedRow<T> row(a, m);
+    releaseDependents();
+    row.prefetch();
+    waitForPredecessors();
+    row.measure();
     i8 *quantized = a.quantized + m * a.quantizedStride;
     const bool hasThreshold = a.outlierThreshold > 0.f;
     const float threshold = hasThreshold ? measuredThreshold(a.outlierThreshold, a.roundsToHalf) : NIBBLE_INFINITY;
     float absmax = 0.f;
     for (int k0 = threadIdx.x * 8; k0 < K; k0 += 2048) {
         float x[8];
-        loadRun(row, k0, K, a.roundsToHalf, x);
+        row.load(k0, x);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (!hasThreshold || !(fabsf(x[i]) >= threshold)) absmax = fmaxf(absmax, fabsf(x[i]));
@@ -54,7 +96,8 @@ template <typename T> __device__ __forceinline__ void int8QuantizeBody(const Nib
     for (int base = 0; base < a.quantizedStride; base += 2048) {
         const int k0 = base + threadIdx.x * 8;
         float x[8];
-        loadRun(row, k0, K, a.roundsToHalf, x);
+        row.load(k0, x);
+        row.keep(m, k0);
         u32 outliers = 0, packed[2] = {0, 0};
 #pragma unroll
         for (int i = 0; i < 8; ++i) {

@@ -1,6 +1,7 @@
 // What the tiled 4-bit products read besides the weight: activations as float16 fragments, and the table of code values.
 #pragma once
 #include "tiles4.cuh"
+#include "row_input.cuh"
 
 // The staged activations of a call: fragments [token tiles][column tiles][lane][16 halves], then for each token the factor
 // back to its true size; float32 has a second set of fragments (the low parts, times 4096) after the first.
@@ -35,9 +36,9 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *token, in
 }
 
 // Stages one token by all threads of a block and returns the factor back. Fragment words of run i go to
-// `fragments` + (i / 8) * tileWords + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
+// `fragments` + (i / 8) * 256 + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
 template <typename T>
-__device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low, int tileWords) {
+__device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low) {
     u32 largest = 0;
     float x[8];
     for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
@@ -49,7 +50,7 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
     const float factor = factorToHalf(blockMaxBits(largest), inverse);
     for (int i = threadIdx.x; i < columnTiles * 8; i += blockDim.x) {
         loadRun(token, i, K, x);
-        const long long place = (long long)(i >> 3) * tileWords + (i & 7);
+        const long long place = (long long)(i >> 3) * 256 + (i & 7);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             const float first = x[2 * j] * factor, second = x[2 * j + 1] * factor;
@@ -60,6 +61,25 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
         }
     }
     return inverse;
+}
+
+// Stages a single token by all threads of a block, with a factor back for each tile of 64 columns, which needs no agreement
+// among warps. Fragments as above, 32 words a tile.
+template <typename T> __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
+    row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
+        u32 largest = 0;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+#pragma unroll
+        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
+        float inverse;
+        const float factor = factorToHalf(largest, inverse);
+        if (i >= columnTiles * 8) return;
+        const int place = (i >> 3) * 32 + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) fragments[place + 8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
+        if ((i & 7) == 0) factors[i >> 3] = inverse;
+    });
 }
 
 // The float16 value of a code, from immediates.

@@ -29,10 +29,10 @@ struct SelfAttention: Sendable {
 
     /// [T, E] → [T, H·D]: everything but the output projection.
     func attend(
-        _ input: Tensor, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ workspace: Workspace,
+        _ input: LinearInput, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ workspace: Workspace,
         _ backend: any Backend
     ) throws -> Tensor {
-        let tokens = input.shape[0]
+        let tokens = input.tokens
         let projected = workspace.projections(tokens, width: projections.outFeatures)
         let attended = workspace.attended(tokens, width: output.inFeatures)
         try backend.linear(input, projections, epilogue: .init(), into: projected)
@@ -77,9 +77,9 @@ struct CrossAttention: Sendable {
 
     /// [T, E] → [T, H·D]. `batch` speaks of the encoder's keys.
     func attend(
-        _ input: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
     ) throws -> Tensor {
-        let tokens = input.shape[0]
+        let tokens = input.tokens
         let queries = workspace.projections(tokens, width: query.outFeatures)
         let attended = workspace.attended(tokens, width: output.inFeatures)
         try backend.linear(input, query, epilogue: .init(), into: queries)

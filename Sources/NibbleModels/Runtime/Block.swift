@@ -66,21 +66,20 @@ struct Block: Sendable {
 
     private func runSequential(_ hidden: Tensor, _ context: Context) throws {
         let workspace = context.workspace
-        let normed = workspace.normed(hidden.shape[0])
-        var input = try normalized(hidden, attentionNorms.input, into: normed)
+        var input = try sublayerInput(hidden, attentionNorms.input, workspace)
         let attended = try attention.attend(
             input, cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
         try join(hidden, base: residual(hidden, input), attentionNorms, workspace) {
             try backend.linear(attended, attention.output, epilogue: $0, into: $1)
         }
         if let crossAttention, let cross = context.cross {
-            input = try normalized(hidden, crossAttentionNorms.input, into: normed)
+            input = try sublayerInput(hidden, crossAttentionNorms.input, workspace)
             let attended = try crossAttention.attend(input, cache: cross.cache, cross.batch, workspace, backend)
             try join(hidden, base: residual(hidden, input), crossAttentionNorms, workspace) {
                 try backend.linear(attended, crossAttention.output, epilogue: $0, into: $1)
             }
         }
-        input = try normalized(hidden, feedForwardNorms.input, into: normed)
+        input = try sublayerInput(hidden, feedForwardNorms.input, workspace)
         try join(hidden, base: residual(hidden, input), feedForwardNorms, workspace) {
             try feedForward(input, epilogue: $0, into: $1, workspace, backend)
         }
@@ -94,9 +93,9 @@ struct Block: Sendable {
         let second = feedForwardNorms.input == nil
             ? input : try normalized(hidden, feedForwardNorms.input, into: workspace.secondNormed(tokens))
         let attended = try attention.attend(
-            input, cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
+            LinearInput(input), cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
         try backend.linear(attended, attention.output, epilogue: epilogue(residual: hidden), into: hidden)
-        try feedForward(second, epilogue: epilogue(residual: hidden), into: hidden, workspace, backend)
+        try feedForward(LinearInput(second), epilogue: epilogue(residual: hidden), into: hidden, workspace, backend)
     }
 
     private func normalized(_ input: Tensor, _ norm: Norm?, into output: Tensor) throws -> Tensor {
@@ -105,7 +104,15 @@ struct Block: Sendable {
         return output
     }
 
-    private func residual(_ hidden: Tensor, _ normed: Tensor) -> Tensor { description.residualFollowsNorm ? normed : hidden }
+    /// What a sublayer reads; its norm is left to the sublayer's first product unless the residual needs it, too.
+    private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ workspace: Workspace) throws -> LinearInput {
+        guard let norm else { return LinearInput(hidden) }
+        let normed = workspace.normed(hidden.shape[0])
+        guard description.residualFollowsNorm else { return LinearInput(hidden, after: norm, scratch: normed) }
+        return LinearInput(try normalized(hidden, norm, into: normed))
+    }
+
+    private func residual(_ hidden: Tensor, _ input: LinearInput) -> Tensor { description.residualFollowsNorm ? input.tensor : hidden }
 
     private func epilogue(residual: Tensor?) -> LinearEpilogue {
         LinearEpilogue(scale: description.residualScale, residual: residual)

@@ -26,9 +26,9 @@ enum FeedForward: Sendable {
 
     /// output = feedForward(input) × scale + residual. [T, E]; `output` may be `residual`, not `input`.
     func callAsFunction(
-        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
     ) throws {
-        let tokens = input.shape[0]
+        let tokens = input.tokens
         switch self {
         case .plain(let up, let activation, let down):
             let inner = workspace.inner(tokens, width: up.outFeatures)
@@ -41,7 +41,7 @@ enum FeedForward: Sendable {
             try backend.gate(inner, activation, into: gated)
             try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(input, residual: epilogue.residual, into: output, workspace, backend)
+            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, workspace, backend)
         }
     }
 }

@@ -1,0 +1,60 @@
+internal import NibbleCore
+
+extension OperationCases {
+    /// Linear layers whose input is normalized on the way.
+    public static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
+        formatsAfterNorm(loadDType).flatMap { name, format in
+            PrecedingNorm.allCases.flatMap { variant in
+                [(1, 40, 128), (1, 33, 1000), (1, 48, 2560), (1, 20, 10304), (3, 40, 192)].map { tokens, features, columns in
+                    OperationCase("linear \(name) [\(tokens), \(features), \(columns)] after \(variant)", loadDType: loadDType) {
+                        try product($0, format, tokens, features, columns, variant)
+                    }
+                }
+            }
+        }
+    }
+
+    private static func formatsAfterNorm(_ loadDType: DType) -> [(String, WeightFormat)] {
+        [
+            ("dense", .dense(loadDType)), ("nf4", .fourBit(FourBitFormat(codebook: .nf4))),
+            ("fp4 nested", .fourBit(FourBitFormat(codebook: .fp4, isNested: true))), ("int8", .int8),
+        ]
+    }
+
+    private enum PrecedingNorm: String, CaseIterable {
+        case rms, rmsPlain, layer, layerPlain
+    }
+
+    private static func product(
+        _ context: OperationContext, _ format: WeightFormat, _ tokens: Int, _ features: Int, _ columns: Int,
+        _ variant: PrecedingNorm
+    ) throws -> OperationResult {
+        let operand = try LinearOperand(context, format, features, columns, seed: 71, hasBias: true, isPrepared: true)
+        // An offset makes the mean matter.
+        let input = try context.random(context.activation, [tokens, columns], seed: 72, scale: 2, offset: 1)
+        let weight = try context.random(.float32, [columns], seed: 73, offset: 1)
+        let bias = try context.random(.float32, [columns], seed: 74)
+        let residual = try context.random(context.activation, [tokens, features], seed: 75)
+        let isPlain = variant == .rmsPlain || variant == .layerPlain
+        let norm = Norm(
+            kind: variant == .layer || variant == .layerPlain ? .layer : .rms, epsilon: 1e-5,
+            weight: isPlain ? nil : weight.tensor, bias: variant == .layer ? bias.tensor : nil)
+
+        let prepared = (0..<tokens).flatMap { token -> [Double] in
+            ReferenceNorm.value(
+                norm.kind, epsilon: 1e-5, Array(input.values[token * columns..<(token + 1) * columns]),
+                weight: isPlain ? nil : weight.values, bias: variant == .layer ? bias.values : nil)
+        }
+        let rounded = HostValues.values(HostValues.tensor(prepared.map { Float($0) }, context.activation, [prepared.count]))
+        var reference = LinearReference(rounded, operand)
+        reference.values = zip(reference.values, residual.values).map(+)
+
+        let output = try context.output(context.activation, [tokens, features])
+        try context.backend.linear(
+            input.tensor, after: norm, scratch: try context.output(context.activation, [tokens, columns]),
+            LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)
+        return OperationResult(
+            got: reference.forgiven(try context.values(of: output)), wanted: reference.values,
+            tolerance: context.tolerance(steps: 4))
+    }
+}
