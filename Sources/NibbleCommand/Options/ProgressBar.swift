@@ -1,5 +1,6 @@
 import Foundation
 import Nibble
+import NibbleCore
 import Synchronization
 
 /// A bar on standard error, redrawn at most ten times a second.
