@@ -20,8 +20,8 @@ public struct PretrainedParts: OptionSet, Sendable {
 
 /// From a name to the folder that holds the files.
 public enum PretrainedFiles {
-    /// A folder of this name is taken as it is, and so is a GGUF file. Any other name is a model's on the Hub: the files that are needed, and no others, are
-    /// downloaded into the cache that huggingface_hub uses, unless they are there.
+    /// A folder of this name is taken as it is, and so is a GGUF file. Any other name is a model's on the Hub: the files that
+    /// are needed, and no others, are downloaded into the cache that huggingface_hub uses, unless they are there.
     /// - Parameter configuration: ``LoadConfiguration/revision``, ``LoadConfiguration/variant``, ``LoadConfiguration/hub`` and what
     ///   reports progress count.
     /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for what can be no name on the Hub; `HubError`, `CheckpointError`.
@@ -30,11 +30,13 @@ public enum PretrainedFiles {
     ) async throws -> URL {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
-        if FileManager.default.fileExists(atPath: name, isDirectory: &isFolder), isFolder.boolValue || ModelSource.isGGUF(url) { return url }
-        guard !ModelSource.isGGUF(url), let repository = HubRepository(name) else { throw AutoModelError.noSuchFolder(name) }
-        return try await HubSession.run(configuration.hub ?? .standard) { hub in
+        let isThere = FileManager.default.fileExists(atPath: name, isDirectory: &isFolder)
+        if isThere, isFolder.boolValue || ModelSource.isGGUF(url) { return url }
+        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(name) else { throw AutoModelError.noSuchFolder(name) }
+        let settings = configuration.hub ?? .standard
+        return try await HubSession.run(settings) { hub in
             let snapshot = try await hub.snapshot(of: repository, revision: configuration.revision ?? "main")
-            if let reason = snapshot.isCachedBecause { configuration.notice?("\(repository): \(reason); the cached copy is used") }
+            if !settings.isOffline, let reason = snapshot.isCachedBecause { configuration.notice?("\(repository): \(reason); the cached copy is used") }
             return try await PretrainedDownload(hub, snapshot, configuration).folder(parts)
         }
     }
@@ -56,28 +58,28 @@ private struct PretrainedDownload {
     private static let generationConfig = "generation_config.json"
 
     func folder(_ parts: PretrainedParts) async throws -> URL {
-        var absent = [String]()
-        let optional = (parts.contains(.tokenizer) ? AutoTokenizer.companions : []) + (parts.contains(.weights) ? [Self.generationConfig] : [])
+        // What may be there or not is marked where it is not, so that no one asks again.
+        var optional = parts.contains(.tokenizer) ? AutoTokenizer.companions : []
+        if parts.contains(.weights) { optional.append(Self.generationConfig) }
         var small = optional.filter(snapshot.files.contains)
-        absent += optional.filter { !snapshot.files.contains($0) }
         if parts.contains(.config) { small.append(Self.config) }
         if parts.contains(.tokenizer) { small += AutoTokenizer.files(among: snapshot.files).filter { !small.contains($0) } }
-        try await requireListed(small)
+        try requireListed(small)
         try await fetch(small)
         if parts.contains(.weights) {
             let first = try chooseWeights()
-            absent += CheckpointFiles.candidates(variant: configuration.variant).filter { !snapshot.files.contains($0) }
+            optional += CheckpointFiles.candidates(variant: configuration.variant)
             try await fetch([first])
             let shards = try CheckpointFiles.shards(of: snapshot.folder.appending(path: first))
-            try await requireListed(shards)
+            try requireListed(shards)
             try await fetch(shards)
         }
-        try hub.publish(snapshot, absent: absent)
+        try hub.publish(snapshot, absent: optional.filter { !snapshot.files.contains($0) })
         return snapshot.folder
     }
 
     /// What the cache may hold incompletely is for ``HubSession/fetch(_:of:progress:)`` to say.
-    private func requireListed(_ names: [String]) async throws {
+    private func requireListed(_ names: [String]) throws {
         guard snapshot.isCachedBecause == nil, let name = names.first(where: { !snapshot.files.contains($0) }) else { return }
         throw HubError.fileNotFound(name, snapshot.repository, revision: snapshot.revision)
     }

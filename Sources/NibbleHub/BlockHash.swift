@@ -50,75 +50,104 @@ struct BlockHash {
         }.joined()
     }
 
+    /// - Parameter blocks: whole ones.
     private mutating func compress(_ blocks: UnsafeRawBufferPointer) {
-        for start in stride(from: 0, to: blocks.count, by: Self.blockBytes) {
-            let block = UnsafeRawBufferPointer(rebasing: blocks[start..<start + Self.blockBytes])
-            switch kind {
-            case .sha1: compressSHA1(block)
-            case .sha256: compressSHA256(block)
+        guard let start = blocks.baseAddress, !blocks.isEmpty else { return }
+        let kind = kind
+        // Plain pointers: checks of every index would take longer than the rounds.
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 80) { buffer in
+            guard let words = buffer.baseAddress else { return }
+            state.withUnsafeMutableBufferPointer { state in
+                Self.constants.withUnsafeBufferPointer { constants in
+                    for offset in stride(from: 0, to: blocks.count, by: Self.blockBytes) {
+                        switch kind {
+                        case .sha1: Self.compressSHA1(start + offset, state, words)
+                        case .sha256: Self.compressSHA256(start + offset, state, words, constants)
+                        }
+                    }
+                }
             }
         }
-    }
-
-    private static func word(_ block: UnsafeRawBufferPointer, _ index: Int) -> UInt32 {
-        UInt32(bigEndian: block.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self))
     }
 }
 
 @inline(__always)
-private func rotateLeft(_ word: UInt32, _ count: UInt32) -> UInt32 { word << count | word >> (32 - count) }
+private func rotateLeft(_ word: UInt32, _ count: UInt32) -> UInt32 { word &<< count | word &>> (32 - count) }
 
 @inline(__always)
-private func rotateRight(_ word: UInt32, _ count: UInt32) -> UInt32 { word >> count | word << (32 - count) }
+private func rotateRight(_ word: UInt32, _ count: UInt32) -> UInt32 { word &>> count | word &<< (32 - count) }
+
+@inline(__always)
+private func readWords(_ block: UnsafeRawPointer, into words: UnsafeMutablePointer<UInt32>) {
+    for t in 0..<16 { words[t] = UInt32(bigEndian: block.loadUnaligned(fromByteOffset: 4 * t, as: UInt32.self)) }
+}
 
 extension BlockHash {
-    private mutating func compressSHA1(_ block: UnsafeRawBufferPointer) {
-        var words = InlineArray<80, UInt32>(repeating: 0)
-        for t in 0..<16 { words[t] = Self.word(block, t) }
+    private typealias Words = UnsafeMutablePointer<UInt32>
+
+    private static func compressSHA1(_ block: UnsafeRawPointer, _ state: UnsafeMutableBufferPointer<UInt32>, _ words: Words) {
+        readWords(block, into: words)
         for t in 16..<80 { words[t] = rotateLeft(words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16], 1) }
         var (a, b, c, d, e) = (state[0], state[1], state[2], state[3], state[4])
-        for t in 0..<80 {
-            let mix: UInt32 = switch t {
-            case ..<20: (b & c | ~b & d) &+ 0x5a82_7999
-            case ..<40: (b ^ c ^ d) &+ 0x6ed9_eba1
-            case ..<60: (b & c | b & d | c & d) &+ 0x8f1b_bcdc
-            default: (b ^ c ^ d) &+ 0xca62_c1d6
+        func rounds(_ range: Range<Int>, _ constant: UInt32, _ mix: (UInt32, UInt32, UInt32) -> UInt32) {
+            for t in range {
+                let next = rotateLeft(a, 5) &+ mix(b, c, d) &+ e &+ constant &+ words[t]
+                (e, d, c, b, a) = (d, c, rotateLeft(b, 30), a, next)
             }
-            let next = rotateLeft(a, 5) &+ mix &+ e &+ words[t]
-            (e, d, c, b, a) = (d, c, rotateLeft(b, 30), a, next)
         }
-        for (index, word) in [a, b, c, d, e].enumerated() { state[index] &+= word }
+        rounds(0..<20, 0x5a82_7999) { $0 & $1 | ~$0 & $2 }
+        rounds(20..<40, 0x6ed9_eba1) { $0 ^ $1 ^ $2 }
+        rounds(40..<60, 0x8f1b_bcdc) { $0 & $1 | $0 & $2 | $1 & $2 }
+        rounds(60..<80, 0xca62_c1d6) { $0 ^ $1 ^ $2 }
+        state[0] &+= a
+        state[1] &+= b
+        state[2] &+= c
+        state[3] &+= d
+        state[4] &+= e
     }
 
-    private mutating func compressSHA256(_ block: UnsafeRawBufferPointer) {
-        var words = InlineArray<64, UInt32>(repeating: 0)
-        for t in 0..<16 { words[t] = Self.word(block, t) }
+    @inline(__always)
+    private static func round256(
+        _ a: UInt32, _ b: UInt32, _ c: UInt32, _ d: inout UInt32, _ e: UInt32, _ f: UInt32, _ g: UInt32, _ h: inout UInt32,
+        _ input: UInt32
+    ) {
+        let s1 = rotateRight(e, 6) ^ rotateRight(e, 11) ^ rotateRight(e, 25)
+        let t = h &+ s1 &+ (g ^ e & (f ^ g)) &+ input
+        d &+= t
+        h = t &+ (rotateRight(a, 2) ^ rotateRight(a, 13) ^ rotateRight(a, 22)) &+ (a & b | c & (a | b))
+    }
+
+    private static func compressSHA256(
+        _ block: UnsafeRawPointer, _ state: UnsafeMutableBufferPointer<UInt32>, _ words: Words, _ constants: UnsafeBufferPointer<UInt32>
+    ) {
+        readWords(block, into: words)
         for t in 16..<64 {
             let (x, y) = (words[t - 15], words[t - 2])
-            let s0 = rotateRight(x, 7) ^ rotateRight(x, 18) ^ x >> 3
-            let s1 = rotateRight(y, 17) ^ rotateRight(y, 19) ^ y >> 10
+            let s0 = rotateRight(x, 7) ^ rotateRight(x, 18) ^ x &>> 3
+            let s1 = rotateRight(y, 17) ^ rotateRight(y, 19) ^ y &>> 10
             words[t] = words[t - 16] &+ s0 &+ words[t - 7] &+ s1
         }
         var (a, b, c, d) = (state[0], state[1], state[2], state[3])
         var (e, f, g, h) = (state[4], state[5], state[6], state[7])
-        Self.constants.withUnsafeBufferPointer { constants in
-            for t in 0..<64 {
-                let s1 = rotateRight(e, 6) ^ rotateRight(e, 11) ^ rotateRight(e, 25)
-                let t1 = h &+ s1 &+ (e & f ^ ~e & g) &+ constants[t] &+ words[t]
-                let s0 = rotateRight(a, 2) ^ rotateRight(a, 13) ^ rotateRight(a, 22)
-                let t2 = s0 &+ (a & b ^ a & c ^ b & c)
-                (h, g, f, e, d, c, b, a) = (g, f, e, d &+ t1, c, b, a, t1 &+ t2)
-            }
+        // Eight rounds at a time: the variables change places by name.
+        for t in stride(from: 0, to: 64, by: 8) {
+            round256(a, b, c, &d, e, f, g, &h, constants[t] &+ words[t])
+            round256(h, a, b, &c, d, e, f, &g, constants[t + 1] &+ words[t + 1])
+            round256(g, h, a, &b, c, d, e, &f, constants[t + 2] &+ words[t + 2])
+            round256(f, g, h, &a, b, c, d, &e, constants[t + 3] &+ words[t + 3])
+            round256(e, f, g, &h, a, b, c, &d, constants[t + 4] &+ words[t + 4])
+            round256(d, e, f, &g, h, a, b, &c, constants[t + 5] &+ words[t + 5])
+            round256(c, d, e, &f, g, h, a, &b, constants[t + 6] &+ words[t + 6])
+            round256(b, c, d, &e, f, g, h, &a, constants[t + 7] &+ words[t + 7])
         }
-        let sums = (a, b, c, d, e, f, g, h)
-        state[0] &+= sums.0
-        state[1] &+= sums.1
-        state[2] &+= sums.2
-        state[3] &+= sums.3
-        state[4] &+= sums.4
-        state[5] &+= sums.5
-        state[6] &+= sums.6
-        state[7] &+= sums.7
+        state[0] &+= a
+        state[1] &+= b
+        state[2] &+= c
+        state[3] &+= d
+        state[4] &+= e
+        state[5] &+= f
+        state[6] &+= g
+        state[7] &+= h
     }
 
     /// The first 32 bits of the fractional parts of the cube roots of the first 64 primes.

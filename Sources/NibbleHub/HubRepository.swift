@@ -30,7 +30,7 @@ enum HubName {
     }
 
     static func isHexadecimal(_ text: String, count: Int) -> Bool {
-        text.utf8.count == count && text.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0) }
+        text.utf8.count == count && text.utf8.allSatisfy("0123456789abcdef".utf8.contains)
     }
 
     /// A commit's 40 digits.
