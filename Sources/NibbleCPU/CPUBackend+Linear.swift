@@ -88,6 +88,7 @@ private struct InputForm: Equatable {
     var threshold: Float = 0
     var sharesColumns = false
     var roundsToHalf = false
+    var halfPrecision = false
     /// Length of the runs that share a scale; 0 but for int8 runs.
     var block = 0
 
@@ -105,7 +106,7 @@ private struct InputForm: Equatable {
             switch layer.arithmetic.computeDType {
             case .float16: kind = NIBBLE_INPUT_F16
             case .bfloat16: kind = NIBBLE_INPUT_BF16
-            default: break
+            default: halfPrecision = layer.arithmetic.computeDType == nil && layer.arithmetic.allowsHalfPrecision
             }
         case .int8:
             kind = NIBBLE_INPUT_INT8
@@ -136,6 +137,7 @@ extension nibble_linear_layer {
 extension nibble_linear_call {
     fileprivate mutating func setForm(_ form: InputForm) {
         self.form = form.kind
+        half_precision = form.halfPrecision
         input_block = form.block
         threshold = form.threshold
         shares_outlier_columns = form.sharesColumns

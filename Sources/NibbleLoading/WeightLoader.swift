@@ -197,7 +197,8 @@ final class WeightLoader {
         // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
         let compute = config?.computeDType ?? (options.followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
         return LinearArithmetic(
-            computeDType: compute, outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
+            computeDType: compute, allowsHalfPrecision: compute == nil && dtype == .float16,
+            outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
             outlierScope: options.followsReference ? .call : .token, roundsActivationsToHalf: options.followsReference,
             allowsInt8Activations: options.int8Activations)
     }
