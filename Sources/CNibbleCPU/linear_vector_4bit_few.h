@@ -80,7 +80,9 @@ INLINE void few_rows_bf16(const int rows, const uint8_t *codes, const float *sca
 
 enum { ROWS_AT_ONCE = 2 };
 
-/// In float32 rows have the even columns of each group of 8 before the odd ones; else they are words.
+static bool uses_words(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32 || call->half_precision; }
+
+/// Rows are words, or have the even columns of each group of 8 before the odd ones.
 static bool wants_shuffled_input(const nibble_linear_call *call) {
   bool any = false;
   for (size_t i = 0; i < call->layer_count; i++) any |= linear_is_tiled(call, &call->layers[i]);
@@ -88,7 +90,7 @@ static bool wants_shuffled_input(const nibble_linear_call *call) {
 }
 
 static void shuffle_row(const nibble_linear_call *call, size_t t) {
-  if (call->form != NIBBLE_INPUT_F32) {
+  if (uses_words(call)) {
     pack_row(call, t);
     return;
   }
@@ -197,8 +199,8 @@ static void four_bit_few_rows(const nibble_linear_call *call, const nibble_linea
 #define FLOAT_COUNT(n) few_rows_float(n, codes, tile_scales, layer, x, K, scratch->sums)
   EACH_COUNT(FLOAT_COUNT)
 #else
-  if (call->form == NIBBLE_INPUT_F32) four_bit_floats(call, layer, codes, tile_scales, scratch->sums);
-  else four_bit_words(call, layer, codes, tile_scales, scratch->sums);
+  if (uses_words(call)) four_bit_words(call, layer, codes, tile_scales, scratch->sums);
+  else four_bit_floats(call, layer, codes, tile_scales, scratch->sums);
 #endif
   linear_finish(call, layer, tile, 0, call->T, scratch->sums);
 }

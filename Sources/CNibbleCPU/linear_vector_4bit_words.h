@@ -1,5 +1,5 @@
-// 4-bit weights times few rows in float16 or bfloat16, with 16-bit integers, whose products vpmaddwd adds in pairs. Unlike
-// activations of 8 bits this is no further rounding to speak of:
+// 4-bit weights times few rows in float16 or bfloat16 (or float32 of a model whose weights were float16), with 16-bit
+// integers, whose products vpmaddwd adds in pairs. Unlike activations of 8 bits this is no further rounding to speak of:
 //
 // - The codebook becomes integers. FP4's are exact; NF4's are within 2⁻¹²·⁷ of their values, where float16 rounds by 2⁻¹¹.
 // - A group of 16 columns of x becomes integers of 15 bits and a sign, times a power of two: x is exact unless it is less than

@@ -88,6 +88,7 @@ struct InputForm: Equatable {
     var threshold: Float = 0
     var sharesColumns = false
     var roundsToHalf = false
+    var halfPrecision = false
     /// Length of the runs that share a scale; 0 but for int8 runs.
     var block = 0
 
@@ -107,7 +108,7 @@ struct InputForm: Equatable {
             switch arithmetic.computeDType {
             case .float16: kind = NIBBLE_INPUT_F16
             case .bfloat16: kind = NIBBLE_INPUT_BF16
-            default: break
+            default: halfPrecision = layer.arithmetic.computeDType == nil && layer.arithmetic.allowsHalfPrecision
             }
         case .int8:
             kind = NIBBLE_INPUT_INT8
@@ -138,6 +139,7 @@ extension nibble_linear_layer {
 extension nibble_linear_call {
     mutating func setForm(_ form: InputForm) {
         self.form = form.kind
+        half_precision = form.halfPrecision
         input_block = form.block
         threshold = form.threshold
         shares_outlier_columns = form.sharesColumns

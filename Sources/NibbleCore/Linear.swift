@@ -23,6 +23,9 @@ public struct LinearArithmetic: Sendable, Hashable {
     /// 4-bit layers: the dtype that activations and dequantized weights are rounded to before they are multiplied
     /// (accumulation is float32 always). `nil`: whatever the activations have.
     public var computeDType: DType?
+    /// 4-bit layers on float32 activations without a compute dtype: products with float16's precision (not its range) will
+    /// do, because that is what the weights were stored in.
+    public var allowsHalfPrecision: Bool
     /// int8 layers: columns of the input with |x| ≥ threshold are multiplied in floating point. 0 turns it off.
     public var outlierThreshold: Float
     /// int8 layers: whether outlier columns are found per token row, or over the whole call as the reference does.
@@ -37,10 +40,11 @@ public struct LinearArithmetic: Sendable, Hashable {
     }
 
     public init(
-        computeDType: DType? = nil, outlierThreshold: Float = 6, outlierScope: OutlierScope = .token,
+        computeDType: DType? = nil, allowsHalfPrecision: Bool = false, outlierThreshold: Float = 6, outlierScope: OutlierScope = .token,
         roundsActivationsToHalf: Bool = false, allowsInt8Activations: Bool = false
     ) {
         self.computeDType = computeDType
+        self.allowsHalfPrecision = allowsHalfPrecision
         self.outlierThreshold = outlierThreshold
         self.outlierScope = outlierScope
         self.roundsActivationsToHalf = roundsActivationsToHalf

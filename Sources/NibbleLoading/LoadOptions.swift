@@ -42,7 +42,8 @@ extension LoadOptions {
         // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
         let compute = config?.computeDType ?? (followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
         return LinearArithmetic(
-            computeDType: compute, outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
+            computeDType: compute, allowsHalfPrecision: compute == nil && dtype == .float16,
+            outlierThreshold: Float(config?.int8Threshold ?? BitsAndBytesConfig.defaultThreshold),
             outlierScope: followsReference ? .call : .token, roundsActivationsToHalf: followsReference,
             allowsInt8Activations: int8Activations)
     }

@@ -61,6 +61,8 @@ typedef struct {
   const float *x;
   size_t T, K;
   nibble_input_form form;
+  /// float32 times 4-bit weights: float16's precision will do, though not its range
+  bool half_precision;
   /// int8 runs: their length, which divides K and the layers' block sizes
   size_t input_block;
   /// int8: |x| >= threshold is an outlier; 0: there are none
