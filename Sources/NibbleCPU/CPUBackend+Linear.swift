@@ -108,7 +108,7 @@ struct InputForm: Equatable {
             switch arithmetic.computeDType {
             case .float16: kind = NIBBLE_INPUT_F16
             case .bfloat16: kind = NIBBLE_INPUT_BF16
-            default: halfPrecision = layer.arithmetic.computeDType == nil && layer.arithmetic.allowsHalfPrecision
+            default: halfPrecision = arithmetic.computeDType == nil && arithmetic.allowsHalfPrecision
             }
         case .int8:
             kind = NIBBLE_INPUT_INT8
