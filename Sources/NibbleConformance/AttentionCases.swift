@@ -120,7 +120,7 @@ extension OperationCases {
             }
         }
         // What a quantized cache holds is rounded to the activations' dtype before it is multiplied.
-        let steps = if case .quantized = variant.cache { 5.0 } else { 2.0 }
+        let steps = if case .quantized = variant.cache { 6.0 } else { 2.0 }
         return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: steps))
     }
 }
