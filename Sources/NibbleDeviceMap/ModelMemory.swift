@@ -143,13 +143,14 @@ public struct ModelMemory: Sendable {
         var request = request(architecture.decoder, holdsHead, tokens)
         var bytes = sizes.byteCount(tokens: tokens, elementSize: element)
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
+            + StackDescription.smallBytes
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
             let encoded = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
             bytes += sizes.byteCount(tokens: encoded, elementSize: element) + (encoder.layers.first.map(cacheBytes) ?? 0)
             // Indices of the encoder's call, and of those that attend to its output.
             bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
-                + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
+                + StackDescription.indexBytes(tokens: tokens, rows: batch, context: context)
             request = request.widened(self.request(encoder, holdsHead, encoded))
         }
         if holdsHead {

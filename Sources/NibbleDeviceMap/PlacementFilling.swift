@@ -85,13 +85,30 @@ struct PlacementFilling {
         }
         return Reserve(
             blocks: PlacementUnits.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
-            window: onDisk.lazy.filter { !$0.isBlock }.map(\.streamed).max() ?? 0)
+            window: onDisk.lazy.filter { $0.runs(on: .disk, stream: candidate.stream) == .cpu }.map(\.streamed).max() ?? 0)
+    }
+
+    /// Bytes of a device that are left: for what runs, and for weights while they are brought in.
+    private struct Room {
+        var running: Int
+        var loading: Int
+
+        static let unlimited = Room(running: .max, loading: .max)
+
+        /// `false` if it does not fit.
+        mutating func take(weights: Int = 0, running other: Int = 0) -> Bool {
+            guard weights + other <= running, weights <= loading else { return weights + other == 0 }
+            if running != .max { running -= weights + other }
+            if loading != .max { loading -= weights }
+            return true
+        }
     }
 
     private func fill(table: Device, head: Device?, stream: Device, _ reserve: Reserve) -> Candidate? {
         let headDevice = head ?? (units.head == nil ? units.tables.runs(on: table, stream: stream) : nil)
         var free = budgets(headDevice: headDevice)
-        guard take(reserve.window, of: .cpu, &free), take(reserve.blocks, of: stream, &free) else { return nil }
+        guard free[.cpu]?.take(running: reserve.window) ?? true, free[stream]?.take(running: reserve.blocks) ?? true
+        else { return nil }
         var devices: [String: Device] = [:]
         guard place(units.tables, on: table, &free, &devices) else { return nil }
         if let unit = units.head, let head {
@@ -104,7 +121,7 @@ struct PlacementFilling {
         for (index, unit) in chain.enumerated() {
             while true {
                 if stream == .cpu, !tiers[tier].isGPU, !holdsCaches {
-                    guard take(chain[index...].reduce(0) { $0 + $1.cache }, of: .cpu, &free) else { return nil }
+                    guard free[.cpu]?.take(running: chain[index...].reduce(0) { $0 + $1.cache }) ?? true else { return nil }
                     holdsCaches = true
                 }
                 if place(unit, on: tiers[tier], withCache: !holdsCaches && tiers[tier] != .disk, &free, &devices) { break }
@@ -115,41 +132,35 @@ struct PlacementFilling {
         return Candidate(devices: devices, stream: stream, cost: cost(devices))
     }
 
-    /// What is left of each device once activations, or what loading takes, are allotted. `nil` means no limit.
-    private func budgets(headDevice: Device?) -> [Device: Int?] {
-        var free: [Device: Int?] = [.disk: nil, .cpu: nil]
-        let crosses = !gpus.isEmpty
+    /// What is left of each device once activations, and what loading takes, are allotted.
+    private func budgets(headDevice: Device?) -> [Device: Room] {
+        var free: [Device: Room] = [.disk: .unlimited, .cpu: .unlimited]
         for (device, limit) in request.limits {
-            var limit = limit
-            if device != .disk {
-                // A head at the chain's end may come to lie on any device.
-                let holdsHead = headDevice.map { $0 == device } ?? true
-                let workspace = memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: crosses)
-                let loading = units.loadingBytes(on: device)
-                limit -= device.isGPU ? workspace + loading : max(workspace, loading)
+            guard device != .disk else {
+                free[device] = Room(running: limit, loading: .max)
+                continue
             }
-            if device.isGPU, !request.limitsAreGiven { limit -= PlacementFilling.contextBytes }
-            free[device] = limit
+            // A head at the chain's end may come to lie on any device.
+            let holdsHead = headDevice.map { $0 == device } ?? true
+            let workspace = memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: !gpus.isEmpty)
+            let loading = units.loadingBytes(on: device)
+            if device.isGPU {
+                let context = request.limitsAreGiven ? 0 : PlacementFilling.contextBytes
+                free[device] = Room(running: limit - workspace - loading - context, loading: .max)
+            } else {
+                free[device] = Room(running: limit - workspace, loading: limit - loading)
+            }
         }
         return free
     }
 
     private func place(
-        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Int?],
+        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Room],
         _ devices: inout [String: Device]
     ) -> Bool {
-        let bytes = unit.bytes.total + unit.costs.padding + (withCache ? unit.cache : 0)
-        guard take(bytes, of: device, &free) else { return false }
+        let weights = unit.bytes.total + unit.costs.padding
+        guard free[device]?.take(weights: weights, running: withCache ? unit.cache : 0) ?? (weights == 0) else { return false }
         for path in unit.paths { devices[path] = device }
-        return true
-    }
-
-    private func take(_ bytes: Int, of device: Device, _ free: inout [Device: Int?]) -> Bool {
-        guard bytes > 0 else { return true }
-        guard let limit = free[device] else { return false }
-        guard let limit else { return true }
-        guard bytes <= limit else { return false }
-        free[device] = .some(limit - bytes)
         return true
     }
 

@@ -13,12 +13,16 @@ struct PlacementUnits {
         var streamed: Int
         var cache = 0
         var isTable = false
-        /// A block may be streamed to a GPU; everything else that lies on the disk runs on the CPU.
+        /// A block may be streamed to a GPU.
         var isBlock = false
         var costs = PlacingCosts()
 
-        /// Where it runs if its weights lie on `device`.
-        func runs(on device: Device, stream: Device) -> Device { device != .disk ? device : isBlock ? stream : .cpu }
+        /// Where it runs if its weights lie on `device`. Of what lies on the disk, blocks run where they are streamed to, and
+        /// norms, which are held in memory, beside them; tables and single matrices on the CPU.
+        func runs(on device: Device, stream: Device) -> Device {
+            guard device == .disk else { return device }
+            return isBlock || costs.held == bytes.total ? stream : .cpu
+        }
     }
 
     /// Embedding tables with what is computed beside them; the tied head, too.

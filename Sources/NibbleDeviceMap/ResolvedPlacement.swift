@@ -4,7 +4,8 @@ public import NibbleModels
 /// A device map made definite for one model: where every tensor is stored, and where every module runs.
 ///
 /// A block runs on one device, so what a map divides inside a block is brought together: on its first GPU, if the map names
-/// one for it. A block that lies wholly on the disk runs where the plan streams such blocks, all else on the disk on the CPU.
+/// one for it. A block that lies wholly on the disk runs where the plan streams such blocks, a norm beside them, all else on
+/// the disk on the CPU.
 /// Everything that turns tokens into hidden states lies with the token table.
 public struct ResolvedPlacement: Sendable {
     /// By parameter path, tied targets included.
@@ -28,7 +29,7 @@ public struct ResolvedPlacement: Sendable {
         for module in tree.modules where !placed.contains(module.path) {
             let device = map.device(of: module.path) ?? module.node.parameters.first.flatMap { map.device(of: module.path(of: $0.name)) }
             guard let device else { continue }
-            running[module.path] = device == .disk ? .cpu : device
+            running[module.path] = device != .disk ? device : module.isHeld ? streamDevice : .cpu
             for parameter in module.node.parameters {
                 stored[module.path(of: parameter.name)] = map.device(of: module.path(of: parameter.name)) ?? device
             }
@@ -65,4 +66,11 @@ public struct ResolvedPlacement: Sendable {
     public func device(of module: String) -> Device { running[module] ?? .cpu }
     /// Every device that is stored on or run on.
     public var devices: Set<Device> { Set(stored.values).union(running.values) }
+}
+
+extension LocatedModule {
+    /// Whether its parameters are held in memory even where the rest lies on the disk.
+    fileprivate var isHeld: Bool {
+        if case .norm = node.kind { true } else { false }
+    }
 }

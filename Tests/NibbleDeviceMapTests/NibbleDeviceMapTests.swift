@@ -54,12 +54,13 @@ import Testing
 }
 
 extension GoldenCase {
-    func planner(context: Int? = nil) throws -> PlacementPlanner? {
+    func planner(context: Int? = nil, chunkTokens: Int = SessionOptions.defaultChunkTokens) throws -> PlacementPlanner? {
         guard let architecture = try architecture() else { return nil }
         let plan = QuantizationPlan(architecture.tree, config: config)
         let reference = QuantizationPlan(architecture.tree, config: config, reference: true)
         return PlacementPlanner(
-            ModelMemory(architecture, plan, loadDType: dtype, context: context), referencePlan: reference)
+            ModelMemory(architecture, plan, loadDType: dtype, context: context, chunkTokens: chunkTokens),
+            referencePlan: reference)
     }
 
     func placementRequest() throws -> PlacementRequest {

@@ -19,7 +19,7 @@ import Testing
 
     private static let loads = [
         Load(form: .float32, context: 40, batch: 1), Load(form: .bfloat16, context: 64, batch: 3),
-        Load(form: .int8, context: 100, batch: 2), Load(form: .nf4, context: 33, batch: 1),
+        Load(form: .int8, context: 60, batch: 2), Load(form: .nf4, context: 33, batch: 1),
         Load(form: .nested, context: 64, batch: 4),
     ]
 

@@ -13,16 +13,20 @@ extension StackDescription {
 }
 
 extension StackDescription {
+    /// Bytes of a session's index buffers on one device.
+    public static func indexBytes(tokens: Int, rows: Int, context: Int) -> Int {
+        BatchBuffers.byteCount(
+            .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1)))
+    }
+
     /// Bytes of index buffers, rotary tables and the like that a session keeps on each device.
     public func tableBytes(_ tree: ModuleTree, tokens: Int, rows: Int, context: Int) -> Int {
-        let limits = BatchBuffers.Limits(
-            tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1))
         let rotary = rotary.reduce(0) { sum, rotary in
             sum + (rotary.dependsOnLength ? 2 : 1) * context * rotary.rotated * DType.float32.byteCount
         }
         let heads = layers.reduce(0) { $0 + $1.attention.heads }
-        return BatchBuffers.byteCount(limits) + rotary + heads * DType.float32.byteCount + computedBytes(tree)
-            + StackDescription.smallBytes
+        return StackDescription.indexBytes(tokens: tokens, rows: rows, context: context) + rotary
+            + heads * DType.float32.byteCount + computedBytes(tree)
     }
 
     /// Position tables that a checkpoint may leave out are made in float32.
@@ -32,7 +36,7 @@ extension StackDescription {
     }
 
     /// Pairs of copied blocks, sampled tokens and other small things.
-    private static let smallBytes = 64 << 10
+    public static let smallBytes = 64 << 10
 }
 
 extension ModelArchitecture {
