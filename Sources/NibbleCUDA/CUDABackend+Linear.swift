@@ -9,24 +9,23 @@ extension CUDABackend {
     }
 
     public func linear(
-        _ input: Tensor, after prologue: LinearPrologue, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
-        into output: Tensor
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {
-            if canFuse(prologue, input, group) {
-                return try linear(input, after: prologue, group, epilogue: epilogue, activeRows: 0, into: output)
+            if normalizesItself(group, input) {
+                return try linear(input, after: norm, group, epilogue: epilogue, activeRows: 0, into: output)
             }
-            try apply(prologue, input, into: scratch)
+            try normalize(input, norm, residual: nil, into: scratch)
             try linear(scratch, group, epilogue: epilogue, activeRows: 0, into: output)
         }
     }
 
     /// - Parameter activeRows: address of float32 [T]; rows whose entry is 0 need not be computed. 0: all are.
     func linear(
-        _ input: Tensor, after prologue: LinearPrologue? = nil, _ group: LinearGroup, epilogue: LinearEpilogue,
+        _ input: Tensor, after norm: Norm? = nil, _ group: LinearGroup, epilogue: LinearEpilogue,
         activeRows: UInt64, into output: Tensor
     ) throws {
-        let tokens = output.count / max(group.outFeatures, 1)
+        let tokens = input.count / group.inFeatures
         guard tokens > 0 else { return }
         let target = NibbleEpilogue(epilogue, output: output, columns: group.outFeatures)
         var first = 0
@@ -38,7 +37,7 @@ extension CUDABackend {
                 tokens: tokens, firstColumn: column)
             run.arguments.epilogue = target
             run.arguments.activeRows = activeRows
-            if let prologue { run.arguments.prologue = NibblePrologue(prologue) }
+            if let norm { run.arguments.prologue = NibblePrologue(norm) }
             let mark = workspace.mark()
             try compute(&run)
             workspace.release(mark)
@@ -54,18 +53,18 @@ extension CUDABackend {
         return (first + 1..<end).first { LinearKind(group.layers[$0], input: input) != kind } ?? end
     }
 
-    /// Whether the kernels that serve this call take the prologue with it: 4-bit and dense products of one token, and the
-    /// quantization of rows before an int8 product, whose single block would be too slow for gates.
-    private func canFuse(_ prologue: LinearPrologue, _ input: Tensor, _ group: LinearGroup) -> Bool {
+    /// Whether the kernels that serve this call can normalize its input: 4-bit and dense products of one token, and the
+    /// quantization of rows before an int8 product.
+    private func normalizesItself(_ group: LinearGroup, _ input: Tensor) -> Bool {
         guard input.dtype == .float16 || input.dtype == .bfloat16, group.inFeatures % 8 == 0,
             endOfRun(group, from: 0, input.dtype) == group.layers.count
         else { return false }
         let isOne = input.shape[0] == 1 && !options.isBatchInvariant
-        switch (LinearKind(group.layers[0], input: input.dtype), prologue) {
-        case (.int8(_, let scope, _), .normalize): return scope == .token
-        case (.int8, .gate), (.canonical4, _), (.foreign, _): return false
-        case (.dense(let dtype), _): return isOne && dtype == input.dtype && fitsDenseOne(group.inFeatures)
-        case (.tiled4(_, let compute), _): return isOne && compute == input.dtype && fitsTiledOne(group.inFeatures)
+        return switch LinearKind(group.layers[0], input: input.dtype) {
+        case .int8(_, let scope, _): scope == .token
+        case .canonical4, .foreign: false
+        case .dense(let dtype): isOne && dtype == input.dtype && fitsDenseOne(group.inFeatures)
+        case .tiled4(_, let compute): isOne && compute == input.dtype && fitsTiledOne(group.inFeatures)
         }
     }
 
@@ -300,18 +299,10 @@ extension NibbleEpilogue {
 }
 
 extension NibblePrologue {
-    init(_ prologue: LinearPrologue) {
-        self.init()
-        switch prologue {
-        case .normalize(let norm):
-            kind = norm.kind == .layer ? NIBBLE_PROLOGUE_LAYER : NIBBLE_PROLOGUE_RMS
-            weight = norm.weight.pointer
-            bias = norm.bias.pointer
-            epsilon = norm.epsilon
-        case .gate(let activation):
-            kind = NIBBLE_PROLOGUE_GATE
-            (self.activation, activationParameter) = activation.code
-        }
+    init(_ norm: Norm) {
+        self.init(
+            weight: norm.weight.pointer, bias: norm.bias.pointer, epsilon: norm.epsilon,
+            kind: norm.kind == .layer ? NIBBLE_PROLOGUE_LAYER : NIBBLE_PROLOGUE_RMS)
     }
 }
 

@@ -90,7 +90,7 @@ public struct OperationResult: Sendable, CustomStringConvertible {
 public enum OperationCases {
     public static let all: [OperationCase] =
         elementwise + normalization + rotateAndStore + attention + selection + linear + linearByTokens
-        + linearAfterPrologue + quantization
+        + linearAfterNorm + quantization
 
     /// The cases that differ on this backend: where activations are float32 whatever is loaded, one of a kind is enough.
     public static func distinct(on backend: any Backend) -> [OperationCase] {

@@ -52,11 +52,11 @@ public protocol Backend: AnyObject, Sendable {
     func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws
     /// [T, K] → [T, ΣN]; `output` may be float32 whatever the activation dtype (logits, router).
     func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws
-    /// `linear` of what `prologue` makes of the input: [T, K], or [T, 2K] if gated. `scratch` [T, K], in the input's dtype, may
-    /// be overwritten.
+    /// `linear` of norm(input), said together so that a backend can save a pass over memory. `scratch` [T, K], in the input's
+    /// dtype, may be overwritten.
     func linear(
-        _ input: Tensor, after prologue: LinearPrologue, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
-        into output: Tensor) throws
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
+        throws
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
     func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws
@@ -94,19 +94,10 @@ extension Backend {
     public func reserve(_ workspace: WorkspaceRequest) throws {}
 
     public func linear(
-        _ input: Tensor, after prologue: LinearPrologue, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
-        into output: Tensor
+        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
-        try apply(prologue, input, into: scratch)
+        try normalize(input, norm, residual: nil, into: scratch)
         try linear(scratch, group, epilogue: epilogue, into: output)
-    }
-
-    /// What a linear layer's input is after `prologue`.
-    public func apply(_ prologue: LinearPrologue, _ input: Tensor, into output: Tensor) throws {
-        switch prologue {
-        case .normalize(let norm): try normalize(input, norm, residual: nil, into: output)
-        case .gate(let activation): try gate(input, activation, into: output)
-        }
     }
 }
 

@@ -73,15 +73,6 @@ public struct LinearGroup: Sendable {
     }
 }
 
-/// What the input of linear layers goes through first. Said together with the product, so that a backend can save the pass over
-/// memory.
-public enum LinearPrologue: Sendable {
-    /// norm(input)
-    case normalize(Norm)
-    /// activation(first half) ⊙ second half: the input is [T, 2K].
-    case gate(Activation)
-}
-
 /// What happens to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
 public struct LinearEpilogue: Sendable {
     public var activation: Activation

@@ -67,19 +67,16 @@ typedef struct {
     int unused;
 } NibbleLinearPart;
 
-// What a token goes through before the products.
+// The norm a token goes through before the products.
 #define NIBBLE_PROLOGUE_NONE 0
 #define NIBBLE_PROLOGUE_RMS 1
 #define NIBBLE_PROLOGUE_LAYER 2
-#define NIBBLE_PROLOGUE_GATE 3   // input [2 K]: activation(first half) * second half
 
 typedef struct {
-    NIBBLE_ADDRESS(const float) weight;  // norms: [K] or null
-    NIBBLE_ADDRESS(const float) bias;    // norms: [K] or null
+    NIBBLE_ADDRESS(const float) weight;  // [K] or null
+    NIBBLE_ADDRESS(const float) bias;    // [K] or null
     float epsilon;
     int kind;                            // NIBBLE_PROLOGUE_...
-    int activation;                      // gate
-    float activationParameter;
 } NibblePrologue;
 
 // Layers of one format that read the same input.

@@ -30,7 +30,7 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *row, int 
     for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
 }
 
-// A row to be quantized, as it lies in memory or through a prologue, whose result is kept.
+// A row to be quantized, as it lies in memory or through a norm, whose result is kept.
 template <typename T> struct QuantizedRow {
     const NibbleRowQuantizeArguments &a;
     const T *row;
@@ -38,7 +38,7 @@ template <typename T> struct QuantizedRow {
     bool hasPrologue;
 
     __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
-        : a(a), row((const T *)a.input + m * a.inFeatures * (a.prologue.kind == NIBBLE_PROLOGUE_GATE ? 2 : 1)), input(row, a.prologue, a.inFeatures),
+        : a(a), row((const T *)a.input + m * a.inFeatures), input(row, a.prologue, a.inFeatures),
           hasPrologue(sizeof(T) == 2 && a.prologue.kind != NIBBLE_PROLOGUE_NONE) {}
 
     __device__ __forceinline__ void prefetch() const { if constexpr (sizeof(T) == 2) input.prefetchWeights(); }

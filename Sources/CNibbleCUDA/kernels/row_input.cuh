@@ -1,4 +1,4 @@
-// One token on its way into a product: normalized or gated as it is read, so that no kernel of its own has to do it.
+// One token on its way into a product: normalized as it is read, so that no kernel of its own has to do it.
 #pragma once
 #include "common.cuh"
 
@@ -36,11 +36,6 @@ __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch
 
 // The token in runs of eight elements of a 16-bit type. K must be divisible by 8.
 template <typename T> struct RowInput {
-    // A run as it lies in memory; gated ones have two.
-    struct Raw {
-        uint4 first, second;
-    };
-
     const T *input;
     const NibblePrologue &prologue;
     int K;
@@ -48,11 +43,11 @@ template <typename T> struct RowInput {
 
     __device__ __forceinline__ RowInput(const T *row, const NibblePrologue &prologue, int K) : input(row), prologue(prologue), K(K) {}
 
-    __device__ __forceinline__ bool isNorm() const { return prologue.kind == NIBBLE_PROLOGUE_RMS || prologue.kind == NIBBLE_PROLOGUE_LAYER; }
+    __device__ __forceinline__ bool isNormalized() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
 
     // What no kernel writes may be on its way before the one before has ended.
     __device__ __forceinline__ void prefetchWeights() const {
-        if (!isNorm()) return;
+        if (!isNormalized()) return;
         for (int i = threadIdx.x * 32; i < K; i += blockDim.x * 32) {
             if (prologue.weight) prefetch(prologue.weight + i);
             if (prologue.bias) prefetch(prologue.bias + i);
@@ -61,7 +56,7 @@ template <typename T> struct RowInput {
 
     // By all threads of a block, before anything else is read.
     __device__ __forceinline__ void measure() {
-        if (!isNorm()) return;
+        if (!isNormalized()) return;
         Moments all = {0.f, 0.f, 0.f};
         float squares = 0.f;
         for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
@@ -89,40 +84,27 @@ template <typename T> struct RowInput {
         scale = 1.f / sqrtf(squares / (float)K + prologue.epsilon);
     }
 
-    __device__ __forceinline__ Raw fetch(int i) const {
-        Raw raw = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
-        if (8 * i >= K) return raw;
-        raw.first = *(const uint4 *)(input + 8 * i);
-        if (prologue.kind == NIBBLE_PROLOGUE_GATE) raw.second = *(const uint4 *)(input + K + 8 * i);
-        return raw;
-    }
+    // A run as it lies in memory; zeros past the end.
+    __device__ __forceinline__ uint4 fetch(int i) const { return 8 * i < K ? *(const uint4 *)(input + 8 * i) : make_uint4(0, 0, 0, 0); }
 
-    // Elements 8 i ..< 8 i + 8; zeros past the end. Rounded to T, as if a kernel had stored them.
-    __device__ __forceinline__ void finish(const Raw &raw, int i, float (&x)[8]) const {
-        unpack(raw.first, x, T());
-        if (prologue.kind == NIBBLE_PROLOGUE_NONE || 8 * i >= K) return;
-        if (prologue.kind == NIBBLE_PROLOGUE_GATE) {
-            float y[8];
-            unpack(raw.second, y, T());
+    // Elements 8 i ..< 8 i + 8, rounded to T as if a kernel had stored them.
+    __device__ __forceinline__ void finish(const uint4 &raw, int i, float (&x)[8]) const {
+        unpack(raw, x, T());
+        if (!isNormalized() || 8 * i >= K) return;
 #pragma unroll
-            for (int j = 0; j < 8; ++j) x[j] = activate(prologue.activation, x[j], prologue.activationParameter) * y[j];
-        } else {
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                x[j] = (x[j] - mean) * scale;
-                if (prologue.weight) x[j] *= prologue.weight[8 * i + j];
-                if (prologue.bias) x[j] += prologue.bias[8 * i + j];
-            }
+        for (int j = 0; j < 8; ++j) {
+            x[j] = (x[j] - mean) * scale;
+            if (prologue.weight) x[j] *= prologue.weight[8 * i + j];
+            if (prologue.bias) x[j] += prologue.bias[8 * i + j];
+            x[j] = toFloat(fromFloat<T>(x[j]));
         }
-#pragma unroll
-        for (int j = 0; j < 8; ++j) x[j] = toFloat(fromFloat<T>(x[j]));
     }
 
     // Calls body(i, x) for all runs i < count, by all threads of a block; lanes of a warp take neighbours and stay together.
     template <typename F> __device__ __forceinline__ void forEachRun(int count, F body) const {
         constexpr int ahead = 3;
         for (int base = threadIdx.x & ~31; base < count; base += ahead * blockDim.x) {
-            Raw raw[ahead];
+            uint4 raw[ahead];
             const int lane = threadIdx.x & 31;
 #pragma unroll
             for (int u = 0; u < ahead; ++u) raw[u] = fetch(base + u * blockDim.x + lane);

@@ -108,7 +108,7 @@ struct Block: Sendable {
     private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ workspace: Workspace) throws -> LinearInput {
         guard let norm else { return LinearInput(hidden) }
         let normed = workspace.normed(hidden.shape[0])
-        guard description.residualFollowsNorm else { return LinearInput(hidden, .normalize(norm), scratch: normed) }
+        guard description.residualFollowsNorm else { return LinearInput(hidden, after: norm, scratch: normed) }
         return LinearInput(try normalized(hidden, norm, into: normed))
     }
 

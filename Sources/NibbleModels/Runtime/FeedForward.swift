@@ -38,7 +38,8 @@ enum FeedForward: Sendable {
             let inner = workspace.inner(tokens, width: gateUp.outFeatures)
             let gated = workspace.gated(tokens, width: down.inFeatures)
             try backend.linear(input, gateUp, epilogue: .init(), into: inner)
-            try backend.linear(inner, after: .gate(activation), scratch: gated, down, epilogue: epilogue, into: output)
+            try backend.gate(inner, activation, into: gated)
+            try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
             try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, workspace, backend)
         }
@@ -93,8 +94,8 @@ struct MixtureOfExperts: Sendable {
         let gated = workspace.gated(tokens, width: shared.down.inFeatures)
         try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
+        try backend.gate(inner, description.activation, into: gated)
         try backend.linear(
-            inner, after: .gate(description.activation), scratch: gated, shared.down,
-            epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
+            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
     }
 }

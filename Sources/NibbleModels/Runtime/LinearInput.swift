@@ -1,19 +1,19 @@
 import NibbleCore
 
-/// What linear layers read: a tensor, or what a prologue makes of one.
+/// What linear layers read: a tensor, or its norm.
 struct LinearInput {
     let tensor: Tensor
-    fileprivate let prologue: (what: LinearPrologue, scratch: Tensor)?
+    fileprivate let norm: (norm: Norm, scratch: Tensor)?
 
     init(_ tensor: Tensor) {
         self.tensor = tensor
-        prologue = nil
+        norm = nil
     }
 
-    /// - Parameter scratch: takes the prologue's result where it has to be stored.
-    init(_ tensor: Tensor, _ prologue: LinearPrologue, scratch: Tensor) {
+    /// - Parameter scratch: takes the norm's result where it has to be stored.
+    init(_ tensor: Tensor, after norm: Norm, scratch: Tensor) {
         self.tensor = tensor
-        self.prologue = (prologue, scratch)
+        self.norm = (norm, scratch)
     }
 
     /// T
@@ -21,16 +21,16 @@ struct LinearInput {
 
     /// For what is more than one product.
     func materialized(_ backend: any Backend) throws -> Tensor {
-        guard let prologue else { return tensor }
-        try backend.apply(prologue.what, tensor, into: prologue.scratch)
-        return prologue.scratch
+        guard let norm else { return tensor }
+        try backend.normalize(tensor, norm.norm, residual: nil, into: norm.scratch)
+        return norm.scratch
     }
 }
 
 extension Backend {
     func linear(_ input: LinearInput, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
-        if let prologue = input.prologue {
-            try linear(input.tensor, after: prologue.what, scratch: prologue.scratch, group, epilogue: epilogue, into: output)
+        if let norm = input.norm {
+            try linear(input.tensor, after: norm.norm, scratch: norm.scratch, group, epilogue: epilogue, into: output)
         } else {
             try linear(input.tensor, group, epilogue: epilogue, into: output)
         }

@@ -1,10 +1,10 @@
 internal import NibbleCore
 
 extension OperationCases {
-    /// Linear layers whose input is normalized or gated on the way.
-    public static let linearAfterPrologue: [OperationCase] = loadDTypes.flatMap { loadDType in
-        prologueFormats(loadDType).flatMap { name, format in
-            PrologueVariant.allCases.flatMap { variant in
+    /// Linear layers whose input is normalized on the way.
+    public static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
+        formatsAfterNorm(loadDType).flatMap { name, format in
+            PrecedingNorm.allCases.flatMap { variant in
                 [(1, 40, 128), (1, 33, 1000), (1, 48, 2560), (1, 20, 10304), (3, 40, 192)].map { tokens, features, columns in
                     OperationCase("linear \(name) [\(tokens), \(features), \(columns)] after \(variant)", loadDType: loadDType) {
                         try product($0, format, tokens, features, columns, variant)
@@ -14,25 +14,24 @@ extension OperationCases {
         }
     }
 
-    private static func prologueFormats(_ loadDType: DType) -> [(String, WeightFormat)] {
+    private static func formatsAfterNorm(_ loadDType: DType) -> [(String, WeightFormat)] {
         [
             ("dense", .dense(loadDType)), ("nf4", .fourBit(FourBitFormat(codebook: .nf4))),
             ("fp4 nested", .fourBit(FourBitFormat(codebook: .fp4, isNested: true))), ("int8", .int8),
         ]
     }
 
-    private enum PrologueVariant: String, CaseIterable {
-        case rms, rmsPlain, layer, layerPlain, gate
+    private enum PrecedingNorm: String, CaseIterable {
+        case rms, rmsPlain, layer, layerPlain
     }
 
     private static func product(
         _ context: OperationContext, _ format: WeightFormat, _ tokens: Int, _ features: Int, _ columns: Int,
-        _ variant: PrologueVariant
+        _ variant: PrecedingNorm
     ) throws -> OperationResult {
         let operand = try LinearOperand(context, format, features, columns, seed: 71, hasBias: true, isPrepared: true)
-        let width = variant == .gate ? 2 * columns : columns
         // An offset makes the mean matter.
-        let input = try context.random(context.activation, [tokens, width], seed: 72, scale: 2, offset: 1)
+        let input = try context.random(context.activation, [tokens, columns], seed: 72, scale: 2, offset: 1)
         let weight = try context.random(.float32, [columns], seed: 73, offset: 1)
         let bias = try context.random(.float32, [columns], seed: 74)
         let residual = try context.random(context.activation, [tokens, features], seed: 75)
@@ -42,13 +41,9 @@ extension OperationCases {
             weight: isPlain ? nil : weight.tensor, bias: variant == .layer ? bias.tensor : nil)
 
         let prepared = (0..<tokens).flatMap { token -> [Double] in
-            let row = Array(input.values[token * width..<(token + 1) * width])
-            guard variant == .gate else {
-                return ReferenceNorm.value(
-                    norm.kind, epsilon: 1e-5, row, weight: isPlain ? nil : weight.values,
-                    bias: variant == .layer ? bias.values : nil)
-            }
-            return (0..<columns).map { ReferenceActivation.value(.silu, row[$0]) * row[columns + $0] }
+            ReferenceNorm.value(
+                norm.kind, epsilon: 1e-5, Array(input.values[token * columns..<(token + 1) * columns]),
+                weight: isPlain ? nil : weight.values, bias: variant == .layer ? bias.values : nil)
         }
         let rounded = HostValues.values(HostValues.tensor(prepared.map { Float($0) }, context.activation, [prepared.count]))
         var reference = LinearReference(rounded, operand)
@@ -56,9 +51,8 @@ extension OperationCases {
 
         let output = try context.output(context.activation, [tokens, features])
         try context.backend.linear(
-            input.tensor, after: variant == .gate ? .gate(.silu) : .normalize(norm),
-            scratch: try context.output(context.activation, [tokens, columns]), LinearGroup([operand.layer]),
-            epilogue: LinearEpilogue(residual: residual.tensor), into: output)
+            input.tensor, after: norm, scratch: try context.output(context.activation, [tokens, columns]),
+            LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)
         return OperationResult(
             got: reference.forgiven(try context.values(of: output)), wanted: reference.values,
             tolerance: context.tolerance(steps: 4))
