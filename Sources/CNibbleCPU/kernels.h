@@ -43,7 +43,7 @@ typedef struct {
   // Attention over one block of 32 keys. Queries are rows of `query_stride` floats; scores rows of 32.
 
   /// scores[m][j] = queries[m] · keys[j], keys as they lie in the cache. `size` is a multiple of the vector, `rows` may be
-  /// read up to the next multiple of 4. All 32 keys may be read and their scores written. `ahead` is the block that comes next.
+  /// read up to the next multiple of 8. All 32 keys may be read and their scores written. `ahead` is the block that comes next.
   void (*score_direct[3])(const float *queries, size_t query_stride, size_t rows, const void *keys,
                           const void *ahead, size_t size, size_t count, float *scores);
   /// acc[m] = acc[m] × correction[m] + Σ_j<count p[m][j] × values[j].

@@ -54,9 +54,8 @@ static void pack_row(const nibble_linear_call *call, size_t t) {
     __m256 factor = (__m256)_mm256_sub_epi32(_mm256_set1_epi32((127 * 2 + 14) << 23), power);
     // An infinity or a NaN makes the sum a NaN.
     step = _mm256_or_si256(step, _mm256_cmpgt_epi32(power, most));
-    __m256i integers[2] = {_mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[0], factor)), _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[1], factor))};
-    __m256i packed = _mm256_packs_epi32(_mm256_permute2x128_si256(integers[0], integers[1], 0x20), _mm256_permute2x128_si256(integers[0], integers[1], 0x31));
-    // columns 0 1 2 3 4 5 6 7 | 8 …
+    __m256i first = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[0], factor)), second = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[1], factor));
+    __m256i packed = _mm256_packs_epi32(_mm256_permute2x128_si256(first, second, 0x20), _mm256_permute2x128_si256(first, second, 0x31));
     _mm256_storeu_si256((__m256i *)(words + k), _mm256_shuffle_epi8(packed, order));
     steps[k / WORD_GROUP] = _mm256_cvtss_f32((__m256)step);
   }

@@ -102,7 +102,10 @@ public struct Benchmark {
         var inputs = (0..<batch).map { RowTokens(row: $0, tokens: randomTokens(prompt, seed: UInt64($0))) }
         func step() throws {
             let next = try session.feed(inputs, sampling: .greedy)
-            for row in inputs.indices { inputs[row].tokens = [next[row]] }
+            for row in inputs.indices {
+                inputs[row].tokens.removeLast(inputs[row].tokens.count - 1)
+                inputs[row].tokens[0] = next[row]
+            }
         }
         for _ in 0..<3 { try step() }
         let start = ContinuousClock.now
