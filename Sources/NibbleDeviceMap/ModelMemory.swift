@@ -148,26 +148,34 @@ public struct ModelMemory: Sendable {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         var sizes = architecture.decoder.workspaceSizes(tree)
-        var request = request(architecture.decoder, holdsHead, tokens)
         var bytes = sizes.byteCount(tokens: tokens, elementSize: element)
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
             + StackDescription.smallBytes
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
-            let encoded = max(context, min(LanguageModel.encoderBatchTokens, batch * context))
+            let encoded = encodedTokens
             bytes += sizes.byteCount(tokens: encoded, elementSize: element) + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
             // Indices of the encoder's call, and of those that attend to its output.
             bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
                 + StackDescription.indexBytes(tokens: tokens, rows: batch, context: context)
-            request = request.widened(self.request(encoder, holdsHead, encoded))
         }
         if holdsHead {
             let rows = device == .cpu ? batch : architecture.logitsRows(batch)
             bytes += rows * architecture.vocabularySize * DType.float32.byteCount
         }
         if crossesDevices { bytes += tokens * sizes.width * DType.float32.byteCount }
-        return bytes + operationBytes(device, request)
+        return bytes + operationBytes(device, workspaceRequest(holdsHead: holdsHead))
     }
+
+    /// The largest calls that sessions make on a device with or without the head.
+    public func workspaceRequest(holdsHead: Bool) -> WorkspaceRequest {
+        let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
+        let decoder = request(architecture.decoder, holdsHead, tokens)
+        return architecture.encoder.map { decoder.widened(request($0, holdsHead, encodedTokens)) } ?? decoder
+    }
+
+    /// Tokens that an encoder runs together.
+    private var encodedTokens: Int { max(context, min(LanguageModel.encoderBatchTokens, batch * context)) }
 
     private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {
         var formats: Set<WeightFormat> = [.dense(loadDType)]

@@ -144,7 +144,7 @@ public struct ModelLoader: Sendable {
         let resolved = try resolve(
             prepared.tree, placed.placement.deviceMap, streamDevice: placed.placement.streamDevice)
         let running = backends.values.filter { resolved.devices.contains($0.device) }
-        for use in placed.placement.devices { try backends[use.device]?.expect(use.total - use.context) }
+        try makeRoom(placed, resolved, head: prepared.tree.outputEmbedding)
         let kernels = KernelPreparation(running, loadDType: prepared.dtype)
         let weights = try prepared.loader(resolved, backends).load(prepared.tree)
         for backend in backends.values { try backend.synchronize() }
@@ -159,6 +159,15 @@ public struct ModelLoader: Sendable {
         report.warnings += placed.placement.warnings
         report.seconds = (ContinuousClock.now - start) / .seconds(1)
         return Loaded(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
+    }
+
+    /// Takes a GPU's memory in one piece, and first of all its workspace: once weights lie behind it, it cannot grow in place.
+    private func makeRoom(_ placed: Placed, _ resolved: ResolvedPlacement, head: String) throws {
+        for use in placed.placement.devices where use.device.isGPU && resolved.devices.contains(use.device) {
+            guard let backend = backends[use.device], use.budget.map({ use.total <= $0 }) ?? true else { continue }
+            try backend.expect(use.total - use.context)
+            try backend.reserve(placed.memory.workspaceRequest(holdsHead: resolved.device(of: head) == use.device))
+        }
     }
 
     private func report(_ prepared: Prepared, _ weights: ModelWeights, _ placement: ResolvedPlacement) -> LoadReport {

@@ -123,20 +123,20 @@ import Testing
     func load(width: Int, layers: Int) throws {
         let shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
         let codes = shapes.map { $0.0 * $0.1 / 2 }
-        let (session, chunk) = (60 * Self.megabyte, 16 * Self.megabyte)
+        let (workspace, caches) = (60 * Self.megabyte, 24 * Self.megabyte)
         let stored = layers * codes.reduce(0) { $0 + $1 + $1 / 8 + 256 }
-        let pool = PoolSimulation(budget: stored + session + (codes.max() ?? 0) * 9 / 8)
+        let pool = PoolSimulation(budget: stored + workspace + caches + (codes.max() ?? 0) * 9 / 8)
         pool.expect(pool.budget)
-        let workspace = try address(pool.allocate(chunk))
+        // In one piece, so before anything lies behind it.
+        _ = try address(pool.allocate(workspace))
         for bytes in (0..<layers).flatMap({ _ in codes }) {
             // Canonical codes and scales, then tiled ones in their place.
             let canonical = try [bytes, bytes / 8].map { try address(pool.allocate($0)) }
             _ = try [bytes, bytes / 8].map { try address(pool.allocate($0)) }
             canonical.forEach(pool.free)
         }
-        pool.free(workspace)
         // Caches and activations are many buffers, which take what holes there are.
-        for _ in 0..<session / Self.megabyte { _ = try address(pool.allocate(Self.megabyte)) }
+        for _ in 0..<caches / Self.megabyte { _ = try address(pool.allocate(Self.megabyte)) }
         #expect(pool.segments.count == 1)
     }
 }
