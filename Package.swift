@@ -29,6 +29,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 // Errors of the network, and the server in the tests.
 let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
 
@@ -43,6 +44,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     ],
     targets: [
         // Each line may import the lines above it, never below.
@@ -52,7 +54,7 @@ let package = Package(
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
-        module("NibbleHub", ["NibbleCore", httpClient] + nio.prefix(2)),
+        module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
         module("NibbleTokenizers", ["NibbleCore"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),

@@ -1,21 +1,30 @@
-/// The hash that an ETag of the Hub is: SHA-256 for large files, git's blob hash for small ones.
+internal import Crypto
+
+/// The hash that an ETag of the Hub is: SHA-256 for large files, git's blob hash (SHA-1) for small ones.
 @_spi(Testing) public struct ContentHash {
-    private var hash: BlockHash
+    private var hash: any HashFunction
 
     /// `nil` for an ETag that is neither.
     public init?(etag: String, byteCount: Int) {
         if HubName.isHexadecimal(etag, count: 64) {
-            hash = BlockHash(.sha256)
+            hash = SHA256()
         } else if HubName.isHexadecimal(etag, count: 40) {
-            hash = BlockHash(.sha1)
-            Array("blob \(byteCount)\0".utf8).withUnsafeBytes { hash.update($0) }
+            hash = Insecure.SHA1()
+            Array("blob \(byteCount)\0".utf8).withUnsafeBytes { hash.update(bufferPointer: $0) }
         } else {
             return nil
         }
     }
 
-    public mutating func update(_ bytes: UnsafeRawBufferPointer) { hash.update(bytes) }
+    public mutating func update(_ bytes: UnsafeRawBufferPointer) { hash.update(bufferPointer: bytes) }
 
     /// The hash of what came so far, as an ETag gives it.
-    public var text: String { hash.text() }
+    public var text: String { hexadecimal(hash) }
+
+    private func hexadecimal(_ hash: some HashFunction) -> String {
+        hash.finalize().reduce(into: "") { text, byte in
+            let digits = String(byte, radix: 16)
+            text += digits.count == 1 ? "0" + digits : digits
+        }
+    }
 }

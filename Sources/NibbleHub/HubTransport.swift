@@ -20,6 +20,8 @@ struct HubTransport: Sendable {
         let location: URL?
 
         var isSuccess: Bool { (200..<300).contains(status) }
+        /// Whether asking again may bring another answer.
+        var mayPass: Bool { [408, 429, 500, 502, 503, 504].contains(status) }
 
         /// - Throws: where the body is longer than `limit`, or breaks off.
         func text(limit: Int) async throws -> String { String(buffer: try await body.collect(upTo: limit)) }
@@ -182,7 +184,7 @@ struct HubTransport: Sendable {
                 request.headers.add(name: "Authorization", value: "Bearer \(token)")
             }
             let answer = try await execute(request, url, timeout)
-            if [408, 429, 500, 502, 503, 504].contains(answer.status) { throw await refusal(answer) }
+            if answer.mayPass { throw await refusal(answer) }
             guard let next = answer.location, redirects == .all || staysWithinHub(next) else { return answer }
             url = next
         }
@@ -213,7 +215,7 @@ struct HubTransport: Sendable {
         let delay = answer.header("Retry-After").flatMap { Int($0) }.map { Duration.seconds(min(max($0, 0), 300)) }
         let shown = message.contains("<") ? "" : String(message.prefix(200)).replacing("\n", with: " ")
         return Failure(
-            reason: "status \(answer.status)", mayPass: [408, 429, 500, 502, 503, 504].contains(answer.status), delay: delay,
+            reason: "status \(answer.status)", mayPass: answer.mayPass, delay: delay,
             error: .refused(url: answer.url.absoluteString.prefixBeforeQuery, status: answer.status, message: shown))
     }
 
