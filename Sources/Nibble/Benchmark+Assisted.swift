@@ -46,7 +46,7 @@ extension Benchmark {
     private func best(_ request: GenerationRequest) throws -> (rate: Double, forwards: Int, tokens: [Int32]) {
         var (rate, forwards, tokens) = (0.0, 0, [Int32]())
         for repetition in 0...repetitions {
-            let model = CountingModel(pretrained.model)
+            let model = FeedCountingModel(pretrained.model)
             let generator = Generator(model: model, modelConfig: pretrained.generationConfig)
             var first: ContinuousClock.Instant?
             let output = try generator.generate(request) { _ in if first == nil { first = .now } }
@@ -59,51 +59,4 @@ extension Benchmark {
         }
         return (rate, forwards, tokens)
     }
-}
-
-/// Counts how often a model's sessions are fed. For one thread.
-private final class CountingModel: GenerativeModel, @unchecked Sendable {
-    private let model: any GenerativeModel
-    var feeds = 0
-
-    init(_ model: any GenerativeModel) { self.model = model }
-
-    var vocabularySize: Int { model.vocabularySize }
-    var isEncoderDecoder: Bool { model.isEncoderDecoder }
-    var maximumPositions: Int? { model.maximumPositions }
-
-    func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
-        CountingSession(try model.makeSession(request), self)
-    }
-}
-
-private final class CountingSession: DecodingSession {
-    private let session: any DecodingSession
-    private let owner: CountingModel
-
-    init(_ session: any DecodingSession, _ owner: CountingModel) {
-        self.session = session
-        self.owner = owner
-    }
-
-    var vocabularySize: Int { session.vocabularySize }
-    var rows: Int { session.rows }
-    var capacity: Int { session.capacity }
-    func length(ofRow row: Int) -> Int { session.length(ofRow: row) }
-
-    func feed<Result>(
-        _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
-    ) throws -> Result {
-        owner.feeds += 1
-        return try session.feed(inputs, logits: logits, body)
-    }
-
-    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
-        owner.feeds += 1
-        return try session.feed(inputs, sampling: sampling)
-    }
-
-    func gather(_ sources: [Int]) throws { try session.gather(sources) }
-    func canTruncate(row: Int, to length: Int) -> Bool { session.canTruncate(row: row, to: length) }
-    func truncate(row: Int, to length: Int) throws { try session.truncate(row: row, to: length) }
 }

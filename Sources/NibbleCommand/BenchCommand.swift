@@ -83,14 +83,9 @@ struct BenchCommand: AsyncParsableCommand {
         """
 
     private func runAssisted(_ benchmark: Benchmark, lookup: Int) async throws {
-        let tokenizer = try await AutoTokenizer.from(pretrained: model)
+        let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: load.configuration())
         let prompt = tokenizer.encode(try text.map(TextFile.read) ?? Self.repeatingText)
-        var draft: PretrainedModel?
-        if let assistant {
-            var configuration = LoadConfiguration()
-            configuration.threads = load.threads
-            draft = try await AutoModel.from(pretrained: assistant, configuration: configuration)
-        }
+        let draft = try await load.draftModel(assistant)
         if !json { Console.output("| decoding | new tokens | forwards | tokens/s | same ids |\n| --- | --- | --- | --- | --- |") }
         for count in try numbers(n, "-n") where count > 1 {
             for result in try benchmark.assisted(prompt, newTokens: count, lookup: lookup, assistant: draft?.model) {

@@ -78,7 +78,7 @@ struct GenerateCommand: AsyncParsableCommand {
         let rows = try inputs(prompts, tokenizer)
         try PromptCheck.check(rows, pretrained, tokenizer)
         var request = GenerationRequest(config: config)
-        request.assistant = try await draftModel()?.model
+        request.assistant = try await load.draftModel(assistant)?.model
         if let negativePrompt, let tokenizer { request.negativePrompt = [tokenizer.encode(negativePrompt)] }
 
         var statistics = GenerationStatistics()
@@ -88,16 +88,6 @@ struct GenerateCommand: AsyncParsableCommand {
             try await generateBatches(rows, request, pretrained, tokenizer, &statistics)
         }
         if !load.quiet { Console.error(statistics.line) }
-    }
-
-    /// The assistant, in the dtype and with the threads of the model, not quantized.
-    private func draftModel() async throws -> PretrainedModel? {
-        guard let assistant else { return nil }
-        var configuration = LoadConfiguration()
-        configuration.dtype = try load.configuration().dtype
-        configuration.threads = load.threads
-        load.report(to: &configuration)
-        return try await AutoModel.from(pretrained: assistant, configuration: configuration)
     }
 
     private func promptTexts() throws -> [String] {

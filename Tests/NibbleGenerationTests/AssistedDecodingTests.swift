@@ -3,49 +3,6 @@ import NibbleGeneration
 import NibbleModels
 import Testing
 
-/// Counts how often a model is run.
-private final class CountingModel: GenerativeModel, @unchecked Sendable {
-    let base: HashModel
-    var feeds = 0
-
-    init(_ base: HashModel) { self.base = base }
-
-    var vocabularySize: Int { base.vocabularySize }
-    var isEncoderDecoder: Bool { base.isEncoderDecoder }
-    var maximumPositions: Int? { base.maximumPositions }
-
-    func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
-        CountingSession(self, try base.makeSession(request))
-    }
-}
-
-private final class CountingSession: DecodingSession {
-    let owner: CountingModel
-    let base: any DecodingSession
-
-    init(_ owner: CountingModel, _ base: any DecodingSession) {
-        self.owner = owner
-        self.base = base
-    }
-
-    var vocabularySize: Int { base.vocabularySize }
-    var rows: Int { base.rows }
-    var capacity: Int { base.capacity }
-    func length(ofRow row: Int) -> Int { base.length(ofRow: row) }
-    func feed<Result>(
-        _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
-    ) throws -> Result {
-        owner.feeds += 1
-        return try base.feed(inputs, logits: logits, body)
-    }
-    func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
-        owner.feeds += 1
-        return try base.feed(inputs, sampling: sampling)
-    }
-    func gather(_ sources: [Int]) throws { try base.gather(sources) }
-    func truncate(row: Int, to length: Int) throws { try base.truncate(row: row, to: length) }
-}
-
 @Suite struct AssistedDecodingTests {
     /// Much memory makes a draft of less memory agree sometimes only.
     private let model = HashModel(vocabularySize: 6, seed: 2, memory: 2)
@@ -74,7 +31,7 @@ private final class CountingSession: DecodingSession {
 
     @Test("A perfect draft saves runs of the model")
     func savesRuns() throws {
-        let counting = CountingModel(model)
+        let counting = FeedCountingModel(model)
         var request = GenerationRequest(inputs: [[1, 2]], config: config(new: 21) {
             $0.numAssistantTokens = 4
             $0.assistantConfidenceThreshold = 0
@@ -100,7 +57,7 @@ private final class CountingSession: DecodingSession {
 
     @Test("Look-up saves runs of a model that repeats itself")
     func lookupSavesRuns() throws {
-        let counting = CountingModel(HashModel(vocabularySize: 5, seed: 1, memory: 1))
+        let counting = FeedCountingModel(HashModel(vocabularySize: 5, seed: 1, memory: 1))
         let output = try Generator(model: counting).generate(
             inputs: [[1]], config: config(new: 40) { $0.promptLookupNumTokens = 4 })
         #expect(output.newTokenCounts == [40])

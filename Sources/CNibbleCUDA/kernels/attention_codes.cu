@@ -99,13 +99,7 @@ __device__ __forceinline__ void codesBody(const NibbleAttentionArguments &a, Spl
 #pragma unroll
         for (int h = 0; h < HB; ++h) {
             const ScoreRule rule(a, g * group + firstHead + min(h, headCount - 1));
-            const float score = rule(scores[h], position, base + lane, length), maximum = warpMax(score);
-            const float weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum), denominator = warpSum(weight);
-            shared.scores[warp][h][lane] = weight;
-            if (lane == 0) {
-                shared.maxima[warp][h] = maximum;
-                shared.denominators[warp][h] = denominator;
-            }
+            shared.weigh(warp, h, lane, rule(scores[h], position, base + lane, length));
         }
         __syncwarp();
         sumCodes<BITS, HB>(layout, (const u8 *)a.values + panel, min(32, length - base), shared.scores[warp], sums);

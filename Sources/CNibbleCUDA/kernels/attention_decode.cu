@@ -81,13 +81,7 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
 #pragma unroll 1
         for (int h = 0; h < headCount; ++h) {
             const ScoreRule rule(a, g * group + firstHead + h);
-            const float score = rule(shared.scores[warp][h][lane], position, base + lane, length), maximum = warpMax(score);
-            const float weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum), denominator = warpSum(weight);
-            shared.scores[warp][h][lane] = weight;
-            if (lane == 0) {
-                shared.maxima[warp][h] = maximum;
-                shared.denominators[warp][h] = denominator;
-            }
+            shared.weigh(warp, h, lane, rule(shared.scores[warp][h][lane], position, base + lane, length));
         }
         __syncwarp();
         const int visibleKeys = min(32, length - base);  // values past a row's end may be anything, also NaN

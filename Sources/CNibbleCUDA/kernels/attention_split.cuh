@@ -9,6 +9,16 @@ template <int HB> struct SplitShared {
     float scores[WARPS][HB][32];
     float maxima[WARPS][HB];
     float denominators[WARPS][HB];
+
+    // The softmax of a warp's 32 keys for head h, whose scores the lanes hold: leaves weights, maximum and denominator.
+    __device__ __forceinline__ void weigh(int warp, int h, int lane, float score) {
+        const float maximum = warpMax(score), weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum), denominator = warpSum(weight);
+        scores[warp][h][lane] = weight;
+        if (lane == 0) {
+            maxima[warp][h] = maximum;
+            denominators[warp][h] = denominator;
+        }
+    }
 };
 
 // Other blocks' results, past the first-level cache.

@@ -107,6 +107,16 @@ __device__ __forceinline__ float warpSum(float x) {
     return x;
 }
 
+__device__ __forceinline__ int warpSum(int x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(~0u, x);
+#else
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+    return x;
+#endif
+}
+
 __device__ __forceinline__ float warpMax(float x) {
 #pragma unroll
     for (int d = 16; d > 0; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
@@ -198,13 +208,13 @@ __device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &t
 }
 
 // Sums over the warp; lane 2 m + r gets that of sums[m][r].
-template <int MM> __device__ __forceinline__ float sumOfLane(const float (&sums)[MM][2]) {
-    float mine = 0.f;
+template <typename A, int MM> __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
+    A mine = 0;
 #pragma unroll
     for (int m = 0; m < MM; ++m)
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const float sum = warpSum(sums[m][r]);
+            const A sum = warpSum(sums[m][r]);
             if ((threadIdx.x & 31) == 2 * m + r) mine = sum;
         }
     return mine;

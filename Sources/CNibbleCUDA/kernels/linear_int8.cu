@@ -44,11 +44,14 @@ template <typename T> struct QuantizedRow {
     __device__ __forceinline__ void prefetch() const { if constexpr (sizeof(T) == 2) input.prefetchWeights(); }
     __device__ __forceinline__ void measure() { if constexpr (sizeof(T) == 2) input.measure(); }
 
-    // Eight elements from k0 on; zeros past K.
-    __device__ __forceinline__ void load(int k0, float (&x)[8]) const {
+    // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the norm makes of them.
+    __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
         if constexpr (sizeof(T) == 2) {
             if (hasPrologue) {
                 input.finish(input.fetch(k0 / 8), k0 / 8, x);
+                if (kept && k0 < a.inFeatures)
+                    *(uint4 *)(kept + k0) =
+                        make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
                 if (a.roundsToHalf)
 #pragma unroll
                     for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
@@ -56,16 +59,6 @@ template <typename T> struct QuantizedRow {
             }
         }
         loadRun(row, k0, a.inFeatures, a.roundsToHalf, x);
-    }
-
-    __device__ __forceinline__ void keep(long long m, int k0) const {
-        if constexpr (sizeof(T) == 2) {
-            if (!hasPrologue || k0 >= a.inFeatures) return;
-            float x[8];
-            input.finish(input.fetch(k0 / 8), k0 / 8, x);
-            *(uint4 *)((T *)a.prepared + m * a.inFeatures + k0) =
-                make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
-        }
     }
 };
 
@@ -96,8 +89,7 @@ template <typename T> __device__ __forceinline__ void int8QuantizeBody(const Nib
     for (int base = 0; base < a.quantizedStride; base += 2048) {
         const int k0 = base + threadIdx.x * 8;
         float x[8];
-        row.load(k0, x);
-        row.keep(m, k0);
+        row.load(k0, x, (T *)a.prepared + m * K);
         u32 outliers = 0, packed[2] = {0, 0};
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
@@ -156,16 +148,6 @@ __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
     sum = __dp4a((int)w.y, (int)x.y, sum);
     sum = __dp4a((int)w.z, (int)x.z, sum);
     return __dp4a((int)w.w, (int)x.w, sum);
-}
-
-__device__ __forceinline__ int warpSumInteger(int x) {
-#if __CUDA_ARCH__ >= 800
-    return __reduce_add_sync(~0u, x);
-#else
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
-    return x;
-#endif
 }
 
 // One token's first 32 outlier columns, one a lane, for two rows: fetched while the rows' other elements are on their way.
@@ -249,15 +231,7 @@ __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const N
                 sums[m][1] += rows[1][k] * x;
             }
     }
-    int mine = 0;
-#pragma unroll
-    for (int m = 0; m < MM; ++m)
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const int sum = warpSumInteger(sums[m][r]);
-            if (lane == 2 * m + r) mine = sum;
-        }
-    return mine;
+    return sumOfLane(sums);
 }
 
 template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {

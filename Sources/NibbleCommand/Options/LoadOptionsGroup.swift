@@ -114,8 +114,18 @@ struct LoadOptionsGroup: ParsableArguments {
         return configuration
     }
 
+    /// A model that drafts for another: in the dtype and with the threads of that one, not quantized.
+    func draftModel(_ name: String?) async throws -> PretrainedModel? {
+        guard let name else { return nil }
+        var configuration = LoadConfiguration()
+        configuration.dtype = try self.configuration().dtype
+        configuration.threads = threads
+        report(to: &configuration)
+        return try await AutoModel.from(pretrained: name, configuration: configuration)
+    }
+
     /// Shows on standard error how downloads and loading get on, unless it is to be quiet.
-    func report(to configuration: inout LoadConfiguration) {
+    private func report(to configuration: inout LoadConfiguration) {
         guard !quiet else { return }
         configuration.notice = { Console.error("warning: \($0)") }
         guard ProgressBar.isUseful else { return }

@@ -63,21 +63,10 @@ struct WeightPool {
             piece += 1
         }
         let start = piece * Self.pieceSize
-        guard let index = index(in: start..<min(start + Self.pieceSize, weights.count), target) else { return nil }
+        let range = start..<min(start + Self.pieceSize, weights.count)
+        guard let index = weights.withUnsafeBufferPointer({ $0[range].firstIndex(whereSumExceeds: target) }) else { return nil }
         weights[index] = 0
         sums[piece] = sum(from: start)
         return index
-    }
-
-    /// The first index at which the running sum exceeds `target`, else the last with any weight.
-    private func index(in range: Range<Int>, _ target: Double) -> Int? {
-        var sum = 0.0
-        var last: Int?
-        for index in range where weights[index] > 0 {
-            sum += Double(weights[index])
-            last = index
-            if sum > target { return index }
-        }
-        return last
     }
 }

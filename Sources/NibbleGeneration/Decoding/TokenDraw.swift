@@ -42,7 +42,13 @@ extension UnsafeMutableBufferPointer<Float> {
         var total = 0.0
         for weight in self { total += Double(weight) }
         guard total > 0, total.isFinite else { return nil }
-        let target = Double(u) * total
+        return UnsafeBufferPointer(self)[...].firstIndex(whereSumExceeds: Double(u) * total)
+    }
+}
+
+extension Slice<UnsafeBufferPointer<Float>> {
+    /// The first index at which the running sum of these weights exceeds `target`, else the last with any weight.
+    func firstIndex(whereSumExceeds target: Double) -> Int? {
         var sum = 0.0
         var last: Int?
         for index in indices where self[index] > 0 {

@@ -22,8 +22,8 @@ final class ClassifierFreeGuidance {
         self.prompts = prompts
         fed = Array(repeating: [], count: prompts.count)
         let longest = prompts.map(\.count).max() ?? 0
-        session = try model.makeSession(SessionRequest(
-                rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
+        session = try model.makeSession(
+            SessionRequest(rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
     }
 
     func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {

@@ -24,7 +24,8 @@ public final class LanguageModel: GenerativeModel {
     /// What a session that feeds `tokens` tokens at a time asks of a backend.
     func workspaceRequest(_ backend: any Backend, tokens: Int, rows: Int, context: Int) -> WorkspaceRequest {
         architecture.workspaceRequest(
-            architecture.decoder, holdsHead: backend === head.backend, tokens: tokens, rows: rows, context: context, formats: formats, arithmetic: arithmetic)
+            architecture.decoder, holdsHead: backend === head.backend, tokens: tokens, rows: rows, context: context,
+            formats: formats, arithmetic: arithmetic)
     }
 
     public var vocabularySize: Int { architecture.vocabularySize }
