@@ -9,7 +9,7 @@ extension CUDABackend {
     func int8(
         _ run: inout LinearRun, threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool, _ path: LinearPath
     ) throws {
-        let element = try element(run.input.dtype, for: "linear")
+        let element = try element(run.dtype, for: "linear")
         try quantizeRows(&run, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
         if case .rows = path {
             return try inSlices(run, of: Int(NIBBLE_GEMV8_MAX_M)) { slice in
@@ -50,7 +50,7 @@ extension CUDABackend {
         arguments.roundsToHalf = roundsToHalf ? 1 : 0
         if run.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
             arguments.prologue = run.arguments.prologue
-            arguments.prepared = UInt64(try workspace.take(run.tokens * columns * run.input.dtype.byteCount))
+            arguments.prepared = UInt64(try workspace.take(run.tokens * columns * run.dtype.byteCount))
         }
         if scope == .call, threshold > 0 {
             let flags = try workspace.take(columns)

@@ -9,35 +9,40 @@ extension CUDABackend {
     }
 
     public func linear(
-        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {
-            if normalizesItself(group, input) {
-                return try linear(input, after: norm, group, epilogue: epilogue, activeRows: 0, into: output)
+            if input.dtype == .float32, preparesItself(group, scratch) {
+                return try linear(
+                    input, as: scratch.dtype, prologue: NibblePrologue(norm), group, epilogue: epilogue, activeRows: 0,
+                    into: output)
             }
-            try normalize(input, norm, residual: nil, into: scratch)
+            try activations(input, after: norm, into: scratch)
             try linear(scratch, group, epilogue: epilogue, activeRows: 0, into: output)
         }
     }
 
-    /// - Parameter activeRows: address of float32 [T]; rows whose entry is 0 need not be computed. 0: all are.
+    /// - Parameters:
+    ///   - dtype: what the kernels bring a float32 input to, given a prologue.
+    ///   - activeRows: address of float32 [T]; rows whose entry is 0 need not be computed. 0: all are.
     func linear(
-        _ input: Tensor, after norm: Norm? = nil, _ group: LinearGroup, epilogue: LinearEpilogue,
-        activeRows: UInt64, into output: Tensor
+        _ input: Tensor, as dtype: DType? = nil, prologue: NibblePrologue = NibblePrologue(), _ group: LinearGroup,
+        epilogue: LinearEpilogue, activeRows: UInt64, into output: Tensor
     ) throws {
+        let dtype = dtype ?? input.dtype
         let tokens = input.count / group.inFeatures
         guard tokens > 0 else { return }
         let target = NibbleEpilogue(epilogue, output: output, columns: group.outFeatures)
         var first = 0
         var column = 0
         while first < group.layers.count {
-            let last = endOfRun(group, from: first, input.dtype)
+            let last = endOfRun(group, from: first, dtype)
             var run = LinearRun(
-                kind: LinearKind(group.layers[first], input: input.dtype), layers: group.layers[first..<last], input: input,
-                tokens: tokens, firstColumn: column)
+                kind: LinearKind(group.layers[first], input: dtype), layers: group.layers[first..<last], input: input,
+                dtype: dtype, tokens: tokens, firstColumn: column)
             run.arguments.epilogue = target
             run.arguments.activeRows = activeRows
-            if let norm { run.arguments.prologue = NibblePrologue(norm) }
+            run.arguments.prologue = prologue
             let mark = workspace.mark()
             try compute(&run)
             workspace.release(mark)
@@ -53,18 +58,19 @@ extension CUDABackend {
         return (first + 1..<end).first { LinearKind(group.layers[$0], input: input) != kind } ?? end
     }
 
-    /// Whether the kernels that serve this call can normalize its input: 4-bit and dense products of one token, and the
-    /// quantization of rows before an int8 product.
-    private func normalizesItself(_ group: LinearGroup, _ input: Tensor) -> Bool {
-        guard input.dtype == .float16 || input.dtype == .bfloat16, group.inFeatures % 8 == 0,
-            endOfRun(group, from: 0, input.dtype) == group.layers.count
+    /// Whether the kernels that serve this call can make the activations of its input: 4-bit and dense products of one token, and
+    /// the quantization of rows before an int8 product.
+    private func preparesItself(_ group: LinearGroup, _ activations: Tensor) -> Bool {
+        let dtype = activations.dtype
+        guard dtype == .float16 || dtype == .bfloat16, group.inFeatures % 8 == 0,
+            endOfRun(group, from: 0, dtype) == group.layers.count
         else { return false }
-        let isOne = input.shape[0] == 1 && !options.isBatchInvariant
-        return switch LinearKind(group.layers[0], input: input.dtype) {
+        let isOne = activations.shape[0] == 1 && !options.isBatchInvariant
+        return switch LinearKind(group.layers[0], input: dtype) {
         case .int8(_, let scope, _): scope == .token
         case .canonical4, .foreign: false
-        case .dense(let dtype): isOne && dtype == input.dtype && fitsDenseOne(group.inFeatures)
-        case .tiled4(_, let compute): isOne && compute == input.dtype && fitsTiledOne(group.inFeatures)
+        case .dense(let stored): isOne && stored == dtype && fitsDenseOne(group.inFeatures)
+        case .tiled4(_, let compute): isOne && compute == dtype && fitsTiledOne(group.inFeatures)
         }
     }
 
@@ -91,7 +97,7 @@ extension CUDABackend {
             let canonical = Linear(
                 name: layer.name, weight: try layer.weight.canonical(), bias: layer.bias, arithmetic: layer.arithmetic)
             var single = LinearRun(
-                kind: LinearKind(canonical, input: run.input.dtype), layers: [canonical], input: run.input,
+                kind: LinearKind(canonical, input: run.dtype), layers: [canonical], input: run.input, dtype: run.dtype,
                 tokens: run.tokens, firstColumn: column)
             guard single.kind != .foreign else {
                 throw BackendError.unsupported(
@@ -108,7 +114,7 @@ extension CUDABackend {
 
     /// 16-bit weights meet activations of their own type; any other pairing is computed in float32.
     private func dense(_ run: inout LinearRun, _ dtype: DType, _ path: LinearPath) throws {
-        let compute = run.input.dtype == dtype ? dtype : .float32
+        let compute = run.dtype == dtype ? dtype : .float32
         let element = try element(compute, for: "linear")
         try setInput(&run, compute)
         if run.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(run.inFeatures), !options.isBatchInvariant {
@@ -185,10 +191,10 @@ extension CUDABackend {
     /// Gives the run its input in `dtype`.
     private func setInput(_ run: inout LinearRun, _ dtype: DType) throws {
         run.elementSize = dtype.byteCount
-        guard run.input.dtype != dtype else { return }
+        guard run.dtype != dtype else { return }
         let converted = try workspace.take(run.input.count * dtype.byteCount)
         try convert(
-            run.input.address, element(run.input.dtype, for: "linear").code, to: converted,
+            run.input.address, element(run.dtype, for: "linear").code, to: converted,
             element(dtype, for: "linear").code, count: run.input.count)
         run.arguments.input = UInt64(converted)
     }
@@ -208,6 +214,8 @@ struct LinearRun {
     let kind: LinearKind
     let layers: ArraySlice<Linear>
     let input: Tensor
+    /// Of the input as the products see it: its own, or what a prologue makes of it.
+    let dtype: DType
     let tokens: Int
     /// Where the first layer's outputs begin in the group's row.
     let firstColumn: Int
@@ -218,14 +226,15 @@ struct LinearRun {
     var elementSize: Int
     var arguments = NibbleLinearArguments()
 
-    init(kind: LinearKind, layers: ArraySlice<Linear>, input: Tensor, tokens: Int, firstColumn: Int) {
+    init(kind: LinearKind, layers: ArraySlice<Linear>, input: Tensor, dtype: DType, tokens: Int, firstColumn: Int) {
         self.kind = kind
         self.layers = layers
         self.input = input
+        self.dtype = dtype
         self.tokens = tokens
         self.firstColumn = firstColumn
         inFeatures = layers.first?.inFeatures ?? 0
-        elementSize = input.dtype.byteCount
+        elementSize = dtype.byteCount
         arguments.input = input.pointer
         arguments.partCount = Int32(layers.count)
         arguments.tokens = Int32(tokens)
@@ -299,10 +308,15 @@ extension NibbleEpilogue {
 }
 
 extension NibblePrologue {
-    init(_ norm: Norm) {
-        self.init(
-            weight: norm.weight.pointer, bias: norm.bias.pointer, epsilon: norm.epsilon,
-            kind: norm.kind == .layer ? NIBBLE_PROLOGUE_LAYER : NIBBLE_PROLOGUE_RMS)
+    /// Of a float32 input: a norm, or rounding alone.
+    init(_ norm: Norm?) {
+        self.init()
+        kind = NIBBLE_PROLOGUE_ROUND
+        guard let norm else { return }
+        weight = norm.weight.pointer
+        bias = norm.bias.pointer
+        epsilon = norm.epsilon
+        kind = norm.kind == .layer ? NIBBLE_PROLOGUE_LAYER : NIBBLE_PROLOGUE_RMS
     }
 }
 

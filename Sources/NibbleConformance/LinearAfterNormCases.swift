@@ -1,7 +1,7 @@
 internal import NibbleCore
 
 extension OperationCases {
-    /// Linear layers whose input is normalized on the way.
+    /// Linear layers that read the residual stream: it is normalized and rounded on the way, and the product is added to it.
     public static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
         formatsAfterNorm(loadDType).flatMap { name, format in
             PrecedingNorm.allCases.flatMap { variant in
@@ -22,7 +22,7 @@ extension OperationCases {
     }
 
     private enum PrecedingNorm: String, CaseIterable {
-        case rms, rmsPlain, layer, layerPlain
+        case none, rms, rmsPlain, layer, layerPlain
     }
 
     private static func product(
@@ -31,25 +31,26 @@ extension OperationCases {
     ) throws -> OperationResult {
         let operand = try LinearOperand(context, format, features, columns, seed: 71, hasBias: true, isPrepared: true)
         // An offset makes the mean matter.
-        let input = try context.random(context.activation, [tokens, columns], seed: 72, scale: 2, offset: 1)
+        let input = try context.random(.float32, [tokens, columns], seed: 72, scale: 2, offset: 1)
         let weight = try context.random(.float32, [columns], seed: 73, offset: 1)
         let bias = try context.random(.float32, [columns], seed: 74)
-        let residual = try context.random(context.activation, [tokens, features], seed: 75)
+        let residual = try context.random(.float32, [tokens, features], seed: 75)
         let isPlain = variant == .rmsPlain || variant == .layerPlain
-        let norm = Norm(
+        let norm = variant == .none ? nil : Norm(
             kind: variant == .layer || variant == .layerPlain ? .layer : .rms, epsilon: 1e-5,
             weight: isPlain ? nil : weight.tensor, bias: variant == .layer ? bias.tensor : nil)
 
         let prepared = (0..<tokens).flatMap { token -> [Double] in
-            ReferenceNorm.value(
-                norm.kind, epsilon: 1e-5, Array(input.values[token * columns..<(token + 1) * columns]),
-                weight: isPlain ? nil : weight.values, bias: variant == .layer ? bias.values : nil)
+            let row = Array(input.values[token * columns..<(token + 1) * columns])
+            guard let norm else { return row }
+            return ReferenceNorm.value(
+                norm.kind, epsilon: 1e-5, row, weight: isPlain ? nil : weight.values, bias: variant == .layer ? bias.values : nil)
         }
         let rounded = HostValues.values(HostValues.tensor(prepared.map { Float($0) }, context.activation, [prepared.count]))
         var reference = LinearReference(rounded, operand)
         reference.values = zip(reference.values, residual.values).map(+)
 
-        let output = try context.output(context.activation, [tokens, features])
+        let output = residual.tensor
         try context.backend.linear(
             input.tensor, after: norm, scratch: try context.output(context.activation, [tokens, columns]),
             LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)

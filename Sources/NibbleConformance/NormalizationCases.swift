@@ -25,7 +25,19 @@ extension OperationCases {
     }
 
     enum NormVariant: String, CaseIterable {
+        /// Among activations.
         case plain, weighted, biased, residual, residualInPlace, inPlace
+        /// Out of the float32 residual stream, into it, and within.
+        case fromStream, intoStream, addedToStream, streamInPlace
+
+        func dtypes(_ activation: DType) -> (input: DType, residual: DType) {
+            switch self {
+            case .fromStream: (.float32, activation)
+            case .intoStream, .addedToStream: (activation, .float32)
+            case .streamInPlace: (.float32, .float32)
+            default: (activation, activation)
+            }
+        }
     }
 
     private static func normalize(
@@ -33,19 +45,21 @@ extension OperationCases {
     ) throws -> OperationResult {
         let shape: Shape = [tokens, width]
         // An offset makes the mean matter.
-        let input = try context.random(context.activation, shape, seed: 9, scale: 2, offset: 1)
-        let residual = try context.random(context.activation, shape, seed: 10)
+        let dtypes = variant.dtypes(context.activation)
+        let input = try context.random(dtypes.input, shape, seed: 9, scale: 2, offset: 1)
+        let residual = try context.random(dtypes.residual, shape, seed: 10)
         let weight = try context.random(.float32, [width], seed: 11, offset: 1)
         let bias = try context.random(.float32, [width], seed: 12)
         let hasWeight = variant != .plain
         let hasBias = variant == .biased || variant == .residual
-        let hasResidual = variant == .residual || variant == .residualInPlace
+        let hasResidual = variant == .residual || variant == .residualInPlace || variant == .addedToStream
         let norm = Norm(
             kind: kind, epsilon: 1e-5, weight: hasWeight ? weight.tensor : nil, bias: hasBias ? bias.tensor : nil)
         let output =
             switch variant {
-            case .inPlace: input.tensor
-            case .residualInPlace: residual.tensor
+            case .inPlace, .streamInPlace: input.tensor
+            case .residualInPlace, .addedToStream: residual.tensor
+            case .intoStream: try context.output(.float32, shape)
             default: try context.output(context.activation, shape)
             }
         try context.backend.normalize(input.tensor, norm, residual: hasResidual ? residual.tensor : nil, into: output)
@@ -56,6 +70,7 @@ extension OperationCases {
                 kind, epsilon: 1e-5, row, weight: hasWeight ? weight.values : nil, bias: hasBias ? bias.values : nil)
             wanted += normal.enumerated().map { hasResidual ? $1 + residual.values[token * width + $0] : $1 }
         }
-        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 2))
+        return OperationResult(
+            got: try context.values(of: output), wanted: wanted, tolerance: OperationContext.tolerance(output.dtype, steps: 2))
     }
 }

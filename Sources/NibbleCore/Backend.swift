@@ -65,10 +65,10 @@ public protocol Backend: AnyObject, Sendable {
     func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws
     /// [T, K] → [T, ΣN]; `output` may be float32 whatever the activation dtype (logits, router).
     func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws
-    /// `linear` of norm(input), said together so that a backend can save a pass over memory. `scratch` [T, K], in the input's
-    /// dtype, may be overwritten.
+    /// `linear` of norm(input), or of the input itself, rounded to the dtype of `scratch`: said together so that a backend can save
+    /// a pass over memory. `scratch` [T, K] may be overwritten.
     func linear(
-        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
         throws
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
@@ -118,10 +118,19 @@ extension Backend {
     public func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }
 
     public func linear(
-        _ input: Tensor, after norm: Norm, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
-        try normalize(input, norm, residual: nil, into: scratch)
+        try activations(input, after: norm, into: scratch)
         try linear(scratch, group, epilogue: epilogue, into: output)
+    }
+
+    /// output = norm(input), or the input in the output's dtype.
+    public func activations(_ input: Tensor, after norm: Norm?, into output: Tensor) throws {
+        if let norm {
+            try normalize(input, norm, residual: nil, into: output)
+        } else {
+            try convert(input, to: output)
+        }
     }
 }
 

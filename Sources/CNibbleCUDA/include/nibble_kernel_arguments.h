@@ -67,10 +67,11 @@ typedef struct {
     int unused;
 } NibbleLinearPart;
 
-// The norm a token goes through before the products.
-#define NIBBLE_PROLOGUE_NONE 0
-#define NIBBLE_PROLOGUE_RMS 1
-#define NIBBLE_PROLOGUE_LAYER 2
+// What a float32 token goes through before the products: rounded to T, after a norm or without.
+#define NIBBLE_PROLOGUE_NONE 0   // the input is T already
+#define NIBBLE_PROLOGUE_ROUND 1
+#define NIBBLE_PROLOGUE_RMS 2
+#define NIBBLE_PROLOGUE_LAYER 3
 
 typedef struct {
     NIBBLE_ADDRESS(const float) weight;  // [K] or null
@@ -81,7 +82,7 @@ typedef struct {
 
 // Layers of one format that read the same input.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;  // T [M, K]
+    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
     NibblePrologue prologue;           // kernels for one token only
     NibbleLinearPart parts[NIBBLE_MAX_PARTS];
     NibbleEpilogue epilogue;
@@ -108,7 +109,7 @@ typedef struct {
 
 // Rows of activations to int8, with the outlier columns of each.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;           // T [M, K]
+    NIBBLE_ADDRESS(const void) input;           // T [M, K]; float32 with a prologue
     NIBBLE_ADDRESS(signed char) quantized;      // [M, quantizedStride]
     NIBBLE_ADDRESS(float) rowScales;            // [M]
     NIBBLE_ADDRESS(int) outlierCounts;          // [M]

@@ -286,7 +286,7 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     Work work(a, table);
     work.map = map;
     releaseDependents();
-    RowInput<T> row((const T *)a.input, a.prologue, a.inFeatures);
+    RowInput<T> row(a.input, a.prologue, a.inFeatures);
     if constexpr (Single) row.prefetchWeights();
 
     int tiles = 0;

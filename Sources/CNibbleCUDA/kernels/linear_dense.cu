@@ -124,7 +124,7 @@ template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(con
     using Work = RowPairs<T>;
     const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
     releaseDependents();
-    RowInput<T> row((const T *)a.input, a.prologue, a.inFeatures);
+    RowInput<T> row(a.input, a.prologue, a.inFeatures);
     row.prefetchWeights();
 
     int pairs = 0;

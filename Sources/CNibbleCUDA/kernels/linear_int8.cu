@@ -30,7 +30,7 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *row, int 
     for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
 }
 
-// A row to be quantized, as it lies in memory or through a norm, whose result is kept.
+// A row to be quantized, as it lies in memory or through a prologue, whose result is kept.
 template <typename T> struct QuantizedRow {
     const NibbleRowQuantizeArguments &a;
     const T *row;
@@ -38,13 +38,13 @@ template <typename T> struct QuantizedRow {
     bool hasPrologue;
 
     __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
-        : a(a), row((const T *)a.input + m * a.inFeatures), input(row, a.prologue, a.inFeatures),
-          hasPrologue(sizeof(T) == 2 && a.prologue.kind != NIBBLE_PROLOGUE_NONE) {}
+        : a(a), row((const T *)a.input + m * a.inFeatures), input((const float *)a.input + m * a.inFeatures, a.prologue, a.inFeatures),
+          hasPrologue(sizeof(T) == 2 && input.isPrepared()) {}
 
     __device__ __forceinline__ void prefetch() const { if constexpr (sizeof(T) == 2) input.prefetchWeights(); }
     __device__ __forceinline__ void measure() { if constexpr (sizeof(T) == 2) input.measure(); }
 
-    // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the norm makes of them.
+    // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the prologue makes of them.
     __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
         if constexpr (sizeof(T) == 2) {
             if (hasPrologue) {

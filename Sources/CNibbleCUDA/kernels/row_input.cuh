@@ -1,4 +1,4 @@
-// One token on its way into a product: normalized as it is read, so that no kernel of its own has to do it.
+// One token on its way into a product: rounded and normalized as it is read, so that no kernel of its own has to do it.
 #pragma once
 #include "common.cuh"
 
@@ -34,16 +34,22 @@ __device__ __forceinline__ Moments blockMoments(Moments x) {
 
 __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L1 [%0];" :: "l"(p)); }
 
-// The token in runs of eight elements of a 16-bit type. K must be divisible by 8.
+// Eight elements as they lie in memory; 16-bit ones fill half of it.
+struct Run {
+    uint4 low, high;
+};
+
+// The token in runs of eight elements: of a 16-bit type T, or of float32 where a prologue brings them to T. K must be divisible by 8.
 template <typename T> struct RowInput {
-    const T *input;
+    const void *input;
     const NibblePrologue &prologue;
     int K;
     float mean = 0.f, scale = 1.f;
 
-    __device__ __forceinline__ RowInput(const T *row, const NibblePrologue &prologue, int K) : input(row), prologue(prologue), K(K) {}
+    __device__ __forceinline__ RowInput(const void *row, const NibblePrologue &prologue, int K) : input(row), prologue(prologue), K(K) {}
 
-    __device__ __forceinline__ bool isNormalized() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
+    __device__ __forceinline__ bool isPrepared() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
+    __device__ __forceinline__ bool isNormalized() const { return prologue.kind >= NIBBLE_PROLOGUE_RMS; }
 
     // What no kernel writes may be on its way before the one before has ended.
     __device__ __forceinline__ void prefetchWeights() const {
@@ -61,7 +67,7 @@ template <typename T> struct RowInput {
         float squares = 0.f;
         for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
             float x[8];
-            unpack(*(const uint4 *)(input + 8 * i), x, T());
+            unpackFloats(fetch(i), x);
             if (prologue.kind == NIBBLE_PROLOGUE_RMS) {
 #pragma unroll
                 for (int j = 0; j < 8; ++j) squares = fmaf(x[j], x[j], squares);
@@ -84,13 +90,28 @@ template <typename T> struct RowInput {
         scale = 1.f / sqrtf(squares / (float)K + prologue.epsilon);
     }
 
-    // A run as it lies in memory; zeros past the end.
-    __device__ __forceinline__ uint4 fetch(int i) const { return 8 * i < K ? *(const uint4 *)(input + 8 * i) : make_uint4(0, 0, 0, 0); }
+    static __device__ __forceinline__ void unpackFloats(const Run &run, float (&x)[8]) {
+        const u32 words[8] = {run.low.x, run.low.y, run.low.z, run.low.w, run.high.x, run.high.y, run.high.z, run.high.w};
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[j] = __uint_as_float(words[j]);
+    }
+
+    // Run i; zeros past the end.
+    __device__ __forceinline__ Run fetch(int i) const {
+        Run run = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
+        if (8 * i >= K) return run;
+        if (isPrepared()) return {((const uint4 *)input)[2 * i], ((const uint4 *)input)[2 * i + 1]};
+        run.low = ((const uint4 *)input)[i];
+        return run;
+    }
 
     // Elements 8 i ..< 8 i + 8, rounded to T as if a kernel had stored them.
-    __device__ __forceinline__ void finish(const uint4 &raw, int i, float (&x)[8]) const {
-        unpack(raw, x, T());
-        if (!isNormalized() || 8 * i >= K) return;
+    __device__ __forceinline__ void finish(const Run &run, int i, float (&x)[8]) const {
+        if (!isPrepared() || 8 * i >= K) {
+            unpack(run.low, x, T());
+            return;
+        }
+        unpackFloats(run, x);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             x[j] = (x[j] - mean) * scale;
@@ -104,7 +125,7 @@ template <typename T> struct RowInput {
     template <typename F> __device__ __forceinline__ void forEachRun(int count, F body) const {
         constexpr int ahead = 3;
         for (int base = threadIdx.x & ~31; base < count; base += ahead * blockDim.x) {
-            uint4 raw[ahead];
+            Run raw[ahead];
             const int lane = threadIdx.x & 31;
 #pragma unroll
             for (int u = 0; u < ahead; ++u) raw[u] = fetch(base + u * blockDim.x + lane);

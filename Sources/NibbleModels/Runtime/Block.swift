@@ -55,7 +55,7 @@ struct Block: Sendable {
         var workspace: Workspace
     }
 
-    /// Transforms `hidden` [T, E] in place.
+    /// Transforms the residual stream `hidden`, float32 [T, E], in place.
     func callAsFunction(_ hidden: Tensor, _ context: Context) throws {
         if description.isParallel {
             try runParallel(hidden, context)
@@ -89,27 +89,22 @@ struct Block: Sendable {
     private func runParallel(_ hidden: Tensor, _ context: Context) throws {
         let workspace = context.workspace
         let tokens = hidden.shape[0]
-        let input = try normalized(hidden, attentionNorms.input, into: workspace.normed(tokens))
-        let second = feedForwardNorms.input == nil
-            ? input : try normalized(hidden, feedForwardNorms.input, into: workspace.secondNormed(tokens))
+        let input = try LinearInput(hidden, after: attentionNorms.input, scratch: workspace.normed(tokens)).materialized(backend)
+        var second = input
+        if let norm = feedForwardNorms.input {
+            second = workspace.secondNormed(tokens)
+            try backend.normalize(hidden, norm, residual: nil, into: second)
+        }
         let attended = try attention.attend(
             LinearInput(input), cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
         try backend.linear(attended, attention.output, epilogue: epilogue(residual: hidden), into: hidden)
         try feedForward(LinearInput(second), epilogue: epilogue(residual: hidden), into: hidden, workspace, backend)
     }
 
-    private func normalized(_ input: Tensor, _ norm: Norm?, into output: Tensor) throws -> Tensor {
-        guard let norm else { return input }
-        try backend.normalize(input, norm, residual: nil, into: output)
-        return output
-    }
-
     /// What a sublayer reads; its norm is left to the sublayer's first product unless the residual needs it, too.
     private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ workspace: Workspace) throws -> LinearInput {
-        guard let norm else { return LinearInput(hidden) }
-        let normed = workspace.normed(hidden.shape[0])
-        guard description.residualFollowsNorm else { return LinearInput(hidden, after: norm, scratch: normed) }
-        return LinearInput(try normalized(hidden, norm, into: normed))
+        let input = LinearInput(hidden, after: norm, scratch: workspace.normed(hidden.shape[0]))
+        return description.residualFollowsNorm ? LinearInput(try input.materialized(backend)) : input
     }
 
     private func residual(_ hidden: Tensor, _ input: LinearInput) -> Tensor { description.residualFollowsNorm ? input.tensor : hidden }

@@ -268,7 +268,7 @@ extension DecoderSession {
             chosen = (hidden, backend)
             return
         }
-        let gathered = runner.workspace(on: backend).normed(selected)
+        let gathered = runner.workspace(on: backend).gathered(selected)
         try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
         chosen = (gathered, backend)
     }

@@ -1,19 +1,19 @@
 import NibbleCore
 
-/// What linear layers read: a tensor, or its norm.
+/// What linear layers read: activations, or the residual stream on its way to them.
 struct LinearInput {
     let tensor: Tensor
-    fileprivate let norm: (norm: Norm, scratch: Tensor)?
+    fileprivate let preparation: (norm: Norm?, scratch: Tensor)?
 
     init(_ tensor: Tensor) {
         self.tensor = tensor
-        norm = nil
+        preparation = nil
     }
 
-    /// - Parameter scratch: takes the norm's result where it has to be stored.
-    init(_ tensor: Tensor, after norm: Norm, scratch: Tensor) {
-        self.tensor = tensor
-        self.norm = (norm, scratch)
+    /// - Parameter scratch: takes the activations where they have to be stored.
+    init(_ stream: Tensor, after norm: Norm?, scratch: Tensor) {
+        tensor = stream
+        preparation = norm == nil && stream.dtype == scratch.dtype ? nil : (norm, scratch)
     }
 
     /// T
@@ -21,16 +21,17 @@ struct LinearInput {
 
     /// For what is more than one product.
     func materialized(_ backend: any Backend) throws -> Tensor {
-        guard let norm else { return tensor }
-        try backend.normalize(tensor, norm.norm, residual: nil, into: norm.scratch)
-        return norm.scratch
+        guard let preparation else { return tensor }
+        try backend.activations(tensor, after: preparation.norm, into: preparation.scratch)
+        return preparation.scratch
     }
 }
 
 extension Backend {
     func linear(_ input: LinearInput, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
-        if let norm = input.norm {
-            try linear(input.tensor, after: norm.norm, scratch: norm.scratch, group, epilogue: epilogue, into: output)
+        if let preparation = input.preparation {
+            try linear(
+                input.tensor, after: preparation.norm, scratch: preparation.scratch, group, epilogue: epilogue, into: output)
         } else {
             try linear(input.tensor, group, epilogue: epilogue, into: output)
         }

@@ -59,7 +59,7 @@ final class StackRunner {
             Part(
                 backend: backend,
                 workspace: try Workspace(
-                    sizes, tokens: limits.tokens, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
+                    sizes, tokens: limits.tokens, rows: limits.rows, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
                 buffers: try BatchBuffers(limits, backend: backend))
         }
         for (index, block) in stack.blocks.enumerated() {
@@ -101,7 +101,7 @@ final class StackRunner {
         for part in parts { try part.buffers.upload(image, backend: part.backend) }
     }
 
-    /// Embeds the call's tokens and runs all blocks and the final norm. Answers [T, E] and the backend it lies on.
+    /// Embeds the call's tokens and runs all blocks. Answers the residual stream, float32 [T, E], and the backend it lies on.
     ///
     /// - Parameters:
     ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
@@ -116,7 +116,7 @@ final class StackRunner {
             indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
         for (index, block) in stack.blocks.enumerated() {
             try interruption?()
-            hidden = try move(hidden, from: backend, to: block.backend)
+            hidden = try moveStream(hidden, from: backend, to: block.backend)
             backend = block.backend
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
             let context = Block.Context(
@@ -128,28 +128,30 @@ final class StackRunner {
         return (hidden, backend)
     }
 
-    /// Final norm and projection of hidden states [n, E] in place where possible; answers [n, width] and its backend.
-    func finish(_ hidden: Tensor, on start: any Backend) throws -> (hidden: Tensor, backend: any Backend) {
-        var (hidden, backend) = (hidden, start)
-        if let (norm, target) = stack.finalNorm {
-            hidden = try move(hidden, from: backend, to: target)
-            backend = target
-            try backend.normalize(hidden, norm, residual: nil, into: hidden)
-        }
-        if let (layer, target) = stack.projectOut {
-            hidden = try move(hidden, from: backend, to: target)
-            backend = target
-            let output = workspace(on: backend).projections(hidden.shape[0], width: layer.outFeatures)
-            try backend.linear(hidden, layer, epilogue: .init(), into: output)
-            hidden = output
-        }
-        return (hidden, backend)
+    /// Final norm and projection of the stream's rows [n, E]; answers activations [n, width] and their backend.
+    func finish(_ hidden: Tensor, on start: any Backend) throws -> (output: Tensor, backend: any Backend) {
+        let (norm, backend) = stack.finalNorm ?? (nil, start)
+        let stream = try moveStream(hidden, from: start, to: backend)
+        let input = LinearInput(stream, after: norm, scratch: workspace(on: backend).normed(hidden.shape[0]))
+        let output = try input.materialized(backend)
+        guard let (layer, target) = stack.projectOut else { return (output, backend) }
+        let projected = workspace(on: target).projections(hidden.shape[0], width: layer.outFeatures)
+        try target.linear(try move(output, from: backend, to: target), layer, epilogue: .init(), into: projected)
+        return (projected, target)
     }
 
-    /// The same activations on another backend, in its dtype.
+    /// The residual stream on another backend.
+    private func moveStream(_ hidden: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
+        guard source !== target else { return hidden }
+        let destination = workspace(on: target).hidden(hidden.shape[0])
+        try transfer(hidden, from: source, to: destination, on: target)
+        return destination
+    }
+
+    /// Activations on another backend, in its dtype.
     func move(_ tensor: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
         guard source !== target else { return tensor }
-        let destination = workspace(on: target).hidden(tensor.shape[0]).viewed(as: tensor.shape)
+        let destination = workspace(on: target).normed(tensor.shape[0]).viewed(as: tensor.shape)
         if destination.dtype == tensor.dtype {
             try transfer(tensor, from: source, to: destination, on: target)
             return destination

@@ -2,10 +2,13 @@ import NibbleCore
 
 /// The activations of one backend, allocated once for the largest call.
 ///
-/// Every buffer is handed out as a view of as many rows as the call has tokens.
+/// Every buffer is handed out as a view of as many rows as the call has tokens. The residual stream is float32 whatever the
+/// activations are: sums over many layers lose nothing to rounding, nor overflow.
 final class Workspace {
-    /// [T, E]: the residual stream.
+    /// float32 [T, E]: the residual stream.
     private let hiddenBuffer: Tensor
+    /// float32 [R, E]: rows of it.
+    private let gatheredBuffer: Tensor
     /// [T, E]: a norm's output; the second one serves parallel blocks.
     private let normedBuffers: (Tensor, Tensor)
     /// [T, widest projection]
@@ -21,12 +24,13 @@ final class Workspace {
 
     let sizes: WorkspaceSizes
 
-    init(_ sizes: WorkspaceSizes, tokens: Int, dtype: DType, backend: any Backend) throws {
-        func buffer(_ width: Int, _ dtype: DType = dtype) throws -> Tensor {
-            try backend.allocate(dtype, [max(tokens, 1), max(width, 1)])
+    init(_ sizes: WorkspaceSizes, tokens: Int, rows: Int, dtype: DType, backend: any Backend) throws {
+        func buffer(_ width: Int, _ dtype: DType = dtype, rows: Int = tokens) throws -> Tensor {
+            try backend.allocate(dtype, [max(rows, 1), max(width, 1)])
         }
         self.sizes = sizes
-        hiddenBuffer = try buffer(sizes.width)
+        hiddenBuffer = try buffer(sizes.width, .float32)
+        gatheredBuffer = try buffer(sizes.width, .float32, rows: rows)
         normedBuffers = (try buffer(sizes.width), try buffer(sizes.width))
         projectionBuffer = try buffer(sizes.projections)
         attendedBuffer = try buffer(sizes.attended)
@@ -36,6 +40,7 @@ final class Workspace {
     }
 
     func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: [tokens, sizes.width]) }
+    func gathered(_ rows: Int) -> Tensor { gatheredBuffer.viewed(as: [rows, sizes.width]) }
     func normed(_ tokens: Int) -> Tensor { normedBuffers.0.viewed(as: [tokens, sizes.width]) }
     func secondNormed(_ tokens: Int) -> Tensor { normedBuffers.1.viewed(as: [tokens, sizes.width]) }
     func projections(_ tokens: Int, width: Int) -> Tensor { projectionBuffer.viewed(as: [tokens, width]) }
@@ -68,8 +73,9 @@ public struct WorkspaceSizes: Sendable, Equatable {
         return sizes
     }
 
-    /// Bytes for `tokens` tokens, `elementSize` bytes an activation.
-    public func byteCount(tokens: Int, elementSize: Int) -> Int {
-        tokens * ((3 * width + projections + attended + inner + gated) * elementSize + router * DType.float32.byteCount)
+    /// Bytes for `tokens` tokens of `rows` rows, `elementSize` bytes an activation.
+    public func byteCount(tokens: Int, rows: Int, elementSize: Int) -> Int {
+        let streams = (tokens + rows) * width + tokens * router
+        return tokens * (2 * width + projections + attended + inner + gated) * elementSize + streams * DType.float32.byteCount
     }
 }
