@@ -37,7 +37,7 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore"]),
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore", "NibbleModels"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
     ],
     dependencies: [

@@ -3,7 +3,8 @@ public import NibbleCore
 
 extension CUDABackend {
     /// Kernels are compiled and loaded while recording if they were not before; workspace that is taken is kept for the graph.
-    /// Copies from and to the host, reads and ``synchronize()`` cannot be recorded and throw.
+    /// Libraries load theirs when they first need them, which can end a recording: run the same calls once before. Copies from and
+    /// to the host, reads and ``synchronize()`` cannot be recorded and throw.
     public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? {
         try perform {
             try requireNoCapture("a capture")

@@ -94,7 +94,8 @@ public protocol Backend: AnyObject, Sendable {
     /// counters grow by one. Only for batches of one token a row.
     func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws
 
-    /// Records what `body` enqueues for later replay, or returns `nil` where the device has no graphs.
+    /// Records what `body` enqueues for later replay, or returns `nil` where the device has no graphs. The same calls should have
+    /// been made once before: what they load or grow is then there.
     func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)?
 }
 

@@ -58,6 +58,7 @@ struct GraphTests {
         for format in [WeightFormat.fourBit(FourBitFormat(codebook: .nf4)), .int8, .dense(.bfloat16)] {
             let plain = try Step(backend, rows: rows, format: format)
             let captured = try Step(backend, rows: rows, format: format)
+            try Step(backend, rows: rows, format: format).run()
             let graph = try #require(try backend.capture { try captured.run() })
             for _ in 0..<20 {
                 try plain.run()
@@ -76,6 +77,7 @@ struct GraphTests {
         let backend = try Card.backend()
         let plain = try Step(backend, rows: 2, format: .int8)
         let captured = try Step(backend, rows: 2, format: .int8)
+        try Step(backend, rows: 2, format: .int8).run()
         let graph = try #require(try backend.capture { try captured.run() })
         let source = HostValues.tensor(HostValues.random(512 * 512, seed: 7), .bfloat16, [512, 512])
         let weight = try backend.quantize(source, to: .fourBit(FourBitFormat(codebook: .nf4)))

@@ -6,6 +6,7 @@
 
 import CAllocationCount
 import Nibble
+import NibbleModels
 
 @main
 struct AllocationBenchmark {
