@@ -5,6 +5,19 @@ public struct Shape: Sendable, Hashable {
     private var extents: (Int, Int, Int, Int) = (1, 1, 1, 1)
     public private(set) var rank: Int = 0
 
+    /// A vector's shape. Unlike a literal, this and the next make no array on the way: steps that are taken again and again name
+    /// their buffers' shapes so.
+    public init(_ count: Int) {
+        extents.0 = count
+        rank = 1
+    }
+
+    /// A matrix's shape.
+    public init(_ rows: Int, _ columns: Int) {
+        extents = (rows, columns, 1, 1)
+        rank = 2
+    }
+
     /// - Precondition: at most ``maximumRank`` extents. For shapes that come from files use ``init(validating:)``.
     public init(_ dimensions: some Collection<Int>) {
         precondition(dimensions.count <= Shape.maximumRank, "Shape holds at most \(Shape.maximumRank) extents")
@@ -21,6 +34,15 @@ public struct Shape: Sendable, Hashable {
             count = product
         }
         self.init(dimensions)
+    }
+
+    /// The same shape with another outermost extent.
+    /// - Precondition: it has one.
+    public func replacingFirst(_ extent: Int) -> Shape {
+        precondition(rank > 0, "a scalar has no outermost extent")
+        var shape = self
+        shape.extents.0 = extent
+        return shape
     }
 
     private mutating func append(_ extent: Int) {

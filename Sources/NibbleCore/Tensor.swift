@@ -39,7 +39,7 @@ public struct Tensor: Sendable {
         let stride = shape.count / max(shape[0], 1) * dtype.byteCount
         return Tensor(
             storage: storage, byteOffset: byteOffset + range.lowerBound * stride, dtype: dtype,
-            shape: Shape([range.count] + shape.dimensions.dropFirst()))
+            shape: shape.replacingFirst(range.count))
     }
 }
 

@@ -78,12 +78,12 @@ final class BatchBuffers {
         let places = Places(limits)
         let blockTable = places.blockTable + table * limits.rows * limits.blocksPerRow
         return BatchIndices(
-            tokens: view(places.tokens, [tokens]), positions: view(places.positions, [tokens]),
-            rows: view(places.rows, [tokens]), queryOffsets: view(places.queryOffsets, [rows + 1]),
-            lengths: view(places.lengths, [rows]), blockTable: view(blockTable, [rows, limits.blocksPerRow]),
+            tokens: view(places.tokens, Shape(tokens)), positions: view(places.positions, Shape(tokens)),
+            rows: view(places.rows, Shape(tokens)), queryOffsets: view(places.queryOffsets, Shape(rows + 1)),
+            lengths: view(places.lengths, Shape(rows)), blockTable: view(blockTable, Shape(rows, limits.blocksPerRow)),
             tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
     }
 
-    func counters(rows: Int) -> Tensor { view(Places(limits).counters, [rows]) }
-    func selected(_ count: Int) -> Tensor { view(Places(limits).selected, [count]) }
+    func counters(rows: Int) -> Tensor { view(Places(limits).counters, Shape(rows)) }
+    func selected(_ count: Int) -> Tensor { view(Places(limits).selected, Shape(count)) }
 }

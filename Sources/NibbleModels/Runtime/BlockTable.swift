@@ -41,17 +41,19 @@ struct BlockTable {
         }
     }
 
-    /// Makes room for `count` more positions of `row`; a block that has to be copied first is appended to `copies`.
-    mutating func append(_ count: Int, to row: Int, copies: inout [(from: Int32, to: Int32)]) {
+    /// Makes room for `count` more positions of `row`. Answers which block has to be copied first, if one has.
+    mutating func append(_ count: Int, to row: Int) -> (from: Int32, to: Int32)? {
         let length = lengths[row]
+        var copy: (from: Int32, to: Int32)?
         if count > 0, length % KeyValueGeometry.blockSize != 0, let last = blocks[row].last, references[Int(last)] > 1 {
             let own = take()
             references[Int(last)] -= 1
             blocks[row][blocks[row].count - 1] = own
-            copies.append((last, own))
+            copy = (last, own)
         }
         while blocks[row].count < KeyValueGeometry.blocks(for: length + count) { blocks[row].append(take()) }
         lengths[row] = length + count
+        return copy
     }
 
     /// Whether what a row of `length` tokens would see is still there.
@@ -102,17 +104,17 @@ struct BlockTables {
     var lengths: [Int] { tables[0].lengths }
     var blocksPerRow: Int { tables[0].blocksPerRow }
 
-    /// Pairs of blocks to copy, by table.
-    typealias Copies = [[(from: Int32, to: Int32)]]
-
-    var noCopies: Copies { Array(repeating: [], count: tables.count) }
+    /// Blocks to copy within the caches of one table's layers.
+    typealias Copies = [(table: Int, from: Int32, to: Int32)]
 
     mutating func releasePassed() {
         for table in tables.indices { tables[table].releasePassed() }
     }
 
     mutating func append(_ count: Int, to row: Int, copies: inout Copies) {
-        for table in tables.indices { tables[table].append(count, to: row, copies: &copies[table]) }
+        for table in tables.indices {
+            if let copy = tables[table].append(count, to: row) { copies.append((table, copy.from, copy.to)) }
+        }
     }
 
     func canTruncate(_ row: Int, to length: Int) -> Bool { tables.allSatisfy { $0.canTruncate(row, to: length) } }

@@ -149,7 +149,7 @@ extension DecoderSession {
 
     private func readSampled(_ count: Int) throws -> [Int32] {
         var tokens = [Int32](repeating: 0, count: count)
-        try tokens.withUnsafeMutableBytes { try model.head.backend.read(sampled.viewed(as: [count]), into: $0) }
+        try tokens.withUnsafeMutableBytes { try model.head.backend.read(sampled.viewed(as: Shape(count)), into: $0) }
         return tokens
     }
 
@@ -253,7 +253,7 @@ extension DecoderSession {
         _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
     ) throws -> (call: StackRunner.Call, selected: Int) {
         tables.releasePassed()
-        var copies = tables.noCopies
+        var copies = BlockTables.Copies()
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
         try copyBlocks(copies)
         try runner.upload()
@@ -312,7 +312,8 @@ extension DecoderSession {
     }
 
     private func copyBlocks(_ copies: BlockTables.Copies) throws {
-        for (table, copies) in copies.enumerated() where !copies.isEmpty {
+        guard !copies.isEmpty else { return }
+        for (table, copies) in Dictionary(grouping: copies, by: \.table) {
             let pairs = Tensor.host(copies.flatMap { [$0.from, $0.to] }, .int32, [copies.count, 2])
             var local: [Device: Tensor] = [:]
             for (index, block) in model.decoder.blocks.enumerated() where runner.table(ofLayer: index) == table {

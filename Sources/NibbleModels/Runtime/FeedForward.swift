@@ -96,6 +96,6 @@ struct MixtureOfExperts: Sendable {
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
         try backend.gate(inner, description.activation, into: gated)
         try backend.linear(
-            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: [tokens]), residual: output), into: output)
+            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: Shape(tokens)), residual: output), into: output)
     }
 }

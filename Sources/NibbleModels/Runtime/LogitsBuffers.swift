@@ -37,7 +37,7 @@ struct LogitsBuffers {
     }
 
     private func grown(_ buffer: inout Tensor?, _ rows: Int, _ allocate: (Shape) throws -> Tensor) rethrows -> Tensor {
-        let shape: Shape = [rows, vocabularySize]
+        let shape = Shape(rows, vocabularySize)
         if let buffer, buffer.count >= shape.count { return buffer.viewed(as: shape) }
         let fresh = try allocate(shape)
         buffer = fresh

@@ -39,15 +39,15 @@ final class Workspace {
         routerBuffer = try buffer(sizes.router, .float32)
     }
 
-    func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: [tokens, sizes.width]) }
-    func gathered(_ rows: Int) -> Tensor { gatheredBuffer.viewed(as: [rows, sizes.width]) }
-    func normed(_ tokens: Int) -> Tensor { normedBuffers.0.viewed(as: [tokens, sizes.width]) }
-    func secondNormed(_ tokens: Int) -> Tensor { normedBuffers.1.viewed(as: [tokens, sizes.width]) }
-    func projections(_ tokens: Int, width: Int) -> Tensor { projectionBuffer.viewed(as: [tokens, width]) }
-    func attended(_ tokens: Int, width: Int) -> Tensor { attendedBuffer.viewed(as: [tokens, width]) }
-    func inner(_ tokens: Int, width: Int) -> Tensor { innerBuffer.viewed(as: [tokens, width]) }
-    func gated(_ tokens: Int, width: Int) -> Tensor { gatedBuffer.viewed(as: [tokens, width]) }
-    func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: [tokens, width]) }
+    func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: Shape(tokens, sizes.width)) }
+    func gathered(_ rows: Int) -> Tensor { gatheredBuffer.viewed(as: Shape(rows, sizes.width)) }
+    func normed(_ tokens: Int) -> Tensor { normedBuffers.0.viewed(as: Shape(tokens, sizes.width)) }
+    func secondNormed(_ tokens: Int) -> Tensor { normedBuffers.1.viewed(as: Shape(tokens, sizes.width)) }
+    func projections(_ tokens: Int, width: Int) -> Tensor { projectionBuffer.viewed(as: Shape(tokens, width)) }
+    func attended(_ tokens: Int, width: Int) -> Tensor { attendedBuffer.viewed(as: Shape(tokens, width)) }
+    func inner(_ tokens: Int, width: Int) -> Tensor { innerBuffer.viewed(as: Shape(tokens, width)) }
+    func gated(_ tokens: Int, width: Int) -> Tensor { gatedBuffer.viewed(as: Shape(tokens, width)) }
+    func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: Shape(tokens, width)) }
 }
 
 /// Widths of the widest activations of a set of blocks.
