@@ -1,5 +1,5 @@
-// Linear layers over vectors of LANES floats (8 or 16). Compiled once per instruction set by a file that turns its target on
-// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd), BF16 (vdpbf16ps) and AMX (tiles of int8 and bfloat16, with both others), and the
+// Linear layers over vectors of LANES floats (4: NEON, 8 or 16). Compiled once per instruction set by a file that turns its target on
+// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (four bytes a lane: vpdpbusd or NEON's), BF16 (vdpbf16ps) and AMX (tiles of int8 and bfloat16, with both others), and the
 // operations on integers that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
 //
 // Few rows (T ≤ 4) multiply weights as they are read: bound by memory. For many see linear_vector_rows.h: bound by arithmetic.
@@ -26,6 +26,8 @@ enum {
   FLOAT_ROWS = LANES == 16 ? 12 : 6,
   INT8_ROWS = FLOAT_ROWS,
   RUNS_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+  /// What makes a weight's byte the operand DOT_BYTES wants: unsigned but on NEON.
+  BYTE_OFFSET = VNNI && LANES != 4 ? 128 : 0,
   /// A multiple of the height of all blocks.
   ROW_STEP = AMX ? 48 : 12,
   /// Most rows at a time: a chunk of them stays in the second-level cache.

@@ -1,11 +1,11 @@
-// Many rows of int8 codes, 4 columns a word (vpdpbusd) or 2 (vpmaddwd, on 16-bit integers).
+// Many rows of int8 codes, 4 columns a word (vpdpbusd, NEON) or 2 (vpmaddwd, on 16-bit integers).
 
 /// Columns of a chunk: as many bytes as a chunk of floats.
 enum { INT8_DEPTH = PANEL_DEPTH * WORD_COLUMNS };
 
 #if VNNI
 
-/// Four columns of each feature side by side, plus 128: [depth / 4, 16, 4 bytes].
+/// Four columns of each feature side by side, plus BYTE_OFFSET: [depth / 4, 16, 4 bytes].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
   uint8_t *panel = memory;
   size_t whole = depth / 32 * 8;
@@ -16,7 +16,7 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
       memset(to, 0, 4);
       memcpy(to, w + linear_smaller(n, features - 1) * K + k * 4, linear_smaller(4, depth - k * 4));
     }
-  for (size_t i = 0; i < linear_round_up(depth, 4) * NIBBLE_TILE; i++) panel[i] ^= 0x80;
+  for (size_t i = 0; i < linear_round_up(depth, 4) * NIBBLE_TILE; i++) panel[i] ^= BYTE_OFFSET;
 }
 #else
 
