@@ -1,20 +1,8 @@
-// What the linear layers are tested with: every kind of weight in every form of the input, in memory that ends where a page does,
-// so that reading beyond it is noticed.
+// What the linear layers are tested with: every kind of weight in every form of the input.
 #pragma once
 
-#define _GNU_SOURCE
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "nibble_dispatch.h"
+#include "cases.h"
 #include "nibble_linear.h"
-#include "nibble_operations.h"
-
-enum { LONGEST_LABEL = 160 };
 
 /// A kind of weight and the arithmetic it is multiplied in.
 typedef struct {
@@ -43,62 +31,6 @@ typedef struct {
   int32_t activation;
   float scale;
 } epilogue;
-
-// MARK: Memory
-
-typedef struct {
-  void *base, *data;
-  size_t mapped, size;
-} memory;
-
-static void fail(const char *why) {
-  perror(why);
-  exit(2);
-}
-
-/// `size` bytes before a page that cannot be read.
-static memory allocate(size_t size) {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (size + page - 1) / page * page;
-  memory m = {.mapped = used + page, .size = size};
-  m.base = mmap(NULL, m.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (m.base == MAP_FAILED) fail("mmap");
-  if (mprotect((char *)m.base + used, page, PROT_NONE)) fail("mprotect");
-  m.data = (char *)m.base + used - size;
-  return m;
-}
-
-static void release(memory *m) {
-  if (m->base) munmap(m->base, m->mapped);
-  *m = (memory){};
-}
-
-// MARK: Values
-
-static uint64_t random_state;
-
-static uint32_t random_bits(void) {
-  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(random_state >> 32);
-}
-
-/// Roughly normal, with standard deviation 1.
-static float random_normal(void) {
-  float sum = -2;
-  for (int i = 0; i < 4; i++) sum += (float)(random_bits() >> 8) * 0x1p-24f;
-  return sum * 1.7320508f;
-}
-
-static memory random_floats(size_t count, float scale, float offset) {
-  memory m = allocate(count * sizeof(float));
-  for (size_t i = 0; i < count; i++) ((float *)m.data)[i] = offset + scale * random_normal();
-  return m;
-}
-
-static memory random_bytes(size_t count) {
-  memory m = allocate(count);
-  for (size_t i = 0; i < count; i++) ((uint8_t *)m.data)[i] = (uint8_t)(random_bits() >> 13);
-  return m;
-}
 
 // MARK: Layers
 

@@ -2,11 +2,9 @@
 // that must be among them. Without a Swift toolchain for the target, and small enough for an emulator.
 #include "linear_cases.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 // MARK: Cases
 
-enum { LAYERS = 2, GUARD_COLUMNS = 3 };
+enum { LAYERS = 2, GUARD_COLUMNS = 3, LONGEST_LABEL = 160 };
 
 static const double float32_error = 2e-5, float16_error = 0x1p-9, bfloat16_error = 0x1p-6, runs_error = 1e-1, typical_runs_error = 3e-2;
 
@@ -134,8 +132,6 @@ static memory multiply(const operands *o, const nibble_linear_layer *layers, nib
 
 // MARK: Comparison
 
-static size_t failures, comparisons;
-
 static void report(const char *level, const operands *o, const char *layout, const char *what, double error) {
   if (failures++ >= 20) return;
   const epilogue *e = o->epilogue;
@@ -173,11 +169,6 @@ static void compare(const char *level, const operands *o, const char *layout, co
   // int8 runs: single results may be far off, all together not.
   double typical = sqrt(error_squares / count) / fmax(mean, 1e-30);
   if (o->format->form == NIBBLE_INPUT_INT8_RUNS && typical > typical_runs_error) report(level, o, layout, "typical error", typical);
-}
-
-static bool is_supported(const nibble_cpu_level *level) {
-  uint32_t supported = nibble_cpu_supported();
-  return (level->features & supported) == level->features;
 }
 
 static void check(const operands *o, const nibble_linear_layer *layers, const char *layout, const memory *wanted) {
@@ -242,23 +233,9 @@ static void run_4bit(const format *codebook) {
   }
 }
 
-static void require_level(const char *name) {
-  if (nibble_cpu_select(name) == 0) return;
-  printf("this machine does not run %s\n", name);
-  failures++;
-}
-
 int main(int count, char **arguments) {
-  setvbuf(stdout, NULL, _IOLBF, 0);
-  nibble_cpu_initialize();
-  for (int i = 1; i < count; i++) require_level(arguments[i]);
+  require_levels(count, arguments);
   for (size_t i = 0; i < COUNT(others); i++) run_format(&others[i]);
   for (size_t i = 0; i < COUNT(codebooks); i++) run_4bit(&codebooks[i]);
-  int levels;
-  const nibble_cpu_level *all = nibble_cpu_levels(&levels);
-  printf("linear layers of");
-  for (int i = 1; i < levels; i++)
-    if (is_supported(&all[i])) printf(" %s", all[i].name);
-  printf(": %zu comparisons, %zu failures\n", comparisons, failures);
-  return failures > 0;
+  return summarize("linear layers");
 }
