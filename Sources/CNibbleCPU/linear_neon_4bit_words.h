@@ -1,5 +1,5 @@
-// 16-bit integers on NEON: four features at a time. vmlal_s16 leaves each column's products in a lane of its own; half of a
-// group's lanes are added as integers, as many as 31 bits hold.
+// 16-bit integers on NEON: four features at a time. Multiplying leaves a feature's columns in four lanes; pairs of them are added
+// as integers, eight products in each, the rest in float32.
 
 /// Words of 8 columns, even ones before odd ones.
 INLINE int16x8_t words_from(vec first, vec second, float factor) {
@@ -36,15 +36,18 @@ INLINE void add_words(const int rows, word_codebook table, const uint8_t *codes,
   int32x4_t sums[4 * FEW_ROWS] = {};
   UNROLL for (int g = 0; g < 2; g++) {
     uint8x16_t packed = vld1q_u8(codes + 64 * g);
-    uint8x16_t nibbles[2] = {vshrq_n_u8(packed, 4), vandq_u8(packed, vdupq_n_u8(15))};
-    UNROLL for (int parity = 0; parity < 2; parity++) {
-      uint8x16_t a = vqtbl1q_u8((uint8x16_t)table.lower, nibbles[parity]), b = vqtbl1q_u8((uint8x16_t)table.upper, nibbles[parity]);
+    uint32x4_t even = (uint32x4_t)vshrq_n_u8(packed, 4), odd = (uint32x4_t)vandq_u8(packed, vdupq_n_u8(15));
+    // Two features each, even columns before odd ones.
+    uint8x16_t codes_of[2] = {(uint8x16_t)vzip1q_u32(even, odd), (uint8x16_t)vzip2q_u32(even, odd)};
+    UNROLL for (int half = 0; half < 2; half++) {
+      uint8x16_t a = vqtbl1q_u8((uint8x16_t)table.lower, codes_of[half]), b = vqtbl1q_u8((uint8x16_t)table.upper, codes_of[half]);
       int16x8_t w[2] = {(int16x8_t)vzip1q_u8(a, b), (int16x8_t)vzip2q_u8(a, b)};
       UNROLL for (int r = 0; r < rows; r++) {
-        int16x4_t x = vld1_s16(words + (size_t)r * 2 * stride + 8 * g + 4 * parity);
+        int16x8_t x = vld1q_s16(words + (size_t)r * 2 * stride + 8 * g);
+        int32x4_t *sum = sums + 4 * r + 2 * half;
         UNROLL for (int i = 0; i < 2; i++) {
-          sums[4 * r + 2 * i] = vmlal_s16(sums[4 * r + 2 * i], vget_low_s16(w[i]), x);
-          sums[4 * r + 2 * i + 1] = vmlal_high_s16(sums[4 * r + 2 * i + 1], w[i], vcombine_s16(x, x));
+          sum[i] = vmlal_s16(sum[i], vget_low_s16(w[i]), vget_low_s16(x));
+          sum[i] = vmlal_high_s16(sum[i], w[i], x);
         }
       }
     }

@@ -50,13 +50,6 @@ INLINE vec splat(float x) { return x - (vec){}; }
 INLINE ivec splat_integer(int32_t x) { return x - (ivec){}; }
 INLINE vec fma_(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
 
-INLINE float sum_of(vec v) {
-  float lanes[LANES], sum[4] = {};
-  store(lanes, v);
-  UNROLL for (int i = 0; i < LANES; i++) sum[i % 4] += lanes[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
 INLINE float largest_of(vec v) {
   float lanes[LANES], largest = 0;
   store(lanes, v);

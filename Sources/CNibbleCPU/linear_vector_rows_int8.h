@@ -23,7 +23,7 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
 /// Two columns of each feature side by side, in 16 bits: [⌈depth / 2⌉, 16, 2].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
   typedef int8_t bytes __attribute__((vector_size(16)));
-  typedef int16_t wide __attribute__((vector_size(32)));
+  typedef int16_t words __attribute__((vector_size(32)));
   int32_t *panel = memory;
   for (size_t half = 0; half < NIBBLE_TILE; half += 8) {
     const int8_t *rows[8];
@@ -34,7 +34,7 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
         bytes codes = {};
         if (k + 16 <= depth) memcpy(&codes, rows[i] + k, 16);
         else memcpy(&codes, rows[i] + k, depth - k);
-        r[i] = (vec8)__builtin_convertvector(codes, wide);
+        r[i] = (vec8)__builtin_convertvector(codes, words);
       }
       transpose8(r);
       for (size_t i = 0; i < 8 && k + 2 * i < depth; i++) memcpy(panel + (k / 2 + i) * NIBBLE_TILE + half, &r[i], sizeof r[i]);
