@@ -34,6 +34,7 @@ static const nibble_cpu_level levels[] = {
 #elif defined(__aarch64__)
     {"neon", NIBBLE_FEATURE_NEON},
     {"neon-dotprod", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD},
+    {"neon-i8mm", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD | NIBBLE_FEATURE_I8MM},
 #endif
 };
 static const int level_count = sizeof levels / sizeof levels[0];
@@ -76,6 +77,7 @@ uint32_t nibble_cpu_supported(void) {
 #elif defined(__aarch64__)
   features |= NIBBLE_FEATURE_NEON;
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= NIBBLE_FEATURE_DOTPROD;
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) features |= NIBBLE_FEATURE_I8MM;
 #endif
   return features;
 }

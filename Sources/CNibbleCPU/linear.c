@@ -26,6 +26,7 @@ void nibble_linear_select(uint32_t features) {
 #elif defined(__aarch64__)
   if (features & NIBBLE_FEATURE_NEON) kernels = &linear_neon;
   if (features & NIBBLE_FEATURE_DOTPROD) kernels = &linear_neon_dotprod;
+  if (features & NIBBLE_FEATURE_DOTPROD && features & NIBBLE_FEATURE_I8MM) kernels = &linear_neon_i8mm;
 #endif
 }
 

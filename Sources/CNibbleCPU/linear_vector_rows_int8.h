@@ -55,7 +55,11 @@ INLINE ivec dot_words(ivec sum, ivec w, ivec x) {
 INLINE void multiply_words(const int rows, const int32_t *x, size_t step, const int32_t *panel, size_t count, int32_t *sums) {
   ivec acc[INT8_ROWS * VECTORS];
   UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] = load_integers(sums + i * LANES);
-  for (size_t k = 0; k < count; k++) {
+  size_t k = 0;
+#ifdef MULTIPLY_SQUARES
+  k = add_squares(rows, x, step, panel, count, acc);
+#endif
+  for (; k < count; k++) {
     ivec w[VECTORS];
     UNROLL for (int v = 0; v < VECTORS; v++) w[v] = load_integers(panel + k * NIBBLE_TILE + (size_t)v * LANES);
     UNROLL for (int r = 0; r < rows; r++) {

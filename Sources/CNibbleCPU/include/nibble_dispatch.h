@@ -19,6 +19,8 @@
 #define NIBBLE_FEATURE_AMX (1u << 8)
 /// aarch64's sdot.
 #define NIBBLE_FEATURE_DOTPROD (1u << 9)
+/// aarch64's smmla.
+#define NIBBLE_FEATURE_I8MM (1u << 10)
 
 /// A named set of features: what NIBBLE_CPU may say.
 typedef struct {
