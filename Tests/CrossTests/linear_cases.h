@@ -70,7 +70,8 @@ static void fill_4bit(owned_layer *owned, const format *f, size_t count, float s
 static owned_layer random_layer(const format *f, size_t N, size_t K, size_t column, bool has_bias) {
   owned_layer owned = {};
   float scale = 1 / sqrtf((float)K);
-  owned.layer = (nibble_linear_layer){.kind = f->kind, .dtype = f->dtype, .codebook = f->codebook, .N = N, .block_size = f->block_size, .column = column};
+  owned.layer = (nibble_linear_layer){.kind = f->kind, .dtype = f->dtype, .codebook = f->codebook, .N = N, .column = column};
+  owned.layer.block_size = f->block_size;
   if (f->kind == NIBBLE_WEIGHT_DENSE) {
     fill_dense(&owned, f, N * K, scale);
   } else if (f->kind == NIBBLE_WEIGHT_4BIT) {
