@@ -9,6 +9,8 @@
 #if defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 // Each kernel family fills its own table.
@@ -31,6 +33,8 @@ static const nibble_cpu_level levels[] = {
                 NIBBLE_FEATURE_AVX512BF16 | NIBBLE_FEATURE_AMX},
 #elif defined(__aarch64__)
     {"neon", NIBBLE_FEATURE_NEON},
+    {"neon-dotprod", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD},
+    {"neon-i8mm", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD | NIBBLE_FEATURE_I8MM},
 #endif
 };
 static const int level_count = sizeof levels / sizeof levels[0];
@@ -72,6 +76,8 @@ uint32_t nibble_cpu_supported(void) {
   if (has_amx()) features |= NIBBLE_FEATURE_AMX;
 #elif defined(__aarch64__)
   features |= NIBBLE_FEATURE_NEON;
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= NIBBLE_FEATURE_DOTPROD;
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) features |= NIBBLE_FEATURE_I8MM;
 #endif
   return features;
 }

@@ -261,7 +261,7 @@ const nibble_kernels *nibble_active_kernels;
 
 // One table for each family of instruction sets, filled once: a change of level only changes which one is pointed to.
 void nibble_kernels_select(uint32_t features) {
-  static nibble_kernels generic, vector, wide;
+  static nibble_kernels generic, vector;
   if (!generic.lanes) nibble_kernels_generic(&generic), nibble_expand_generic(&generic);
   nibble_active_kernels = &generic;
 #if defined(__x86_64__)
@@ -269,6 +269,7 @@ void nibble_kernels_select(uint32_t features) {
     if (!vector.lanes) vector = generic, nibble_kernels_avx2(&vector), nibble_expand_avx2(&vector);
     nibble_active_kernels = &vector;
   }
+  static nibble_kernels wide;
   if (features & NIBBLE_FEATURE_AVX512) {
     if (!wide.lanes) wide = vector, nibble_kernels_avx512(&wide), nibble_expand_avx512(&wide);
     nibble_active_kernels = &wide;

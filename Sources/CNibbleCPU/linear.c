@@ -23,6 +23,10 @@ void nibble_linear_select(uint32_t features) {
   if (features & NIBBLE_FEATURE_AVX512VNNI && features & NIBBLE_FEATURE_AVX512VBMI && features & NIBBLE_FEATURE_AVX512BF16)
     kernels = &linear_avx512bf16;
   if (features & NIBBLE_FEATURE_AMX && kernels == &linear_avx512bf16) kernels = &linear_amx;
+#elif defined(__aarch64__)
+  if (features & NIBBLE_FEATURE_NEON) kernels = &linear_neon;
+  if (features & NIBBLE_FEATURE_DOTPROD) kernels = &linear_neon_dotprod;
+  if (features & NIBBLE_FEATURE_DOTPROD && features & NIBBLE_FEATURE_I8MM) kernels = &linear_neon_i8mm;
 #endif
 }
 

@@ -63,6 +63,8 @@ typedef struct {
 extern const linear_kernels linear_reference;
 #if defined(__x86_64__)
 extern const linear_kernels linear_avx2, linear_avxvnni, linear_avx512, linear_avx512vnni, linear_avx512bf16, linear_amx;
+#elif defined(__aarch64__)
+extern const linear_kernels linear_neon, linear_neon_dotprod, linear_neon_i8mm;
 #endif
 
 static inline size_t linear_round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }

@@ -1,6 +1,7 @@
-// Linear layers over vectors of LANES floats (8 or 16). Compiled once per instruction set by a file that turns its target on
-// and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (vpdpbusd), BF16 (vdpbf16ps) and AMX (tiles of int8 and bfloat16, with both others), and the
-// operations on integers that they have: DOT_BYTES or MULTIPLY_PAIRS, and LOOK_UP_BYTES.
+// Linear layers over vectors of LANES floats (4 for NEON, 8 or 16). Compiled once per instruction set by a file that turns its
+// target on and defines LANES, TABLE (the table's name), 0 or 1 for VNNI (bytes are multiplied four a lane: vpdpbusd, NEON), BF16
+// (vdpbf16ps) and AMX (tiles of int8 and bfloat16, with both others), and the operations on integers that they have: DOT_BYTES or
+// MULTIPLY_PAIRS, LOOK_UP_BYTES, and NEON's MULTIPLY_SQUARES.
 //
 // Few rows (T ≤ 4) multiply weights as they are read: bound by memory. For many see linear_vector_rows.h: bound by arithmetic.
 // Sums run over k in ascending order within a lane, so the two differ in rounding.
@@ -24,8 +25,15 @@ enum {
   VECTORS = NIBBLE_TILE / LANES,
   /// Input rows multiplied together: as many as leave registers for their sums.
   FLOAT_ROWS = LANES == 16 ? 12 : 6,
+#ifdef MULTIPLY_SQUARES
+  INT8_ROWS = 4,
+  RUNS_ROWS = 4,
+#else
   INT8_ROWS = FLOAT_ROWS,
   RUNS_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+#endif
+  /// What a weight becomes DOT_BYTES' first operand with, which is unsigned but for NEON's.
+  BYTE_OFFSET = VNNI && LANES != 4 ? 128 : 0,
   /// A multiple of the height of all blocks.
   ROW_STEP = AMX ? 48 : 12,
   /// Most rows at a time: a chunk of them stays in the second-level cache.
@@ -47,13 +55,6 @@ INLINE void store_integers(void *out, ivec v) { memcpy(out, &v, sizeof v); }
 INLINE vec splat(float x) { return x - (vec){}; }
 INLINE ivec splat_integer(int32_t x) { return x - (ivec){}; }
 INLINE vec fma_(vec a, vec b, vec c) { return __builtin_elementwise_fma(a, b, c); }
-
-INLINE float sum_of(vec v) {
-  float lanes[LANES], sum[4] = {};
-  store(lanes, v);
-  UNROLL for (int i = 0; i < LANES; i++) sum[i % 4] += lanes[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
 
 INLINE float largest_of(vec v) {
   float lanes[LANES], largest = 0;
@@ -78,6 +79,9 @@ INLINE size_t block_rows(const nibble_linear_call *call, size_t t, size_t height
 #include "linear_vector_quantize.h"
 #include "linear_vector_int8.h"
 #include "linear_vector_rows_float.h"
+#ifdef MULTIPLY_SQUARES
+#include "linear_neon_squares.h"
+#endif
 #include "linear_vector_rows_int8.h"
 #if AMX
 #include "linear_vector_rows_amx.h"

@@ -5,6 +5,9 @@ enum { GROUP = 8 };
 
 // MARK: Panels
 
+#if LANES == 4
+#include "linear_neon_4bit.h"
+#else
 #if LANES == 16
 typedef __m512 codebook_vectors;
 
@@ -28,6 +31,16 @@ INLINE vec look_up(codebook_vectors table, ivec codes, const int shift) {
 }
 #endif
 
+/// A group's columns, each looked up when it is asked for.
+typedef struct {
+  codebook_vectors table;
+  ivec codes;
+} group_columns;
+
+INLINE group_columns look_up_group(codebook_vectors table, ivec codes) { return (group_columns){table, codes}; }
+INLINE vec column_of(const group_columns *group, const int j) { return look_up(group->table, group->codes, 4 * (j ^ 1)); }
+#endif
+
 INLINE vec rounded(vec v, nibble_input_form form) {
   if (form == NIBBLE_INPUT_F16) {
     typedef _Float16 halves __attribute__((vector_size(2 * LANES)));
@@ -45,9 +58,9 @@ INLINE void tiled_panel(nibble_input_form form, const nibble_linear_layer *layer
     const float *scale = scales + (start + k) / layer->block_size * NIBBLE_TILE;
     UNROLL for (int v = 0; v < VECTORS; v++) {
       vec factor = load(scale + v * LANES);
-      ivec packed = load_integers(codes + k * 8 + v * LANES * 4);
+      group_columns w = look_up_group(table, load_integers(codes + k * 8 + v * LANES * 4));
       UNROLL for (int j = 0; j < GROUP; j++)
-        store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, rounded(look_up(table, packed, 4 * (j ^ 1)) * factor, form));
+        store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, rounded(column_of(&w, j) * factor, form));
     }
   }
 }

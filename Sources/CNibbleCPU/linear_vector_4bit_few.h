@@ -100,6 +100,10 @@ static void shuffle_row(const nibble_linear_call *call, size_t t) {
     for (size_t j = 0; j < GROUP; j++) out[k + j % 2 * 4 + j / 2] = x[k + j];
 }
 
+#if LANES == 4
+#include "linear_neon_4bit_few.h"
+#else
+
 /// The codebook's bytes, one vector for each byte of a float: four byte look-ups and three interleavings make 32 floats.
 typedef struct {
   __m256i bytes[4];
@@ -170,6 +174,8 @@ INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *sc
     _mm256_storeu_ps(sums + r * NIBBLE_TILE + half * 8, sum);
   }
 }
+
+#endif
 
 static void four_bit_floats(const nibble_linear_call *call, const nibble_linear_layer *layer, const uint8_t *codes,
                             const float *scales, float *sums) {

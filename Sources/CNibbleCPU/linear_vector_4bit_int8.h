@@ -2,8 +2,8 @@
 // is rounded to int8 as well; a run's exact integer sum is scaled once. Where 64 bytes hold 8 columns of 16 features, a 32-bit
 // lane's high nibbles are its feature's columns 0 2 4 6, the low ones columns 1 3 5 7.
 
-/// Codes of the codebook are unsigned, `CODE_OFFSET` for zero; sums begin at −CODE_OFFSET × Σx. Without vpdpbusd they have seven
-/// bits, so that no sum of two products exceeds 16.
+/// Codes of the codebook are unsigned but on NEON, `CODE_OFFSET` for zero; sums begin at −CODE_OFFSET × Σx. Without instructions
+/// that multiply bytes four a lane they have seven bits, so that no sum of two products exceeds 16.
 #if VNNI
 enum { NF4_STEPS = 112, FP4_STEPS = 120 };
 INLINE ivec dot_nibbles(ivec sum, ivec w, ivec x) { return DOT_BYTES(sum, w, x); }

@@ -12,7 +12,7 @@ enum { WORD_GROUP = 16 };
 
 /// The look-up table of a codebook: lower and upper bytes of integers, and what 1 stands for.
 typedef struct {
-  __m256i lower, upper;
+  ivec lower, upper;
   float unit;
 } word_codebook;
 
@@ -20,13 +20,13 @@ static word_codebook load_words(nibble_codebook codebook) {
   // FP4 is k / 192; NF4's divisor gives the smallest relative error of those that keep eight products within 31 bits.
   float divisor = codebook == NIBBLE_FP4 ? 42 * 192 : 7854;
   const float *values = nibble_codebook_values(codebook);
-  uint8_t bytes[2][32];
-  for (int i = 0; i < 32; i++) {
+  uint8_t bytes[2][4 * LANES];
+  for (int i = 0; i < 4 * LANES; i++) {
     int word = (int)nearbyintf(values[i % 16] * divisor);
     bytes[0][i] = (uint8_t)word;
     bytes[1][i] = (uint8_t)(word >> 8);
   }
-  return (word_codebook){_mm256_loadu_si256((const __m256i *)bytes[0]), _mm256_loadu_si256((const __m256i *)bytes[1]), 1 / divisor};
+  return (word_codebook){load_integers(bytes[0]), load_integers(bytes[1]), 1 / divisor};
 }
 
 /// Where row t's words lie, K in groups of 8: columns 0 2 4 6 1 3 5 7. After them, what a group's 1 stands for.
@@ -34,6 +34,10 @@ INLINE int16_t *words_of(const nibble_linear_call *call, size_t t) {
   return (int16_t *)((float *)call->work.packed + t * linear_packed_stride(call));
 }
 INLINE const float *word_steps(const int16_t *words, size_t stride) { return (const float *)(words + stride); }
+
+#if LANES == 4
+#include "linear_neon_4bit_words.h"
+#else
 
 static void pack_row(const nibble_linear_call *call, size_t t) {
   const float *x = call->x + t * call->K;
@@ -71,7 +75,7 @@ INLINE void add_words(const int rows, word_codebook table, const uint8_t *codes,
     __m256i packed = _mm256_loadu_si256((const __m256i *)(codes + 64 * g));
     __m256i nibbles[2] = {_mm256_and_si256(_mm256_srli_epi16(packed, 4), mask), _mm256_and_si256(packed, mask)};
     UNROLL for (int parity = 0; parity < 2; parity++) {
-      __m256i a = _mm256_shuffle_epi8(table.lower, nibbles[parity]), b = _mm256_shuffle_epi8(table.upper, nibbles[parity]);
+      __m256i a = _mm256_shuffle_epi8((__m256i)table.lower, nibbles[parity]), b = _mm256_shuffle_epi8((__m256i)table.upper, nibbles[parity]);
       __m256i w[2] = {_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)};
       UNROLL for (int r = 0; r < rows; r++) {
         __m256i x = _mm256_set1_epi64x(*(const int64_t *)(words + (size_t)r * 2 * stride + 8 * g + 4 * parity));
@@ -125,3 +129,5 @@ static void four_bit_words(const nibble_linear_call *call, const nibble_linear_l
   }
 #undef WORDS
 }
+
+#endif

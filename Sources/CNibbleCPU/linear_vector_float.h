@@ -2,16 +2,32 @@
 
 // MARK: Dense weights, few rows
 
-INLINE vec load_dense_float32(const void *memory) { return load(memory); }
-INLINE vec load_dense_float16(const void *memory) {
-  _Float16 __attribute__((vector_size(2 * LANES))) halves;
-  memcpy(&halves, memory, sizeof halves);
-  return __builtin_convertvector(halves, vec);
+/// Floats of a step: not fewer 16-bit weights than a load of 16 bytes brings.
+enum { WIDTH = LANES < 8 ? 8 : LANES };
+
+typedef float wide __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t wide_bits __attribute__((vector_size(4 * WIDTH)));
+
+INLINE wide load_dense_float32(const void *memory) {
+  wide v;
+  memcpy(&v, memory, sizeof v);
+  return v;
 }
-INLINE vec load_dense_bfloat16(const void *memory) {
-  uint16_t __attribute__((vector_size(2 * LANES))) halves;
+INLINE wide load_dense_float16(const void *memory) {
+  _Float16 __attribute__((vector_size(2 * WIDTH))) halves;
   memcpy(&halves, memory, sizeof halves);
-  return (vec)(__builtin_convertvector(halves, ivec) << 16);
+  return __builtin_convertvector(halves, wide);
+}
+INLINE wide load_dense_bfloat16(const void *memory) {
+  uint16_t __attribute__((vector_size(2 * WIDTH))) halves;
+  memcpy(&halves, memory, sizeof halves);
+  return (wide)(__builtin_convertvector(halves, wide_bits) << 16);
+}
+INLINE float sum_of(wide v) {
+  float lanes[WIDTH], sum[4] = {};
+  memcpy(lanes, &v, sizeof v);
+  UNROLL for (int i = 0; i < WIDTH; i++) sum[i % 4] += lanes[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 INLINE float element_float32(const void *memory) { return *(const float *)memory; }
 INLINE float element_float16(const void *memory) { return half_to_float(*(const uint16_t *)memory); }
@@ -21,14 +37,14 @@ INLINE float element_bfloat16(const void *memory) { return bfloat_to_float(*(con
 #define DENSE(NAME, ELEMENT)                                                                                             \
   INLINE void dot_##NAME(const int rows, const int features, const size_t step, const float *x, const char *w,           \
                          size_t stride, size_t K, float *sums) {                                                         \
-    vec acc[8] = {};                                                                                                     \
+    wide acc[8] = {};                                                                                                    \
     size_t k = 0;                                                                                                        \
-    for (; k + LANES <= K; k += LANES) {                                                                                 \
-      vec xs[FEW_ROWS];                                                                                                  \
-      UNROLL for (int r = 0; r < rows; r++) xs[r] = load(x + (size_t)r * K + k);                                         \
+    for (; k + WIDTH <= K; k += WIDTH) {                                                                                 \
+      wide xs[FEW_ROWS];                                                                                                 \
+      UNROLL for (int r = 0; r < rows; r++) xs[r] = load_dense_float32(x + (size_t)r * K + k);                           \
       UNROLL for (int f = 0; f < features; f++) {                                                                        \
-        vec v = load_dense_##NAME(w + (size_t)f * stride + k * ELEMENT);                                                 \
-        UNROLL for (int r = 0; r < rows; r++) acc[r * features + f] = fma_(v, xs[r], acc[r * features + f]);             \
+        wide v = load_dense_##NAME(w + (size_t)f * stride + k * ELEMENT), *sum = acc + f;                                \
+        UNROLL for (int r = 0; r < rows; r++) sum[r * features] = __builtin_elementwise_fma(v, xs[r], sum[r * features]); \
       }                                                                                                                  \
     }                                                                                                                    \
     UNROLL for (int f = 0; f < features; f++) UNROLL for (int r = 0; r < rows; r++) {                                    \

@@ -1,13 +1,13 @@
 // LLM.int8(): activations quantized row by row, exact integer products.
 //
-// With vpdpbusd, which multiplies unsigned by signed bytes, weights become w + 128 and 128 × Σx is taken off at the end.
-// Without it, bytes widen to 16 bits, for vpmaddwd.
+// With vpdpbusd, which multiplies unsigned by signed bytes, weights become w + 128 and 128 × Σx is taken off at the end; NEON's are
+// signed both. Without either, bytes widen to 16 bits, for vpmaddwd.
 
 #if VNNI
 enum { INT8_BYTES = 4 * LANES };
-INLINE ivec unsigned_weights(const int8_t *w) { return load_integers(w) ^ splat_integer((int32_t)0x80808080); }
+INLINE ivec offset_weights(const int8_t *w) { return load_integers(w) ^ splat_integer((int32_t)(BYTE_OFFSET * 0x01010101u)); }
 INLINE ivec dot_codes(ivec acc, ivec w, const char *x) { return DOT_BYTES(acc, w, load_integers(x)); }
-#define LOAD_WEIGHTS unsigned_weights
+#define LOAD_WEIGHTS offset_weights
 #else
 enum { INT8_BYTES = 2 * LANES };
 INLINE ivec wide_weights(const int8_t *w) {
@@ -74,7 +74,7 @@ static void scale_sums(const nibble_linear_call *call, const nibble_linear_layer
   linear_load_lanes(call->rounds_to_half ? NULL : layer->bias, layer, tile, bias);
   for (size_t r = 0; r < rows; r++) {
     vec absmax = splat(call->work.row_absmax[first_row + r]);
-    ivec offset = splat_integer(VNNI ? (int32_t)(128u * (uint32_t)call->work.row_sums[first_row + r]) : 0);
+    ivec offset = splat_integer((int32_t)((uint32_t)BYTE_OFFSET * (uint32_t)call->work.row_sums[first_row + r]));
     UNROLL for (int v = 0; v < VECTORS; v++) {
       float *at = sums + r * NIBBLE_TILE + v * LANES;
       vec sum = __builtin_convertvector(load_integers(at) - offset, vec);

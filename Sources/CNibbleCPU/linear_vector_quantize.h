@@ -102,7 +102,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
 enum {
   GROUP_OF_CODES = 8,
 #if VNNI
-  CODE_OFFSET = 128,
+  CODE_OFFSET = BYTE_OFFSET,
 #else
   CODE_OFFSET = 64,
 #endif

@@ -1,11 +1,11 @@
-// Many rows of int8 codes, 4 columns a word (vpdpbusd) or 2 (vpmaddwd, on 16-bit integers).
+// Many rows of int8 codes, 4 columns a word (vpdpbusd, NEON) or 2 (vpmaddwd, on 16-bit integers).
 
 /// Columns of a chunk: as many bytes as a chunk of floats.
 enum { INT8_DEPTH = PANEL_DEPTH * WORD_COLUMNS };
 
 #if VNNI
 
-/// Four columns of each feature side by side, plus 128: [depth / 4, 16, 4 bytes].
+/// Four columns of each feature side by side, plus BYTE_OFFSET: [depth / 4, 16, 4 bytes].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
   uint8_t *panel = memory;
   size_t whole = depth / 32 * 8;
@@ -16,14 +16,14 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
       memset(to, 0, 4);
       memcpy(to, w + linear_smaller(n, features - 1) * K + k * 4, linear_smaller(4, depth - k * 4));
     }
-  for (size_t i = 0; i < linear_round_up(depth, 4) * NIBBLE_TILE; i++) panel[i] ^= 0x80;
+  for (size_t i = 0; i < linear_round_up(depth, 4) * NIBBLE_TILE; i++) panel[i] ^= BYTE_OFFSET;
 }
 #else
 
 /// Two columns of each feature side by side, in 16 bits: [⌈depth / 2⌉, 16, 2].
 static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth, void *memory) {
   typedef int8_t bytes __attribute__((vector_size(16)));
-  typedef int16_t wide __attribute__((vector_size(32)));
+  typedef int16_t words __attribute__((vector_size(32)));
   int32_t *panel = memory;
   for (size_t half = 0; half < NIBBLE_TILE; half += 8) {
     const int8_t *rows[8];
@@ -34,7 +34,7 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
         bytes codes = {};
         if (k + 16 <= depth) memcpy(&codes, rows[i] + k, 16);
         else memcpy(&codes, rows[i] + k, depth - k);
-        r[i] = (vec8)__builtin_convertvector(codes, wide);
+        r[i] = (vec8)__builtin_convertvector(codes, words);
       }
       transpose8(r);
       for (size_t i = 0; i < 8 && k + 2 * i < depth; i++) memcpy(panel + (k / 2 + i) * NIBBLE_TILE + half, &r[i], sizeof r[i]);
@@ -55,7 +55,11 @@ INLINE ivec dot_words(ivec sum, ivec w, ivec x) {
 INLINE void multiply_words(const int rows, const int32_t *x, size_t step, const int32_t *panel, size_t count, int32_t *sums) {
   ivec acc[INT8_ROWS * VECTORS];
   UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] = load_integers(sums + i * LANES);
-  for (size_t k = 0; k < count; k++) {
+  size_t k = 0;
+#ifdef MULTIPLY_SQUARES
+  k = add_squares(rows, x, step, panel, count, acc);
+#endif
+  for (; k < count; k++) {
     ivec w[VECTORS];
     UNROLL for (int v = 0; v < VECTORS; v++) w[v] = load_integers(panel + k * NIBBLE_TILE + (size_t)v * LANES);
     UNROLL for (int r = 0; r < rows; r++) {

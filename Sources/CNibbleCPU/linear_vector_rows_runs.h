@@ -32,7 +32,12 @@ INLINE void multiply_runs(const int rows, const nibble_linear_call *call, const 
     size_t index = run_index(call, t, (chunk->start + k) / chunk->run);
     ivec acc[RUNS_ROWS * VECTORS];
     UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] = splat_integer(call->work.row_sums[index + (size_t)(i / VECTORS)]);
-    for (size_t i = 0; i < chunk->run / 4; i++, w += NIBBLE_TILE, x += step)
+    size_t i = 0;
+#ifdef MULTIPLY_SQUARES
+    i = add_squares(rows, x, step, w, chunk->run / 4, acc);
+    w += i * NIBBLE_TILE, x += i * step;
+#endif
+    for (; i < chunk->run / 4; i++, w += NIBBLE_TILE, x += step)
       UNROLL for (int r = 0; r < rows; r++) {
         ivec xr = splat_integer(x[r]);
         UNROLL for (int v = 0; v < VECTORS; v++)

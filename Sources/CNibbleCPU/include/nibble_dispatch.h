@@ -17,6 +17,10 @@
 #define NIBBLE_FEATURE_NEON (1u << 7)
 /// amx tile, int8 and bf16 together, which the system allows this process to use.
 #define NIBBLE_FEATURE_AMX (1u << 8)
+/// aarch64's sdot.
+#define NIBBLE_FEATURE_DOTPROD (1u << 9)
+/// aarch64's smmla.
+#define NIBBLE_FEATURE_I8MM (1u << 10)
 
 /// A named set of features: what NIBBLE_CPU may say.
 typedef struct {
