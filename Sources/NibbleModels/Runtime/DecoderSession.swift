@@ -18,6 +18,9 @@ final class DecoderSession: DecodingSession {
     private let graphs: StepGraphs?
     /// The hidden states of the last call whose logits are wanted, and where they lie.
     private var chosen: (hidden: Tensor, backend: any Backend)?
+    private var plan = FeedPlan()
+    /// What rows held before the feed.
+    private var lengthsBefore: [Int]
 
     init(_ model: LanguageModel, _ request: SessionRequest) throws {
         guard request.encoderInputs.isEmpty == (model.encoder == nil) else {
@@ -43,6 +46,7 @@ final class DecoderSession: DecodingSession {
         sets = TokenSets(rows: rows, vocabulary: model.vocabularySize, backend: model.head.backend)
         // Uploads of weights cannot be part of a graph.
         let isStreamed = model.decoder.blocks.contains { $0.stream != nil }
+        lengthsBefore = Array(repeating: 0, count: rows)
         graphs = isStreamed ? nil : StepGraphs(backends: model.decoder.backends + [model.head.backend])
         runner.interruption = request.interruption
         try reserve()
@@ -83,9 +87,10 @@ extension DecoderSession {
         let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
         return try restoringOnError(inputs) {
             var written = 0
-            for (index, chunk) in chunks(of: inputs).enumerated() {
+            plan.fill(inputs, tokensPerCall: chunkTokens)
+            for index in plan.calls {
                 try pause(before: index)
-                let selected = try enqueue(chunk, inputs, selection: selection)
+                let selected = try enqueue(plan.call(index), inputs, selection: selection)
                 guard selected > 0 else { continue }
                 try logits.compute(rows: selected, at: written, of: target) { range, output in
                     try self.project(range, into: output)
@@ -106,21 +111,21 @@ extension DecoderSession {
 
     private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
         try interruption?()
+        plan.fill(inputs, tokensPerCall: chunkTokens)
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
-        let isStep = inputs.allSatisfy { $0.tokens.count == 1 }
         var written = 0
         var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
-        for (index, chunk) in chunks(of: inputs).enumerated() {
+        for index in plan.calls {
             try pause(before: index)
+            let chunk = plan.call(index)
             (call.rows, call.tokens) = (chunk.count, chunk.count)
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
             try project(0..<selected, into: device.rows(written..<written + selected))
-            let rows = chunk.filter(\.isLast).map { inputs[$0.input].row }
-            try sets.prepare(sampling, rows: rows, addsLatest: isStep)
-            let latest = isStep ? runner.indices(call, on: model.head.backend).tokens : nil
-            try select(rows, call, sampling, latest: latest, from: written, of: device)
+            try sets.prepare(sampling, rows: plan.finishedRows, addsLatest: plan.isStep)
+            let latest = plan.isStep ? runner.indices(call, on: model.head.backend).tokens : nil
+            try select(plan.finishedRows, call, sampling, latest: latest, from: written, of: device)
             written += selected
         }
         return try readSampled(inputs.count)
@@ -128,12 +133,12 @@ extension DecoderSession {
 
     /// Runs a feed; if it fails, rows hold again what they held before.
     private func restoringOnError<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
-        let lengths = tables.lengths
+        for row in 0..<rows { lengthsBefore[row] = tables.lengths[row] }
         do {
             return try feed()
         } catch {
             for row in Set(inputs.map(\.row)) {
-                let length = tables.canTruncate(row, to: lengths[row]) ? lengths[row] : 0
+                let length = tables.canTruncate(row, to: lengthsBefore[row]) ? lengthsBefore[row] : 0
                 tables.truncate(row, to: length)
                 sets.truncate(row, to: length)
             }
@@ -156,11 +161,10 @@ extension DecoderSession {
     /// Runs a decode step (one token a row, everything on one device) as one captured graph. Answers `false` where the step
     /// has to be enqueued operation by operation.
     private func stepByGraph(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> Bool {
-        guard let graphs, inputs.allSatisfy({ $0.tokens.count == 1 }) else { return false }
-        let rows = inputs.map(\.row)
+        guard let graphs, plan.isStep, plan.calls.count == 1 else { return false }
         let logits = try logits.device(rows: inputs.count)
-        let segments = inputs.indices.map { Segment(input: $0, range: 0..<1, isLast: true) }
-        var (call, selected) = try place(segments, inputs, selection: .last, counter: sampling.step)
+        var (call, selected) = try place(plan.call(0), inputs, selection: .last, counter: sampling.step)
+        let rows = plan.finishedRows
         try sets.prepare(sampling, rows: rows, addsLatest: true)
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
         try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
@@ -208,40 +212,9 @@ extension DecoderSession {
         }
     }
 
-    /// A run of one input's tokens within a call.
-    private struct Segment {
-        var input: Int
-        var range: Range<Int>
-        /// Whether the input's last token is in it.
-        var isLast: Bool
-    }
-
-    /// Cuts the feed into calls of at most ``chunkTokens`` tokens, in order.
-    private func chunks(of inputs: [RowTokens]) -> [[Segment]] {
-        var chunks = [[Segment]]()
-        var current = [Segment]()
-        var room = chunkTokens
-        for (index, input) in inputs.enumerated() {
-            var start = 0
-            while start < input.tokens.count {
-                let end = min(start + room, input.tokens.count)
-                current.append(Segment(input: index, range: start..<end, isLast: end == input.tokens.count))
-                room -= end - start
-                start = end
-                if room == 0 {
-                    chunks.append(current)
-                    current = []
-                    room = chunkTokens
-                }
-            }
-        }
-        if !current.isEmpty { chunks.append(current) }
-        return chunks
-    }
-
     /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Answers how many those are.
     private func enqueue(
-        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
+        _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
     ) throws -> Int {
         let (call, selected) = try place(chunk, inputs, selection: selection, counter: counter)
         try run(call, selected: selected)
@@ -250,14 +223,14 @@ extension DecoderSession {
 
     /// Makes room for a chunk's tokens and sends their indices to every device.
     private func place(
-        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
+        _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
     ) throws -> (call: StackRunner.Call, selected: Int) {
         tables.releasePassed()
         var copies = BlockTables.Copies()
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
         try copyBlocks(copies)
         try runner.upload()
-        try cross?.prepare(rows: chunk.map { inputs[$0.input].row }, image: runner.image, tokens: placed.call.tokens)
+        try cross?.prepare(rows: chunk.map(\.row), image: runner.image, tokens: placed.call.tokens)
         return placed
     }
 
@@ -274,7 +247,7 @@ extension DecoderSession {
     }
 
     private func fillImage(
-        _ chunk: [Segment], _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
+        _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
         copies: inout BlockTables.Copies
     ) -> (call: StackRunner.Call, selected: Int) {
         let image = runner.image
@@ -285,7 +258,7 @@ extension DecoderSession {
         var selected = 0
         var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
         for (index, segment) in chunk.enumerated() {
-            let row = inputs[segment.input].row
+            let row = segment.row
             let start = tables.lengths[row]
             tables.append(segment.range.count, to: row, copies: &copies)
             sets.append(inputs[segment.input].tokens[segment.range], to: row)
