@@ -2,21 +2,19 @@
 // is rounded to int8 as well; a run's exact integer sum is scaled once. Where 64 bytes hold 8 columns of 16 features, a 32-bit
 // lane's high nibbles are its feature's columns 0 2 4 6, the low ones columns 1 3 5 7.
 
-/// Codes of the codebook are unsigned but on NEON, `CODE_OFFSET` for zero; sums begin at −CODE_OFFSET × Σx. Without instructions
-/// that multiply bytes four a lane they have seven bits, so that no sum of two products exceeds 16.
 #if VNNI
-enum { NF4_STEPS = 112, FP4_STEPS = 120 };
+/// Codes are unsigned but on NEON, CODE_OFFSET for zero; sums begin at −CODE_OFFSET × Σx.
 INLINE ivec dot_nibbles(ivec sum, ivec w, ivec x) { return DOT_BYTES(sum, w, x); }
 #else
-enum { NF4_STEPS = 63, FP4_STEPS = 60 };
+/// |w| × (x with w's sign): no sum of two products exceeds 16 bits.
 INLINE ivec dot_nibbles(ivec sum, ivec w, ivec x) {
-  __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+  __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)w), _mm256_sign_epi8((__m256i)x, (__m256i)w));
   return sum + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #endif
 
-/// Steps of the codes between 0 and 1: those that leave the smallest errors.
-INLINE int steps_of(nibble_codebook codebook) { return codebook == NIBBLE_NF4 ? NF4_STEPS : FP4_STEPS; }
+/// Steps of the codes between 0 and 1: of those that fit eight bits, the ones that leave the smallest errors.
+INLINE int steps_of(nibble_codebook codebook) { return codebook == NIBBLE_NF4 ? 112 : 120; }
 
 INLINE ivec load_int8_codebook(nibble_codebook codebook) {
   const float *values = nibble_codebook_values(codebook);
@@ -43,9 +41,12 @@ INLINE void add_run(const int rows, const ivec *acc, const float *scales, float 
 INLINE void multiply_run(const int rows, ivec table, const uint8_t *codes, size_t length, const char *x, size_t step,
                          const float *scales, float factor, const float *absmax, const int32_t *offsets, float *sums) {
   const ivec mask = splat_integer(0x0F0F0F0F);
-  ivec acc[FEW_ROWS * VECTORS];
+  // vpdpbusd adds several cycles later, and its vectors are few: the odd columns of one or two rows have sums of their own.
+  const bool splits = VNNI && LANES > 4 && rows <= 2;
+  ivec acc[FEW_ROWS * VECTORS], other[FEW_ROWS * VECTORS] = {};
   UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] = splat_integer(offsets[i / VECTORS]);
   for (size_t k = 0; k < length; k += GROUP, codes += 64, x += 2 * step) {
+    __builtin_prefetch(codes + PREFETCH_AHEAD);
     UNROLL for (int v = 0; v < VECTORS; v++) {
       ivec packed = load_integers(codes + v * LANES * 4);
       ivec even = LOOK_UP_BYTES(table, (packed >> 4) & mask), odd = LOOK_UP_BYTES(table, packed & mask);
@@ -53,11 +54,13 @@ INLINE void multiply_run(const int rows, ivec table, const uint8_t *codes, size_
         int32_t pair[2];
         memcpy(&pair[0], x + 4 * r, 4);
         memcpy(&pair[1], x + step + 4 * (size_t)r, 4);
-        ivec sum = dot_nibbles(acc[r * VECTORS + v], even, splat_integer(pair[0]));
-        acc[r * VECTORS + v] = dot_nibbles(sum, odd, splat_integer(pair[1]));
+        ivec *sum = &acc[r * VECTORS + v], *odd_sum = splits ? &other[r * VECTORS + v] : sum;
+        *sum = dot_nibbles(*sum, even, splat_integer(pair[0]));
+        *odd_sum = dot_nibbles(*odd_sum, odd, splat_integer(pair[1]));
       }
     }
   }
+  UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] += other[i];
   add_run(rows, acc, scales, factor, absmax, sums);
 }
 

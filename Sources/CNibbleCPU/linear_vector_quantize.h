@@ -101,11 +101,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
 
 enum {
   GROUP_OF_CODES = 8,
-#if VNNI
   CODE_OFFSET = BYTE_OFFSET,
-#else
-  CODE_OFFSET = 64,
-#endif
 };
 
 /// Where codes k ..< k + 8 of a row of few go: [K / 4, T, 4].

@@ -2,7 +2,7 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Linear layers in every format, canonical and prepared, with every epilogue; groups; mixtures of experts.
-    public static let linear: [OperationCase] = products + epilogues + groups + mixtures
+    public static let linear: [OperationCase] = products + epilogues + groups + codebooks + mixtures
 
     private static let fourBitFormats: [FourBitFormat] = [
         FourBitFormat(codebook: .nf4), FourBitFormat(codebook: .fp4), FourBitFormat(codebook: .nf4, isNested: true),
@@ -88,6 +88,30 @@ extension OperationCases {
             }
         }
     }()
+
+    /// Rows with a single column that is not zero, whose code is exact: what int8 activations leave of the codebook's values.
+    private static let codebooks: [OperationCase] = [(FourBitFormat.Codebook.nf4, 0.015), (.fp4, 0.0115)].flatMap {
+        codebook, bound in
+        [1, 3, 19].map { tokens in
+            let format = WeightFormat.fourBit(FourBitFormat(codebook: codebook))
+            return OperationCase("linear \(format.label), single columns × \(tokens) with int8 activations") { context in
+                let columns = 256
+                let reference = try ReferenceWeight(context, format, outFeatures: 41, inFeatures: columns, seed: 1)
+                var x = [Float](repeating: 0, count: tokens * columns)
+                for token in 0..<tokens { x[token * columns + 37 * token % columns] = 1 }
+                let input = try context.operand(x, context.activation, [tokens, columns])
+                let output = try context.output(context.activation, [tokens, reference.outFeatures])
+                let layer = Linear(
+                    name: "layers.0", weight: try context.backend.prepare(reference.weight),
+                    arithmetic: LinearArithmetic(allowsInt8Activations: true))
+                try context.backend.linear(input.tensor, LinearGroup([layer]), epilogue: LinearEpilogue(), into: output)
+                // Of eight bits; of seven, errors are half as large again (fp4) or twice as large (nf4).
+                return OperationResult(
+                    got: try context.values(of: output), wanted: reference.product(input.values),
+                    tolerance: max(bound, context.tolerance(steps: 2)))
+            }
+        }
+    }
 
     // MARK: Mixtures of experts
 
