@@ -144,20 +144,46 @@ size_t nibble_linear_tiles(const nibble_linear_call *call) {
   return tiles;
 }
 
-/// A tile's nested scales, decoded as nibble_dequantize_scales does, in the order of the tiled layout.
-static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, size_t rows, size_t blocks, float *tiled) {
+static void prefetch(const void *memory, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)memory + i);
+}
+
+/// The nested scales of four rows, whose codes begin at `at`: decoded as nibble_dequantize_scales does, NIBBLE_TILE apart.
+static void decode_four_rows(const nibble_linear_layer *layer, const size_t *at, size_t blocks, float *tiled) {
   enum { NESTED_BLOCK = 256 };
-  const float *map = nibble_dynamic_map();
-  if (rows < NIBBLE_TILE) memset(tiled, 0, blocks * NIBBLE_TILE * sizeof(float));
-  for (size_t lane = 0, i = first; lane < rows; lane++) {
-    float *out = tiled + lane;
-    for (size_t left = blocks; left > 0;) {
-      size_t run = linear_smaller(left, NESTED_BLOCK - i % NESTED_BLOCK);
-      float absmax = layer->nested_absmax[i / NESTED_BLOCK];
-      for (size_t end = i + run; i < end; i++, out += NIBBLE_TILE)
-        *out = map[layer->scale_codes[i]] * absmax + layer->nested_offset;
-      left -= run;
+  typedef float four __attribute__((vector_size(16)));
+  const float *map = nibble_dynamic_map(), *absmax = layer->nested_absmax;
+  const uint8_t *a = layer->scale_codes + at[0], *b = layer->scale_codes + at[1], *c = layer->scale_codes + at[2],
+                *d = layer->scale_codes + at[3];
+  four offset = layer->nested_offset - (four){};
+  for (size_t block = 0; block < blocks;) {
+    // Up to where the first of the rows comes to another nested block.
+    size_t end = blocks;
+    four factor;
+    for (int i = 0; i < 4; i++) {
+      factor[i] = absmax[(at[i] + block) / NESTED_BLOCK];
+      end = linear_smaller(end, block + NESTED_BLOCK - (at[i] + block) % NESTED_BLOCK);
     }
+    for (; block < end; block++) {
+      four values = {map[a[block]], map[b[block]], map[c[block]], map[d[block]]};
+      values = values * factor + offset;
+      memcpy(tiled + block * NIBBLE_TILE, &values, sizeof values);
+    }
+  }
+}
+
+/// A tile's nested scales in the order of the tiled layout. Lanes beyond the last row repeat it.
+///
+/// So that the memory does not rest meanwhile, this asks for what comes next: scales of the next tile, which hardware does not
+/// foresee, and weights (`values`) that the kernel has not asked for yet.
+static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, size_t rows, size_t blocks, const char *values,
+                               float *tiled) {
+  prefetch(layer->scale_codes + first + NIBBLE_TILE * blocks, NIBBLE_TILE * blocks);
+  for (size_t lane = 0; lane < NIBBLE_TILE; lane += 4) {
+    size_t at[4];
+    for (size_t i = 0; i < 4; i++) at[i] = first + linear_smaller(lane + i, rows - 1) * blocks;
+    prefetch(values + PREFETCH_AHEAD + lane * 16 * blocks / 4, 16 * blocks);
+    decode_four_rows(layer, at, blocks, tiled + lane);
   }
 }
 
@@ -171,7 +197,7 @@ static linear_scales unpack_tile(const nibble_linear_call *call, const nibble_li
   float *plain = (float *)memory, *tiled = plain + bytes.scales / sizeof(float) / 2;
   linear_scales scales = {layer->scales, 0};
   if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED && layer->scale_codes) {
-    decode_tile_scales(layer, first, rows, K / block_size, tiled);
+    decode_tile_scales(layer, first, rows, K / block_size, (const char *)layer->values + first_row * K / 2, tiled);
     return (linear_scales){tiled, first};
   }
   if (layer->scale_codes) {
