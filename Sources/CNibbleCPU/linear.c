@@ -20,9 +20,11 @@ void nibble_linear_select(uint32_t features) {
   if (features & NIBBLE_FEATURE_AVXVNNI) kernels = &linear_avxvnni;
   if (features & NIBBLE_FEATURE_AVX512) kernels = &linear_avx512;
   if (features & NIBBLE_FEATURE_AVX512 && features & NIBBLE_FEATURE_AVX512VNNI) kernels = &linear_avx512vnni;
-  if (features & NIBBLE_FEATURE_AVX512VNNI && features & NIBBLE_FEATURE_AVX512VBMI && features & NIBBLE_FEATURE_AVX512BF16)
-    kernels = &linear_avx512bf16;
-  if (features & NIBBLE_FEATURE_AMX && kernels == &linear_avx512bf16) kernels = &linear_amx;
+  uint32_t bfloat = NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI | NIBBLE_FEATURE_AVX512BF16;
+  if ((features & bfloat) != bfloat) return;
+  // Intel's vdpbf16ps occupies both ports for two cycles: two float32 multiplications and additions in that time do twice the work.
+  if (!__builtin_cpu_is("intel")) kernels = &linear_avx512bf16;
+  if (features & NIBBLE_FEATURE_AMX) kernels = &linear_amx;
 #elif defined(__aarch64__)
   if (features & NIBBLE_FEATURE_NEON) kernels = &linear_neon;
   if (features & NIBBLE_FEATURE_DOTPROD) kernels = &linear_neon_dotprod;

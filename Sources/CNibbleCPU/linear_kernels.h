@@ -20,6 +20,8 @@ enum {
   QUARTER = NIBBLE_TILE / 4,
   /// Bytes between what a kernel for few rows reads and what it asks the memory for: hardware stops at the end of a page.
   PREFETCH_AHEAD = 4096,
+  /// The same for scales in tiles, in floats.
+  SCALES_AHEAD = 512,
   /// Packed input is padded to a multiple of this many rows.
   ROW_PADDING = 16,
 };

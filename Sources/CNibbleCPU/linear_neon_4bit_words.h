@@ -1,6 +1,23 @@
 // 16-bit integers on NEON: four features at a time. Multiplying leaves a feature's columns in four lanes; pairs of them are added
 // as integers, eight products in each, the rest in float32.
 
+/// The look-up table of a codebook: lower and upper bytes of integers, and what 1 stands for.
+typedef struct {
+  ivec lower, upper;
+  float unit;
+} word_codebook;
+
+static word_codebook load_words(nibble_codebook codebook) {
+  const float *values = nibble_codebook_values(codebook);
+  uint8_t bytes[2][16];
+  for (int i = 0; i < 16; i++) {
+    int word = (int)nearbyintf(values[i] * word_divisor(codebook));
+    bytes[0][i] = (uint8_t)word;
+    bytes[1][i] = (uint8_t)(word >> 8);
+  }
+  return (word_codebook){load_integers(bytes[0]), load_integers(bytes[1]), 1 / word_divisor(codebook)};
+}
+
 /// Words of 8 columns, even ones before odd ones.
 INLINE int16x8_t words_from(vec first, vec second, float factor) {
   int32x4_t a = vcvtnq_s32_f32((float32x4_t)(first * factor)), b = vcvtnq_s32_f32((float32x4_t)(second * factor));
@@ -78,19 +95,4 @@ INLINE void few_rows_words(const int rows, word_codebook table, const uint8_t *c
     float32x4_t sum = vpaddq_f32((float32x4_t)totals[v][2 * r], (float32x4_t)totals[v][2 * r + 1]);
     store(sums + r * NIBBLE_TILE + 4 * v, (vec)sum * table.unit);
   }
-}
-
-static void four_bit_words(const nibble_linear_call *call, const nibble_linear_layer *layer, const uint8_t *codes,
-                           const float *scales, float *sums) {
-  word_codebook table = load_words(layer->codebook);
-  const int16_t *x = words_of(call, 0);
-  size_t stride = linear_packed_stride(call);
-#define WORDS(rows) few_rows_words(rows, table, codes, scales, layer->block_size, x, stride, call->K, sums)
-  switch (call->T) {
-    case 1: WORDS(1); break;
-    case 2: WORDS(2); break;
-    case 3: WORDS(3); break;
-    default: WORDS(4); break;
-  }
-#undef WORDS
 }

@@ -100,8 +100,8 @@ static bool needs_input(const nibble_linear_call *call) {
 static size_t packed_element(const nibble_linear_call *call) {
   if (call->form == NIBBLE_INPUT_INT8) return INT8_ELEMENT;
   if (call->form == NIBBLE_INPUT_INT8_RUNS) return sizeof(int8_t);
-  if (BF16 && call->form == NIBBLE_INPUT_BF16) return sizeof(uint16_t);
-  return wants_shuffled_input(call) ? sizeof(float) : 0;
+  if (wants_shuffled_input(call)) return sizeof(float);
+  return BF16 && call->form == NIBBLE_INPUT_BF16 ? sizeof(uint16_t) : 0;
 }
 
 static void prepare_input(const nibble_linear_call *call, size_t begin, size_t end) {
@@ -117,7 +117,8 @@ static void prepare_input(const nibble_linear_call *call, size_t begin, size_t e
     }
 #endif
     if (has_few_rows(call)) {
-      round_row(call, t);
+      // Words are rounded as they are made.
+      if (tiled_layers(call) < call->layer_count) round_row(call, t);
       if (wants_shuffled_input(call)) shuffle_row(call, t);
     } else {
       arrange_row(call, t);

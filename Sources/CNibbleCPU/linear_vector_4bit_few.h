@@ -2,69 +2,45 @@
 //
 // A block's sum is scaled once, in float32: weights are not rounded to the compute type one by one.
 
+#include "linear_vector_4bit_words.h"
+
+static size_t tiled_layers(const nibble_linear_call *call) {
+  size_t count = 0;
+  for (size_t i = 0; i < call->layer_count; i++) count += linear_is_tiled(call, &call->layers[i]);
+  return count;
+}
+
+/// Few rows become words; AVX2 and NEON also want rows of floats shuffled.
+static bool wants_shuffled_input(const nibble_linear_call *call) {
+  return call->T <= FEW_ROWS && (LANES != 16 || uses_words(call)) && tiled_layers(call) > 0;
+}
+
 #if LANES == 16
 
-/// Rows in bfloat16 for vdpbf16ps: the 16-bit halves of a feature's 4 bytes hold columns 0–3 and 4–7, so at every shift
-/// columns j and j + 4 stand side by side.
-static bool wants_shuffled_input(const nibble_linear_call *call) { return BF16 && call->form == NIBBLE_INPUT_BF16 && call->T <= FEW_ROWS; }
-
-static void shuffle_row(const nibble_linear_call *call, size_t t) {
-  const float *x = call->work.rounded + t * call->K;
-  uint16_t *out = (uint16_t *)call->work.packed + t * linear_packed_stride(call);
-  for (size_t k = 0; k + GROUP <= call->K; k += GROUP)
-    for (size_t j = 0; j < 4; j++) {
-      out[k + 2 * (j ^ 1)] = float_to_bfloat(x[k + j]);
-      out[k + 2 * (j ^ 1) + 1] = float_to_bfloat(x[k + j + 4]);
-    }
-}
+static void shuffle_row(const nibble_linear_call *call, size_t t) { pack_row(call, t); }
 
 INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *scales, const nibble_linear_layer *layer,
                            const float *x, size_t K, float *sums) {
   codebook_vectors table = load_codebook(nibble_codebook_values(layer->codebook));
   vec totals[FEW_ROWS] = {};
   for (size_t k = 0; k < K; scales += NIBBLE_TILE) {
-    vec acc[FEW_ROWS * 2] = {};
+    // Sums of columns j, j + 4: independent ones, that no addition waits for the one before it.
+    vec acc[FEW_ROWS][4] = {};
     for (size_t end = k + layer->block_size; k < end; k += GROUP, codes += 64) {
+      __builtin_prefetch(codes + PREFETCH_AHEAD);
       ivec packed = load_integers(codes);
       UNROLL for (int j = 0; j < GROUP; j++) {
         vec w = look_up(table, packed, 4 * (j ^ 1));
         UNROLL for (int r = 0; r < rows; r++)
-          acc[2 * r + j % 2] = fma_(w, splat(x[(size_t)r * K + k + (size_t)j]), acc[2 * r + j % 2]);
+          acc[r][j % 4] = fma_(w, splat(x[(size_t)r * K + k + (size_t)j]), acc[r][j % 4]);
       }
     }
     vec scale = load(scales);
-    UNROLL for (int r = 0; r < rows; r++) totals[r] = fma_(acc[2 * r] + acc[2 * r + 1], scale, totals[r]);
+    UNROLL for (int r = 0; r < rows; r++)
+      totals[r] = fma_((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]), scale, totals[r]);
   }
   UNROLL for (int r = 0; r < rows; r++) store(sums + r * NIBBLE_TILE, totals[r]);
 }
-
-#if BF16
-INLINE void few_rows_bf16(const int rows, const uint8_t *codes, const float *scales, const nibble_linear_layer *layer,
-                          const uint16_t *x, size_t stride, size_t K, float *sums) {
-  const float *values = nibble_codebook_values(layer->codebook);
-  uint16_t narrow[32];
-  for (int i = 0; i < 32; i++) narrow[i] = float_to_bfloat(values[i % 16]);
-  __m512i table = _mm512_loadu_si512(narrow);
-  vec totals[FEW_ROWS] = {};
-  for (size_t k = 0; k < K; scales += NIBBLE_TILE) {
-    __m512 acc[FEW_ROWS * 2] = {};
-    for (size_t end = k + layer->block_size; k < end; k += GROUP, codes += 64) {
-      __m512i packed = _mm512_loadu_si512(codes);
-      UNROLL for (int j = 0; j < 4; j++) {
-        __m512bh w = (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi16(packed, (unsigned)(4 * j)), table);
-        UNROLL for (int r = 0; r < rows; r++) {
-          int32_t pair;
-          memcpy(&pair, x + (size_t)r * stride + k + 2 * (size_t)j, sizeof pair);
-          acc[2 * r + j % 2] = _mm512_dpbf16_ps(acc[2 * r + j % 2], w, (__m512bh)_mm512_set1_epi32(pair));
-        }
-      }
-    }
-    vec scale = load(scales);
-    UNROLL for (int r = 0; r < rows; r++) totals[r] = fma_((vec)(acc[2 * r] + acc[2 * r + 1]), scale, totals[r]);
-  }
-  UNROLL for (int r = 0; r < rows; r++) store(sums + r * NIBBLE_TILE, totals[r]);
-}
-#endif
 
 #define EACH_COUNT(DO) \
   switch (call->T) {   \
@@ -76,19 +52,9 @@ INLINE void few_rows_bf16(const int rows, const uint8_t *codes, const float *sca
 
 #else
 
-#include "linear_vector_4bit_words.h"
-
 enum { ROWS_AT_ONCE = 2 };
 
-static bool uses_words(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32 || call->half_precision; }
-
-/// Rows are words, or have the even columns of each group of 8 before the odd ones.
-static bool wants_shuffled_input(const nibble_linear_call *call) {
-  bool any = false;
-  for (size_t i = 0; i < call->layer_count; i++) any |= linear_is_tiled(call, &call->layers[i]);
-  return any && call->T <= FEW_ROWS;
-}
-
+/// Rows of floats have the even columns of each group of 8 before the odd ones.
 static void shuffle_row(const nibble_linear_call *call, size_t t) {
   if (uses_words(call)) {
     pack_row(call, t);
@@ -192,21 +158,15 @@ static void four_bit_few_rows(const nibble_linear_call *call, const nibble_linea
   size_t K = call->K;
   const uint8_t *codes = (const uint8_t *)layer->values + tile * NIBBLE_TILE * K / 2;
   const float *tile_scales = scales.scales + tile * (K / layer->block_size) * NIBBLE_TILE - scales.first;
+  if (uses_words(call)) {
+    four_bit_words(call, layer, codes, tile_scales, scratch->sums);
+  } else {
 #if LANES == 16
-#if BF16
-  if (call->form == NIBBLE_INPUT_BF16) {
-#define BF16_ROWS(n) few_rows_bf16(n, codes, tile_scales, layer, call->work.packed, linear_packed_stride(call), K, scratch->sums)
-    EACH_COUNT(BF16_ROWS)
-    linear_finish(call, layer, tile, 0, call->T, scratch->sums);
-    return;
-  }
-#endif
-  const float *x = call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded;
-#define FLOAT_COUNT(n) few_rows_float(n, codes, tile_scales, layer, x, K, scratch->sums)
-  EACH_COUNT(FLOAT_COUNT)
+#define FLOAT_COUNT(n) few_rows_float(n, codes, tile_scales, layer, call->x, K, scratch->sums)
+    EACH_COUNT(FLOAT_COUNT)
 #else
-  if (uses_words(call)) four_bit_words(call, layer, codes, tile_scales, scratch->sums);
-  else four_bit_floats(call, layer, codes, tile_scales, scratch->sums);
+    four_bit_floats(call, layer, codes, tile_scales, scratch->sums);
 #endif
+  }
   linear_finish(call, layer, tile, 0, call->T, scratch->sums);
 }
