@@ -19,10 +19,11 @@ INLINE int steps_of(nibble_codebook codebook) { return codebook == NIBBLE_NF4 ? 
 INLINE ivec load_int8_codebook(nibble_codebook codebook) {
   const float *values = nibble_codebook_values(codebook);
   uint8_t bytes[4 * LANES];
-  for (int i = 0; i < 4 * LANES; i++) {
-    float scaled = values[i % 16] * (float)steps_of(codebook);
+  for (int i = 0; i < 16; i++) {
+    float scaled = values[i] * (float)steps_of(codebook);
     bytes[i] = (uint8_t)((int)(scaled < 0 ? scaled - 0.5f : scaled + 0.5f) + CODE_OFFSET);
   }
+  for (int i = 16; i < 4 * LANES; i += 16) memcpy(bytes + i, bytes, 16);
   return load_integers(bytes);
 }
 
