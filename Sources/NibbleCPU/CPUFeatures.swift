@@ -23,12 +23,4 @@ public enum CPUFeatures {
         nibble_cpu_initialize()
         return nibble_cpu_refused_level().map { String(cString: $0) }
     }
-
-    /// Chooses a level for the whole process, for tests. Not to be called while operations run.
-    /// - Returns: whether the level is known and the machine can run it.
-    @_spi(Testing)
-    public static func select(_ level: String) -> Bool {
-        nibble_cpu_initialize()
-        return nibble_cpu_select(level) == 0
-    }
 }

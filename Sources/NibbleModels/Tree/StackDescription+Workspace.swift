@@ -14,9 +14,9 @@ extension StackDescription {
 
 extension StackDescription {
     /// Bytes of a session's index buffers on one device.
-    public static func indexBytes(tokens: Int, rows: Int, context: Int) -> Int {
+    public static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
         BatchBuffers.byteCount(
-            .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1)))
+            .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables))
     }
 
     /// Bytes of index buffers, rotary tables and the like that a session keeps on each device.
@@ -25,7 +25,8 @@ extension StackDescription {
             sum + (rotary.dependsOnLength ? 2 : 1) * context * rotary.rotated * DType.float32.byteCount
         }
         let heads = layers.reduce(0) { $0 + $1.attention.heads }
-        return StackDescription.indexBytes(tokens: tokens, rows: rows, context: context) + rotary
+        let tables = CacheLayout(layers, rows: rows, capacity: context, chunkTokens: tokens).windows.count
+        return StackDescription.indexBytes(tokens: tokens, rows: rows, context: context, tables: tables) + rotary
             + heads * DType.float32.byteCount + computedBytes(tree)
     }
 
