@@ -144,8 +144,8 @@ static void load_queries(const call *a, const nibble_attention_tile *tile, size_
   memset(s.queries, 0, smaller(a->tile_rows, (rows + 7) / 8 * 8) * stride * sizeof(float));
   for (size_t m = 0; m < rows; m++) {
     size_t token = (size_t)tile->first_token + m / group, head = g * group + m % group;
-    const float *source = a->queries + token * a->width + a->query.offset + head / a->query.group * a->query.stride +
-                          head % a->query.group * size;
+    const float *source =
+        a->queries + token * a->width + a->query.offset + head / a->query.group * a->query.stride + head % a->query.group * size;
     K.scale(source, a->scale, s.queries + m * stride, size);
   }
 }
@@ -224,7 +224,8 @@ static void attend_codes(const call *a, const nibble_attention_tile *tile, size_
   size_t key_size = cache->key_size, key_stride = padded(key_size), value_stride = padded(cache->value_size);
   size_t place = (block * cache->heads + g) * nibble_block_size;
   const char *keys = (const char *)cache->keys + place * nibble_quantized_bytes(key_size, cache->group_size, cache->bits);
-  const char *values = (const char *)cache->values + place * nibble_quantized_bytes(cache->value_size, cache->group_size, cache->bits);
+  const char *values =
+      (const char *)cache->values + place * nibble_quantized_bytes(cache->value_size, cache->group_size, cache->bits);
   if (rows <= direct_rows && key_size % s.kernels->lanes == 0) {
     s.kernels->expand_codes[cache->bits / 4](keys, key_size, cache->group_size, count, s.keys, key_size);
     s.kernels->score_direct[nibble_float32](s.queries, key_stride, rows, s.keys, s.keys, key_size, count, s.scores);
@@ -250,8 +251,8 @@ static void attend_block(const call *a, const nibble_attention_tile *tile, size_
   int direct = rows <= direct_rows && cache->key_size % s.kernels->lanes == 0 && cache->value_size % s.kernels->lanes == 0;
   if (direct) {
     s.kernels->score_direct[cache->dtype](s.queries, key_stride, rows, keys,
-                                  (const char *)cache->keys + place_ahead * cache->key_size * element, cache->key_size, count,
-                                  s.scores);
+                                          (const char *)cache->keys + place_ahead * cache->key_size * element, cache->key_size,
+                                          count, s.scores);
   } else {
     s.kernels->pack_keys[cache->dtype](keys, cache->key_size, count, s.keys);
     s.kernels->score_packed(s.queries, key_stride, rows, s.keys, cache->key_size, s.scores);
@@ -259,8 +260,8 @@ static void attend_block(const call *a, const nibble_attention_tile *tile, size_
   soften(a, tile, g, s, rows, first_key);
   if (direct) {
     s.kernels->accumulate_direct[cache->dtype](s.scores, rows, s.correction, values,
-                                       (const char *)cache->values + place_ahead * cache->value_size * element,
-                                       cache->value_size, count, s.acc, value_stride);
+                                               (const char *)cache->values + place_ahead * cache->value_size * element,
+                                               cache->value_size, count, s.acc, value_stride);
   } else {
     s.kernels->accumulate_packed(s.scores, rows, s.correction, widened_values(a, values, s, count), value_stride, count, s.acc);
   }
@@ -315,8 +316,7 @@ static void attend_tile(const call *a, size_t tile_index, size_t g, size_t split
     memcpy(partial + 2 * a->tile_rows, s.acc, rows * stride * sizeof(float));
     return;
   }
-  for (size_t m = 0; m < rows; m++)
-    K.scale(s.acc + m * stride, s.sum[m] > 0 ? 1 / s.sum[m] : 0, out_of(a, tile, g, m), size);
+  for (size_t m = 0; m < rows; m++) K.scale(s.acc + m * stride, s.sum[m] > 0 ? 1 / s.sum[m] : 0, out_of(a, tile, g, m), size);
 }
 
 void nibble_attention_task(void *arguments, size_t begin, size_t end, int thread) {

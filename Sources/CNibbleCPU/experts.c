@@ -46,8 +46,7 @@ void nibble_route(const float *logits, size_t T, size_t X, size_t k, bool normal
 }
 
 void nibble_gather_rows(const float *source, const int32_t *tokens, size_t count, size_t width, float *destination) {
-  for (size_t i = 0; i < count; i++)
-    memcpy(destination + i * width, source + (size_t)tokens[i] * width, width * sizeof *source);
+  for (size_t i = 0; i < count; i++) memcpy(destination + i * width, source + (size_t)tokens[i] * width, width * sizeof *source);
 }
 
 void nibble_scatter_rows(const float *source, const int32_t *tokens, const float *weights, size_t count, size_t width,

@@ -22,8 +22,8 @@ typedef struct {
   /// Σ (x − centre)²
   float (*square_sum)(const float *x, float centre, size_t count);
   /// out = (x − centre) × factor × weight + bias + residual; each of the three may be NULL.
-  void (*normalize)(const float *x, float centre, float factor, const float *weight, const float *bias,
-                    const float *residual, float *out, size_t count);
+  void (*normalize)(const float *x, float centre, float factor, const float *weight, const float *bias, const float *residual,
+                    float *out, size_t count);
 
   /// Rotates pairs (i, i + half), or (2i, 2i + 1).
   void (*rotate_halves)(float *x, const float *cosines, const float *sines, size_t half);
@@ -44,11 +44,11 @@ typedef struct {
 
   /// scores[m][j] = queries[m] · keys[j], keys as they lie in the cache. `size` is a multiple of the vector, `rows` may be
   /// read up to the next multiple of 8. All 32 keys may be read and their scores written. `ahead` is the block that comes next.
-  void (*score_direct[3])(const float *queries, size_t query_stride, size_t rows, const void *keys,
-                          const void *ahead, size_t size, size_t count, float *scores);
+  void (*score_direct[3])(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,
+                          size_t size, size_t count, float *scores);
   /// acc[m] = acc[m] × correction[m] + Σ_j<count p[m][j] × values[j].
-  void (*accumulate_direct[3])(const float *p, size_t rows, const float *correction, const void *values,
-                               const void *ahead, size_t size, size_t count, float *acc, size_t acc_stride);
+  void (*accumulate_direct[3])(const float *p, size_t rows, const float *correction, const void *values, const void *ahead,
+                               size_t size, size_t count, float *acc, size_t acc_stride);
   /// packed[d][j] = keys[j][d] for the count keys, 0 for the rest.
   void (*pack_keys[3])(const void *keys, size_t size, size_t count, float *packed);
   /// scores[m][j] = Σ_d queries[m][d] × packed[d][j]

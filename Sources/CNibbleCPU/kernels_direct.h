@@ -7,8 +7,8 @@
 #define LOAD NAMED(load)
 
 // Scores of `queries` rows with LANES / queries keys: LANES sums at a time.
-INLINE void NAMED(score_step)(const int queries, const float *q, size_t query_stride, const void *keys, size_t size,
-                              size_t first, float *scores) {
+INLINE void NAMED(score_step)(const int queries, const float *q, size_t query_stride, const void *keys, size_t size, size_t first,
+                              float *scores) {
   const int per_query = LANES / queries;
   vec acc[LANES] = {};
   for (size_t d = 0; d < size; d += LANES) {
@@ -22,7 +22,7 @@ INLINE void NAMED(score_step)(const int queries, const float *q, size_t query_st
   float lanes[LANES];
   store(lanes, sums_of_each(acc));
   UNROLL for (int m = 0; m < queries; m++)
-    memcpy(scores + m * keys_per_block + first, lanes + m * per_query, (size_t)per_query * sizeof(float));
+      memcpy(scores + m * keys_per_block + first, lanes + m * per_query, (size_t)per_query * sizeof(float));
 }
 
 INLINE void NAMED(score_rows)(const int queries, const float *q, size_t query_stride, const void *keys, const char *ahead,
@@ -34,22 +34,29 @@ INLINE void NAMED(score_rows)(const int queries, const float *q, size_t query_st
   }
 }
 
-static void NAMED(score)(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,
-                         size_t size, size_t count, float *scores) {
+static void NAMED(score)(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead, size_t size,
+                         size_t count, float *scores) {
   size_t m = 0;
 #if LANES >= 8
   // The groups of eight heads that share keys: each key is widened once.
   for (; m + 4 < rows; m += 8)
-    NAMED(score_rows)(8, queries + m * query_stride, query_stride, keys, m ? NULL : ahead, size, count, scores + m * keys_per_block);
+    NAMED(score_rows)(8, queries + m * query_stride, query_stride, keys, m ? NULL : ahead, size, count,
+                      scores + m * keys_per_block);
 #endif
   for (; m < rows; m += 4) {
     const float *q = queries + m * query_stride;
     float *out = scores + m * keys_per_block;
     const char *once = m ? NULL : ahead;
     switch (rows - m) {
-      case 1: NAMED(score_rows)(1, q, query_stride, keys, once, size, count, out); break;
-      case 2: NAMED(score_rows)(2, q, query_stride, keys, once, size, count, out); break;
-      default: NAMED(score_rows)(4, q, query_stride, keys, once, size, count, out); break;
+      case 1:
+        NAMED(score_rows)(1, q, query_stride, keys, once, size, count, out);
+        break;
+      case 2:
+        NAMED(score_rows)(2, q, query_stride, keys, once, size, count, out);
+        break;
+      default:
+        NAMED(score_rows)(4, q, query_stride, keys, once, size, count, out);
+        break;
     }
   }
 }
@@ -85,8 +92,8 @@ INLINE void NAMED(accumulate_rows)(const int queries, const int vectors, const f
 static void NAMED(accumulate)(const float *p, size_t rows, const float *correction, const void *values, const void *ahead,
                               size_t size, size_t count, float *acc, size_t stride) {
   size_t m = 0;
-#define ACCUMULATE(queries, vectors)                                                                                  \
-  for (; m + queries <= rows; m += queries)                                                                           \
+#define ACCUMULATE(queries, vectors)                                                                                        \
+  for (; m + queries <= rows; m += queries)                                                                                 \
     NAMED(accumulate_rows)(queries, vectors, p + m * keys_per_block, correction + m, values, m ? NULL : ahead, size, count, \
                            acc + m * stride, stride);
   ACCUMULATE(8, 1)

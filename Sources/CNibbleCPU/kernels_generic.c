@@ -77,16 +77,26 @@ static float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 static float activated(int32_t activation, float parameter, float x) {
   switch (activation) {
-    case nibble_relu: return x < 0 ? 0 : x;
-    case nibble_relu_squared: return x < 0 ? 0 : x * x;
-    case nibble_gelu: return 0.5f * x * (1 + erff(x * 0.70710678f));
-    case nibble_gelu_tanh: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    case nibble_quick_gelu: return x * sigmoid(1.702f * x);
-    case nibble_silu: return x * sigmoid(x);
-    case nibble_sigmoid: return sigmoid(x);
-    case nibble_tanh: return tanhf(x);
-    case nibble_soft_cap: return parameter * tanhf(x / parameter);
-    default: return x;
+    case nibble_relu:
+      return x < 0 ? 0 : x;
+    case nibble_relu_squared:
+      return x < 0 ? 0 : x * x;
+    case nibble_gelu:
+      return 0.5f * x * (1 + erff(x * 0.70710678f));
+    case nibble_gelu_tanh:
+      return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case nibble_quick_gelu:
+      return x * sigmoid(1.702f * x);
+    case nibble_silu:
+      return x * sigmoid(x);
+    case nibble_sigmoid:
+      return sigmoid(x);
+    case nibble_tanh:
+      return tanhf(x);
+    case nibble_soft_cap:
+      return parameter * tanhf(x / parameter);
+    default:
+      return x;
   }
 }
 
@@ -112,8 +122,8 @@ static float square_sum(const float *x, float centre, size_t count) {
   return (float)sum;
 }
 
-static void normalize(const float *x, float centre, float factor, const float *weight, const float *bias,
-                      const float *residual, float *out, size_t count) {
+static void normalize(const float *x, float centre, float factor, const float *weight, const float *bias, const float *residual,
+                      float *out, size_t count) {
   for (size_t i = 0; i < count; i++) {
     float value = (x[i] - centre) * factor;
     if (weight) value *= weight[i];
@@ -177,7 +187,8 @@ static float softmax_block(float *scores, float *maximum, float *sum) {
   return correction;
 }
 
-static void score_packed(const float *queries, size_t query_stride, size_t rows, const float *packed, size_t size, float *scores) {
+static void score_packed(const float *queries, size_t query_stride, size_t rows, const float *packed, size_t size,
+                         float *scores) {
   for (size_t m = 0; m < rows; m++)
     for (size_t j = 0; j < keys_per_block; j++) {
       float sum = 0;
@@ -196,31 +207,30 @@ static void accumulate_packed(const float *p, size_t rows, const float *correcti
     }
 }
 
-#define DIRECT(NAME, LOAD)                                                                                                 \
-  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,    \
-                           size_t size, size_t count, float *scores) {                                                     \
-    (void)ahead;                                                                                                           \
-    for (size_t m = 0; m < rows; m++)                                                                                      \
-      for (size_t j = 0; j < count; j++) {                                                                                 \
-        float sum = 0;                                                                                                     \
-        for (size_t d = 0; d < size; d++) sum += queries[m * query_stride + d] * LOAD(keys, j * size + d);                 \
-        scores[m * keys_per_block + j] = sum;                                                                              \
-      }                                                                                                                    \
-  }                                                                                                                        \
-  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values,                  \
-                                const void *ahead, size_t size, size_t count, float *acc, size_t acc_stride) {             \
-    (void)ahead;                                                                                                           \
-    for (size_t m = 0; m < rows; m++)                                                                                      \
-      for (size_t d = 0; d < size; d++) {                                                                                  \
-        float sum = acc[m * acc_stride + d] * correction[m];                                                               \
-        for (size_t j = 0; j < count; j++) sum += p[m * keys_per_block + j] * LOAD(values, j * size + d);                  \
-        acc[m * acc_stride + d] = sum;                                                                                     \
-      }                                                                                                                    \
-  }                                                                                                                        \
-  static void pack_##NAME(const void *keys, size_t size, size_t count, float *packed) {                                    \
-    for (size_t d = 0; d < size; d++)                                                                                      \
-      for (size_t j = 0; j < keys_per_block; j++)                                                                          \
-        packed[d * keys_per_block + j] = j < count ? LOAD(keys, j * size + d) : 0;                                         \
+#define DIRECT(NAME, LOAD)                                                                                                   \
+  static void score_##NAME(const float *queries, size_t query_stride, size_t rows, const void *keys, const void *ahead,      \
+                           size_t size, size_t count, float *scores) {                                                       \
+    (void)ahead;                                                                                                             \
+    for (size_t m = 0; m < rows; m++)                                                                                        \
+      for (size_t j = 0; j < count; j++) {                                                                                   \
+        float sum = 0;                                                                                                       \
+        for (size_t d = 0; d < size; d++) sum += queries[m * query_stride + d] * LOAD(keys, j * size + d);                   \
+        scores[m * keys_per_block + j] = sum;                                                                                \
+      }                                                                                                                      \
+  }                                                                                                                          \
+  static void accumulate_##NAME(const float *p, size_t rows, const float *correction, const void *values, const void *ahead, \
+                                size_t size, size_t count, float *acc, size_t acc_stride) {                                  \
+    (void)ahead;                                                                                                             \
+    for (size_t m = 0; m < rows; m++)                                                                                        \
+      for (size_t d = 0; d < size; d++) {                                                                                    \
+        float sum = acc[m * acc_stride + d] * correction[m];                                                                 \
+        for (size_t j = 0; j < count; j++) sum += p[m * keys_per_block + j] * LOAD(values, j * size + d);                    \
+        acc[m * acc_stride + d] = sum;                                                                                       \
+      }                                                                                                                      \
+  }                                                                                                                          \
+  static void pack_##NAME(const void *keys, size_t size, size_t count, float *packed) {                                      \
+    for (size_t d = 0; d < size; d++)                                                                                        \
+      for (size_t j = 0; j < keys_per_block; j++) packed[d * keys_per_block + j] = j < count ? LOAD(keys, j * size + d) : 0; \
   }
 
 #define LOAD_FLOAT32(memory, i) ((const float *)(memory))[i]

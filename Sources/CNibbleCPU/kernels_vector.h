@@ -63,17 +63,18 @@ INLINE void store_bfloat16(void *memory, size_t i, vec v) {
 #define ODDS(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
 #define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#define TURNED(a, n) \
-  __builtin_shufflevector(a, a, (0 + n) % 8, (1 + n) % 8, (2 + n) % 8, (3 + n) % 8, (4 + n) % 8, (5 + n) % 8, (6 + n) % 8, (7 + n) % 8)
+#define TURNED(a, n)                                                                                                       \
+  __builtin_shufflevector(a, a, (0 + n) % 8, (1 + n) % 8, (2 + n) % 8, (3 + n) % 8, (4 + n) % 8, (5 + n) % 8, (6 + n) % 8, \
+                          (7 + n) % 8)
 #else
 #define EVENS(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define ODDS(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 #define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#define TURNED(a, n)                                                                                                    \
-  __builtin_shufflevector(a, a, (0 + n) % 16, (1 + n) % 16, (2 + n) % 16, (3 + n) % 16, (4 + n) % 16, (5 + n) % 16,     \
-                          (6 + n) % 16, (7 + n) % 16, (8 + n) % 16, (9 + n) % 16, (10 + n) % 16, (11 + n) % 16,         \
-                          (12 + n) % 16, (13 + n) % 16, (14 + n) % 16, (15 + n) % 16)
+#define TURNED(a, n)                                                                                                           \
+  __builtin_shufflevector(a, a, (0 + n) % 16, (1 + n) % 16, (2 + n) % 16, (3 + n) % 16, (4 + n) % 16, (5 + n) % 16,            \
+                          (6 + n) % 16, (7 + n) % 16, (8 + n) % 16, (9 + n) % 16, (10 + n) % 16, (11 + n) % 16, (12 + n) % 16, \
+                          (13 + n) % 16, (14 + n) % 16, (15 + n) % 16)
 #endif
 
 // Lane i of the result is the sum of v[i]'s lanes. Destroys v.
@@ -144,29 +145,29 @@ INLINE vec exp_(vec x) {
 
 // MARK: conversions
 
-#define WIDEN(NAME)                                                         \
-  static void widen_##NAME(const void *source, float *out, size_t count) { \
-    size_t i = 0;                                                           \
+#define WIDEN(NAME)                                                                \
+  static void widen_##NAME(const void *source, float *out, size_t count) {         \
+    size_t i = 0;                                                                  \
     for (; i + LANES <= count; i += LANES) store(out + i, load_##NAME(source, i)); \
-    for (; i < count; i++) {                                                \
-      uint16_t bits;                                                        \
-      memcpy(&bits, (const char *)source + 2 * i, 2);                       \
-      out[i] = SCALAR_##NAME(bits);                                         \
-    }                                                                       \
+    for (; i < count; i++) {                                                       \
+      uint16_t bits;                                                               \
+      memcpy(&bits, (const char *)source + 2 * i, 2);                              \
+      out[i] = SCALAR_##NAME(bits);                                                \
+    }                                                                              \
   }
 #define SCALAR_float16 half_to_float
 #define SCALAR_bfloat16 bfloat_to_float
 WIDEN(float16)
 WIDEN(bfloat16)
 
-#define NARROW(NAME, SCALAR)                                                \
-  static void narrow_##NAME(const float *source, void *out, size_t count) { \
-    size_t i = 0;                                                           \
+#define NARROW(NAME, SCALAR)                                                       \
+  static void narrow_##NAME(const float *source, void *out, size_t count) {        \
+    size_t i = 0;                                                                  \
     for (; i + LANES <= count; i += LANES) store_##NAME(out, i, load(source + i)); \
-    for (; i < count; i++) {                                                \
-      uint16_t bits = SCALAR(source[i]);                                    \
-      memcpy((char *)out + 2 * i, &bits, 2);                                \
-    }                                                                       \
+    for (; i < count; i++) {                                                       \
+      uint16_t bits = SCALAR(source[i]);                                           \
+      memcpy((char *)out + 2 * i, &bits, 2);                                       \
+    }                                                                              \
   }
 NARROW(float16, float_to_half)
 NARROW(bfloat16, float_to_bfloat)
@@ -226,16 +227,26 @@ INLINE vec normal_(vec x) {
 
 INLINE vec activated(int32_t activation, float parameter, vec x) {
   switch (activation) {
-    case nibble_relu: return choose(x < 0, splat(0), x);
-    case nibble_relu_squared: return choose(x < 0, splat(0), x * x);
-    case nibble_gelu: return x * normal_(x);
-    case nibble_gelu_tanh: return x * sigmoid_(2 * 0.79788456f * fma_(x * x * x, splat(0.044715f), x));
-    case nibble_quick_gelu: return x * sigmoid_(1.702f * x);
-    case nibble_silu: return x * sigmoid_(x);
-    case nibble_sigmoid: return sigmoid_(x);
-    case nibble_tanh: return tanh_(x);
-    case nibble_soft_cap: return parameter * tanh_(x / parameter);
-    default: return x;
+    case nibble_relu:
+      return choose(x < 0, splat(0), x);
+    case nibble_relu_squared:
+      return choose(x < 0, splat(0), x * x);
+    case nibble_gelu:
+      return x * normal_(x);
+    case nibble_gelu_tanh:
+      return x * sigmoid_(2 * 0.79788456f * fma_(x * x * x, splat(0.044715f), x));
+    case nibble_quick_gelu:
+      return x * sigmoid_(1.702f * x);
+    case nibble_silu:
+      return x * sigmoid_(x);
+    case nibble_sigmoid:
+      return sigmoid_(x);
+    case nibble_tanh:
+      return tanh_(x);
+    case nibble_soft_cap:
+      return parameter * tanh_(x / parameter);
+    default:
+      return x;
   }
 }
 
@@ -263,18 +274,38 @@ INLINE void activate_all(int32_t activation, float parameter, const float *x, co
 }
 
 // One loop for each function, so that none branches inside.
-#define EACH_ACTIVATION(DO)                                                                                            \
-  switch (activation) {                                                                                                \
-    case nibble_relu: DO(nibble_relu); break;                                                                          \
-    case nibble_relu_squared: DO(nibble_relu_squared); break;                                                          \
-    case nibble_gelu: DO(nibble_gelu); break;                                                                          \
-    case nibble_gelu_tanh: DO(nibble_gelu_tanh); break;                                                                \
-    case nibble_quick_gelu: DO(nibble_quick_gelu); break;                                                              \
-    case nibble_silu: DO(nibble_silu); break;                                                                          \
-    case nibble_sigmoid: DO(nibble_sigmoid); break;                                                                    \
-    case nibble_tanh: DO(nibble_tanh); break;                                                                          \
-    case nibble_soft_cap: DO(nibble_soft_cap); break;                                                                  \
-    default: DO(nibble_identity); break;                                                                               \
+#define EACH_ACTIVATION(DO)    \
+  switch (activation) {        \
+    case nibble_relu:          \
+      DO(nibble_relu);         \
+      break;                   \
+    case nibble_relu_squared:  \
+      DO(nibble_relu_squared); \
+      break;                   \
+    case nibble_gelu:          \
+      DO(nibble_gelu);         \
+      break;                   \
+    case nibble_gelu_tanh:     \
+      DO(nibble_gelu_tanh);    \
+      break;                   \
+    case nibble_quick_gelu:    \
+      DO(nibble_quick_gelu);   \
+      break;                   \
+    case nibble_silu:          \
+      DO(nibble_silu);         \
+      break;                   \
+    case nibble_sigmoid:       \
+      DO(nibble_sigmoid);      \
+      break;                   \
+    case nibble_tanh:          \
+      DO(nibble_tanh);         \
+      break;                   \
+    case nibble_soft_cap:      \
+      DO(nibble_soft_cap);     \
+      break;                   \
+    default:                   \
+      DO(nibble_identity);     \
+      break;                   \
   }
 
 static void activate(int32_t activation, float parameter, const float *x, float *out, size_t count) {
@@ -324,8 +355,8 @@ static float square_sum(const float *x, float centre, size_t count) {
   return total;
 }
 
-static void normalize(const float *x, float centre, float factor, const float *weight, const float *bias,
-                      const float *residual, float *out, size_t count) {
+static void normalize(const float *x, float centre, float factor, const float *weight, const float *bias, const float *residual,
+                      float *out, size_t count) {
   size_t i = 0;
   for (; i + LANES <= count; i += LANES) {
     vec v = (load(x + i) - centre) * factor;
@@ -476,9 +507,10 @@ INLINE void score_packed_rows(const int rows, const float *q, size_t query_strid
     score_packed_step(rows, q, query_stride, packed + j, size, scores + j);
 }
 
-static void score_packed(const float *queries, size_t query_stride, size_t rows, const float *packed, size_t size, float *scores) {
+static void score_packed(const float *queries, size_t query_stride, size_t rows, const float *packed, size_t size,
+                         float *scores) {
   size_t m = 0;
-#define SCORE_ROWS(n) \
+#define SCORE_ROWS(n)           \
   for (; m + n <= rows; m += n) \
     score_packed_rows(n, queries + m * query_stride, query_stride, packed, size, scores + m * keys_per_block);
   SCORE_ROWS(row_step)
@@ -503,8 +535,8 @@ INLINE void accumulate_packed_step(const int rows, const int vectors, const floa
       store(acc + (size_t)m * stride + (size_t)v * LANES, sums[m * vectors + v]);
 }
 
-INLINE void accumulate_packed_rows(const int rows, const float *p, const float *correction, const float *values,
-                                   size_t stride, size_t count, float *acc) {
+INLINE void accumulate_packed_rows(const int rows, const float *p, const float *correction, const float *values, size_t stride,
+                                   size_t count, float *acc) {
   size_t d = 0;
   for (; d + column_step * LANES <= stride; d += column_step * LANES)
     accumulate_packed_step(rows, column_step, p, correction, values + d, stride, count, acc + d);
@@ -514,7 +546,7 @@ INLINE void accumulate_packed_rows(const int rows, const float *p, const float *
 static void accumulate_packed(const float *p, size_t rows, const float *correction, const float *values, size_t stride,
                               size_t count, float *acc) {
   size_t m = 0;
-#define ACCUMULATE_ROWS(n) \
+#define ACCUMULATE_ROWS(n)      \
   for (; m + n <= rows; m += n) \
     accumulate_packed_rows(n, p + m * keys_per_block, correction + m, values, stride, count, acc + m * stride);
   ACCUMULATE_ROWS(row_step)

@@ -22,7 +22,8 @@ void nibble_linear_select(uint32_t features) {
   if (features & NIBBLE_FEATURE_AVX512 && features & NIBBLE_FEATURE_AVX512VNNI) kernels = &linear_avx512vnni;
   uint32_t bfloat = NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI | NIBBLE_FEATURE_AVX512BF16;
   if ((features & bfloat) != bfloat) return;
-  // Intel's vdpbf16ps occupies both ports for two cycles: two float32 multiplications and additions in that time do twice the work.
+  // Intel's vdpbf16ps occupies both ports for two cycles: two float32 multiplications and additions in that time do twice the
+  // work.
   if (!__builtin_cpu_is("intel")) kernels = &linear_avx512bf16;
   if (features & NIBBLE_FEATURE_AMX) kernels = &linear_amx;
 #elif defined(__aarch64__)
@@ -207,8 +208,8 @@ static linear_scales unpack_tile(const nibble_linear_call *call, const nibble_li
     scales = (linear_scales){plain, first};
   }
   if (bytes.codes > 0) {
-    nibble_tile_4bit((const uint8_t *)layer->values + first_row * K / 2, scales.scales + (first - scales.first), rows, K, block_size,
-                     0, 1, (uint8_t *)codes, tiled);
+    nibble_tile_4bit((const uint8_t *)layer->values + first_row * K / 2, scales.scales + (first - scales.first), rows, K,
+                     block_size, 0, 1, (uint8_t *)codes, tiled);
     return (linear_scales){tiled, first};
   }
   return scales;
@@ -229,8 +230,10 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
       layer.values = codes - tile * bytes.codes;
     }
   }
-  if (tiles_at_a_time(call) > 1) kernels->many_rows(call, &layer, scales, tile, count, scratch);
-  else kernels->tile(call, &layer, scales[0], tile, scratch);
+  if (tiles_at_a_time(call) > 1)
+    kernels->many_rows(call, &layer, scales, tile, count, scratch);
+  else
+    kernels->tile(call, &layer, scales[0], tile, scratch);
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
@@ -239,8 +242,7 @@ void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   size_t first = 0, step = tiles_at_a_time(call);
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
-    for (size_t tile = from; tile < to; tile += step)
-      compute_tiles(call, i, tile, linear_smaller(step, to - tile), scratch);
+    for (size_t tile = from; tile < to; tile += step) compute_tiles(call, i, tile, linear_smaller(step, to - tile), scratch);
     first += tiles;
   }
 }
@@ -331,8 +333,10 @@ static void tile_codes(const uint8_t *codes, size_t N, size_t K, size_t tile, ui
     size_t row = tile * NIBBLE_TILE + lane;
     uint8_t *to = tiled + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
     for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
-      if (row < N) memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
-      else memset(to, 0, GROUP_BYTES);
+      if (row < N)
+        memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
+      else
+        memset(to, 0, GROUP_BYTES);
     }
   }
 }

@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c"))), \
+                             apply_to = function)
 #define LANES 16
 #define VNNI 0
 #define BF16 0

@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c,avx512vnni,avx512bf16"))), apply_to = function)
+#pragma clang attribute push(                                                                                   \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c,avx512vnni,avx512bf16"))), \
+    apply_to = function)
 #define LANES 16
 #define VNNI 1
 #define BF16 1

@@ -29,7 +29,8 @@ INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *sc
     }
   UNROLL for (int r = 0; r < rows; r++) for (int v = 0; v < VECTORS; v++) {
     const vec *t = totals[v] + 4 * r;
-    float32x4_t first = vpaddq_f32((float32x4_t)t[0], (float32x4_t)t[1]), second = vpaddq_f32((float32x4_t)t[2], (float32x4_t)t[3]);
+    float32x4_t first = vpaddq_f32((float32x4_t)t[0], (float32x4_t)t[1]),
+                second = vpaddq_f32((float32x4_t)t[2], (float32x4_t)t[3]);
     store(sums + r * NIBBLE_TILE + 4 * v, (vec)vpaddq_f32(first, second));
   }
 }

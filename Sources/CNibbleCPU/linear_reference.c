@@ -76,7 +76,8 @@ static float four_bit_value(const nibble_linear_layer *layer, linear_scales scal
   return nibble_codebook_values(layer->codebook)[element & 1 ? codes & 15 : codes >> 4] * scales.scales[block - scales.first];
 }
 
-static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t n, size_t k) {
+static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t n,
+                          size_t k) {
   if (layer->kind == NIBBLE_WEIGHT_DENSE) {
     size_t element = n * call->K + k;
     if (layer->dtype == nibble_float32) return ((const float *)layer->values)[element];
@@ -88,7 +89,8 @@ static float weight_value(const nibble_linear_call *call, const nibble_linear_la
 
 // MARK: Products
 
-static float float_product(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t t, size_t n) {
+static float float_product(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t t,
+                           size_t n) {
   const float *x = (call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded) + t * call->K;
   float sum = 0, bias = layer->bias ? round_to(layer->bias[n], call->form) : 0;
   for (size_t k = 0; k < call->K; k++) sum += x[k] * weight_value(call, layer, scales, n, k);

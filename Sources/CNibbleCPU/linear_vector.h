@@ -30,7 +30,9 @@ enum {
   RUNS_ROWS = 4,
 #else
   INT8_ROWS = FLOAT_ROWS,
-  RUNS_ROWS = LANES == 16 ? 12 : VNNI ? 6 : 4,
+  RUNS_ROWS = LANES == 16 ? 12
+  : VNNI                  ? 6
+                          : 4,
 #endif
   /// What a weight becomes DOT_BYTES' first operand with, which is unsigned but for NEON's.
   BYTE_OFFSET = VNNI && LANES != 4 ? 128 : 0,
@@ -134,10 +136,14 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
     return;
   }
 #endif
-  if (layer->kind == NIBBLE_WEIGHT_INT8) int8_few_rows_tile(call, layer, tile, scratch);
-  else if (layer->kind == NIBBLE_WEIGHT_DENSE) dense_few_rows(call, layer, tile, scratch);
-  else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) four_bit_few_rows(call, layer, scales, tile, scratch);
-  else panel_few_rows(call, layer, scales, tile, scratch);
+  if (layer->kind == NIBBLE_WEIGHT_INT8)
+    int8_few_rows_tile(call, layer, tile, scratch);
+  else if (layer->kind == NIBBLE_WEIGHT_DENSE)
+    dense_few_rows(call, layer, tile, scratch);
+  else if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED)
+    four_bit_few_rows(call, layer, scales, tile, scratch);
+  else
+    panel_few_rows(call, layer, scales, tile, scratch);
 }
 
 static void many_rows(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,

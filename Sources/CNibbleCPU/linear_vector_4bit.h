@@ -60,23 +60,26 @@ INLINE void tiled_panel(nibble_input_form form, const nibble_linear_layer *layer
       vec factor = load(scale + v * LANES);
       group_columns w = look_up_group(table, load_integers(codes + k * 8 + v * LANES * 4));
       UNROLL for (int j = 0; j < GROUP; j++)
-        store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, rounded(column_of(&w, j) * factor, form));
+          store(panel + (k + (size_t)j) * NIBBLE_TILE + v * LANES, rounded(column_of(&w, j) * factor, form));
     }
   }
 }
 
 /// Columns `start ..< start + depth` of a tile, rounded to the type that `form` multiplies in.
-static void four_bit_panel(nibble_input_form form, const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
-                           size_t start, size_t depth, linear_scratch *scratch) {
+static void four_bit_panel(nibble_input_form form, const nibble_linear_call *call, const nibble_linear_layer *layer,
+                           linear_scales scales, size_t tile, size_t start, size_t depth, linear_scratch *scratch) {
   size_t K = call->K, first = tile * NIBBLE_TILE;
   const uint8_t *codes = layer->values;
   if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) {
     size_t blocks = K / layer->block_size;
     const float *tile_scales = scales.scales + tile * blocks * NIBBLE_TILE - scales.first;
     codes += (first * K + start * NIBBLE_TILE) / 2;
-    if (form == NIBBLE_INPUT_F16) tiled_panel(NIBBLE_INPUT_F16, layer, tile_scales, codes, start, depth, scratch->panel);
-    else if (form == NIBBLE_INPUT_BF16) tiled_panel(NIBBLE_INPUT_BF16, layer, tile_scales, codes, start, depth, scratch->panel);
-    else tiled_panel(NIBBLE_INPUT_F32, layer, tile_scales, codes, start, depth, scratch->panel);
+    if (form == NIBBLE_INPUT_F16)
+      tiled_panel(NIBBLE_INPUT_F16, layer, tile_scales, codes, start, depth, scratch->panel);
+    else if (form == NIBBLE_INPUT_BF16)
+      tiled_panel(NIBBLE_INPUT_BF16, layer, tile_scales, codes, start, depth, scratch->panel);
+    else
+      tiled_panel(NIBBLE_INPUT_F32, layer, tile_scales, codes, start, depth, scratch->panel);
     return;
   }
   size_t features = linear_smaller(NIBBLE_TILE, layer->N - first);

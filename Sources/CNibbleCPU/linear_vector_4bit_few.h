@@ -31,23 +31,29 @@ INLINE void few_rows_float(const int rows, const uint8_t *codes, const float *sc
       ivec packed = load_integers(codes);
       UNROLL for (int j = 0; j < GROUP; j++) {
         vec w = look_up(table, packed, 4 * (j ^ 1));
-        UNROLL for (int r = 0; r < rows; r++)
-          acc[r][j % 4] = fma_(w, splat(x[(size_t)r * K + k + (size_t)j]), acc[r][j % 4]);
+        UNROLL for (int r = 0; r < rows; r++) acc[r][j % 4] = fma_(w, splat(x[(size_t)r * K + k + (size_t)j]), acc[r][j % 4]);
       }
     }
     vec scale = load(scales);
-    UNROLL for (int r = 0; r < rows; r++)
-      totals[r] = fma_((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]), scale, totals[r]);
+    UNROLL for (int r = 0; r < rows; r++) totals[r] = fma_((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]), scale, totals[r]);
   }
   UNROLL for (int r = 0; r < rows; r++) store(sums + r * NIBBLE_TILE, totals[r]);
 }
 
 #define EACH_COUNT(DO) \
   switch (call->T) {   \
-    case 1: DO(1); break; \
-    case 2: DO(2); break; \
-    case 3: DO(3); break; \
-    default: DO(4); break; \
+    case 1:            \
+      DO(1);           \
+      break;           \
+    case 2:            \
+      DO(2);           \
+      break;           \
+    case 3:            \
+      DO(3);           \
+      break;           \
+    default:           \
+      DO(4);           \
+      break;           \
   }
 
 #else
@@ -147,7 +153,8 @@ static void four_bit_floats(const nibble_linear_call *call, const nibble_linear_
                             const float *scales, float *sums) {
   size_t stride = linear_packed_stride(call), t = 0;
   const float *x = call->work.packed;
-  for (; t + 2 <= call->T; t += 2) few_rows_float(2, codes, scales, layer, x + t * stride, stride, call->K, sums + t * NIBBLE_TILE);
+  for (; t + 2 <= call->T; t += 2)
+    few_rows_float(2, codes, scales, layer, x + t * stride, stride, call->K, sums + t * NIBBLE_TILE);
   if (t < call->T) few_rows_float(1, codes, scales, layer, x + t * stride, stride, call->K, sums + t * NIBBLE_TILE);
 }
 

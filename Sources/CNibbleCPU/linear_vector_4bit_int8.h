@@ -74,7 +74,8 @@ INLINE void few_rows_int8(const int rows, const nibble_linear_call *call, const 
   for (size_t run = 0; run < runs; run++) {
     size_t index = run_index(call, 0, run);
     multiply_run(rows, table, codes + run * length * 8, length, (const char *)run_place(call, 0, run * length), (size_t)rows * 4,
-                 scales + run / per_block * NIBBLE_TILE, factor, call->work.row_absmax + index, call->work.row_sums + index, sums);
+                 scales + run / per_block * NIBBLE_TILE, factor, call->work.row_absmax + index, call->work.row_sums + index,
+                 sums);
   }
 }
 
@@ -84,10 +85,18 @@ static void four_bit_int8_few_rows(const nibble_linear_call *call, const nibble_
   memset(scratch->sums, 0, call->T * NIBBLE_TILE * sizeof(float));
 #define FEW_ROWS_INT8(n) few_rows_int8(n, call, layer, tile_scales, tile, scratch->sums)
   switch (call->T) {
-    case 1: FEW_ROWS_INT8(1); break;
-    case 2: FEW_ROWS_INT8(2); break;
-    case 3: FEW_ROWS_INT8(3); break;
-    default: FEW_ROWS_INT8(4); break;
+    case 1:
+      FEW_ROWS_INT8(1);
+      break;
+    case 2:
+      FEW_ROWS_INT8(2);
+      break;
+    case 3:
+      FEW_ROWS_INT8(3);
+      break;
+    default:
+      FEW_ROWS_INT8(4);
+      break;
   }
   linear_finish(call, layer, tile, 0, call->T, scratch->sums);
 }

@@ -36,19 +36,37 @@ static void four_bit_words(const nibble_linear_call *call, const nibble_linear_l
   const int16_t *x = words_of(call, 0);
   size_t stride = linear_packed_stride(call);
 #define WORDS(rows, ...) \
-  few_rows_words(rows __VA_OPT__(,) __VA_ARGS__, table, codes, scales, layer->block_size, x, stride, call->K, sums)
+  few_rows_words(rows __VA_OPT__(, ) __VA_ARGS__, table, codes, scales, layer->block_size, x, stride, call->K, sums)
   switch (call->T) {
 #if LANES == 8
-    case 1: WORDS(1, 0, 2); break;
-    case 2: WORDS(2, 0, 2); break;
+    case 1:
+      WORDS(1, 0, 2);
+      break;
+    case 2:
+      WORDS(2, 0, 2);
+      break;
     // More sums than registers: features 0 ..< 8, then the rest.
-    case 3: WORDS(3, 0, 1); WORDS(3, 1, 1); break;
-    default: WORDS(4, 0, 1); WORDS(4, 1, 1); break;
+    case 3:
+      WORDS(3, 0, 1);
+      WORDS(3, 1, 1);
+      break;
+    default:
+      WORDS(4, 0, 1);
+      WORDS(4, 1, 1);
+      break;
 #else
-    case 1: WORDS(1); break;
-    case 2: WORDS(2); break;
-    case 3: WORDS(3); break;
-    default: WORDS(4); break;
+    case 1:
+      WORDS(1);
+      break;
+    case 2:
+      WORDS(2);
+      break;
+    case 3:
+      WORDS(3);
+      break;
+    default:
+      WORDS(4);
+      break;
 #endif
   }
 #undef WORDS

@@ -9,11 +9,13 @@ typedef struct {
 static word_codebook load_words(nibble_codebook codebook) {
   const float *values = nibble_codebook_values(codebook);
   __m256 divisor = _mm256_set1_ps(word_divisor(codebook));
-  __m256i first = _mm256_cvtps_epi32(_mm256_loadu_ps(values) * divisor), last = _mm256_cvtps_epi32(_mm256_loadu_ps(values + 8) * divisor);
+  __m256i first = _mm256_cvtps_epi32(_mm256_loadu_ps(values) * divisor),
+          last = _mm256_cvtps_epi32(_mm256_loadu_ps(values + 8) * divisor);
   // Packing works within halves: each takes four words of both, so their middle quarters change places.
   __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, last), 0xD8);
   __m256i bytes = _mm256_packus_epi16(_mm256_and_si256(words, _mm256_set1_epi16(255)), _mm256_srli_epi16(words, 8));
-  return (word_codebook){_mm256_permute4x64_epi64(bytes, 0x88), _mm256_permute4x64_epi64(bytes, 0xDD), 1 / word_divisor(codebook)};
+  return (word_codebook){_mm256_permute4x64_epi64(bytes, 0x88), _mm256_permute4x64_epi64(bytes, 0xDD),
+                         1 / word_divisor(codebook)};
 }
 
 /// Row t's words: of each group of 8 columns 0 2 4 6 1 3 5 7.
@@ -21,7 +23,8 @@ static void pack_row(const nibble_linear_call *call, size_t t) {
   const float *x = call->x + t * call->K;
   int16_t *words = words_of(call, t);
   float *steps = (float *)word_steps(words, linear_packed_stride(call));
-  const __m256i exponent = _mm256_set1_epi32(0x7F800000), least = _mm256_set1_epi32(32 << 23), most = _mm256_set1_epi32(254 << 23);
+  const __m256i exponent = _mm256_set1_epi32(0x7F800000), least = _mm256_set1_epi32(32 << 23),
+                most = _mm256_set1_epi32(254 << 23);
   const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
   for (size_t k = 0; k + WORD_GROUP <= call->K; k += WORD_GROUP) {
     vec v[2] = {rounded(load(x + k), call->form), rounded(load(x + k + 8), call->form)};
@@ -36,8 +39,10 @@ static void pack_row(const nibble_linear_call *call, size_t t) {
     __m256 factor = (__m256)_mm256_sub_epi32(_mm256_set1_epi32((127 * 2 + 14) << 23), power);
     // An infinity or a NaN makes the sum a NaN.
     step = _mm256_or_si256(step, _mm256_cmpgt_epi32(power, most));
-    __m256i first = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[0], factor)), second = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[1], factor));
-    __m256i packed = _mm256_packs_epi32(_mm256_permute2x128_si256(first, second, 0x20), _mm256_permute2x128_si256(first, second, 0x31));
+    __m256i first = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[0], factor)),
+            second = _mm256_cvtps_epi32(_mm256_mul_ps((__m256)v[1], factor));
+    __m256i packed =
+        _mm256_packs_epi32(_mm256_permute2x128_si256(first, second, 0x20), _mm256_permute2x128_si256(first, second, 0x31));
     _mm256_storeu_si256((__m256i *)(words + k), _mm256_shuffle_epi8(packed, order));
     steps[k / WORD_GROUP] = _mm256_cvtss_f32((__m256)step);
   }
@@ -45,7 +50,7 @@ static void pack_row(const nibble_linear_call *call, size_t t) {
 
 /// 16 columns of 8 features for `rows` rows. `acc[2r]` has features 0 0 1 1 4 4 5 5, `acc[2r + 1]` 2 2 3 3 6 6 7 7.
 INLINE void add_words(const int rows, word_codebook table, const uint8_t *codes, const int16_t *words, const float *steps,
-                           size_t stride, const bool prefetches, __m256 *acc) {
+                      size_t stride, const bool prefetches, __m256 *acc) {
   const __m256i mask = _mm256_set1_epi8(15);
   __m256i sums[2 * FEW_ROWS];
   UNROLL for (int g = 0; g < 2; g++) {
@@ -66,7 +71,8 @@ INLINE void add_words(const int rows, word_codebook table, const uint8_t *codes,
   }
   UNROLL for (int r = 0; r < rows; r++) {
     __m256 step = _mm256_broadcast_ss((const float *)((const char *)steps + (size_t)r * 4 * stride));
-    UNROLL for (int i = 0; i < 2; i++) acc[2 * r + i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[2 * r + i]), step, acc[2 * r + i]);
+    UNROLL for (int i = 0; i < 2; i++) acc[2 * r + i] =
+        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[2 * r + i]), step, acc[2 * r + i]);
   }
 }
 
@@ -78,9 +84,8 @@ INLINE void few_rows_words(const int rows, const int half, const int halves, wor
   for (size_t k = 0; k < K; scales += NIBBLE_TILE) {
     __m256 acc[2 * 2 * FEW_ROWS] = {};
     for (size_t end = k + block_size; k < end; k += WORD_GROUP)
-      UNROLL for (int h = 0; h < halves; h++)
-        add_words(rows, table, codes + k * 8 + 32 * (half + h), words + k, steps + k / WORD_GROUP, stride, half + h == 0,
-                  acc + 2 * rows * h);
+      UNROLL for (int h = 0; h < halves; h++) add_words(rows, table, codes + k * 8 + 32 * (half + h), words + k,
+                                                        steps + k / WORD_GROUP, stride, half + h == 0, acc + 2 * rows * h);
     if (half == 0) __builtin_prefetch(scales + SCALES_AHEAD);
     UNROLL for (int h = 0; h < halves; h++) {
       __m256 scale = _mm256_loadu_ps(scales + 8 * (half + h));

@@ -41,8 +41,8 @@ INLINE ivec dot_pairs(ivec sum, __m512i w, __m512i x) {
 }
 
 /// 16 columns for `rows` rows. A sum takes eight products, so the two loads have sums of their own.
-INLINE void add_words(const int rows, __m512i table, const uint8_t *codes, const int16_t *words, const float *steps, size_t stride,
-                      vec *acc) {
+INLINE void add_words(const int rows, __m512i table, const uint8_t *codes, const int16_t *words, const float *steps,
+                      size_t stride, vec *acc) {
   UNROLL for (int g = 0; g < 2; g++) {
     __builtin_prefetch(codes + 64 * g + PREFETCH_AHEAD);
     __m512i packed = _mm512_loadu_si512(codes + 64 * g);
@@ -62,8 +62,8 @@ INLINE void add_words(const int rows, __m512i table, const uint8_t *codes, const
   }
 }
 
-INLINE void few_rows_words(const int rows, word_codebook table, const uint8_t *codes,
-                           const float *scales, size_t block_size, const int16_t *words, size_t stride, size_t K, float *sums) {
+INLINE void few_rows_words(const int rows, word_codebook table, const uint8_t *codes, const float *scales, size_t block_size,
+                           const int16_t *words, size_t stride, size_t K, float *sums) {
   const float *steps = word_steps(words, stride);
   vec totals[FEW_ROWS] = {};
   for (size_t k = 0; k < K; scales += NIBBLE_TILE) {

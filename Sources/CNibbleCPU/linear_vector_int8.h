@@ -1,7 +1,7 @@
 // LLM.int8(): activations quantized row by row, exact integer products.
 //
-// With vpdpbusd, which multiplies unsigned by signed bytes, weights become w + 128 and 128 × Σx is taken off at the end; NEON's are
-// signed both. Without either, bytes widen to 16 bits, for vpmaddwd.
+// With vpdpbusd, which multiplies unsigned by signed bytes, weights become w + 128 and 128 × Σx is taken off at the end; NEON's
+// are signed both. Without either, bytes widen to 16 bits, for vpmaddwd.
 
 #if VNNI
 enum { INT8_BYTES = 4 * LANES };
@@ -13,7 +13,7 @@ enum { INT8_BYTES = 2 * LANES };
 INLINE ivec wide_weights(const int8_t *w) {
   int8_t __attribute__((vector_size(INT8_BYTES))) bytes;
   memcpy(&bytes, w, sizeof bytes);
-  return (ivec)__builtin_convertvector(bytes, int16_t __attribute__((vector_size(2 * INT8_BYTES))));
+  return (ivec) __builtin_convertvector(bytes, int16_t __attribute__((vector_size(2 * INT8_BYTES))));
 }
 INLINE ivec dot_codes(ivec acc, ivec w, const char *x) { return acc + MULTIPLY_PAIRS(w, load_integers(x)); }
 #define LOAD_WEIGHTS wide_weights
@@ -23,8 +23,7 @@ INLINE void dot_step(const int rows, const int features, const char *x, size_t x
                      ivec *acc) {
   UNROLL for (int f = 0; f < features; f++) {
     ivec v = LOAD_WEIGHTS(w + (size_t)f * stride);
-    UNROLL for (int r = 0; r < rows; r++)
-      acc[r * features + f] = dot_codes(acc[r * features + f], v, x + (size_t)r * x_stride);
+    UNROLL for (int r = 0; r < rows; r++) acc[r * features + f] = dot_codes(acc[r * features + f], v, x + (size_t)r * x_stride);
   }
 }
 
@@ -53,14 +52,18 @@ static void int8_few_rows(const nibble_linear_call *call, const int8_t *w, size_
   const char *x = call->work.packed;
   if (features == NIBBLE_TILE && T <= 2) {
     for (; n < QUARTER; n++) {
-      if (T == 1) dot_int8(1, 4, QUARTER, x, stride, w + n * K, K, sums + n);
-      else dot_int8(2, 4, QUARTER, x, stride, w + n * K, K, sums + n);
+      if (T == 1)
+        dot_int8(1, 4, QUARTER, x, stride, w + n * K, K, sums + n);
+      else
+        dot_int8(2, 4, QUARTER, x, stride, w + n * K, K, sums + n);
     }
     return;
   }
   for (; n + 2 <= features && T > 2; n += 2) {
-    if (T == 3) dot_int8(3, 2, 1, x, stride, w + n * K, K, sums + n);
-    else dot_int8(4, 2, 1, x, stride, w + n * K, K, sums + n);
+    if (T == 3)
+      dot_int8(3, 2, 1, x, stride, w + n * K, K, sums + n);
+    else
+      dot_int8(4, 2, 1, x, stride, w + n * K, K, sums + n);
   }
   for (; n < features; n++)
     for (size_t t = 0; t < T; t++) dot_int8(1, 1, 1, x + t * stride, stride, w + n * K, K, sums + t * NIBBLE_TILE + n);
@@ -83,7 +86,8 @@ static void scale_sums(const nibble_linear_call *call, const nibble_linear_layer
   }
 }
 
-static void int8_few_rows_tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, linear_scratch *scratch) {
+static void int8_few_rows_tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile,
+                               linear_scratch *scratch) {
   size_t first = tile * NIBBLE_TILE, features = linear_smaller(NIBBLE_TILE, layer->N - first);
   int8_few_rows(call, (const int8_t *)layer->values + first * call->K, features, (int32_t *)scratch->sums);
   scale_sums(call, layer, tile, 0, call->T, scratch->sums);

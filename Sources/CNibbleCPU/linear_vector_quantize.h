@@ -125,8 +125,7 @@ INLINE int32_t quantize_run(const float *x, size_t length, float *absmax, int8_t
   *absmax = largest_below(x, length, INFINITY, &found);
   float factor = *absmax > 1e-30f ? 127 * (1 / *absmax) : 0;
   int32_t sum = 0;
-  for (size_t i = 0; i < length; i += GROUP_OF_CODES)
-    UNROLL for (size_t j = 0; j < GROUP_OF_CODES; j++) {
+  for (size_t i = 0; i < length; i += GROUP_OF_CODES) UNROLL for (size_t j = 0; j < GROUP_OF_CODES; j++) {
       int8_t code = (int8_t)bits_of(x[i + j] * factor + 0x1.8p23f);
       codes[i + j % 2 * 4 + j / 2] = code;
       sum += code;
@@ -140,7 +139,8 @@ static void quantize_runs(const nibble_linear_call *call, size_t t) {
     int8_t codes[LONGEST_RUN];
     float absmax;
     int32_t sum = quantize_run(call->x + t * call->K + run * length, length, &absmax, codes);
-    if (call->T > FEW_ROWS) arrange_run(call, t, run * length, length, codes);
+    if (call->T > FEW_ROWS)
+      arrange_run(call, t, run * length, length, codes);
     else
       for (size_t i = 0; i < length; i += 4) memcpy(run_place(call, t, run * length + i), codes + i, 4);
     call->work.row_absmax[run_index(call, t, run)] = absmax * (1.0f / 127);

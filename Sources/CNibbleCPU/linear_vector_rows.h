@@ -6,7 +6,8 @@
 
 /// Where column k of row t stands among arranged elements, when chunks are `chunk` columns, blocks `height` rows and rows padded
 /// to K columns; the next column of the row stands `*step` elements further.
-INLINE size_t arranged_place(const nibble_linear_call *call, size_t K, size_t chunk, size_t height, size_t t, size_t k, size_t *step) {
+INLINE size_t arranged_place(const nibble_linear_call *call, size_t K, size_t chunk, size_t height, size_t t, size_t k,
+                             size_t *step) {
   size_t start = k / chunk * chunk, depth = linear_smaller(chunk, K - start), first;
   *step = block_rows(call, t, height, &first);
   return start * call->T + first * depth + (k - start) * *step + (t - first);

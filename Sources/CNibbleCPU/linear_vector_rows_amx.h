@@ -28,10 +28,12 @@ typedef struct {
   size_t block, steps;
 } amx_chunk;
 
-#define MULTIPLY_REGISTERS(is_int8, sums, x, w)      \
-  do {                                               \
-    if (is_int8) _tile_dpbsud(sums, x, w);           \
-    else _tile_dpbf16ps(sums, x, w);                 \
+#define MULTIPLY_REGISTERS(is_int8, sums, x, w) \
+  do {                                          \
+    if (is_int8)                                \
+      _tile_dpbsud(sums, x, w);                 \
+    else                                        \
+      _tile_dpbf16ps(sums, x, w);               \
   } while (0)
 
 /// One or two blocks of rows from row r times the panels of one or two tiles.
@@ -84,8 +86,8 @@ static void fill_words(const nibble_linear_call *call, const nibble_linear_layer
   memset(words + filled * NIBBLE_TILE, 0, (steps * 16 - filled) * NIBBLE_TILE * sizeof *words);
 }
 
-static void multiply_amx(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,
-                         size_t count, size_t t, size_t rows, size_t start, linear_scratch *scratch) {
+static void multiply_amx(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales,
+                         size_t tile, size_t count, size_t t, size_t rows, size_t start, linear_scratch *scratch) {
   bool is_int8 = call->form == NIBBLE_INPUT_INT8;
   size_t columns = is_int8 ? 4 : 2, depth = linear_smaller(PANEL_DEPTH * columns, call->K - start);
   size_t words = linear_smaller(PANEL_DEPTH, (linear_packed_stride(call) - start) / columns);
@@ -98,15 +100,19 @@ static void multiply_amx(const nibble_linear_call *call, const nibble_linear_lay
       chunk.sums[j] = scratch->group_sums[i + j];
     }
     if (tiles == 1) chunk.sums[1] = chunk.sums[0];
-    if (is_int8 && tiles == 2) multiply_amx_chunk(true, 2, &chunk, rows);
-    else if (is_int8) multiply_amx_chunk(true, 1, &chunk, rows);
-    else if (tiles == 2) multiply_amx_chunk(false, 2, &chunk, rows);
-    else multiply_amx_chunk(false, 1, &chunk, rows);
+    if (is_int8 && tiles == 2)
+      multiply_amx_chunk(true, 2, &chunk, rows);
+    else if (is_int8)
+      multiply_amx_chunk(true, 1, &chunk, rows);
+    else if (tiles == 2)
+      multiply_amx_chunk(false, 2, &chunk, rows);
+    else
+      multiply_amx_chunk(false, 1, &chunk, rows);
   }
 }
 
-static void amx_many_rows(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,
-                          size_t count, linear_scratch *scratch) {
+static void amx_many_rows(const nibble_linear_call *call, const nibble_linear_layer *layer, const linear_scales *scales,
+                          size_t tile, size_t count, linear_scratch *scratch) {
   size_t step = rows_at_a_time(call);
   bool is_int8 = call->form == NIBBLE_INPUT_INT8;
   configure_registers();
@@ -118,8 +124,10 @@ static void amx_many_rows(const nibble_linear_call *call, const nibble_linear_la
     for (size_t i = 0; i < count; i++) {
       float *sums = scratch->group_sums[i];
       if (is_int8) scale_sums(call, layer, tile + i, t, rows, sums);
-      if (is_int8) linear_finish_int8(call, layer, tile + i, t, rows, sums);
-      else linear_finish(call, layer, tile + i, t, rows, sums);
+      if (is_int8)
+        linear_finish_int8(call, layer, tile + i, t, rows, sums);
+      else
+        linear_finish(call, layer, tile + i, t, rows, sums);
     }
   }
   _tile_release();

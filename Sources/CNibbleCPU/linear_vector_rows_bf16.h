@@ -59,8 +59,8 @@ INLINE void multiply_pairs(const int rows, const uint32_t *x, size_t step, const
   UNROLL for (int r = 0; r < rows; r++) acc[r] = _mm512_loadu_ps(sums + r * NIBBLE_TILE);
   for (size_t k = 0; k < count; k++) {
     __m512bh w = (__m512bh)_mm512_loadu_si512(pairs + k * NIBBLE_TILE);
-    UNROLL for (int r = 0; r < rows; r++)
-      acc[r] = _mm512_dpbf16_ps(acc[r], w, (__m512bh)_mm512_set1_epi32((int32_t)x[k * step + (size_t)r]));
+    UNROLL for (int r = 0; r < rows; r++) acc[r] =
+        _mm512_dpbf16_ps(acc[r], w, (__m512bh)_mm512_set1_epi32((int32_t)x[k * step + (size_t)r]));
   }
   UNROLL for (int r = 0; r < rows; r++) _mm512_storeu_ps(sums + r * NIBBLE_TILE, acc[r]);
 }

@@ -32,9 +32,11 @@ static void int8_panel(const int8_t *w, size_t K, size_t features, size_t depth,
       vec8 r[8];
       UNROLL for (int i = 0; i < 8; i++) {
         bytes codes = {};
-        if (k + 16 <= depth) memcpy(&codes, rows[i] + k, 16);
-        else memcpy(&codes, rows[i] + k, depth - k);
-        r[i] = (vec8)__builtin_convertvector(codes, words);
+        if (k + 16 <= depth)
+          memcpy(&codes, rows[i] + k, 16);
+        else
+          memcpy(&codes, rows[i] + k, depth - k);
+        r[i] = (vec8) __builtin_convertvector(codes, words);
       }
       transpose8(r);
       for (size_t i = 0; i < 8 && k + 2 * i < depth; i++) memcpy(panel + (k / 2 + i) * NIBBLE_TILE + half, &r[i], sizeof r[i]);
@@ -81,8 +83,8 @@ static void multiply_word_block(size_t rows, const int32_t *x, const int32_t *pa
 }
 
 /// The sums of rows `t ..< t + rows` with columns `start ..< start + depth` of a tile.
-static void multiply_int8_chunk(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t, size_t rows,
-                                size_t start, size_t depth, linear_scratch *scratch, int32_t *sums) {
+static void multiply_int8_chunk(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t,
+                                size_t rows, size_t start, size_t depth, linear_scratch *scratch, int32_t *sums) {
   size_t first = tile * NIBBLE_TILE, features = linear_smaller(NIBBLE_TILE, layer->N - first);
   int8_panel((const int8_t *)layer->values + first * call->K + start, call->K, features, depth, scratch->words[0]);
   size_t step = linear_smaller(INT8_DEPTH, linear_packed_stride(call) - start) / WORD_COLUMNS;

@@ -6,16 +6,15 @@ enum { RUNS_DEPTH = 4 * PANEL_DEPTH };
 /// `depth` columns of a tile as bytes: [depth / 8, even and odd columns, 16 features, 4 bytes].
 static void runs_panel(ivec table, const uint8_t *codes, size_t depth, uint8_t *panel) {
   const ivec mask = splat_integer(0x0F0F0F0F);
-  for (size_t k = 0; k < depth; k += GROUP, codes += 64, panel += 128)
-    UNROLL for (int v = 0; v < VECTORS; v++) {
+  for (size_t k = 0; k < depth; k += GROUP, codes += 64, panel += 128) UNROLL for (int v = 0; v < VECTORS; v++) {
       ivec packed = load_integers(codes + v * LANES * 4);
       store_integers(panel + v * LANES * 4, LOOK_UP_BYTES(table, (packed >> 4) & mask));
       store_integers(panel + 64 + v * LANES * 4, LOOK_UP_BYTES(table, packed & mask));
     }
 }
 
-/// A vector of weights as it is multiplied. Without vpdpbusd: |w| × (x, its bits turned where w is negative) is w × x − |w| there,
-/// which sums of rows begin with; turning bits is cheaper than changing signs, and serves all rows alike.
+/// A vector of weights as it is multiplied. Without vpdpbusd: |w| × (x, its bits turned where w is negative) is w × x − |w|
+/// there, which sums of rows begin with; turning bits is cheaper than changing signs, and serves all rows alike.
 typedef struct {
   ivec bytes, sign;
 } run_weights;
@@ -63,8 +62,9 @@ INLINE void multiply_runs(const int rows, const nibble_linear_call *call, const 
     size_t index = run_index(call, t, (chunk->start + k) / chunk->run);
     ivec acc[RUNS_ROWS * VECTORS];
     const int32_t *beginnings = chunk->beginnings + k / chunk->run * NIBBLE_TILE;
-    UNROLL for (int i = 0; i < rows * VECTORS; i++)
-      acc[i] = VNNI ? splat_integer(call->work.row_sums[index + (size_t)(i / VECTORS)]) : load_integers(beginnings + i % VECTORS * LANES);
+    UNROLL for (int i = 0; i < rows * VECTORS; i++) acc[i] =
+        VNNI ? splat_integer(call->work.row_sums[index + (size_t)(i / VECTORS)])
+             : load_integers(beginnings + i % VECTORS * LANES);
     size_t i = 0;
 #ifdef MULTIPLY_SQUARES
     i = add_squares(rows, x, step, w, chunk->run / 4, acc);
@@ -75,8 +75,7 @@ INLINE void multiply_runs(const int rows, const nibble_linear_call *call, const 
       UNROLL for (int v = 0; v < VECTORS; v++) weights[v] = load_run_weights(w + v * LANES);
       UNROLL for (int r = 0; r < rows; r++) {
         ivec xr = splat_integer(x[r]);
-        UNROLL for (int v = 0; v < VECTORS; v++)
-          acc[r * VECTORS + v] = dot_run(acc[r * VECTORS + v], weights[v], xr);
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[r * VECTORS + v] = dot_run(acc[r * VECTORS + v], weights[v], xr);
       }
     }
     const float *scales = chunk->scales + (chunk->start + k) / chunk->block_size * NIBBLE_TILE;
@@ -89,8 +88,9 @@ static void multiply_runs_chunk(const nibble_linear_call *call, const runs_chunk
   for (size_t first = 0; first < rows; first += RUNS_ROWS) {
     size_t height = linear_smaller(RUNS_ROWS, rows - first), r = 0;
     const int32_t *block = x + first * chunk->depth / 4;
-#define RUNS(n) \
-  for (; r + n <= height; r += n) multiply_runs(n, call, chunk, t + first + r, block + r, height, sums + (first + r) * NIBBLE_TILE)
+#define RUNS(n)                   \
+  for (; r + n <= height; r += n) \
+  multiply_runs(n, call, chunk, t + first + r, block + r, height, sums + (first + r) * NIBBLE_TILE)
     RUNS(RUNS_ROWS);
     RUNS(2);
     RUNS(1);
@@ -108,11 +108,18 @@ static void runs_many_rows(const nibble_linear_call *call, const nibble_linear_l
       size_t depth = linear_smaller(RUNS_DEPTH, K - start);
       for (size_t i = 0; i < count; i++) {
         const float *tile_scales = scales[i].scales + (tile + i) * blocks * NIBBLE_TILE - scales[i].first;
-        runs_panel(table, (const uint8_t *)layer->values + ((tile + i) * K + start) * NIBBLE_TILE / 2, depth, (uint8_t *)scratch->words[0]);
+        runs_panel(table, (const uint8_t *)layer->values + ((tile + i) * K + start) * NIBBLE_TILE / 2, depth,
+                   (uint8_t *)scratch->words[0]);
         int32_t *beginnings = (int32_t *)scratch->words[1];
         if (!VNNI) run_beginnings((const int32_t *)scratch->words[0], depth, call->input_block, beginnings);
-        runs_chunk chunk = {(const uint8_t *)scratch->words[0], beginnings, tile_scales,
-                            1 / (float)steps_of(layer->codebook), start, depth, call->input_block, layer->block_size};
+        runs_chunk chunk = {(const uint8_t *)scratch->words[0],
+                            beginnings,
+                            tile_scales,
+                            1 / (float)steps_of(layer->codebook),
+                            start,
+                            depth,
+                            call->input_block,
+                            layer->block_size};
         multiply_runs_chunk(call, &chunk, t, rows, scratch->group_sums[i]);
       }
     }

@@ -69,8 +69,8 @@ static float norm_factor(const nibble_norm *norm, float square_sum, size_t count
   return 1 / sqrtf(square_sum / (float)count + norm->epsilon);
 }
 
-static void normalize_run(const nibble_norm *norm, const float *x, const float *weight, const float *bias,
-                          const float *residual, float *out, size_t count) {
+static void normalize_run(const nibble_norm *norm, const float *x, const float *weight, const float *bias, const float *residual,
+                          float *out, size_t count) {
   float centre = norm->is_layer ? K.sum(x, count) / (float)count : 0;
   float factor = norm_factor(norm, K.square_sum(x, centre, count), count);
   K.normalize(x, centre, factor, weight, bias, residual, out, count);

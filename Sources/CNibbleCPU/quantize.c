@@ -144,8 +144,10 @@ static uint8_t nearest_in_map(float x) {
   int low = 0, high = 255;  // map[low] <= x, and x < map[high] or high is the last
   while (high - low > 1) {
     int middle = (low + high) / 2;
-    if (map[middle] <= x) low = middle;
-    else high = middle;
+    if (map[middle] <= x)
+      low = middle;
+    else
+      high = middle;
   }
   float midpoint = (map[low] + map[high]) * 0.5f;
   if (x == midpoint) return (uint8_t)(low & 1 ? high : low);

@@ -7,18 +7,18 @@
 
 typedef struct NvrtcProgram *Program;
 
-#define NIBBLE_NVRTC_FUNCTIONS(X)                                                                                           \
-    X(nvrtcVersion, (int *, int *))                                                                                         \
-    X(nvrtcCreateProgram, (Program *, const char *, const char *, int, const char *const *, const char *const *))           \
-    X(nvrtcDestroyProgram, (Program *))                                                                                     \
-    X(nvrtcCompileProgram, (Program, int, const char *const *))                                                             \
-    X(nvrtcGetPTXSize, (Program, size_t *))                                                                                 \
-    X(nvrtcGetPTX, (Program, char *))                                                                                       \
-    X(nvrtcGetCUBINSize, (Program, size_t *))                                                                               \
-    X(nvrtcGetCUBIN, (Program, char *))                                                                                     \
-    X(nvrtcGetProgramLogSize, (Program, size_t *))                                                                          \
-    X(nvrtcGetProgramLog, (Program, char *))                                                                                \
-    X(nvrtcGetNumSupportedArchs, (int *))                                                                                   \
+#define NIBBLE_NVRTC_FUNCTIONS(X)                                                                                 \
+    X(nvrtcVersion, (int *, int *))                                                                               \
+    X(nvrtcCreateProgram, (Program *, const char *, const char *, int, const char *const *, const char *const *)) \
+    X(nvrtcDestroyProgram, (Program *))                                                                           \
+    X(nvrtcCompileProgram, (Program, int, const char *const *))                                                   \
+    X(nvrtcGetPTXSize, (Program, size_t *))                                                                       \
+    X(nvrtcGetPTX, (Program, char *))                                                                             \
+    X(nvrtcGetCUBINSize, (Program, size_t *))                                                                     \
+    X(nvrtcGetCUBIN, (Program, char *))                                                                           \
+    X(nvrtcGetProgramLogSize, (Program, size_t *))                                                                \
+    X(nvrtcGetProgramLog, (Program, char *))                                                                      \
+    X(nvrtcGetNumSupportedArchs, (int *))                                                                         \
     X(nvrtcGetSupportedArchs, (int *))
 
 #define NIBBLE_MEMBER(name, parameters) int(*name) parameters;
@@ -35,8 +35,8 @@ int nibble_nvrtc_open(const char *path, char *error, size_t errorSize) {
     if (!handle) return -1;
     const char *missing = NULL;
 
-#define NIBBLE_LOOK_UP(name, parameters)                                                                                    \
-    *(void **)&compiler.name = dlsym(handle, #name);                                                                        \
+#define NIBBLE_LOOK_UP(name, parameters)             \
+    *(void **)&compiler.name = dlsym(handle, #name); \
     if (!compiler.name && !missing) missing = #name;
     NIBBLE_NVRTC_FUNCTIONS(NIBBLE_LOOK_UP)
     NIBBLE_LOOK_UP(nvrtcGetErrorString, )

@@ -60,7 +60,8 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
-        case .noSuchFolder(let name): "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
+        case .noSuchFolder(let name):
+            "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
         }
     }
 }

@@ -78,10 +78,11 @@ public struct Benchmark {
         var rates = [Double]()
         // The first run warms caches and captures graphs.
         for repetition in 0...repetitions {
-            let rate = switch test {
-            case .prompt(let tokens): try prompt(tokens, batch: batch)
-            case .decode(let tokens): try decode(tokens, batch: batch)
-            }
+            let rate =
+                switch test {
+                case .prompt(let tokens): try prompt(tokens, batch: batch)
+                case .decode(let tokens): try decode(tokens, batch: batch)
+                }
             if repetition > 0 { rates.append(rate) }
         }
         return Result(
@@ -115,7 +116,8 @@ public struct Benchmark {
 
     private func request(rows: Int, capacity: Int) -> SessionRequest {
         guard pretrained.isEncoderDecoder else { return SessionRequest(rows: rows, capacity: capacity) }
-        return SessionRequest(rows: rows, capacity: capacity, encoderInputs: (0..<rows).map { randomTokens(32, seed: UInt64($0)) })
+        return SessionRequest(
+            rows: rows, capacity: capacity, encoderInputs: (0..<rows).map { randomTokens(32, seed: UInt64($0)) })
     }
 
     private func randomTokens(_ count: Int, seed: UInt64) -> [Int32] {

@@ -7,7 +7,8 @@ extension GGUFVocabulary {
     init(_ file: GGUFFile) throws(TokenizerError) {
         let reader = GGUFTokenizerReader(file)
         self.init(
-            model: try reader.required("model", "a string", \.string), tokens: try reader.required("tokens", "a list of strings", \.strings),
+            model: try reader.required("model", "a string", \.string),
+            tokens: try reader.required("tokens", "a list of strings", \.strings),
             file: file.url.path)
         pre = try reader.optional("pre", "a string", \.string)
         merges = try reader.optional("merges", "a list of strings", \.strings) ?? []
@@ -21,9 +22,10 @@ extension GGUFVocabulary {
         addsEos = try reader.optional("add_eos_token", "true or false", \.bool)
         addsSpacePrefix = try reader.optional("add_space_prefix", "true or false", \.bool)
         removesExtraWhitespaces = try reader.optional("remove_extra_whitespaces", "true or false", \.bool)
-        precompiledCharsMap = try reader.optional("precompiled_charsmap", "a list of bytes") { value in
-            value.ints.flatMap { $0.map { $0 & 0xFF }.allExactly(UInt8.self) }
-        } ?? []
+        precompiledCharsMap =
+            try reader.optional("precompiled_charsmap", "a list of bytes") { value in
+                value.ints.flatMap { $0.map { $0 & 0xFF }.allExactly(UInt8.self) }
+            } ?? []
         chatTemplate = file.metadata["tokenizer.chat_template"]?.string
     }
 }

@@ -46,7 +46,8 @@ extension LoadConfiguration {
         request.followsReference = usesReferencePlanner || followsReference
         request.limits = try maxMemory.mapValues { try $0.bytes() }
         if let present {
-            for device in request.limits.keys.sorted() where device.isGPU && request.limits[device] != 0 && !present.contains(where: { $0.device == device }) {
+            for device in request.limits.keys.sorted()
+            where device.isGPU && request.limits[device] != 0 && !present.contains(where: { $0.device == device }) {
                 warnings.append("--max-memory names \(device), which this machine does not have")
                 request.limits[device] = nil
             }

@@ -32,11 +32,15 @@ public enum PretrainedFiles {
         let url = URL(filePath: name)
         let isThere = FileManager.default.fileExists(atPath: name, isDirectory: &isFolder)
         if isThere, isFolder.boolValue || ModelSource.isGGUF(url) { return url }
-        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(name) else { throw AutoModelError.noSuchFolder(name) }
+        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(name) else {
+            throw AutoModelError.noSuchFolder(name)
+        }
         let settings = configuration.hub ?? .standard
         return try await HubSession.run(settings) { hub in
             let snapshot = try await hub.snapshot(of: repository, revision: configuration.revision ?? "main")
-            if !settings.isOffline, let reason = snapshot.isCachedBecause { configuration.notice?("\(repository): \(reason); the cached copy is used") }
+            if !settings.isOffline, let reason = snapshot.isCachedBecause {
+                configuration.notice?("\(repository): \(reason); the cached copy is used")
+            }
             return try await PretrainedDownload(hub, snapshot, configuration).folder(parts)
         }
     }

@@ -27,15 +27,18 @@ extension PretrainedModel {
         let stripped = zip(inputIDs, kept).map { ids, kept in kept.map { ids[$0] } }
         guard isEncoderDecoder else {
             return ForwardOutput(
-                logits: try logits(of: stripped, at: kept, width: inputIDs.map(\.count).max() ?? 0, request: { rows, capacity in
-                    SessionRequest(rows: rows, capacity: capacity)
-                }), encoderLastHiddenState: nil)
+                logits: try logits(
+                    of: stripped, at: kept, width: inputIDs.map(\.count).max() ?? 0,
+                    request: { rows, capacity in
+                        SessionRequest(rows: rows, capacity: capacity)
+                    }), encoderLastHiddenState: nil)
         }
         guard let decoderInputIDs, decoderInputIDs.count == inputIDs.count else { throw ForwardError.decoderInputsMissing }
         let padding = kept.map { $0.first ?? 0 }
         let positions = decoderInputIDs.map { Array($0.indices) }
         let logits = try logits(
-            of: decoderInputIDs, at: positions, width: decoderInputIDs.map(\.count).max() ?? 0, request: { rows, capacity in
+            of: decoderInputIDs, at: positions, width: decoderInputIDs.map(\.count).max() ?? 0,
+            request: { rows, capacity in
                 SessionRequest(rows: rows, capacity: capacity, encoderInputs: stripped, encoderPadding: padding)
             })
         let encoded = try model.encode(stripped, padding: padding)
@@ -52,7 +55,8 @@ extension PretrainedModel {
         let inputs = rows.enumerated().filter { !$1.isEmpty }.map { RowTokens(row: $0, tokens: $1) }
         return try session.feed(inputs, logits: .all) { batch in
             let flat = Tensor.host(.float32, [batch.rows, batch.vocabularySize])
-            flat.mutableHostBytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(batch.values)[..<flat.byteCount]))
+            flat.mutableHostBytes.copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(batch.values)[..<flat.byteCount]))
             return scattered(flat, at: positions, rows: rows.count, width: width)
         }
     }

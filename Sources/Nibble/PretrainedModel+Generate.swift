@@ -1,8 +1,8 @@
 import Foundation
 import NibbleCore
-import Synchronization
 public import NibbleGeneration
 public import NibbleTokenizers
+import Synchronization
 
 extension PretrainedModel {
     /// A generator over this model and its generation_config.json.

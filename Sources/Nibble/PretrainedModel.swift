@@ -30,8 +30,10 @@ public final class PretrainedModel: Sendable {
         plan = loaded.plan
         weights = loaded.weights
         self.deviceMap = deviceMap
-        generationConfig = try ModelSource.isGGUF(folder)
-            ? GenerationConfig(modelConfig: .object(source.config.values), source: folder.path) : GenerationConfig(modelFolder: folder)
+        generationConfig =
+            try ModelSource.isGGUF(folder)
+            ? GenerationConfig(modelConfig: .object(source.config.values), source: folder.path)
+            : GenerationConfig(modelFolder: folder)
     }
 
     /// Loads the model in `folder`, which may be a GGUF file, too.

@@ -31,7 +31,8 @@ private enum AvailableMemory {
         }
         guard let limit = number("memory.max"), let used = number("memory.current") else { return nil }
         let statistics = (try? String(contentsOfFile: "/sys/fs/cgroup/memory.stat", encoding: .utf8)) ?? ""
-        let cached = statistics.split(separator: "\n").first { $0.hasPrefix("file ") }
+        let cached =
+            statistics.split(separator: "\n").first { $0.hasPrefix("file ") }
             .flatMap { Int($0.dropFirst("file ".count)) } ?? 0
         return max(limit - used + cached, 0)
     }

@@ -27,7 +27,8 @@ extension CPUBackend {
     /// Workspace of the largest linear call with any of the formats.
     private func linearBytes(_ request: WorkspaceRequest) -> Int {
         let inFeatures = max(request.inFeatures, request.experts?.width ?? 0, request.experts?.hidden ?? 0)
-        let formats = request.formats.isEmpty
+        let formats =
+            request.formats.isEmpty
             ? [.dense(.float32), .int8, .fourBit(FourBitFormat(codebook: .nf4))] : request.formats
         // A router or a head may be dense whatever the others are.
         return formats.union([.dense(.float32)]).reduce(0) { most, format in

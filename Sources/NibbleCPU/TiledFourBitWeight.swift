@@ -26,7 +26,8 @@ struct TiledFourBitWeight: PreparedWeight {
             scales = .plain(plain)
         }
         nibble_untile_4bit(
-            tiled.codes.pointer.assumingMemoryBound(to: UInt8.self), tiledScales, outFeatures, inFeatures, tiled.format.blockSize, 0,
+            tiled.codes.pointer.assumingMemoryBound(to: UInt8.self), tiledScales, outFeatures, inFeatures, tiled.format.blockSize,
+            0,
             TiledFourBitWeight.tiles(outFeatures), codes.mutablePointer.assumingMemoryBound(to: UInt8.self), plainScales)
         return .fourBit(
             FourBitWeight(

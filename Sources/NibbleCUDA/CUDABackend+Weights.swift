@@ -132,7 +132,8 @@ extension CUDABackend {
     private func hostBytes(of source: Tensor, _ range: Range<Int>) throws -> UnsafeRawBufferPointer {
         guard source.device == .cpu else {
             throw BackendError.unsupported(
-                device: device, operation: "quantize", reason: "the weight lies on \(source.device), neither here nor on the host")
+                device: device, operation: "quantize", reason: "the weight lies on \(source.device), neither here nor on the host"
+            )
         }
         let width = source.dtype.byteCount
         return UnsafeRawBufferPointer(rebasing: source.hostBytes[range.lowerBound * width..<range.upperBound * width])

@@ -210,7 +210,7 @@ public struct CUDAOptions: Sendable {
 extension Tensor {
     var pointer: UInt64 { UInt64(address) }
 }
-extension Optional<Tensor> {
+extension Tensor? {
     /// 0 means absent.
     var pointer: UInt64 { self?.pointer ?? 0 }
 }

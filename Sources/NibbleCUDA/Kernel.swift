@@ -78,7 +78,8 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for each element type.
     var isTyped: Bool {
         switch self {
-        case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear, .copyBlocks,
+        case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear,
+            .copyBlocks,
             .select, .advance, .route:
             false
         default: true
@@ -88,7 +89,8 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64, .attendPrefill96,
+        case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64,
+            .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
             .attendPrefillCodes256:
             element != .f32
@@ -100,8 +102,10 @@ enum Kernel: Int, CaseIterable {
     /// weights. Only kernels of a forward pass do; what makes weights does not.
     var overlaps: Bool {
         switch self {
-        case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend, .attendSplit,
-            .attendCombine, .attendCodes, .attendSplitCodes, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear, .select, .advance, .route:
+        case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend,
+            .attendSplit,
+            .attendCombine, .attendCodes, .attendSplitCodes, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear,
+            .select, .advance, .route:
             true
         default: false
         }

@@ -11,9 +11,10 @@ struct KernelCache {
     /// `NIBBLE_CACHE_DIR`, else `~/.cache/nibble`; kernels lie in `kernels` below it.
     init(environment: [String: String] = ProcessInfo.processInfo.environment) {
         let root: URL? =
-            if let named = environment["NIBBLE_CACHE_DIR"], !named.isEmpty { URL(filePath: named) }
-            else if let home = environment["HOME"], !home.isEmpty { URL(filePath: home).appending(path: ".cache/nibble") }
-            else { nil }
+            if let named = environment["NIBBLE_CACHE_DIR"], !named.isEmpty {
+                URL(filePath: named)
+            } else if let home = environment["HOME"], !home.isEmpty { URL(filePath: home).appending(path: ".cache/nibble") } else
+            { nil }
         folder = root?.appending(path: "kernels")
     }
 

@@ -90,7 +90,7 @@ public enum KernelCompiler {
         _ strings: [String], _ body: (UnsafeBufferPointer<UnsafePointer<CChar>?>) throws -> Result
     ) rethrows -> Result {
         let copies = strings.map { strdup($0) }
-        defer { copies.forEach { free($0) } }
+        defer { for copy in copies { free(copy) } }
         return try copies.map { UnsafePointer($0) }.withUnsafeBufferPointer(body)
     }
 }

@@ -107,7 +107,8 @@ struct LibraryFolders {
     private var loaderPath: [String] { list("LD_LIBRARY_PATH") }
 
     private var toolkits: [String] {
-        let roots = list("CUDA_HOME") + list("CUDA_PATH") + ["/usr/local/cuda"]
+        let roots =
+            list("CUDA_HOME") + list("CUDA_PATH") + ["/usr/local/cuda"]
             + entries(of: "/usr/local", where: { $0.hasPrefix("cuda-") }).sorted(by: >) + ["/opt/cuda"]
         return roots.flatMap { [$0 + "/lib64", $0 + "/targets/x86_64-linux/lib", $0 + "/targets/sbsa-linux/lib"] }
     }
@@ -120,7 +121,8 @@ struct LibraryFolders {
     }
 
     private var packages: [String] {
-        let prefixes = list("VIRTUAL_ENV") + list("CONDA_PREFIX")
+        let prefixes =
+            list("VIRTUAL_ENV") + list("CONDA_PREFIX")
             + list("PATH").filter { $0.hasSuffix("/bin") }.map { String($0.dropLast("/bin".count)) }
             + (environment["HOME"].map { [$0 + "/.local"] } ?? []) + ["/usr/local", "/usr"]
         let versioned = prefixes.flatMap { prefix in

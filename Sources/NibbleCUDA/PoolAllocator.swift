@@ -139,12 +139,14 @@ struct PoolAllocator {
         let segment = segmentHolding(hole.address)
         var place = firstHole(after: hole.address)
         if place < holes.count, holes[place].address == hole.address + UInt(hole.size),
-            segmentHolding(holes[place].address) == segment {
+            segmentHolding(holes[place].address) == segment
+        {
             hole.size += holes[place].size
             holes.remove(at: place)
         }
         if place > 0, holes[place - 1].address + UInt(holes[place - 1].size) == hole.address,
-            segmentHolding(holes[place - 1].address) == segment {
+            segmentHolding(holes[place - 1].address) == segment
+        {
             place -= 1
             holes[place].size += hole.size
         } else {

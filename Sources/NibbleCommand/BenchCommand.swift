@@ -55,8 +55,12 @@ struct BenchCommand: AsyncParsableCommand {
     func validate() throws {
         for (name, text) in [("-p", p), ("-n", n), ("-b", b)] { _ = try numbers(text, name) }
         if depth < 0 { throw ValidationError("--depth should not be negative, found \(depth)") }
-        if promptLookup == nil, assistant != nil || text != nil { throw ValidationError("--assistant and --text need --prompt-lookup") }
-        if let promptLookup, promptLookup < 1 { throw ValidationError("--prompt-lookup should be at least 1, found \(promptLookup)") }
+        if promptLookup == nil, assistant != nil || text != nil {
+            throw ValidationError("--assistant and --text need --prompt-lookup")
+        }
+        if let promptLookup, promptLookup < 1 {
+            throw ValidationError("--prompt-lookup should be at least 1, found \(promptLookup)")
+        }
     }
 
     func run() async throws {
@@ -69,7 +73,9 @@ struct BenchCommand: AsyncParsableCommand {
             Console.output(String(format: "\(benchmark.bandwidthName) bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
             Console.output("| test | batch | tokens/s | weights | of bandwidth |\n| --- | --- | --- | --- | --- |")
         }
-        let tests = try numbers(p, "-p").filter { $0 > 0 }.map(Benchmark.Test.prompt) + numbers(n, "-n").filter { $0 > 0 }.map(Benchmark.Test.decode)
+        let tests =
+            try numbers(p, "-p").filter { $0 > 0 }.map(Benchmark.Test.prompt)
+            + numbers(n, "-n").filter { $0 > 0 }.map(Benchmark.Test.decode)
         for test in tests {
             for batch in try numbers(b, "-b") { show(try benchmark.run(test, batch: batch)) }
         }
@@ -121,20 +127,26 @@ struct BenchCommand: AsyncParsableCommand {
         } else {
             let rate = Double(measured.checkpointBytes) / measured.seconds / 1e9
             Console.output(
-                String(format: "loaded in %.2f s (%.2f processor seconds, %.2f GB/s), ", measured.seconds, measured.processorSeconds, rate)
-                    + "\(ByteCount.text(measured.storedBytes)) of weights, peak \(measured.peakResidentBytes.map(ByteCount.text) ?? "unknown") resident")
+                String(
+                    format: "loaded in %.2f s (%.2f processor seconds, %.2f GB/s), ", measured.seconds, measured.processorSeconds,
+                    rate)
+                    + "\(ByteCount.text(measured.storedBytes)) of weights, peak \(measured.peakResidentBytes.map(ByteCount.text) ?? "unknown") resident"
+            )
         }
     }
 
     private func show(_ result: Benchmark.Result) {
-        let (kind, tokens) = switch result.test {
-        case .prompt(let tokens): ("prompt", tokens)
-        case .decode(let tokens): ("decode", tokens)
-        }
+        let (kind, tokens) =
+            switch result.test {
+            case .prompt(let tokens): ("prompt", tokens)
+            case .decode(let tokens): ("decode", tokens)
+            }
         guard json else {
             let share = result.bandwidthFraction.map { String(format: "%.1f %%", $0 * 100) } ?? ""
             return Console.output(
-                String(format: "| %@ %d | %d | %.1f ± %.1f | %@ | %@ |", kind, tokens, result.batch, result.mean, result.standardDeviation, ByteCount.text(result.weightBytes), share))
+                String(
+                    format: "| %@ %d | %d | %.1f ± %.1f | %@ | %@ |", kind, tokens, result.batch, result.mean,
+                    result.standardDeviation, ByteCount.text(result.weightBytes), share))
         }
         var members: [(String, JSONValue)] = [
             ("test", .string(kind)), ("tokens", .int(tokens)), ("batch", .int(result.batch)),

@@ -63,7 +63,7 @@ struct ChatCommand: AsyncParsableCommand {
                 try await session.answer(line, shouldStop: { Interrupts.isRequested }) { Console.output($0, newline: false) }
             }
             Console.output("")
-        } catch where isTerminal {
+        } catch  where isTerminal {
             // The conversation may go on: with another text, or after /reset.
             Console.error("error: \(error)")
         }

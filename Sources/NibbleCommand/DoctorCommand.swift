@@ -36,14 +36,18 @@ struct DoctorCommand: AsyncParsableCommand {
         Console.output("models from \(hub.endpoint) are kept in \(hub.cacheFolder.path)" + (hub.isOffline ? "; offline" : ""))
         for (device, result) in results {
             Console.output("selftest on \(device): \(result.caseCount - result.failures.count) of \(result.caseCount) cases pass")
-            for (operation, error) in result.worstErrors { Console.output(String(format: "  %@  worst error %.2e", operation.padding(toLength: 24, withPad: " ", startingAt: 0), error)) }
+            for (operation, error) in result.worstErrors {
+                Console.output(
+                    String(format: "  %@  worst error %.2e", operation.padding(toLength: 24, withPad: " ", startingAt: 0), error))
+            }
             for failure in result.failures { Console.output("  FAILED \(failure)") }
         }
     }
 
     private func printJSON(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
         let described = devices.map { backend in
-            JSONValue.object(JSONObject([("device", .string(backend.device.description)), ("summary", .string(backend.summary))]))
+            JSONValue.object(
+                JSONObject([("device", .string(backend.device.description)), ("summary", .string(backend.summary))]))
         }
         let tested = results.map { device, result in
             JSONValue.object(
@@ -57,9 +61,14 @@ struct DoctorCommand: AsyncParsableCommand {
         let hub = HubConfiguration.standard
         var members: [(String, JSONValue)] = [
             ("devices", .array(described)), ("libraries", .array(findings)),
-            ("hub", .object(JSONObject([
-                ("endpoint", .string(hub.endpoint)), ("cache", .string(hub.cacheFolder.path)), ("offline", .bool(hub.isOffline)),
-            ]))),
+            (
+                "hub",
+                .object(
+                    JSONObject([
+                        ("endpoint", .string(hub.endpoint)), ("cache", .string(hub.cacheFolder.path)),
+                        ("offline", .bool(hub.isOffline)),
+                    ]))
+            ),
         ]
         if selftest { members.append(("selftest", .array(tested))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.pretty))

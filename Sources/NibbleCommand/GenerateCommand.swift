@@ -24,7 +24,9 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "A file with one prompt a line.")
     var promptFile: String?
 
-    @Option(name: .customLong("input-ids"), help: "A JSON file {\"input_ids\": [[…]], \"attention_mask\": [[…]]} in place of prompts.")
+    @Option(
+        name: .customLong("input-ids"), help: "A JSON file {\"input_ids\": [[…]], \"attention_mask\": [[…]]} in place of prompts."
+    )
     var inputIDs: String?
 
     @Flag(help: "Print one JSON object a returned sequence.")
@@ -54,7 +56,10 @@ struct GenerateCommand: AsyncParsableCommand {
     func validate() throws {
         let sources = [!prompts.isEmpty, promptFile != nil, inputIDs != nil].filter(\.self).count
         guard sources == 1 else {
-            throw ValidationError(sources == 0 ? "a prompt is needed: as an argument, with --prompt-file or --input-ids" : "prompts, --prompt-file and --input-ids exclude each other")
+            throw ValidationError(
+                sources == 0
+                    ? "a prompt is needed: as an argument, with --prompt-file or --input-ids"
+                    : "prompts, --prompt-file and --input-ids exclude each other")
         }
         if chat, inputIDs != nil { throw ValidationError("--chat needs texts, not --input-ids") }
         if !chat, system != nil || chatOptions.chatTemplate != nil {

@@ -53,13 +53,16 @@ struct PerplexityCommand: AsyncParsableCommand {
                 ).encoded(.compact))
         } else {
             Console.output(
-                String(format: "%d tokens, %.5f nats a token, perplexity %.4f", score.tokens, score.meanNegativeLogLikelihood, score.perplexity))
+                String(
+                    format: "%d tokens, %.5f nats a token, perplexity %.4f", score.tokens, score.meanNegativeLogLikelihood,
+                    score.perplexity))
         }
     }
 
     private func sequences(_ tokenizer: Tokenizer) throws -> [[Int32]] {
         if let file {
-            return TextWindows.cut(tokenizer.encode(try String(contentsOfFile: file, encoding: .utf8), addSpecialTokens: false), window)
+            return TextWindows.cut(
+                tokenizer.encode(try String(contentsOfFile: file, encoding: .utf8), addSpecialTokens: false), window)
         }
         let lines = try String(contentsOfFile: stories ?? "", encoding: .utf8).split(separator: "\n")
         return try lines.map { line in

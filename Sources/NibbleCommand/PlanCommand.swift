@@ -31,7 +31,8 @@ struct PlanCommand: AsyncParsableCommand {
         let folder = try await PretrainedFiles.folder(for: model, .config, configuration)
         let placement = try Placement.plan(folder: folder, configuration)
         if estimate {
-            Console.output(json ? EstimateReport.json(placement.estimate).encoded(.pretty) : EstimateReport.text(placement.estimate))
+            Console.output(
+                json ? EstimateReport.json(placement.estimate).encoded(.pretty) : EstimateReport.text(placement.estimate))
         } else {
             Console.output(json ? PlanReport.json(placement).encoded(.pretty) : PlanReport(placement, name: model).text)
         }
@@ -81,18 +82,20 @@ struct PlanReport {
     var text: String {
         let plan = placement.plan
         let form = placement.quantization.map { "\($0.method), the rest \(placement.dtype)" } ?? "\(placement.dtype)"
-        let planner = switch plan.planner {
-        case .reference: "transformers' plan"
-        case .nibble: "Nibble's plan"
-        case .explicit: "the given map"
-        }
+        let planner =
+            switch plan.planner {
+            case .reference: "transformers' plan"
+            case .nibble: "Nibble's plan"
+            case .explicit: "the given map"
+            }
         var lines = ["\(name): \(form); \(planner), for \(placement.batchSize) × \(placement.context) tokens", ""]
         lines += TextTable.lines([["MODULES", "DEVICE", "BYTES", "WHY"]] + plan.ranges.map(row), rightAligned: [2])
         lines.append("")
         let header = ["DEVICE", "WEIGHTS", "SCALES", "KV CACHE", "WORKSPACE", "LOADING", "CONTEXT", "TOTAL", "BUDGET"]
         lines += TextTable.lines([header] + plan.devices.map(row), rightAligned: Set(1...8))
         lines += [
-            "", "footprint as transformers counts it: \(ByteCount.text(placement.footprint)); stored in truth: \(ByteCount.text(plan.storedBytes))",
+            "",
+            "footprint as transformers counts it: \(ByteCount.text(placement.footprint)); stored in truth: \(ByteCount.text(plan.storedBytes))",
         ]
         lines += placement.warnings.map { "warning: \($0)" }
         if let refusal = plan.refusal { lines.append("loading would stop: \(refusal)") }
@@ -116,12 +119,13 @@ extension PlanReport {
 enum EstimateReport {
     static func text(_ estimate: MemoryEstimate) -> String {
         TextTable.lines(
-            [["DTYPE", "LARGEST LAYER", "TOTAL SIZE", "TRAINING USING ADAM"]] + estimate.rows.map { row in
-                [
-                    row.dtype, MemoryEstimate.text(row.largestLayer), MemoryEstimate.text(row.total),
-                    row.training.map(MemoryEstimate.text) ?? "N/A",
-                ]
-            }, rightAligned: [1, 2, 3]
+            [["DTYPE", "LARGEST LAYER", "TOTAL SIZE", "TRAINING USING ADAM"]]
+                + estimate.rows.map { row in
+                    [
+                        row.dtype, MemoryEstimate.text(row.largestLayer), MemoryEstimate.text(row.total),
+                        row.training.map(MemoryEstimate.text) ?? "N/A",
+                    ]
+                }, rightAligned: [1, 2, 3]
         ).joined(separator: "\n")
     }
 

@@ -3,7 +3,10 @@ internal import NibbleCore
 
 /// One way to call `attend`.
 struct AttentionVariant: Sendable {
-    enum Bias: Sendable { case none, alibi, relative(isBidirectional: Bool, buckets: Int, maximumDistance: Int) }
+    enum Bias: Sendable {
+        case none, alibi
+        case relative(isBidirectional: Bool, buckets: Int, maximumDistance: Int)
+    }
 
     var heads = 4
     var keyValueHeads = 4

@@ -81,7 +81,8 @@ struct QuantizedVectors {
         for panel in 0..<panels {
             for pair in stride(from: panel * panelBytes + codeBytes, to: (panel + 1) * panelBytes, by: 4) {
                 let width = 2 + abs(numbers[pair])
-                let scale = Half(rounding: width / Float(1 << quantization.bits - 1)), minimum = Half(rounding: numbers[pair + 1] - width / 2)
+                let scale = Half(rounding: width / Float(1 << quantization.bits - 1))
+                let minimum = Half(rounding: numbers[pair + 1] - width / 2)
                 for (offset, half) in [(0, scale), (2, minimum)] {
                     bytes[pair + offset] = UInt8(truncatingIfNeeded: half.bits)
                     bytes[pair + offset + 1] = UInt8(half.bits >> 8)

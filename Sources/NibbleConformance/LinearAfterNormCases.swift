@@ -36,9 +36,12 @@ extension OperationCases {
         let bias = try context.random(.float32, [columns], seed: 74)
         let residual = try context.random(.float32, [tokens, features], seed: 75)
         let isPlain = variant == .rmsPlain || variant == .layerPlain
-        let norm = variant == .none ? nil : Norm(
-            kind: variant == .layer || variant == .layerPlain ? .layer : .rms, epsilon: 1e-5,
-            weight: isPlain ? nil : weight.tensor, bias: variant == .layer ? bias.tensor : nil)
+        let norm =
+            variant == .none
+            ? nil
+            : Norm(
+                kind: variant == .layer || variant == .layerPlain ? .layer : .rms, epsilon: 1e-5,
+                weight: isPlain ? nil : weight.tensor, bias: variant == .layer ? bias.tensor : nil)
 
         let prepared = (0..<tokens).flatMap { token -> [Double] in
             let row = Array(input.values[token * columns..<(token + 1) * columns])

@@ -32,7 +32,8 @@ extension OperationCases {
     private static func arithmetics(_ format: WeightFormat) -> [LinearArithmetic] {
         switch format {
         case .dense: [LinearArithmetic()]
-        case .fourBit: [nil, .float32, .float16, .bfloat16].map { LinearArithmetic(computeDType: $0) } + [
+        case .fourBit:
+            [nil, .float32, .float16, .bfloat16].map { LinearArithmetic(computeDType: $0) } + [
                 LinearArithmetic(allowsInt8Activations: true)
             ]
         case .int8:
@@ -251,7 +252,8 @@ private struct LinearRun {
                     name: "layers.\(index)", weight: weight, bias: variant.hasBias ? biases[index].tensor : nil,
                     arithmetic: arithmetic)
             })
-        let output = variant.residual == .inPlace ? residual.tensor : try context.output(context.activation, residual.tensor.shape)
+        let output =
+            variant.residual == .inPlace ? residual.tensor : try context.output(context.activation, residual.tensor.shape)
         try context.backend.linear(
             input.tensor, group,
             epilogue: LinearEpilogue(

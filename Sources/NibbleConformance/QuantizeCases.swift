@@ -116,7 +116,8 @@ extension OperationCases {
         }
     }
 
-    private static let refusing: [OperationCase] = [WeightFormat.fourBit(FourBitFormat(codebook: .nf4)), .int8].flatMap { format in
+    private static let refusing: [OperationCase] = [WeightFormat.fourBit(FourBitFormat(codebook: .nf4)), .int8].flatMap {
+        format in
         [Float.nan, .infinity, -.infinity].map { value in
             OperationCase("quantize \(value) to \(format.label) is refused") { context in
                 var values = HostValues.random(40 * 64, seed: 9)

@@ -40,7 +40,8 @@ public struct LinearArithmetic: Sendable, Hashable {
     }
 
     public init(
-        computeDType: DType? = nil, allowsHalfPrecision: Bool = false, outlierThreshold: Float = 6, outlierScope: OutlierScope = .token,
+        computeDType: DType? = nil, allowsHalfPrecision: Bool = false, outlierThreshold: Float = 6,
+        outlierScope: OutlierScope = .token,
         roundsActivationsToHalf: Bool = false, allowsInt8Activations: Bool = false
     ) {
         self.computeDType = computeDType

@@ -17,9 +17,10 @@ extension DeviceMap {
             return
         }
         let depth = name.isEmpty ? 1 : name.split(separator: ".").count + 1
-        let children = Set(below.keys.filter { $0.count > name.count }.map { key in
-            key.split(separator: ".").prefix(depth).joined(separator: ".")
-        })
+        let children = Set(
+            below.keys.filter { $0.count > name.count }.map { key in
+                key.split(separator: ".").prefix(depth).joined(separator: ".")
+            })
         for child in children { clean(&entries, child) }
     }
 }

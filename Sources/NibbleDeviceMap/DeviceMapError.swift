@@ -56,9 +56,10 @@ extension DeviceMapError: CustomStringConvertible {
             "the device map covers no device for \(names.prefix(5).joined(separator: ", "))"
                 + (names.count > 5 ? " and \(names.count - 5) more" : "")
         case .doesNotFit(let shortages, let ways):
-            "the model does not fit: " + shortages.map {
-                "\($0.device) needs \(ByteCount.text($0.needed)), \(ByteCount.text($0.free)) are free"
-            }.joined(separator: "; ") + (ways.isEmpty ? "" : ". Either " + ways.joined(separator: ", or "))
+            "the model does not fit: "
+                + shortages.map {
+                    "\($0.device) needs \(ByteCount.text($0.needed)), \(ByteCount.text($0.free)) are free"
+                }.joined(separator: "; ") + (ways.isEmpty ? "" : ". Either " + ways.joined(separator: ", or "))
         }
     }
 }

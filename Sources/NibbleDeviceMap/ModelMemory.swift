@@ -148,15 +148,19 @@ public struct ModelMemory: Sendable {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         var sizes = architecture.decoder.workspaceSizes(tree)
-        var bytes = sizes.byteCount(tokens: tokens, rows: batch, elementSize: element)
+        var bytes =
+            sizes.byteCount(tokens: tokens, rows: batch, elementSize: element)
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
             + StackDescription.smallBytes
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.workspaceSizes(tree))
             let encoded = encodedTokens
-            bytes += sizes.byteCount(tokens: encoded, rows: batch, elementSize: element) + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
+            bytes +=
+                sizes.byteCount(tokens: encoded, rows: batch, elementSize: element)
+                + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
             // Indices of the encoder's call, and of those that attend to its output.
-            bytes += encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
+            bytes +=
+                encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
                 + StackDescription.indexBytes(tokens: tokens, rows: batch, context: context)
         }
         if holdsHead {

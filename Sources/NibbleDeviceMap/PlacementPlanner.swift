@@ -64,7 +64,8 @@ public struct PlacementPlanner: Sendable {
         let sizes = ModuleSizes(memory.architecture.tree, referencePlan, loadDType: memory.loadDType)
         let reference = ReferencePlanner(sizes, isQuantized: referencePlan.config != nil).plan(
             balance, limits: request.limits.mapValues { Double($0) }, areGiven: request.limitsAreGiven)
-        let isTaken = try request.followsReference
+        let isTaken =
+            try request.followsReference
             || reference.entries.values.allSatisfy(\.isGPU) && fits(reference, units, request)
         if isTaken {
             return (reference, .reference, nil)

@@ -27,7 +27,8 @@ extension DeviceMap {
     /// - Throws: ``DeviceMapError/malformedMap(source:expected:found:)``
     public init(json: JSONValue, source: String) throws {
         guard let object = json.object else {
-            throw DeviceMapError.malformedMap(source: source, expected: "an object of modules to devices", found: json.encoded(.spaced))
+            throw DeviceMapError.malformedMap(
+                source: source, expected: "an object of modules to devices", found: json.encoded(.spaced))
         }
         var entries: [String: Device] = [:]
         for (name, value) in object {

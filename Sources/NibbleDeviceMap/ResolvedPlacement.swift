@@ -27,7 +27,8 @@ public struct ResolvedPlacement: Sendable {
         place(front, map, &placed)
         for block in tree.located.all(.block) { place([block], map, streamDevice: streamDevice, &placed) }
         for module in tree.modules where !placed.contains(module.path) {
-            let device = map.device(of: module.path) ?? module.node.parameters.first.flatMap { map.device(of: module.path(of: $0.name)) }
+            let device =
+                map.device(of: module.path) ?? module.node.parameters.first.flatMap { map.device(of: module.path(of: $0.name)) }
             guard let device else { continue }
             running[module.path] = device != .disk ? device : module.isHeld ? streamDevice : .cpu
             for parameter in module.node.parameters {

@@ -27,7 +27,8 @@ final class FileLock {
         }
         // Whoever held it before may have removed the file: then this one locks nothing.
         var (held, named) = (stat(), stat())
-        guard fstat(descriptor, &held) == 0, stat(path, &named) == 0, held.st_ino == named.st_ino, held.st_dev == named.st_dev else {
+        guard fstat(descriptor, &held) == 0, stat(path, &named) == 0, held.st_ino == named.st_ino, held.st_dev == named.st_dev
+        else {
             return nil
         }
         return lock

@@ -82,7 +82,8 @@ private struct HubVariables {
 
     /// As other programs choose it; loopback addresses are never reached through one.
     func proxy(for endpoint: String) -> String? {
-        guard let url = URL(string: endpoint), let scheme = url.scheme, let host = url.host(), host != "localhost", !host.hasPrefix("127.")
+        guard let url = URL(string: endpoint), let scheme = url.scheme, let host = url.host(), host != "localhost",
+            !host.hasPrefix("127.")
         else { return nil }
         let exceptions = (self["no_proxy"] ?? self["NO_PROXY"] ?? "").split(separator: ",").map {
             $0.trimmingCharacters(in: .whitespaces).trimmingPrefix(".")

@@ -48,7 +48,9 @@ extension HubError: CustomStringConvertible {
             "\(repository) holds no file \(file) at revision \(revision)"
         case .gated(let repository, let endpoint, let sentToken):
             "access to \(repository) is granted by its owner: ask for it at \(endpoint)/\(repository), then "
-                + (sentToken ? "try again with a token of that account (the one that was sent is not enough)" : "put an access token in HF_TOKEN")
+                + (sentToken
+                    ? "try again with a token of that account (the one that was sent is not enough)"
+                    : "put an access token in HF_TOKEN")
         case .tokenRefused(let repository, let endpoint):
             "\(endpoint) refuses the access token sent for \(repository): check HF_TOKEN and the token file"
         case .forbidden(let repository, let message):

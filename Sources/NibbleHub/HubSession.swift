@@ -50,7 +50,9 @@ public struct HubSession: Sendable {
             if let snapshot = cached(repository, revision, because: reason) { return snapshot }
             throw HubError.unreachable(repository, endpoint: configuration.endpoint, reason: error.reason)
         } catch HubError.refused(let url, let status, let message) where status >= 500 || status == 429 {
-            if let snapshot = cached(repository, revision, because: "\(configuration.endpoint) answers \(status)") { return snapshot }
+            if let snapshot = cached(repository, revision, because: "\(configuration.endpoint) answers \(status)") {
+                return snapshot
+            }
             throw HubError.refused(url: url, status: status, message: message)
         }
     }
@@ -72,7 +74,10 @@ public struct HubSession: Sendable {
         }
         guard let json = try? JSONValue.parse(text), let commit = json["sha"]?.string, HubName.isCommit(commit),
             let siblings = json["siblings"]?.array
-        else { throw HubError.unexpectedAnswer(url: url, expected: "a JSON object with sha and siblings", found: "\(text.prefix(60))") }
+        else {
+            throw HubError.unexpectedAnswer(
+                url: url, expected: "a JSON object with sha and siblings", found: "\(text.prefix(60))")
+        }
         let files = try siblings.map { sibling in
             guard let name = sibling["rfilename"]?.string else {
                 throw HubError.unexpectedAnswer(url: url, expected: "siblings with rfilename", found: sibling.kind)

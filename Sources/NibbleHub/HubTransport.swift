@@ -40,7 +40,8 @@ struct HubTransport: Sendable {
         let port: Int
 
         init?(_ url: URL) {
-            guard let scheme = url.scheme?.lowercased(), scheme == "http" || scheme == "https", let host = url.host(), !host.isEmpty
+            guard let scheme = url.scheme?.lowercased(), scheme == "http" || scheme == "https", let host = url.host(),
+                !host.isEmpty
             else { return nil }
             self.scheme = scheme
             self.host = host.lowercased()
@@ -102,7 +103,8 @@ struct HubTransport: Sendable {
         var attempt = 0
         while true {
             do {
-                let answer = try await send(head: head, path, redirects: redirects, from: nil, timeout: configuration.metadataTimeout)
+                let answer = try await send(
+                    head: head, path, redirects: redirects, from: nil, timeout: configuration.metadataTimeout)
                 return try await guardingNetwork(hasAnswer: true) { try await body(answer) }
             } catch let failure as Failure {
                 guard failure.mayPass, attempt < configuration.retries else {
@@ -132,7 +134,8 @@ struct HubTransport: Sendable {
                 if partial.byteCount > start { attempt = 0 }
                 guard failure.mayPass, attempt < configuration.retries else {
                     throw failure.error
-                        ?? .interrupted(file: file.path, received: partial.byteCount, expected: file.byteCount, reason: failure.reason)
+                        ?? .interrupted(
+                            file: file.path, received: partial.byteCount, expected: file.byteCount, reason: failure.reason)
                 }
                 try await wait(attempt, failure)
                 attempt += 1
@@ -148,7 +151,9 @@ struct HubTransport: Sendable {
             // The server does not continue: from the start again.
             progress.add(-start)
             try partial.restart()
-            if answer.status == 206 || answer.status == 416 { throw Failure(reason: "the server cannot continue a download", mayPass: true) }
+            if answer.status == 206 || answer.status == 416 {
+                throw Failure(reason: "the server cannot continue a download", mayPass: true)
+            }
         }
         guard answer.isSuccess else { throw await refusal(answer) }
         let length = answer.header("Content-Length").flatMap { Int($0) }
@@ -197,9 +202,11 @@ struct HubTransport: Sendable {
         }
         let headers = response.headers
         let isRedirect = [301, 302, 303, 307, 308].contains(response.status.code)
-        let location = isRedirect ? headers.first(name: "Location").flatMap { URL(string: $0, relativeTo: url)?.absoluteURL } : nil
+        let location =
+            isRedirect ? headers.first(name: "Location").flatMap { URL(string: $0, relativeTo: url)?.absoluteURL } : nil
         return Answer(
-            status: Int(response.status.code), header: { headers.first(name: $0) }, body: response.body, url: url, location: location)
+            status: Int(response.status.code), header: { headers.first(name: $0) }, body: response.body, url: url,
+            location: location)
     }
 
     private func staysWithinHub(_ url: URL) -> Bool {

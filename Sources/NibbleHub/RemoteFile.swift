@@ -54,7 +54,8 @@ extension HubSession {
         case ("EntryNotFound", _): return .fileNotFound(file ?? "", repository, revision: revision)
         case ("GatedRepo", _): return .gated(repository, endpoint: endpoint, sentToken: sentToken)
         case ("RepoNotFound", _): return .repositoryNotFound(repository, endpoint: endpoint, sentToken: sentToken)
-        case (_, 401) where sentToken && message.lowercased().contains("invalid"): return .tokenRefused(repository, endpoint: endpoint)
+        case (_, 401) where sentToken && message.lowercased().contains("invalid"):
+            return .tokenRefused(repository, endpoint: endpoint)
         case (_, 401): return .repositoryNotFound(repository, endpoint: endpoint, sentToken: sentToken)
         case (_, 403): return .forbidden(repository, message: message)
         case (_, 404):

@@ -35,7 +35,9 @@ struct KeyMatching {
         for key in checkpoint.names {
             if let path = architecture.keys.parameter(for: key, isKnown: known.contains) {
                 sources[path] = Source(key: key)
-            } else if let path = KeyMatching.expertPath(architecture.keys.rename(key), expertModules, architecture.keys.basePrefix) {
+            } else if let path = KeyMatching.expertPath(
+                architecture.keys.rename(key), expertModules, architecture.keys.basePrefix)
+            {
                 expertSources[path] = Source(key: key)
             } else if let (owner, ending) = KeyMatching.companion(key),
                 let path = architecture.keys.parameter(for: owner, isKnown: known.contains)
@@ -107,7 +109,9 @@ struct KeyMatching {
                 if !parameter.isComputed, !isHeldInParts { missing.append(parameter.path) }
                 continue
             }
-            guard !source.isQuantized, let found = checkpoint.descriptor(source.key)?.shape, found != parameter.shape else { continue }
+            guard !source.isQuantized, let found = checkpoint.descriptor(source.key)?.shape, found != parameter.shape else {
+                continue
+            }
             mismatched.append(.init(name: source.key, expected: parameter.shape, found: found))
         }
     }

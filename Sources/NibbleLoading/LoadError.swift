@@ -67,7 +67,9 @@ enum LayerFolding {
             let found = (numbers[pattern] ?? []).sorted()
             guard let first = found.first, let last = found.last, first >= 0 else { return pattern }
             let isRun = last - first + 1 == found.count
-            let text = first == last ? "\(first)" : isRun ? "{\(first)...\(last)}" : "{" + found.map(String.init).joined(separator: ",") + "}"
+            let text =
+                first == last
+                ? "\(first)" : isRun ? "{\(first)...\(last)}" : "{" + found.map(String.init).joined(separator: ",") + "}"
             return pattern.replacing("\u{0}", with: text)
         }
     }

@@ -48,28 +48,29 @@ extension ModelLoader {
             guard let source = prepared.matching.sources[path] else { return nil }
             return (fileName(path), try host.cast(checkpoint.tensor(source.key), to: prepared.dtype))
         }
-        return try buffers + prepared.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
-            let module = parameter.module.path
-            if parameter.path == parameter.module.path(of: "weight"), let linear = weights.linears[module] {
-                switch try linear.weight.canonical() {
-                case .fourBit(let weight):
-                    return try QuantizedTensors.fourBit(
-                        weight, name: fileName(parameter.path), storage: prepared.config?.quantStorage ?? .uint8)
-                case .int8(let weight): return QuantizedTensors.int8(weight, module: fileName(module))
-                case .dense, .prepared: break
+        return try buffers
+            + prepared.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
+                let module = parameter.module.path
+                if parameter.path == parameter.module.path(of: "weight"), let linear = weights.linears[module] {
+                    switch try linear.weight.canonical() {
+                    case .fourBit(let weight):
+                        return try QuantizedTensors.fourBit(
+                            weight, name: fileName(parameter.path), storage: prepared.config?.quantStorage ?? .uint8)
+                    case .int8(let weight): return QuantizedTensors.int8(weight, module: fileName(module))
+                    case .dense, .prepared: break
+                    }
                 }
+                guard let source = prepared.matching.sources[parameter.path] else {
+                    // Experts saved one by one keep their own names, and are written with the first of the fused parameters.
+                    guard parameter.path == parameter.module.node.parameters.first.map({ parameter.module.path(of: $0.name) })
+                    else { return [] }
+                    return try expertTensors(parameter.module.path, prepared, checkpoint, host)
+                }
+                let tensor = try host.cast(
+                    checkpoint.tensor(source.key),
+                    to: prepared.tree.storedDType(of: parameter.path, loadDType: prepared.dtype))
+                return [(name: fileName(parameter.path), tensor: tensor)]
             }
-            guard let source = prepared.matching.sources[parameter.path] else {
-                // Experts saved one by one keep their own names, and are written with the first of the fused parameters.
-                guard parameter.path == parameter.module.node.parameters.first.map({ parameter.module.path(of: $0.name) })
-                else { return [] }
-                return try expertTensors(parameter.module.path, prepared, checkpoint, host)
-            }
-            let tensor = try host.cast(
-                checkpoint.tensor(source.key),
-                to: prepared.tree.storedDType(of: parameter.path, loadDType: prepared.dtype))
-            return [(name: fileName(parameter.path), tensor: tensor)]
-        }
     }
 
     private func expertTensors(

@@ -52,7 +52,8 @@ public struct ModelSource: Sendable {
     /// - Throws: `CheckpointError`
     public func checkpoint(variant: String?, dtype: DType?) throws -> any Checkpoint {
         guard ModelSource.isGGUF(folder) else {
-            return try CheckpointFiles.open(folder: folder, variant: variant, named: config.optionalString("transformers_weights"))
+            return try CheckpointFiles.open(
+                folder: folder, variant: variant, named: config.optionalString("transformers_weights"))
         }
         return try GGUFCheckpoint(folder, dequantizedTo: ModelLoader.checked(dtype ?? configDType() ?? .float32))
     }

@@ -16,7 +16,8 @@ struct StoredWeightReader {
 
     private func int8(_ source: KeyMatching.Source, _ shape: Shape) throws -> Int8Weight {
         let values = try checkpoint.tensor(source.key)
-        try require(values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
+        try require(
+            values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
         let scales = try companion(QuantizedNames.rowScales, of: source)
         try require(
             scales.dtype == .float32 && scales.count == shape[0], source.key, "\(shape[0]) float32 row scales",
@@ -78,7 +79,8 @@ struct StoredWeightReader {
     private func checkMap(_ source: KeyMatching.Source, _ ending: String, _ standard: [Float]) throws {
         guard let key = source.companions[ending] else { return }
         let map = try checkpoint.tensor(key)
-        let isStandard = map.dtype == .float32 && map.count == standard.count
+        let isStandard =
+            map.dtype == .float32 && map.count == standard.count
             && zip(map.hostElements(Float.self), standard).allSatisfy { abs($0 - $1) <= 1e-6 }
         try require(isStandard, key, "the standard table of \(standard.count) values", "another")
     }

@@ -27,7 +27,9 @@ public struct TensorFileQuantizer {
         return quantized
     }
 
-    private func quantize(_ tensor: Tensor, _ name: String, _ checkpoint: any Checkpoint) throws -> [(name: String, tensor: Tensor)]? {
+    private func quantize(_ tensor: Tensor, _ name: String, _ checkpoint: any Checkpoint) throws -> [(
+        name: String, tensor: Tensor
+    )]? {
         guard [.float32, .float16, .bfloat16].contains(tensor.dtype), tensor.count > 0 else { return nil }
         do {
             switch format {

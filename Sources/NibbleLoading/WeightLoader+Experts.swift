@@ -28,8 +28,11 @@ extension WeightLoader {
                     throw LoadError.mismatchedWeights([.init(name: source.key, expected: shape, found: file.shape)])
                 }
                 let tensor = try castToStored(file, parameter: path, key: source.key)
-                return linear(path, try linearWeight(
-                    tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file, on: backend))
+                return linear(
+                    path,
+                    try linearWeight(
+                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file,
+                        on: backend))
             }
             func slice(_ part: String) throws -> Linear? {
                 guard let source = matching.sources[module.path(of: part)] else { return nil }
@@ -38,10 +41,13 @@ extension WeightLoader {
                 let tensor = try castToStored(
                     rows.viewed(as: [file.shape[1], file.shape[2]]), parameter: module.path(of: part), key: source.key)
                 return linear(
-                    "\(name).\(part)", try linearWeight(
-                    tensor, of: module.path, parameter: module.path(of: "down_proj"), name: "\(name).\(part)", key: source.key, file: file, on: backend))
+                    "\(name).\(part)",
+                    try linearWeight(
+                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: "\(name).\(part)",
+                        key: source.key, file: file, on: backend))
             }
-            let gates = try slice("gate_up_proj").map { [$0] }
+            let gates =
+                try slice("gate_up_proj").map { [$0] }
                 ?? [layer("gate_proj", [inner, width]), layer("up_proj", [inner, width])]
             return Expert(
                 gateUp: LinearGroup(gates), down: try slice("down_proj") ?? layer("down_proj", [width, inner]))

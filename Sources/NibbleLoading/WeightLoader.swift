@@ -103,7 +103,8 @@ final class WeightLoader {
         let stored = try castToStored(file, parameter: path, key: job.source.key)
         switch job.parameter.module.node.kind {
         case .embedding where job.parameter.module.node.role != .relativeBias:
-            weights.tensors[path] = isOnDisk(path)
+            weights.tensors[path] =
+                isOnDisk(path)
                 ? try mapped(stored, name: path, file: file, key: job.source.key, module: job.parameter.module.path)
                 : try host.resident(stored, on: backend, unlessBackedBy: file) { checkpoint.dropPages(job.source.key) }
         case .norm(let norm) where norm.weightOffset != 0 && path.hasSuffix(".weight"):
@@ -203,7 +204,8 @@ final class WeightLoader {
             let file = try checkpoint.tensor(source.key)
             var tensor = try castToStored(file, parameter: path, key: source.key)
             if case .transposedLinear = module.node.kind { tensor = try host.transposed(tensor) }
-            return try linearWeight(tensor, of: module.path, parameter: path, name: path, key: source.key, file: file, on: backend)
+            return try linearWeight(
+                tensor, of: module.path, parameter: path, name: path, key: source.key, file: file, on: backend)
         }
         // A quantized layer is [N, K] whatever orientation the family stores floats in.
         var expected = shape
@@ -235,7 +237,9 @@ final class WeightLoader {
                 let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
                 return try prepared(weight, on: backend)
             }
-            return try offloaded(name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)") {
+            return try offloaded(
+                name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)"
+            ) {
                 // Wherever the block runs, its file is written from here.
                 try quantizedOnCPUPath(tensor, to: format, on: host.cpu) ?? host.cpu.quantize(tensor, to: format)
             }

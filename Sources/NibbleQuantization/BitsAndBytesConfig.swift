@@ -59,7 +59,8 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
         if loadIn4Bit && loadIn8Bit { throw QuantizationConfigError.bothLoads }
         if !loadIn4Bit && !loadIn8Bit { throw QuantizationConfigError.neitherLoad }
         guard int8Threshold >= 0, int8Threshold.isFinite else {
-            throw QuantizationConfigError.wrongValue("llm_int8_threshold", expected: "a number of at least 0", found: "\(int8Threshold)")
+            throw QuantizationConfigError.wrongValue(
+                "llm_int8_threshold", expected: "a number of at least 0", found: "\(int8Threshold)")
         }
         if let computeDType, ![.float32, .float16, .bfloat16].contains(computeDType) {
             throw QuantizationConfigError.wrongValue(
@@ -67,12 +68,14 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
         }
         guard BitsAndBytesConfig.storageDTypes.contains(quantStorage) else {
             throw QuantizationConfigError.wrongValue(
-                "bnb_4bit_quant_storage", expected: "one of " + BitsAndBytesConfig.storageDTypes.map(\.rawValue).joined(separator: ", "),
+                "bnb_4bit_quant_storage",
+                expected: "one of " + BitsAndBytesConfig.storageDTypes.map(\.rawValue).joined(separator: ", "),
                 found: quantStorage.rawValue)
         }
         guard FourBitFormat.blockSizes.contains(blockSize) else {
             throw QuantizationConfigError.wrongValue(
-                "block size", expected: "one of " + FourBitFormat.blockSizes.map(String.init).joined(separator: ", "), found: String(blockSize))
+                "block size", expected: "one of " + FourBitFormat.blockSizes.map(String.init).joined(separator: ", "),
+                found: String(blockSize))
         }
     }
 }

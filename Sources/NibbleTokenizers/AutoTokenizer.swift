@@ -35,7 +35,8 @@ public enum AutoTokenizer {
         let (vocabulary, merges) = (folder.appending(path: "vocab.json"), folder.appending(path: "merges.txt"))
         if FileText.exists(vocabulary), FileText.exists(merges) {
             return try Tokenizer(
-                vocabulary: FileText.read(vocabulary), merges: FileText.read(merges), file: vocabulary.path, mergesFile: merges.path,
+                vocabulary: FileText.read(vocabulary), merges: FileText.read(merges), file: vocabulary.path,
+                mergesFile: merges.path,
                 configuration: configuration)
         }
         let tekken = folder.appending(path: "tekken.json")

@@ -107,8 +107,10 @@ extension PostProcessor.Template {
         for token in [begin, end].compactMap(\.self) { specials[token.text] = [(token.id, token.text)] }
         func around(isSecond: Bool) -> [Part] {
             let typeID: Int32 = isSecond ? 1 : 0
-            return [begin.map { Part.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
-                end.map { Part.special(name: $0.text, typeID: typeID) }].compactMap(\.self)
+            return [
+                begin.map { Part.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
+                end.map { Part.special(name: $0.text, typeID: typeID) },
+            ].compactMap(\.self)
         }
         single = around(isSecond: false)
         pair = single + around(isSecond: true)

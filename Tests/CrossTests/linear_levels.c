@@ -15,7 +15,7 @@ static const double runs_error = 1e-1, typical_runs_error = 3e-2;
 
 static const format others[] = {
     DENSE(nibble_float32, "float32"), DENSE(nibble_float16, "float16"), DENSE(nibble_bfloat16, "bfloat16"),
-    INT8("int8", 0, false), INT8("int8 outliers", 3, false), INT8("int8 outliers of the call", 3, true),
+    INT8("int8", 0, false),           INT8("int8 outliers", 3, false),  INT8("int8 outliers of the call", 3, true),
 };
 
 static const format codebooks[] = {
@@ -35,8 +35,8 @@ typedef struct {
 } arithmetic;
 
 static const arithmetic arithmetics[] = {
-    {"float32", NIBBLE_INPUT_F32, false, float32_error}, {"half precision", NIBBLE_INPUT_F32, true, float16_error},
-    {"float16", NIBBLE_INPUT_F16, false, float16_error}, {"bfloat16", NIBBLE_INPUT_BF16, false, bfloat16_error},
+    {"float32", NIBBLE_INPUT_F32, false, float32_error},      {"half precision", NIBBLE_INPUT_F32, true, float16_error},
+    {"float16", NIBBLE_INPUT_F16, false, float16_error},      {"bfloat16", NIBBLE_INPUT_BF16, false, bfloat16_error},
     {"int8 runs", NIBBLE_INPUT_INT8_RUNS, false, runs_error},
 };
 
@@ -50,7 +50,12 @@ static const epilogue epilogues[] = {
     {.scale = 1},
     {.scale = 1, .has_bias = true},
     {.scale = 1, .has_residual = true},
-    {.scale = 0.5f, .has_bias = true, .activation = nibble_silu, .has_row_scale = true, .has_residual = true, .is_in_place = true},
+    {.scale = 0.5f,
+     .has_bias = true,
+     .activation = nibble_silu,
+     .has_row_scale = true,
+     .has_residual = true,
+     .is_in_place = true},
     {.scale = -2, .activation = nibble_gelu_tanh},
 };
 
@@ -113,17 +118,29 @@ static memory multiply(const operands *o, const nibble_linear_layer *layers, nib
   const format *f = o->format;
   size_t stride = o->width + GUARD_COLUMNS;
   nibble_linear_call call = {
-      .x = o->x.data, .T = o->shape.T, .K = o->shape.K, .form = form, .half_precision = f->half_precision,
-      .threshold = f->threshold, .shares_outlier_columns = f->is_shared, .rounds_to_half = f->is_shared, .layers = layers,
-      .layer_count = LAYERS, .output_stride = stride, .activation = o->epilogue->activation, .scale = o->epilogue->scale,
+      .x = o->x.data,
+      .T = o->shape.T,
+      .K = o->shape.K,
+      .form = form,
+      .half_precision = f->half_precision,
+      .threshold = f->threshold,
+      .shares_outlier_columns = f->is_shared,
+      .rounds_to_half = f->is_shared,
+      .layers = layers,
+      .layer_count = LAYERS,
+      .output_stride = stride,
+      .activation = o->epilogue->activation,
+      .scale = o->epilogue->scale,
   };
   if (form == NIBBLE_INPUT_INT8_RUNS) {
     call.input_block = nibble_linear_input_block(call.K, f->block_size);
     if (call.input_block == 0) return (memory){};
   }
   memory output = allocate(o->residual.size);
-  if (o->epilogue->is_in_place) memcpy(output.data, o->residual.data, output.size);
-  else memset(output.data, 0xFF, output.size);
+  if (o->epilogue->is_in_place)
+    memcpy(output.data, o->residual.data, output.size);
+  else
+    memset(output.data, 0xFF, output.size);
   call.output = output.data;
   if (o->epilogue->has_row_scale) call.row_scale = o->row_scale.data;
   if (o->epilogue->has_residual) call.residual = o->epilogue->is_in_place ? output.data : o->residual.data;
@@ -170,7 +187,8 @@ static void compare(const char *level, const operands *o, const char *layout, co
   if (worst > allowed) report(level, o, layout, "error", worst);
   // int8 runs: single results may be far off, all together not.
   double typical = sqrt(error_squares / count) / fmax(mean, 1e-30);
-  if (o->format->form == NIBBLE_INPUT_INT8_RUNS && typical > typical_runs_error) report(level, o, layout, "typical error", typical);
+  if (o->format->form == NIBBLE_INPUT_INT8_RUNS && typical > typical_runs_error)
+    report(level, o, layout, "typical error", typical);
 }
 
 static void check(const operands *o, const nibble_linear_layer *layers, const char *layout, const memory *wanted) {

@@ -5,7 +5,9 @@ import Synchronization
 import Testing
 
 @Suite struct ThreadPoolTests {
-    @Test("every item is handled once, whatever the threads, the grain and the way of splitting", arguments: [1, 2, 5], [false, true])
+    @Test(
+        "every item is handled once, whatever the threads, the grain and the way of splitting", arguments: [1, 2, 5],
+        [false, true])
     func covers(threads: Int, isDynamic: Bool) {
         let pool = ThreadPool(threads: threads)
         for (count, grain) in [(0, 1), (1, 1), (7, 1), (7, 3), (1000, 16), (1000, 5000)] {

@@ -141,7 +141,8 @@ struct GoldenTests {
     }
 
     private func layer(_ golden: GoldenCase, _ weight: LinearWeight, _ arithmetic: LinearArithmetic) throws -> Linear {
-        let bias = golden.hasInput("bias")
+        let bias =
+            golden.hasInput("bias")
             ? try backend().upload(.floats(try golden.input("bias").floats, [weight.outFeatures])) : nil
         return Linear(name: golden.id, weight: weight, bias: bias, arithmetic: arithmetic)
     }

@@ -8,7 +8,8 @@ private let hasCompiler =
 
 @Suite(.enabled(if: hasCompiler, "NVRTC is not here"))
 struct KernelCompilationTests {
-    @Test("every program compiles for every generation", arguments: CUDAKernelSources.all.map(\.name), ["sm_75", "sm_80", "sm_90a"])
+    @Test(
+        "every program compiles for every generation", arguments: CUDAKernelSources.all.map(\.name), ["sm_75", "sm_80", "sm_90a"])
     func compiles(program: String, architecture: String) throws {
         let source = try #require(CUDAKernelSources.all.first { $0.name == program })
         let target = KernelTarget(architecture: architecture)

@@ -55,7 +55,9 @@ struct MemoryTests {
         _ = try second.allocate(.uint8, [64 << 20])
     }
 
-    @Test("a weight from the host, in parts, quantizes to the same bytes as one that lies there", arguments: [DType.float32, .bfloat16])
+    @Test(
+        "a weight from the host, in parts, quantizes to the same bytes as one that lies there",
+        arguments: [DType.float32, .bfloat16])
     func quantizingInParts(dtype: DType) throws {
         let backend = try Card.backend()
         // 80 MB and more: several parts.
@@ -65,7 +67,8 @@ struct MemoryTests {
         let host = HostValues.tensor(values, dtype, [rows, columns])
         let there = try backend.upload(host)
         let formats: [WeightFormat] = [
-            .fourBit(FourBitFormat(codebook: .nf4)), .fourBit(FourBitFormat(codebook: .fp4, blockSize: 4096, isNested: true)), .int8,
+            .fourBit(FourBitFormat(codebook: .nf4)), .fourBit(FourBitFormat(codebook: .fp4, blockSize: 4096, isNested: true)),
+            .int8,
         ]
         for format in formats {
             let (a, b) = (try backend.quantize(host, to: format), try backend.quantize(there, to: format))
@@ -109,7 +112,8 @@ struct MemoryTests {
                 vocabulary: 1000))
         let source = HostValues.tensor(HostValues.random(features * columns, seed: 4), .bfloat16, [features, columns])
         let formats: [WeightFormat] = [
-            .dense(.bfloat16), .fourBit(FourBitFormat(codebook: .nf4)), .fourBit(FourBitFormat(codebook: .nf4, blockSize: 32)), .int8,
+            .dense(.bfloat16), .fourBit(FourBitFormat(codebook: .nf4)), .fourBit(FourBitFormat(codebook: .nf4, blockSize: 32)),
+            .int8,
         ]
         let weights = try formats.map { try backend.prepare(try backend.quantize(source, to: $0)) }
         let input = try backend.upload(

@@ -5,7 +5,8 @@ import Testing
 
 @Suite(.serialized, .enabled(if: Card.isThere, "there is no GPU"))
 struct OperationTests {
-    @Test("every operation agrees with the reference, with the library's products and with Nibble's own", arguments: [true, false])
+    @Test(
+        "every operation agrees with the reference, with the library's products and with Nibble's own", arguments: [true, false])
     func agrees(usesLibraryProducts: Bool) throws {
         var options = CUDAOptions()
         options.usesLibraryProducts = usesLibraryProducts

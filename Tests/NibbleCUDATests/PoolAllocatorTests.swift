@@ -118,7 +118,8 @@ import Testing
         #expect(pool.segments.isEmpty)
     }
 
-    @Test("a load of a known size fits a segment of that size, with room for one weight that is being brought in",
+    @Test(
+        "a load of a known size fits a segment of that size, with room for one weight that is being brought in",
         arguments: [(2560, 11), (2560, 3), (1024, 24), (4096, 8)])
     func load(width: Int, layers: Int) throws {
         let shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]

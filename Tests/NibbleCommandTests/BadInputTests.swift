@@ -102,7 +102,8 @@ import Testing
     }
 
     @Test func bothLoads() throws {
-        try expect(generate("--load-in-4bit", "--load-in-8bit", "Hello"), status: 64, mentions: "only one can be used at the same time")
+        try expect(
+            generate("--load-in-4bit", "--load-in-8bit", "Hello"), status: 64, mentions: "only one can be used at the same time")
     }
 
     @Test func unknownQuantType() throws {

@@ -17,7 +17,8 @@ import Testing
 
     /// Runs with a template of messages as lines.
     private func run(_ command: String, _ arguments: [String], input: String = "") throws -> CommandLineTool.Outcome {
-        try withTemplate("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:") { path in
+        try withTemplate("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:") {
+            path in
             try CommandLineTool.run([command, bloom, "--quiet", "--chat-template", path] + arguments, input: input)
         }
     }
@@ -37,7 +38,8 @@ import Testing
         let outcome = try run("chat", ["--max-new-tokens", "8", "--suppress-tokens", "0,2"], input: input)
         try #require(outcome.status == 0, "\(outcome.errors)")
         let single = try run("chat", ["--max-new-tokens", "8", "--suppress-tokens", "0,2"], input: "A dog.\n")
-        let system = try run("chat", ["--max-new-tokens", "8", "--suppress-tokens", "0,2", "--system", "Tell stories."], input: "A dog.\n")
+        let system = try run(
+            "chat", ["--max-new-tokens", "8", "--suppress-tokens", "0,2", "--system", "Tell stories."], input: "A dog.\n")
         #expect(outcome.output.hasPrefix(single.output))
         #expect(outcome.output.hasSuffix(single.output + system.output))
         #expect(outcome.output.count > single.output.count * 2 + system.output.count)
@@ -66,9 +68,11 @@ import Testing
         #expect(try !CommandLineTool.run(base + ["--bad-words", "time", "Once upon a"]).output.contains("time"))
     }
 
-    @Test("words that mean nothing are wrong usage", arguments: [
-        ["--early-stopping", "maybe"], ["--eos-token-id", "0,x"], ["--num-assistant-tokens-schedule", "never"],
-    ])
+    @Test(
+        "words that mean nothing are wrong usage",
+        arguments: [
+            ["--early-stopping", "maybe"], ["--eos-token-id", "0,x"], ["--num-assistant-tokens-schedule", "never"],
+        ])
     func wrongUsage(options: [String]) throws {
         let outcome = try CommandLineTool.run(["generate", bloom] + options + ["Once"])
         #expect(outcome.status == 64)
@@ -101,7 +105,8 @@ import Testing
         let none = try CommandLineTool.run(["chat", bloom, "--quiet"], input: "Hello\n")
         #expect(none.status == 1)
         #expect(none.errors.contains("chat template"))
-        let unreadable = try CommandLineTool.run(["chat", bloom, "--quiet", "--chat-template", "/nowhere.jinja"], input: "Hello\n")
+        let unreadable = try CommandLineTool.run(
+            ["chat", bloom, "--quiet", "--chat-template", "/nowhere.jinja"], input: "Hello\n")
         #expect(unreadable.status == 1 && unreadable.errors.contains("/nowhere.jinja"))
         let spelling = Fixtures.models.appending(path: "t5-spelling").path
         #expect(try CommandLineTool.run(["chat", spelling, "--quiet"], input: "Hello\n").status == 1)

@@ -29,7 +29,8 @@ import Testing
     func inputIDs() throws {
         let folder = try Fixtures.temporaryFolder()
         let file = folder.appending(path: "ids.json")
-        let ids = try JSONValue.parse(try run("tokenize", bloom, "--json", input: "{\"text\": \"Once upon a time\"}\n").output)["ids"]
+        let ids = try JSONValue.parse(try run("tokenize", bloom, "--json", input: "{\"text\": \"Once upon a time\"}\n").output)[
+            "ids"]
         let row = ids?.array?.compactMap(\.int) ?? []
         try #require(!row.isEmpty)
         let padded = [3, 3] + row
@@ -46,7 +47,8 @@ import Testing
     @Test("tokenize --json answers every line")
     func tokenize() throws {
         let outcome = try run(
-            "tokenize", Fixtures.models.appending(path: "t5-spelling").path, "--json", input: "{\"text\": \"a big dog\"}\n{\"text\": \"\"}\n")
+            "tokenize", Fixtures.models.appending(path: "t5-spelling").path, "--json",
+            input: "{\"text\": \"a big dog\"}\n{\"text\": \"\"}\n")
         let lines = try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0)) }
         try #require(lines.count == 2)
         #expect(lines[0]["ids_with_special"]?.array?.last == 1)
@@ -54,9 +56,12 @@ import Testing
         #expect(lines[1]["ids"]?.array?.isEmpty == true)
     }
 
-    @Test("a bare tensor file quantizes under a checkpoint's names", arguments: [
-        ["--load-in-4bit", "--quant-type", "nf4", "--double-quant"], ["--load-in-4bit", "--block-size", "128"], ["--load-in-8bit"],
-    ])
+    @Test(
+        "a bare tensor file quantizes under a checkpoint's names",
+        arguments: [
+            ["--load-in-4bit", "--quant-type", "nf4", "--double-quant"], ["--load-in-4bit", "--block-size", "128"],
+            ["--load-in-8bit"],
+        ])
     func quantizeTensorFile(options: [String]) throws {
         let folder = try Fixtures.temporaryFolder()
         let (input, output) = (folder.appending(path: "in.safetensors"), folder.appending(path: "out.safetensors"))
@@ -79,9 +84,11 @@ import Testing
         try FileManager.default.removeItem(at: folder)
     }
 
-    @Test("a quantized model folder loads again and gives the same logits", arguments: [
-        ["--load-in-4bit", "--quant-type", "nf4", "--double-quant"], ["--load-in-4bit"], ["--load-in-8bit"],
-    ])
+    @Test(
+        "a quantized model folder loads again and gives the same logits",
+        arguments: [
+            ["--load-in-4bit", "--quant-type", "nf4", "--double-quant"], ["--load-in-4bit"], ["--load-in-8bit"],
+        ])
     func quantizeAndReload(options: [String]) throws {
         let folder = try Fixtures.temporaryFolder()
         let output = folder.appending(path: "q").path
@@ -89,9 +96,13 @@ import Testing
         try SafetensorsWriter().write([("input_ids", .host([Int64(1), 17, 200, 5, 9], .int64, [1, 5]))], to: ids)
         #expect(try CommandLineTool.run(["quantize", bloom, "--output", output, "--quiet"] + options).status == 0)
         let (direct, stored) = (folder.appending(path: "a.safetensors"), folder.appending(path: "b.safetensors"))
-        #expect(try CommandLineTool.run(["forward", bloom, "--input", ids.path, "--output", direct.path, "--quiet"] + options).status == 0)
+        #expect(
+            try CommandLineTool.run(["forward", bloom, "--input", ids.path, "--output", direct.path, "--quiet"] + options).status
+                == 0)
         let compute = ["--compute-dtype", "float32"]
-        #expect(try CommandLineTool.run(["forward", output, "--input", ids.path, "--output", stored.path, "--quiet"] + compute).status == 0)
+        #expect(
+            try CommandLineTool.run(["forward", output, "--input", ids.path, "--output", stored.path, "--quiet"] + compute).status
+                == 0)
         let a = try CheckpointFiles.open(file: direct).tensor("logits")
         let b = try CheckpointFiles.open(file: stored).tensor("logits")
         #expect(a.hostBytes.elementsEqual(b.hostBytes))
@@ -100,6 +111,8 @@ import Testing
 
     @Test func help() throws {
         let outcome = try run("--help")
-        for command in ["generate", "chat", "forward", "tokenize", "quantize", "perplexity", "doctor"] { #expect(outcome.output.contains(command)) }
+        for command in ["generate", "chat", "forward", "tokenize", "quantize", "perplexity", "doctor"] {
+            #expect(outcome.output.contains(command))
+        }
     }
 }

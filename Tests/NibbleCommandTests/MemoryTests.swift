@@ -12,7 +12,8 @@ import Testing
             let file = folder.appending(path: "\(prompts).txt")
             try Data(String(repeating: "Once upon a time\n", count: prompts).utf8).write(to: file)
             let outcome = try CommandLineTool.run([
-                "generate", Fixtures.models.appending(path: "bloom-stories").path, "--prompt-file", file.path, "--batch-size", "1",
+                "generate", Fixtures.models.appending(path: "bloom-stories").path, "--prompt-file", file.path, "--batch-size",
+                "1",
                 "--max-new-tokens", "16", "--temperature", "0.8", "--seed", "1",
             ])
             try #require(outcome.status == 0, "\(outcome.errors)")

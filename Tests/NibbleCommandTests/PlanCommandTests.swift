@@ -37,7 +37,8 @@ import Testing
         }
     }
 
-    @Test("Nibble's plan stays within the budgets and says what each device holds",
+    @Test(
+        "Nibble's plan stays within the budgets and says what each device holds",
         arguments: [("--load-in-4bit", "0=600MB,1=1GB"), ("--load-in-8bit", "0=1GB,1=2GB")])
     func budgets(form: String, limits: String) throws {
         let folder = try folder(try golden("bloom3b_nf4_two_gpus_600MB_1GB"))
@@ -63,10 +64,13 @@ import Testing
         #expect(rows.map { $0["training"]?.string } == ["8.33 GB", "4.17 GB", "N/A", "N/A"])
     }
 
-    @Test("mistakes are one clear line", arguments: [
-        (["--max-memory", "gpu=1GB"], "\"gpu\" is no device"), (["--max-memory", "0=1TB"], "\"1TB\" is no size of memory"),
-        (["--device-map", "fast"], "\"fast\" is no device map"), (["--device-map", "{\"transformer.h.0\": 0}"], "covers no device for"),
-    ])
+    @Test(
+        "mistakes are one clear line",
+        arguments: [
+            (["--max-memory", "gpu=1GB"], "\"gpu\" is no device"), (["--max-memory", "0=1TB"], "\"1TB\" is no size of memory"),
+            (["--device-map", "fast"], "\"fast\" is no device map"),
+            (["--device-map", "{\"transformer.h.0\": 0}"], "covers no device for"),
+        ])
     func mistakes(arguments: [String], message: String) throws {
         let folder = try folder(try golden("bloom560m_f16_seed"))
         defer { try? FileManager.default.removeItem(at: folder) }

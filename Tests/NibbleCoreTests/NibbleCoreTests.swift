@@ -2,10 +2,12 @@ import NibbleCore
 import Testing
 
 @Suite struct BFloat16Tests {
-    @Test("rounding to bfloat16 is nearest, ties to even", arguments: [
-        (0x3F80_0000, 0x3F80), (0x3F80_8000, 0x3F80), (0x3F81_8000, 0x3F82), (0x3F80_8001, 0x3F81), (0xFF80_0000, 0xFF80),
-        (0x7F7F_FFFF, 0x7F80),
-    ] as [(UInt32, UInt16)])
+    @Test(
+        "rounding to bfloat16 is nearest, ties to even",
+        arguments: [
+            (0x3F80_0000, 0x3F80), (0x3F80_8000, 0x3F80), (0x3F81_8000, 0x3F82), (0x3F80_8001, 0x3F81), (0xFF80_0000, 0xFF80),
+            (0x7F7F_FFFF, 0x7F80),
+        ] as [(UInt32, UInt16)])
     func rounding(single: UInt32, brain: UInt16) {
         #expect(BFloat16(Float(bitPattern: single)).bitPattern == brain)
     }
@@ -31,7 +33,9 @@ import Testing
 }
 
 @Suite struct DeviceTests {
-    @Test("names and map keys agree", arguments: [("cpu", Device.cpu), ("disk", .disk), ("cuda", .cuda(0)), ("cuda:3", .cuda(3)), ("2", .cuda(2))])
+    @Test(
+        "names and map keys agree",
+        arguments: [("cpu", Device.cpu), ("disk", .disk), ("cuda", .cuda(0)), ("cuda:3", .cuda(3)), ("2", .cuda(2))])
     func names(name: String, device: Device) {
         #expect(Device(name: name) == device)
         #expect(Device(name: device.mapKey) == device)

@@ -67,7 +67,8 @@ struct GoldenCase: Sendable, CustomStringConvertible {
 
     /// `nil` where the family is not known.
     func architecture() throws -> ModelArchitecture? {
-        guard let config = json["config"]?.object, let type = config["model_type"]?.string, ModelRegistry.modelTypes.contains(type)
+        guard let config = json["config"]?.object, let type = config["model_type"]?.string,
+            ModelRegistry.modelTypes.contains(type)
         else { return nil }
         return try ModelRegistry.architecture(ConfigReader(config, file: name))
     }

@@ -55,7 +55,9 @@ import Testing
         #expect(off(plan.deviceMap) <= off(DeviceMap(golden.expectedMap)))
     }
 
-    @Test("the guide's budgets hold BLOOM-3b", arguments: ["bloom3b_nf4_two_gpus_600MB_1GB.json", "bloom3b_int8_two_gpus_600MB_1GB.json"])
+    @Test(
+        "the guide's budgets hold BLOOM-3b",
+        arguments: ["bloom3b_nf4_two_gpus_600MB_1GB.json", "bloom3b_int8_two_gpus_600MB_1GB.json"])
     func guide(name: String) throws {
         let golden = try #require(GoldenCase.all.first { $0.name == name })
         // Loading takes smaller chunks by itself where larger ones do not fit.
@@ -99,7 +101,9 @@ import Testing
         #expect(throws: DeviceMapError.malformedLimit("0")) { try MemoryLimit.limits(parsing: "0") }
         #expect(throws: MemoryLimitError.self) { try MemoryLimit.limits(parsing: "0=1TB") }
         #expect(try DeviceMapRequest(parsing: "balanced_low_0", source: "") == .balancedLow0)
-        #expect(try DeviceMapRequest(parsing: "{\"a\": 1, \"\": \"disk\"}", source: "") == .explicit(DeviceMap(["a": .cuda(1), "": .disk])))
+        #expect(
+            try DeviceMapRequest(parsing: "{\"a\": 1, \"\": \"disk\"}", source: "")
+                == .explicit(DeviceMap(["a": .cuda(1), "": .disk])))
         #expect(throws: DeviceMapError.unknownWord("fast")) { try DeviceMapRequest(parsing: "fast", source: "") }
         #expect(throws: DeviceMapError.self) { try DeviceMapRequest(parsing: "-1", source: "--device-map") }
         #expect(throws: DeviceMapError.self) { try DeviceMapRequest(parsing: "{\"a\": 1.5}", source: "map.json") }
@@ -116,6 +120,8 @@ import Testing
     func estimate(name: String, expected: [String]) throws {
         let golden = try #require(GoldenCase.all.first { $0.name == name })
         let estimate = MemoryEstimate(try #require(try golden.architecture()).tree)
-        #expect([MemoryEstimate.text(estimate.rows[0].largestLayer)] + estimate.rows.map { MemoryEstimate.text($0.total) } == expected)
+        #expect(
+            [MemoryEstimate.text(estimate.rows[0].largestLayer)] + estimate.rows.map { MemoryEstimate.text($0.total) } == expected
+        )
     }
 }

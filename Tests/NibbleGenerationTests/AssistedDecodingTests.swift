@@ -32,10 +32,12 @@ import Testing
     @Test("A perfect draft saves runs of the model")
     func savesRuns() throws {
         let counting = FeedCountingModel(model)
-        var request = GenerationRequest(inputs: [[1, 2]], config: config(new: 21) {
-            $0.numAssistantTokens = 4
-            $0.assistantConfidenceThreshold = 0
-        })
+        var request = GenerationRequest(
+            inputs: [[1, 2]],
+            config: config(new: 21) {
+                $0.numAssistantTokens = 4
+                $0.assistantConfidenceThreshold = 0
+            })
         request.assistant = model
         let output = try Generator(model: counting).generate(request)
         #expect(Array(output.newTokens(row: 0)) == greedy(model, [1, 2], new: 21))

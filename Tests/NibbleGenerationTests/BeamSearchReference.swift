@@ -51,24 +51,24 @@ struct BeamSearchReference {
     }
 
     func run() -> Answer {
-        let P = prompts[0].count
+        let promptLength = prompts[0].count
         let n = beams
         let keep = max(2, 1 + eos.count) * n
         var running = prompts.map { prompt in (0..<n).map { Beam(ids: prompt, score: $0 == 0 ? 0 : -1e9) } }
         var finished = prompts.map { prompt in (0..<n).map { _ in Beam(ids: prompt, score: -1e9) } }
         var open = prompts.map { _ in true }
-        var length = P
+        var length = promptLength
         while true {
             var allHit = true
             for item in prompts.indices {
-                let V = model.vocabularySize
+                let vocabulary = model.vocabularySize
                 let accumulated = running[item].flatMap { beam in
                     logProbabilities(item, beam.ids).map { $0 + beam.score }
                 }
                 let candidates = top(accumulated, keep).map { index in
-                    let source = running[item][index / V]
+                    let source = running[item][index / vocabulary]
                     return Beam(
-                        ids: source.ids + [Int32(index % V)], indices: source.indices + [index / V + item * n],
+                        ids: source.ids + [Int32(index % vocabulary)], indices: source.indices + [index / vocabulary + item * n],
                         score: accumulated[index])
                 }
                 let stops = candidates.map { $0.ids.count >= maxLength || eos.contains($0.ids.last ?? -1) }
@@ -82,7 +82,7 @@ struct BeamSearchReference {
                 let full = finished[item].allSatisfy(\.isDone) && earlyStopping == "true"
                 var merged = finished[item]
                 for (j, candidate) in candidates.enumerated() {
-                    var q = candidate.score / Float(pow(Double(length + 1 - P), lengthPenalty))
+                    var q = candidate.score / Float(pow(Double(length + 1 - promptLength), lengthPenalty))
                     if full { q += -1e9 }
                     if !open[item] { q += -1e9 }
                     let f = stops[j] && j < n
@@ -94,7 +94,7 @@ struct BeamSearchReference {
             }
             length += 1
             for item in prompts.indices {
-                let h = earlyStopping == "never" && lengthPenalty > 0 ? maxLength - P : length - P
+                let h = earlyStopping == "never" && lengthPenalty > 0 ? maxLength - promptLength : length - promptLength
                 let best = running[item][0].score / Float(pow(Double(h), lengthPenalty))
                 let least = finished[item].map(\.score).min() ?? 0
                 open[item] = open[item] && finished[item].contains { best > ($0.isDone ? least : -1e9) }
@@ -102,14 +102,14 @@ struct BeamSearchReference {
             let allDone = earlyStopping == "true" && finished.allSatisfy { $0.allSatisfy(\.isDone) }
             if !open.contains(true) || allDone || allHit { break }
         }
-        return answer(finished.flatMap { $0.prefix(returned) }, P)
+        return answer(finished.flatMap { $0.prefix(returned) }, promptLength)
     }
 
-    private func answer(_ beams: [Beam], _ P: Int) -> Answer {
+    private func answer(_ beams: [Beam], _ promptLength: Int) -> Answer {
         let longest = beams.map(\.indices.count).max() ?? 0
         let fill: Int32 = eos.isEmpty ? -1 : (pad ?? 0) != 0 ? pad ?? 0 : eos[0]
         return Answer(
-            sequences: beams.map { $0.ids + Array(repeating: fill, count: P + longest - $0.ids.count) },
+            sequences: beams.map { $0.ids + Array(repeating: fill, count: promptLength + longest - $0.ids.count) },
             scores: beams.map(\.score),
             indices: beams.map { $0.indices + Array(repeating: -1, count: longest - $0.indices.count) })
     }

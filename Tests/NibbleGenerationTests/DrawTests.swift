@@ -15,10 +15,12 @@ import Testing
         return counts
     }
 
-    @Test("100,000 draws follow the processed distribution", arguments: [
-        GenerationConfig(topK: 0), GenerationConfig(topK: 5), GenerationConfig(topK: 0, topP: 0.7),
-        GenerationConfig(temperature: 1.8, topK: 0, minP: 0.1),
-    ])
+    @Test(
+        "100,000 draws follow the processed distribution",
+        arguments: [
+            GenerationConfig(topK: 0), GenerationConfig(topK: 5), GenerationConfig(topK: 0, topP: 0.7),
+            GenerationConfig(temperature: 1.8, topK: 0, minP: 0.1),
+        ])
     func plain(_ base: GenerationConfig) throws {
         var config = base
         config.doSample = true

@@ -30,8 +30,9 @@ import Testing
     func missingStartToken() throws {
         let output = try generator.generate(inputs: [[5]], config: config(new: 2) { $0.bosTokenId = 4 })
         #expect(output.sequences[0][0] == 4)
-        #expect(throws: GenerationError.missingToken(
-            name: "decoder_start_token_id", purpose: "to begin the decoder's sequence")
+        #expect(
+            throws: GenerationError.missingToken(
+                name: "decoder_start_token_id", purpose: "to begin the decoder's sequence")
         ) { try generator.generate(inputs: [[5]], config: config(new: 2)) }
     }
 
@@ -62,7 +63,8 @@ import Testing
     @Test("First and last tokens are forced at the decoder's lengths")
     func forcedTokens() throws {
         let output = try generator.generate(
-            inputs: [[5]], config: config(new: 5, eos: [99]) {
+            inputs: [[5]],
+            config: config(new: 5, eos: [99]) {
                 $0.decoderStartTokenId = [0]
                 $0.forcedBosTokenId = 17
                 $0.forcedEosTokenId = [2]

@@ -33,9 +33,11 @@ private func options(_ json: JSONValue, sampling: Bool = false) throws -> Genera
         #expect(try processed(flat, [4, 5, 4, 5], config)[4] == 14)
     }
 
-    @Test("Biased and forced tokens must be in the vocabulary", arguments: [
-        ["sequence_bias": [[[6], 1]]], ["bad_words_ids": [[0, 6]]], ["forced_bos_token_id": 6], ["forced_eos_token_id": [-1]],
-    ] as [JSONValue])
+    @Test(
+        "Biased and forced tokens must be in the vocabulary",
+        arguments: [
+            ["sequence_bias": [[[6], 1]]], ["bad_words_ids": [[0, 6]]], ["forced_bos_token_id": 6], ["forced_eos_token_id": [-1]],
+        ] as [JSONValue])
     func tokensInVocabulary(_ json: JSONValue) {
         #expect(throws: GenerationError.self) { try processed(flat, [0], try options(json)) }
     }
@@ -171,7 +173,8 @@ private func options(_ json: JSONValue, sampling: Bool = false) throws -> Genera
                 "RepetitionPenaltyProcessor", "SuppressTokensProcessor", "Doubling",
             ])
         #expect(made.warnings == [.replacedProcessor("RepetitionPenaltyProcessor")])
-        let scores = try processed([3, 3], [0], try options(["repetition_penalty": 2]),
+        let scores = try processed(
+            [3, 3], [0], try options(["repetition_penalty": 2]),
             custom: [RepetitionPenaltyProcessor(penalty: 3)])
         #expect(scores == [1, 3])
     }

@@ -160,11 +160,14 @@ func config(
         #expect(withEos.finishReasons == [.stoppingCriterion, .maxLength])
     }
 
-    @Test("Sampling on the device and on the host draws the same tokens", arguments: [
-        GenerationConfig(doSample: true, topK: 0), GenerationConfig(doSample: true, temperature: 0.7),
-        GenerationConfig(doSample: true, temperature: 1.7, topK: 5), GenerationConfig(doSample: true, topK: 0, topP: 0.8),
-        GenerationConfig(doSample: true, temperature: 0.9, topK: 12, topP: 0.9, minP: 0.05), GenerationConfig(doSample: false),
-    ])
+    @Test(
+        "Sampling on the device and on the host draws the same tokens",
+        arguments: [
+            GenerationConfig(doSample: true, topK: 0), GenerationConfig(doSample: true, temperature: 0.7),
+            GenerationConfig(doSample: true, temperature: 1.7, topK: 5), GenerationConfig(doSample: true, topK: 0, topP: 0.8),
+            GenerationConfig(doSample: true, temperature: 0.9, topK: 12, topP: 0.9, minP: 0.05),
+            GenerationConfig(doSample: false),
+        ])
     func deviceAndHost(_ base: GenerationConfig) throws {
         var config = base
         config.maxNewTokens = 200
@@ -191,7 +194,8 @@ func config(
     @Test("Scores are processed, logits are not, log-probabilities are of the scores")
     func recordedScores() throws {
         var request = GenerationRequest(
-            inputs: [[5], [6]], config: config(new: 4, eos: [2], pad: 0) {
+            inputs: [[5], [6]],
+            config: config(new: 4, eos: [2], pad: 0) {
                 $0.suppressTokens = [1, 3]
                 $0.outputScores = true
                 $0.outputLogits = true
@@ -250,10 +254,12 @@ func config(
     @Test("Guidance follows beams")
     func guidedBeams() throws {
         // With scale 0 the scores are those of the other prompt alone, whatever the beams do.
-        var request = GenerationRequest(inputs: [[5, 6, 7]], config: config(new: 7, eos: [2], pad: 0) {
-            $0.guidanceScale = 0
-            $0.numBeams = 3
-        })
+        var request = GenerationRequest(
+            inputs: [[5, 6, 7]],
+            config: config(new: 7, eos: [2], pad: 0) {
+                $0.guidanceScale = 0
+                $0.numBeams = 3
+            })
         request.negativePrompt = [[9, 8, 7]]
         let guided = try generator.generate(request)
         let plain = try generator.generate(inputs: [[9, 8, 7]], config: config(new: 7, eos: [2], pad: 0) { $0.numBeams = 3 })

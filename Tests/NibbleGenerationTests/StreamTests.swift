@@ -33,10 +33,12 @@ import Testing
     func backPressure() async throws {
         let counter = Counter()
         var request = GenerationRequest(inputs: [[5]], config: config(new: 200))
-        request.stopping = [{ _ in
-            counter.add()
-            return false
-        }]
+        request.stopping = [
+            { _ in
+                counter.add()
+                return false
+            }
+        ]
         var consumed = 0
         for try await event in generator.stream(request, buffering: 4) {
             guard case .token = event else { continue }

@@ -13,14 +13,19 @@ import Testing
         for name in ["config.json", "model.safetensors", "additional_chat_templates/tool.jinja"] {
             #expect(try fixture.bytes(name) == HubFixture.files[name]?.content)
         }
-        let etags = ["config.json", "model.safetensors", "additional_chat_templates/tool.jinja"].compactMap { HubFixture.files[$0]?.etag }
+        let etags = ["config.json", "model.safetensors", "additional_chat_templates/tool.jinja"].compactMap {
+            HubFixture.files[$0]?.etag
+        }
         #expect(fixture.listing("blobs") == etags.sorted())
         let manager = FileManager.default
         let link = try manager.destinationOfSymbolicLink(atPath: folder.appending(path: "model.safetensors").path)
         #expect(link == "../../blobs/\(etags[1])")
-        let deep = try manager.destinationOfSymbolicLink(atPath: folder.appending(path: "additional_chat_templates/tool.jinja").path)
+        let deep = try manager.destinationOfSymbolicLink(
+            atPath: folder.appending(path: "additional_chat_templates/tool.jinja").path)
         #expect(deep == "../../../blobs/\(etags[2])")
-        #expect(try String(contentsOf: fixture.repositoryFolder.appending(path: "refs/main"), encoding: .utf8) == folder.lastPathComponent)
+        #expect(
+            try String(contentsOf: fixture.repositoryFolder.appending(path: "refs/main"), encoding: .utf8)
+                == folder.lastPathComponent)
         let tag = try String(contentsOf: fixture.root.appending(path: "hub/CACHEDIR.TAG"), encoding: .utf8)
         #expect(tag.hasPrefix("Signature: 8a477f597d28d172789f06886806bc55"))
     }
@@ -57,11 +62,15 @@ import Testing
         #expect(hub.allSatisfy { $0.authorization == "Bearer secret-token" })
     }
 
-    @Test("breaks, full servers and servers that cannot continue are made good", arguments: [
-        [.cut(after: 100_000)], [.cut(after: 0), .cut(after: 10), .cut(after: 0)],
-        [.status(429, headers: [("Retry-After", "0")])], [.status(500), .status(502), .status(503), .status(504)], [.status(408)],
-        [.cut(after: 70_000), .wholeFile], [.cut(after: 70_000), .status(416)], Array(repeating: .cut(after: 20_000), count: 12),
-    ] as [[HubServer.Trouble]])
+    @Test(
+        "breaks, full servers and servers that cannot continue are made good",
+        arguments: [
+            [.cut(after: 100_000)], [.cut(after: 0), .cut(after: 10), .cut(after: 0)],
+            [.status(429, headers: [("Retry-After", "0")])], [.status(500), .status(502), .status(503), .status(504)],
+            [.status(408)],
+            [.cut(after: 70_000), .wholeFile], [.cut(after: 70_000), .status(416)],
+            Array(repeating: .cut(after: 20_000), count: 12),
+        ] as [[HubServer.Trouble]])
     func troubles(troubles: [HubServer.Trouble]) async throws {
         for trouble in troubles { fixture.server.trouble("model.safetensors", trouble) }
         _ = try await fixture.fetch(["model.safetensors"])
@@ -75,11 +84,13 @@ import Testing
         #expect(try fixture.bytes("config.json") == HubFixture.files["config.json"]?.content)
     }
 
-    @Test("a file that is not what was announced never gets into the cache", arguments: [
-        ("model.safetensors", .shortened(by: 3), "announced 300000 bytes and sent 299997"),
-        ("model.safetensors", .altered, "the content's hash is"),
-        ("config.json", .altered, "the content's hash is"), ("config.json", .shortened(by: 1), "and sent 22"),
-    ] as [(String, HubServer.Trouble, String)])
+    @Test(
+        "a file that is not what was announced never gets into the cache",
+        arguments: [
+            ("model.safetensors", .shortened(by: 3), "announced 300000 bytes and sent 299997"),
+            ("model.safetensors", .altered, "the content's hash is"),
+            ("config.json", .altered, "the content's hash is"), ("config.json", .shortened(by: 1), "and sent 22"),
+        ] as [(String, HubServer.Trouble, String)])
     func wrong(file: String, trouble: HubServer.Trouble, message: String) async throws {
         fixture.server.trouble(file, trouble)
         let error = await #expect(throws: HubError.self) { try await fixture.fetch([file]) }
@@ -96,7 +107,8 @@ import Testing
         #expect(try fixture.bytes(file) == HubFixture.files[file]?.content)
     }
 
-    @Test("what an earlier run left is continued", arguments: [1, 150_000, 299_999, 300_000]) func resume(count: Int) async throws {
+    @Test("what an earlier run left is continued", arguments: [1, 150_000, 299_999, 300_000]) func resume(count: Int) async throws
+    {
         let file = try #require(HubFixture.files["model.safetensors"])
         try leave(Array(file.content[..<count]), of: file)
         _ = try await fixture.fetch(["model.safetensors"])

@@ -19,8 +19,12 @@ import Testing
         fixture.server.add(.init(files: files, revisions: ["main", "v2"]), as: "owner/stories")
     }
 
-    private func run(_ arguments: [String], _ more: [String: String] = [:], input: String = "") async throws -> CommandLineTool.Outcome {
-        var environment = ["HF_HOME": fixture.root.path, "HF_ENDPOINT": fixture.server.endpoint, "HF_TOKEN": "", "HF_HUB_OFFLINE": ""]
+    private func run(_ arguments: [String], _ more: [String: String] = [:], input: String = "") async throws
+        -> CommandLineTool.Outcome
+    {
+        var environment = [
+            "HF_HOME": fixture.root.path, "HF_ENDPOINT": fixture.server.endpoint, "HF_TOKEN": "", "HF_HUB_OFFLINE": "",
+        ]
         environment.merge(more) { _, given in given }
         // The process is waited for on a thread of its own; the server needs the others.
         return try await withCheckedThrowingContinuation { continuation in
@@ -67,14 +71,19 @@ import Testing
         #expect(fixture.server.requests.first?.path == "/api/models/owner/stories/revision/v2")
     }
 
-    @Test("mistakes are one clear line", arguments: [
-        (["plan", "owner/storys"], [:], "owner/storys is neither a folder here nor a model on"),
-        (["plan", "owner/stories", "--revision", "v9"], [:], "owner/stories has no revision \"v9\""),
-        (["plan", "owner/stories"], ["HF_HUB_OFFLINE": "1"], "HF_HUB_OFFLINE keeps the network off"),
-        (["plan", "owner/stories"], ["HF_ENDPOINT": "http://127.0.0.1:1"], "http://127.0.0.1:1 cannot be reached (Connection refused)"),
-        (["plan", "models/owner/stories"], [:], "neither a folder, nor a GGUF file, nor the name of a model on the Hub"),
-        (["generate", "owner/stories", "--variant", "fp16", "--quiet", "Hello"], [:], "leave out the variant fp16"),
-    ] as [([String], [String: String], String)])
+    @Test(
+        "mistakes are one clear line",
+        arguments: [
+            (["plan", "owner/storys"], [:], "owner/storys is neither a folder here nor a model on"),
+            (["plan", "owner/stories", "--revision", "v9"], [:], "owner/stories has no revision \"v9\""),
+            (["plan", "owner/stories"], ["HF_HUB_OFFLINE": "1"], "HF_HUB_OFFLINE keeps the network off"),
+            (
+                ["plan", "owner/stories"], ["HF_ENDPOINT": "http://127.0.0.1:1"],
+                "http://127.0.0.1:1 cannot be reached (Connection refused)"
+            ),
+            (["plan", "models/owner/stories"], [:], "neither a folder, nor a GGUF file, nor the name of a model on the Hub"),
+            (["generate", "owner/stories", "--variant", "fp16", "--quiet", "Hello"], [:], "leave out the variant fp16"),
+        ] as [([String], [String: String], String)])
     func mistakes(arguments: [String], environment: [String: String], message: String) async throws {
         let outcome = try await run(arguments, environment)
         #expect(outcome.status == 1)

@@ -26,14 +26,17 @@ import Testing
 
     @Test func unknownRepository() async {
         let error = await failure(of: "owner/misspelled")
-        #expect(error == .repositoryNotFound(HubRepository("owner/misspelled")!, endpoint: fixture.server.endpoint, sentToken: false))
+        #expect(
+            error == .repositoryNotFound(HubRepository("owner/misspelled")!, endpoint: fixture.server.endpoint, sentToken: false))
         #expect(error?.description.contains("check the spelling") == true)
     }
 
     @Test func privateRepository() async throws {
         fixture.server.change(HubFixture.name) { $0.privateToken = "right" }
         #expect(await failure() == .repositoryNotFound(fixture.repository, endpoint: fixture.server.endpoint, sentToken: false))
-        #expect(await failure { $0.token = "wrong" } == .repositoryNotFound(fixture.repository, endpoint: fixture.server.endpoint, sentToken: true))
+        #expect(
+            await failure { $0.token = "wrong" }
+                == .repositoryNotFound(fixture.repository, endpoint: fixture.server.endpoint, sentToken: true))
         var configuration = fixture.configuration
         configuration.token = "right"
         _ = try await fixture.fetch(["config.json"], configuration)
@@ -43,8 +46,12 @@ import Testing
         fixture.server.change(HubFixture.name) { $0.gate = "right" }
         let without = await failure()
         #expect(without == .gated(fixture.repository, endpoint: fixture.server.endpoint, sentToken: false))
-        #expect(without?.description.contains("\(fixture.server.endpoint)/owner/tiny-model, then put an access token in HF_TOKEN") == true)
-        #expect(await failure { $0.token = "wrong" } == .gated(fixture.repository, endpoint: fixture.server.endpoint, sentToken: true))
+        #expect(
+            without?.description.contains("\(fixture.server.endpoint)/owner/tiny-model, then put an access token in HF_TOKEN")
+                == true)
+        #expect(
+            await failure { $0.token = "wrong" } == .gated(fixture.repository, endpoint: fixture.server.endpoint, sentToken: true)
+        )
         var configuration = fixture.configuration
         configuration.token = "right"
         _ = try await fixture.fetch(["config.json"], configuration)
@@ -63,7 +70,9 @@ import Testing
         #expect(await failure(["weights.bin"]) == .fileNotFound("weights.bin", fixture.repository, revision: "main"))
     }
 
-    @Test("names that would leave the folder are refused", arguments: ["../../escape", "/etc/passwd", "a//b", "a/../b", "a\\b", "."])
+    @Test(
+        "names that would leave the folder are refused",
+        arguments: ["../../escape", "/etc/passwd", "a//b", "a/../b", "a\\b", "."])
     func unsafeNames(name: String) async {
         #expect(await failure([name]) == .unsafeName(name, fixture.repository))
         guard !name.contains("\\") else { return }
@@ -122,7 +131,9 @@ import Testing
         var configuration = fixture.configuration
         configuration.isOffline = true
         #expect(try await fixture.fetch(["config.json"], configuration).path == fixture.snapshot.path)
-        #expect(try await fixture.fetch(["config.json"], revision: fixture.snapshot.lastPathComponent, configuration).path == fixture.snapshot.path)
+        #expect(
+            try await fixture.fetch(["config.json"], revision: fixture.snapshot.lastPathComponent, configuration).path
+                == fixture.snapshot.path)
         #expect(fixture.server.requests.isEmpty)
         let part = await failure(["model.safetensors"]) { $0.isOffline = true }
         guard case .notCached("model.safetensors", _, "main", _)? = part else {
@@ -144,7 +155,9 @@ import Testing
         _ = try await fixture.fetch(["config.json"], configuration)
         try await fixture.server.stop()
         _ = try await fixture.fetch(["config.json"], configuration)
-        let reason = try await HubSession.run(configuration) { try await $0.snapshot(of: HubRepository(HubFixture.name)!).isCachedBecause }
+        let reason = try await HubSession.run(configuration) {
+            try await $0.snapshot(of: HubRepository(HubFixture.name)!).isCachedBecause
+        }
         #expect(reason?.contains("cannot be reached") == true)
     }
 }
@@ -154,13 +167,16 @@ import Testing
         HubConfiguration(environment: environment.merging(["HOME": "/home/me"]) { given, _ in given }).cacheFolder.path
     }
 
-    @Test("the cache's folder", arguments: [
-        ([:], "/home/me/.cache/huggingface/hub"), (["XDG_CACHE_HOME": "/x"], "/x/huggingface/hub"),
-        (["XDG_CACHE_HOME": "/x", "HF_HOME": "/hf"], "/hf/hub"), (["HF_HOME": "~/hf"], "/home/me/hf/hub"),
-        (["HF_HOME": "$DATA/${WHO}/$NONE", "DATA": "/d", "WHO": "w"], "/d/w/$NONE/hub"),
-        (["HF_HOME": "/hf", "HUGGINGFACE_HUB_CACHE": "/old"], "/old"),
-        (["HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"], "/new"), (["HF_HOME": ""], "/home/me/.cache/huggingface/hub"),
-    ] as [([String: String], String)])
+    @Test(
+        "the cache's folder",
+        arguments: [
+            ([:], "/home/me/.cache/huggingface/hub"), (["XDG_CACHE_HOME": "/x"], "/x/huggingface/hub"),
+            (["XDG_CACHE_HOME": "/x", "HF_HOME": "/hf"], "/hf/hub"), (["HF_HOME": "~/hf"], "/home/me/hf/hub"),
+            (["HF_HOME": "$DATA/${WHO}/$NONE", "DATA": "/d", "WHO": "w"], "/d/w/$NONE/hub"),
+            (["HF_HOME": "/hf", "HUGGINGFACE_HUB_CACHE": "/old"], "/old"),
+            (["HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"], "/new"),
+            (["HF_HOME": ""], "/home/me/.cache/huggingface/hub"),
+        ] as [([String: String], String)])
     func folder(environment: [String: String], expected: String) { #expect(Self.cache(environment) == expected) }
 
     @Test func switches() {
@@ -182,7 +198,8 @@ import Testing
         try Data("from-file\n".utf8).write(to: folder.appending(path: "token"))
         #expect(HubConfiguration(environment: ["HF_HOME": folder.path]).token == "from-file")
         #expect(HubConfiguration(environment: ["HF_HOME": folder.path, "HUGGING_FACE_HUB_TOKEN": "old"]).token == "old")
-        #expect(HubConfiguration(environment: ["HF_HOME": "/nowhere", "HF_TOKEN_PATH": folder.path + "/token"]).token == "from-file")
+        #expect(
+            HubConfiguration(environment: ["HF_HOME": "/nowhere", "HF_TOKEN_PATH": folder.path + "/token"]).token == "from-file")
     }
 
     @Test func proxy() {
@@ -193,10 +210,14 @@ import Testing
         #expect(proxy(["ALL_PROXY": "http://p:3128", "HF_ENDPOINT": "http://127.0.0.1:80"]) == nil)
     }
 
-    @Test("names of repositories", arguments: [
-        ("gpt2", true), ("owner/name", true), ("Owner-1/na_me.v2", true), ("a/b/c", false), ("/a", false), ("a/", false), ("", false),
-        ("a--b/c", false), ("a..b", false), ("../a", false), ("./a", false), ("-a/b", false), ("a b", false), ("ä/b", false), ("a/b.git", false),
-        ("a/" + String(repeating: "x", count: 95), false), ("~/model", false), ("http://a", false),
-    ])
+    @Test(
+        "names of repositories",
+        arguments: [
+            ("gpt2", true), ("owner/name", true), ("Owner-1/na_me.v2", true), ("a/b/c", false), ("/a", false), ("a/", false),
+            ("", false),
+            ("a--b/c", false), ("a..b", false), ("../a", false), ("./a", false), ("-a/b", false), ("a b", false), ("ä/b", false),
+            ("a/b.git", false),
+            ("a/" + String(repeating: "x", count: 95), false), ("~/model", false), ("http://a", false),
+        ])
     func names(name: String, isValid: Bool) { #expect((HubRepository(name) != nil) == isValid) }
 }

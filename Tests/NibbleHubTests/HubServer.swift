@@ -155,7 +155,8 @@ final class HubServer: Sendable {
                 answer.headers.add(name: "Location", value: address)
                 return answer
             }
-            var answer = isStorage ? fromStorage(path, range, state, trouble) : fromHub(head.method, path, range, token, state, trouble)
+            var answer =
+                isStorage ? fromStorage(path, range, state, trouble) : fromHub(head.method, path, range, token, state, trouble)
             if head.method == .GET { answer.delay = state.delay }
             if case .cut(let after)? = trouble { answer.cut = after }
             return answer
@@ -199,21 +200,29 @@ final class HubServer: Sendable {
 
     private func refusal(_ repository: Repository, _ token: String?, isFile: Bool) -> Answer? {
         if let secret = repository.privateToken, token != secret {
-            return token == nil ? .error(401, "RepoNotFound", "Repository not found") : .error(404, "RepoNotFound", "Repository not found")
+            return token == nil
+                ? .error(401, "RepoNotFound", "Repository not found") : .error(404, "RepoNotFound", "Repository not found")
         }
-        if isFile, let gate = repository.gate, token != gate { return .error(token == nil ? 401 : 403, "GatedRepo", "Access is restricted") }
+        if isFile, let gate = repository.gate, token != gate {
+            return .error(token == nil ? 401 : 403, "GatedRepo", "Access is restricted")
+        }
         return nil
     }
 
     private func listing(_ path: String, _ token: String?, _ state: State) -> Answer {
         let parts = path.components(separatedBy: "/revision/")
-        guard parts.count == 2, let repository = state.repositories[parts[0]] else { return .error(401, nil, "Invalid username or password.") }
+        guard parts.count == 2, let repository = state.repositories[parts[0]] else {
+            return .error(401, nil, "Invalid username or password.")
+        }
         if token == "expired" { return .error(401, nil, "Invalid credentials in Authorization header") }
         if let refusal = refusal(repository, token, isFile: false) { return refusal }
-        guard (repository.revisions + [repository.commit]).contains(parts[1]) else { return .error(404, "RevisionNotFound", "Invalid rev id") }
+        guard (repository.revisions + [repository.commit]).contains(parts[1]) else {
+            return .error(404, "RevisionNotFound", "Invalid rev id")
+        }
         let siblings = repository.files.keys.sorted().map { "{\"rfilename\": \"\($0)\"}" }.joined(separator: ", ")
         let json = "{\"id\": \"\(parts[0])\", \"sha\": \"\(repository.commit)\", \"siblings\": [\(siblings)]}"
-        return Answer(headers: ["Content-Type": "application/json", "Content-Length": "\(json.utf8.count)"], body: Array(json.utf8))
+        return Answer(
+            headers: ["Content-Type": "application/json", "Content-Length": "\(json.utf8.count)"], body: Array(json.utf8))
     }
 
     private func fromStorage(_ path: String, _ range: String?, _ state: State, _ trouble: Trouble?) -> Answer {

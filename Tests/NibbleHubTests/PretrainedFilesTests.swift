@@ -26,30 +26,40 @@ import Testing
 
     static let tokenizer = ["additional_chat_templates/tool.jinja", "tokenizer.json", "tokenizer_config.json"]
 
-    @Test("only what is needed", arguments: [
-        (.config, ["config.json"]), (.tokenizer, tokenizer),
-        ([.config, .weights], ["config.json", "generation_config.json", "model.safetensors"]),
-        (.all, ["config.json", "generation_config.json", "model.safetensors"] + tokenizer),
-    ] as [(PretrainedParts, [String])])
+    @Test(
+        "only what is needed",
+        arguments: [
+            (.config, ["config.json"]), (.tokenizer, tokenizer),
+            ([.config, .weights], ["config.json", "generation_config.json", "model.safetensors"]),
+            (.all, ["config.json", "generation_config.json", "model.safetensors"] + tokenizer),
+        ] as [(PretrainedParts, [String])])
     func parts(parts: PretrainedParts, expected: [String]) async throws {
         #expect(try await downloaded(parts) == expected.sorted())
     }
 
-    @Test("weights in the order in which loading takes them", arguments: [
-        (nil, ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"], ["model.safetensors"]),
-        (nil, ["model.safetensors.index.json", "pytorch_model.bin"], ["a-1.safetensors", "a-2.safetensors", "model.safetensors.index.json"]),
-        (nil, ["pytorch_model.bin", "pytorch_model.bin.index.json"], ["pytorch_model.bin"]),
-        (nil, ["pytorch_model.bin.index.json"], ["a-1.safetensors", "a-2.safetensors", "pytorch_model.bin.index.json"]),
-        ("fp16", ["model.safetensors", "model.fp16.safetensors"], ["model.fp16.safetensors"]),
-        ("fp16", ["model.safetensors", "model.safetensors.index.fp16.json"],
-         ["a-1.safetensors", "a-2.safetensors", "model.safetensors.index.fp16.json"]),
-    ] as [(String?, [String], [String])])
+    @Test(
+        "weights in the order in which loading takes them",
+        arguments: [
+            (nil, ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"], ["model.safetensors"]),
+            (
+                nil, ["model.safetensors.index.json", "pytorch_model.bin"],
+                ["a-1.safetensors", "a-2.safetensors", "model.safetensors.index.json"]
+            ),
+            (nil, ["pytorch_model.bin", "pytorch_model.bin.index.json"], ["pytorch_model.bin"]),
+            (nil, ["pytorch_model.bin.index.json"], ["a-1.safetensors", "a-2.safetensors", "pytorch_model.bin.index.json"]),
+            ("fp16", ["model.safetensors", "model.fp16.safetensors"], ["model.fp16.safetensors"]),
+            (
+                "fp16", ["model.safetensors", "model.safetensors.index.fp16.json"],
+                ["a-1.safetensors", "a-2.safetensors", "model.safetensors.index.fp16.json"]
+            ),
+        ] as [(String?, [String], [String])])
     func weights(variant: String?, there: [String], expected: [String]) async throws {
         let index = "{\"weight_map\": {\"x\": \"a-2.safetensors\", \"y\": \"a-1.safetensors\", \"z\": \"a-2.safetensors\"}}"
         fixture.server.change(HubFixture.name) { repository in
             repository.files = repository.files.filter { $0.key == "config.json" }
             for name in there + ["a-1.safetensors", "a-2.safetensors", "a-3.safetensors"] {
-                repository.files[name] = name.hasSuffix(".json") ? HubFixture.text(index) : .init(content: Array(name.utf8), isLarge: true)
+                repository.files[name] =
+                    name.hasSuffix(".json") ? HubFixture.text(index) : .init(content: Array(name.utf8), isLarge: true)
             }
         }
         #expect(try await downloaded([.config, .weights], variant: variant) == (expected + ["config.json"]).sorted())
@@ -80,7 +90,9 @@ import Testing
         let weights = await #expect(throws: CheckpointError.self) { try await downloaded() }
         #expect(weights?.description.hasPrefix("no weights in owner/tiny-model: looked for model.safetensors") == true)
         fixture.server.change(HubFixture.name) { $0.files["config.json"] = nil }
-        #expect(await #expect(throws: HubError.self) { try await downloaded() } == .fileNotFound("config.json", fixture.repository, revision: "main"))
+        #expect(
+            await #expect(throws: HubError.self) { try await downloaded() }
+                == .fileNotFound("config.json", fixture.repository, revision: "main"))
     }
 
     @Test("absent files are marked as the Python libraries mark them") func absentMarkers() async throws {
@@ -99,8 +111,12 @@ import Testing
         #expect(error?.description.contains("model.safetensors") == true)
     }
 
-    @Test("names that are neither", arguments: ["/no/such/folder", "./model", "a/b/c", "~/model", "two words"]) func neither(name: String) async {
-        let error = await #expect(throws: AutoModelError.self) { try await PretrainedFiles.folder(for: name, .all, configuration()) }
+    @Test("names that are neither", arguments: ["/no/such/folder", "./model", "a/b/c", "~/model", "two words"]) func neither(
+        name: String
+    ) async {
+        let error = await #expect(throws: AutoModelError.self) {
+            try await PretrainedFiles.folder(for: name, .all, configuration())
+        }
         #expect(error == .noSuchFolder(name))
     }
 

@@ -89,8 +89,9 @@ import Testing
     func message() throws {
         var config = try config("llama")
         config["num_key_value_heads"] = 3
-        #expect(throws: ModelError.wrongField(
-            "num_key_value_heads", file: "config.json", expected: "a divisor of the 4 heads", found: "3")
+        #expect(
+            throws: ModelError.wrongField(
+                "num_key_value_heads", file: "config.json", expected: "a divisor of the 4 heads", found: "3")
         ) { try read(config) }
         config["hidden_size"] = nil
         #expect(throws: ModelError.missingField("hidden_size", file: "config.json")) { try read(config) }

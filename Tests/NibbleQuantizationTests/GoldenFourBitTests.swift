@@ -97,7 +97,8 @@ import Testing
         #expect(values == (try golden.expected("dequantized").floats))
     }
 
-    @Test("4-bit products are within the recorded bounds", arguments: GoldenCase.all("matmul_4bit") + GoldenCase.all("linear_4bit"))
+    @Test(
+        "4-bit products are within the recorded bounds", arguments: GoldenCase.all("matmul_4bit") + GoldenCase.all("linear_4bit"))
     func multiplies(_ golden: GoldenCase) throws {
         let x = try golden.input("x")
         let w = try golden.input("w")
@@ -133,7 +134,9 @@ extension GoldenCase {
 
 /// Equal numbers; the sign of zero and the kind of NaN do not matter.
 func expectSameValues(_ got: [Float], _ wanted: [Float], sourceLocation: SourceLocation = #_sourceLocation) {
-    let place = zip(got, wanted).enumerated().first { $0.element.0 != $0.element.1 && !($0.element.0.isNaN && $0.element.1.isNaN) }
+    let place = zip(got, wanted).enumerated().first {
+        $0.element.0 != $0.element.1 && !($0.element.0.isNaN && $0.element.1.isNaN)
+    }
     #expect(place == nil && got.count == wanted.count, sourceLocation: sourceLocation)
 }
 

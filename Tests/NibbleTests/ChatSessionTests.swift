@@ -12,7 +12,8 @@ import Testing
 
     private func session(system: String? = nil) throws -> ChatSession {
         try ChatSession(
-            model: stories.model, tokenizer: stories.tokenizer, system: system, template: ExampleModel.chatTemplate, generation: config)
+            model: stories.model, tokenizer: stories.tokenizer, system: system, template: ExampleModel.chatTemplate,
+            generation: config)
     }
 
     /// The answer to the whole conversation without anything kept.
@@ -49,7 +50,7 @@ import Testing
     func stopping() async throws {
         let session = try session()
         let pieces = Counter()
-        let answer = try await session.answer("Tell me about a dog.", shouldStop: { pieces.next() == 3 }) { _ in }
+        let answer = try await session.answer("Tell me about a dog.", shouldStop: { pieces.next() == 3 }, onText: { _ in })
         #expect(answer.newTokens == 3)
         #expect(answer.finishReason == .stoppingCriterion)
         #expect(session.messages.count == 2)

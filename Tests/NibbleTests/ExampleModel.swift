@@ -19,7 +19,8 @@ enum ExampleModel {
         let source = Fixtures.models.appending(path: name)
         let folder = try Fixtures.temporaryFolder()
         for file in try FileManager.default.contentsOfDirectory(atPath: source.path) where files[file] == nil {
-            try FileManager.default.createSymbolicLink(at: folder.appending(path: file), withDestinationURL: source.appending(path: file))
+            try FileManager.default.createSymbolicLink(
+                at: folder.appending(path: file), withDestinationURL: source.appending(path: file))
         }
         for (file, text) in files { try Data(text.utf8).write(to: folder.appending(path: file)) }
         return folder

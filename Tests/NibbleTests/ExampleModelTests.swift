@@ -50,7 +50,9 @@ import Testing
         #expect(model.memoryFootprint == recorded["footprint"]?.int)
     }
 
-    @Test("greedy stories are the recorded ones, up to a near-tie", .enabled(if: Fixtures.exists("models/expected.json")), arguments: loads)
+    @Test(
+        "greedy stories are the recorded ones, up to a near-tie", .enabled(if: Fixtures.exists("models/expected.json")),
+        arguments: loads)
     func greedy(load: String) async throws {
         let expected = try Self.expected()
         let tokenizer = try Self.tokenizer("bloom-stories")
@@ -99,7 +101,8 @@ import Testing
             let request = GenerationRequest(
                 inputs: batch.map { tokenizer.encode("fix spelling: " + $0[0]) }, config: GenerationConfig(maxNewTokens: 64))
             let output = try await model.generate(request)
-            for (pair, sequence) in zip(batch, output.sequences) where tokenizer.decode(sequence, skipSpecialTokens: true) == pair[1] {
+            for (pair, sequence) in zip(batch, output.sequences)
+            where tokenizer.decode(sequence, skipSpecialTokens: true) == pair[1] {
                 exact += 1
             }
         }

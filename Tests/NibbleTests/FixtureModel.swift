@@ -26,7 +26,8 @@ struct FixtureModel: Sendable, CustomStringConvertible {
     }()
 
     private var isSupported: Bool {
-        guard let config = try? JSONValue(contentsOf: folder.appending(path: "config.json")), let type = config["model_type"]?.string
+        guard let config = try? JSONValue(contentsOf: folder.appending(path: "config.json")),
+            let type = config["model_type"]?.string
         else { return false }
         return ModelRegistry.modelTypes.contains(type)
     }

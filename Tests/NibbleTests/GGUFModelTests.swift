@@ -30,9 +30,11 @@ import Testing
         #expect(zip(a, b).allSatisfy { abs($0 - $1) < 2e-5 * scale })
     }
 
-    @Test("any quantization works on a file as on a folder", arguments: [
-        BitsAndBytesConfig(loadIn4Bit: true), BitsAndBytesConfig(loadIn8Bit: true),
-    ])
+    @Test(
+        "any quantization works on a file as on a folder",
+        arguments: [
+            BitsAndBytesConfig(loadIn4Bit: true), BitsAndBytesConfig(loadIn8Bit: true),
+        ])
     func quantized(config: BitsAndBytesConfig) throws {
         var configuration = LoadConfiguration()
         configuration.quantization = config
@@ -54,7 +56,8 @@ import Testing
         let tokenizer = try await AutoTokenizer.from(pretrained: path)
         #expect(tokenizer.encode("the the") == [257, 258])
         #expect(tokenizer.specialTokens.eos?.id == 259)
-        let chat = try tokenizer.applyChatTemplate(messages: [ChatMessage(role: "user", content: "the")], addGenerationPrompt: true)
+        let chat = try tokenizer.applyChatTemplate(
+            messages: [ChatMessage(role: "user", content: "the")], addGenerationPrompt: true)
         #expect(chat.inputIDs == [257, 260])
         let model = try await AutoModelForCausalLM.from(pretrained: path)
         #expect(model.generationConfig.eosTokenId == [259, 260])
@@ -87,12 +90,14 @@ import Testing
         return url
     }
 
-    @Test("a field that is missing or impossible is named", arguments: [
-        ("llama.embedding_length", "llama.embedding_lengtX", "hidden_size"),
-        ("llama.block_count", "llama.block_counX", "num_hidden_layers"),
-        ("general.architecture", "general.architecturX", "architecture (none) is not read"),
-        ("blk.1.ffn_up.weight", "blk.1.ffn_uX.weight", "model.layers.1.mlp.up_proj.weight"),
-    ])
+    @Test(
+        "a field that is missing or impossible is named",
+        arguments: [
+            ("llama.embedding_length", "llama.embedding_lengtX", "hidden_size"),
+            ("llama.block_count", "llama.block_counX", "num_hidden_layers"),
+            ("general.architecture", "general.architecturX", "architecture (none) is not read"),
+            ("blk.1.ffn_up.weight", "blk.1.ffn_uX.weight", "model.layers.1.mlp.up_proj.weight"),
+        ])
     func fields(old: String, new: String, mentions: String) throws {
         let url = try edited("llama", old, new)
         defer { try? FileManager.default.removeItem(at: url.deletingLastPathComponent()) }
@@ -101,7 +106,9 @@ import Testing
         #expect(text.contains(mentions) && text.contains("edited.gguf"), "\(text)")
     }
 
-    @Test("a file cut short is refused, wherever it ends", arguments: [0, 3, 8, 24, 200, 3000, 9000, 40_000]) func truncated(count: Int) throws {
+    @Test("a file cut short is refused, wherever it ends", arguments: [0, 3, 8, 24, 200, 3000, 9000, 40_000]) func truncated(
+        count: Int
+    ) throws {
         let url = try write(try Data(contentsOf: file("llama")).prefix(count))
         defer { try? FileManager.default.removeItem(at: url.deletingLastPathComponent()) }
         #expect(throws: CheckpointError.self) { try PretrainedModel.load(folder: url) }

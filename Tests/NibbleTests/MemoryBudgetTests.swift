@@ -36,7 +36,8 @@ import Testing
     /// Fills every row to the planned length, with logits, sampling and beams' copies; answers the last logits.
     private func run(_ model: PretrainedModel, _ load: Load) throws -> [Float] {
         let length = min(load.context, model.model.maximumPositions ?? .max)
-        let encoder: [[Int32]] = model.isEncoderDecoder
+        let encoder: [[Int32]] =
+            model.isEncoderDecoder
             ? (0..<load.batch).map { row in (0..<length).map { Int32(($0 + row) % 7 + 2) } } : []
         let session = try model.model.makeSession(
             SessionRequest(rows: load.batch, capacity: length, encoderInputs: encoder))
@@ -122,7 +123,8 @@ import Testing
         Load(form: .nf4, context: 64, batch: 1), Load(form: .nested, context: 40, batch: 1),
     ]
 
-    @Test("models divided between devices answer as whole ones, each device within its budget",
+    @Test(
+        "models divided between devices answer as whole ones, each device within its budget",
         arguments: ["bloom-stories", "t5-spelling"], splitLoads)
     func divided(name: String, load: Load) throws {
         let folder = PlacementRunTests.folder(name)

@@ -43,8 +43,12 @@ import Testing
             let error = try model.error(pretrained, against: tensor)
             print("  \(model.name) \(name): \(error)")
             #expect(error <= bound, "\(name)")
-            #expect(pretrained.report.quantizedModules.sorted() == expected["quantized_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
-            #expect(pretrained.report.skippedModules.sorted() == expected["skipped_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
+            #expect(
+                pretrained.report.quantizedModules.sorted()
+                    == expected["quantized_modules"]?.array?.compactMap(\.string).sorted(), "\(name)")
+            #expect(
+                pretrained.report.skippedModules.sorted() == expected["skipped_modules"]?.array?.compactMap(\.string).sorted(),
+                "\(name)")
             #expect(pretrained.memoryFootprint == expected["memory_footprint"]?.int, "\(name)")
         }
     }
@@ -84,6 +88,7 @@ extension FixtureModel {
             inputIDs: ids, attentionMask: mask, decoderInputIDs: try recorded.ids("decoder_input_ids"))
         guard let ours = output.encoderLastHiddenState else { return .infinity }
         return LogitsComparison(
-            ours, try recorded.tensor("encoder_last_hidden_state"), mask: mask, rows: 0..<ids.count).relativeError
+            ours, try recorded.tensor("encoder_last_hidden_state"), mask: mask, rows: 0..<ids.count
+        ).relativeError
     }
 }

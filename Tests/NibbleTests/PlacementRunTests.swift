@@ -94,10 +94,11 @@ import Testing
         defer { try? FileManager.default.removeItem(at: offload) }
         func files() throws -> [String: Date] {
             let names = try FileManager.default.contentsOfDirectory(atPath: offload.path)
-            return try Dictionary(uniqueKeysWithValues: names.map { name in
-                let attributes = try FileManager.default.attributesOfItem(atPath: offload.appending(path: name).path)
-                return (name, attributes[.modificationDate] as? Date ?? .distantPast)
-            })
+            return try Dictionary(
+                uniqueKeysWithValues: names.map { name in
+                    let attributes = try FileManager.default.attributesOfItem(atPath: offload.appending(path: name).path)
+                    return (name, attributes[.modificationDate] as? Date ?? .distantPast)
+                })
         }
         let first = try logits(try load(folder, .nf4, map: .all(on: .disk), offload: offload))
         let written = try files()

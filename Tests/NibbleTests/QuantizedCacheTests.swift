@@ -12,11 +12,13 @@ import Testing
 
     init() throws { stories = try ExampleModel.stories.get() }
 
-    private func quantization(_ bits: Int, groupSize: Int = KeyValueQuantization.defaultGroupSize) throws -> KeyValueQuantization {
+    private func quantization(_ bits: Int, groupSize: Int = KeyValueQuantization.defaultGroupSize) throws -> KeyValueQuantization
+    {
         try #require(KeyValueQuantization(bits: bits, groupSize: groupSize))
     }
 
-    private func session(_ quantization: KeyValueQuantization?, rows: Int = 1, capacity: Int = 256) throws -> any DecodingSession {
+    private func session(_ quantization: KeyValueQuantization?, rows: Int = 1, capacity: Int = 256) throws -> any DecodingSession
+    {
         try stories.model.model.makeSession(
             SessionRequest(rows: rows, capacity: capacity, cacheQuantization: quantization))
     }
@@ -25,7 +27,8 @@ import Testing
     private func score(_ quantization: KeyValueQuantization?) throws -> Double {
         let ids = stories.tokenizer.encode(
             "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. One day she "
-                + "saw a big red ball. She wanted to play with it, but it was too high in the tree. Her mom helped her to get it down.")
+                + "saw a big red ball. She wanted to play with it, but it was too high in the tree. Her mom helped her to get it down."
+        )
         let session = try session(quantization)
         var total = 0.0
         for (index, id) in ids.dropLast().enumerated() {
@@ -62,7 +65,9 @@ import Testing
         configuration.context = 200
         configuration.cacheQuantization = try bits.map { try quantization($0) }
         let plan = try Placement.plan(folder: Fixtures.models.appending(path: "bloom-stories"), configuration).plan
-        #expect(plan.devices.reduce(0) { $0 + $1.cache } == (try session(configuration.cacheQuantization, capacity: 200).cacheByteCount))
+        #expect(
+            plan.devices.reduce(0) { $0 + $1.cache }
+                == (try session(configuration.cacheQuantization, capacity: 200).cacheByteCount))
     }
 
     @Test("the form may come with the model or with a generation")
@@ -101,7 +106,9 @@ import Testing
         _ = try beams.feed([RowTokens(row: 0, tokens: prompt)], logits: .last) { $0.rows }
         try beams.gather([0, 0, 0])
         let tails: [[Int32]] = [[5, 9, 30], [17, 4, 80], [41, 6, 7]]
-        let together = try beams.feed(tails.enumerated().map { RowTokens(row: $0, tokens: $1) }, logits: .all) { Array($0.values) }
+        let together = try beams.feed(tails.enumerated().map { RowTokens(row: $0, tokens: $1) }, logits: .all) {
+            Array($0.values)
+        }
         for (row, tail) in tails.enumerated() {
             let alone = try session(form)
             _ = try alone.feed([RowTokens(row: 0, tokens: prompt)], logits: .last) { $0.rows }
@@ -114,7 +121,8 @@ import Testing
     @Test("what cannot be a quantized cache is refused by name")
     func refused() throws {
         for text in [#"{"nbits": 3}"#, #"{"q_group_size": 60}"#] {
-            let config = try GenerationConfig(options: JSONValue.parse(#"{"cache_implementation": "quantized", "cache_config": \#(text)}"#))
+            let config = try GenerationConfig(
+                options: JSONValue.parse(#"{"cache_implementation": "quantized", "cache_config": \#(text)}"#))
             #expect(throws: GenerationError.self) { try config.validate() }
         }
         #expect(throws: GenerationError.self) {

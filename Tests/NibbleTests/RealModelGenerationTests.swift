@@ -51,8 +51,11 @@ import Testing
     func seeds(sequences: Int) async throws {
         func generate(_ seed: UInt64) async throws -> [[Int32]] {
             try await stories.model.generate(
-                request("The dog", GenerationConfig(
-                    maxNewTokens: 30, doSample: true, temperature: 0.9, topP: 0.95, numReturnSequences: sequences, seed: seed))
+                request(
+                    "The dog",
+                    GenerationConfig(
+                        maxNewTokens: 30, doSample: true, temperature: 0.9, topP: 0.95, numReturnSequences: sequences, seed: seed)
+                )
             ).sequences
         }
         let first = try await generate(11)
@@ -61,12 +64,15 @@ import Testing
         #expect(Set(first).count == sequences)
     }
 
-    @Test("a drafting model and prompt look-up change nothing but the way", arguments: ["Once upon a time", "The dog and the cat. The dog and"])
+    @Test(
+        "a drafting model and prompt look-up change nothing but the way",
+        arguments: ["Once upon a time", "The dog and the cat. The dog and"])
     func assisted(text: String) async throws {
         let config = GenerationConfig(maxNewTokens: 48, doSample: false)
         let plain = try await stories.model.generate(request(text, config)).sequences
         let draft = try PretrainedModel.load(
-            folder: stories.model.folder, {
+            folder: stories.model.folder,
+            {
                 var configuration = LoadConfiguration()
                 configuration.dtype = .float32
                 configuration.quantization = BitsAndBytesConfig(loadIn4Bit: true)

@@ -64,7 +64,9 @@ import Testing
             let session = try model.makeSession(SessionRequest(rows: 1, capacity: 3000))
             for start in stride(from: 0, to: 400, by: step) {
                 let end = min(start + step, 400)
-                #expect(agree(try logits(session, Self.text[start..<end]), whole[start * width..<end * width]), "\(start), step \(step)")
+                #expect(
+                    agree(try logits(session, Self.text[start..<end]), whole[start * width..<end * width]),
+                    "\(start), step \(step)")
             }
         }
     }
@@ -81,7 +83,9 @@ import Testing
         }
         // Rows 0 and 2 stem from the third and the first text by now; whichever it is, its length tells.
         let rows = (0..<3).map { session.length(ofRow: $0) }
-        let next = try session.feed(rows.indices.map { RowTokens(row: $0, tokens: [Int32($0 + 5)]) }, logits: .last) { Array($0.values) }
+        let next = try session.feed(rows.indices.map { RowTokens(row: $0, tokens: [Int32($0 + 5)]) }, logits: .last) {
+            Array($0.values)
+        }
         for (row, length) in rows.enumerated() {
             let alone = try model.makeSession(SessionRequest(rows: 1, capacity: 400))
             let wanted = try logits(alone, Self.text.prefix(length) + [Int32(row + 5)]).suffix(model.vocabularySize)

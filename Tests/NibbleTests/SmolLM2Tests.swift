@@ -77,7 +77,9 @@ struct SmolLM2Tests {
             let output = try await model.generate(inputs, config, tokenizer: tokenizer)
             let name = item["name"]?.string ?? ""
             #expect(output.sequences == item["output_ids"]?.rows, "\(name)")
-            #expect(tokenizer.batchDecode(output.sequences, skipSpecialTokens: true) == item["decoded"]?.array?.compactMap(\.string), "\(name)")
+            #expect(
+                tokenizer.batchDecode(output.sequences, skipSpecialTokens: true) == item["decoded"]?.array?.compactMap(\.string),
+                "\(name)")
         }
     }
 }

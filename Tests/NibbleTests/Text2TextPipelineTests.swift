@@ -6,7 +6,9 @@ import Testing
 
 /// `text2text-generation` and its relatives on the shipped spelling model.
 @Suite struct Text2TextPipelineTests {
-    private let texts = ["fix spelling: teh cat sat on teh mat", "fix spelling: a bgi dog", "fix spelling: she lovs hte rain and teh sun"]
+    private let texts = [
+        "fix spelling: teh cat sat on teh mat", "fix spelling: a bgi dog", "fix spelling: she lovs hte rain and teh sun",
+    ]
     private let spelling: (model: PretrainedModel, tokenizer: Tokenizer)
 
     init() throws { spelling = try ExampleModel.spelling.get() }
@@ -73,9 +75,11 @@ import Testing
         await #expect(throws: PipelineError.emptyStopSequence) { try await answer(texts[0], options: options) }
     }
 
-    @Test("8-bit and 4-bit loads run, nucleus sampling included", arguments: [
-        BitsAndBytesConfig(loadIn8Bit: true), BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4),
-    ])
+    @Test(
+        "8-bit and 4-bit loads run, nucleus sampling included",
+        arguments: [
+            BitsAndBytesConfig(loadIn8Bit: true), BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4),
+        ])
     func quantized(config: BitsAndBytesConfig) async throws {
         let path = Fixtures.models.appending(path: "t5-spelling").path
         let answer = try await pipeline(.text2textGeneration, model: path, quantization: config, dtype: .float32)

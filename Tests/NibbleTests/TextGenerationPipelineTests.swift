@@ -80,7 +80,8 @@ import Testing
         options.prefix = "It was a sunny day. "
         let all = stories.tokenizer.encode("It was a sunny day. The dog").count
         let new = all + 4 - stories.tokenizer.encode("It was a sunny day. ", addSpecialTokens: false).count
-        let text = try await generate("The dog", GenerationConfig(maxLength: new, doSample: false), options: options)[0].generatedText
+        let text = try await generate("The dog", GenerationConfig(maxLength: new, doSample: false), options: options)[0]
+            .generatedText
         let output = try await directly("It was a sunny day. The dog", GenerationConfig(maxNewTokens: 4, doSample: false))
         #expect(text == "The dog" + stories.tokenizer.decode(Array(output.newTokens(row: 0)), skipSpecialTokens: true))
     }
@@ -94,7 +95,8 @@ import Testing
         let ids = stories.tokenizer.encode(long)
         let limit = try #require(stories.tokenizer.modelMaxLength)
         try #require(ids.count > limit)
-        let row = try await generate(long, GenerationConfig(maxNewTokens: 4, doSample: false), options: options)[0].generatedTokenIDs
+        let row = try await generate(long, GenerationConfig(maxNewTokens: 4, doSample: false), options: options)[0]
+            .generatedTokenIDs
         #expect(row?.prefix(limit - 4) == ids.suffix(limit - 4))
         await #expect(throws: PipelineError.noRoomForPrompt(newTokens: limit, modelMaxLength: limit)) {
             try await generate(long, GenerationConfig(maxNewTokens: limit, doSample: false), options: options)
@@ -105,7 +107,8 @@ import Testing
     func stop() async throws {
         var options = TextGenerationPipeline.Options()
         options.stopSequence = ["."]
-        let text = try await generate(texts[0], GenerationConfig(maxNewTokens: 200, doSample: false), options: options)[0].generatedText
+        let text = try await generate(texts[0], GenerationConfig(maxNewTokens: 200, doSample: false), options: options)[0]
+            .generatedText
         #expect(text.hasSuffix(".") && text.count { $0 == "." } == 1)
     }
 
@@ -139,7 +142,8 @@ import Testing
         let answered = try await generate(chat, greedy)[0]
         #expect(answered.generatedChat == chat + [ChatMessage(role: "assistant", content: answered.generatedText)])
         let output = try await stories.model.generate(
-            BatchEncoding(inputIDs: [tokenizer.encode("<s>user: Tell me a story.\nassistant:", addSpecialTokens: false)], attentionMask: []),
+            BatchEncoding(
+                inputIDs: [tokenizer.encode("<s>user: Tell me a story.\nassistant:", addSpecialTokens: false)], attentionMask: []),
             greedy)
         #expect(answered.generatedText == tokenizer.decode(Array(output.newTokens(row: 0)), skipSpecialTokens: true))
 

@@ -51,7 +51,8 @@ import Testing
         parameters.repetitionPenalty = 1.5
         let session = try model.makeSession(SessionRequest(rows: 2, capacity: 100))
         func fresh(_ tokens: [Int32]) throws -> Int32 {
-            try model.makeSession(SessionRequest(rows: 1, capacity: 100)).feed([RowTokens(row: 0, tokens: tokens)], sampling: parameters)[0]
+            try model.makeSession(SessionRequest(rows: 1, capacity: 100)).feed(
+                [RowTokens(row: 0, tokens: tokens)], sampling: parameters)[0]
         }
         let (first, second): ([Int32], [Int32]) = ([5, 60, 70, 80, 90], [200, 300, 7])
         _ = try session.feed([RowTokens(row: 0, tokens: first), RowTokens(row: 1, tokens: second)], sampling: parameters)

@@ -42,7 +42,10 @@ import Testing
         "Errors name the file and the field",
         arguments: [
             (SmallTokenizer.json(normalizer: #"{"type":"Foo"}"#), "normalizer.type", "Foo"),
-            (SmallTokenizer.json(preTokenizer: #"{"type":"Sequence","pretokenizers":[{"type":"Bar"}]}"#), "pre_tokenizer.pretokenizers[0].type", "Bar"),
+            (
+                SmallTokenizer.json(preTokenizer: #"{"type":"Sequence","pretokenizers":[{"type":"Bar"}]}"#),
+                "pre_tokenizer.pretokenizers[0].type", "Bar"
+            ),
             (SmallTokenizer.json(postProcessor: #"{"type":"Baz"}"#), "post_processor.type", "Baz"),
             (SmallTokenizer.json(decoder: #"{"no":1}"#), "decoder.type", "missing"),
             (SmallTokenizer.json(merges: #"["a zz"]"#), "model.merges[0]", "zz"),
@@ -52,15 +55,29 @@ import Testing
             (SmallTokenizer.json(model: #","dropout":0.5"#), "model.dropout", "0.5"),
             (SmallTokenizer.json(added: #"[{"id":-1,"content":"x"}]"#), "added_tokens[0].id", "-1"),
             (SmallTokenizer.json(added: #"[{"id":1e300,"content":"x"}]"#), "added_tokens[0].id", "1e+300"),
-            (SmallTokenizer.json(preTokenizer: #"{"type":"Split","pattern":{"Regex":"(?<a>b)"},"behavior":"Isolated"}"#), "pre_tokenizer.pattern.Regex", "(?<"),
-            (SmallTokenizer.json(preTokenizer: #"{"type":"Split","pattern":{"String":" "},"behavior":"Odd"}"#), "pre_tokenizer.behavior", "Odd"),
-            (SmallTokenizer.json(normalizer: #"{"type":"Precompiled","precompiled_charsmap":"AAAAAAA"}"#), "precompiled_charsmap", "base64"),
-            (SmallTokenizer.json(normalizer: #"{"type":"Precompiled","precompiled_charsmap":"/////w=="}"#), "precompiled_charsmap", "4294967295"),
-            (#"{"model":{"type":"WordPiece","vocab":{}}}"#, "model.type", "WordPiece"), (#"{"model":{"type":"BPE","merges":[]}}"#, "model.vocab", "missing"),
+            (
+                SmallTokenizer.json(preTokenizer: #"{"type":"Split","pattern":{"Regex":"(?<a>b)"},"behavior":"Isolated"}"#),
+                "pre_tokenizer.pattern.Regex", "(?<"
+            ),
+            (
+                SmallTokenizer.json(preTokenizer: #"{"type":"Split","pattern":{"String":" "},"behavior":"Odd"}"#),
+                "pre_tokenizer.behavior", "Odd"
+            ),
+            (
+                SmallTokenizer.json(normalizer: #"{"type":"Precompiled","precompiled_charsmap":"AAAAAAA"}"#),
+                "precompiled_charsmap", "base64"
+            ),
+            (
+                SmallTokenizer.json(normalizer: #"{"type":"Precompiled","precompiled_charsmap":"/////w=="}"#),
+                "precompiled_charsmap", "4294967295"
+            ),
+            (#"{"model":{"type":"WordPiece","vocab":{}}}"#, "model.type", "WordPiece"),
+            (#"{"model":{"type":"BPE","merges":[]}}"#, "model.vocab", "missing"),
             (#"{"model":{"type":"BPE","vocab":{"a":99999999999},"merges":[]}}"#, "model.vocab.a", "99999999999"),
             (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "number"),
             (#"{"model":{"type":"Unigram","unk_id":5,"vocab":[["a",0]]}}"#, "model.unk_id", "5"),
-            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "whole file", "list"), ("{}", "model", "missing"),
+            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "whole file", "list"),
+            ("{}", "model", "missing"),
         ])
     func named(json: String, field: String, found: String) throws {
         let message = try #require(failure(json))
@@ -92,10 +109,15 @@ import Testing
 
     @Test("Changed bytes of a SentencePiece model give an error or a tokenizer")
     func sentencePiece() throws {
-        let model: [UInt8] = [0x0A, 0x09, 0x0A, 0x05] + Array("<unk>".utf8) + [0x18, 0x02] + [0x0A, 0x08, 0x0A, 0x01, 0x61, 0x15, 0, 0, 0x80, 0xBF]
+        let model: [UInt8] =
+            [0x0A, 0x09, 0x0A, 0x05] + Array("<unk>".utf8) + [0x18, 0x02] + [
+                0x0A, 0x08, 0x0A, 0x01, 0x61, 0x15, 0, 0, 0x80, 0xBF,
+            ]
         #expect(throws: Never.self) { try Tokenizer(sentencePiece: model) }
         for index in model.indices {
-            #expect(throws: TokenizerError.self) { try Tokenizer(sentencePiece: Array(model[..<index]) + [0xFF], file: "x.model") }
+            #expect(throws: TokenizerError.self) {
+                try Tokenizer(sentencePiece: Array(model[..<index]) + [0xFF], file: "x.model")
+            }
             for value in [0x00, 0x0A, 0x7F, 0xFF] as [UInt8] {
                 var changed = model
                 changed[index] = value

@@ -38,7 +38,9 @@ import Testing
         case ("raised", .raised(let message)): message == text(entry, "message")
         case ("undefined", .undefined), ("forbidden", .forbidden): true
         case ("syntax", .syntax), ("syntax", .unsupportedTag), ("syntax", .unknownFilter), ("syntax", .unknownTest): true
-        case ("other", .unknownFilter), ("other", .unknownTest), ("other", .type), ("other", .arguments), ("other", .arithmetic), ("other", .limit), ("other", .syntax): true
+        case ("other", .unknownFilter), ("other", .unknownTest), ("other", .type), ("other", .arguments), ("other", .arithmetic),
+            ("other", .limit), ("other", .syntax):
+            true
         default: false
         }
     }
@@ -56,7 +58,9 @@ import Testing
             let template = try #require(templates[name])
             do {
                 let rendered = try Self.render(entry, template)
-                #expect(expected.map { $0.utf8.elementsEqual(rendered.utf8) } ?? false, "\(name): \(rendered.debugDescription), expected \(wanted)")
+                #expect(
+                    expected.map { $0.utf8.elementsEqual(rendered.utf8) } ?? false,
+                    "\(name): \(rendered.debugDescription), expected \(wanted)")
             } catch let error as JinjaError {
                 #expect(expected == nil && Self.agrees(error, with: entry), "\(name): \(error), expected \(wanted)")
                 #expect(error.line != nil, "\(name)")

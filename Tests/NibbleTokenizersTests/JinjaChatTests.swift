@@ -21,11 +21,15 @@ import Testing
 
     static let recordedChats = Fixtures.url("fixtures/smollm2/expected.json")
 
-    @Test("the chats of a real checkpoint render as recorded", .enabled(if: FileManager.default.fileExists(atPath: recordedChats.path)))
+    @Test(
+        "the chats of a real checkpoint render as recorded",
+        .enabled(if: FileManager.default.fileExists(atPath: recordedChats.path)))
     func smolLM2() throws {
-        let config = try JinjaValue(json: String(contentsOf: Fixtures.url("fixtures/tokenizers/smollm2/tokenizer_config.json"), encoding: .utf8))
+        let config = try JinjaValue(
+            json: String(contentsOf: Fixtures.url("fixtures/tokenizers/smollm2/tokenizer_config.json"), encoding: .utf8))
         guard case .object(let fields) = config, case .string(let source)? = fields["chat_template"],
-            case .object(let root) = try JinjaValue(json: String(contentsOf: Self.recordedChats, encoding: .utf8)), case .array(let chats)? = root["chat"]
+            case .object(let root) = try JinjaValue(json: String(contentsOf: Self.recordedChats, encoding: .utf8)),
+            case .array(let chats)? = root["chat"]
         else {
             Issue.record("the fixture has another form")
             return
@@ -33,7 +37,8 @@ import Testing
         let template = try ChatTemplate(source: source)
         #expect(!chats.isEmpty)
         for case .object(let chat) in chats {
-            let text = try template.render(messages: chat["messages"] ?? [], addGenerationPrompt: chat["add_generation_prompt"] == true)
+            let text = try template.render(
+                messages: chat["messages"] ?? [], addGenerationPrompt: chat["add_generation_prompt"] == true)
             #expect(chat["text"] == .string(text))
         }
     }
@@ -43,14 +48,20 @@ import Testing
         let calls = try JinjaValue(json: #"[{"name": "f", "arguments": {"z": 1, "a": 2}}]"#)
         let message = ChatMessage(role: "assistant", content: .null, fields: JinjaObject([("tool_calls", calls), ("name", "x")]))
         let text = try ChatTemplate(source: "{{ messages }}").render(messages: [message])
-        #expect(text == "[{'role': 'assistant', 'content': None, 'tool_calls': [{'name': 'f', 'arguments': {'z': 1, 'a': 2}}], 'name': 'x'}]")
+        #expect(
+            text
+                == "[{'role': 'assistant', 'content': None, 'tool_calls': [{'name': 'f', 'arguments': {'z': 1, 'a': 2}}], 'name': 'x'}]"
+        )
     }
 
     @Test("tools and documents are none where not given; special tokens and further variables are seen")
     func variables() throws {
-        let template = try ChatTemplate(source: "{{ tools is none }}{{ documents is none }}{{ bos_token }}{{ eos_token }}{{ think }}{{ pad_token is defined }}")
+        let template = try ChatTemplate(
+            source:
+                "{{ tools is none }}{{ documents is none }}{{ bos_token }}{{ eos_token }}{{ think }}{{ pad_token is defined }}")
         let text = try template.render(
-            messages: [ChatMessage](), specialTokens: ["bos_token": "<s>", "eos_token": "</s>"], extra: ["think": false, "eos_token": "<e>"])
+            messages: [ChatMessage](), specialTokens: ["bos_token": "<s>", "eos_token": "</s>"],
+            extra: ["think": false, "eos_token": "<e>"])
         #expect(text == "TrueTrue<s><e>FalseFalse")
         let tools = try ChatTemplate(source: "{{ tools[0].name }}{{ documents|length }}")
         #expect(try tools.render(messages: [ChatMessage](), tools: [["name": "f"]], documents: [["title": "t"]]) == "f1")
@@ -59,17 +70,22 @@ import Testing
     @Test("functions of the caller can be called, and their errors have a line")
     func functions() throws {
         let double = JinjaValue.function("double") { positional, named in
-            guard case .int(let number)? = positional.first ?? named["x"] else { throw JinjaError(.type(expected: "a number", found: "?")) }
+            guard case .int(let number)? = positional.first ?? named["x"] else {
+                throw JinjaError(.type(expected: "a number", found: "?"))
+            }
             return .int(2 * number)
         }
         let template = try ChatTemplate(source: "{{ double(2) }}{{ double(x=3) }}")
         #expect(try template.render(variables: ["double": double]) == "46")
-        #expect(Self.reason { _ = try ChatTemplate(source: "\n{{ double() }}").render(variables: ["double": double]) } == .type(expected: "a number", found: "?"))
+        #expect(
+            Self.reason { _ = try ChatTemplate(source: "\n{{ double() }}").render(variables: ["double": double]) }
+                == .type(expected: "a number", found: "?"))
     }
 
     @Test("raise_exception surfaces with its text and line")
     func raised() throws {
-        let template = try ChatTemplate(source: "a\n{% if messages|length > 1 %}\n{{ raise_exception('Only one message!') }}{% endif %}")
+        let template = try ChatTemplate(
+            source: "a\n{% if messages|length > 1 %}\n{{ raise_exception('Only one message!') }}{% endif %}")
         do {
             _ = try template.render(messages: Self.chat)
             Issue.record("rendered")
@@ -79,15 +95,17 @@ import Testing
         }
     }
 
-    @Test("errors name what was expected and found, and the line", arguments: [
-        ("a\n\n{{ 1 + }}", 3, "expected an expression, found '}}'"),
-        ("{% if x %}\n{% endfor %}", 2, "expected '{% elif %}' or '{% else %}' or '{% endif %}', found '{% endfor %}'"),
-        ("\n{{ x.y }}", 2, "'x' is undefined"), ("{{ {}.a.b }}", 1, "'dict object' has no attribute 'a'"),
-        ("\n\n{{ 'a'|frob }}", 3, "no filter named 'frob'"), ("{{ 1 is frob }}", 1, "no test named 'frob'"),
-        ("{{ [1].append(2) }}", 1, "not allowed in a chat template: changing a list object with 'append'"),
-        ("{{ 'a' + 1 }}", 1, "expected operands that '+' takes, found str and int"),
-        ("{{ 'x\n", 1, "expected the closing ' of a string, found the end of the template"),
-    ])
+    @Test(
+        "errors name what was expected and found, and the line",
+        arguments: [
+            ("a\n\n{{ 1 + }}", 3, "expected an expression, found '}}'"),
+            ("{% if x %}\n{% endfor %}", 2, "expected '{% elif %}' or '{% else %}' or '{% endif %}', found '{% endfor %}'"),
+            ("\n{{ x.y }}", 2, "'x' is undefined"), ("{{ {}.a.b }}", 1, "'dict object' has no attribute 'a'"),
+            ("\n\n{{ 'a'|frob }}", 3, "no filter named 'frob'"), ("{{ 1 is frob }}", 1, "no test named 'frob'"),
+            ("{{ [1].append(2) }}", 1, "not allowed in a chat template: changing a list object with 'append'"),
+            ("{{ 'a' + 1 }}", 1, "expected operands that '+' takes, found str and int"),
+            ("{{ 'x\n", 1, "expected the closing ' of a string, found the end of the template"),
+        ])
     func messagesOfErrors(_ source: String, _ line: Int, _ text: String) {
         do {
             _ = try ChatTemplate(source: source).render(variables: [:])
@@ -112,7 +130,8 @@ import Testing
 
     @Test("the last text part is continued")
     func continuedParts() throws {
-        let template = try ChatTemplate(source: "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}!")
+        let template = try ChatTemplate(
+            source: "{% for m in messages %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endfor %}!")
         let message = ChatMessage(role: "assistant", content: [["text": "a"], ["text": "b "], ["image": "i"]])
         #expect(try template.render(messages: [message], continueFinalMessage: true) == "<a><b ")
     }
@@ -126,7 +145,10 @@ import Testing
             { _ = try template.render(messages: Self.chat, addGenerationPrompt: true, continueFinalMessage: true) },
             { _ = try template.render(messages: [ChatMessage](), continueFinalMessage: true) },
             { _ = try template.render(messages: [ChatMessage(role: "user", content: .null)], continueFinalMessage: true) },
-            { _ = try template.render(messages: [ChatMessage(role: "user", content: [["image": "i"]])], continueFinalMessage: true) },
+            {
+                _ = try template.render(
+                    messages: [ChatMessage(role: "user", content: [["image": "i"]])], continueFinalMessage: true)
+            },
             { _ = try silent.render(messages: Self.chat, continueFinalMessage: true) },
             { _ = try blind.render(messages: Self.chat, continueFinalMessage: true) },
         ]
@@ -142,12 +164,17 @@ import Testing
     func json() throws {
         let text = #"{"z": 1, "a": 1.0, "m": [true, false, null, -2, 1e3, "\u00e9\ud83d\ude42\n\/"], "z": 2}"#
         let value = try JinjaValue(json: text)
-        #expect(try ChatTemplate(source: "{{ x|tojson }}").render(variables: ["x": value]) == #"{"z": 2, "a": 1.0, "m": [true, false, null, -2, 1000.0, "é🙂\n/"]}"#)
+        #expect(
+            try ChatTemplate(source: "{{ x|tojson }}").render(variables: ["x": value])
+                == #"{"z": 2, "a": 1.0, "m": [true, false, null, -2, 1000.0, "é🙂\n/"]}"#)
     }
 
-    @Test("what is not JSON is refused with its place", arguments: [
-        "", "{", "[1,]", "{\"a\":}", "{a: 1}", "[1 2]", "01", "1.", "nul", "\"a", "\"\\x\"", "\"\\u12\"", "\"\n\"", "1 2", "-", "1e", "99999999999999999999",
-    ])
+    @Test(
+        "what is not JSON is refused with its place",
+        arguments: [
+            "", "{", "[1,]", "{\"a\":}", "{a: 1}", "[1 2]", "01", "1.", "nul", "\"a", "\"\\x\"", "\"\\u12\"", "\"\n\"", "1 2",
+            "-", "1e", "99999999999999999999",
+        ])
     func badJSON(_ text: String) {
         // Deep nesting, as part of every case to keep the arguments short.
         guard case .json? = Self.reason({ _ = try JinjaValue(json: String(repeating: "[", count: 100_000) + text) }) else {

@@ -3,7 +3,9 @@ import NibbleTokenizers
 import Testing
 
 @Suite struct JinjaLimitTests {
-    static func render(_ source: String, _ variables: [String: JinjaValue] = [:], limits: JinjaLimits = JinjaLimits()) throws -> String {
+    static func render(_ source: String, _ variables: [String: JinjaValue] = [:], limits: JinjaLimits = JinjaLimits()) throws
+        -> String
+    {
         try ChatTemplate(source: source, limits: limits).render(variables: variables)
     }
 
@@ -20,36 +22,40 @@ import Testing
         if case .limit = error?.reason { true } else { false }
     }
 
-    @Test("hostile templates end in a typed limit", arguments: [
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ range(100001) }}",
-        "{{ range(-9223372036854775807, 9223372036854775807) }}",
-        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-        "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{% for x in [1] %}{{ a() }}{% endfor %}{% endmacro %}{{ a() }}",
-        "{% set ns = namespace(x='a') %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-        "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}",
-        "{% set ns = namespace(x={}) %}{% for i in range(1000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = ([ns.x]|select) %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = ns.x.count %}{% set ns.x = [ns.x] %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% for y in [ns.x] %}{% set ns.x = [loop] %}{% endfor %}{% endfor %}",
-        "{{ 'a' * 9223372036854775807 }}", "{{ [1, 2] * 4611686018427387904 }}", "{{ ('a' * 60000)|replace('a', 'bb') }}",
-        "{{ ('a' * 60000)|indent(9223372036854775807) }}", "{{ 'a'.ljust(9223372036854775807) }}", "{{ 'a'.zfill(9223372036854775807) }}",
-        "{{ 'a'|center(9223372036854775807) }}", "{{ ('a\n' * 2000)|indent(99) }}", "{% for i in range(100) %}{{ 'a' * 1000 }}{% endfor %}",
-        "{% for i in range(9999) %}{% set x = 'a' * 60000 %}{% endfor %}", "{{ ('a' * 30000).replace('', 'bcd') }}",
-        "{{ ',' .join(['a' * 30000] * 3) }}", "{{ ['a' * 30000] * 3 }}", "{{ (['a' * 30000] * 3)|tojson }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ [ns.x, 1] < [ns.x, 2] }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
-        "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {ns.x: 1} }}",
-        "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {}[ns.x] }}",
-        "{% set ns = namespace(x={}) %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x in [ns.x] }}",
-        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x.strip('a') %}{% endfor %}",
-        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = 'b'.strip(x) %}{% endfor %}",
-        "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x is upper %}{% endfor %}",
-        "{% set l = range(9999)|list %}{% for i in l %}{% set y = l|sum %}{% endfor %}",
-    ])
+    @Test(
+        "hostile templates end in a typed limit",
+        arguments: [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "{{ range(100001) }}",
+            "{{ range(-9223372036854775807, 9223372036854775807) }}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{% for x in [1] %}{{ a() }}{% endfor %}{% endmacro %}{{ a() }}",
+            "{% set ns = namespace(x='a') %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}",
+            "{% set ns = namespace(x={}) %}{% for i in range(1000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = ([ns.x]|select) %}{% endfor %}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = ns.x.count %}{% set ns.x = [ns.x] %}{% endfor %}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% for y in [ns.x] %}{% set ns.x = [loop] %}{% endfor %}{% endfor %}",
+            "{{ 'a' * 9223372036854775807 }}", "{{ [1, 2] * 4611686018427387904 }}", "{{ ('a' * 60000)|replace('a', 'bb') }}",
+            "{{ ('a' * 60000)|indent(9223372036854775807) }}", "{{ 'a'.ljust(9223372036854775807) }}",
+            "{{ 'a'.zfill(9223372036854775807) }}",
+            "{{ 'a'|center(9223372036854775807) }}", "{{ ('a\n' * 2000)|indent(99) }}",
+            "{% for i in range(100) %}{{ 'a' * 1000 }}{% endfor %}",
+            "{% for i in range(9999) %}{% set x = 'a' * 60000 %}{% endfor %}", "{{ ('a' * 30000).replace('', 'bcd') }}",
+            "{{ ',' .join(['a' * 30000] * 3) }}", "{{ ['a' * 30000] * 3 }}", "{{ (['a' * 30000] * 3)|tojson }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ [ns.x, 1] < [ns.x, 2] }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+            "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
+            "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {ns.x: 1} }}",
+            "{% set ns = namespace(x=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {}[ns.x] }}",
+            "{% set ns = namespace(x={}) %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x in [ns.x] }}",
+            "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x.strip('a') %}{% endfor %}",
+            "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = 'b'.strip(x) %}{% endfor %}",
+            "{% set x = 'a' * 60000 %}{% for i in range(9999) %}{% set y = x is upper %}{% endfor %}",
+            "{% set l = range(9999)|list %}{% for i in l %}{% set y = l|sum %}{% endfor %}",
+        ])
     func limited(_ source: String) {
         var limits = JinjaLimits()
         (limits.outputBytes, limits.iterations, limits.work) = (1 << 16, 10_000, 1 << 22)
@@ -58,21 +64,25 @@ import Testing
         #expect(error?.line != nil)
     }
 
-    @Test("deeply nested template text ends in a typed limit, not in a stack overflow", arguments: [
-        ("(", ")"),
-        ("[", "]"),
-        ("not ", ""), ("-", ""),
-        ("{1:", "}"),
-        ("", ".a"), ("", "[0]"), ("", "()"),
-        ("", "|upper"), ("not ", " is string"),
-        ("", " if 1 else 1"), ("", " if 1"),
-    ])
+    @Test(
+        "deeply nested template text ends in a typed limit, not in a stack overflow",
+        arguments: [
+            ("(", ")"),
+            ("[", "]"),
+            ("not ", ""), ("-", ""),
+            ("{1:", "}"),
+            ("", ".a"), ("", "[0]"), ("", "()"),
+            ("", "|upper"), ("not ", " is string"),
+            ("", " if 1 else 1"), ("", " if 1"),
+        ])
     func nestedExpressions(_ before: String, _ after: String) {
         let source = "{{ \(String(repeating: before, count: 5_000))1\(String(repeating: after, count: 5_000)) }}"
         #expect(Self.isLimit(Self.failure(source)))
     }
 
-    @Test("deeply nested statements end in a typed limit", arguments: ["{% if 1 %}", "{% for x in [1] %}", "{% set x %}", "{% macro m() %}", "{% with %}"])
+    @Test(
+        "deeply nested statements end in a typed limit",
+        arguments: ["{% if 1 %}", "{% for x in [1] %}", "{% set x %}", "{% macro m() %}", "{% with %}"])
     func nestedStatements(_ tag: String) {
         #expect(Self.isLimit(Self.failure(String(repeating: tag, count: 2_000))))
     }
@@ -90,7 +100,9 @@ import Testing
     @Test("an ordinary depth is within the limits")
     func ordinaryDepth() throws {
         #expect(try Self.render("{{ \(String(repeating: "(", count: 40))1\(String(repeating: ")", count: 40)) }}") == "1")
-        #expect(try Self.render("{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{% else %}end{% endif %}{% endmacro %}{{ f(60) }}") == "end")
+        #expect(
+            try Self.render("{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{% else %}end{% endif %}{% endmacro %}{{ f(60) }}")
+                == "end")
     }
 
     @Test("a full depth fits a small stack")
@@ -135,14 +147,22 @@ import Testing
         #expect(try Self.render(source).hasSuffix("True"))
     }
 
-    @Test("tags that read files are refused by name", arguments: ["include 'x'", "import 'x' as y", "from 'x' import y", "extends 'x'"])
+    @Test(
+        "tags that read files are refused by name",
+        arguments: ["include 'x'", "import 'x' as y", "from 'x' import y", "extends 'x'"])
     func noFiles(_ tag: String) {
         let error = Self.failure("a\n{% \(tag) %}")
         #expect(error?.reason == .unsupportedTag(String(tag.split(separator: " ")[0])))
         #expect(error?.line == 2)
     }
 
-    @Test("integers that do not fit are errors", arguments: ["9223372036854775807 + 1", "-9223372036854775807 - 2", "9223372036854775807 * 2", "2 ** 64", "(-9223372036854775807 - 1) // -1", "-(-9223372036854775807 - 1)", "99999999999999999999", "'99999999999999999999'|int", "1e30|int"])
+    @Test(
+        "integers that do not fit are errors",
+        arguments: [
+            "9223372036854775807 + 1", "-9223372036854775807 - 2", "9223372036854775807 * 2", "2 ** 64",
+            "(-9223372036854775807 - 1) // -1", "-(-9223372036854775807 - 1)", "99999999999999999999",
+            "'99999999999999999999'|int", "1e30|int",
+        ])
     func overflow(_ expression: String) {
         guard case .arithmetic = Self.failure("{{ \(expression) }}")?.reason else {
             Issue.record("\(expression): \(Self.failure("{{ \(expression) }}").map(String.init(describing:)) ?? "rendered")")
@@ -152,7 +172,8 @@ import Testing
 
     @Test("any text is parsed or refused, never a trap")
     func mutations() {
-        let source = "{%- for m in messages[::-1] if m.role != 'x' -%}{{ m['content']|trim(' ')|tojson(indent=2) ~ \"\\u00e9\" }}{%+ endfor %}{# c #}{% raw %}{{{% endraw %}"
+        let source =
+            "{%- for m in messages[::-1] if m.role != 'x' -%}{{ m['content']|trim(' ')|tojson(indent=2) ~ \"\\u00e9\" }}{%+ endfor %}{# c #}{% raw %}{{{% endraw %}"
         let scalars = Array(source.unicodeScalars)
         var state: UInt64 = 1
         func random(_ bound: Int) -> Int {

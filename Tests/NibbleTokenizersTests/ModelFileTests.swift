@@ -20,10 +20,11 @@ private let sentencePieceFolders = recordedTokenizers.compactMap { name -> Strin
     @Test("SentencePiece's own rules give SentencePiece's own ids", arguments: sentencePieceFolders)
     func native(path: String) throws {
         let tokenizer = try Tokenizer(sentencePiece: bytes(path), file: path, rules: .native)
-        let rows = try RecordedRow.rows(of: String(path.split(separator: "/")[0])).filter { $0.spm_ids != nil }
+        let rows = try RecordedRow.rows(of: String(path.split(separator: "/")[0])).filter { $0.spmIds != nil }
         #expect(!rows.isEmpty)
         for row in rows {
-            #expect(tokenizer.encode(row.text ?? "", addSpecialTokens: false) == row.spm_ids, "\((row.text ?? "").debugDescription)")
+            #expect(
+                tokenizer.encode(row.text ?? "", addSpecialTokens: false) == row.spmIds, "\((row.text ?? "").debugDescription)")
         }
     }
 

@@ -31,7 +31,9 @@ import Testing
 
     @Test("Unknown characters: bytes, unknown tokens, or nothing")
     func unknown() throws {
-        let bytes = (0..<256).map { "<0x" + (String($0, radix: 16, uppercase: true).count < 2 ? "0" : "") + String($0, radix: 16, uppercase: true) + ">" }
+        let bytes = (0..<256).map {
+            "<0x" + (String($0, radix: 16, uppercase: true).count < 2 ? "0" : "") + String($0, radix: 16, uppercase: true) + ">"
+        }
         func tokens(_ vocabulary: [String], _ model: String) throws -> [String] {
             try SmallTokenizer.make(SmallTokenizer.json(vocabulary: vocabulary, model: model)).encoding("aé漢b").tokens
         }
@@ -85,7 +87,8 @@ import Testing
         let tokenizer =
             isUnigram
             ? try tokenizer([("<unk>", 0), ("a", -1), ("aa", -1.5), ("aaaaaaaa", -2)])
-            : try SmallTokenizer.make(SmallTokenizer.json(vocabulary: SmallTokenizer.letters + ["aa", "aaaa"], merges: #"["a a","aa aa"]"#))
+            : try SmallTokenizer.make(
+                SmallTokenizer.json(vocabulary: SmallTokenizer.letters + ["aa", "aaaa"], merges: #"["a a","aa aa"]"#))
         let count = tokenizer.encode(String(repeating: "a", count: 400_000)).count
         #expect(count == (isUnigram ? 50_000 : 100_000))
     }
@@ -108,8 +111,10 @@ import Testing
             (#"{"type":"ByteFallback"}"#, ["x", "<0xE2>", "<0x82>", "<0xAC>", "y"], "x€y"),
             (#"{"type":"ByteFallback"}"#, ["<0xE2>", "<0x82>", "<0xAC>", "<0xE2>", "<0x82>"], "�����"),
             (#"{"type":"Strip","content":" ","start":1,"stop":0}"#, ["  a", " b"], " ab"),
-            (#"{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#,
-                ["▁a", "▁b"], "a b"),
+            (
+                #"{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#,
+                ["▁a", "▁b"], "a b"
+            ),
         ])
     func decoders(decoder: String, tokens: [String], expected: String) throws {
         #expect(try decode(decoder, tokens) == expected)

@@ -3,8 +3,11 @@ import Foundation
 import Testing
 
 @Suite struct PreTokenizerTests {
-    private func words(_ preTokenizer: String, _ text: String, normalizer: String = "null", added: String = "[]") throws -> [String] {
-        try SmallTokenizer.make(SmallTokenizer.json(added: added, normalizer: normalizer, preTokenizer: preTokenizer)).words(in: text)
+    private func words(_ preTokenizer: String, _ text: String, normalizer: String = "null", added: String = "[]") throws
+        -> [String]
+    {
+        try SmallTokenizer.make(SmallTokenizer.json(added: added, normalizer: normalizer, preTokenizer: preTokenizer)).words(
+            in: text)
     }
 
     @Test(
@@ -34,7 +37,8 @@ import Testing
     private static let byteLevel = #"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}"#
 
     private func family(_ pattern: String) -> String {
-        let split = #"{"type":"Split","pattern":{"Regex":\#(SmallTokenizer.quoted(pattern))},"behavior":"Isolated","invert":false}"#
+        let split =
+            #"{"type":"Split","pattern":{"Regex":\#(SmallTokenizer.quoted(pattern))},"behavior":"Isolated","invert":false}"#
         return #"{"type":"Sequence","pretokenizers":[\#(split),\#(Self.byteLevel)]}"#
     }
 
@@ -53,10 +57,12 @@ import Testing
     func bloom() throws {
         let text = "Hello, world!  it's (a|b) [x] 3.14\nok… 你好，世界"
         let pattern = #" ?[^(\s|[.,!?…。，、।۔،])]+"#
-        let split = #"{"type":"Split","pattern":{"Regex":\#(SmallTokenizer.quoted(pattern))},"behavior":"Isolated","invert":false}"#
+        let split =
+            #"{"type":"Split","pattern":{"Regex":\#(SmallTokenizer.quoted(pattern))},"behavior":"Isolated","invert":false}"#
         #expect(
             try words(split, text) == [
-                "Hello", ",", " world", "! ", " it's", " (", "a", "|", "b", ")", " [x]", " 3", ".", "14", "\n", "ok", "…", " 你好", "，",
+                "Hello", ",", " world", "! ", " it's", " (", "a", "|", "b", ")", " [x]", " 3", ".", "14", "\n", "ok", "…", " 你好",
+                "，",
                 "世界",
             ])
     }
@@ -82,7 +88,8 @@ import Testing
 
     @Test("Older Metaspace entries say it with add_prefix_space")
     func oldMetaspace() throws {
-        #expect(try words(#"{"type":"Metaspace","replacement":"▁","str_rep":"▁","add_prefix_space":false}"#, "a b") == ["a", "▁b"])
+        #expect(
+            try words(#"{"type":"Metaspace","replacement":"▁","str_rep":"▁","add_prefix_space":false}"#, "a b") == ["a", "▁b"])
         #expect(try words(#"{"type":"Metaspace","replacement":"▁","add_prefix_space":true}"#, "a b") == ["▁a", "▁b"])
     }
 
@@ -124,11 +131,15 @@ import Testing
     @Test(
         "The dialect",
         arguments: [
-            (#"\p{Lu}\p{Ll}*"#, "HelloWorld ÉcoleǅA", ["Hello", "World", "École", "A"]), (#"(?i:k|s)+"#, "Kk\u{212A}ſS", ["Kk\u{212A}ſS"]),
-            (#"\s+(?!\S)|\s+"#, "a   b ", ["  ", " ", " "]), (#"a{2,3}"#, "aaaaa", ["aaa", "aa"]), (#"a++b|a"#, "aab a", ["aab", "a"]),
+            (#"\p{Lu}\p{Ll}*"#, "HelloWorld ÉcoleǅA", ["Hello", "World", "École", "A"]),
+            (#"(?i:k|s)+"#, "Kk\u{212A}ſS", ["Kk\u{212A}ſS"]),
+            (#"\s+(?!\S)|\s+"#, "a   b ", ["  ", " ", " "]), (#"a{2,3}"#, "aaaaa", ["aaa", "aa"]),
+            (#"a++b|a"#, "aab a", ["aab", "a"]),
             (#"[^\P{L}a-c]+"#, "abcdef1", ["def"]), (#"\p{Han}+"#, "a漢字b", ["漢字"]), (#"(?:ab|a)*b"#, "ababb", ["ababb"]),
-            (#"(?>a|ab)c|b"#, "abc", ["b"]), (#"(?=a)\w\w"#, "baab", ["aa"]), (#"x$"#, "x\nyx", ["x", "x"]), (#"^x"#, "xx\nx", ["x", "x"]),
-            (#"[a\-\]]+"#, "]-a", ["]-a"]), (#"a{,2}b"#, "aaab", ["aab"]), (#"{a"#, "{a", ["{a"]), (#"\x{1F600}|\u00e9"#, "é😀", ["é", "😀"]),
+            (#"(?>a|ab)c|b"#, "abc", ["b"]), (#"(?=a)\w\w"#, "baab", ["aa"]), (#"x$"#, "x\nyx", ["x", "x"]),
+            (#"^x"#, "xx\nx", ["x", "x"]),
+            (#"[a\-\]]+"#, "]-a", ["]-a"]), (#"a{,2}b"#, "aaab", ["aab"]), (#"{a"#, "{a", ["{a"]),
+            (#"\x{1F600}|\u00e9"#, "é😀", ["é", "😀"]),
         ])
     func dialect(pattern: String, text: String, expected: [String]) throws {
         #expect(try PatternTesting.matches(of: pattern, in: text) == expected)
@@ -137,9 +148,11 @@ import Testing
     @Test(
         "What is not understood is named",
         arguments: [
-            ("a+?", "lazy"), (#"\bx"#, "\\b"), ("(?<=a)b", "(?<="), ("[a&&b]", "&&"), ("[[:alpha:]]", "[:"), (#"\p{Foo}"#, "Foo"), ("(a", "("),
+            ("a+?", "lazy"), (#"\bx"#, "\\b"), ("(?<=a)b", "(?<="), ("[a&&b]", "&&"), ("[[:alpha:]]", "[:"), (#"\p{Foo}"#, "Foo"),
+            ("(a", "("),
             ("a)", ")"), ("[a", "["), ("*a", "*"), ("a{5,2}", "5,2"), ("a{2000}", "2000"), ("(a{1000}){1000}", "too large"),
-            (String(repeating: "(", count: 500) + String(repeating: ")", count: 500), "nested"), (#"\1"#, "\\1"), ("a\\", "backslash"),
+            (String(repeating: "(", count: 500) + String(repeating: ")", count: 500), "nested"), (#"\1"#, "\\1"),
+            ("a\\", "backslash"),
             ("a" + String(repeating: "*", count: 5000), "repetitions"), ("[b-a]", "range"),
         ])
     func unsupported(pattern: String, named: String) {
@@ -148,7 +161,10 @@ import Testing
 
     @Test(
         "Patterns that make backtracking engines despair finish",
-        arguments: ["(a+)+b", "(a|a)*b", "(a*)*b", "(a?){200}a{200}b", "((((){1000}){1000}){1000}){1000}b", #"\s*[\r\n]+|(?:\w\w?)*c"#, "a*a*a*b"])
+        arguments: [
+            "(a+)+b", "(a|a)*b", "(a*)*b", "(a?){200}a{200}b", "((((){1000}){1000}){1000}){1000}b", #"\s*[\r\n]+|(?:\w\w?)*c"#,
+            "a*a*a*b",
+        ])
     func hostile(pattern: String) throws {
         #expect(try PatternTesting.matches(of: pattern, in: String(repeating: "a", count: 3000)).allSatisfy(\.isEmpty))
     }

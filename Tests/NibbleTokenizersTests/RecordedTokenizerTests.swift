@@ -8,17 +8,19 @@ struct RecordedRow: Decodable, Sendable {
     var text: String?
     var pair: String?
     var ids: [Int32]
-    var ids_plain: [Int32]?
+    var idsPlain: [Int32]?
     var tokens: [String]?
     var offsets: [[Int]]?
     var decoded: String?
-    var decoded_skip: String?
-    var decoded_raw: String?
-    var spm_ids: [Int32]?
+    var decodedSkip: String?
+    var decodedRaw: String?
+    var spmIds: [Int32]?
 
     static func rows(of name: String) throws -> [RecordedRow] {
         let data = try Data(contentsOf: Fixtures.url("fixtures/tokenizers/\(name)/expected.jsonl"))
-        return try data.split(separator: 0x0A).map { try JSONDecoder().decode(RecordedRow.self, from: $0) }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try data.split(separator: 0x0A).map { try decoder.decode(RecordedRow.self, from: $0) }
     }
 }
 
@@ -38,19 +40,21 @@ let recordedTokenizers = Fixtures.folders(in: "fixtures/tokenizers")
                 let encoding = tokenizer.encoding(text, pair: row.pair)
                 #expect(encoding.ids == row.ids, "\(text.debugDescription)")
                 if row.pair == nil { #expect(tokenizer.encode(text) == row.ids, "\(text.debugDescription)") }
-                if let plain = row.ids_plain {
+                if let plain = row.idsPlain {
                     #expect(tokenizer.encode(text, addSpecialTokens: false) == plain, "\(text.debugDescription)")
                 }
-                if let tokens = row.tokens { #expect(encoding.tokens .elementsEqual(tokens, by: sameScalars), "\(text.debugDescription)") }
+                if let tokens = row.tokens {
+                    #expect(encoding.tokens.elementsEqual(tokens, by: sameScalars), "\(text.debugDescription)")
+                }
                 if let offsets = row.offsets {
                     #expect(encoding.offsets.map { [$0.lowerBound, $0.upperBound] } == offsets, "\(text.debugDescription)")
                 }
             }
             if let decoded = row.decoded { #expect(sameScalars(tokenizer.decode(row.ids), decoded), "\(row.ids)") }
-            if let skipped = row.decoded_skip {
+            if let skipped = row.decodedSkip {
                 #expect(sameScalars(tokenizer.decode(row.ids, skipSpecialTokens: true), skipped), "\(row.ids)")
             }
-            if let raw = row.decoded_raw {
+            if let raw = row.decodedRaw {
                 #expect(sameScalars(tokenizer.decode(row.ids, cleanUpTokenizationSpaces: false), raw), "\(row.ids)")
             }
         }

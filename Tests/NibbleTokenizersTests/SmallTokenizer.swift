@@ -5,7 +5,8 @@ import NibbleTokenizers
 enum SmallTokenizer {
     /// BPE over single letters `a`–`z`, a few words and what else `vocabulary` names.
     static func json(
-        vocabulary: [String] = letters, merges: String = "[]", model: String = "", added: String = "[]", normalizer: String = "null",
+        vocabulary: [String] = letters, merges: String = "[]", model: String = "", added: String = "[]",
+        normalizer: String = "null",
         preTokenizer: String = "null", postProcessor: String = "null", decoder: String = "null"
     ) -> String {
         let entries = vocabulary.enumerated().map { "\(quoted($1)):\($0)" }.joined(separator: ",")
@@ -27,7 +28,10 @@ enum SmallTokenizer {
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"", "\\": out += "\\\(scalar)"
-            case "\u{0}"..<" ": out += "\\u" + String(repeating: "0", count: 4 - String(scalar.value, radix: 16).count) + String(scalar.value, radix: 16)
+            case "\u{0}"..<" ":
+                out +=
+                    "\\u" + String(repeating: "0", count: 4 - String(scalar.value, radix: 16).count)
+                    + String(scalar.value, radix: 16)
             default: out.unicodeScalars.append(scalar)
             }
         }

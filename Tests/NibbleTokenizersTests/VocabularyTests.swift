@@ -28,7 +28,10 @@ import Testing
 
     @Test("A tiktoken list merges by rank; special tokens follow from the configuration")
     func tiktoken() throws {
-        let tokens = Self.bytes.map { [$0] } + [Array(" h".utf8), Array("el".utf8), Array("lo".utf8), Array(" hel".utf8), Array("\n\n".utf8)]
+        let tokens =
+            Self.bytes.map { [$0] } + [
+                Array(" h".utf8), Array("el".utf8), Array("lo".utf8), Array(" hel".utf8), Array("\n\n".utf8),
+            ]
         let list = tokens.enumerated().map { "\(base64($1)) \($0)" }.joined(separator: "\n")
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -71,7 +74,11 @@ import Testing
         #expect(byteLevel.configuration.chatTemplates["default"] == "{{ x }}")
 
         var llama = GGUFVocabulary(
-            model: "llama", tokens: ["<unk>", "<s>", "</s>"] + (0..<256).map { "<0x" + (($0 < 16) ? "0" : "") + String($0, radix: 16, uppercase: true) + ">" } + ["▁", "a", "b", "▁a", "ab"],
+            model: "llama",
+            tokens: ["<unk>", "<s>", "</s>"]
+                + (0..<256).map { "<0x" + (($0 < 16) ? "0" : "") + String($0, radix: 16, uppercase: true) + ">" } + [
+                    "▁", "a", "b", "▁a", "ab",
+                ],
             file: "x.gguf")
         llama.scores = [Float](repeating: 0, count: 259) + [-9, -9, -9, -1, -2]
         llama.tokenTypes = [2, 3, 3] + [Int32](repeating: 6, count: 256) + [1, 1, 1, 1, 1]
@@ -100,8 +107,14 @@ import Testing
         fails("tokenizer.ggml.pre") { $0.pre = "unheard-of" }
         fails("tokenizer.ggml.merges[0]") { $0.merges = ["a b"] }
         fails("tokenizer.ggml.tokens") { $0.tokens = [] }
-        fails("tokenizer.ggml.scores") { $0.model = "llama"; $0.scores = [1] }
-        fails("tokenizer.ggml.unknown_token_id") { $0.model = "llama"; $0.unknownID = 9 }
+        fails("tokenizer.ggml.scores") {
+            $0.model = "llama"
+            $0.scores = [1]
+        }
+        fails("tokenizer.ggml.unknown_token_id") {
+            $0.model = "llama"
+            $0.unknownID = 9
+        }
     }
 
     @Test("The flags of a Llama configuration decide about beginning and end")
@@ -143,7 +156,10 @@ import Testing
     @Test("The example checkpoints' tokenizers read and write their own language", arguments: ["bloom-stories", "t5-spelling"])
     func examples(name: String) throws {
         let candidates = [Fixtures.root.appending(path: "models/\(name)"), Fixtures.models.appending(path: name)]
-        guard let folder = candidates.first(where: { FileManager.default.fileExists(atPath: $0.appending(path: "tokenizer.json").path) })
+        guard
+            let folder = candidates.first(where: {
+                FileManager.default.fileExists(atPath: $0.appending(path: "tokenizer.json").path)
+            })
         else { return }
         let tokenizer = try AutoTokenizer.from(folder: folder)
         let text = "Once upon a time there was a little llama."

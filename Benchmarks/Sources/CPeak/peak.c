@@ -3,16 +3,15 @@
 // Enough independent sums to hide the latency of an addition on two multipliers.
 enum { SUMS = 12 };
 
-#define LOOP(NAME, TARGET, LANES)                                                          \
-  TARGET static void NAME(long iterations) {                                               \
-    typedef float vec __attribute__((vector_size(4 * LANES)));                             \
-    vec sums[SUMS] = {}, a = {1e-9f}, b = {0.5f};                                          \
-    for (long i = 0; i < iterations; i++) {                                                \
-      _Pragma("clang loop unroll(full)") for (int j = 0; j < SUMS; j++)                    \
-          sums[j] = __builtin_elementwise_fma(a, b, sums[j]);                              \
-      __asm__ volatile("" : KEEP(a), KEEP(b));                                             \
-    }                                                                                      \
-    for (int j = 0; j < SUMS; j++) __asm__ volatile("" : KEEP(sums[j]));                   \
+#define LOOP(NAME, TARGET, LANES)                                                                                           \
+  TARGET static void NAME(long iterations) {                                                                                \
+    typedef float vec __attribute__((vector_size(4 * LANES)));                                                              \
+    vec sums[SUMS] = {}, a = {1e-9f}, b = {0.5f};                                                                           \
+    for (long i = 0; i < iterations; i++) {                                                                                 \
+      _Pragma("clang loop unroll(full)") for (int j = 0; j < SUMS; j++) sums[j] = __builtin_elementwise_fma(a, b, sums[j]); \
+      __asm__ volatile("" : KEEP(a), KEEP(b));                                                                              \
+    }                                                                                                                       \
+    for (int j = 0; j < SUMS; j++) __asm__ volatile("" : KEEP(sums[j]));                                                    \
   }
 
 #if defined(__x86_64__)

@@ -21,7 +21,8 @@ struct LinearBenchmark {
         let bandwidth = try backend.measureReadBandwidth()
         let arithmetic = try Ceiling.arithmetic(backend)
         print(
-            "\(backend.summary); memory \(Report.number(bandwidth / 1e9)) GB/s, float32 \(Report.number(arithmetic / 1e9)) GFLOP/s")
+            "\(backend.summary); memory \(Report.number(bandwidth / 1e9)) GB/s, float32 \(Report.number(arithmetic / 1e9)) GFLOP/s"
+        )
         print("| N × K | format | " + rows.map { "M = \($0)" }.joined(separator: " | ") + " |")
         print("| --- | --- |" + String(repeating: " --- |", count: rows.count))
         for shape in shapes {

@@ -87,8 +87,8 @@ typedef struct {
   void *keys, *values;
   const int32_t *block_table;  // [R, table_width]
   size_t table_width, blocks, heads, key_size, value_size;
-  int32_t dtype;       // of a dense cache
-  int32_t bits;        // of a quantized one (NibbleCore.KeyValueQuantization), else 0
+  int32_t dtype;  // of a dense cache
+  int32_t bits;   // of a quantized one (NibbleCore.KeyValueQuantization), else 0
   size_t group_size;
 } nibble_cache;
 

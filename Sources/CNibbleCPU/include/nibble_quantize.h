@@ -38,8 +38,7 @@ void nibble_dequantize_scales(const uint8_t *codes, const float *nested_absmax, 
 ptrdiff_t nibble_quantize_int8(const void *source, int32_t dtype, size_t rows, size_t K, int8_t *values, float *scales);
 
 /// values × scales / 127, rounded once to `dtype`.
-void nibble_dequantize_int8(const int8_t *values, const float *scales, size_t rows, size_t K, int32_t dtype,
-                            void *destination);
+void nibble_dequantize_int8(const int8_t *values, const float *scales, size_t rows, size_t K, int32_t dtype, void *destination);
 
 /// Rounds to float16 or bfloat16 and back, in place.
 void nibble_round_floats(float *values, size_t count, int32_t dtype);

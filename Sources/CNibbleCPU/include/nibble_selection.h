@@ -20,12 +20,13 @@ void nibble_select_task(void *arguments, size_t begin, size_t end, int thread);
 /// Floats of scratch that one thread needs to sample.
 size_t nibble_select_floats(size_t vocabulary);
 
-/// Items: rows. Penalizes the tokens a row has seen and forbids others, in place. Sets have bit v % 32 of word v / 32 for token v.
+/// Items: rows. Penalizes the tokens a row has seen and forbids others, in place. Sets have bit v % 32 of word v / 32 for token
+/// v.
 typedef struct {
-  float *logits;            // [R, V]
-  int32_t *seen;            // [R, words], or NULL
-  const int32_t *latest;    // [R]: joins `seen` first; or NULL
-  const int32_t *forbidden; // [words], or NULL
+  float *logits;             // [R, V]
+  int32_t *seen;             // [R, words], or NULL
+  const int32_t *latest;     // [R]: joins `seen` first; or NULL
+  const int32_t *forbidden;  // [words], or NULL
   size_t vocabulary, words;
   float penalty;
 } nibble_mask_arguments;

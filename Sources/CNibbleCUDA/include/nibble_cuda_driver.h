@@ -72,9 +72,8 @@ int nibble_cuMemFreeHost(void *address);
 int nibble_cuMemcpyHtoDAsync(NibbleDevicePointer to, const void *from, size_t bytes, NibbleStream stream);
 int nibble_cuMemcpyDtoHAsync(void *to, NibbleDevicePointer from, size_t bytes, NibbleStream stream);
 int nibble_cuMemcpyDtoDAsync(NibbleDevicePointer to, NibbleDevicePointer from, size_t bytes, NibbleStream stream);
-int nibble_cuMemcpyPeerAsync(
-    NibbleDevicePointer to, NibbleContext toContext, NibbleDevicePointer from, NibbleContext fromContext, size_t bytes,
-    NibbleStream stream);
+int nibble_cuMemcpyPeerAsync(NibbleDevicePointer to, NibbleContext toContext, NibbleDevicePointer from, NibbleContext fromContext,
+                             size_t bytes, NibbleStream stream);
 int nibble_cuMemsetD8Async(NibbleDevicePointer to, unsigned char value, size_t count, NibbleStream stream);
 
 int nibble_cuStreamCreate(NibbleStream *stream, unsigned flags);

@@ -39,15 +39,15 @@
 
 // out[m, n] = activation(product + bias[n]) * scale * rowScale[m] + residual[m, n], in float32, rounded once when stored.
 typedef struct {
-    NIBBLE_ADDRESS(void) output;          // [M, outputStride]
-    NIBBLE_ADDRESS(const void) residual;  // [M, residualStride] or null; may be `output`
-    NIBBLE_ADDRESS(const float) rowScale; // [M] or null
-    long long outputStride;               // elements between rows
+    NIBBLE_ADDRESS(void) output;           // [M, outputStride]
+    NIBBLE_ADDRESS(const void) residual;   // [M, residualStride] or null; may be `output`
+    NIBBLE_ADDRESS(const float) rowScale;  // [M] or null
+    long long outputStride;                // elements between rows
     long long residualStride;
     float scale;
-    float activationParameter;            // c of the soft cap
+    float activationParameter;  // c of the soft cap
     int activation;
-    int outputType;                       // NIBBLE_F32 ...
+    int outputType;  // NIBBLE_F32 ...
     int residualType;
     int unused;
 } NibbleEpilogue;
@@ -56,11 +56,11 @@ typedef struct {
 
 // One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
 typedef struct {
-    NIBBLE_ADDRESS(const void) weight;               // dense: T [N, K]; 4-bit: codes; int8: values [N, K]
-    NIBBLE_ADDRESS(const float) scales;              // 4-bit plain: absmax [blocks]; int8: SCB [N]; else null
-    NIBBLE_ADDRESS(const unsigned char) nestedCodes; // 4-bit nested: [blocks], else null
-    NIBBLE_ADDRESS(const float) nestedAbsmax;        // 4-bit nested: [blocks / 256, rounded up]
-    NIBBLE_ADDRESS(const float) bias;                // [N] or null
+    NIBBLE_ADDRESS(const void) weight;                // dense: T [N, K]; 4-bit: codes; int8: values [N, K]
+    NIBBLE_ADDRESS(const float) scales;               // 4-bit plain: absmax [blocks]; int8: SCB [N]; else null
+    NIBBLE_ADDRESS(const unsigned char) nestedCodes;  // 4-bit nested: [blocks], else null
+    NIBBLE_ADDRESS(const float) nestedAbsmax;         // 4-bit nested: [blocks / 256, rounded up]
+    NIBBLE_ADDRESS(const float) bias;                 // [N] or null
     float nestedOffset;
     int outFeatures;
     int firstColumn;
@@ -68,7 +68,7 @@ typedef struct {
 } NibbleLinearPart;
 
 // What a float32 token goes through before the products: rounded to T, after a norm or without.
-#define NIBBLE_PROLOGUE_NONE 0   // the input is T already
+#define NIBBLE_PROLOGUE_NONE 0  // the input is T already
 #define NIBBLE_PROLOGUE_ROUND 1
 #define NIBBLE_PROLOGUE_RMS 2
 #define NIBBLE_PROLOGUE_LAYER 3
@@ -77,7 +77,7 @@ typedef struct {
     NIBBLE_ADDRESS(const float) weight;  // [K] or null
     NIBBLE_ADDRESS(const float) bias;    // [K] or null
     float epsilon;
-    int kind;                            // NIBBLE_PROLOGUE_...
+    int kind;  // NIBBLE_PROLOGUE_...
 } NibblePrologue;
 
 // Layers of one format that read the same input.
@@ -87,22 +87,22 @@ typedef struct {
     NibbleLinearPart parts[NIBBLE_MAX_PARTS];
     NibbleEpilogue epilogue;
     int partCount;
-    int tokens;                        // M
-    int inFeatures;                    // K
-    int blockSizeLog2;                 // 4-bit: 5 ... 12
-    int codebook;                      // 4-bit: NIBBLE_FP4 or NIBBLE_NF4
+    int tokens;         // M
+    int inFeatures;     // K
+    int blockSizeLog2;  // 4-bit: 5 ... 12
+    int codebook;       // 4-bit: NIBBLE_FP4 or NIBBLE_NF4
     // LLM.int8() only.
-    int outlierCapacity;               // columns an outlier list can hold; a longer list is not stored, see outlierCounts
-    float outlierThreshold;            // 0: no outliers
-    int roundsToHalf;                  // as in NibbleRowQuantizeArguments
+    int outlierCapacity;     // columns an outlier list can hold; a longer list is not stored, see outlierCounts
+    float outlierThreshold;  // 0: no outliers
+    int roundsToHalf;        // as in NibbleRowQuantizeArguments
     NIBBLE_ADDRESS(const signed char) quantized;      // [M, quantizedStride]: quantized input, 0 at outliers and past K
     NIBBLE_ADDRESS(const float) rowScales;            // [M]: absmax of each row's other elements
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
     NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
-    NIBBLE_ADDRESS(const int) accumulated;            // int8_finish only: integer products [M, sum of the parts' N], parts side by side
-    long long quantizedStride;                        // bytes, a multiple of 16
-    NIBBLE_ADDRESS(void) staged;                      // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
+    NIBBLE_ADDRESS(const int) accumulated;  // int8_finish only: integer products [M, sum of the parts' N], parts side by side
+    long long quantizedStride;              // bytes, a multiple of 16
+    NIBBLE_ADDRESS(void) staged;            // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
     // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
@@ -119,11 +119,11 @@ typedef struct {
     int tokens;
     int inFeatures;
     int outlierCapacity;
-    float outlierThreshold;                     // 0: none
-    int roundsToHalf;                           // round to float16 first, as the reference does
+    float outlierThreshold;  // 0: none
+    int roundsToHalf;        // round to float16 first, as the reference does
     int unused;
-    NibblePrologue prologue;                    // 16-bit T and K divisible by 8
-    NIBBLE_ADDRESS(void) prepared;              // T [M, K]: takes the input as the prologue leaves it
+    NibblePrologue prologue;        // 16-bit T and K divisible by 8
+    NIBBLE_ADDRESS(void) prepared;  // T [M, K]: takes the input as the prologue leaves it
 } NibbleRowQuantizeArguments;
 
 // A quantized weight to T.
@@ -156,15 +156,15 @@ typedef struct {
     int productType;
     int tokens;
     int columns;
-    int firstColumn;                      // of the group's output
+    int firstColumn;  // of the group's output
 } NibbleFinishArguments;
 
 // MARK: Quantizing weights
 
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;          // S [count], S = float32, float16, bfloat16
-    NIBBLE_ADDRESS(unsigned char) codes;       // [count / 2, rounded up]
-    NIBBLE_ADDRESS(float) absmax;              // [blocks]
+    NIBBLE_ADDRESS(const void) input;                   // S [count], S = float32, float16, bfloat16
+    NIBBLE_ADDRESS(unsigned char) codes;                // [count / 2, rounded up]
+    NIBBLE_ADDRESS(float) absmax;                       // [blocks]
     NIBBLE_ADDRESS(unsigned long long) firstNonFinite;  // one number, set to ~0 by the host; atomicMin of element indices
     long long count;
     int blockSizeLog2;
@@ -173,17 +173,17 @@ typedef struct {
 
 // absmax [count] to 8 bits around its mean.
 typedef struct {
-    NIBBLE_ADDRESS(const float) absmax;        // [count]
-    NIBBLE_ADDRESS(float) offset;              // one number: the mean, written by nested_mean, read by nested_quantize
-    NIBBLE_ADDRESS(unsigned char) codes;       // [count]
-    NIBBLE_ADDRESS(float) nestedAbsmax;        // [count / 256, rounded up]
+    NIBBLE_ADDRESS(const float) absmax;   // [count]
+    NIBBLE_ADDRESS(float) offset;         // one number: the mean, written by nested_mean, read by nested_quantize
+    NIBBLE_ADDRESS(unsigned char) codes;  // [count]
+    NIBBLE_ADDRESS(float) nestedAbsmax;   // [count / 256, rounded up]
     long long count;
 } NibbleNestedArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;          // S [N, K]
-    NIBBLE_ADDRESS(signed char) values;        // [N, K]
-    NIBBLE_ADDRESS(float) scales;              // [N]
+    NIBBLE_ADDRESS(const void) input;    // S [N, K]
+    NIBBLE_ADDRESS(signed char) values;  // [N, K]
+    NIBBLE_ADDRESS(float) scales;        // [N]
     NIBBLE_ADDRESS(unsigned long long) firstNonFinite;
     int outFeatures;
     int inFeatures;
@@ -212,35 +212,36 @@ typedef struct {
 } NibbleBatch;
 
 typedef struct {
-    NIBBLE_ADDRESS(const void) queries;      // T [T, queryStride]; head h begins at offset + (h / group) * stride + (h % group) * D
-    NIBBLE_ADDRESS(void) output;             // T [T, H * valueSize]
-    NIBBLE_ADDRESS(const void) keys;         // C [blocks, G, 32, keySize]
-    NIBBLE_ADDRESS(const void) values;       // C [blocks, G, 32, valueSize]
-    NIBBLE_ADDRESS(const float) biasTable;   // slopes [H] or relative table [buckets, H]
-    NIBBLE_ADDRESS(float) partials;          // split keys: [T, H, splits, valueSize + 2]: sums, then maximum, then denominator
+    NIBBLE_ADDRESS(const void) queries;  // T [T, queryStride]; head h begins at offset + (h / group) * stride + (h % group) * D
+    NIBBLE_ADDRESS(void) output;         // T [T, H * valueSize]
+    NIBBLE_ADDRESS(const void) keys;     // C [blocks, G, 32, keySize]
+    NIBBLE_ADDRESS(const void) values;   // C [blocks, G, 32, valueSize]
+    NIBBLE_ADDRESS(const float) biasTable;  // slopes [H] or relative table [buckets, H]
+    NIBBLE_ADDRESS(float) partials;         // split keys: [T, H, splits, valueSize + 2]: sums, then maximum, then denominator
     NibbleBatch batch;
-    long long queryStride;                   // elements between tokens
+    long long queryStride;  // elements between tokens
     int queryOffset;
     int queryHeadStride;
-    int queryGroup;                          // at least 1
-    int heads;                               // H
-    int keyValueHeads;                       // G
+    int queryGroup;     // at least 1
+    int heads;          // H
+    int keyValueHeads;  // G
     int keySize;
     int valueSize;
-    int cacheType;                           // NIBBLE_F32 ...: C
+    int cacheType;  // NIBBLE_F32 ...: C
     float scale;
-    float softCap;                           // 0: none
-    int window;                              // 0: none
+    float softCap;  // 0: none
+    int window;     // 0: none
     int isCausal;
-    int bias;                                // NIBBLE_BIAS_...
+    int bias;  // NIBBLE_BIAS_...
     int buckets;
     int isBidirectional;
     int maximumDistance;
-    int cacheBits;                           // quantized cache (cache_codes.cuh): 8, 4 or 2; else 0
+    int cacheBits;  // quantized cache (cache_codes.cuh): 8, 4 or 2; else 0
     int cacheGroup;
-    int splitLength;                         // keys of a split; splits = maximumLength / splitLength, rounded up
+    int splitLength;  // keys of a split; splits = maximumLength / splitLength, rounded up
     int splits;
-    NIBBLE_ADDRESS(int) arrivals;            // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
+    NIBBLE_ADDRESS(int)
+    arrivals;  // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
 } NibbleAttentionArguments;
 
 // MARK: Light kernels
@@ -262,11 +263,11 @@ typedef struct {
 } NibbleEmbedArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;      // T [T, E]
-    NIBBLE_ADDRESS(const void) residual;   // T [T, E] or null
-    NIBBLE_ADDRESS(const float) weight;    // [E] or null
-    NIBBLE_ADDRESS(const float) bias;      // [E] or null
-    NIBBLE_ADDRESS(void) output;           // [T, E]
+    NIBBLE_ADDRESS(const void) input;     // T [T, E]
+    NIBBLE_ADDRESS(const void) residual;  // T [T, E] or null
+    NIBBLE_ADDRESS(const float) weight;   // [E] or null
+    NIBBLE_ADDRESS(const float) bias;     // [E] or null
+    NIBBLE_ADDRESS(void) output;          // [T, E]
     int rows;
     int width;
     int isLayerNorm;
@@ -285,12 +286,12 @@ typedef struct {
 } NibbleHeads;
 
 typedef struct {
-    NIBBLE_ADDRESS(void) projections;           // T [T, width]
-    NIBBLE_ADDRESS(void) keys;                  // C [blocks, G, 32, keySize]
-    NIBBLE_ADDRESS(void) values;                // C [blocks, G, 32, valueSize]
-    NIBBLE_ADDRESS(const float) cosines;        // [P, rotated / 2] or null
+    NIBBLE_ADDRESS(void) projections;     // T [T, width]
+    NIBBLE_ADDRESS(void) keys;            // C [blocks, G, 32, keySize]
+    NIBBLE_ADDRESS(void) values;          // C [blocks, G, 32, valueSize]
+    NIBBLE_ADDRESS(const float) cosines;  // [P, rotated / 2] or null
     NIBBLE_ADDRESS(const float) sines;
-    NIBBLE_ADDRESS(const float) queryWeight;    // norms; null means ones
+    NIBBLE_ADDRESS(const float) queryWeight;  // norms; null means ones
     NIBBLE_ADDRESS(const float) queryBias;
     NIBBLE_ADDRESS(const float) keyWeight;
     NIBBLE_ADDRESS(const float) keyBias;
@@ -299,21 +300,21 @@ typedef struct {
     NibbleHeads key;
     NibbleHeads value;
     long long width;
-    long long queryWeightCount;                 // D, or heads * D
+    long long queryWeightCount;  // D, or heads * D
     long long keyWeightCount;
     int keySize;
     int valueSize;
     int rotated;
     int isInterleaved;
     int cacheType;
-    int normScope;                              // 0 none, 1 head, 2 token
+    int normScope;  // 0 none, 1 head, 2 token
     int queryIsLayerNorm;
     int keyIsLayerNorm;
     float queryEpsilon;
     float keyEpsilon;
-    float clip;                                 // 0: none
-    int rotaryPositions;                        // P
-    int cacheBits;                              // quantized cache: 8, 4 or 2; else 0
+    float clip;           // 0: none
+    int rotaryPositions;  // P
+    int cacheBits;        // quantized cache: 8, 4 or 2; else 0
     int cacheGroup;
 } NibbleRotateArguments;
 
@@ -322,7 +323,7 @@ typedef struct {
     NIBBLE_ADDRESS(const void) b;
     NIBBLE_ADDRESS(void) output;
     NIBBLE_ADDRESS(const int) indices;
-    long long count;                  // elements, or rows
+    long long count;  // elements, or rows
     long long width;
     long long sourceRows;
     float scale;
@@ -344,9 +345,9 @@ typedef struct {
 } NibbleCopyBlocksArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(float) logits;          // [R, V]; changed where there are sets
-    NIBBLE_ADDRESS(int) tokens;            // [R]
-    NIBBLE_ADDRESS(const int) counters;    // [R]
+    NIBBLE_ADDRESS(float) logits;        // [R, V]; changed where there are sets
+    NIBBLE_ADDRESS(int) tokens;          // [R]
+    NIBBLE_ADDRESS(const int) counters;  // [R]
     // Sets of tokens, token v in bit v % 32 of word v / 32.
     NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
     NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
@@ -365,8 +366,8 @@ typedef struct {
 
 typedef struct {
     NibbleBatch batch;
-    NIBBLE_ADDRESS(const int) tokens;      // [R]
-    NIBBLE_ADDRESS(int) counters;          // [R]
+    NIBBLE_ADDRESS(const int) tokens;  // [R]
+    NIBBLE_ADDRESS(int) counters;      // [R]
 } NibbleAdvanceArguments;
 
 typedef struct {
@@ -425,14 +426,14 @@ typedef struct {
 #define NIBBLE_PREFILL_MAX_DISTANCE 512
 #define NIBBLE_PREFILL_WIDTH(size) ((size) <= 64 ? 64 : (size) <= 96 ? 96 : (size) <= 128 ? 128 : 256)
 #define NIBBLE_PREFILL_KEYS 32  // a tile of keys
-#define NIBBLE_PREFILL_SHARED(keySize, valueSize) \
-    ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
+#define NIBBLE_PREFILL_SHARED(keySize, valueSize) ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
 
 // The same over quantized caches: chunks of eight elements share a scale and whole bytes.
 #define NIBBLE_PREFILL_CODES_SUPPORTS(size, bits, group) \
     (NIBBLE_PREFILL_SUPPORTS(size, size) && ((size) % (group) * (bits)) % 64 == 0 && ((group) * (bits)) % 64 == 0)
 
-// Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS, rounded up).
+// Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS,
+// rounded up).
 #define NIBBLE_SPLIT_HEADS 4
 #define NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes) \
     ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 512)

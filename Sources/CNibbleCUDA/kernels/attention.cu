@@ -8,9 +8,12 @@ struct DensePanel {
     long long offset;
     int size, type;
 
-    __device__ __forceinline__ DensePanel(const NibbleAttentionArguments &a, const void *memory, int row, int key, int g, int size)
+    __device__ __forceinline__ DensePanel(const NibbleAttentionArguments &a, const void *memory, int row, int key, int g,
+                                          int size)
         : memory(memory), offset(cacheOffset(a, row, key, g, size)), size(size), type(a.cacheType) {}
-    __device__ __forceinline__ float operator()(int i, int d) const { return loadAs(memory, offset + (long long)i * size + d, type); }
+    __device__ __forceinline__ float operator()(int i, int d) const {
+        return loadAs(memory, offset + (long long)i * size + d, type);
+    }
 };
 
 struct CodePanel {
@@ -22,7 +25,8 @@ struct CodePanel {
     __device__ __forceinline__ float operator()(int i, int d) const { return layout.element(panel, i, d); }
 };
 
-template <typename T, typename Panel> __device__ __forceinline__ void attendBody(const NibbleAttentionArguments &a) {
+template <typename T, typename Panel>
+__device__ __forceinline__ void attendBody(const NibbleAttentionArguments &a) {
     __shared__ float query[512], weights[128];
     releaseDependents();
     waitForPredecessors();
@@ -62,8 +66,7 @@ template <typename T, typename Panel> __device__ __forceinline__ void attendBody
 #pragma unroll
                 for (int c = 0; c < 4; ++c) {
                     const int d = threadIdx.x + 128 * c;
-                    if (d < a.valueSize)
-                        sums[c] = fmaf(weights[j + i], values(i, d), sums[c]);
+                    if (d < a.valueSize) sums[c] = fmaf(weights[j + i], values(i, d), sums[c]);
                 }
         }
         __syncthreads();
@@ -76,7 +79,11 @@ template <typename T, typename Panel> __device__ __forceinline__ void attendBody
     }
 }
 
-#define INSTANCE(T) \
-    extern "C" __global__ void __launch_bounds__(128) attend_##T(const __grid_constant__ NibbleAttentionArguments a) { attendBody<T, DensePanel>(a); } \
-    extern "C" __global__ void __launch_bounds__(128) attend_codes_##T(const __grid_constant__ NibbleAttentionArguments a) { attendBody<T, CodePanel>(a); }
+#define INSTANCE(T)                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(128) attend_##T(const __grid_constant__ NibbleAttentionArguments a) {       \
+        attendBody<T, DensePanel>(a);                                                                                        \
+    }                                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(128) attend_codes_##T(const __grid_constant__ NibbleAttentionArguments a) { \
+        attendBody<T, CodePanel>(a);                                                                                         \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -4,7 +4,8 @@
 
 // Element offset of head h of token t in the queries.
 __device__ __forceinline__ long long queryOffset(const NibbleAttentionArguments &a, long long t, int h) {
-    return t * a.queryStride + a.queryOffset + (long long)(h / a.queryGroup) * a.queryHeadStride + (long long)(h % a.queryGroup) * a.keySize;
+    return t * a.queryStride + a.queryOffset + (long long)(h / a.queryGroup) * a.queryHeadStride +
+           (long long)(h % a.queryGroup) * a.keySize;
 }
 
 // T5's buckets of distances (arXiv 1910.10683): exact up to half of a direction's buckets, then logarithmic.
@@ -40,7 +41,8 @@ struct ScoreRule {
     __device__ __forceinline__ float operator()(float product, int position, int key, int length) const {
         float s = product * a.scale;
         if (a.softCap > 0.f) s = a.softCap * tanhf(s / a.softCap);
-        if (a.bias == NIBBLE_BIAS_ALIBI) s += slope * (float)(key - position);
+        if (a.bias == NIBBLE_BIAS_ALIBI)
+            s += slope * (float)(key - position);
         else if (a.bias == NIBBLE_BIAS_RELATIVE)
             s += a.biasTable[relativeBucket(key - position, a.buckets, a.isBidirectional, a.maximumDistance) * a.heads + head];
         return sees(position, key, length) ? s : -NIBBLE_INFINITY;
@@ -48,7 +50,9 @@ struct ScoreRule {
 
     // The keys that a query could see: first ..< last.
     __device__ __forceinline__ int first(int position) const { return a.window > 0 ? max(0, position - a.window + 1) : 0; }
-    __device__ __forceinline__ int last(int position, int length) const { return a.isCausal ? min(length, position + 1) : length; }
+    __device__ __forceinline__ int last(int position, int length) const {
+        return a.isCausal ? min(length, position + 1) : length;
+    }
 };
 
 // Of the cache block that holds position `key` of row `row`, key/value head g: counted in heads of blocks.
@@ -62,4 +66,6 @@ __device__ __forceinline__ long long cacheOffset(const NibbleAttentionArguments 
     return panelIndex(a, row, key, g) * NIBBLE_CACHE_BLOCK * size;
 }
 
-__device__ __forceinline__ float dividedOrZero(float sum, float denominator) { return denominator > 0.f ? sum / denominator : 0.f; }
+__device__ __forceinline__ float dividedOrZero(float sum, float denominator) {
+    return denominator > 0.f ? sum / denominator : 0.f;
+}

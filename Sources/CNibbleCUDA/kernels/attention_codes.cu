@@ -3,7 +3,8 @@
 #include "cache_codes.cuh"
 
 // The four codes that stand at shift `shift` in the bytes of a word, as floats.
-template <int BITS> __device__ __forceinline__ float4 codesOf(u32 word, int shift) {
+template <int BITS>
+__device__ __forceinline__ float4 codesOf(u32 word, int shift) {
     constexpr u32 mask = (1u << BITS) - 1;
     word >>= shift;
     return make_float4((float)(word & mask), (float)(word >> 8 & mask), (float)(word >> 16 & mask), (float)(word >> 24 & mask));
@@ -11,7 +12,8 @@ template <int BITS> __device__ __forceinline__ float4 codesOf(u32 word, int shif
 
 // A lane's key with each of HB queries, which lie in shared memory.
 template <int BITS, int HB>
-__device__ __forceinline__ void scoreCodes(float (&scores)[HB], const CodeLayout &layout, const u8 *panel, int slot, const float *queries) {
+__device__ __forceinline__ void scoreCodes(float (&scores)[HB], const CodeLayout &layout, const u8 *panel, int slot,
+                                           const float *queries) {
     const int D = layout.size;
     const u8 *codes = panel + slot * layout.rowBytes();
     for (int g = 0; g < layout.groupCount(); ++g) {
@@ -36,7 +38,8 @@ __device__ __forceinline__ void scoreCodes(float (&scores)[HB], const CodeLayout
 
 // Weighted sums of a block's values; a lane takes a word of the codes, lanes beside each other the words of one key.
 template <int BITS, int HB>
-__device__ __forceinline__ void sumCodes(const CodeLayout &layout, const u8 *panel, int count, const float (&weights)[HB][32], float *sums) {
+__device__ __forceinline__ void sumCodes(const CodeLayout &layout, const u8 *panel, int count, const float (&weights)[HB][32],
+                                         float *sums) {
     constexpr int per = 8 / BITS;
     const int D = layout.size, lane = threadIdx.x & 31, row = layout.rowBytes();
     for (int c0 = 0; c0 < row / 4; c0 += 32) {
@@ -81,7 +84,8 @@ __device__ __forceinline__ void sumCodes(const CodeLayout &layout, const u8 *pan
 }
 
 template <typename T, int BITS, int HB>
-__device__ __forceinline__ void codesBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums, int g, int firstHead) {
+__device__ __forceinline__ void codesBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums, int g,
+                                          int firstHead) {
     const int t = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, D = a.keySize, group = a.heads / a.keyValueHeads;
     const int row = a.batch.rows[t], position = a.batch.positions[t], length = a.batch.lengths[row];
     const int base = blockIdx.z * NIBBLE_SPLIT_LENGTH + warp * 32, headCount = min(HB, group - firstHead);
@@ -92,7 +96,8 @@ __device__ __forceinline__ void codesBody(const NibbleAttentionArguments &a, Spl
     if (isVisible) {
         const long long panel = panelIndex(a, row, base, g) * layout.panelBytes();
         for (int i = lane; i < HB * D; i += 32)
-            sums[i] = toFloat(((const T *)a.queries)[queryOffset(a, t, g * group + firstHead + min(i / D, headCount - 1)) + i % D]);
+            sums[i] =
+                toFloat(((const T *)a.queries)[queryOffset(a, t, g * group + firstHead + min(i / D, headCount - 1)) + i % D]);
         __syncwarp();
         float scores[HB] = {};
         scoreCodes<BITS, HB>(scores, layout, (const u8 *)a.keys + panel, lane, sums);
@@ -115,27 +120,38 @@ __device__ __forceinline__ void codesBody(const NibbleAttentionArguments &a, Spl
 }
 
 template <typename T, int HB>
-__device__ __forceinline__ void codesOfBits(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sums, int g, int firstHead) {
-    if (a.cacheBits == 8) codesBody<T, 8, HB>(a, shared, sums, g, firstHead);
-    else if (a.cacheBits == 4) codesBody<T, 4, HB>(a, shared, sums, g, firstHead);
-    else codesBody<T, 2, HB>(a, shared, sums, g, firstHead);
+__device__ __forceinline__ void codesOfBits(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sums, int g,
+                                            int firstHead) {
+    if (a.cacheBits == 8)
+        codesBody<T, 8, HB>(a, shared, sums, g, firstHead);
+    else if (a.cacheBits == 4)
+        codesBody<T, 4, HB>(a, shared, sums, g, firstHead);
+    else
+        codesBody<T, 2, HB>(a, shared, sums, g, firstHead);
 }
 
 // Key/value heads by tiles of query heads are on grid.y.
-template <typename T> __device__ __forceinline__ void attendSplitCodesBody(const NibbleAttentionArguments &a) {
+template <typename T>
+__device__ __forceinline__ void attendSplitCodesBody(const NibbleAttentionArguments &a) {
     extern __shared__ __align__(16) float sums[];
     __shared__ SplitShared<NIBBLE_SPLIT_HEADS> several;
     releaseDependents();
     waitForPredecessors();
     const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
-    const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS, length = a.batch.lengths[a.batch.rows[blockIdx.x]];
+    const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS,
+              length = a.batch.lengths[a.batch.rows[blockIdx.x]];
     if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= length) return;
-    if (group == 1) codesOfBits<T, 1>(a, *(SplitShared<1> *)&several, sums, g, firstHead);
-    else codesOfBits<T, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+    if (group == 1)
+        codesOfBits<T, 1>(a, *(SplitShared<1> *)&several, sums, g, firstHead);
+    else
+        codesOfBits<T, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
     if (a.splits > 1 && a.arrivals)
         combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead), length);
 }
 
-#define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS) attend_split_codes_##T(const __grid_constant__ NibbleAttentionArguments a) { attendSplitCodesBody<T>(a); }
+#define INSTANCE(T)                                                                  \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS)               \
+        attend_split_codes_##T(const __grid_constant__ NibbleAttentionArguments a) { \
+        attendSplitCodesBody<T>(a);                                                  \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

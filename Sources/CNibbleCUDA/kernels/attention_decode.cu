@@ -6,7 +6,8 @@
 #include "attention_split.cuh"
 
 // Sums 8 values over groups of L lanes; lane c of a group gets the sum of value (bit 0 of c) * 4 + (bit 1) * 2 + (bit 2).
-template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], int lane) {
+template <int L>
+__device__ __forceinline__ float sumTransposed(float (&v)[8], int lane) {
 #pragma unroll
     for (int step = 1, kept = 4; step < 8; step <<= 1, kept >>= 1) {
         const bool upper = lane & step;
@@ -25,12 +26,13 @@ template <int L> __device__ __forceinline__ float sumTransposed(float (&v)[8], i
 
 // Asks for `bytes` bytes to come into the second-level cache.
 __device__ __forceinline__ void prefetch(const void *start, int bytes, int lane) {
-    for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" :: "l"((const u8 *)start + i));
+    for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" ::"l"((const u8 *)start + i));
 }
 
 // L lanes share a key (16 bytes each), HB query heads share the keys.
 template <typename T, int L, int HB>
-__device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums, int g, int firstHead) {
+__device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums, int g,
+                                          int firstHead) {
     constexpr int E = 16 / sizeof(T), keysPerLoad = 32 / L;
     const int t = blockIdx.x, split = blockIdx.z, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int sub = lane / L, c = lane % L, D = a.keySize, group = a.heads / a.keyValueHeads;
@@ -127,7 +129,8 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
 }
 
 // Key/value heads by tiles of query heads are on grid.y.
-template <typename T> __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
+template <typename T>
+__device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
     extern __shared__ float sums[];
     __shared__ SplitShared<1> one;
     __shared__ SplitShared<NIBBLE_SPLIT_HEADS> several;
@@ -139,26 +142,39 @@ template <typename T> __device__ __forceinline__ void attendSplitBody(const Nibb
     if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
     const int chunks = a.keySize * (int)sizeof(T) / 16;
     if (group == 1) {
-        if (chunks <= 8) splitBody<T, 8, 1>(a, one, sums, g, firstHead);
-        else if (chunks <= 16) splitBody<T, 16, 1>(a, one, sums, g, firstHead);
-        else splitBody<T, 32, 1>(a, one, sums, g, firstHead);
+        if (chunks <= 8)
+            splitBody<T, 8, 1>(a, one, sums, g, firstHead);
+        else if (chunks <= 16)
+            splitBody<T, 16, 1>(a, one, sums, g, firstHead);
+        else
+            splitBody<T, 32, 1>(a, one, sums, g, firstHead);
     } else {
-        if (chunks <= 8) splitBody<T, 8, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
-        else if (chunks <= 16) splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
-        else splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        if (chunks <= 8)
+            splitBody<T, 8, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else if (chunks <= 16)
+            splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else
+            splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
     }
     if (a.splits > 1 && a.arrivals)
-        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead), a.batch.lengths[a.batch.rows[blockIdx.x]]);
+        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead),
+                         a.batch.lengths[a.batch.rows[blockIdx.x]]);
 }
 
-template <typename T> __device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments &a) {
+template <typename T>
+__device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments &a) {
     releaseDependents();
     waitForPredecessors();
     const int t = blockIdx.x;
     combineSplits<T>(a, t, blockIdx.y, a.batch.lengths[a.batch.rows[t]], threadIdx.x, 128);
 }
 
-#define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS) attend_split_##T(const __grid_constant__ NibbleAttentionArguments a) { attendSplitBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(128) attend_combine_##T(const __grid_constant__ NibbleAttentionArguments a) { attendCombineBody<T>(a); }
+#define INSTANCE(T)                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS)                                                         \
+        attend_split_##T(const __grid_constant__ NibbleAttentionArguments a) {                                                 \
+        attendSplitBody<T>(a);                                                                                                 \
+    }                                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(128) attend_combine_##T(const __grid_constant__ NibbleAttentionArguments a) { \
+        attendCombineBody<T>(a);                                                                                               \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

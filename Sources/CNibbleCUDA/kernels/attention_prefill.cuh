@@ -10,16 +10,21 @@
 #define LOG2_E 1.4426950408889634f
 
 // D: head size rounded up to what the tiles hold.
-template <typename T, int D> struct PrefillTiles {
+template <typename T, int D>
+struct PrefillTiles {
     static constexpr int keys = NIBBLE_PREFILL_KEYS;
     static constexpr int stride = D * 2 + 16;  // bytes of a row
     static constexpr int queryBytes = 64 * stride, tileBytes = keys * stride;
 };
 
 // Where the cache blocks of a tile of keys begin, in heads of blocks; none past the row's end.
-template <int keys> struct TileBlocks { long long first[keys / NIBBLE_CACHE_BLOCK]; };
+template <int keys>
+struct TileBlocks {
+    long long first[keys / NIBBLE_CACHE_BLOCK];
+};
 
-template <int keys> __device__ __forceinline__ TileBlocks<keys> findBlocks(const NibbleAttentionArguments &a, int row, int g, int first, int length) {
+template <int keys>
+__device__ __forceinline__ TileBlocks<keys> findBlocks(const NibbleAttentionArguments &a, int row, int g, int first, int length) {
     TileBlocks<keys> blocks;
 #pragma unroll
     for (int i = 0; i < keys / NIBBLE_CACHE_BLOCK; ++i) {
@@ -31,22 +36,26 @@ template <int keys> __device__ __forceinline__ TileBlocks<keys> findBlocks(const
 
 // Copies keys (or values) first ..< first + keys into rows of shared memory, zeros past the row's end and the head's size.
 template <typename T, int D>
-__device__ __forceinline__ void copyTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache, const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
+__device__ __forceinline__ void copyTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache,
+                                         const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
     constexpr int chunks = D / 8, keys = PrefillTiles<T, D>::keys;
 #pragma unroll
     for (int i0 = 0; i0 < keys * chunks; i0 += NIBBLE_PREFILL_THREADS) {
         const int i = i0 + threadIdx.x, j = i / chunks, chunk = i % chunks;
         if (keys * chunks % NIBBLE_PREFILL_THREADS != 0 && i >= keys * chunks) break;
         const bool valid = j < count && chunk * 8 < a.keySize;
-        const long long block = keys > NIBBLE_CACHE_BLOCK && j >= NIBBLE_CACHE_BLOCK ? blocks.first[keys / NIBBLE_CACHE_BLOCK - 1] : blocks.first[0];
-        const T *source = (const T *)cache + (valid ? (block * NIBBLE_CACHE_BLOCK + j % NIBBLE_CACHE_BLOCK) * a.keySize + chunk * 8 : 0);
+        const long long block =
+            keys > NIBBLE_CACHE_BLOCK && j >= NIBBLE_CACHE_BLOCK ? blocks.first[keys / NIBBLE_CACHE_BLOCK - 1] : blocks.first[0];
+        const T *source =
+            (const T *)cache + (valid ? (block * NIBBLE_CACHE_BLOCK + j % NIBBLE_CACHE_BLOCK) * a.keySize + chunk * 8 : 0);
         copyAsync16(sharedAddress(tile + j * PrefillTiles<T, D>::stride + chunk * 16), source, valid);
     }
 }
 
 // The same from a quantized cache. Chunks of eight elements share a scale and whole bytes.
 template <typename T, int D>
-__device__ __forceinline__ void expandTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache, const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
+__device__ __forceinline__ void expandTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache,
+                                           const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
     constexpr int chunks = D / 8, keys = PrefillTiles<T, D>::keys;
     static_assert(keys == NIBBLE_CACHE_BLOCK, "a tile is a block");
     const CodeLayout layout{a.keySize, a.cacheGroup, a.cacheBits};
@@ -55,34 +64,42 @@ __device__ __forceinline__ void expandTile(const NibbleAttentionArguments &a, u8
         const int j = i / chunks, d = i % chunks * 8;
         uint4 packed = make_uint4(0, 0, 0, 0);
         if (j < count && d < layout.size) {
-            const int g = d / layout.group, within = d - g * layout.group, bytes = layout.groupBytes(min(layout.group, layout.size - d + within));
+            const int g = d / layout.group, within = d - g * layout.group,
+                      bytes = layout.groupBytes(min(layout.group, layout.size - d + within));
             const float2 s = layout.scale(panel, j, g);
-            const u64 codes = *(const u64 *)(panel + j * layout.rowBytes() + g * layout.groupBytes(layout.group) + within % bytes);
+            const u64 codes =
+                *(const u64 *)(panel + j * layout.rowBytes() + g * layout.groupBytes(layout.group) + within % bytes);
             const int shift = within / bytes * layout.bits, mask = (1 << layout.bits) - 1;
             float x[8];
 #pragma unroll
             for (int e = 0; e < 8; ++e) x[e] = fmaf((float)((int)(codes >> (8 * e + shift)) & mask), s.x, s.y);
-            packed = make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+            packed =
+                make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
         }
         *(uint4 *)(tile + j * PrefillTiles<T, D>::stride + d * 2) = packed;
     }
 }
 
 template <typename T, int D, bool isCodes>
-__device__ __forceinline__ void loadTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache, const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
-    if constexpr (isCodes) expandTile<T, D>(a, tile, cache, blocks, count);
-    else copyTile<T, D>(a, tile, cache, blocks, count);
+__device__ __forceinline__ void loadTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache,
+                                         const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
+    if constexpr (isCodes)
+        expandTile<T, D>(a, tile, cache, blocks, count);
+    else
+        copyTile<T, D>(a, tile, cache, blocks, count);
 }
 
 // The queries of the block, zeros past the row's last one; they need not be aligned to 16 bytes.
-template <typename T, int D> __device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u8 *tile, long long t, int h, int count) {
+template <typename T, int D>
+__device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u8 *tile, long long t, int h, int count) {
     constexpr int chunks = D / 8, stride = PrefillTiles<T, D>::stride;
     const T *first = (const T *)a.queries + queryOffset(a, t, h);
     if (((unsigned long long)first | (unsigned long long)(a.queryStride * sizeof(T))) % 16 == 0) {
         for (int i = threadIdx.x; i < 64 * chunks; i += NIBBLE_PREFILL_THREADS) {
             const int j = i / chunks, chunk = i % chunks;
             const bool valid = j < count && chunk * 8 < a.keySize;
-            copyAsync16(sharedAddress(tile + j * stride + chunk * 16), first + (valid ? j * a.queryStride + chunk * 8 : 0), valid);
+            copyAsync16(sharedAddress(tile + j * stride + chunk * 16), first + (valid ? j * a.queryStride + chunk * 8 : 0),
+                        valid);
         }
     } else {
         for (int i = threadIdx.x; i < 64 * D; i += NIBBLE_PREFILL_THREADS) {
@@ -111,7 +128,8 @@ __device__ __forceinline__ float tanhOf(float x) {
     return x < 0.f ? -y : y;
 }
 
-template <typename T, int D, bool isCodes> __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *shared) {
+template <typename T, int D, bool isCodes>
+__device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *shared) {
     using Tiles = PrefillTiles<T, D>;
     constexpr int NK = Tiles::keys / 8, ND = D / 8;
     __shared__ int positions[64];
@@ -162,7 +180,8 @@ template <typename T, int D, bool isCodes> __device__ __forceinline__ void prefi
 
         float scores[NK][4] = {};
         const u32 queryBase = sharedAddress(queries) + (warp * 16 + (lane & 15)) * Tiles::stride + (lane >> 4) * 16;
-        const u32 keyBase = sharedAddress(keys + buffer * Tiles::tileBytes) + ((lane & 7) + (lane >> 4) * 8) * Tiles::stride + ((lane >> 3) & 1) * 16;
+        const u32 keyBase = sharedAddress(keys + buffer * Tiles::tileBytes) + ((lane & 7) + (lane >> 4) * 8) * Tiles::stride +
+                            ((lane >> 3) & 1) * 16;
 #pragma unroll
         for (int k = 0; k < D / 16; ++k) {
             u32 q[4];
@@ -188,14 +207,15 @@ template <typename T, int D, bool isCodes> __device__ __forceinline__ void prefi
                     if (a.bias == NIBBLE_BIAS_RELATIVE) s += biases[min(max(distance, -reach), reach) + reach];
                     scores[j][l] = fmaf(rule.slope, (float)distance, s);
                 }
-        const bool isOpen = first + Tiles::keys <= length && (!a.isCausal || first + Tiles::keys - 1 <= lowest)
-            && (a.window <= 0 || highest - first < a.window);
+        const bool isOpen = first + Tiles::keys <= length && (!a.isCausal || first + Tiles::keys - 1 <= lowest) &&
+                            (a.window <= 0 || highest - first < a.window);
         if (!isOpen)
 #pragma unroll
             for (int j = 0; j < NK; ++j)
 #pragma unroll
                 for (int l = 0; l < 4; ++l)
-                    if (!rule.sees(myPositions[l >> 1], first + 8 * j + 2 * (lane & 3) + (l & 1), length)) scores[j][l] = -NIBBLE_INFINITY;
+                    if (!rule.sees(myPositions[l >> 1], first + 8 * j + 2 * (lane & 3) + (l & 1), length))
+                        scores[j][l] = -NIBBLE_INFINITY;
 #pragma unroll
         for (int j = 0; j < NK; ++j)
 #pragma unroll
@@ -225,9 +245,9 @@ template <typename T, int D, bool isCodes> __device__ __forceinline__ void prefi
         const u32 valueBase = sharedAddress(values + buffer * Tiles::tileBytes) + (lane & 15) * Tiles::stride + (lane >> 4) * 16;
 #pragma unroll
         for (int k = 0; k < NK / 2; ++k) {
-            const u32 p[4] = {
-                packPair<T>(scores[2 * k][0], scores[2 * k][1]), packPair<T>(scores[2 * k][2], scores[2 * k][3]),
-                packPair<T>(scores[2 * k + 1][0], scores[2 * k + 1][1]), packPair<T>(scores[2 * k + 1][2], scores[2 * k + 1][3])};
+            const u32 p[4] = {packPair<T>(scores[2 * k][0], scores[2 * k][1]), packPair<T>(scores[2 * k][2], scores[2 * k][3]),
+                              packPair<T>(scores[2 * k + 1][0], scores[2 * k + 1][1]),
+                              packPair<T>(scores[2 * k + 1][2], scores[2 * k + 1][3])};
 #pragma unroll
             for (int j = 0; j < ND / 2; ++j) {
                 u32 b[4];
@@ -250,21 +270,25 @@ template <typename T, int D, bool isCodes> __device__ __forceinline__ void prefi
         for (int j = 0; j < ND; ++j) {
             const int d = 8 * j + 2 * (lane & 3);
             if (d < a.valueSize)
-                *(u32 *)(row + d) = packPair<T>(dividedOrZero(output[j][2 * i], denominator[i]), dividedOrZero(output[j][2 * i + 1], denominator[i]));
+                *(u32 *)(row + d) = packPair<T>(dividedOrZero(output[j][2 * i], denominator[i]),
+                                                dividedOrZero(output[j][2 * i + 1], denominator[i]));
         }
     }
 }
 
 // Kernels of one name for every width. float32, and bfloat16 before compute capability 8.0, have no tensor cores here: `attend`
 // serves them.
-#define WIDTH(NAME, IS_CODES, T, D, RESIDENT)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT) NAME##_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) { \
-        extern __shared__ __align__(16) u8 shared[];                                                                   \
-        releaseDependents();                                                                                           \
-        waitForPredecessors();                                                                                         \
-        prefill<T, D, IS_CODES>(a, shared);                                                                            \
+#define WIDTH(NAME, IS_CODES, T, D, RESIDENT)                                      \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT) \
+        NAME##_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) {     \
+        extern __shared__ __align__(16) u8 shared[];                               \
+        releaseDependents();                                                       \
+        waitForPredecessors();                                                     \
+        prefill<T, D, IS_CODES>(a, shared);                                        \
     }
-#define WIDTHS(NAME, IS_CODES, T) WIDTH(NAME, IS_CODES, T, 64, 4) WIDTH(NAME, IS_CODES, T, 96, 4) WIDTH(NAME, IS_CODES, T, 128, 3) WIDTH(NAME, IS_CODES, T, 256, 2)
+#define WIDTHS(NAME, IS_CODES, T)   \
+    WIDTH(NAME, IS_CODES, T, 64, 4) \
+    WIDTH(NAME, IS_CODES, T, 96, 4) WIDTH(NAME, IS_CODES, T, 128, 3) WIDTH(NAME, IS_CODES, T, 256, 2)
 #define INSTANCE_f32
 #define INSTANCE_f16 INSTANCE(f16)
 #if __CUDA_ARCH__ >= 800

@@ -5,14 +5,16 @@
 #define WARPS (NIBBLE_SPLIT_THREADS / 32)
 
 // What the warps of a block leave for each other.
-template <int HB> struct SplitShared {
+template <int HB>
+struct SplitShared {
     float scores[WARPS][HB][32];
     float maxima[WARPS][HB];
     float denominators[WARPS][HB];
 
     // The softmax of a warp's 32 keys for head h, whose scores the lanes hold: leaves weights, maximum and denominator.
     __device__ __forceinline__ void weigh(int warp, int h, int lane, float score) {
-        const float maximum = warpMax(score), weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum), denominator = warpSum(weight);
+        const float maximum = warpMax(score), weight = maximum == -NIBBLE_INFINITY ? 0.f : expf(score - maximum),
+                    denominator = warpSum(weight);
         scores[warp][h][lane] = weight;
         if (lane == 0) {
             maxima[warp][h] = maximum;
@@ -29,7 +31,9 @@ __device__ __forceinline__ float loadFresh(const float *p) {
 }
 
 // Combines a token's splits for one head; by `threads` threads from `thread` on, whole warps.
-template <typename T> __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread, int threads) {
+template <typename T>
+__device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread,
+                                              int threads) {
     const int D = a.valueSize, lane = threadIdx.x & 31;
     const int splits = min(a.splits, (length + NIBBLE_SPLIT_LENGTH - 1) / NIBBLE_SPLIT_LENGTH);
     const long long place = (long long)t * a.heads + h;
@@ -58,7 +62,8 @@ template <typename T> __device__ __forceinline__ void combineSplits(const Nibble
 }
 
 // The block that arrives last combines the splits of its heads. Which block that is does not matter to the result.
-template <typename T> __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
+template <typename T>
+__device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
     __shared__ int isLast;
     __threadfence();
     __syncthreads();
@@ -72,12 +77,14 @@ template <typename T> __device__ __forceinline__ void combineIfLast(const Nibble
     if (!isLast) return;
     __threadfence();
     // Half of the block for each of two heads at a time.
-    for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128) combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
+    for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128)
+        combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
 }
 
 // Joins the warps' sums [warp, HB, D] into the output, or into the split's partial result.
 template <typename T, int HB>
-__device__ __forceinline__ void mergeWarps(const NibbleAttentionArguments &a, const SplitShared<HB> &shared, const float *sharedSums, int g, int firstHead, int headCount) {
+__device__ __forceinline__ void mergeWarps(const NibbleAttentionArguments &a, const SplitShared<HB> &shared,
+                                           const float *sharedSums, int g, int firstHead, int headCount) {
     const int t = blockIdx.x, split = blockIdx.z, D = a.keySize, group = a.heads / a.keyValueHeads;
     for (int i = threadIdx.x; i < headCount * D; i += NIBBLE_SPLIT_THREADS) {
         const int h = i / D, d = i % D, head = g * group + firstHead + h;

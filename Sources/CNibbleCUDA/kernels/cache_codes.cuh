@@ -10,7 +10,9 @@ struct CodeLayout {
     // Bytes of a group of n elements, of a vector's codes, of one head in one block.
     __device__ __forceinline__ int groupBytes(int n) const { return (n * bits + 7) / 8; }
     __device__ __forceinline__ int rowBytes() const { return size / group * groupBytes(group) + groupBytes(size % group); }
-    __device__ __forceinline__ long long panelBytes() const { return NIBBLE_CACHE_BLOCK * (long long)(rowBytes() + groupCount() * 4); }
+    __device__ __forceinline__ long long panelBytes() const {
+        return NIBBLE_CACHE_BLOCK * (long long)(rowBytes() + groupCount() * 4);
+    }
 
     // (scale, minimum) of group g at position `slot`.
     __device__ __forceinline__ u32 *scales(u8 *panel, int slot, int g) const {
@@ -37,7 +39,8 @@ __device__ __forceinline__ u16 saturatedHalf(float x) {
 }
 
 // Quantizes a vector into position `slot` of a head's panel: a warp a group. `load(d)` gives the elements.
-template <typename Load> __device__ __forceinline__ void storeCodes(u8 *panel, const CodeLayout &layout, int slot, Load load) {
+template <typename Load>
+__device__ __forceinline__ void storeCodes(u8 *panel, const CodeLayout &layout, int slot, Load load) {
     const int lane = threadIdx.x & 31, groups = layout.groupCount(), bits = layout.bits;
     for (int g = threadIdx.x >> 5; g < groups; g += blockDim.x >> 5) {
         const int first = g * layout.group, count = min(layout.group, layout.size - first);

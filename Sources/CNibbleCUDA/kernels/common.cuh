@@ -9,8 +9,12 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 // Storage types; arithmetic happens in float.
-struct alignas(2) f16 { u16 bits; };
-struct alignas(2) bf16 { u16 bits; };
+struct alignas(2) f16 {
+    u16 bits;
+};
+struct alignas(2) bf16 {
+    u16 bits;
+};
 typedef float f32;
 
 // Expands X(f32) X(f16) X(bf16), or only those asked for with -DNIBBLE_ONLY_BF16 and so on.
@@ -36,17 +40,23 @@ __device__ __forceinline__ float toFloat(f16 x) {
 
 __device__ __forceinline__ float toFloat(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
-template <typename T> __device__ __forceinline__ T fromFloat(float x);
+template <typename T>
+__device__ __forceinline__ T fromFloat(float x);
 
-template <> __device__ __forceinline__ float fromFloat<float>(float x) { return x; }
+template <>
+__device__ __forceinline__ float fromFloat<float>(float x) {
+    return x;
+}
 
-template <> __device__ __forceinline__ f16 fromFloat<f16>(float x) {
+template <>
+__device__ __forceinline__ f16 fromFloat<f16>(float x) {
     f16 r;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
     return r;
 }
 
-template <> __device__ __forceinline__ bf16 fromFloat<bf16>(float x) {
+template <>
+__device__ __forceinline__ bf16 fromFloat<bf16>(float x) {
     bf16 r;
 #if __CUDA_ARCH__ >= 800
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
@@ -65,23 +75,38 @@ __device__ __forceinline__ float loadAs(const void *p, long long i, int type) {
 }
 
 __device__ __forceinline__ void storeAs(void *p, long long i, int type, float x) {
-    if (type == NIBBLE_F32) ((float *)p)[i] = x;
-    else if (type == NIBBLE_F16) ((f16 *)p)[i] = fromFloat<f16>(x);
-    else ((bf16 *)p)[i] = fromFloat<bf16>(x);
+    if (type == NIBBLE_F32)
+        ((float *)p)[i] = x;
+    else if (type == NIBBLE_F16)
+        ((f16 *)p)[i] = fromFloat<f16>(x);
+    else
+        ((bf16 *)p)[i] = fromFloat<bf16>(x);
 }
 
 __device__ __forceinline__ float activate(int activation, float x, float parameter) {
     switch (activation) {
-        case NIBBLE_RELU: return fmaxf(x, 0.f);
-        case NIBBLE_RELU_SQUARED: { float r = fmaxf(x, 0.f); return r * r; }
-        case NIBBLE_GELU: return 0.5f * x * (1.f + erff(x * 0.70710678118654752f));
-        case NIBBLE_GELU_TANH: return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-        case NIBBLE_QUICK_GELU: return x / (1.f + expf(-1.702f * x));
-        case NIBBLE_SILU: return x / (1.f + expf(-x));
-        case NIBBLE_SIGMOID: return 1.f / (1.f + expf(-x));
-        case NIBBLE_TANH: return tanhf(x);
-        case NIBBLE_SOFT_CAP: return parameter * tanhf(x / parameter);
-        default: return x;
+        case NIBBLE_RELU:
+            return fmaxf(x, 0.f);
+        case NIBBLE_RELU_SQUARED: {
+            float r = fmaxf(x, 0.f);
+            return r * r;
+        }
+        case NIBBLE_GELU:
+            return 0.5f * x * (1.f + erff(x * 0.70710678118654752f));
+        case NIBBLE_GELU_TANH:
+            return 0.5f * x * (1.f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+        case NIBBLE_QUICK_GELU:
+            return x / (1.f + expf(-1.702f * x));
+        case NIBBLE_SILU:
+            return x / (1.f + expf(-x));
+        case NIBBLE_SIGMOID:
+            return 1.f / (1.f + expf(-x));
+        case NIBBLE_TANH:
+            return tanhf(x);
+        case NIBBLE_SOFT_CAP:
+            return parameter * tanhf(x / parameter);
+        default:
+            return x;
     }
 }
 
@@ -147,15 +172,23 @@ __device__ __forceinline__ float blockMax(float x) {
 // 16 bytes that are read once: kept out of the first-level cache.
 __device__ __forceinline__ uint4 loadStreaming(const void *p) {
     uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
     return v;
 }
 
 // The elements in 16 bytes of storage.
-template <typename T> struct Chunk { static constexpr int size = 16 / sizeof(T); };
+template <typename T>
+struct Chunk {
+    static constexpr int size = 16 / sizeof(T);
+};
 
 __device__ __forceinline__ void unpack(const uint4 &v, float (&x)[4], f32) {
-    x[0] = __uint_as_float(v.x); x[1] = __uint_as_float(v.y); x[2] = __uint_as_float(v.z); x[3] = __uint_as_float(v.w);
+    x[0] = __uint_as_float(v.x);
+    x[1] = __uint_as_float(v.y);
+    x[2] = __uint_as_float(v.z);
+    x[3] = __uint_as_float(v.w);
 }
 
 __device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], f16) {
@@ -177,7 +210,8 @@ __device__ __forceinline__ void unpack(const uint4 &v, float (&x)[8], bf16) {
 }
 
 // Two floats as one word of two 16-bit floats, the first in the low half.
-template <typename T> __device__ __forceinline__ u32 packPair(float a, float b) {
+template <typename T>
+__device__ __forceinline__ u32 packPair(float a, float b) {
     return (u32)fromFloat<T>(a).bits | ((u32)fromFloat<T>(b).bits << 16);
 }
 
@@ -208,7 +242,8 @@ __device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &t
 }
 
 // Sums over the warp; lane 2 m + r gets that of sums[m][r].
-template <typename A, int MM> __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
+template <typename A, int MM>
+__device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
     A mine = 0;
 #pragma unroll
     for (int m = 0; m < MM; ++m)

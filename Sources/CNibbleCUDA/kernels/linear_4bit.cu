@@ -4,14 +4,18 @@
 // Eight codes of four bytes in order: each byte holds the earlier element in its high nibble.
 __device__ __forceinline__ u32 codeAt(u32 word, int i) { return word >> (8 * (i >> 1) + (i & 1 ? 0 : 4)) & 15; }
 
-template <typename T> __device__ __forceinline__ void load8(const T *p, float (&x)[8]) {
+template <typename T>
+__device__ __forceinline__ void load8(const T *p, float (&x)[8]) {
     if constexpr (sizeof(T) == 4) {
         uint4 v = *(const uint4 *)p, w = *(const uint4 *)(p + 4);
         float low[4], high[4];
         unpack(v, low, f32());
         unpack(w, high, f32());
 #pragma unroll
-        for (int i = 0; i < 4; ++i) { x[i] = low[i]; x[4 + i] = high[i]; }
+        for (int i = 0; i < 4; ++i) {
+            x[i] = low[i];
+            x[4 + i] = high[i];
+        }
     } else {
         unpack(*(const uint4 *)p, x, T());
     }
@@ -19,7 +23,9 @@ template <typename T> __device__ __forceinline__ void load8(const T *p, float (&
 
 // A warp computes two rows for MM tokens. Lanes take runs of 32 elements, which never leave a quantization block when K is a
 // multiple of 32; otherwise they take single elements. Lane 2 m + r returns row r for token m.
-template <typename T, int MM> __device__ __forceinline__ float gemv4Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, const float *values) {
+template <typename T, int MM>
+__device__ __forceinline__ float gemv4Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0,
+                                           const float *values) {
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
     const T *input = (const T *)a.input;
@@ -74,7 +80,8 @@ template <typename T, int MM> __device__ __forceinline__ float gemv4Rows(const N
     return sumOfLane(sums);
 }
 
-template <typename T> __device__ __forceinline__ void gemv4Body(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void gemv4Body(const NibbleLinearArguments &a) {
     __shared__ float values[16];  // one bank an entry: no conflicts
     releaseDependents();
     if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
@@ -85,16 +92,21 @@ template <typename T> __device__ __forceinline__ void gemv4Body(const NibbleLine
     const int n0 = tile * NIBBLE_GEMV4_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
     float sum;
-    if (a.tokens == 1) sum = gemv4Rows<T, 1>(a, part, n0, values);
-    else if (a.tokens == 2) sum = gemv4Rows<T, 2>(a, part, n0, values);
-    else if (a.tokens <= 4) sum = gemv4Rows<T, 4>(a, part, n0, values);
-    else sum = gemv4Rows<T, 8>(a, part, n0, values);
+    if (a.tokens == 1)
+        sum = gemv4Rows<T, 1>(a, part, n0, values);
+    else if (a.tokens == 2)
+        sum = gemv4Rows<T, 2>(a, part, n0, values);
+    else if (a.tokens <= 4)
+        sum = gemv4Rows<T, 4>(a, part, n0, values);
+    else
+        sum = gemv4Rows<T, 8>(a, part, n0, values);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
     if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
 // Element order is flat, so rows and their alignment do not matter. A thread takes eight elements at a time.
-template <typename T> __device__ __forceinline__ void dequantize4Body(const NibbleDequantizeArguments &a) {
+template <typename T>
+__device__ __forceinline__ void dequantize4Body(const NibbleDequantizeArguments &a) {
     const long long count = (long long)a.part.outFeatures * a.inFeatures;
     const u8 *codes = (const u8 *)a.part.weight;
     T *output = (T *)a.output;
@@ -110,8 +122,8 @@ template <typename T> __device__ __forceinline__ void dequantize4Body(const Nibb
                 *(float4 *)(output + i) = make_float4(w[0], w[1], w[2], w[3]);
                 *(float4 *)(output + i + 4) = make_float4(w[4], w[5], w[6], w[7]);
             } else {
-                *(uint4 *)(output + i) = make_uint4(
-                    packPair<T>(w[0], w[1]), packPair<T>(w[2], w[3]), packPair<T>(w[4], w[5]), packPair<T>(w[6], w[7]));
+                *(uint4 *)(output + i) = make_uint4(packPair<T>(w[0], w[1]), packPair<T>(w[2], w[3]), packPair<T>(w[4], w[5]),
+                                                    packPair<T>(w[6], w[7]));
             }
         } else {
             for (long long j = i; j < count; ++j) {
@@ -122,11 +134,12 @@ template <typename T> __device__ __forceinline__ void dequantize4Body(const Nibb
     }
 }
 
-#define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV4_THREADS) gemv4_##T(const __grid_constant__ NibbleLinearArguments a) { \
-        gemv4Body<T>(a);                                                                                               \
-    }                                                                                                                  \
+#define INSTANCE(T)                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV4_THREADS)                                                       \
+        gemv4_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemv4Body<T>(a);                                                                                                     \
+    }                                                                                                                        \
     extern "C" __global__ void __launch_bounds__(256) dequantize4_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize4Body<T>(a);                                                                                         \
+        dequantize4Body<T>(a);                                                                                               \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -10,45 +10,50 @@
 #define WARPS 8
 
 // A block stages one token.
-template <typename T> __device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
     releaseDependents();
     waitForPredecessors();
     const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
     const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
     u32 *fragments = (u32 *)staged.fragments + (long long)(m >> 3) * columnTiles * 256 + (m & 7) * 32;
-    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments, fragments + staged.lowOffset * 4);
+    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments,
+                                     fragments + staged.lowOffset * 4);
     if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
 
 // The row tile a team works on and where this lane's weights are. Row tiles past the end repeat the last one; nobody stores them.
-template <int RT> struct RowTile {
+template <int RT>
+struct RowTile {
     int part;
-    int index;                  // of RT * 16 rows, within the part
+    int index;  // of RT * 16 rows, within the part
     const uint4 *codes[RT];
     const float4 *scales[RT];   // plain: the four scales of this lane's two rows in two column tiles
     const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t
     const float *nestedAbsmax;
-    int firstBlock[RT];         // nested: canonical block of that scale in the first column tile
-    float bias;                 // of the output this lane stores, where a lane stores one
+    int firstBlock[RT];  // nested: canonical block of that scale in the first column tile
+    float bias;          // of the output this lane stores, where a lane stores one
 };
 
 // Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
-template <int RT> struct Loaded {
+template <int RT>
+struct Loaded {
     uint4 codes[RT][2];
     float4 scales[RT];
 };
 
-template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> struct Tiled4 {
+template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested>
+struct Tiled4 {
     static constexpr int columns = Single ? 1 : 8;
     typedef float Reduction[WARPS][columns][RT * 16 + 4];
 
     const NibbleLinearArguments &a;
     const u32 *stagedInput;  // Single: fragments in shared memory
     Staged staged;
-    const float *factors;    // Single: of each column tile
+    const float *factors;  // Single: of each column tile
     const float *map;
     int pairs, lane, warp;
-    u32 laneTable;           // shared address of this lane's copy of the table
+    u32 laneTable;  // shared address of this lane's copy of the table
     float sums[RT][NT][4];
 
     __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
@@ -118,14 +123,18 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
 #pragma unroll
                 for (int i = 0; i < 4; ++i) scale[r][i] = __shfl_sync(~0u, mine, i, 4);
             } else {
-                scale[r][0] = q.scales[r].x; scale[r][1] = q.scales[r].y;
-                scale[r][2] = q.scales[r].z; scale[r][3] = q.scales[r].w;
+                scale[r][0] = q.scales[r].x;
+                scale[r][1] = q.scales[r].y;
+                scale[r][2] = q.scales[r].z;
+                scale[r][3] = q.scales[r].w;
             }
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            if constexpr (Exact) multiplyExact(q, half, 2 * pair + half, scale);
-            else multiply(q, half, 2 * pair + half, scale);
+            if constexpr (Exact)
+                multiplyExact(q, half, 2 * pair + half, scale);
+            else
+                multiply(q, half, 2 * pair + half, scale);
         }
     }
 
@@ -148,8 +157,10 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
                 float c[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
                 for (int s = 0; s < 4; ++s) mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
-                if constexpr (Single) accumulate(sums[r][n], c, scale[r][half] * factors[kb], scale[r][2 + half] * factors[kb]);
-                else accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
+                if constexpr (Single)
+                    accumulate(sums[r][n], c, scale[r][half] * factors[kb], scale[r][2 + half] * factors[kb]);
+                else
+                    accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
             }
         }
     }
@@ -199,8 +210,14 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
             v = p[0];
             w = p[1];
         }
-        b[0] = v.x; b[1] = v.y; b[2] = v.z; b[3] = v.w;
-        b[4] = w.x; b[5] = w.y; b[6] = w.z; b[7] = w.w;
+        b[0] = v.x;
+        b[1] = v.y;
+        b[2] = v.z;
+        b[3] = v.w;
+        b[4] = w.x;
+        b[5] = w.y;
+        b[6] = w.z;
+        b[7] = w.w;
     }
 
     __device__ __forceinline__ static void accumulate(float (&sum)[4], const float (&c)[4], float s0, float s1) {
@@ -213,7 +230,8 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
     }
 
     // Adds the warps' sums in order and stores the outputs of a row tile; `sync` is the team's barrier.
-    template <typename F> __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
+    template <typename F>
+    __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
         const int g = lane >> 2, c = lane & 3;
         const NibbleLinearPart &part = a.parts[partIndex];
 #pragma unroll
@@ -243,7 +261,8 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
 
     // The same for one token, whose outputs are stored by the first half warp; it has fetched what is added to them.
     template <typename F>
-    __device__ __forceinline__ void storeSingle(Reduction *shared, int &buffer, int partIndex, int rowTile, float bias, float residual, F sync) {
+    __device__ __forceinline__ void storeSingle(Reduction *shared, int &buffer, int partIndex, int rowTile, float bias,
+                                                float residual, F sync) {
         const NibbleLinearPart &part = a.parts[partIndex];
         const int output = rowTile * 16 + lane;
         Reduction &all = shared[buffer];
@@ -270,8 +289,8 @@ template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested> stru
     }
 };
 
-// Teams take row tiles in turn: any grid.x works. The codes of Depth pairs of column tiles are always on their way: where one is used up,
-// its registers take the pair that comes Depth later, be it of the next row tile.
+// Teams take row tiles in turn: any grid.x works. The codes of Depth pairs of column tiles are always on their way: where one is
+// used up, its registers take the pair that comes Depth later, be it of the next row tile.
 template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested, int Depth, int Teams>
 __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float *map, float *reductions) {
     using Work = Tiled4<T, RT, NT, Single, Exact, Nested>;
@@ -280,8 +299,10 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     const int team = threadIdx.x / (WARPS * 32);
     typename Work::Reduction *reduction = (typename Work::Reduction *)reductions + 2 * team;
     auto sync = [&] {
-        if constexpr (Teams == 1) __syncthreads();
-        else asm volatile("bar.sync %0, %1;" :: "r"(1 + team), "n"(WARPS * 32) : "memory");
+        if constexpr (Teams == 1)
+            __syncthreads();
+        else
+            asm volatile("bar.sync %0, %1;" ::"r"(1 + team), "n"(WARPS * 32) : "memory");
     };
     Work work(a, table);
     work.map = map;
@@ -299,8 +320,10 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     for (int d = 0; d < Depth; ++d)
         if (tile < tiles && d * WARPS + work.warp < work.pairs) work.load(q[d], loading, d * WARPS + work.warp);
 
-    if constexpr (Exact) fillExactTable(table, a.codebook);
-    else fillTable(table, a.codebook);
+    if constexpr (Exact)
+        fillExactTable(table, a.codebook);
+    else
+        fillTable(table, a.codebook);
     if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if constexpr (Single) {
@@ -338,29 +361,36 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
                 if (next + d * WARPS < work.pairs && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
             }
         }
-        if constexpr (Single) work.storeSingle(reduction, buffer, part, rowTile, bias, residual, sync);
-        else work.store(reduction, buffer, part, rowTile, sync);
+        if constexpr (Single)
+            work.storeSingle(reduction, buffer, part, rowTile, bias, residual, sync);
+        else
+            work.store(reduction, buffer, part, rowTile, sync);
     }
 }
 
-#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                                                 \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT) NAME(const __grid_constant__ NibbleLinearArguments a) { \
-        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];                   \
-        if (a.parts[0].nestedCodes) tiled4Body<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);      \
-        else tiled4Body<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);                            \
+#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                               \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                       \
+        NAME(const __grid_constant__ NibbleLinearArguments a) {                                      \
+        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)]; \
+        if (a.parts[0].nestedCodes)                                                                  \
+            tiled4Body<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);            \
+        else                                                                                         \
+            tiled4Body<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);           \
     }
 
-#define STAGE4(T)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32) stage4_##T(const __grid_constant__ NibbleLinearArguments a) { stage4Body<T>(a); }
+#define STAGE4(T)                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32) stage4_##T(const __grid_constant__ NibbleLinearArguments a) { \
+        stage4Body<T>(a);                                                                                                  \
+    }
 
 #define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 1, 2)
-#define INSTANCE_16(T)                                                                                                 \
-    STAGE4(T)                                                                                                          \
-    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)                                                                \
-    TILED4(tiled4_1_few_##T, T, 1, 1, true, false, 3, 2, 1)                                                            \
-    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)                                                               \
-    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)                                                              \
-    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)                                                              \
+#define INSTANCE_16(T)                                      \
+    STAGE4(T)                                               \
+    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)     \
+    TILED4(tiled4_1_few_##T, T, 1, 1, true, false, 3, 2, 1) \
+    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)    \
+    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)   \
+    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)   \
     TILED4(tiled4_64_##T, T, 2, 8, false, false, 1, 1, 1)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)

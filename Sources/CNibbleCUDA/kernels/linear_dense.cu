@@ -3,7 +3,8 @@
 #include "row_input.cuh"
 
 // A warp computes two rows for MM tokens; lanes take 16 bytes of each row at a time. Lane 2 m + r returns row r for token m.
-template <typename T, int MM> __device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+template <typename T, int MM>
+__device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
     constexpr int E = Chunk<T>::size, unroll = MM == 1 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -50,7 +51,8 @@ template <typename T, int MM> __device__ __forceinline__ float gemvRows(const Ni
     return sumOfLane(sums);
 }
 
-template <typename T> __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
     releaseDependents();
     waitForPredecessors();
     int tile = blockIdx.x;
@@ -58,17 +60,22 @@ template <typename T> __device__ __forceinline__ void gemvBody(const NibbleLinea
     const int n0 = tile * NIBBLE_GEMV_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
     float sum;
-    if (a.tokens == 1) sum = gemvRows<T, 1>(a, part, n0);
-    else if (a.tokens == 2) sum = gemvRows<T, 2>(a, part, n0);
-    else if (a.tokens <= 4) sum = gemvRows<T, 4>(a, part, n0);
-    else sum = gemvRows<T, 8>(a, part, n0);
+    if (a.tokens == 1)
+        sum = gemvRows<T, 1>(a, part, n0);
+    else if (a.tokens == 2)
+        sum = gemvRows<T, 2>(a, part, n0);
+    else if (a.tokens <= 4)
+        sum = gemvRows<T, 4>(a, part, n0);
+    else
+        sum = gemvRows<T, 8>(a, part, n0);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
     if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
 // One token, 16-bit floats, K divisible by 8: warps take pairs of rows in turn, any grid works. A chunk is 256 columns of a pair;
 // Depth of them are always on their way, those of the next pair while the sums of this one are taken.
-template <typename T> struct RowPairs {
+template <typename T>
+struct RowPairs {
     struct Pair {
         int part, n0;
         const uint4 *rows[2];
@@ -119,7 +126,8 @@ template <typename T> struct RowPairs {
     }
 };
 
-template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
+template <typename T, int Depth>
+__device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
     extern __shared__ uint4 stagedRow[];
     using Work = RowPairs<T>;
     const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
@@ -141,7 +149,8 @@ template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(con
     row.measure();
     row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
         if (i < work.runs)
-            stagedRow[i] = make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+            stagedRow[i] =
+                make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
     });
     __syncthreads();
 
@@ -159,8 +168,10 @@ template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(con
 #pragma unroll
             for (int d = 0; d < Depth; ++d) {
                 work.consume(q[d], from + d, sums);
-                if (!isLast) work.load(q[d], pair, from + Depth + d);
-                else if (index + step < pairs) work.load(q[d], pair, d);
+                if (!isLast)
+                    work.load(q[d], pair, from + Depth + d);
+                else if (index + step < pairs)
+                    work.load(q[d], pair, d);
             }
         }
         work.store(here, sums, bias, residual);
@@ -168,7 +179,8 @@ template <typename T, int Depth> __device__ __forceinline__ void gemvOneBody(con
 }
 
 // float32 arithmetic: a 64 x 64 tile, a thread 8 tokens x 4 outputs.
-template <typename T> __device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
+template <typename T>
+__device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
     __shared__ float x[16][68], w[16][68];
     const int K = a.inFeatures, M = a.tokens, N = part.outFeatures;
     const int tm = (threadIdx.x >> 4) * 8, tn = (threadIdx.x & 15) * 4;
@@ -204,7 +216,8 @@ template <typename T> __device__ __forceinline__ void simtTile(const NibbleLinea
         finish(a.epilogue, m0 + m, part.firstColumn + n, all[m][threadIdx.x & 63] + (part.bias ? part.bias[n] : 0.f));
 }
 
-template <typename T> __device__ __forceinline__ void tensorTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
+template <typename T>
+__device__ __forceinline__ void tensorTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
     const long long bytes = (long long)a.inFeatures * sizeof(T);
     const TileOperand input = {(const u8 *)a.input, bytes, bytes, a.tokens, bytes % 16 == 0};
@@ -216,28 +229,48 @@ template <typename T> __device__ __forceinline__ void tensorTile(const NibbleLin
     });
 }
 
-template <typename T> struct TensorCores { static constexpr bool have = false; };
-template <> struct TensorCores<f16> { static constexpr bool have = true; };
+template <typename T>
+struct TensorCores {
+    static constexpr bool have = false;
+};
+template <>
+struct TensorCores<f16> {
+    static constexpr bool have = true;
+};
 #if __CUDA_ARCH__ >= 800
-template <> struct TensorCores<bf16> { static constexpr bool have = true; };
+template <>
+struct TensorCores<bf16> {
+    static constexpr bool have = true;
+};
 #endif
 
-template <typename T> __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
     releaseDependents();
     waitForPredecessors();
     int tile = blockIdx.x;
     const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM_TILE_N)];
-    if constexpr (TensorCores<T>::have) tensorTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
-    else simtTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
+    if constexpr (TensorCores<T>::have)
+        tensorTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
+    else
+        simtTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
 }
 
-#define INSTANCE_16(T)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV1_THREADS, NIBBLE_GEMV1_RESIDENT) gemv_1_##T(const __grid_constant__ NibbleLinearArguments a) { gemvOneBody<T, 8>(a); }
+#define INSTANCE_16(T)                                                                        \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV1_THREADS, NIBBLE_GEMV1_RESIDENT) \
+        gemv_1_##T(const __grid_constant__ NibbleLinearArguments a) {                         \
+        gemvOneBody<T, 8>(a);                                                                 \
+    }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
-#define INSTANCE(T)                                                                                                    \
-    INSTANCE_##T(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) gemv_##T(const __grid_constant__ NibbleLinearArguments a) { gemvBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_THREADS) gemm_##T(const __grid_constant__ NibbleLinearArguments a) { gemmBody<T>(a); }
+#define INSTANCE(T)                                                                   \
+    INSTANCE_##T(T) extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) \
+        gemv_##T(const __grid_constant__ NibbleLinearArguments a) {                   \
+        gemvBody<T>(a);                                                               \
+    }                                                                                 \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_THREADS)                 \
+        gemm_##T(const __grid_constant__ NibbleLinearArguments a) {                   \
+        gemmBody<T>(a);                                                               \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

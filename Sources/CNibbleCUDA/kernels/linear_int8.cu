@@ -3,7 +3,8 @@
 #include "outliers.cuh"
 #include "row_input.cuh"
 
-template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
+template <typename T>
+__device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
     releaseDependents();
     waitForPredecessors();
     const int k = blockIdx.x * 256 + threadIdx.x;
@@ -16,7 +17,8 @@ template <typename T> __device__ __forceinline__ void markBody(const NibbleRowQu
 }
 
 // Eight elements from k0 on; zeros past K.
-template <typename T> __device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsToHalf, float (&x)[8]) {
+template <typename T>
+__device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsToHalf, float (&x)[8]) {
     if constexpr (sizeof(T) == 2) {
         if (K % 8 == 0 && k0 < K) {
             unpack(*(const uint4 *)(row + k0), x, T());
@@ -31,18 +33,25 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *row, int 
 }
 
 // A row to be quantized, as it lies in memory or through a prologue, whose result is kept.
-template <typename T> struct QuantizedRow {
+template <typename T>
+struct QuantizedRow {
     const NibbleRowQuantizeArguments &a;
     const T *row;
     RowInput<T> input;
     bool hasPrologue;
 
     __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
-        : a(a), row((const T *)a.input + m * a.inFeatures), input((const float *)a.input + m * a.inFeatures, a.prologue, a.inFeatures),
+        : a(a),
+          row((const T *)a.input + m * a.inFeatures),
+          input((const float *)a.input + m * a.inFeatures, a.prologue, a.inFeatures),
           hasPrologue(sizeof(T) == 2 && input.isPrepared()) {}
 
-    __device__ __forceinline__ void prefetch() const { if constexpr (sizeof(T) == 2) input.prefetchWeights(); }
-    __device__ __forceinline__ void measure() { if constexpr (sizeof(T) == 2) input.measure(); }
+    __device__ __forceinline__ void prefetch() const {
+        if constexpr (sizeof(T) == 2) input.prefetchWeights();
+    }
+    __device__ __forceinline__ void measure() {
+        if constexpr (sizeof(T) == 2) input.measure();
+    }
 
     // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the prologue makes of them.
     __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
@@ -50,8 +59,8 @@ template <typename T> struct QuantizedRow {
             if (hasPrologue) {
                 input.finish(input.fetch(k0 / 8), k0 / 8, x);
                 if (kept && k0 < a.inFeatures)
-                    *(uint4 *)(kept + k0) =
-                        make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+                    *(uint4 *)(kept + k0) = make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]),
+                                                       packPair<T>(x[6], x[7]));
                 if (a.roundsToHalf)
 #pragma unroll
                     for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
@@ -63,7 +72,8 @@ template <typename T> struct QuantizedRow {
 };
 
 // A block takes one row, a thread eight columns at a time.
-template <typename T> __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
+template <typename T>
+__device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
     __shared__ int warpCounts[8];
     const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const long long m = blockIdx.x;
@@ -95,8 +105,10 @@ template <typename T> __device__ __forceinline__ void int8QuantizeBody(const Nib
         for (int i = 0; i < 8; ++i) {
             bool isOutlier = hasThreshold && k0 + i < K && fabsf(x[i]) >= threshold;
             if (hasThreshold && a.columnFlags && k0 + i < K) isOutlier = isOutlier || a.columnFlags[k0 + i];
-            if (isOutlier) outliers |= 1u << i;
-            else packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
+            if (isOutlier)
+                outliers |= 1u << i;
+            else
+                packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
         }
         if (k0 < a.quantizedStride) *(uint2 *)(quantized + k0) = make_uint2(packed[0], packed[1]);
         if (!hasThreshold || !__syncthreads_or(outliers)) continue;
@@ -129,12 +141,20 @@ template <typename T> __device__ __forceinline__ void int8QuantizeBody(const Nib
 
 #define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
 
-template <typename T> struct IsHalf { static constexpr bool value = false; };
-template <> struct IsHalf<f16> { static constexpr bool value = true; };
+template <typename T>
+struct IsHalf {
+    static constexpr bool value = false;
+};
+template <>
+struct IsHalf<f16> {
+    static constexpr bool value = true;
+};
 
 // The integer product with its scales and the bias. Where activations are rounded to float16 as in the reference, so is the
 // result: bitsandbytes makes a float16 tensor of it, into which it adds a bias of another type, whatever the activations are.
-template <typename T> __device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int sum) {
+template <typename T>
+__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+                                            long long n, int sum) {
     const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
     if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
     if constexpr (IsHalf<T>::value) return toFloat(fromFloat<f16>(fmaf(scaled, PRODUCT_SCALE, bias)));
@@ -151,7 +171,8 @@ __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
 }
 
 // One token's first 32 outlier columns, one a lane, for two rows: fetched while the rows' other elements are on their way.
-template <typename T> struct FirstOutliers {
+template <typename T>
+struct FirstOutliers {
     int count = 0;
     float x = 0.f;
     i8 weights[2] = {0, 0};
@@ -174,7 +195,8 @@ template <typename T> struct FirstOutliers {
         const int n1 = min(n0 + 1, part.outFeatures - 1);
         float first = 0.f, second = 0.f;
         if (count <= min(a.outlierCapacity, 32)) {
-            const float p0 = __fmul_rn(x, outlierWeight<T>(part, n0, weights[0])), p1 = __fmul_rn(x, outlierWeight<T>(part, n1, weights[1]));
+            const float p0 = __fmul_rn(x, outlierWeight<T>(part, n0, weights[0])),
+                        p1 = __fmul_rn(x, outlierWeight<T>(part, n1, weights[1]));
             for (int i = 0; i < count; ++i) {
                 first = __fadd_rn(first, __shfl_sync(~0u, p0, i));
                 second = __fadd_rn(second, __shfl_sync(~0u, p1, i));
@@ -189,7 +211,8 @@ template <typename T> struct FirstOutliers {
 
 // A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
-__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0, FirstOutliers<T> &outliers) {
+__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0,
+                                         FirstOutliers<T> &outliers) {
     constexpr int unroll = MM <= 2 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -202,7 +225,8 @@ __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const N
 #pragma unroll
             for (int u = 0; u < unroll; ++u)
 #pragma unroll
-                for (int r = 0; r < 2; ++r) q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
+                for (int r = 0; r < 2; ++r)
+                    q[u][r] = k0 + u * 512 < K ? loadStreaming(rows[r] + k0 + u * 512) : make_uint4(0, 0, 0, 0);
             if (k0 < 512) {
                 waitForPredecessors();
                 if (MM == 1) outliers.fetch(a, rows[0], rows[1]);
@@ -234,7 +258,8 @@ __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const N
     return sumOfLane(sums);
 }
 
-template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
     releaseDependents();
     int tile = blockIdx.x;
     const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
@@ -242,16 +267,22 @@ template <typename T> __device__ __forceinline__ void gemv8Body(const NibbleLine
     if (n0 >= part.outFeatures) return;
     FirstOutliers<T> listed;
     int sum;
-    if (a.tokens == 1) sum = gemv8Rows<T, 1>(a, part, n0, listed);
-    else if (a.tokens == 2) sum = gemv8Rows<T, 2>(a, part, n0, listed);
-    else if (a.tokens <= 4) sum = gemv8Rows<T, 4>(a, part, n0, listed);
-    else sum = gemv8Rows<T, 8>(a, part, n0, listed);
+    if (a.tokens == 1)
+        sum = gemv8Rows<T, 1>(a, part, n0, listed);
+    else if (a.tokens == 2)
+        sum = gemv8Rows<T, 2>(a, part, n0, listed);
+    else if (a.tokens <= 4)
+        sum = gemv8Rows<T, 4>(a, part, n0, listed);
+    else
+        sum = gemv8Rows<T, 8>(a, part, n0, listed);
     const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
     const bool isMine = m < a.tokens && n < part.outFeatures;
     float outliers = 0.f;
     if (a.outlierThreshold > 0.f) {
-        if (a.tokens == 1) outliers = listed.sum(a, part, n0);
-        else if (isMine) outliers = outlierSum<T>(a, part, m, n);
+        if (a.tokens == 1)
+            outliers = listed.sum(a, part, n0);
+        else if (isMine)
+            outliers = outlierSum<T>(a, part, m, n);
     }
     if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
 }
@@ -264,7 +295,9 @@ struct Int8Tile {
 };
 
 // From the integer products of a tile, in shared memory, to its outputs.
-template <typename T> __device__ __forceinline__ void finishTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, Int8Tile &tile, int m0, int n0) {
+template <typename T>
+__device__ __forceinline__ void finishTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, Int8Tile &tile, int m0,
+                                           int n0) {
     const int n = threadIdx.x & 63, first = threadIdx.x >> 6;
     const bool mine = a.outlierThreshold > 0.f && m0 + n < a.tokens && a.outlierCounts[m0 + n] > 0;
     const bool hasOutliers = __syncthreads_or(mine);
@@ -278,11 +311,13 @@ template <typename T> __device__ __forceinline__ void finishTile(const NibbleLin
 #pragma unroll 1
     for (int m = first; m < 64 && m0 + m < a.tokens; m += 2) {
         const float outliers = hasOutliers ? tile.outliers[m][n] : 0.f;
-        finish(a.epilogue, m0 + m, part.firstColumn + n0 + n, int8Result<T>(a, part, m0 + m, n0 + n, tile.products[m][n]) + outliers);
+        finish(a.epilogue, m0 + m, part.firstColumn + n0 + n,
+               int8Result<T>(a, part, m0 + m, n0 + n, tile.products[m][n]) + outliers);
     }
 }
 
-template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
     static_assert(sizeof(Int8Tile) <= sizeof(shared), "the epilogue takes the memory of the product");
     releaseDependents();
@@ -302,7 +337,8 @@ template <typename T> __device__ __forceinline__ void gemm8Body(const NibbleLine
 }
 
 // Integer products that a library made; the same tiles.
-template <typename T> __device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
+template <typename T>
+__device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
     __shared__ __align__(128) Int8Tile shared;
     releaseDependents();
     waitForPredecessors();
@@ -312,23 +348,41 @@ template <typename T> __device__ __forceinline__ void int8FinishBody(const Nibbl
     const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N, n = n0 + (threadIdx.x & 63);
     const long long column = part.firstColumn - a.parts[0].firstColumn + n;
     if (n < part.outFeatures)
-        for (int m = threadIdx.x >> 6; m < 64 && m0 + m < a.tokens; m += 2) shared.products[m][threadIdx.x & 63] = a.accumulated[(m0 + m) * (long long)total + column];
+        for (int m = threadIdx.x >> 6; m < 64 && m0 + m < a.tokens; m += 2)
+            shared.products[m][threadIdx.x & 63] = a.accumulated[(m0 + m) * (long long)total + column];
     finishTile<T>(a, part, shared, m0, n0);
 }
 
-template <typename T> __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
-    const long long count = (long long)a.part.outFeatures * a.inFeatures, start = (long long)blockIdx.x * NIBBLE_DEQUANTIZE_ELEMENTS;
+template <typename T>
+__device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments &a) {
+    const long long count = (long long)a.part.outFeatures * a.inFeatures,
+                    start = (long long)blockIdx.x * NIBBLE_DEQUANTIZE_ELEMENTS;
     const long long end = min(start + NIBBLE_DEQUANTIZE_ELEMENTS, count);
     for (long long i = start + threadIdx.x; i < end; i += 256)
         ((T *)a.output)[i] = fromFloat<T>(
             __fmul_rn(__fmul_rn((float)((const i8 *)a.part.weight)[i], a.part.scales[i / a.inFeatures]), WEIGHT_SCALE));
 }
 
-#define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { markBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { int8QuantizeBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS) gemv8_##T(const __grid_constant__ NibbleLinearArguments a) { gemv8Body<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) gemm8_##T(const __grid_constant__ NibbleLinearArguments a) { gemm8Body<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS) int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) { int8FinishBody<T>(a); } \
-    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) { dequantize8Body<T>(a); }
+#define INSTANCE(T)                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {     \
+        markBody<T>(a);                                                                                                         \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { \
+        int8QuantizeBody<T>(a);                                                                                                 \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS)                                                          \
+        gemv8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
+        gemv8Body<T>(a);                                                                                                        \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS)                                                          \
+        gemm8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
+        gemm8Body<T>(a);                                                                                                        \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS)                                                          \
+        int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) {                                                      \
+        int8FinishBody<T>(a);                                                                                                   \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) {    \
+        dequantize8Body<T>(a);                                                                                                  \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

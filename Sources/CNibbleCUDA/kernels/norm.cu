@@ -1,7 +1,8 @@
 // LayerNorm and RMSNorm over rows, with an optional residual added after.
 #include "common.cuh"
 
-template <typename T> struct Typed {
+template <typename T>
+struct Typed {
     static __device__ __forceinline__ float load(const void *p, long long i, int) { return toFloat(((const T *)p)[i]); }
     static __device__ __forceinline__ void store(void *p, long long i, int, float x) { ((T *)p)[i] = fromFloat<T>(x); }
 };
@@ -12,7 +13,8 @@ struct AnyType {
 };
 
 // Every thread's loop is over the same columns in each pass, so the output may be the input or the residual.
-template <typename Input, typename Output, typename Residual> __device__ __forceinline__ void normRow(const NibbleNormArguments &a) {
+template <typename Input, typename Output, typename Residual>
+__device__ __forceinline__ void normRow(const NibbleNormArguments &a) {
     const long long row = (long long)blockIdx.x * a.width;
     const float count = (float)a.width;
     float mean = 0.f;
@@ -41,11 +43,18 @@ extern "C" __global__ void normalize(const __grid_constant__ NibbleNormArguments
     beginKernel();
     // The usual ways: out of the residual stream, and into it.
     const int in = a.inputType, out = a.outputType;
-    const bool reads = in == NIBBLE_F32 && !a.residual, joins = out == NIBBLE_F32 && (!a.residual || a.residualType == NIBBLE_F32);
-    if (reads && out == NIBBLE_BF16) normRow<Typed<f32>, Typed<bf16>, AnyType>(a);
-    else if (reads && out == NIBBLE_F16) normRow<Typed<f32>, Typed<f16>, AnyType>(a);
-    else if (joins && in == NIBBLE_BF16) normRow<Typed<bf16>, Typed<f32>, Typed<f32>>(a);
-    else if (joins && in == NIBBLE_F16) normRow<Typed<f16>, Typed<f32>, Typed<f32>>(a);
-    else if (joins && in == NIBBLE_F32) normRow<Typed<f32>, Typed<f32>, Typed<f32>>(a);
-    else normRow<AnyType, AnyType, AnyType>(a);
+    const bool reads = in == NIBBLE_F32 && !a.residual,
+               joins = out == NIBBLE_F32 && (!a.residual || a.residualType == NIBBLE_F32);
+    if (reads && out == NIBBLE_BF16)
+        normRow<Typed<f32>, Typed<bf16>, AnyType>(a);
+    else if (reads && out == NIBBLE_F16)
+        normRow<Typed<f32>, Typed<f16>, AnyType>(a);
+    else if (joins && in == NIBBLE_BF16)
+        normRow<Typed<bf16>, Typed<f32>, Typed<f32>>(a);
+    else if (joins && in == NIBBLE_F16)
+        normRow<Typed<f16>, Typed<f32>, Typed<f32>>(a);
+    else if (joins && in == NIBBLE_F32)
+        normRow<Typed<f32>, Typed<f32>, Typed<f32>>(a);
+    else
+        normRow<AnyType, AnyType, AnyType>(a);
 }

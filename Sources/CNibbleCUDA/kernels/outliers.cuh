@@ -3,10 +3,11 @@
 #pragma once
 #include "common.cuh"
 
-#define WEIGHT_SCALE __uint_as_float(0x3c010204u)   // 1 / 127
+#define WEIGHT_SCALE __uint_as_float(0x3c010204u)  // 1 / 127
 
 // The value whose magnitude decides: rounded to float16 where the reference does so.
-template <typename T> __device__ __forceinline__ float measured(T x, int roundsToHalf) {
+template <typename T>
+__device__ __forceinline__ float measured(T x, int roundsToHalf) {
     return roundsToHalf ? toFloat(fromFloat<f16>(toFloat(x))) : toFloat(x);
 }
 
@@ -15,25 +16,33 @@ __device__ __forceinline__ float measuredThreshold(float threshold, int roundsTo
 }
 
 // A weight as outliers see it: int8 dequantized, then rounded to T.
-template <typename T> __device__ __forceinline__ float outlierWeight(const NibbleLinearPart &part, long long n, i8 value) {
+template <typename T>
+__device__ __forceinline__ float outlierWeight(const NibbleLinearPart &part, long long n, i8 value) {
     return toFloat(fromFloat<T>(__fmul_rn(__fmul_rn((float)value, part.scales[n]), WEIGHT_SCALE)));
 }
 
-template <typename T> __device__ __forceinline__ float outlierWeight(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long n, int k) {
+template <typename T>
+__device__ __forceinline__ float outlierWeight(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long n, int k) {
     return outlierWeight<T>(part, n, ((const i8 *)part.weight)[n * a.inFeatures + k]);
 }
 
-template <typename T> __device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n, int k) {
+template <typename T>
+__device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+                                                long long n, int k) {
     return __fmul_rn(toFloat(((const T *)a.input)[m * a.inFeatures + k]), outlierWeight<T>(a, part, n, k));
 }
 
-template <typename T> __device__ __forceinline__ bool isOutlier(const NibbleLinearArguments &a, long long m, int k) {
+template <typename T>
+__device__ __forceinline__ bool isOutlier(const NibbleLinearArguments &a, long long m, int k) {
     if (a.columnFlags) return a.columnFlags[k];
-    return fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= measuredThreshold(a.outlierThreshold, a.roundsToHalf);
+    return fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >=
+           measuredThreshold(a.outlierThreshold, a.roundsToHalf);
 }
 
 // The sum over the outlier columns of token m, ascending, by one thread; or by a warp, in the same order.
-template <typename T> __device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
+template <typename T>
+__device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+                                            long long n) {
     const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0;
     float sum = 0.f;
     if (count <= a.outlierCapacity) {
@@ -52,7 +61,9 @@ template <typename T> __device__ __forceinline__ float outlierSum(const NibbleLi
     return sum;
 }
 
-template <typename T> __device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, long long n) {
+template <typename T>
+__device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+                                                  long long n) {
     const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0, lane = threadIdx.x & 31;
     const bool isListed = count <= a.outlierCapacity;
     float sum = 0.f;
@@ -87,7 +98,8 @@ struct OutlierShared {
 };
 
 // Marks the window's columns that are outliers for any of the tokens.
-template <typename T> __device__ __forceinline__ void markOutliers(const NibbleLinearArguments &a, OutlierShared &shared, int m0, int window) {
+template <typename T>
+__device__ __forceinline__ void markOutliers(const NibbleLinearArguments &a, OutlierShared &shared, int m0, int window) {
     for (int i = threadIdx.x; i < OUTLIER_WINDOW / 32; i += 128) shared.marks[i] = 0;
     __syncthreads();
     const int m = m0 + (threadIdx.x & 63), half = threadIdx.x >> 6;
@@ -130,13 +142,15 @@ __device__ __forceinline__ int listOutliers(OutlierShared &shared, int window, i
     place -= count + from;
     for (int i = 0; i < words; ++i)
         for (u32 left = shared.marks[threadIdx.x * words + i]; left; left &= left - 1, ++place)
-            if (place >= 0 && place < OUTLIER_LIST) shared.columns[place] = window + (threadIdx.x * words + i) * 32 + __ffs(left) - 1;
+            if (place >= 0 && place < OUTLIER_LIST)
+                shared.columns[place] = window + (threadIdx.x * words + i) * 32 + __ffs(left) - 1;
     __syncthreads();
     return total;
 }
 
 template <typename T>
-__device__ __forceinline__ void addOutliers(const NibbleLinearArguments &a, const NibbleLinearPart &part, OutlierShared &shared, int m0, int n0, float (&sums)[32]) {
+__device__ __forceinline__ void addOutliers(const NibbleLinearArguments &a, const NibbleLinearPart &part, OutlierShared &shared,
+                                            int m0, int n0, float (&sums)[32]) {
 #pragma unroll
     for (int i = 0; i < 32; ++i) sums[i] = 0.f;
     for (int window = 0; window < a.inFeatures; window += OUTLIER_WINDOW) {
@@ -150,7 +164,8 @@ __device__ __forceinline__ void addOutliers(const NibbleLinearArguments &a, cons
                     const int j = (threadIdx.x >> 6) + 2 * i, r = threadIdx.x & 63;
                     const int k = first + j < count ? shared.columns[first + j] : -1;
                     float x = 0.f, w = 0.f;
-                    if (k >= 0 && m0 + r < a.tokens && isOutlier<T>(a, m0 + r, k)) x = toFloat(((const T *)a.input)[(long long)(m0 + r) * a.inFeatures + k]);
+                    if (k >= 0 && m0 + r < a.tokens && isOutlier<T>(a, m0 + r, k))
+                        x = toFloat(((const T *)a.input)[(long long)(m0 + r) * a.inFeatures + k]);
                     if (k >= 0 && n0 + r < part.outFeatures) w = outlierWeight<T>(a, part, n0 + r, k);
                     shared.inputs[j][r & 1][r >> 1] = x;
                     shared.weights[j][r] = w;

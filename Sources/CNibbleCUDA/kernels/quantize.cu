@@ -17,7 +17,8 @@ __device__ __forceinline__ float multiplyFlushing(float a, float b) {
 __device__ __forceinline__ bool isFinite(float x) { return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u; }
 
 // Two neighbouring elements; zero past the end.
-template <typename T> __device__ __forceinline__ float2 pairAt(const T *p, long long i, long long count) {
+template <typename T>
+__device__ __forceinline__ float2 pairAt(const T *p, long long i, long long count) {
     float2 v;
     v.x = i < count ? toFloat(p[i]) : 0.f;
     v.y = i + 1 < count ? toFloat(p[i + 1]) : 0.f;
@@ -25,7 +26,8 @@ template <typename T> __device__ __forceinline__ float2 pairAt(const T *p, long 
 }
 
 // A warp takes one quantization block at a time; a lane takes pairs of elements, that is, bytes of codes.
-template <typename S> __device__ __forceinline__ void quantize4Body(const NibbleQuantize4Arguments &a) {
+template <typename S>
+__device__ __forceinline__ void quantize4Body(const NibbleQuantize4Arguments &a) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const long long size = 1LL << a.blockSizeLog2;
     const long long blocks = (a.count + size - 1) >> a.blockSizeLog2;
@@ -49,9 +51,15 @@ template <typename S> __device__ __forceinline__ void quantize4Body(const Nibble
             float2 v = pairAt(input, i, a.count);
             float x = multiplyFlushing(v.x, inverse), y = multiplyFlushing(v.y, inverse);
             u32 high, low;
-            if (absmax == 0.f) high = low = zeroCode;
-            else if (a.codebook == NIBBLE_NF4) { high = encodeNF4(x); low = encodeNF4(y); }
-            else { high = encodeFP4(x); low = encodeFP4(y); }
+            if (absmax == 0.f)
+                high = low = zeroCode;
+            else if (a.codebook == NIBBLE_NF4) {
+                high = encodeNF4(x);
+                low = encodeNF4(y);
+            } else {
+                high = encodeFP4(x);
+                low = encodeFP4(y);
+            }
             if (i + 1 >= a.count) low = zeroCode;
             a.codes[i >> 1] = (u8)(high << 4 | low);
         }
@@ -59,8 +67,10 @@ template <typename S> __device__ __forceinline__ void quantize4Body(const Nibble
     }
 }
 
-#define INSTANCE(S) \
-    extern "C" __global__ void __launch_bounds__(256) quantize4_##S(const __grid_constant__ NibbleQuantize4Arguments a) { quantize4Body<S>(a); }
+#define INSTANCE(S)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) quantize4_##S(const __grid_constant__ NibbleQuantize4Arguments a) { \
+        quantize4Body<S>(a);                                                                                              \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)
 #undef INSTANCE
 
@@ -85,8 +95,10 @@ __device__ __forceinline__ u32 encodeDynamic(float x) {
     u32 low = 0, high = 255;  // map[low] < x < map[high]
     while (high - low > 1) {
         u32 middle = (low + high) >> 1;
-        if (dynamicMapValue(middle) <= x) low = middle;
-        else high = middle;
+        if (dynamicMapValue(middle) <= x)
+            low = middle;
+        else
+            high = middle;
     }
     float halfway = __fmul_rn(__fadd_rn(dynamicMapValue(low), dynamicMapValue(high)), 0.5f);
     if (x == halfway) return low & 1 ? high : low;
@@ -103,7 +115,8 @@ extern "C" __global__ void __launch_bounds__(256) nested_quantize(const __grid_c
 }
 
 // A block takes one row [K]; every value passes through float16.
-template <typename S> __device__ __forceinline__ void quantize8Body(const NibbleQuantize8Arguments &a) {
+template <typename S>
+__device__ __forceinline__ void quantize8Body(const NibbleQuantize8Arguments &a) {
     const long long K = a.inFeatures, start = (long long)blockIdx.x * K;
     const S *row = (const S *)a.input + start;
     float absmax = 0.f;
@@ -121,6 +134,8 @@ template <typename S> __device__ __forceinline__ void quantize8Body(const Nibble
     if (threadIdx.x == 0) a.scales[blockIdx.x] = absmax;
 }
 
-#define INSTANCE(S) \
-    extern "C" __global__ void __launch_bounds__(256) quantize8_##S(const __grid_constant__ NibbleQuantize8Arguments a) { quantize8Body<S>(a); }
+#define INSTANCE(S)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) quantize8_##S(const __grid_constant__ NibbleQuantize8Arguments a) { \
+        quantize8Body<S>(a);                                                                                              \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

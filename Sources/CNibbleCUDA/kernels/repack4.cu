@@ -2,7 +2,8 @@
 #include "tiles4.cuh"
 
 // A thread takes one word of the tiled codes, and one scale for every eight words.
-template <bool Undo> __device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
+template <bool Undo>
+__device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
     const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64, pairs = (K64 + 1) / 2;
     const long long i = (long long)blockIdx.x * 256 + threadIdx.x, pair = i >> 8, rowTile = pair / pairs;
     if (rowTile >= (a.outFeatures + 15) / 16) return;
@@ -15,8 +16,10 @@ template <bool Undo> __device__ __forceinline__ void permute(const NibbleRepack4
         for (int j = 0; j < 4; ++j) {
             const long long offset = base + canonicalOffset(lane, s, j, rowBytes);
             if (offset >= end || kb >= K64) continue;
-            if (Undo) a.destination[offset] = (u8)(word >> (8 * j));
-            else word |= (u32)a.source[offset] << (8 * j);
+            if (Undo)
+                a.destination[offset] = (u8)(word >> (8 * j));
+            else
+                word |= (u32)a.source[offset] << (8 * j);
         }
         if (!Undo) ((u32 *)a.destination)[i] = word;
     }
@@ -25,12 +28,16 @@ template <bool Undo> __device__ __forceinline__ void permute(const NibbleRepack4
     const long long tiled = pair * 32 + scalePlace(row, e), block = (rowTile * 16 + row) * K64 + pair % pairs * 2 + e;
     const bool exists = rowTile * 16 + row < a.outFeatures && pair % pairs * 2 + e < K64;
     if (a.sourceScales) {
-        if (!Undo) a.destinationScales[tiled] = exists ? a.sourceScales[block] : 0.f;
-        else if (exists) a.destinationScales[block] = a.sourceScales[tiled];
+        if (!Undo)
+            a.destinationScales[tiled] = exists ? a.sourceScales[block] : 0.f;
+        else if (exists)
+            a.destinationScales[block] = a.sourceScales[tiled];
     }
     if (a.sourceNested) {
-        if (!Undo) a.destinationNested[tiled] = exists ? a.sourceNested[block] : 0;
-        else if (exists) a.destinationNested[block] = a.sourceNested[tiled];
+        if (!Undo)
+            a.destinationNested[tiled] = exists ? a.sourceNested[block] : 0;
+        else if (exists)
+            a.destinationNested[block] = a.sourceNested[tiled];
     }
 }
 
@@ -40,7 +47,8 @@ extern "C" __global__ void __launch_bounds__(256) unpack4(const __grid_constant_
 #endif
 
 // A warp turns one tile to floats, through shared memory so that rows are written in whole lines.
-template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArguments &a) {
+template <typename T>
+__device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArguments &a) {
     constexpr int perWord = 4 / sizeof(T) > 0 ? 4 / sizeof(T) : 1;  // elements in 32 bits
     constexpr int rowWords = 64 / perWord, pad = 4;
     __shared__ float values[16];
@@ -58,9 +66,12 @@ template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const
     for (int h = 0; h < 2; ++h) {
         const long long row = row0 + g + 8 * h;
         const long long place = tile / 2 * 32 + scalePlace(g + 8 * h, (int)(kb & 1));
-        if (row >= N) scale[h] = 0.f;
-        else if (!a.part.nestedCodes) scale[h] = a.part.scales[place];
-        else scale[h] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
+        if (row >= N)
+            scale[h] = 0.f;
+        else if (!a.part.nestedCodes)
+            scale[h] = a.part.scales[place];
+        else
+            scale[h] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
     }
     const uint4 codes = loadStreaming((const uint4 *)a.part.weight + tile * 32 + lane);
     const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -71,8 +82,10 @@ template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const
             const u32 byte = words[s] >> (8 * j) & 255;
             const float x = __fmul_rn(values[byte >> 4], scale[j & 1]), y = __fmul_rn(values[byte & 15], scale[j & 1]);
             const int row = g + 8 * (j & 1), column = 16 * s + 2 * t + 8 * (j >> 1);
-            if constexpr (sizeof(T) == 4) *(float2 *)&shared[warp][row][column] = make_float2(x, y);
-            else shared[warp][row][column / 2] = packPair<T>(x, y);
+            if constexpr (sizeof(T) == 4)
+                *(float2 *)&shared[warp][row][column] = make_float2(x, y);
+            else
+                shared[warp][row][column / 2] = packPair<T>(x, y);
         }
     __syncwarp();
     constexpr int lanesPerRow = rowWords / 4;
@@ -80,12 +93,14 @@ template <typename T> __device__ __forceinline__ void dequantize4TiledBody(const
     for (int i = lane; i < 16 * lanesPerRow; i += 32) {
         const int row = i / lanesPerRow, chunk = i % lanesPerRow;
         if (row0 + row < N)
-            *(uint4 *)((T *)a.output + (row0 + row) * a.inFeatures + kb * 64 + chunk * 4 * perWord) = *(uint4 *)&shared[warp][row][chunk * 4];
+            *(uint4 *)((T *)a.output + (row0 + row) * a.inFeatures + kb * 64 + chunk * 4 * perWord) =
+                *(uint4 *)&shared[warp][row][chunk * 4];
     }
 }
 
-#define INSTANCE(T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) dequantize4_tiled_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize4TiledBody<T>(a);                                                                                    \
+#define INSTANCE(T)                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                \
+        dequantize4_tiled_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize4TiledBody<T>(a);                                                  \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -6,13 +6,14 @@ enum Part { queryPart, keyPart, valuePart };
 struct HeadNorm {
     const float *weight;
     const float *bias;
-    bool perHead;   // weight and bias have one entry for every head's element
+    bool perHead;  // weight and bias have one entry for every head's element
     bool isLayerNorm;
     float epsilon;
 };
 
 // One token's heads of one part.
-template <typename T> struct Heads {
+template <typename T>
+struct Heads {
     T *row;
     NibbleHeads where;
     int size;
@@ -65,18 +66,20 @@ __device__ __forceinline__ long long cacheRow(const NibbleBatch &b, int t, int h
     return ((long long)block * heads + head) * NIBBLE_CACHE_BLOCK + position % NIBBLE_CACHE_BLOCK;
 }
 
-template <typename Load> __device__ __forceinline__ void storeVector(const NibbleRotateArguments &a, void *memory, int size, long long slot, Load load) {
+template <typename Load>
+__device__ __forceinline__ void storeVector(const NibbleRotateArguments &a, void *memory, int size, long long slot, Load load) {
     const CodeLayout layout{size, a.cacheGroup, a.cacheBits};
     storeCodes((u8 *)memory + slot / NIBBLE_CACHE_BLOCK * layout.panelBytes(), layout, (int)(slot % NIBBLE_CACHE_BLOCK), load);
 }
 
-template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, int first, int last) {
+template <typename T>
+__device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, int first, int last) {
     const bool isQuery = part == queryPart;
     const Heads<T> heads{(T *)a.projections + t * a.width, isQuery ? a.query : a.key, a.keySize, a.clip};
     const int size = heads.size;
-    const HeadNorm norm = isQuery
-        ? HeadNorm{a.queryWeight, a.queryBias, a.queryWeightCount > size, a.queryIsLayerNorm != 0, a.queryEpsilon}
-        : HeadNorm{a.keyWeight, a.keyBias, a.keyWeightCount > size, a.keyIsLayerNorm != 0, a.keyEpsilon};
+    const HeadNorm norm =
+        isQuery ? HeadNorm{a.queryWeight, a.queryBias, a.queryWeightCount > size, a.queryIsLayerNorm != 0, a.queryEpsilon}
+                : HeadNorm{a.keyWeight, a.keyBias, a.keyWeightCount > size, a.keyIsLayerNorm != 0, a.keyEpsilon};
 
     float2 s = make_float2(0.f, 1.f);
     if (a.normScope == 2) s = statistics(heads, first, last, norm.isLayerNorm, norm.epsilon);
@@ -113,7 +116,8 @@ template <typename T> __device__ void rotateHeads(const NibbleRotateArguments &a
     }
 }
 
-template <typename T> __device__ void storeValues(const NibbleRotateArguments &a, int t, int first, int last) {
+template <typename T>
+__device__ void storeValues(const NibbleRotateArguments &a, int t, int first, int last) {
     const Heads<T> heads{(T *)a.projections + t * a.width, a.value, a.valueSize, a.clip};
     for (int h = first; h < last; h++) {
         const long long slot = cacheRow(a.batch, t, h, a.key.heads);
@@ -129,21 +133,28 @@ template <typename T> __device__ void storeValues(const NibbleRotateArguments &a
 }
 
 // grid (T, H + 2G), or (T, 3) when a norm spans all heads of a token; block 64
-template <typename T> __device__ void rotateBody(const NibbleRotateArguments &a) {
+template <typename T>
+__device__ void rotateBody(const NibbleRotateArguments &a) {
     beginKernel();
     const int t = blockIdx.x, y = blockIdx.y;
     if (a.normScope == 2) {
-        if (y == 0) rotateHeads<T>(a, t, queryPart, 0, a.query.heads);
-        else if (y == 1) rotateHeads<T>(a, t, keyPart, 0, a.key.heads);
-        else storeValues<T>(a, t, 0, a.value.heads);
+        if (y == 0)
+            rotateHeads<T>(a, t, queryPart, 0, a.query.heads);
+        else if (y == 1)
+            rotateHeads<T>(a, t, keyPart, 0, a.key.heads);
+        else
+            storeValues<T>(a, t, 0, a.value.heads);
         return;
     }
     const int q = a.query.heads, k = a.key.heads;
-    if (y < q) rotateHeads<T>(a, t, queryPart, y, y + 1);
-    else if (y < q + k) rotateHeads<T>(a, t, keyPart, y - q, y - q + 1);
-    else storeValues<T>(a, t, y - q - k, y - q - k + 1);
+    if (y < q)
+        rotateHeads<T>(a, t, queryPart, y, y + 1);
+    else if (y < q + k)
+        rotateHeads<T>(a, t, keyPart, y - q, y - q + 1);
+    else
+        storeValues<T>(a, t, y - q - k, y - q - k + 1);
 }
 
-#define INSTANCE(T)                                                                                                         \
+#define INSTANCE(T) \
     extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { rotateBody<T>(a); }
 NIBBLE_FOR_TYPES(INSTANCE)

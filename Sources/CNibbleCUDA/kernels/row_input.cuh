@@ -32,21 +32,24 @@ __device__ __forceinline__ Moments blockMoments(Moments x) {
     return {__shfl_sync(~0u, x.count, 0), __shfl_sync(~0u, x.mean, 0), __shfl_sync(~0u, x.squares, 0)};
 }
 
-__device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L1 [%0];" :: "l"(p)); }
+__device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L1 [%0];" ::"l"(p)); }
 
 // Eight elements as they lie in memory; 16-bit ones fill half of it.
 struct Run {
     uint4 low, high;
 };
 
-// The token in runs of eight elements: of a 16-bit type T, or of float32 where a prologue brings them to T. K must be divisible by 8.
-template <typename T> struct RowInput {
+// The token in runs of eight elements: of a 16-bit type T, or of float32 where a prologue brings them to T. K must be divisible
+// by 8.
+template <typename T>
+struct RowInput {
     const void *input;
     const NibblePrologue &prologue;
     int K;
     float mean = 0.f, scale = 1.f;
 
-    __device__ __forceinline__ RowInput(const void *row, const NibblePrologue &prologue, int K) : input(row), prologue(prologue), K(K) {}
+    __device__ __forceinline__ RowInput(const void *row, const NibblePrologue &prologue, int K)
+        : input(row), prologue(prologue), K(K) {}
 
     __device__ __forceinline__ bool isPrepared() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
     __device__ __forceinline__ bool isNormalized() const { return prologue.kind >= NIBBLE_PROLOGUE_RMS; }
@@ -122,7 +125,8 @@ template <typename T> struct RowInput {
     }
 
     // Calls body(i, x) for all runs i < count, by all threads of a block; lanes of a warp take neighbours and stay together.
-    template <typename F> __device__ __forceinline__ void forEachRun(int count, F body) const {
+    template <typename F>
+    __device__ __forceinline__ void forEachRun(int count, F body) const {
         constexpr int ahead = 3;
         for (int base = threadIdx.x & ~31; base < count; base += ahead * blockDim.x) {
             Run raw[ahead];

@@ -46,9 +46,7 @@ __device__ __forceinline__ u32 orderKey(float x) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-__device__ __forceinline__ float fromOrderKey(u32 key) {
-    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
+__device__ __forceinline__ float fromOrderKey(u32 key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
 
 // exp(score - largest), 1 where both are infinite.
 __device__ __forceinline__ float relativeWeight(float score, float largest) {
@@ -64,7 +62,7 @@ struct Row {
     const float *logits;
     int count;
     float temperature;
-    float largest;   // score
+    float largest;  // score
 
     __device__ __forceinline__ float score(int v) const {
         const float x = logits[v] / temperature;
@@ -80,7 +78,8 @@ struct Threshold {
 
 // The smallest key such that what lies above it weighs less than `wanted`: a radix descent, eight bits a pass. With unit
 // weights it is the key of the wanted-th largest score.
-template <bool isWeighted> __device__ Threshold threshold(const Row &row, u32 lowest, u64 wanted) {
+template <bool isWeighted>
+__device__ Threshold threshold(const Row &row, u32 lowest, u64 wanted) {
     __shared__ u64 bins[256];
     __shared__ Threshold found;
     if (threadIdx.x == 0) found = Threshold{0, 0, 0};

@@ -11,7 +11,8 @@ struct Staged {
     long long lowOffset;  // in uint4
 };
 
-template <typename T> __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int columnTiles) {
+template <typename T>
+__device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int columnTiles) {
     Staged s;
     s.lowOffset = (long long)((tokens + 7) / 8) * columnTiles * 64;
     s.fragments = (uint4 *)base;
@@ -20,7 +21,8 @@ template <typename T> __device__ __forceinline__ Staged stagedLayout(void *base,
 }
 
 // Elements 8 i ..< 8 i + 8 of a token; zeros past its end.
-template <typename T> __device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)[8]) {
+template <typename T>
+__device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)[8]) {
     if (8 * i >= K) {
 #pragma unroll
         for (int j = 0; j < 8; ++j) x[j] = 0.f;
@@ -29,7 +31,10 @@ template <typename T> __device__ __forceinline__ void loadRun(const T *token, in
         unpack(*(const uint4 *)(token + 8 * i), low, f32());
         unpack(*(const uint4 *)(token + 8 * i + 4), high, f32());
 #pragma unroll
-        for (int j = 0; j < 4; ++j) { x[j] = low[j]; x[4 + j] = high[j]; }
+        for (int j = 0; j < 4; ++j) {
+            x[j] = low[j];
+            x[4 + j] = high[j];
+        }
     } else {
         unpack(*(const uint4 *)(token + 8 * i), x, T());
     }
@@ -57,7 +62,8 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
             const u32 high = packPair<f16>(first, second);
             fragments[place + 8 * j] = high;
             if constexpr (sizeof(T) == 4)
-                low[place + 8 * j] = packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f, (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
+                low[place + 8 * j] = packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f,
+                                                   (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
         }
     }
     return inverse;
@@ -65,7 +71,8 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
 
 // Stages a single token by all threads of a block, with a factor back for each tile of 64 columns, which needs no agreement
 // among warps. Fragments as above, 32 words a tile.
-template <typename T> __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
+template <typename T>
+__device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
     row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
         u32 largest = 0;
 #pragma unroll
@@ -85,10 +92,11 @@ template <typename T> __device__ __forceinline__ void stageSingle(const RowInput
 // The float16 value of a code, from immediates.
 __device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
     const bool isNF4 = codebook == NIBBLE_NF4;
-    const u32 pairs[8] = {
-        isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u, isNF4 ? 0x0000add4u : 0x34003155u,
-        isNF4 ? 0x31262d18u : 0x9d558000u, isNF4 ? 0x356833e0u : 0xbc00b955u, isNF4 ? 0x3880370du : 0xb800b555u, isNF4 ? 0x3c0039c9u : 0xb400b155u};
-    const u32 quads[4] = {code & 8 ? pairs[4] : pairs[0], code & 8 ? pairs[5] : pairs[1], code & 8 ? pairs[6] : pairs[2], code & 8 ? pairs[7] : pairs[3]};
+    const u32 pairs[8] = {isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u,
+                          isNF4 ? 0x0000add4u : 0x34003155u, isNF4 ? 0x31262d18u : 0x9d558000u, isNF4 ? 0x356833e0u : 0xbc00b955u,
+                          isNF4 ? 0x3880370du : 0xb800b555u, isNF4 ? 0x3c0039c9u : 0xb400b155u};
+    const u32 quads[4] = {code & 8 ? pairs[4] : pairs[0], code & 8 ? pairs[5] : pairs[1], code & 8 ? pairs[6] : pairs[2],
+                          code & 8 ? pairs[7] : pairs[3]};
     const u32 low = code & 4 ? quads[2] : quads[0], high = code & 4 ? quads[3] : quads[1];
     return (code & 2 ? high : low) >> (code & 1 ? 16 : 0) & 0xffffu;
 }
@@ -111,8 +119,8 @@ __device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
     if (byte >= 256) return;
     const float first = codeValue(codebook, byte >> 4), second = codeValue(codebook, byte & 15);
     const u32 high = packPair<f16>(first, second);
-    const u32 low = packPair<f16>(
-        (first - toFloat(fromFloat<f16>(first))) * 4096.f, (second - toFloat(fromFloat<f16>(second))) * 4096.f);
+    const u32 low =
+        packPair<f16>((first - toFloat(fromFloat<f16>(first))) * 4096.f, (second - toFloat(fromFloat<f16>(second))) * 4096.f);
     for (int i = 0; i < 32; ++i) {
         const u32 h = __shfl_sync(~0u, high, i), l = __shfl_sync(~0u, low, i);
         ((uint2 *)table)[(warp * 32 + i) * 32 + lane] = make_uint2(h, l);

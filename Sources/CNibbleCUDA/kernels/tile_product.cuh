@@ -9,7 +9,9 @@
 
 __device__ __forceinline__ void multiplyStep(f16 e, float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { mmaK16(e, c, a, b0, b1); }
 #if __CUDA_ARCH__ >= 800
-__device__ __forceinline__ void multiplyStep(bf16 e, float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { mmaK16(e, c, a, b0, b1); }
+__device__ __forceinline__ void multiplyStep(bf16 e, float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    mmaK16(e, c, a, b0, b1);
+}
 #endif
 __device__ __forceinline__ void multiplyStep(i8 e, int (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { mmaK32(e, c, a, b0, b1); }
 
@@ -23,7 +25,8 @@ struct TileOperand {
 };
 
 // Copies rows first ..< first + 64, bytes k ..< k + 128, zeros outside.
-template <typename E> __device__ __forceinline__ void copyTile(u8 *shared, const TileOperand &o, int first, long long k) {
+template <typename E>
+__device__ __forceinline__ void copyTile(u8 *shared, const TileOperand &o, int first, long long k) {
 #pragma unroll
     for (int i = threadIdx.x; i < 512; i += 128) {
         const int row = i >> 3, chunk = i & 7;
@@ -46,7 +49,8 @@ template <typename E> __device__ __forceinline__ void copyTile(u8 *shared, const
 
 // c[i][j]: products of rows 16 i and columns 8 j of this warp's 32 x 32 part, as mma fragments.
 template <typename E, typename A>
-__device__ __forceinline__ void tileProduct(u8 *shared, const TileOperand &input, const TileOperand &weight, int m0, int n0, A (&c)[2][4][4]) {
+__device__ __forceinline__ void tileProduct(u8 *shared, const TileOperand &input, const TileOperand &weight, int m0, int n0,
+                                            A (&c)[2][4][4]) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int rowInput = (warp >> 1) * 32 + (lane & 7) + ((lane >> 3) & 1) * 8;
     const int rowWeight = (warp & 1) * 32 + (lane & 7) + (lane >> 4) * 8;
@@ -100,7 +104,8 @@ __device__ __forceinline__ void tileProduct(u8 *shared, const TileOperand &input
 }
 
 // Lays a tile's products out as [64][68] in shared memory.
-template <typename A> __device__ __forceinline__ void gatherProducts(A *all, const A (&c)[2][4][4]) {
+template <typename A>
+__device__ __forceinline__ void gatherProducts(A *all, const A (&c)[2][4][4]) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll
     for (int i = 0; i < 2; ++i)

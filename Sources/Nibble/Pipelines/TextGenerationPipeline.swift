@@ -111,9 +111,10 @@ public struct TextGenerationPipeline: TextPipeline {
             let output = try await generate(Array(rows[range]), config)
             let copies = output.sequences.count / range.count
             for (item, index) in range.enumerated() {
-                results.append((item * copies..<(item + 1) * copies).map { row in
-                    result(output.sequences[row], prompts[index], promptLength: output.promptLength, options)
-                })
+                results.append(
+                    (item * copies..<(item + 1) * copies).map { row in
+                        result(output.sequences[row], prompts[index], promptLength: output.promptLength, options)
+                    })
             }
             options.progress?(range.upperBound, prompts.count)
         }

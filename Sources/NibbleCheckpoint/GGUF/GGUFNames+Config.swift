@@ -54,7 +54,8 @@ extension GGUFNames {
 
     /// Chats end with a token of their own where the file names one.
     private static func endTokens(_ file: GGUFFile) -> JSONValue? {
-        guard let end = file.metadata["tokenizer.ggml.eos_token_id"]?.int, let turn = file.metadata["tokenizer.ggml.eot_token_id"]?.int,
+        guard let end = file.metadata["tokenizer.ggml.eos_token_id"]?.int,
+            let turn = file.metadata["tokenizer.ggml.eot_token_id"]?.int,
             end != turn
         else { return nil }
         return [.int(end), .int(turn)]

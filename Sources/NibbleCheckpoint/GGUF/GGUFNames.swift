@@ -46,7 +46,8 @@ public enum GGUFNames {
         switch (architecture, part) {
         case ("llama", "attn_q"): return .interleavedHeads(countKey: "attention.head_count")
         case ("llama", "attn_k"): return .interleavedHeads(countKey: "attention.head_count_kv")
-        case ("gemma", let part?) where part.hasSuffix("norm"), ("gemma2", let part?) where part.hasSuffix("norm"): return .addedOne
+        case ("gemma", let part?) where part.hasSuffix("norm"), ("gemma2", let part?) where part.hasSuffix("norm"):
+            return .addedOne
         default: return .none
         }
     }

@@ -34,6 +34,7 @@ extension GGUFTensorType {
     }
 
     /// d × (q − 8). The low nibbles are the first half of the block.
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q4_0(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let d = half(block)
         for j in 0..<16 {
@@ -44,6 +45,7 @@ extension GGUFTensorType {
     }
 
     /// d × q + m
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q4_1(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let (d, m) = (half(block), half(block + 2))
         for j in 0..<16 {
@@ -54,6 +56,7 @@ extension GGUFTensorType {
     }
 
     /// d × (q − 16). The fifth bits stand in a word of their own.
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q5_0(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let (d, high) = (half(block), word(block + 2))
         for j in 0..<16 {
@@ -64,6 +67,7 @@ extension GGUFTensorType {
     }
 
     /// d × q + m
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q5_1(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let (d, m, high) = (half(block), half(block + 2), word(block + 4))
         for j in 0..<16 {
@@ -73,6 +77,7 @@ extension GGUFTensorType {
         }
     }
 
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q8_0(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let d = half(block)
         for j in 0..<32 { output[j] = Float(Int32(Int8(bitPattern: block[2 + j]))) * d }
@@ -88,6 +93,7 @@ extension GGUFTensorType {
     }
 
     /// Eight groups of 32: d × scale × q − dmin × minimum.
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q4_K(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let (d, dmin) = (half(block), half(block + 2))
         for pair in 0..<4 {
@@ -103,6 +109,7 @@ extension GGUFTensorType {
     }
 
     /// As ``q4_K``, with the fifth bits of all groups in 32 bytes.
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q5_K(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let (d, dmin) = (half(block), half(block + 2))
         let high = block + 16
@@ -120,6 +127,7 @@ extension GGUFTensorType {
     }
 
     /// Sixteen groups of 16: d × scale × (q − 32). Low four bits, then upper two, then signed scales.
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private static func q6_K(_ block: UnsafePointer<UInt8>, _ output: UnsafeMutablePointer<Float>) {
         let d = half(block + 208)
         for part in 0..<2 {

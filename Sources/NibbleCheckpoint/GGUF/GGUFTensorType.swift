@@ -4,13 +4,21 @@ public import NibbleCore
 public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
     case f32 = 0
     case f16 = 1
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q4_0 = 2
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q4_1 = 3
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q5_0 = 6
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q5_1 = 7
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q8_0 = 8
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q4_K = 12
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q5_K = 13
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q6_K = 14
     case i8 = 24
     case i16 = 25

@@ -56,7 +56,8 @@ struct SafetensorsHeader {
             end = entry.range.upperBound
             guard end <= dataByteCount else {
                 throw file.malformed(
-                    entry.name, expected: "data that end within \(dataByteCount) bytes", found: "end offset \(end): the file is cut short; fetch it again")
+                    entry.name, expected: "data that end within \(dataByteCount) bytes",
+                    found: "end offset \(end): the file is cut short; fetch it again")
             }
         }
         guard end == dataByteCount else {

@@ -68,7 +68,8 @@ struct GenerationOptionsGroup: ParsableArguments {
         if asksForSampling { config.doSample = true }
         if let generationConfig {
             config = config.filling(
-                from: try GenerationConfig(options: JSONValue(contentsOf: URL(filePath: generationConfig)), source: generationConfig))
+                from: try GenerationConfig(
+                    options: JSONValue(contentsOf: URL(filePath: generationConfig)), source: generationConfig))
         }
         if isGreedyByDefault, config.doSample == nil { config.doSample = false }
         return config

@@ -20,7 +20,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Dtype in which 4-bit layers multiply: float32, float16 or bfloat16 (default: the load dtype).")
     var computeDtype: String?
 
-    @Option(name: .customLong("int8-threshold"), help: "Input columns beyond this are multiplied in floating point by 8-bit layers (default: 6.0).")
+    @Option(
+        name: .customLong("int8-threshold"),
+        help: "Input columns beyond this are multiplied in floating point by 8-bit layers (default: 6.0).")
     var int8Threshold: Double?
 
     @Option(help: "Modules to leave unquantized, separated by commas; a leading + adds to the default list.")
@@ -32,13 +34,18 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Quantize the output head, too: int8, nf4 or fp4.")
     var quantizeHead: String?
 
-    @Flag(name: .customLong("int8-activations"), help: "Let 4-bit layers quantize activations to 8 bits: faster prefill, slightly different results.")
+    @Flag(
+        name: .customLong("int8-activations"),
+        help: "Let 4-bit layers quantize activations to 8 bits: faster prefill, slightly different results.")
     var int8Activations = false
 
     @Option(help: "auto, float32, float16 or bfloat16.")
     var dtype = "auto"
 
-    @Option(help: "auto, balanced, balanced_low_0, sequential, a device (cpu, cuda:1, disk), or a JSON object of modules to devices, inline or in a file.")
+    @Option(
+        help:
+            "auto, balanced, balanced_low_0, sequential, a device (cpu, cuda:1, disk), or a JSON object of modules to devices, inline or in a file."
+    )
     var deviceMap = "auto"
 
     @Option(help: "Memory of each device, such as 0=600MB,1=1GB,cpu=2GB; devices that are not named are not used.")
@@ -166,7 +173,8 @@ struct LoadOptionsGroup: ParsableArguments {
         let config = BitsAndBytesConfig(
             loadIn8Bit: loadIn8Bit, loadIn4Bit: loadIn4Bit, int8Threshold: int8Threshold ?? BitsAndBytesConfig.defaultThreshold,
             int8SkipModules: skipModules.flatMap { $0.hasPrefix("+") ? nil : names($0[...]) },
-            int8EnableFP32CPUOffload: fp32CPUOffload, computeDType: try floatDType(computeDtype, "--compute-dtype"), quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
+            int8EnableFP32CPUOffload: fp32CPUOffload, computeDType: try floatDType(computeDtype, "--compute-dtype"),
+            quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
         do { try config.validate() } catch { throw ValidationError("\(error)") }
         return config
     }

@@ -39,7 +39,8 @@ final class ProgressBar: Sendable {
         let width = 24
         let filled = Int(share * Double(width))
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-        return String(format: "\(label) %@ %3.0f %%  %@  %@/s", bar, share * 100, ByteCount.text(bytes), ByteCount.text(Int(max(rate, 0))))
+        return String(
+            format: "\(label) %@ %3.0f %%  %@  %@/s", bar, share * 100, ByteCount.text(bytes), ByteCount.text(Int(max(rate, 0))))
     }
 }
 

@@ -7,7 +7,9 @@ enum Report {
         for warning in report.warnings { Console.error("warning: \(warning)") }
         guard !quiet else { return }
         if !report.unexpected.isEmpty {
-            Console.error("warning: \(report.unexpected.count) tensors of the checkpoint are not part of the model: \(report.unexpected.prefix(5).joined(separator: ", "))")
+            Console.error(
+                "warning: \(report.unexpected.count) tensors of the checkpoint are not part of the model: \(report.unexpected.prefix(5).joined(separator: ", "))"
+            )
         }
     }
 }

@@ -9,10 +9,15 @@ enum Interrupts {
     static var isRequested: Bool { count.load(ordering: .relaxed) > 0 }
 
     /// Runs `body`; Ctrl-C only sets ``isRequested`` meanwhile. Pressed twice more, it ends the program as usual.
-    static func catching<Result>(isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Result) async rethrows -> Result {
+    static func catching<Result>(isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Result) async rethrows
+        -> Result
+    {
         count.store(0, ordering: .relaxed)
         signal(SIGINT) { _ in
-            if Interrupts.count.add(1, ordering: .relaxed).newValue == 3 { signal(SIGINT, SIG_DFL); raise(SIGINT) }
+            if Interrupts.count.add(1, ordering: .relaxed).newValue == 3 {
+                signal(SIGINT, SIG_DFL)
+                raise(SIGINT)
+            }
         }
         defer { signal(SIGINT, SIG_DFL) }
         return try await body()

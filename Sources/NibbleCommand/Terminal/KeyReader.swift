@@ -40,7 +40,8 @@ struct KeyReader {
     ]
 
     private static let sequences: [String: LineBuffer.Edit] = [
-        "A": .previousLine, "B": .nextLine, "C": .right, "D": .left, "H": .start, "F": .end, "1~": .start, "7~": .start, "4~": .end,
+        "A": .previousLine, "B": .nextLine, "C": .right, "D": .left, "H": .start, "F": .end, "1~": .start, "7~": .start,
+        "4~": .end,
         "8~": .end, "3~": .deleteForward, "1;5C": .wordRight, "1;5D": .wordLeft, "1;3C": .wordRight, "1;3D": .wordLeft,
     ]
 

@@ -26,9 +26,11 @@ struct PromptLookup {
         guard limit > 0, ids.count > 1 else { return [] }
         for size in stride(from: min(maximumNgram, ids.count - 1), through: 1, by: -1) {
             let tail = ids.count - size
-            guard let start = (0..<tail).first(where: { start in
-                (0..<size).allSatisfy { ids[start + $0] == ids[tail + $0] }
-            }) else { continue }
+            guard
+                let start = (0..<tail).first(where: { start in
+                    (0..<size).allSatisfy { ids[start + $0] == ids[tail + $0] }
+                })
+            else { continue }
             let follow = ids[(start + size)..<min(start + size + limit, ids.count)]
             return Array(follow.prefix { !eos.contains($0) })
         }

@@ -1,5 +1,5 @@
-internal import NibbleCore
 import Foundation
+internal import NibbleCore
 
 /// Random numbers of one generation. A number is named by its row, the row's step and what it is for, so that neither the
 /// batch nor the order of computation matters.

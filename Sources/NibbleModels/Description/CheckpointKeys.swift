@@ -27,7 +27,9 @@ public struct CheckpointKeys: Sendable {
         let name = rename(key)
         let prefix = basePrefix + "."
         if !basePrefix.isEmpty {
-            if name.hasPrefix(prefix), isKnown(String(name.dropFirst(prefix.count))) { return String(name.dropFirst(prefix.count)) }
+            if name.hasPrefix(prefix), isKnown(String(name.dropFirst(prefix.count))) {
+                return String(name.dropFirst(prefix.count))
+            }
             if isKnown(prefix + name) { return prefix + name }
         }
         return isKnown(name) ? name : nil

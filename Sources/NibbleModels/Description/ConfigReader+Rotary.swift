@@ -10,7 +10,8 @@ extension ConfigReader {
         var parameters = try object("rope_parameters", "rope_scaling") ?? ConfigReader(.init(), file: file)
         if let layerType, let nested = try parameters.object(layerType) { parameters = nested }
         let theta = try parameters.optionalDouble("rope_theta") ?? double("rope_theta", "rotary_emb_base", default: defaultTheta)
-        let share = try parameters.optionalDouble("partial_rotary_factor")
+        let share =
+            try parameters.optionalDouble("partial_rotary_factor")
             ?? optionalDouble("partial_rotary_factor", "rotary_pct") ?? partial ?? 1
         let rotated = share > 0 && share <= 1 ? Int(Double(headSize) * share) : 0
         guard rotated > 0, rotated % 2 == 0, theta > 0 else {
@@ -75,7 +76,8 @@ extension ConfigReader {
     }
 
     private func longRope(_ parameters: ConfigReader, positions: Int, rotated: Int) throws -> RotaryDescription.Scaling {
-        let original = try parameters.optionalInt("original_max_position_embeddings")
+        let original =
+            try parameters.optionalInt("original_max_position_embeddings")
             ?? int("original_max_position_embeddings", default: positions)
         guard let short = try parameters.doubles("short_factor"), let long = try parameters.doubles("long_factor"),
             short.count == rotated / 2, long.count == rotated / 2, original > 1
@@ -85,7 +87,8 @@ extension ConfigReader {
                 found: parameters.values["short_factor"]?.kind ?? "nothing")
         }
         let stretch = try parameters.optionalDouble("factor") ?? Double(positions) / Double(original)
-        let attention = try parameters.optionalDouble("attention_factor")
+        let attention =
+            try parameters.optionalDouble("attention_factor")
             ?? (stretch <= 1 ? 1 : sqrt(1 + log(stretch) / log(Double(original))))
         return .longRope(short: short, long: long, original: original, attention: attention)
     }

@@ -40,8 +40,9 @@ enum Marian {
             config.bool("share_encoder_decoder_embeddings", default: true), "share_encoder_decoder_embeddings", "true")
         let positions = try config.size("max_position_embeddings", default: 1024)
         return try BartLike(
-            config, "Marian", modelClass: "MarianMTModel", positions: .sinusoidal(positions: positions), normsFirst: false)
-            .architecture(noSplitClasses: [])
+            config, "Marian", modelClass: "MarianMTModel", positions: .sinusoidal(positions: positions), normsFirst: false
+        )
+        .architecture(noSplitClasses: [])
     }
 }
 

@@ -9,7 +9,8 @@ enum GPTJ {
             let projections = ["k_proj": Role.key, "v_proj": .value, "q_proj": .query]
             return (
                 ["k_proj", "v_proj", "q_proj"].map { linear($0, width, width, role: projections[$0]) },
-                .stacked(heads: heads, keyValueHeads: heads, headSize: headSize))
+                .stacked(heads: heads, keyValueHeads: heads, headSize: headSize)
+            )
         }
     }
 
@@ -95,7 +96,8 @@ enum CodeGen {
             }
             return (
                 [linear("qkv_proj", 3 * width, width, role: .queryKeyValue)],
-                QueryKeyValueLayout(query: part(0), key: part(2), value: part(1)))
+                QueryKeyValueLayout(query: part(0), key: part(2), value: part(1))
+            )
         }
     }
 }

@@ -21,10 +21,12 @@ enum Qwen2 {
         model.queryKeyValueBias = try config.bool("qkv_bias", default: true)
         try model.slideByLayerTypes { layer, limit in layer % 2 == 0 && layer < limit }
         let shared = try config.size("shared_expert_intermediate_size")
-        try model.addQwenMixtures(count: 60, shared: [
-            model.gated("shared_expert", inner: shared, role: .sharedExpert),
-            linear("shared_expert_gate", 1, model.width, role: .sharedExpertGate),
-        ])
+        try model.addQwenMixtures(
+            count: 60,
+            shared: [
+                model.gated("shared_expert", inner: shared, role: .sharedExpert),
+                linear("shared_expert_gate", 1, model.width, role: .sharedExpertGate),
+            ])
         return try model.architecture()
     }
 }

@@ -13,7 +13,8 @@ enum StableLM {
         model.queryKeyValueBias = try config.bool("use_qkv_bias", default: false)
         let width = model.width
         model.norm = { layerNorm($0, width, epsilon, role: $1) }
-        model.blockEnd = [model.norm("input_layernorm", .attentionNorm)]
+        model.blockEnd =
+            [model.norm("input_layernorm", .attentionNorm)]
             + (isParallel ? [] : [model.norm("post_attention_layernorm", .feedForwardNorm)]) + [dropout("dropout")]
         model.forEachBlock { $0.isParallel = isParallel }
         if try config.bool("qk_layernorm", default: false) {

@@ -107,7 +107,9 @@ struct Block: Sendable {
         return description.residualFollowsNorm ? LinearInput(try input.materialized(backend)) : input
     }
 
-    private func residual(_ hidden: Tensor, _ input: LinearInput) -> Tensor { description.residualFollowsNorm ? input.tensor : hidden }
+    private func residual(_ hidden: Tensor, _ input: LinearInput) -> Tensor {
+        description.residualFollowsNorm ? input.tensor : hidden
+    }
 
     private func epilogue(residual: Tensor?) -> LinearEpilogue {
         LinearEpilogue(scale: description.residualScale, residual: residual)

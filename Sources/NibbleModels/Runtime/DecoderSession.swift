@@ -80,10 +80,11 @@ extension DecoderSession {
         _ inputs: [RowTokens], logits selection: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
         try validate(inputs)
-        let count = switch selection {
-        case .last: inputs.count
-        case .all: inputs.reduce(0) { $0 + $1.tokens.count }
-        }
+        let count =
+            switch selection {
+            case .last: inputs.count
+            case .all: inputs.reduce(0) { $0 + $1.tokens.count }
+            }
         let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
         return try restoringOnError(inputs) {
             var written = 0

@@ -44,7 +44,8 @@ final class StackRunner {
     ///   - widening: makes the workspace serve these sizes too.
     ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat, sharesCache: Bool,
+        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
+        sharesCache: Bool,
         positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
@@ -59,7 +60,8 @@ final class StackRunner {
             Part(
                 backend: backend,
                 workspace: try Workspace(
-                    sizes, tokens: limits.tokens, rows: limits.rows, dtype: backend.activationDType(loadDType: options.loadDType), backend: backend),
+                    sizes, tokens: limits.tokens, rows: limits.rows, dtype: backend.activationDType(loadDType: options.loadDType),
+                    backend: backend),
                 buffers: try BatchBuffers(limits, backend: backend))
         }
         for (index, block) in stack.blocks.enumerated() {

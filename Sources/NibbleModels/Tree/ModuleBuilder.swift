@@ -78,7 +78,9 @@ func plain(_ name: String, _ className: String, buffers: [ModuleNode.Buffer] = [
 /// The two non-persistent frequency buffers that rotary modules hold, or two a layer type.
 func rotaryModule(_ name: String, _ className: String, rotated: Int, layerTypes: [String] = []) -> ModuleNode {
     let prefixes = layerTypes.isEmpty ? [""] : layerTypes.map { $0 + "_" }
-    return plain(name, className, buffers: prefixes.flatMap { prefix in
-        ["inv_freq", "original_inv_freq"].map { ModuleNode.Buffer(prefix + $0, count: rotated / 2) }
-    })
+    return plain(
+        name, className,
+        buffers: prefixes.flatMap { prefix in
+            ["inv_freq", "original_inv_freq"].map { ModuleNode.Buffer(prefix + $0, count: rotated / 2) }
+        })
 }

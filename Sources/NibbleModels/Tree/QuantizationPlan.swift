@@ -28,7 +28,8 @@ public struct QuantizationPlan: Sendable {
             (quantized, skipped, quantizedSet) = ([], linears.map(\.path), [])
             return
         }
-        let entries = (config.int8SkipModules ?? tree.defaultSkips) + addedSkips
+        let entries =
+            (config.int8SkipModules ?? tree.defaultSkips) + addedSkips
             + (keptInFloat32 ? tree.keepInFloat32 : []) + alsoSkipped
         let rules = SkipRules(entries, wholeParts: !reference)
         func isQuantized(_ module: LocatedModule) -> Bool {

@@ -41,7 +41,8 @@ public enum ReferenceNested {
     /// map[code] × absmax + offset, rounded after each step.
     public static func dequantize(_ quantized: Quantized) -> [Float] {
         quantized.codes.indices.map { index in
-            let scaled = NestedScales.dynamicMap[Int(quantized.codes[index])]
+            let scaled =
+                NestedScales.dynamicMap[Int(quantized.codes[index])]
                 * quantized.absmax[index / FourBitFormat.nestedBlockSize]
             return scaled + quantized.offset
         }

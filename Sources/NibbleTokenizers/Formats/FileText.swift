@@ -4,7 +4,9 @@ import Foundation
 enum FileText {
     static func read(_ url: URL) throws(TokenizerError) -> [UInt8] {
         // Straight into the array: vocabularies are large enough for a copy to be felt.
-        guard let file = fopen(url.path, "rb") else { throw .unreadable(file: url.path, reason: String(cString: strerror(errno))) }
+        guard let file = fopen(url.path, "rb") else {
+            throw .unreadable(file: url.path, reason: String(cString: strerror(errno)))
+        }
         defer { fclose(file) }
         var status = stat()
         guard fstat(fileno(file), &status) == 0, let size = Int(exactly: status.st_size), size >= 0 else {
@@ -13,7 +15,9 @@ enum FileText {
         let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
             count = buffer.baseAddress.map { fread($0, 1, size, file) } ?? 0
         }
-        guard bytes.count == size else { throw .unreadable(file: url.path, reason: "\(bytes.count) of \(size) bytes could be read") }
+        guard bytes.count == size else {
+            throw .unreadable(file: url.path, reason: "\(bytes.count) of \(size) bytes could be read")
+        }
         return bytes
     }
 

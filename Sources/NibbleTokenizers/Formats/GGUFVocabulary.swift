@@ -69,14 +69,16 @@ extension GGUFVocabulary {
 
     private func requireFit(_ name: String, _ count: Int) throws(TokenizerError) {
         guard count == 0 || count == tokens.count else {
-            throw .invalidField(file: file, field: "tokenizer.ggml.\(name)", expected: "\(tokens.count) elements", found: "\(count)")
+            throw .invalidField(
+                file: file, field: "tokenizer.ggml.\(name)", expected: "\(tokens.count) elements", found: "\(count)")
         }
     }
 
     private func validate() throws(TokenizerError) {
         guard !tokens.isEmpty, tokens.count <= TokenTable.maximumID else {
             throw .invalidField(
-                file: file, field: "tokenizer.ggml.tokens", expected: "1 to \(TokenTable.maximumID) tokens", found: "\(tokens.count)")
+                file: file, field: "tokenizer.ggml.tokens", expected: "1 to \(TokenTable.maximumID) tokens",
+                found: "\(tokens.count)")
         }
         try requireFit("scores", scores.count)
         try requireFit("token_type", tokenTypes.count)
@@ -99,7 +101,8 @@ extension GGUFVocabulary {
         sentencePiece.removesExtraSpaces = removesExtraWhitespaces ?? (model == "t5")
         if let unknown = sentencePiece.unknownID, unknown < 0 || Int(unknown) >= tokens.count {
             throw .invalidField(
-                file: file, field: "tokenizer.ggml.unknown_token_id", expected: "an id below \(tokens.count)", found: "\(unknown)")
+                file: file, field: "tokenizer.ggml.unknown_token_id", expected: "an id below \(tokens.count)", found: "\(unknown)"
+            )
         }
         try sentencePiece.validate()
         return sentencePiece
@@ -114,7 +117,8 @@ extension GGUFVocabulary {
         let rules = try self.rules()
         var options = BytePairModel.Options()
         options.ignoresMerges = rules.ignoresMerges
-        var components = Tokenizer.Components(model: .bytePair(BytePairModel(table: table, merges: reader.merges, options: options)))
+        var components = Tokenizer.Components(
+            model: .bytePair(BytePairModel(table: table, merges: reader.merges, options: options)))
         components.normalizer = rules.normalizer
         components.preTokenizer = rules.preTokenizer
         components.decoder = .byteLevel
@@ -143,7 +147,8 @@ extension GGUFVocabulary {
             try KnownPatterns.preTokenizer(source, file: file, field: "tokenizer.ggml.pre")
         }
         switch pre ?? "default" {
-        case "default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "modern-bert": return Rules(preTokenizer: gpt2)
+        case "default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "modern-bert":
+            return Rules(preTokenizer: gpt2)
         case "llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe", "dbrx", "lfm2":
             return Rules(preTokenizer: try pattern(KnownPatterns.llama3), ignoresMerges: true)
         case "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez":

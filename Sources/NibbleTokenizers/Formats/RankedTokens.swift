@@ -71,7 +71,8 @@ extension Tokenizer {
             try ranked.append(base64: String(parts[0]), id: rank, field: "line \(number + 1)")
         }
         guard !ranked.tokens.isEmpty else { throw .malformedFile(file: file, reason: "no tokens") }
-        let isQwen = configuration.tokenizerClass?.contains("QWen") ?? false || configuration.tokenizerClass?.contains("Qwen") ?? false
+        let isQwen =
+            configuration.tokenizerClass?.contains("QWen") ?? false || configuration.tokenizerClass?.contains("Qwen") ?? false
         var components = Components(model: .bytePair(ranked.model()))
         components.normalizer = isQwen ? .unicode(.nfc) : nil
         components.preTokenizer = try KnownPatterns.preTokenizer(
@@ -95,7 +96,9 @@ extension Tokenizer {
         let limit = 0...TokenTable.maximumID
         let specialCount = try settings.required("default_num_special_tokens").integer(in: limit)
         let size = try settings.required("default_vocab_size").integer(in: limit)
-        guard size >= specialCount else { throw try settings.required("default_vocab_size").invalid(expected: "at least the special tokens") }
+        guard size >= specialCount else {
+            throw try settings.required("default_vocab_size").invalid(expected: "at least the special tokens")
+        }
         var ranked = RankedTokens(file: file)
         for entry in try root.required("vocab").elements().prefix(size - specialCount) {
             let rank = try entry.required("rank").integer(in: limit)
@@ -112,7 +115,8 @@ extension Tokenizer {
 
     /// The names that files without a list of special tokens mean.
     private static let tekkenDefaults = [
-        "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+        "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+        "[/TOOL_RESULTS]",
         "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]",
         "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
     ]

@@ -62,7 +62,8 @@ extension SentencePieceModel {
         do {
             return [.precompiled(try PrecompiledCharsMap(charsMap, rule: rule))]
         } catch {
-            throw .invalidField(file: file, field: "normalizer_spec.precompiled_charsmap", expected: "a charsmap", found: error.reason)
+            throw .invalidField(
+                file: file, field: "normalizer_spec.precompiled_charsmap", expected: "a charsmap", found: error.reason)
         }
     }
 
@@ -201,6 +202,7 @@ extension Tokenizer {
     ) throws(TokenizerError) {
         let model = try SentencePieceModel(bytes, file: file)
         let completed = rules == .native ? TokenizerConfiguration() : model.completed(configuration)
-        self.init(try model.components(rules, configuration: completed), configuration: completed, normalizesAdded: rules != .native)
+        self.init(
+            try model.components(rules, configuration: completed), configuration: completed, normalizesAdded: rules != .native)
     }
 }

@@ -2,7 +2,10 @@
 ///
 /// Read from a `.model` file (the protocol buffers message `ModelProto`) or put together from a GGUF file's values.
 struct SentencePieceModel: Sendable {
-    enum Kind: Int, Sendable { case normal = 1, unknown, control, userDefined, unused, byte }
+    enum Kind: Int, Sendable {
+        case normal = 1
+        case unknown, control, userDefined, unused, byte
+    }
 
     struct Piece: Sendable {
         var text: String

@@ -21,7 +21,8 @@ struct TokenizerJSON {
         }
         components.normalizer = try root.child("normalizer").map { field throws(TokenizerError) in try Normalizer(field) }
         components.preTokenizer = try root.child("pre_tokenizer").map { field throws(TokenizerError) in try PreTokenizer(field) }
-        components.postProcessor = try root.child("post_processor").map { field throws(TokenizerError) in try PostProcessor(field) }
+        components.postProcessor = try root.child("post_processor").map { field throws(TokenizerError) in try PostProcessor(field)
+        }
         components.decoder = try root.child("decoder").map { field throws(TokenizerError) in try Decoder(field) }
         return components
     }
@@ -63,7 +64,8 @@ extension TokenizerJSON {
         let table = try VocabularyReader.table(
             scanner(vocabulary, 0x7B, expected: "an object of tokens and ids"), field: vocabulary.path)
         let list = try field.required("merges")
-        var reader = MergeReader(table: table, prefixLength: options.continuingPrefix.utf8.count, file: field.file, field: list.path)
+        var reader = MergeReader(
+            table: table, prefixLength: options.continuingPrefix.utf8.count, file: field.file, field: list.path)
         try reader.read(scanner(list, 0x5B, expected: "a list of merges"))
         return BytePairModel(table: table, merges: reader.merges, options: options)
     }

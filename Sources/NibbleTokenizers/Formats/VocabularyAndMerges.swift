@@ -21,7 +21,8 @@ extension Tokenizer {
         let isQwen = configuration.tokenizerClass?.contains("Qwen") ?? false
         components.normalizer = isQwen ? .unicode(.nfc) : nil
         components.preTokenizer = try KnownPatterns.preTokenizer(
-            isQwen ? KnownPatterns.qwen2 : nil, addsPrefixSpace: configuration.addsPrefixSpace ?? false, file: file, field: "pattern")
+            isQwen ? KnownPatterns.qwen2 : nil, addsPrefixSpace: configuration.addsPrefixSpace ?? false, file: file,
+            field: "pattern")
         components.postProcessor = nil
         components.decoder = .byteLevel
         components.addsBegin = configuration.addsBeginToken ?? false

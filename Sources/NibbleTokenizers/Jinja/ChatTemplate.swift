@@ -34,7 +34,8 @@ public struct ChatTemplate: Sendable {
     /// - Throws: `JinjaError`; `continuation` if the final message cannot be continued or a generation prompt is asked for too.
     public func render(
         messages: JinjaValue, tools: JinjaValue? = nil, documents: JinjaValue? = nil, addGenerationPrompt: Bool = false,
-        continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:], now: Date? = nil
+        continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:],
+        now: Date? = nil
     ) throws -> String {
         var variables = specialTokens.mapValues(JinjaValue.string).merging(extra) { $1 }
         variables["messages"] = messages
@@ -52,7 +53,8 @@ public struct ChatTemplate: Sendable {
 
     public func render(
         messages: [ChatMessage], tools: JinjaValue? = nil, documents: JinjaValue? = nil, addGenerationPrompt: Bool = false,
-        continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:], now: Date? = nil
+        continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:],
+        now: Date? = nil
     ) throws -> String {
         try render(
             messages: .list(messages.map(\.value)), tools: tools, documents: documents, addGenerationPrompt: addGenerationPrompt,
@@ -102,7 +104,8 @@ private enum ChatContinuation {
     static func cut(_ rendered: String, after final: String) throws -> String {
         let bytes = Array(rendered.utf8)
         let core = Array(PythonText.strip(mark).utf8)
-        guard PythonText.contains(rendered, PythonText.strip(final)), let place = PythonText.occurrences(of: core, in: bytes).last else {
+        guard PythonText.contains(rendered, PythonText.strip(final)), let place = PythonText.occurrences(of: core, in: bytes).last
+        else {
             throw JinjaError(.continuation("the template does not write the final message as it is, so it cannot be continued"))
         }
         let kept = String(decoding: bytes[..<place], as: UTF8.self)

@@ -31,7 +31,9 @@ extension JinjaFilters {
             let kept = try interpreter.elements(of: value).filter { item in
                 let subject = try lookUp(path, in: item, interpreter)
                 guard let test else { return subject.isTruthy == keeps }
-                guard case .string(let testName) = test else { throw JinjaError(.arguments(function: name, problem: "the test must be named by a string")) }
+                guard case .string(let testName) = test else {
+                    throw JinjaError(.arguments(function: name, problem: "the test must be named by a string"))
+                }
                 return try interpreter.applyTest(testName, to: subject, testArguments) == keeps
             }
             return try interpreter.iterator(kept)

@@ -13,24 +13,31 @@ extension JinjaFilters {
         "join": joined,
         "items": { interpreter, value, _ in
             if value.isUndefined { return try interpreter.iterator([]) }
-            guard case .object(let object) = value else { throw JinjaError(.type(expected: "a dictionary for items", found: value.typeName)) }
+            guard case .object(let object) = value else {
+                throw JinjaError(.type(expected: "a dictionary for items", found: value.typeName))
+            }
             return try interpreter.iterator(object.items)
         },
         "dictsort": { interpreter, value, arguments in
             let given = try arguments.bound(to: "dictsort", ["case_sensitive", "by", "reverse"])
-            guard case .object(let object) = value else { throw JinjaError(.type(expected: "a dictionary for dictsort", found: value.typeName)) }
+            guard case .object(let object) = value else {
+                throw JinjaError(.type(expected: "a dictionary for dictsort", found: value.typeName))
+            }
             let byValue = given[1] == .string("value")
             guard byValue || given[1] == nil || given[1] == .string("key") else {
                 throw JinjaError(.arguments(function: "dictsort", problem: "by must be 'key' or 'value'"))
             }
             let keys = (byValue ? object.values : object.keys).map { caseFolded($0, unless: given[0]) }
-            return try interpreter.list(try sorted(object.items, by: keys.map { [$0] }, descending: given[2]?.isTruthy ?? false, interpreter))
+            return try interpreter.list(
+                try sorted(object.items, by: keys.map { [$0] }, descending: given[2]?.isTruthy ?? false, interpreter))
         },
         "sort": { interpreter, value, arguments in
             let given = try arguments.bound(to: "sort", ["reverse", "case_sensitive", "attribute"])
             let items = try interpreter.elements(of: value)
             var paths: [JinjaValue] = [given[2] ?? .null]
-            if case .string(let names) = paths[0] { paths = PythonText.split(names, at: ",", maximum: -1, fromRight: false).map(JinjaValue.string) }
+            if case .string(let names) = paths[0] {
+                paths = PythonText.split(names, at: ",", maximum: -1, fromRight: false).map(JinjaValue.string)
+            }
             let keys = try items.map { item in
                 try paths.map { caseFolded(try lookUp($0, in: item, interpreter), unless: given[1]) }
             }
@@ -89,13 +96,17 @@ extension JinjaFilters {
     private static let joined: Filter = { interpreter, value, arguments in
         let given = try arguments.bound(to: "join", ["d", "attribute"])
         let separator = try given[0].map { try interpreter.text(of: $0) } ?? ""
-        let parts = try interpreter.elements(of: value).map { try interpreter.text(of: try lookUp(given[1] ?? .null, in: $0, interpreter)) }
+        let parts = try interpreter.elements(of: value).map {
+            try interpreter.text(of: try lookUp(given[1] ?? .null, in: $0, interpreter))
+        }
         try interpreter.charge(text: parts.reduce(0) { $0 + $1.utf8.count + separator.utf8.count })
         return .string(parts.joined(separator: separator))
     }
 
     /// The value at a dotted path (`function.name`, `items.0`); the item itself for no path.
-    static func lookUp(_ path: JinjaValue, in item: JinjaValue, orElse fallback: JinjaValue = .null, _ interpreter: JinjaInterpreter) throws -> JinjaValue {
+    static func lookUp(
+        _ path: JinjaValue, in item: JinjaValue, orElse fallback: JinjaValue = .null, _ interpreter: JinjaInterpreter
+    ) throws -> JinjaValue {
         guard !path.isNull else { return item }
         guard case .string(let text) = path else { return try interpreter.element(path, of: item) }
         var value = item
@@ -131,7 +142,8 @@ extension JinjaFilters {
             let given = try arguments.bound(to: name, ["case_sensitive", "attribute"])
             let items = try interpreter.elements(of: value)
             let keys = try items.map { [caseFolded(try lookUp(given[1] ?? .null, in: $0, interpreter), unless: given[0])] }
-            return try sorted(items, by: keys, descending: descending, interpreter).first ?? .undefined("no item, the sequence was empty")
+            return try sorted(items, by: keys, descending: descending, interpreter).first
+                ?? .undefined("no item, the sequence was empty")
         }
     }
 }

@@ -21,7 +21,8 @@ extension JinjaFilters {
             let texts = try [value, given[0] ?? .null, given[1] ?? .null].map { try interpreter.text(of: $0) }
             try interpreter.charge(texts[0].utf8.count)
             let count = given[2]?.integer ?? -1
-            return .string(try PythonText.replace(texts[0], texts[1], texts[2], count: count) { try interpreter.charge(text: $0) })
+            return .string(
+                try PythonText.replace(texts[0], texts[1], texts[2], count: count) { try interpreter.charge(text: $0) })
         },
         "indent": indented,
         "center": { interpreter, value, arguments in
@@ -37,7 +38,8 @@ extension JinjaFilters {
             return .int(words.count)
         },
         "format": { interpreter, value, arguments in
-            let values: JinjaValue = arguments.named.isEmpty ? try interpreter.tuple(arguments.positional) : .object(JinjaObject(arguments.named))
+            let values: JinjaValue =
+                arguments.named.isEmpty ? try interpreter.tuple(arguments.positional) : .object(JinjaObject(arguments.named))
             return try interpreter.string(try JinjaFormat.percent(try interpreter.text(of: value), values, interpreter))
         },
     ]
@@ -66,7 +68,9 @@ extension JinjaFilters {
             throw JinjaError(.type(expected: "a string to indent", found: value.typeName))
         }
         var indentation = ""
-        if case .string(let custom)? = given[0] { indentation = custom } else {
+        if case .string(let custom)? = given[0] {
+            indentation = custom
+        } else {
             let width = max(0, given[0]?.integer ?? 4)
             try interpreter.charge(text: width)
             indentation = PythonText.repeated(" ", width)

@@ -16,7 +16,9 @@ enum JinjaFilters {
         "float": { _, value, arguments in
             let given = try arguments.bound(to: "float", ["default"])
             if case .undefined(let undefined) = value { throw undefined.error }
-            if case .string(let text) = value { return PythonNumber.double(text).map(JinjaValue.double) ?? given[0] ?? .double(0) }
+            if case .string(let text) = value {
+                return PythonNumber.double(text).map(JinjaValue.double) ?? given[0] ?? .double(0)
+            }
             return value.number.map(JinjaValue.double) ?? given[0] ?? .double(0)
         },
         "abs": { _, value, _ in
@@ -28,9 +30,13 @@ enum JinjaFilters {
             .string(try JinjaJSON.text(value, try JinjaJSON.Style(arguments), interpreter))
         },
         "attr": { interpreter, value, arguments in
-            guard case .string(let name)? = try arguments.bound(to: "attr", ["name"], required: 1)[0] else { return .undefined("attr() takes a string") }
+            guard case .string(let name)? = try arguments.bound(to: "attr", ["name"], required: 1)[0] else {
+                return .undefined("attr() takes a string")
+            }
             // Only what the type offers, not what a dictionary holds.
-            if case .object = value { return JinjaMethods.method(name, of: value) ?? .undefined("a dict has no attribute '\(name)'") }
+            if case .object = value {
+                return JinjaMethods.method(name, of: value) ?? .undefined("a dict has no attribute '\(name)'")
+            }
             return try interpreter.attribute(name, of: value)
         },
     ]

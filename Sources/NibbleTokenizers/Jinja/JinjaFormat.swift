@@ -67,7 +67,9 @@ enum JinjaFormat {
         let start = index
         while index < scalars.count, (48...57).contains(scalars[index].value) { index += 1 }
         guard index > start else { return nil }
-        guard let number = Int(PythonText.text(scalars[start..<index])), number <= 1000 else { throw problem("a width above 1000") }
+        guard let number = Int(PythonText.text(scalars[start..<index])), number <= 1000 else {
+            throw problem("a width above 1000")
+        }
         return number
     }
 
@@ -86,7 +88,9 @@ enum JinjaFormat {
             case "s": return padded(clipped(try interpreter.text(of: value)), isNumber: false)
             case "r": return padded(clipped(try interpreter.representation(of: value)), isNumber: false)
             case "d", "i", "x", "X":
-                guard let number = value.integer ?? value.number.flatMap({ Int(exactly: $0.rounded(.towardZero)) }) else { throw mismatch(value) }
+                guard let number = value.integer ?? value.number.flatMap({ Int(exactly: $0.rounded(.towardZero)) }) else {
+                    throw mismatch(value)
+                }
                 let digits = String(number.magnitude, radix: kind.lowercased() == "x" ? 16 : 10, uppercase: kind == "X")
                 return padded(signed(digits, negative: number < 0), isNumber: true)
             case "f", "F", "e", "E", "g", "G":
@@ -139,7 +143,9 @@ enum JinjaFormat {
                 if index < scalars.count, scalars[index] == scalar {
                     index += 1
                 } else {
-                    guard scalar == "{", let end = scalars[index...].firstIndex(of: "}") else { throw problem("a single '\(scalar)'") }
+                    guard scalar == "{", let end = scalars[index...].firstIndex(of: "}") else {
+                        throw problem("a single '\(scalar)'")
+                    }
                     let field = PythonText.text(scalars[index..<end])
                     result += try replacement(field, arguments, &automatic, interpreter)
                     try interpreter.charge(text: result.utf8.count)
@@ -164,7 +170,9 @@ enum JinjaFormat {
             guard arguments.positional.indices.contains(position) else { throw problem("no argument \(position)") }
             value = arguments.positional[position]
         } else {
-            guard let named = arguments.named.first(where: { $0.key == path[0] }) else { throw problem("no argument '\(path[0])'") }
+            guard let named = arguments.named.first(where: { $0.key == path[0] }) else {
+                throw problem("no argument '\(path[0])'")
+            }
             value = named.value
         }
         for name in path.dropFirst() { value = try interpreter.attribute(name, of: value) }

@@ -5,7 +5,8 @@ enum JinjaFunctions {
     static let globals: [String: JinjaValue] = [
         "range": function("range", range),
         "dict": function("dict", dictionary),
-        "namespace": function("namespace") { interpreter, arguments in interpreter.namespace(try merged(arguments, interpreter)) },
+        "namespace": function("namespace") { interpreter, arguments in interpreter.namespace(try merged(arguments, interpreter))
+        },
         "raise_exception": function("raise_exception") { interpreter, arguments in
             let values = try arguments.bound(to: "raise_exception", ["message"], required: 1)
             throw JinjaError(.raised(try interpreter.text(of: values[0] ?? .null)))
@@ -26,7 +27,9 @@ enum JinjaFunctions {
     private static func range(_ interpreter: JinjaInterpreter, _ arguments: JinjaArguments) throws -> JinjaValue {
         let numbers = try arguments.positional.map { value -> Int in
             if case .undefined(let undefined) = value { throw undefined.error }
-            guard let number = value.integer else { throw JinjaError(.type(expected: "integers for range()", found: value.typeName)) }
+            guard let number = value.integer else {
+                throw JinjaError(.type(expected: "integers for range()", found: value.typeName))
+            }
             return number
         }
         guard (1...3).contains(numbers.count), arguments.named.isEmpty else {
@@ -36,7 +39,9 @@ enum JinjaFunctions {
         let stop = numbers.count == 1 ? numbers[0] : numbers[1]
         let step = numbers.count == 3 ? numbers[2] : 1
         guard step != 0 else { throw JinjaError(.arguments(function: "range", problem: "the step must not be zero")) }
-        guard step > 0 ? start < stop : start > stop else { return .opaque(JinjaOpaque(.range(JinjaRange(start: start, step: step, count: 0)))) }
+        guard step > 0 ? start < stop : start > stop else {
+            return .opaque(JinjaOpaque(.range(JinjaRange(start: start, step: step, count: 0))))
+        }
         // The distance of two Ints fits UInt.
         let distance = step > 0 ? UInt(bitPattern: stop &- start) : UInt(bitPattern: start &- stop)
         let count = (distance - 1) / step.magnitude
@@ -62,7 +67,9 @@ enum JinjaFunctions {
             for pair in try interpreter.elements(of: pairs) {
                 let parts = try interpreter.elements(of: pair)
                 if let key = parts.first { try interpreter.charge(key: key) }
-                guard parts.count == 2 else { throw JinjaError(.type(expected: "pairs for dict()", found: "\(parts.count) values")) }
+                guard parts.count == 2 else {
+                    throw JinjaError(.type(expected: "pairs for dict()", found: "\(parts.count) values"))
+                }
                 try result.set(parts[0], to: parts[1])
             }
         }

@@ -65,7 +65,9 @@ extension JinjaInterpreter {
         if case .undefined(let undefined) = value { throw undefined.error }
         try charge(key: key)
         if let held = try heldElement(key, of: value) { return held }
-        guard case .string(let name) = key else { return .undefined("\(value.typeName) object has no element \(try representation(of: key))") }
+        guard case .string(let name) = key else {
+            return .undefined("\(value.typeName) object has no element \(try representation(of: key))")
+        }
         return try ownAttribute(name, of: value) ?? missing(name, of: value)
     }
 
@@ -88,7 +90,9 @@ extension JinjaInterpreter {
             guard let index = key.integer else { return nil }
             try charge(text.utf8.count)
             let scalars = text.unicodeScalars
-            return position(index, in: scalars.count).map { .string(String(scalars[scalars.index(scalars.startIndex, offsetBy: $0)])) }
+            return position(index, in: scalars.count).map {
+                .string(String(scalars[scalars.index(scalars.startIndex, offsetBy: $0)]))
+            }
         case .opaque(let opaque):
             guard case .range(let range) = opaque.payload else { return nil }
             return key.integer.flatMap { position($0, in: range.count) }.map { .int(range[$0]) }
@@ -158,7 +162,9 @@ extension JinjaInterpreter {
     private func indices(_ bounds: [JinjaValue], count: Int) throws -> [Int] {
         let numbers = try bounds.map { bound -> Int? in
             if bound.isNull { return nil }
-            guard let number = bound.integer else { throw JinjaError(.type(expected: "integers as bounds of a slice", found: bound.typeName)) }
+            guard let number = bound.integer else {
+                throw JinjaError(.type(expected: "integers as bounds of a slice", found: bound.typeName))
+            }
             return number
         }
         let step = numbers[2] ?? 1

@@ -120,7 +120,8 @@ extension JinjaInterpreter {
         _ test: JinjaExpression, _ then: JinjaExpression, _ otherwise: JinjaExpression?
     ) throws -> JinjaValue {
         if try evaluate(test).isTruthy { return try evaluate(then) }
-        return try otherwise.map(evaluate) ?? .undefined("the inline if-expression evaluated to false and no else section was defined")
+        return try otherwise.map(evaluate)
+            ?? .undefined("the inline if-expression evaluated to false and no else section was defined")
     }
 
     private func evaluateSlice(
@@ -156,7 +157,9 @@ extension JinjaInterpreter {
         }
         try charge(64 * object.count)
         for (key, value) in zip(object.keys, object.values) {
-            guard case .string(let name) = key else { throw JinjaError(.type(expected: "string keys after **", found: key.typeName)) }
+            guard case .string(let name) = key else {
+                throw JinjaError(.type(expected: "string keys after **", found: key.typeName))
+            }
             arguments.named.append((name, value))
         }
         return arguments
@@ -231,7 +234,8 @@ extension JinjaInterpreter {
 
     /// Arguments without a parameter go to `varargs` and `kwargs` if the body mentions them, and are an error otherwise.
     private func bindRest(
-        of definition: JinjaMacroDefinition, _ positional: [JinjaValue], _ named: [(key: String, value: JinjaValue)], in scope: JinjaScope
+        of definition: JinjaMacroDefinition, _ positional: [JinjaValue], _ named: [(key: String, value: JinjaValue)],
+        in scope: JinjaScope
     ) throws {
         if definition.specials.contains("kwargs") {
             scope.variables["kwargs"] = try object(JinjaObject(named))
@@ -241,7 +245,8 @@ extension JinjaInterpreter {
         if definition.specials.contains("varargs") {
             scope.variables["varargs"] = try tuple(positional)
         } else if !positional.isEmpty {
-            throw JinjaError(.arguments(function: definition.name, problem: "takes not more than \(definition.parameters.count) arguments"))
+            throw JinjaError(
+                .arguments(function: definition.name, problem: "takes not more than \(definition.parameters.count) arguments"))
         }
     }
 }

@@ -82,7 +82,9 @@ extension JinjaInterpreter {
         }
         let depth = max(source.depth, JinjaArray(items).depth)
         let loop = JinjaLoop(length: condition == nil ? items.count : nil, advance: advance)
-        guard depth < limits.valueDepth else { throw JinjaError(.limit("nested lists and dictionaries", maximum: limits.valueDepth)) }
+        guard depth < limits.valueDepth else {
+            throw JinjaError(.limit("nested lists and dictionaries", maximum: limits.valueDepth))
+        }
         return (loop, depth)
     }
 
@@ -93,7 +95,10 @@ extension JinjaInterpreter {
         case .name(let name): scope.variables[name] = value
         case .attribute(let name, let attribute):
             guard case .opaque(let namespace)? = scope.value(of: name), case .namespace = namespace.payload else {
-                throw JinjaError(.type(expected: "a namespace to assign '\(attribute)' in", found: scope.value(of: name)?.typeName ?? "undefined"))
+                throw JinjaError(
+                    .type(
+                        expected: "a namespace to assign '\(attribute)' in", found: scope.value(of: name)?.typeName ?? "undefined"
+                    ))
             }
             namespace.attributes[attribute] = value
         case .tuple(let targets):

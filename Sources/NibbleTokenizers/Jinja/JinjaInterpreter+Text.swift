@@ -34,7 +34,8 @@ extension JinjaInterpreter {
         try charge(text: result.utf8.count > limits.outputBytes ? .max / 2 : 0)
     }
 
-    private func represent(_ items: some Sequence<JinjaValue>, _ open: String, _ close: String, into result: inout String) throws {
+    private func represent(_ items: some Sequence<JinjaValue>, _ open: String, _ close: String, into result: inout String) throws
+    {
         result += open
         for (index, item) in items.enumerated() {
             if index > 0 { result += ", " }

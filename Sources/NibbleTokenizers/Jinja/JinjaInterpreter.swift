@@ -78,7 +78,9 @@ final class JinjaInterpreter {
 
     @discardableResult
     func checkDepth(_ value: JinjaValue) throws -> JinjaValue {
-        guard value.depth <= limits.valueDepth else { throw JinjaError(.limit("nested lists and dictionaries", maximum: limits.valueDepth)) }
+        guard value.depth <= limits.valueDepth else {
+            throw JinjaError(.limit("nested lists and dictionaries", maximum: limits.valueDepth))
+        }
         return value
     }
 
@@ -128,7 +130,8 @@ final class JinjaInterpreter {
     // MARK: Output and scopes
 
     func write(_ text: String) throws {
-        try charge(text: buffers[buffers.count - 1].utf8.count + text.utf8.count > limits.outputBytes ? .max / 2 : text.utf8.count)
+        try charge(
+            text: buffers[buffers.count - 1].utf8.count + text.utf8.count > limits.outputBytes ? .max / 2 : text.utf8.count)
         buffers[buffers.count - 1] += text
     }
 

@@ -15,7 +15,9 @@ enum JinjaJSON {
             if let width = given[1]?.integer { indentation = String(repeating: " ", count: max(0, min(width, 1000))) }
             if indentation != nil { itemSeparator = "," }
             guard let separators = given[2], !separators.isNull else { return }
-            guard case .tuple(let pair) = separators, pair.count == 2, case .string(let item) = pair[0], case .string(let key) = pair[1] else {
+            guard case .tuple(let pair) = separators, pair.count == 2, case .string(let item) = pair[0],
+                case .string(let key) = pair[1]
+            else {
                 throw JinjaError(.type(expected: "a tuple of two strings as separators", found: separators.typeName))
             }
             (itemSeparator, keySeparator) = (item, key)

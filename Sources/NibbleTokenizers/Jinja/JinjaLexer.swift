@@ -268,7 +268,9 @@ extension JinjaLexer {
         let decimal = { (scalar: Unicode.Scalar) in scalar.value >= 48 && scalar.value <= 57 }
         if let end = floatEnd(decimal) { return emitNumber(.float, end) }
         if source[position] == "0" {
-            let prefixes: [(Unicode.Scalar, ClosedRange<UInt32>, Bool)] = [("b", 48...49, false), ("o", 48...55, false), ("x", 48...57, true)]
+            let prefixes: [(Unicode.Scalar, ClosedRange<UInt32>, Bool)] = [
+                ("b", 48...49, false), ("o", 48...55, false), ("x", 48...57, true),
+            ]
             for (letter, digits, isHex) in prefixes
             where position + 1 < source.count && source[position + 1].properties.lowercaseMapping.unicodeScalars.first == letter {
                 let end = digitsEnd(from: position + 2) { digits.contains($0.value) || (isHex && $0.properties.isASCIIHexDigit) }
@@ -320,7 +322,8 @@ extension JinjaLexer {
     /// Python's escapes; an unknown one stands for itself, backslash included.
     private func readEscape(_ index: inout Int, into result: inout [Unicode.Scalar]) throws {
         let plain: [Unicode.Scalar: Unicode.Scalar] = [
-            "n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", "\"": "\"", "a": "\u{7}", "b": "\u{8}", "f": "\u{C}", "v": "\u{B}",
+            "n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", "\"": "\"", "a": "\u{7}", "b": "\u{8}", "f": "\u{C}",
+            "v": "\u{B}",
         ]
         let letter = source[index]
         index += 1

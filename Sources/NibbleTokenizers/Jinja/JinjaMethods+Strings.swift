@@ -16,17 +16,22 @@ extension JinjaMethods {
         "endswith": affix("endswith", PythonText.hasSuffix),
         "removeprefix": { _, text, arguments in
             let prefix = try string("removeprefix", arguments)
-            return .string(PythonText.hasPrefix(text, prefix) ? PythonText.text(text.unicodeScalars.dropFirst(PythonText.length(prefix))) : text)
+            return .string(
+                PythonText.hasPrefix(text, prefix)
+                    ? PythonText.text(text.unicodeScalars.dropFirst(PythonText.length(prefix))) : text)
         },
         "removesuffix": { _, text, arguments in
             let suffix = try string("removesuffix", arguments)
-            return .string(PythonText.hasSuffix(text, suffix) ? PythonText.text(text.unicodeScalars.dropLast(PythonText.length(suffix))) : text)
+            return .string(
+                PythonText.hasSuffix(text, suffix)
+                    ? PythonText.text(text.unicodeScalars.dropLast(PythonText.length(suffix))) : text)
         },
         "replace": { interpreter, text, arguments in
             let values = try arguments.bound(to: "replace", ["old", "new", "count"], required: 2)
             let (old, new) = (try string("replace", values[0]), try string("replace", values[1]))
             try interpreter.charge(text.utf8.count)
-            return .string(try PythonText.replace(text, old, new, count: values[2]?.integer ?? -1) { try interpreter.charge(text: $0) })
+            return .string(
+                try PythonText.replace(text, old, new, count: values[2]?.integer ?? -1) { try interpreter.charge(text: $0) })
         },
         "find": searching("find", last: false),
         "rfind": searching("rfind", last: true),
@@ -107,10 +112,12 @@ extension JinjaMethods {
             let maximum = values[1]?.integer ?? -1
             try interpreter.charge(2 * text.utf8.count)
             guard let separator else {
-                return try interpreter.list(PythonText.splitAtSpaces(text, maximum: maximum, fromRight: fromRight).map(JinjaValue.string))
+                return try interpreter.list(
+                    PythonText.splitAtSpaces(text, maximum: maximum, fromRight: fromRight).map(JinjaValue.string))
             }
             guard !separator.isEmpty else { throw JinjaError(.arguments(function: name, problem: "empty separator")) }
-            return try interpreter.list(PythonText.split(text, at: separator, maximum: maximum, fromRight: fromRight).map(JinjaValue.string))
+            return try interpreter.list(
+                PythonText.split(text, at: separator, maximum: maximum, fromRight: fromRight).map(JinjaValue.string))
         }
     }
 
@@ -179,13 +186,16 @@ extension JinjaMethods {
     }
 
     /// - Parameter left: how many of the missing characters go to the left, for a width.
-    private static func padding(_ name: String, _ left: @escaping @Sendable (_ missing: Int, _ width: Int) -> Int) -> Method<String> {
+    private static func padding(_ name: String, _ left: @escaping @Sendable (_ missing: Int, _ width: Int) -> Int) -> Method<
+        String
+    > {
         { interpreter, text, arguments in
             let values = try arguments.bound(to: name, ["width", "fillchar"], required: 1)
             let width = max(0, values[0]?.integer ?? 0)
             let missing = max(0, width - PythonText.length(text))
             let fill = try optional(name, values[1]) ?? " "
-            try interpreter.charge(text: missing > interpreter.limits.outputBytes ? .max / 2 : text.utf8.count + missing * fill.utf8.count)
+            try interpreter.charge(
+                text: missing > interpreter.limits.outputBytes ? .max / 2 : text.utf8.count + missing * fill.utf8.count)
             let before = left(missing, width)
             return .string(PythonText.repeated(fill, before) + text + PythonText.repeated(fill, missing - before))
         }

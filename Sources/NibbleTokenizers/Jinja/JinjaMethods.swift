@@ -21,10 +21,12 @@ enum JinjaMethods {
         _ name: String, _ method: Method<Receiver>?, to receiver: Receiver, _ value: JinjaValue
     ) -> JinjaValue? {
         method.map { method in
-            .opaque(JinjaOpaque(.function("\(value.typeName).\(name)") { interpreter, arguments in
-                try interpreter.charge(scanning: value)
-                return try method(interpreter, receiver, arguments)
-            }, depth: value.depth))
+            .opaque(
+                JinjaOpaque(
+                    .function("\(value.typeName).\(name)") { interpreter, arguments in
+                        try interpreter.charge(scanning: value)
+                        return try method(interpreter, receiver, arguments)
+                    }, depth: value.depth))
         }
     }
 
@@ -59,7 +61,8 @@ enum JinjaMethods {
         },
         "index": { interpreter, items, arguments in
             let values = try arguments.bound(to: "index", ["value"], required: 1)
-            guard let place = try items.firstIndex(where: { try JinjaOperators.equal($0, values[0] ?? .null, interpreter) }) else {
+            guard let place = try items.firstIndex(where: { try JinjaOperators.equal($0, values[0] ?? .null, interpreter) })
+            else {
                 throw JinjaError(.arguments(function: "index", problem: "the value is not in the list"))
             }
             return .int(place)

@@ -84,7 +84,8 @@ struct JinjaArguments: Sendable {
     /// - Throws: `arguments` for too many or unknown ones, and for missing ones among the first `required`.
     func bound(to function: String, _ names: [String], required: Int = 0) throws -> [JinjaValue?] {
         guard positional.count <= names.count else {
-            throw JinjaError(.arguments(function: function, problem: "takes at most \(names.count) arguments, got \(positional.count)"))
+            throw JinjaError(
+                .arguments(function: function, problem: "takes at most \(names.count) arguments, got \(positional.count)"))
         }
         var result: [JinjaValue?] = positional.map { $0 } + Array(repeating: nil, count: names.count - positional.count)
         for (key, value) in named {

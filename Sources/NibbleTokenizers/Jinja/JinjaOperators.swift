@@ -29,7 +29,9 @@ enum JinjaOperators {
 
     // MARK: Arithmetic
 
-    static func apply(_ symbol: Arithmetic, _ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws -> JinjaValue {
+    static func apply(_ symbol: Arithmetic, _ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws
+        -> JinjaValue
+    {
         if case .undefined(let undefined) = left { throw undefined.error }
         if case .string(let format) = left, symbol == .modulo {
             return try interpreter.string(try JinjaFormat.percent(format, right, interpreter))
@@ -49,7 +51,8 @@ enum JinjaOperators {
             if let times = count.integer, let product = try repeated(sequence, max(times, 0), interpreter) { return product }
         default: break
         }
-        throw JinjaError(.type(expected: "operands that '\(symbol.rawValue)' takes", found: "\(left.typeName) and \(right.typeName)"))
+        throw JinjaError(
+            .type(expected: "operands that '\(symbol.rawValue)' takes", found: "\(left.typeName) and \(right.typeName)"))
     }
 
     private static func repeated(_ sequence: JinjaValue, _ times: Int, _ interpreter: JinjaInterpreter) throws -> JinjaValue? {
@@ -117,7 +120,9 @@ enum JinjaOperators {
 
     // MARK: Comparisons
 
-    static func compare(_ comparison: Comparison, _ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
+    static func compare(_ comparison: Comparison, _ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws
+        -> Bool
+    {
         switch comparison {
         case .equal: try equal(left, right, interpreter)
         case .notEqual: try !equal(left, right, interpreter)
@@ -151,14 +156,18 @@ enum JinjaOperators {
     }
 
     /// `left < right`, or `left <= right`.
-    static func precedes(_ left: JinjaValue, _ right: JinjaValue, orEqual: Bool = false, _ interpreter: JinjaInterpreter) throws -> Bool {
+    static func precedes(_ left: JinjaValue, _ right: JinjaValue, orEqual: Bool = false, _ interpreter: JinjaInterpreter) throws
+        -> Bool
+    {
         try interpreter.charge(16)
         switch (left, right) {
         case (.string(let a), .string(let b)):
             try interpreter.charge(min(a.utf8.count, b.utf8.count))
             return orEqual ? !PythonText.precedes(b, a) : PythonText.precedes(a, b)
         case (.array(let a), .array(let b)), (.tuple(let a), .tuple(let b)):
-            for (x, y) in zip(a, b) where try !equal(x, y, interpreter) { return try precedes(x, y, orEqual: orEqual, interpreter) }
+            for (x, y) in zip(a, b) where try !equal(x, y, interpreter) {
+                return try precedes(x, y, orEqual: orEqual, interpreter)
+            }
             return orEqual ? a.count <= b.count : a.count < b.count
         case (.undefined(let undefined), _), (_, .undefined(let undefined)): throw undefined.error
         default:

@@ -5,7 +5,9 @@ extension JinjaParser {
 
     /// Expressions separated by commas make a tuple, parentheses or not.
     /// - Parameter end: a name that ends the tuple as `)` or the end of the tag does.
-    mutating func parseTuple(allowsConditional: Bool = true, end: String? = nil, inParentheses: Bool = false) throws -> JinjaExpression {
+    mutating func parseTuple(allowsConditional: Bool = true, end: String? = nil, inParentheses: Bool = false) throws
+        -> JinjaExpression
+    {
         let line = line
         var items: [JinjaExpression] = []
         var isTuple = false
@@ -103,7 +105,9 @@ extension JinjaParser {
         let line = line
         let first = try operand(&self)
         var rest: [(JinjaExpression.ArithmeticOperator, JinjaExpression)] = []
-        while current.kind == .symbol, let symbol = JinjaExpression.ArithmeticOperator(rawValue: current.text), operators.contains(symbol) {
+        while current.kind == .symbol, let symbol = JinjaExpression.ArithmeticOperator(rawValue: current.text),
+            operators.contains(symbol)
+        {
             advance()
             rest.append((symbol, try operand(&self)))
         }
@@ -271,12 +275,15 @@ extension JinjaParser {
     }
 
     /// `[start:stop:step]` from its first colon on; nil if there is none here.
-    private mutating func parseSlice(of base: JinjaExpression, from start: JinjaExpression? = nil, line: Int) throws -> JinjaExpression? {
+    private mutating func parseSlice(of base: JinjaExpression, from start: JinjaExpression? = nil, line: Int) throws
+        -> JinjaExpression?
+    {
         guard skipSymbol(":") else { return nil }
         let stop = isSymbol(":") || isSymbol("]") ? nil : try parseExpression()
         let step = skipSymbol(":") && !isSymbol("]") ? try parseExpression() : nil
         try expectSymbol("]")
-        return try node(.slice(base, start: start, stop: stop, step: step), line: line, over: [base] + [start, stop, step].compactMap { $0 })
+        return try node(
+            .slice(base, start: start, stop: stop, step: step), line: line, over: [base] + [start, stop, step].compactMap { $0 })
     }
 
     private mutating func parseCall(_ callee: JinjaExpression) throws -> JinjaExpression {

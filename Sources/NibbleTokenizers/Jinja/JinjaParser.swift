@@ -74,7 +74,9 @@ struct JinjaParser {
         return try rule(&self)
     }
 
-    func node(_ kind: JinjaExpression.Kind, line: Int, over children: [JinjaExpression] = [], depth: Int = 0) throws -> JinjaExpression {
+    func node(_ kind: JinjaExpression.Kind, line: Int, over children: [JinjaExpression] = [], depth: Int = 0) throws
+        -> JinjaExpression
+    {
         let height = 1 + max(depth, children.lazy.map(\.depth).max() ?? 0)
         guard height <= 2 * limits.nesting else { throw tooDeep }
         return JinjaExpression(kind: kind, line: line, depth: height)

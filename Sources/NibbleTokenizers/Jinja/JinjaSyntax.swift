@@ -30,12 +30,24 @@ struct JinjaExpression: Sendable {
     }
 
     enum ArithmeticOperator: String, Sendable {
-        case add = "+", subtract = "-", multiply = "*", divide = "/", floorDivide = "//", modulo = "%", power = "**"
+        case add = "+"
+        case subtract = "-"
+        case multiply = "*"
+        case divide = "/"
+        case floorDivide = "//"
+        case modulo = "%"
+        case power = "**"
     }
 
     enum ComparisonOperator: String, Sendable {
-        case equal = "==", notEqual = "!=", less = "<", lessOrEqual = "<=", greater = ">", greaterOrEqual = ">="
-        case contained = "in", notContained = "not in"
+        case equal = "=="
+        case notEqual = "!="
+        case less = "<"
+        case lessOrEqual = "<="
+        case greater = ">"
+        case greaterOrEqual = ">="
+        case contained = "in"
+        case notContained = "not in"
     }
 }
 

@@ -37,7 +37,8 @@ enum JinjaTests {
     private static let comparisons: [String: Test] = {
         var tests: [String: Test] = [:]
         let names: [(JinjaExpression.ComparisonOperator, [String])] = [
-            (.equal, ["==", "eq", "equalto"]), (.notEqual, ["!=", "ne"]), (.less, ["<", "lt", "lessthan"]), (.lessOrEqual, ["<=", "le"]),
+            (.equal, ["==", "eq", "equalto"]), (.notEqual, ["!=", "ne"]), (.less, ["<", "lt", "lessthan"]),
+            (.lessOrEqual, ["<=", "le"]),
             (.greater, [">", "gt", "greaterthan"]), (.greaterOrEqual, [">=", "ge"]),
         ]
         for (symbol, spellings) in names {
@@ -71,7 +72,9 @@ enum JinjaTests {
         if case .undefined(let undefined) = value { throw undefined.error }
         guard divisor != 0 else { throw JinjaError(.arithmetic("division by zero")) }
         if case .double(let number) = value { return Int(exactly: abs(number.truncatingRemainder(dividingBy: Double(divisor)))) }
-        guard let number = value.integer else { throw JinjaError(.type(expected: "a number for the test '\(name)'", found: value.typeName)) }
+        guard let number = value.integer else {
+            throw JinjaError(.type(expected: "a number for the test '\(name)'", found: value.typeName))
+        }
         return divisor == -1 ? 0 : abs(number % divisor)
     }
 

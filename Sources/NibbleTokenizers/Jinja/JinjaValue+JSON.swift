@@ -145,7 +145,11 @@ private struct JinjaJSONReader {
                 let place = position
                 position += 2
                 let low = try readHex()
-                if (0xDC00..<0xE000).contains(low) { code = 0x10000 + (code - 0xD800) << 10 + (low - 0xDC00) } else { position = place }
+                if (0xDC00..<0xE000).contains(low) {
+                    code = 0x10000 + (code - 0xD800) << 10 + (low - 0xDC00)
+                } else {
+                    position = place
+                }
             }
             // A lone surrogate is no character; Swift's strings cannot hold one.
             result += Array(String(Unicode.Scalar(code) ?? "\u{FFFD}").utf8)
@@ -158,7 +162,9 @@ private struct JinjaJSONReader {
     private mutating func readHex() throws -> UInt32 {
         let end = min(position + 4, bytes.count)
         let text = String(decoding: bytes[position..<end], as: UTF8.self)
-        guard text.utf8.count == 4, text.allSatisfy(\.isHexDigit), let code = UInt32(text, radix: 16) else { throw unexpected("four hexadecimal digits") }
+        guard text.utf8.count == 4, text.allSatisfy(\.isHexDigit), let code = UInt32(text, radix: 16) else {
+            throw unexpected("four hexadecimal digits")
+        }
         position = end
         return code
     }

@@ -63,9 +63,11 @@ extension JinjaValue {
     public static func function(
         _ name: String, _ body: @escaping @Sendable ([JinjaValue], [String: JinjaValue]) throws -> JinjaValue
     ) -> JinjaValue {
-        .opaque(JinjaOpaque(.function(name) { _, arguments in
-            try body(arguments.positional, Dictionary(arguments.named, uniquingKeysWith: { $1 }))
-        }))
+        .opaque(
+            JinjaOpaque(
+                .function(name) { _, arguments in
+                    try body(arguments.positional, Dictionary(arguments.named, uniquingKeysWith: { $1 }))
+                }))
     }
 
     /// How deep lists and dictionaries are nested in this value; 0 for plain values. O(1).
@@ -143,7 +145,13 @@ extension JinjaValue: Equatable {
         case (.object(let a), .object(let b)): a == b
         case (.opaque(let a), .opaque(let b)): a == b
         default:
-            if let a = left.integer, let b = right.integer { a == b } else if let a = left.number, let b = right.number { a == b } else { false }
+            if let a = left.integer, let b = right.integer {
+                a == b
+            } else if let a = left.number, let b = right.number {
+                a == b
+            } else {
+                false
+            }
         }
     }
 }

@@ -48,7 +48,9 @@ enum PythonNumber {
             digits = digits.dropFirst(2)
         }
         if base == 0 { base = 10 }
-        guard (2...36).contains(base), let plain = withoutUnderscores(digits), plain.first?.isNumber ?? false || base > 10 else { return nil }
+        guard (2...36).contains(base), let plain = withoutUnderscores(digits), plain.first?.isNumber ?? false || base > 10 else {
+            return nil
+        }
         return plain.hasPrefix("-") || plain.hasPrefix("+") ? nil : Int(sign + plain, radix: base)
     }
 
@@ -60,10 +62,12 @@ enum PythonNumber {
         case "inf", "infinity": return trimmed.first == "-" ? -.infinity : .infinity
         case "nan": return .nan
         default:
-            guard unsigned.utf8.allSatisfy({ "0123456789.e+-_".utf8.contains($0) }), let plain = withoutUnderscores(trimmed[...]) else { return nil }
+            guard unsigned.utf8.allSatisfy({ "0123456789.e+-_".utf8.contains($0) }), let plain = withoutUnderscores(trimmed[...])
+            else { return nil }
             // Swift wants digits on both sides of the point.
             let padded = plain.replacingOccurrences(of: ".e", with: ".0e")
-            return Double(padded.hasSuffix(".") ? padded + "0" : padded) ?? Double(padded.replacingOccurrences(of: ".", with: "0."))
+            return Double(padded.hasSuffix(".") ? padded + "0" : padded)
+                ?? Double(padded.replacingOccurrences(of: ".", with: "0."))
         }
     }
 

@@ -10,7 +10,8 @@ extension PythonText {
         guard scalars.contains("\u{3A3}") else { return mapped(text) { $0.properties.lowercaseMapping } }
         var result = ""
         for (index, scalar) in scalars.enumerated() {
-            result += scalar == "\u{3A3}" ? (isFinalSigma(scalars, index) ? "\u{3C2}" : "\u{3C3}") : scalar.properties.lowercaseMapping
+            result +=
+                scalar == "\u{3A3}" ? (isFinalSigma(scalars, index) ? "\u{3C2}" : "\u{3C3}") : scalar.properties.lowercaseMapping
         }
         return result
     }

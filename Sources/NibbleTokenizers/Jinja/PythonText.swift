@@ -25,7 +25,8 @@ enum PythonText {
     /// `text * count`, faster than `String(repeating:count:)` by far.
     static func repeated(_ text: String, _ count: Int) -> String {
         let bytes = Array(text.utf8)
-        let all = bytes.count == 1 ? [UInt8](repeating: bytes[0], count: count) : Array(repeatElement(bytes, count: count).joined())
+        let all =
+            bytes.count == 1 ? [UInt8](repeating: bytes[0], count: count) : Array(repeatElement(bytes, count: count).joined())
         return String(decoding: all, as: UTF8.self)
     }
 
@@ -86,7 +87,8 @@ enum PythonText {
         let bytes = Array(text.utf8)
         guard !part.isEmpty else { return last ? length(text) : 0 }
         let needle = Array(part.utf8)
-        let place = last
+        let place =
+            last
             ? firstIndex(of: needle.reversed(), in: bytes.reversed(), from: 0).map { bytes.count - needle.count - $0 }
             : firstIndex(of: needle, in: bytes, from: 0)
         // Continuation bytes start no code point.

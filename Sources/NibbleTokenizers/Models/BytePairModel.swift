@@ -127,7 +127,8 @@ enum ByteToken {
     static func byte(_ text: some Collection<UInt8>) -> UInt8? {
         guard text.count == 6 else { return nil }
         let text = Array(text)
-        guard text[0] == UInt8(ascii: "<"), text[1] == UInt8(ascii: "0"), text[2] == UInt8(ascii: "x"), text[5] == UInt8(ascii: ">"),
+        guard text[0] == UInt8(ascii: "<"), text[1] == UInt8(ascii: "0"), text[2] == UInt8(ascii: "x"),
+            text[5] == UInt8(ascii: ">"),
             let high = hexDigit(text[3]), let low = hexDigit(text[4])
         else { return nil }
         return high << 4 | low

@@ -26,7 +26,9 @@ struct PrecompiledCharsMap: Sendable {
         }
         units = (0..<(size / 4)).map { Self.word(data, 4 + 4 * $0) }
         blob = Array(data[(4 + size)...])
-        guard (try? UTF8Span(validating: blob.span)) != nil else { throw MalformedTable(reason: "charsmap strings are not UTF-8") }
+        guard (try? UTF8Span(validating: blob.span)) != nil else {
+            throw MalformedTable(reason: "charsmap strings are not UTF-8")
+        }
         for byte in UInt8(1)..<0x80 { isInert[Int(byte)] = !hasChild(byte) }
     }
 

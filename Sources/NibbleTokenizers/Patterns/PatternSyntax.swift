@@ -294,7 +294,9 @@ extension PatternParser {
         guard let low = first.onlyScalar, next == "-", index + 1 < pattern.count, pattern[index + 1] != "]" else { return first }
         index += 1
         if next == "[" { throw PatternSyntaxError(syntax: "a range that ends in a set") }
-        guard let high = try single().onlyScalar, low <= high else { throw PatternSyntaxError(syntax: "an empty range in brackets") }
+        guard let high = try single().onlyScalar, low <= high else {
+            throw PatternSyntaxError(syntax: "an empty range in brackets")
+        }
         return ScalarSet(range: low...high)
     }
 

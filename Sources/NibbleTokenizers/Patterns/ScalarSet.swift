@@ -76,7 +76,8 @@ struct ScalarSet: Sendable {
             }
         }
         // Signs whose lower case is a letter, but which are not the upper case of one.
-        for (letter, sign) in [(0x73, 0x17F), (0x6B, 0x212A), (0xE5, 0x212B)] as [(UInt32, UInt32)] where variants.contains(letter) {
+        for (letter, sign) in [(0x73, 0x17F), (0x6B, 0x212A), (0xE5, 0x212B)] as [(UInt32, UInt32)]
+        where variants.contains(letter) {
             variants.append(sign)
         }
         return variants

@@ -36,7 +36,9 @@ indirect enum PreTokenizer: Sendable {
     func apply(to text: inout PreTokenizedText, mayKeepBytes: Bool) {
         switch self {
         case .sequence(let parts):
-            for (index, part) in parts.enumerated() { part.apply(to: &text, mayKeepBytes: mayKeepBytes && index == parts.count - 1) }
+            for (index, part) in parts.enumerated() {
+                part.apply(to: &text, mayKeepBytes: mayKeepBytes && index == parts.count - 1)
+            }
         case .split(let pattern, let behavior, let isInverted):
             text.split(behavior, isInverted: isInverted) { pattern.matches(in: $0) }
         case .byteLevel(let addsPrefixSpace, let splits):

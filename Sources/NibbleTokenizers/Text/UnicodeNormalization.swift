@@ -2,7 +2,12 @@
 ///
 /// The standard library normalizes strings but does not say which scalar came from where.
 struct UnicodeNormalization: Sendable {
-    enum Form: String { case nfc = "NFC", nfd = "NFD", nfkc = "NFKC", nfkd = "NFKD" }
+    enum Form: String {
+        case nfc = "NFC"
+        case nfd = "NFD"
+        case nfkc = "NFKC"
+        case nfkd = "NFKD"
+    }
 
     static let shared = UnicodeNormalization()
 
@@ -85,11 +90,20 @@ extension UnicodeNormalization {
     }
 
     private func mayChange(_ text: [UInt8], _ form: Form) -> Bool {
-        let mask: UInt8 = switch form { case .nfc: 0b001; case .nfd: 0b010; case .nfkc: 0b101; case .nfkd: 0b100 }
+        let mask: UInt8 =
+            switch form {
+            case .nfc: 0b001
+            case .nfd: 0b010
+            case .nfkc: 0b101
+            case .nfkd: 0b100
+            }
         return text.withUnsafeBufferPointer { text in
             var index = 0
             while index < text.count {
-                if text[index] < 0x80 { index += 1; continue }
+                if text[index] < 0x80 {
+                    index += 1
+                    continue
+                }
                 let (scalar, length) = UTF8Text.scalar(in: text, at: index)
                 index += length
                 if scalar < 0x30000, touched[Int(scalar)] & mask != 0 { return true }
@@ -133,7 +147,10 @@ extension UnicodeNormalization {
     private func order(_ text: inout [AlignedText.Change]) {
         var index = 0
         while index < text.count {
-            guard Self.combiningClass(text[index].scalar) != 0 else { index += 1; continue }
+            guard Self.combiningClass(text[index].scalar) != 0 else {
+                index += 1
+                continue
+            }
             let start = index
             while index < text.count, Self.combiningClass(text[index].scalar) != 0 { index += 1 }
             guard index - start > 1 else { continue }
