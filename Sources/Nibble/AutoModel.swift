@@ -1,13 +1,13 @@
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleQuantization
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleQuantization
 
 /// Loads decoder-only models.
-public enum AutoModelForCausalLM {
+package enum AutoModelForCausalLM {
     /// - Parameter pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
     /// - Throws: see ``PretrainedModel/load(folder:_:)`` and ``PretrainedFiles/folder(for:_:_:)``; ``AutoModelError`` if the model is an
     ///   encoder-decoder.
-    public static func from(
+    package static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -20,9 +20,9 @@ public enum AutoModelForCausalLM {
 }
 
 /// Loads encoder-decoder models.
-public enum AutoModelForSeq2SeqLM {
+package enum AutoModelForSeq2SeqLM {
     /// See ``AutoModelForCausalLM/from(pretrained:deviceMap:maxMemory:quantization:dtype:configuration:)``.
-    public static func from(
+    package static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -35,9 +35,9 @@ public enum AutoModelForSeq2SeqLM {
 }
 
 /// Loads a model of any kind.
-public enum AutoModel {
+package enum AutoModel {
     /// The arguments beat the same fields of `configuration`.
-    public static func from(
+    package static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -51,12 +51,12 @@ public enum AutoModel {
     }
 }
 
-public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
+package enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case isEncoderDecoder(String)
     case isDecoderOnly(String)
     case noSuchFolder(String)
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"

@@ -1,25 +1,25 @@
 import NibbleCore
-public import NibbleGeneration
-public import NibbleModels
+package import NibbleGeneration
+package import NibbleModels
 
 extension Benchmark {
     /// How one text is continued: plainly, or with proposed tokens that are checked many at a time.
-    public struct AssistedResult: Sendable {
+    package struct AssistedResult: Sendable {
         /// `greedy`, `prompt look-up` or `assistant`
-        public var name: String
-        public var newTokens: Int
+        package var name: String
+        package var newTokens: Int
         /// Tokens a second from the first token on, the best repetition.
-        public var tokensPerSecond: Double
+        package var tokensPerSecond: Double
         /// How often the model was run after the prompt.
-        public var forwards: Int
+        package var forwards: Int
         /// Whether the tokens are those of plain greedy decoding.
-        public var sameTokens: Bool
+        package var sameTokens: Bool
     }
 
     /// Continues `prompt` greedily, then with prompt look-up of `lookup` tokens and, where there is one, with an assistant.
     ///
     /// - Throws: `GenerationError`; what the models throw.
-    public func assisted(
+    package func assisted(
         _ prompt: [Int32], newTokens: Int, lookup: Int, assistant: (any GenerativeModel)? = nil
     ) throws -> [AssistedResult] {
         var request = GenerationRequest(inputs: [prompt], config: GenerationConfig(maxNewTokens: newTokens, doSample: false))

@@ -4,32 +4,32 @@ import NibbleCore
 import NibbleModels
 
 /// Measures how fast a loaded model reads prompts and writes tokens.
-public struct Benchmark {
-    public enum Test: Sendable, Hashable {
+package struct Benchmark {
+    package enum Test: Sendable, Hashable {
         /// Tokens of a prompt, fed at once.
         case prompt(Int)
         /// Tokens decoded one by one, greedily, after a prompt of ``depth`` tokens, at least one.
         case decode(Int)
     }
 
-    public struct Result: Sendable {
-        public var test: Test
-        public var batch: Int
+    package struct Result: Sendable {
+        package var test: Test
+        package var batch: Int
         /// Tokens a second over all rows, one figure a repetition.
-        public var tokensPerSecond: [Double]
+        package var tokensPerSecond: [Double]
         /// Bytes of weights that a decode step reads.
-        public var weightBytes: Int
+        package var weightBytes: Int
         /// The device's rate in bytes a second, measured before: see ``Benchmark/bandwidth``.
-        public var bandwidth: Double
+        package var bandwidth: Double
 
-        public var mean: Double { tokensPerSecond.reduce(0, +) / Double(max(tokensPerSecond.count, 1)) }
-        public var standardDeviation: Double {
+        package var mean: Double { tokensPerSecond.reduce(0, +) / Double(max(tokensPerSecond.count, 1)) }
+        package var standardDeviation: Double {
             guard tokensPerSecond.count > 1 else { return 0 }
             let squares = tokensPerSecond.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
             return (squares / Double(tokensPerSecond.count - 1)).squareRoot()
         }
         /// What share of the bandwidth the weights' bytes take at this rate; decoding only.
-        public var bandwidthFraction: Double? {
+        package var bandwidthFraction: Double? {
             guard case .decode = test, bandwidth > 0 else { return nil }
             return Double(weightBytes) * mean / Double(batch) / bandwidth
         }
@@ -40,11 +40,11 @@ public struct Benchmark {
     /// Tokens that each row holds before it decodes.
     private let depth: Int
     /// Bytes a second: what all threads of a CPU read together, or what a GPU's copy reads and writes.
-    public let bandwidth: Double
-    public let bandwidthName: String
+    package let bandwidth: Double
+    package let bandwidthName: String
 
     /// - Throws: `BackendError`
-    public init(_ pretrained: PretrainedModel, repetitions: Int, depth: Int = 0) throws {
+    package init(_ pretrained: PretrainedModel, repetitions: Int, depth: Int = 0) throws {
         self.pretrained = pretrained
         self.repetitions = max(repetitions, 1)
         self.depth = depth
@@ -74,7 +74,7 @@ public struct Benchmark {
     }
 
     /// - Throws: what the model or its backends throw.
-    public func run(_ test: Test, batch: Int) throws -> Result {
+    package func run(_ test: Test, batch: Int) throws -> Result {
         var rates = [Double]()
         // The first run warms caches and captures graphs.
         for repetition in 0...repetitions {

@@ -1,17 +1,17 @@
-public import Foundation
+package import Foundation
 import NibbleCPU
 import NibbleCheckpoint
 import NibbleCore
 import NibbleLoading
 
 /// Writing quantized checkpoints.
-public enum Export {
+package enum Export {
     /// Writes the model in `folder` (or GGUF file), quantized as `configuration` says, as a pre-quantized checkpoint that transformers with
     /// bitsandbytes reads.
     /// - Returns: the names of the quantized modules.
     /// - Throws: as loading does; `CheckpointError`.
     @discardableResult
-    public static func quantizedModel(
+    package static func quantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
         let source = try ModelSource(folder: folder)
@@ -24,7 +24,7 @@ public enum Export {
     /// Quantizes every floating-point tensor of a safetensors file on its own (8 bits: every 2-D one).
     /// - Returns: the names of the quantized tensors.
     @discardableResult
-    public static func quantizedTensors(
+    package static func quantizedTensors(
         _ file: URL, to destination: URL, _ configuration: LoadConfiguration
     ) throws -> [String] {
         guard let format = configuration.quantization?.format else { return [] }

@@ -1,57 +1,57 @@
-public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleHub
-public import NibbleLoading
-public import NibbleQuantization
+package import Foundation
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleHub
+package import NibbleLoading
+package import NibbleQuantization
 
 /// Everything that can be said about how a model is loaded. The command line's load options are these.
-public struct LoadConfiguration: Sendable {
-    public var quantization: BitsAndBytesConfig?
+package struct LoadConfiguration: Sendable {
+    package var quantization: BitsAndBytesConfig?
     /// `nil`: what the config or the checkpoint says ("auto").
-    public var dtype: DType?
-    public var deviceMap: DeviceMapRequest = .auto
+    package var dtype: DType?
+    package var deviceMap: DeviceMapRequest = .auto
     /// Only the devices named here exist for the plan.
-    public var maxMemory: [Device: MemoryLimit] = [:]
+    package var maxMemory: [Device: MemoryLimit] = [:]
     /// transformers' own planner; ``followsReference`` implies it.
-    public var usesReferencePlanner = false
+    package var usesReferencePlanner = false
     /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
-    public var offloadFolder: URL?
+    package var offloadFolder: URL?
     /// Keys and values are stored in this form; `nil`: in the load dtype.
-    public var cacheQuantization: KeyValueQuantization?
+    package var cacheQuantization: KeyValueQuantization?
     /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
-    public var context: Int?
+    package var context: Int?
     /// Sequences side by side, as placement counts them.
-    public var batchSize = 1
+    package var batchSize = 1
     /// Beats a pre-quantized checkpoint's compute dtype.
-    public var computeDType: DType?
+    package var computeDType: DType?
     /// Beats a pre-quantized checkpoint's threshold.
-    public var int8Threshold: Double?
-    public var addedSkipModules: [String] = []
+    package var int8Threshold: Double?
+    package var addedSkipModules: [String] = []
     /// Stores the output head quantized.
-    public var headFormat: WeightFormat?
-    public var int8Activations = false
+    package var headFormat: WeightFormat?
+    package var int8Activations = false
     /// Turns off every deliberate difference from the reference.
-    public var followsReference = false
+    package var followsReference = false
     /// `model.VARIANT.safetensors`
-    public var variant: String?
+    package var variant: String?
     /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
-    public var revision: String?
+    package var revision: String?
     /// Server, cache and token. `nil`: what the environment says.
-    public var hub: HubConfiguration?
+    package var hub: HubConfiguration?
     /// Called while files are downloaded.
-    public var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
+    package var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
     /// Called with what a user should know about where the files come from.
-    public var notice: (@Sendable (String) -> Void)?
+    package var notice: (@Sendable (String) -> Void)?
     /// CPU threads; `nil` takes all cores.
-    public var threads: Int?
+    package var threads: Int?
     /// `false` keeps canonical layouts, for writing.
-    public var preparesWeights = true
+    package var preparesWeights = true
     /// In place of the machine's own.
-    @_spi(Testing) public var backends: [any Backend] = []
-    public var progress: (@Sendable (LoadProgress) -> Void)?
+    package var backends: [any Backend] = []
+    package var progress: (@Sendable (LoadProgress) -> Void)?
 
-    public init() {}
+    package init() {}
 
     var loadOptions: LoadOptions {
         var options = LoadOptions()

@@ -1,27 +1,27 @@
-public import Foundation
+package import Foundation
 
 /// What one load took: time, processor time, memory.
-public struct LoadMeasurement: Sendable {
-    public var seconds: Double
+package struct LoadMeasurement: Sendable {
+    package var seconds: Double
     /// Of all threads, user and system.
-    public var processorSeconds: Double
+    package var processorSeconds: Double
     /// Bytes of the checkpoint that were read.
-    public var checkpointBytes: Int
+    package var checkpointBytes: Int
     /// Bytes of weights and scales as they are stored.
-    public var storedBytes: Int
+    package var storedBytes: Int
     /// The process's largest resident size while loading, mapped pages included; `nil` where the system does not tell.
-    public var peakResidentBytes: Int?
+    package var peakResidentBytes: Int?
     /// The process's resident size before and after.
-    public var residentBytesBefore: Int?
-    public var residentBytes: Int?
+    package var residentBytesBefore: Int?
+    package var residentBytes: Int?
 
-    public var bytesPerSecond: Double { seconds > 0 ? Double(checkpointBytes) / seconds : 0 }
+    package var bytesPerSecond: Double { seconds > 0 ? Double(checkpointBytes) / seconds : 0 }
 }
 
 extension PretrainedModel {
     /// Loads the model in `folder` and tells what that took.
     /// - Throws: as ``load(folder:_:)``.
-    public static func measuringLoad(
+    package static func measuringLoad(
         folder: URL, _ configuration: LoadConfiguration = .init()
     ) throws -> (model: PretrainedModel, measurement: LoadMeasurement) {
         ProcessMemory.resetPeak()

@@ -1,17 +1,17 @@
 import NibbleCPU
 import NibbleCUDA
-public import NibbleCore
+package import NibbleCore
 import NibbleDeviceMap
 
 /// The devices of this machine.
-public enum Machine {
+package enum Machine {
     /// A backend for each device that is there, the CPU last, each with a budget: what `limits` says, or else most of what
     /// is free. A GPU that cannot be used is left out; ``findings`` says why.
     /// - Parameters:
     ///   - limits: bytes by device. If they name any, GPUs that they do not name are left out, and a CPU that they do not
     ///     name has no limit.
     ///   - mapped: devices that are wanted though no limit names them.
-    public static func backends(
+    package static func backends(
         threads: Int? = nil, limits: [Device: Int] = [:], mapped: Set<Device> = []
     ) -> [any Backend] {
         let cards = (try? CUDABackend.devices()) ?? []
@@ -55,7 +55,7 @@ public enum Machine {
     }
 
     /// The libraries GPUs need, where each was found or looked for, and what keeps a GPU from being used.
-    public static var findings: [String] {
+    package static var findings: [String] {
         let driver = CUDALibraries.driver
         guard driver.opened != nil else { return [driver.description] }
         let libraries = [driver, CUDALibraries.compiler, CUDALibraries.matrixProducts].map(\.description)

@@ -1,28 +1,28 @@
-public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
+package import Foundation
+package import NibbleCore
+package import NibbleDeviceMap
 import NibbleLoading
 import NibbleModels
-public import NibbleQuantization
+package import NibbleQuantization
 
 /// What a load would put where; no weight is read.
-public struct Placement: Sendable {
-    public let plan: PlacementPlan
+package struct Placement: Sendable {
+    package let plan: PlacementPlan
     /// The dtype the model would be loaded in.
-    public let dtype: DType
-    public let quantization: BitsAndBytesConfig?
+    package let dtype: DType
+    package let quantization: BitsAndBytesConfig?
     /// Bytes as transformers' `get_memory_footprint` counts them.
-    public let footprint: Int
+    package let footprint: Int
     /// Tokens and sequences that caches are counted for.
-    public let context: Int
-    public let batchSize: Int
-    public let estimate: MemoryEstimate
-    public let warnings: [String]
+    package let context: Int
+    package let batchSize: Int
+    package let estimate: MemoryEstimate
+    package let warnings: [String]
 
     /// Plans the model in `folder`, of which only `config.json` need be there. Devices named in
     /// ``LoadConfiguration/maxMemory`` are taken as present.
     /// - Throws: `DeviceMapError`, `LoadError`, `ModelError`, `QuantizationConfigError`.
-    public static func plan(folder: URL, _ configuration: LoadConfiguration) throws -> Placement {
+    package static func plan(folder: URL, _ configuration: LoadConfiguration) throws -> Placement {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         var warnings = [String]()

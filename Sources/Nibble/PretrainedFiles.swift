@@ -1,4 +1,4 @@
-public import Foundation
+package import Foundation
 import NibbleCheckpoint
 import NibbleCore
 import NibbleHub
@@ -6,26 +6,26 @@ import NibbleLoading
 import NibbleTokenizers
 
 /// What of a model is needed.
-public struct PretrainedParts: OptionSet, Sendable {
-    public let rawValue: Int
-    public init(rawValue: Int) { self.rawValue = rawValue }
+package struct PretrainedParts: OptionSet, Sendable {
+    package let rawValue: Int
+    package init(rawValue: Int) { self.rawValue = rawValue }
 
     /// `config.json`
-    public static let config = PretrainedParts(rawValue: 1)
-    public static let tokenizer = PretrainedParts(rawValue: 2)
+    package static let config = PretrainedParts(rawValue: 1)
+    package static let tokenizer = PretrainedParts(rawValue: 2)
     /// Weights and `generation_config.json`
-    public static let weights = PretrainedParts(rawValue: 4)
-    public static let all: PretrainedParts = [.config, .tokenizer, .weights]
+    package static let weights = PretrainedParts(rawValue: 4)
+    package static let all: PretrainedParts = [.config, .tokenizer, .weights]
 }
 
 /// From a name to the folder that holds the files.
-public enum PretrainedFiles {
+package enum PretrainedFiles {
     /// A folder of this name is taken as it is, and so is a GGUF file. Any other name is a model's on the Hub: the files that
     /// are needed, and no others, are downloaded into the cache that huggingface_hub uses, unless they are there.
     /// - Parameter configuration: ``LoadConfiguration/revision``, ``LoadConfiguration/variant``, ``LoadConfiguration/hub`` and what
     ///   reports progress count.
     /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for what can be no name on the Hub; `HubError`, `CheckpointError`.
-    public static func folder(
+    package static func folder(
         for name: String, _ parts: PretrainedParts = .all, _ configuration: LoadConfiguration = .init()
     ) async throws -> URL {
         var isFolder: ObjCBool = false

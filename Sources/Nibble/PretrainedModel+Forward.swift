@@ -2,11 +2,11 @@ import NibbleCore
 import NibbleModels
 
 /// Logits of whole rows, as the reference's forward pass gives them.
-public struct ForwardOutput: Sendable {
+package struct ForwardOutput: Sendable {
     /// float32 [B, T, V]; positions without attention hold zeros.
-    public let logits: Tensor
+    package let logits: Tensor
     /// Encoder-decoders: float32 [B, S, E]; positions without attention hold zeros.
-    public let encoderLastHiddenState: Tensor?
+    package let encoderLastHiddenState: Tensor?
 }
 
 extension PretrainedModel {
@@ -17,7 +17,7 @@ extension PretrainedModel {
     ///   - inputIDs: [B, T], for an encoder-decoder the encoder's.
     ///   - attentionMask: [B, T] of 0 and 1; all ones if left out.
     ///   - decoderInputIDs: encoder-decoders only, [B, T'].
-    public func forward(
+    package func forward(
         inputIDs: [[Int32]], attentionMask: [[Int32]]? = nil, decoderInputIDs: [[Int32]]? = nil
     ) throws -> ForwardOutput {
         let kept = try zip(inputIDs, attentionMask ?? inputIDs.map { $0.map { _ in 1 } }).map { ids, mask in
@@ -79,11 +79,11 @@ extension PretrainedModel {
     }
 }
 
-public enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+package enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
     case maskShape(expected: Int, found: Int)
     case decoderInputsMissing
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .maskShape(let expected, let found): "attention_mask has rows of \(found), input_ids of \(expected)"
         case .decoderInputsMissing: "an encoder-decoder needs decoder_input_ids, one row for each row of input_ids"

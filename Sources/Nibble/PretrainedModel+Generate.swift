@@ -1,14 +1,14 @@
 import Foundation
 import NibbleCore
-public import NibbleGeneration
-public import NibbleTokenizers
+package import NibbleGeneration
+package import NibbleTokenizers
 import Synchronization
 
 extension PretrainedModel {
     /// A generator over this model and its generation_config.json.
     ///
     /// - Parameter tokenizer: needed for stop strings.
-    public func generator(tokenizer: Tokenizer? = nil) -> Generator {
+    package func generator(tokenizer: Tokenizer? = nil) -> Generator {
         guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig) }
         return Generator(model: model, modelConfig: generationConfig) { tokenizer.tokenBytes($0) }
     }
@@ -17,7 +17,7 @@ extension PretrainedModel {
     ///
     /// Rows without a mask are padded where their lengths differ. The work happens on a thread of its own; no thread of the cooperative pool is held.
     /// - Throws: `GenerationError`; what the backend throws; `CancellationError` soon after the task was cancelled.
-    public func generate(
+    package func generate(
         _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil
     ) async throws -> GenerationOutput {
         var request = GenerationRequest(inputs: inputs.inputIDs, config: config)
@@ -26,7 +26,7 @@ extension PretrainedModel {
     }
 
     /// As ``generate(_:_:tokenizer:)``, with everything a request can say.
-    public func generate(_ request: GenerationRequest, tokenizer: Tokenizer? = nil) async throws -> GenerationOutput {
+    package func generate(_ request: GenerationRequest, tokenizer: Tokenizer? = nil) async throws -> GenerationOutput {
         let generator = generator(tokenizer: tokenizer)
         let flag = CancellationFlag()
         var request = request

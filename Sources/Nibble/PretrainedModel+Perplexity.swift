@@ -3,19 +3,19 @@ import NibbleCore
 import NibbleModels
 
 /// How well a model predicts a text.
-public struct PerplexityScore: Sendable {
+package struct PerplexityScore: Sendable {
     /// Tokens that were scored.
-    public var tokens: Int
+    package var tokens: Int
     /// Nats a token.
-    public var meanNegativeLogLikelihood: Double
-    public var perplexity: Double { exp(meanNegativeLogLikelihood) }
+    package var meanNegativeLogLikelihood: Double
+    package var perplexity: Double { exp(meanNegativeLogLikelihood) }
 }
 
 /// Cuts ids into windows for scoring.
-public enum TextWindows {
+package enum TextWindows {
     /// Window w holds `ids[W·w ... W·(w+1)]`: W tokens to feed and, for each, the next to score. Only full windows count; a
     /// shorter text is one window.
-    public static func cut(_ ids: [Int32], _ window: Int) -> [[Int32]] {
+    package static func cut(_ ids: [Int32], _ window: Int) -> [[Int32]] {
         guard ids.count > window else { return ids.count > 1 ? [ids] : [] }
         return (0..<(ids.count - 1) / window).map { Array(ids[window * $0...window * ($0 + 1)]) }
     }
@@ -23,7 +23,7 @@ public enum TextWindows {
 
 extension PretrainedModel {
     /// Scores every id but the first of each sequence, given those before it. Sequences are independent.
-    public func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
+    package func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
         guard !isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(folder.path) }
         var total = 0.0
         var tokens = 0

@@ -1,26 +1,26 @@
-public import Foundation
+package import Foundation
 import NibbleCore
-public import NibbleDeviceMap
-public import NibbleGeneration
-public import NibbleLoading
-public import NibbleModels
+package import NibbleDeviceMap
+package import NibbleGeneration
+package import NibbleLoading
+package import NibbleModels
 
 /// A model loaded from a checkpoint, ready to generate.
 ///
 /// Sessions made from it are independent; the model itself never changes and may be used from several tasks.
-public final class PretrainedModel: Sendable {
+package final class PretrainedModel: Sendable {
     /// The folder, or the GGUF file.
-    public let folder: URL
-    public let model: LanguageModel
-    public let report: LoadReport
+    package let folder: URL
+    package let model: LanguageModel
+    package let report: LoadReport
     /// The module tree, ties as the checkpoint has them.
-    public let tree: ModuleTree
-    public let plan: QuantizationPlan
+    package let tree: ModuleTree
+    package let plan: QuantizationPlan
     /// By module path; what `nibble quantize` writes.
-    public let weights: ModelWeights
-    public let deviceMap: DeviceMap
+    package let weights: ModelWeights
+    package let deviceMap: DeviceMap
     /// What generation_config.json, or the config, says.
-    public let generationConfig: GenerationConfig
+    package let generationConfig: GenerationConfig
 
     private init(_ source: ModelSource, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
         folder = source.folder
@@ -40,7 +40,7 @@ public final class PretrainedModel: Sendable {
     ///
     /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `DeviceMapError`, `BackendError`: each names the file and
     ///   what was expected and found.
-    public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
+    package static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
@@ -54,8 +54,8 @@ public final class PretrainedModel: Sendable {
         return try PretrainedModel(source, loaded, deviceMap: map)
     }
 
-    public var isEncoderDecoder: Bool { model.isEncoderDecoder }
+    package var isEncoderDecoder: Bool { model.isEncoderDecoder }
 
     /// Bytes as transformers' `get_memory_footprint` counts them.
-    public var memoryFootprint: Int { report.footprint }
+    package var memoryFootprint: Int { report.footprint }
 }

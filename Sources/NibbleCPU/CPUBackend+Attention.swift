@@ -1,9 +1,9 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
     /// - Precondition: every row's keys lie in blocks of the cache.
-    public func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
+    package func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
         precondition(
             call.cache.geometry.heads > 0 && call.heads % call.cache.geometry.heads == 0,
             "\(call.heads) heads over \(call.cache.geometry.heads) key/value heads")

@@ -1,14 +1,14 @@
 internal import Foundation
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
     /// What the system says can be allocated without swapping, within the control group's limit and this backend's budget.
-    public var availableBytes: Int? {
+    package var availableBytes: Int? {
         [CPUBackend.freeMemory, budget.limit.map { max($0 - budget.usedBytes, 0) }].compactMap { $0 }.min()
     }
 
     /// The same for a backend without a budget.
-    public static var freeMemory: Int? {
+    package static var freeMemory: Int? {
         [AvailableMemory.system(), AvailableMemory.controlGroup()].compactMap { $0 }.min()
     }
 }

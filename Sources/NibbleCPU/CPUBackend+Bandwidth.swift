@@ -6,7 +6,7 @@ extension CPUBackend {
     ///
     /// Takes 256 MiB and a fraction of a second.
     /// - Throws: `BackendError.outOfMemory`
-    public func measureReadBandwidth() throws -> Double {
+    package func measureReadBandwidth() throws -> Double {
         let byteCount = 256 << 20
         let memory = try allocate(.uint8, [byteCount])
         let count = byteCount / Int(NIBBLE_READ_GRAIN)

@@ -1,5 +1,5 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension QueryKeyValueLayout.Part {
     var kernelArguments: nibble_part { nibble_part(offset: offset, stride: stride, group: max(groupSize, 1)) }
@@ -18,7 +18,7 @@ extension KeyValueCache {
 
 extension CPUBackend {
     /// - Precondition: every position lies in the block table and in the rotary table.
-    public func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
+    package func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
         var outOfRange: Int32 = 0
         withUnsafeMutablePointer(to: &outOfRange) { flag in
             let arguments = rotateArguments(call, batch, flag)
@@ -47,7 +47,7 @@ extension CPUBackend {
     }
 
     /// - Precondition: every block of `pairs` is one of the cache's.
-    public func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
+    package func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
         let blocks = cache.keys.shape[0]
         let numbers = pairs.integers
         for index in 0..<pairs.count {

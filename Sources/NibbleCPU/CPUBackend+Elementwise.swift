@@ -1,8 +1,8 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
-    public func convert(_ source: Tensor, to destination: Tensor) throws {
+    package func convert(_ source: Tensor, to destination: Tensor) throws {
         precondition(source.count == destination.count, "convert of \(source) to \(destination)")
         guard let from = source.dtype.kernelCode, let to = destination.dtype.kernelCode,
             source.dtype == destination.dtype || destination.dtype.byteCount > 1
@@ -16,7 +16,7 @@ extension CPUBackend {
     }
 
     /// - Precondition: every id and position lies in its table.
-    public func embed(_ call: EmbeddingCall, _ batch: BatchIndices, into output: Tensor) throws {
+    package func embed(_ call: EmbeddingCall, _ batch: BatchIndices, into output: Tensor) throws {
         let width = call.table.shape[1]
         precondition(output.count == batch.tokenCount * width, "embedding of \(call.table) into \(output)")
         let arguments = nibble_embed_arguments(
@@ -34,7 +34,7 @@ extension CPUBackend {
             count: batch.tokenCount, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_embed_task)
     }
 
-    public func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
         let width = input.shape.last / 2
         precondition(2 * output.count == input.count, "gate of \(input) into \(output)")
         let (code, parameter) = activation.kernelCode
@@ -46,14 +46,14 @@ extension CPUBackend {
             nibble_gate_task)
     }
 
-    public func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
+    package func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
         precondition(a.count == b.count && a.count == output.count, "sum of \(a) and \(b) into \(output)")
         let arguments = nibble_add_arguments(a: a.floats, b: b.floats, out: output.mutableFloats, scale: scale)
         pool.run(count: a.count, grain: 16384, arguments, nibble_add_task)
     }
 
     /// - Precondition: every index is a row of `input`.
-    public func gatherRows(_ input: Tensor, _ indices: Tensor, into output: Tensor) throws {
+    package func gatherRows(_ input: Tensor, _ indices: Tensor, into output: Tensor) throws {
         let rows = input.shape[0]
         let width = input.count / max(rows, 1)
         precondition(output.dtype == input.dtype && output.count == indices.count * width, "rows of \(input) into \(output)")
@@ -67,7 +67,7 @@ extension CPUBackend {
         pool.run(count: indices.count, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_gather_task)
     }
 
-    public func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
+    package func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
         let chosen = tokens.integers
         let (ids, positions, lengths) = (
             batch.tokens.mutableIntegers, batch.positions.mutableIntegers, batch.lengths.mutableIntegers

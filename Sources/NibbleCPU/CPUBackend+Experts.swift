@@ -1,8 +1,8 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
-    public func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
+    package func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
         let count = call.experts.count
         let rows = call.routerLogits.count / max(count, 1)
         guard rows > 0, let first = call.experts.first else { return }

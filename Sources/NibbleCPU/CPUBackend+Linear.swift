@@ -1,8 +1,8 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
-    public func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
+    package func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
         precondition(input.dtype == .float32 && output.dtype == .float32, "the CPU's activations are float32")
         let rows = group.inFeatures == 0 ? 0 : input.count / group.inFeatures
         precondition(output.count == rows * group.outFeatures, "\(output) for \(rows) rows of \(group.outFeatures)")

@@ -1,8 +1,8 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
-    public func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor {
+    package func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor {
         guard let byteCount = CPUBackend.byteCount(dtype, shape) else {
             throw BackendError.outOfMemory(device: device, requested: Int.max, available: budget.limit)
         }
@@ -20,7 +20,7 @@ extension CPUBackend {
         return bytes
     }
 
-    public func copy(_ source: Tensor, to destination: Tensor) throws {
+    package func copy(_ source: Tensor, to destination: Tensor) throws {
         guard source.storage.isHostMemory, destination.storage.isHostMemory else {
             throw BackendError.unsupported(
                 device: device, operation: "copy", reason: "\(source.device) to \(destination.device) is the other device's work")
@@ -30,7 +30,7 @@ extension CPUBackend {
         destination.mutablePointer.copyMemory(from: source.pointer, byteCount: source.byteCount)
     }
 
-    public func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws {
+    package func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws {
         precondition(source.byteCount <= destination.count, "read of \(source) into \(destination.count) bytes")
         destination.copyMemory(from: UnsafeRawBufferPointer(start: source.pointer, count: source.byteCount))
     }

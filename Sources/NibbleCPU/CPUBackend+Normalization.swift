@@ -1,5 +1,5 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension Norm {
     var kernelArguments: nibble_norm {
@@ -11,7 +11,7 @@ extension Norm {
 }
 
 extension CPUBackend {
-    public func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws {
+    package func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws {
         let width = norm.weightCount ?? input.shape.last
         precondition(
             input.count == output.count && width > 0 && input.shape.last % width == 0,

@@ -1,9 +1,9 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 internal import Synchronization
 
 extension CPUBackend {
-    public func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
+    package func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
         guard source.storage.isHostMemory else {
             throw unsupported("quantize", "the weight lies on \(source.device)")
         }
@@ -19,7 +19,7 @@ extension CPUBackend {
         }
     }
 
-    public func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor {
+    package func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor {
         let output = try allocate(dtype, [weight.outFeatures, weight.inFeatures])
         switch try weight.canonical() {
         case .dense(let tensor): try convert(tensor, to: output)

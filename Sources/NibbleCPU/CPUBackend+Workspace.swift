@@ -1,8 +1,8 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 extension CPUBackend {
-    public func reserve(_ workspace: WorkspaceRequest) throws {
+    package func reserve(_ workspace: WorkspaceRequest) throws {
         let bytes = parts(workspace)
         try pool.exclusively {
             _ = try operationWork.bytes(bytes.operations)
@@ -11,7 +11,7 @@ extension CPUBackend {
         }
     }
 
-    public func workspaceBytes(for request: WorkspaceRequest) -> Int {
+    package func workspaceBytes(for request: WorkspaceRequest) -> Int {
         let bytes = parts(request)
         return bytes.operations + bytes.linear + bytes.experts
     }

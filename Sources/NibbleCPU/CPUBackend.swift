@@ -1,13 +1,13 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 /// The operations on the CPU, in float32 whatever the weights' dtype.
 ///
 /// Operations run at once: nothing is queued, so ``synchronize()`` has nothing to wait for. Several tasks may use one
 /// backend; operations that share workspace take turns.
-public final class CPUBackend: Backend {
-    public let device: Device
-    public let pool: ThreadPool
+package final class CPUBackend: Backend {
+    package let device: Device
+    package let pool: ThreadPool
 
     let budget: MemoryBudget
     /// Workspace of the linear layers.
@@ -22,7 +22,7 @@ public final class CPUBackend: Backend {
     ///   - budget: the most bytes this backend may hold at a time, workspace included; `nil` means no limit.
     ///   - device: the name under which it appears. Under another than the CPU's it stands in for that device: others cannot
     ///     read its memory except through it.
-    public init(threads: Int? = nil, budget: Int? = nil, as device: Device = .cpu) {
+    package init(threads: Int? = nil, budget: Int? = nil, as device: Device = .cpu) {
         nibble_cpu_initialize()
         pool = ThreadPool(threads: threads)
         self.device = device
@@ -32,16 +32,16 @@ public final class CPUBackend: Backend {
         operationWork = WorkBuffer(budget: self.budget)
     }
 
-    public var summary: String {
+    package var summary: String {
         let threads = pool.threadCount == 1 ? "1 thread" : "\(pool.threadCount) threads"
         let refused = CPUFeatures.refusedLevel.map { " (NIBBLE_CPU=\($0) is unknown or more than this CPU has)" } ?? ""
         return "CPU, \(CPUFeatures.level)\(refused), \(threads)"
     }
 
-    public var memoryUse: MemoryUse {
+    package var memoryUse: MemoryUse {
         MemoryUse(held: budget.usedBytes, peak: budget.peakBytes, budget: budget.limit)
     }
 
-    public func activationDType(loadDType: DType) -> DType { .float32 }
-    public func synchronize() throws {}
+    package func activationDType(loadDType: DType) -> DType { .float32 }
+    package func synchronize() throws {}
 }

@@ -5,12 +5,12 @@ internal import CNibbleCPU
 /// The calling thread takes part. A dispatch costs a few microseconds and, with a C task, allocates nothing. Items are
 /// split by index, so that the same thread touches the same rows each time. Callers on several threads take turns; a
 /// dispatch from inside a task runs inline.
-public final class ThreadPool: @unchecked Sendable {
+package final class ThreadPool: @unchecked Sendable {
     private let handle: OpaquePointer
-    public let threadCount: Int
+    package let threadCount: Int
 
     /// - Parameter threads: counting the caller; `nil` means one a core this process may use.
-    public init(threads: Int? = nil) {
+    package init(threads: Int? = nil) {
         let wanted = min(max(threads ?? ThreadPool.availableCores, 1), 1024)
         guard let handle = nibble_pool_create(Int32(wanted)) else { fatalError("no memory for a thread pool") }
         self.handle = handle
@@ -20,7 +20,7 @@ public final class ThreadPool: @unchecked Sendable {
     deinit { nibble_pool_destroy(handle) }
 
     /// Cores this process may use: its affinity without hyperthread siblings, no more than its control group's quota.
-    public static var availableCores: Int { Int(nibble_available_cores()) }
+    package static var availableCores: Int { Int(nibble_available_cores()) }
 
     /// Runs `task` over `count` items, one contiguous part a thread in multiples of `grain`; with `isDynamic`, `grain`
     /// items at a time to whichever thread is free.
@@ -46,7 +46,7 @@ public final class ThreadPool: @unchecked Sendable {
     }
 
     /// Runs `body(items, thread)` over `count` items.
-    public func parallel(count: Int, grain: Int = 1, isDynamic: Bool = false, _ body: (Range<Int>, Int) -> Void) {
+    package func parallel(count: Int, grain: Int = 1, isDynamic: Bool = false, _ body: (Range<Int>, Int) -> Void) {
         withoutActuallyEscaping(body) { body in
             run(count: count, grain: grain, isDynamic: isDynamic, Body(run: body)) { context, begin, end, thread in
                 guard let context else { return }

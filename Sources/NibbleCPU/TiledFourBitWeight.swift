@@ -1,5 +1,5 @@
 internal import CNibbleCPU
-public import NibbleCore
+package import NibbleCore
 
 /// A 4-bit weight in tiles of 16 rows, so that one 64-byte load holds eight columns of sixteen rows.
 ///
@@ -39,7 +39,7 @@ struct TiledFourBitWeight: PreparedWeight {
 }
 
 extension CPUBackend {
-    public func prepare(_ weight: LinearWeight) throws -> LinearWeight {
+    package func prepare(_ weight: LinearWeight) throws -> LinearWeight {
         guard case .fourBit(let weight) = weight, nibble_can_tile_4bit(weight.inFeatures, weight.format.blockSize) else {
             return weight
         }

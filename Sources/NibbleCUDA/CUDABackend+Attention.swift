@@ -1,8 +1,8 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
-    public func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
+    package func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
         try perform {
             let element = try element(call.projections.dtype, for: "rotary embedding")
             let geometry = call.cache.geometry
@@ -29,7 +29,7 @@ extension CUDABackend {
         }
     }
 
-    public func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
+    package func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
         try perform {
             let element = try element(call.queries.dtype, for: "attention")
             var arguments = NibbleAttentionArguments(call, batch, output)
@@ -114,7 +114,7 @@ extension CUDABackend {
         }
     }
 
-    public func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
+    package func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {
         try perform {
             let blockCount = max(cache.keys.shape[0], 1)
             let arguments = NibbleCopyBlocksArguments(

@@ -1,11 +1,11 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
     /// Kernels are compiled and loaded while recording if they were not before; workspace that is taken is kept for the graph.
     /// Libraries load theirs when they first need them, which can end a recording: run the same calls once before. Copies from and
     /// to the host, reads and ``synchronize()`` cannot be recorded and throw.
-    public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? {
+    package func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? {
         try perform {
             try requireNoCapture("a capture")
             try check(
@@ -31,7 +31,7 @@ extension CUDABackend {
     }
 
     /// Sizes workspace so that no later call of these sizes needs more.
-    public func reserve(_ workspace: WorkspaceRequest) throws {
+    package func reserve(_ workspace: WorkspaceRequest) throws {
         try perform {
             try requireNoCapture("reserving workspace")
             try self.workspace.reserve(CUDABackend.workspaceBytes(for: workspace, options: options))
@@ -40,7 +40,7 @@ extension CUDABackend {
 
     /// What ``reserve(_:)`` takes, for planning: products of many tokens, quantized activations, split attention.
     /// - Parameter options: those that hold within the budget, see ``CUDAOptions/within(budget:)``.
-    public static func workspaceBytes(for request: WorkspaceRequest, options: CUDAOptions = .init()) -> Int {
+    package static func workspaceBytes(for request: WorkspaceRequest, options: CUDAOptions = .init()) -> Int {
         let (tokens, columns) = (max(request.tokens, 1), request.inFeatures)
         let converted = tokens * columns * 4
         let results = min(tokens * request.outFeatures * 4, options.scratchLimit)
@@ -55,7 +55,7 @@ extension CUDABackend {
         return most + (request.experts.map { expertsBytes($0, tokens: tokens) } ?? 0) + 64 * PoolAllocator.granularity
     }
 
-    public func workspaceBytes(for request: WorkspaceRequest) -> Int {
+    package func workspaceBytes(for request: WorkspaceRequest) -> Int {
         CUDABackend.workspaceBytes(for: request, options: options)
     }
 }

@@ -1,8 +1,8 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
-    public func embed(_ call: EmbeddingCall, _ batch: BatchIndices, into output: Tensor) throws {
+    package func embed(_ call: EmbeddingCall, _ batch: BatchIndices, into output: Tensor) throws {
         try perform {
             let width = call.table.shape.last
             let arguments = NibbleEmbedArguments(
@@ -16,7 +16,7 @@ extension CUDABackend {
         }
     }
 
-    public func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws {
+    package func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws {
         try perform {
             let width = input.shape.last
             let rows = input.count / max(width, 1)
@@ -32,7 +32,7 @@ extension CUDABackend {
         }
     }
 
-    public func convert(_ source: Tensor, to destination: Tensor) throws {
+    package func convert(_ source: Tensor, to destination: Tensor) throws {
         precondition(source.count == destination.count, "\(source) converted to \(destination)")
         try perform {
             try convert(
@@ -52,7 +52,7 @@ extension CUDABackend {
         try launch(.convert, grid: Grid(x: blocks(count, per: 256)), block: 256, arguments)
     }
 
-    public func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
         try perform {
             var arguments = try elementwise(input, input, output, for: "gated activation")
             arguments.count = Int64(output.count)
@@ -62,7 +62,7 @@ extension CUDABackend {
         }
     }
 
-    public func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
+    package func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
         try perform {
             var arguments = try elementwise(a, b, output, for: "addition")
             arguments.count = Int64(output.count)
@@ -71,7 +71,7 @@ extension CUDABackend {
         }
     }
 
-    public func gatherRows(_ input: Tensor, _ indices: Tensor, into output: Tensor) throws {
+    package func gatherRows(_ input: Tensor, _ indices: Tensor, into output: Tensor) throws {
         try perform {
             let width = input.shape.last
             var arguments = try elementwise(input, input, output, for: "gathering rows")

@@ -1,10 +1,10 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
     /// Every expert runs over all tokens, weighted; kernels skip the work where no token chose the expert. Nothing returns to
     /// the host, so the layer can be part of a graph.
-    public func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
+    package func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
         try perform {
             let tokens = input.shape[0]
             let width = output.shape.last

@@ -1,14 +1,14 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
-    public func linear(
+    package func linear(
         _ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform { try linear(input, group, epilogue: epilogue, activeRows: 0, into: output) }
     }
 
-    public func linear(
+    package func linear(
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {

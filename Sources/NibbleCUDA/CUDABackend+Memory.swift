@@ -1,17 +1,17 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 internal import Synchronization
 
 extension CUDABackend {
-    public func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor {
+    package func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor {
         try perform { try memory.allocate(dtype, shape) }
     }
 
-    public func expect(_ byteCount: Int) throws {
+    package func expect(_ byteCount: Int) throws {
         try perform { try memory.expect(byteCount) }
     }
 
-    public func copy(_ source: Tensor, to destination: Tensor) throws {
+    package func copy(_ source: Tensor, to destination: Tensor) throws {
         precondition(source.byteCount == destination.byteCount, "a copy of \(source) to \(destination)")
         guard source.byteCount > 0 else { return }
         switch (owner(of: source), owner(of: destination)) {
@@ -22,13 +22,13 @@ extension CUDABackend {
         }
     }
 
-    public func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws {
+    package func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws {
         precondition(source.byteCount <= destination.count, "\(source) does not fit \(destination.count) bytes")
         guard source.device != .cpu else { return destination.copyMemory(from: source.hostBytes) }
         try perform { try download(source.address, source.byteCount, into: destination) }
     }
 
-    public func synchronize() throws {
+    package func synchronize() throws {
         try perform { try stream.synchronize() }
     }
 

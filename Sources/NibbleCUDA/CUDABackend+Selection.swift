@@ -1,8 +1,8 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
-    public func select(
+    package func select(
         _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
     ) throws {
         guard logits.dtype == .float32 else {
@@ -21,7 +21,7 @@ extension CUDABackend {
         }
     }
 
-    public func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
+    package func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
         try perform {
             let arguments = NibbleAdvanceArguments(
                 batch: NibbleBatch(batch), tokens: tokens.pointer, counters: counters.pointer)

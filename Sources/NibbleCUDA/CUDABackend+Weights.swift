@@ -1,11 +1,11 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
     /// Source bytes that pass through workspace at a time.
     static let chunkBytes = 16 << 20
 
-    public func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
+    package func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
         try perform {
             let shape: Shape = [source.shape[0], source.count / max(source.shape[0], 1)]
             switch format {
@@ -16,7 +16,7 @@ extension CUDABackend {
         }
     }
 
-    public func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor {
+    package func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor {
         try perform {
             let output = try memory.allocate(dtype, [weight.outFeatures, weight.inFeatures])
             try dequantizeRows(weight, 0..<weight.outFeatures, as: element(dtype, for: "dequantize"), to: output.address)

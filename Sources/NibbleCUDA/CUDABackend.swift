@@ -1,15 +1,15 @@
 internal import CNibbleCUDA
 internal import Foundation
-public import NibbleCore
+package import NibbleCore
 
 /// One GPU, or a share of one: its context, one stream, a memory pool with a hard budget, and the kernels.
 ///
 /// All work goes through one stream, so operations run in the order in which they were enqueued. A backend may be called
 /// from any thread; calls are serialized. The methods are in `CUDABackend+….swift`, by theme.
-public final class CUDABackend: Backend, @unchecked Sendable {
-    public let device: Device
+package final class CUDABackend: Backend, @unchecked Sendable {
+    package let device: Device
     /// The card behind ``device``.
-    public let card: CUDADevice
+    package let card: CUDADevice
 
     let context: CUDAContext
     let stream: CUDAStream
@@ -38,7 +38,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     ///   - budget: bytes it may take from the GPU; by default what is free now, less a sixteenth for the driver's own needs.
     ///   - sharers: backends that divide the default budget among them.
     /// - Throws: ``CUDAUnavailable``, ``BackendError``
-    public init(
+    package init(
         _ card: CUDADevice, as device: Device? = nil, budget: Int? = nil, sharers: Int = 1, options: CUDAOptions = .init()
     ) throws {
         guard card.level >= 75 else { throw CUDAUnavailable.tooOld(name: card.name, major: card.major, minor: card.minor) }
@@ -61,27 +61,27 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     }
 
     /// The GPU with the driver's number `number`.
-    public convenience init(number: Int, budget: Int? = nil, options: CUDAOptions = .init()) throws {
+    package convenience init(number: Int, budget: Int? = nil, options: CUDAOptions = .init()) throws {
         try self.init(CUDADevice(number: number), budget: budget, options: options)
     }
 
     /// Every GPU, or those that `NIBBLE_CUDA_DEVICES` names.
     /// - Throws: ``CUDAUnavailable``, which says what was tried.
-    public static func devices() throws -> [CUDADevice] {
+    package static func devices() throws -> [CUDADevice] {
         guard let list = ProcessInfo.processInfo.environment["NIBBLE_CUDA_DEVICES"] else { return try CUDADevice.all() }
         return try CUDADevice.listed(list, among: CUDADevice.all())
     }
 
-    public var summary: String {
+    package var summary: String {
         let driver = CUDALibraries.driverVersion
         let library = products.map { "cuBLASLt \($0.version)" } ?? "own matrix kernels"
         return "\(card), driver for CUDA \(driver / 1000).\(driver % 1000 / 10), kernels for \(kernels.target), \(library)"
     }
 
-    public var availableBytes: Int? { memory.budget - memory.used }
-    public var memoryUse: MemoryUse { MemoryUse(held: memory.used, peak: memory.peak, budget: memory.budget) }
+    package var availableBytes: Int? { memory.budget - memory.used }
+    package var memoryUse: MemoryUse { MemoryUse(held: memory.used, peak: memory.peak, budget: memory.budget) }
 
-    public func activationDType(loadDType: DType) -> DType {
+    package func activationDType(loadDType: DType) -> DType {
         switch loadDType {
         case .float16, .bfloat16: loadDType
         default: .float32
@@ -91,7 +91,7 @@ public final class CUDABackend: Backend, @unchecked Sendable {
     /// Compiles, or reads from disk, every kernel that a model of this load dtype may use, on several threads. Without it
     /// each is made when it is first wanted.
     /// - Throws: ``KernelCompilationError``, ``BackendError``
-    public func prepareKernels(loadDType: DType) throws {
+    package func prepareKernels(loadDType: DType) throws {
         let element = try element(activationDType(loadDType: loadDType), for: "preparing kernels")
         try context.makeCurrent()
         try kernels.prepare(element)
@@ -170,23 +170,23 @@ public final class CUDABackend: Backend, @unchecked Sendable {
 }
 
 /// Choices that are not part of a call.
-public struct CUDAOptions: Sendable {
+package struct CUDAOptions: Sendable {
     /// 75 or 80: compile PTX for that compute capability, so that its code paths run on a newer card.
-    public var kernelLevel: Int?
+    package var kernelLevel: Int?
     /// Use cuBLASLt for large products where it is found.
-    public var usesLibraryProducts = true
+    package var usesLibraryProducts = true
     /// Never choose a kernel by the number of tokens, so that a row's result does not depend on what else is in the call.
     /// Costs speed in long prompts.
-    public var isBatchInvariant = false
+    package var isBatchInvariant = false
     /// Let kernels begin while the one before still runs, where the card can.
-    public var overlapsKernels = true
+    package var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
-    public var scratchLimit = 64 << 20
+    package var scratchLimit = 64 << 20
     /// Bytes that cuBLASLt's algorithms may use beside their operands.
-    public var libraryLimit = 32 << 20
+    package var libraryLimit = 32 << 20
 
     /// The same with limits that a small budget can bear.
-    public func within(budget: Int) -> CUDAOptions {
+    package func within(budget: Int) -> CUDAOptions {
         var options = self
         options.scratchLimit = min(scratchLimit, max(budget / 64, 1 << 20))
         options.libraryLimit = min(libraryLimit, max(budget / 128, 1 << 20))
@@ -194,7 +194,7 @@ public struct CUDAOptions: Sendable {
     }
 
     /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
-    public init() {
+    package init() {
         let environment = ProcessInfo.processInfo.environment
         kernelLevel = environment["NIBBLE_CUDA_ARCH"].flatMap(CUDAOptions.level)
         usesLibraryProducts = environment["NIBBLE_CUDA_BLAS"] != "0"

@@ -1,32 +1,32 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 /// A GPU as the driver describes it.
-public struct CUDADevice: Sendable, Hashable, CustomStringConvertible {
+package struct CUDADevice: Sendable, Hashable, CustomStringConvertible {
     /// The driver's number.
-    public let number: Int
-    public let name: String
+    package let number: Int
+    package let name: String
     /// Compute capability.
-    public let major: Int
-    public let minor: Int
-    public let totalMemory: Int
-    public let multiprocessors: Int
+    package let major: Int
+    package let minor: Int
+    package let totalMemory: Int
+    package let multiprocessors: Int
     /// Shared memory a block may ask for, in bytes.
-    public let sharedMemoryPerBlock: Int
-    public let l2Bytes: Int
+    package let sharedMemoryPerBlock: Int
+    package let l2Bytes: Int
 
-    public var device: Device { .cuda(number) }
+    package var device: Device { .cuda(number) }
 
     /// 90 for compute capability 9.0.
-    public var level: Int { major * 10 + minor }
+    package var level: Int { major * 10 + minor }
 
-    public var description: String {
+    package var description: String {
         "\(name), compute capability \(major).\(minor), \(multiprocessors) multiprocessors, \(totalMemory >> 20) MiB"
     }
 
     /// Every GPU the driver reports, in its order.
     /// - Throws: ``CUDAUnavailable``, which says what was tried.
-    public static func all() throws -> [CUDADevice] {
+    package static func all() throws -> [CUDADevice] {
         let count = try count()
         return try (0..<count).map { try CUDADevice(number: $0, count: count) }
     }
@@ -44,7 +44,7 @@ public struct CUDADevice: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// - Throws: ``CUDAUnavailable``
-    public init(number: Int) throws {
+    package init(number: Int) throws {
         try self.init(number: number, count: CUDADevice.count())
     }
 

@@ -1,23 +1,23 @@
 internal import CNibbleCUDA
 
 /// The three libraries, each opened once, on first use. The driver alone decides whether there is a GPU.
-public enum CUDALibraries {
+package enum CUDALibraries {
     /// libcuda, from the graphics driver.
-    public static let driver: LibrarySearch = {
+    package static let driver: LibrarySearch = {
         var search = LibrarySearch(library: "CUDA driver", names: ["libcuda.so.1"], folders: LibraryFolders.current.all)
         search.run { reason(nibble_cuda_open, $0) }
         return search
     }()
 
     /// The run-time compiler.
-    public static let compiler: LibrarySearch = {
+    package static let compiler: LibrarySearch = {
         var search = LibrarySearch(library: "NVRTC", names: fileNames("libnvrtc.so"), folders: LibraryFolders.current.all)
         search.run { reason(nibble_nvrtc_open, $0) }
         return search
     }()
 
     /// Matrix products; optional.
-    public static let matrixProducts: LibrarySearch = {
+    package static let matrixProducts: LibrarySearch = {
         var search = LibrarySearch(library: "cuBLASLt", names: fileNames("libcublasLt.so"), folders: LibraryFolders.current.all)
         search.run { reason(nibble_cublaslt_open, $0) }
         return search
@@ -33,14 +33,14 @@ public enum CUDALibraries {
     }
 
     /// 13000 for CUDA 13.0; 0 without a driver.
-    public static var driverVersion: Int {
+    package static var driverVersion: Int {
         guard driver.opened != nil else { return 0 }
         var version: Int32 = 0
         return nibble_cuDriverGetVersion(&version) == 0 ? Int(version) : 0
     }
 
     /// (13, 0); `nil` without NVRTC.
-    public static var compilerVersion: (major: Int, minor: Int)? {
+    package static var compilerVersion: (major: Int, minor: Int)? {
         guard compiler.opened != nil else { return nil }
         var major: Int32 = 0
         var minor: Int32 = 0
@@ -59,7 +59,7 @@ public enum CUDALibraries {
 }
 
 /// Why there is no GPU to use.
-public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
+package enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     /// libcuda was not found: no NVIDIA driver here.
     case noDriver(LibrarySearch)
     /// The driver is there and would not start.
@@ -72,7 +72,7 @@ public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     /// Kernels cannot be compiled.
     case noCompiler(LibrarySearch)
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .noDriver(let search): "no GPU can be used.\n\(search)"
         case .initializationFailed(let name, let text): "the CUDA driver did not start: \(name), \(text)"

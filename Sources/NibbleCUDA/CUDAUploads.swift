@@ -1,8 +1,8 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 extension CUDABackend {
-    public func makeUploads(slots: Int) throws -> any Uploads { try CUDAUploads(self, slots: slots) }
+    package func makeUploads(slots: Int) throws -> any Uploads { try CUDAUploads(self, slots: slots) }
 }
 
 /// Copies from the host on a stream of their own. Events order them with the backend's operations: a slot is filled when its

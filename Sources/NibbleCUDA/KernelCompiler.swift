@@ -2,16 +2,16 @@ internal import CNibbleCUDA
 internal import Foundation
 
 /// What kernels are compiled for.
-public struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
+package struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
     /// NVRTC's word: `sm_90a` gives machine code, `compute_75` PTX that the driver finishes.
-    public let architecture: String
+    package let architecture: String
 
-    public init(architecture: String) { self.architecture = architecture }
+    package init(architecture: String) { self.architecture = architecture }
 
-    public var isMachineCode: Bool { architecture.hasPrefix("sm_") }
-    public var description: String { architecture }
+    package var isMachineCode: Bool { architecture.hasPrefix("sm_") }
+    package var description: String { architecture }
     /// 90 for `sm_90a`.
-    public var level: Int { Int(architecture.filter(\.isNumber)) ?? 0 }
+    package var level: Int { Int(architecture.filter(\.isNumber)) ?? 0 }
 
     /// The best a compiler that knows `levels` can do for a card of compute capability `level` (90 for 9.0).
     /// - Parameter forced: a level from NIBBLE_CUDA_ARCH: PTX for an older card, so that its code paths run here.
@@ -24,10 +24,10 @@ public struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-public enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
+package enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
     case failed(program: String, target: KernelTarget, status: String, log: String)
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .failed(let program, let target, let status, let log):
             "compiling \(program) for \(target) failed: \(status)\n\(log)"
@@ -36,9 +36,9 @@ public enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
 }
 
 /// NVRTC: needs no GPU.
-public enum KernelCompiler {
+package enum KernelCompiler {
     /// Architectures NVRTC knows, 75 for 7.5.
-    public static let levels: [Int] = {
+    package static let levels: [Int] = {
         guard CUDALibraries.compiler.opened != nil else { return [] }
         var levels = [Int32](repeating: 0, count: 64)
         let count = min(Int(nibble_nvrtcArchitectures(&levels, 64)), 64)
@@ -51,7 +51,7 @@ public enum KernelCompiler {
 
     /// - Parameter element: limits the instances; `nil` compiles all types.
     /// - Throws: ``CUDAUnavailable/noCompiler(_:)``, ``KernelCompilationError`` with the compiler's messages.
-    public static func compile(
+    package static func compile(
         _ program: CUDAKernelSources.Source, for target: KernelTarget, element: KernelElement? = nil
     ) throws -> [UInt8] {
         guard CUDALibraries.compiler.opened != nil else { throw CUDAUnavailable.noCompiler(CUDALibraries.compiler) }

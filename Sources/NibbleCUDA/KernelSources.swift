@@ -1,22 +1,22 @@
 internal import CNibbleCUDA
 
 /// The CUDA sources that are built into the binary.
-public enum CUDAKernelSources {
-    public struct Source: Sendable {
+package enum CUDAKernelSources {
+    package struct Source: Sendable {
         /// File name.
-        public let name: String
-        public let text: String
+        package let name: String
+        package let text: String
 
-        public init(name: String, text: String) {
+        package init(name: String, text: String) {
             self.name = name
             self.text = text
         }
     }
 
     /// Programs, each compiled on its own.
-    public static let all: [Source] = sources(nibble_kernel_programs)
+    package static let all: [Source] = sources(nibble_kernel_programs)
     /// Files they include.
-    public static let headers: [Source] = sources(nibble_kernel_headers)
+    package static let headers: [Source] = sources(nibble_kernel_headers)
 
     private static func sources(
         _ list: (UnsafeMutablePointer<Int32>?) -> UnsafePointer<NibbleKernelSource>?
@@ -30,7 +30,7 @@ public enum CUDAKernelSources {
 }
 
 /// The element type that a program's instances are limited to.
-public enum KernelElement: Int, Sendable, CaseIterable {
+package enum KernelElement: Int, Sendable, CaseIterable {
     case f32, f16, bf16
 
     var define: String {

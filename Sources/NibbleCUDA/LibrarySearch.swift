@@ -4,25 +4,25 @@ internal import Foundation
 ///
 /// CUDA's libraries may come from a toolkit, from Python wheels, or stand beside the binary. All places are tried, in an
 /// order that does not depend on chance, and every try is remembered, so that "not found" can say where it looked.
-public struct LibrarySearch: Sendable {
-    public struct Attempt: Sendable, Equatable, CustomStringConvertible {
+package struct LibrarySearch: Sendable {
+    package struct Attempt: Sendable, Equatable, CustomStringConvertible {
         /// A path, or a bare name that the system's loader resolved.
-        public let path: String
+        package let path: String
         /// Why it was not taken; `nil` for the one that was.
-        public let reason: String?
+        package let reason: String?
 
-        public var description: String { "\(path): \(reason ?? "opened")" }
+        package var description: String { "\(path): \(reason ?? "opened")" }
     }
 
     /// `CUDA driver`, `NVRTC`, `cuBLASLt`
-    public let library: String
+    package let library: String
     /// File names, in order of preference.
-    public let names: [String]
+    package let names: [String]
     /// Folders that exist and were searched.
-    public let folders: [String]
-    public private(set) var attempts: [Attempt] = []
+    package let folders: [String]
+    package private(set) var attempts: [Attempt] = []
     /// What was opened in the end.
-    public private(set) var opened: String?
+    package private(set) var opened: String?
 
     init(library: String, names: [String], folders: [String]) {
         self.library = library
@@ -62,7 +62,7 @@ public struct LibrarySearch: Sendable {
 }
 
 extension LibrarySearch: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         if let opened { return "\(library): \(opened)" }
         let tried = attempts.map { "  \($0)" }.joined(separator: "\n")
         let places = folders.isEmpty ? "no folder" : folders.joined(separator: ", ")

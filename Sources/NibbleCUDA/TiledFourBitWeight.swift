@@ -1,9 +1,9 @@
 internal import CNibbleCUDA
-public import NibbleCore
+package import NibbleCore
 
 /// A 4-bit weight whose codes and scales are permuted into the order in which tensor cores take them (`tiles4.cuh`). The
 /// permutation can be undone, so the canonical bytes are never kept beside it.
-public struct TiledFourBitWeight: PreparedWeight {
+package struct TiledFourBitWeight: PreparedWeight {
     /// The weight; its codes and first-level scales are in tiled order, padded with zeros.
     let weight: FourBitWeight
     private let backend: CUDABackend
@@ -13,12 +13,12 @@ public struct TiledFourBitWeight: PreparedWeight {
         self.backend = backend
     }
 
-    public var format: WeightFormat { .fourBit(weight.format) }
-    public var outFeatures: Int { weight.outFeatures }
-    public var inFeatures: Int { weight.inFeatures }
-    public var byteCount: Int { weight.codes.byteCount + weight.scales.byteCount }
+    package var format: WeightFormat { .fourBit(weight.format) }
+    package var outFeatures: Int { weight.outFeatures }
+    package var inFeatures: Int { weight.inFeatures }
+    package var byteCount: Int { weight.codes.byteCount + weight.scales.byteCount }
 
-    public func canonical() throws -> LinearWeight { .fourBit(try backend.untile(weight)) }
+    package func canonical() throws -> LinearWeight { .fourBit(try backend.untile(weight)) }
 
     /// Whether the tiled kernels take such a weight.
     static func supports(_ weight: FourBitWeight) -> Bool {
@@ -28,7 +28,7 @@ public struct TiledFourBitWeight: PreparedWeight {
 }
 
 extension CUDABackend {
-    public func prepare(_ weight: LinearWeight) throws -> LinearWeight {
+    package func prepare(_ weight: LinearWeight) throws -> LinearWeight {
         guard case .fourBit(let fourBit) = weight, fourBit.codes.device == device, TiledFourBitWeight.supports(fourBit) else {
             return weight
         }

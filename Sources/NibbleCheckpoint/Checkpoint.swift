@@ -1,21 +1,21 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// Where a tensor lies in its file.
-public struct TensorDescriptor: Sendable, Hashable {
-    public let dtype: DType
-    public let shape: Shape
-    public let file: URL
+package struct TensorDescriptor: Sendable, Hashable {
+    package let dtype: DType
+    package let shape: Shape
+    package let file: URL
     /// From the file's start.
-    public let byteOffset: Int
+    package let byteOffset: Int
     /// Bytes in the file. Differs from `shape.count * dtype.byteCount` only where ``isContiguous`` is false.
-    public let byteCount: Int
+    package let byteCount: Int
     /// The bytes at ``byteOffset`` are the tensor's elements in row-major order, so that they may be read in place. False
     /// for a transposed view in a pickle, and for a block-quantized GGUF tensor: only ``Checkpoint/tensor(_:)`` gives the
     /// elements of those.
-    public let isContiguous: Bool
+    package let isContiguous: Bool
 
-    public init(dtype: DType, shape: Shape, file: URL, byteOffset: Int, byteCount: Int, isContiguous: Bool = true) {
+    package init(dtype: DType, shape: Shape, file: URL, byteOffset: Int, byteCount: Int, isContiguous: Bool = true) {
         self.dtype = dtype
         self.shape = shape
         self.file = file
@@ -28,7 +28,7 @@ public struct TensorDescriptor: Sendable, Hashable {
 /// Named tensors in one or several files. Opening one reads headers only.
 ///
 /// Two names whose descriptors are equal are one tensor saved under both (a tied weight in a pickle).
-public protocol Checkpoint: Sendable {
+package protocol Checkpoint: Sendable {
     /// In natural key order: by dot-separated parts, numbers as numbers and before words.
     var names: [String] { get }
     /// Sorted; a tensor in a later file hides one of the same name in an earlier.
@@ -64,7 +64,7 @@ public protocol Checkpoint: Sendable {
 
 extension Checkpoint {
     /// Names sorted by file and place in it: reading in this order passes over each file once.
-    public var namesInFileOrder: [String] {
+    package var namesInFileOrder: [String] {
         let positions = Dictionary(files.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
         let places = names.map { name in
             let descriptor = descriptor(name)
@@ -74,7 +74,7 @@ extension Checkpoint {
     }
 
     /// The names in the first file are taken in alphabetical order, as the safetensors library lists them.
-    public var firstFloatingPointDType: DType? {
+    package var firstFloatingPointDType: DType? {
         names.sorted().lazy.compactMap { descriptor($0) }
             .first { $0.file == files.first && $0.dtype.isFloatingPoint && $0.dtype.byteCount > 1 }?.dtype
     }

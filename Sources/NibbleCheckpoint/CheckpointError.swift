@@ -1,5 +1,5 @@
 /// What is wrong with a checkpoint. `file` is always the full path.
-public enum CheckpointError: Error, Equatable {
+package enum CheckpointError: Error, Equatable {
     /// The file is missing, not a regular file, or the system refused to open or map it.
     case unreadable(file: String, reason: String)
     /// No weights in a folder.
@@ -23,7 +23,7 @@ public enum CheckpointError: Error, Equatable {
 }
 
 extension CheckpointError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .unreadable(let file, let reason):
             "\(file) cannot be read: \(reason)"

@@ -1,7 +1,7 @@
-public import Foundation
+package import Foundation
 
 /// Finds the weights in a folder.
-public enum CheckpointFiles {
+package enum CheckpointFiles {
     /// Opens the weights of a model folder, in the reference's order: `model.safetensors`, its index, `pytorch_model.bin`,
     /// its index.
     /// - Parameters:
@@ -10,7 +10,7 @@ public enum CheckpointFiles {
     ///   - named: the file a configuration names outright (`transformers_weights`): a safetensors file or an index of
     ///     such, inside the folder.
     /// - Throws: ``CheckpointError``.
-    public static func open(
+    package static func open(
         folder: URL, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil
     ) throws -> any Checkpoint {
         let name = try choose(in: folder.path, variant: variant, useSafetensors: useSafetensors, named: named) {
@@ -24,7 +24,7 @@ public enum CheckpointFiles {
     ///   - place: what holds the files, for error messages.
     ///   - isThere: whether it holds a file of this name.
     /// - Throws: ``CheckpointError``.
-    public static func choose(
+    package static func choose(
         in place: String, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil, isThere: (String) -> Bool
     ) throws -> String {
         if let named { return try check(named: named, in: place, isThere: isThere) }
@@ -36,13 +36,13 @@ public enum CheckpointFiles {
     }
 
     /// The names among which ``choose(in:variant:useSafetensors:named:isThere:)`` looks, best first.
-    public static func candidates(variant: String?) -> [String] {
+    package static func candidates(variant: String?) -> [String] {
         Candidate.all(useSafetensors: nil).map { $0.name(variant: variant) }
     }
 
     /// The shards that a file names, sorted; none if it is no index.
     /// - Throws: ``CheckpointError``.
-    public static func shards(of file: URL) throws -> [String] {
+    package static func shards(of file: URL) throws -> [String] {
         guard file.lastPathComponent.hasSuffix(".json") else { return [] }
         let shards = try ShardIndex(file).shards
         for name in shards { _ = try contained(name, in: file.deletingLastPathComponent(), namedBy: file) }
@@ -51,7 +51,7 @@ public enum CheckpointFiles {
 
     /// Opens one file by its kind: a safetensors file, a pickle, an index of either, or a GGUF file.
     /// - Throws: ``CheckpointError``.
-    public static func open(file: URL) throws -> any Checkpoint {
+    package static func open(file: URL) throws -> any Checkpoint {
         let name = file.lastPathComponent
         if name.hasSuffix(".json") {
             return try name.contains(".bin.") ? Candidate.torchIndex.open(file) : Candidate.safetensorsIndex.open(file)

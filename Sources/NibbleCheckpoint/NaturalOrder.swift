@@ -1,8 +1,8 @@
 /// The order in which parameters are listed and loaded: `h.2.x` before `h.10.x`.
-public enum NaturalOrder {
+package enum NaturalOrder {
     /// Compares dot-separated parts from left to right. A part of digits alone is a number; numbers come before words; a
     /// name comes before its extensions.
-    public static func precedes(_ a: String, _ b: String) -> Bool {
+    package static func precedes(_ a: String, _ b: String) -> Bool {
         var (a, b) = (a, b)
         return a.withUTF8 { x in b.withUTF8 { y in precedes(x, y) } }
     }

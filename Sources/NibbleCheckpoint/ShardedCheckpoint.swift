@@ -1,13 +1,13 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// A checkpoint in several files, tied together by an index.
 ///
 /// As in the reference, a shard may hold tensors the index gives to another file or does not name at all: all are offered,
 /// and of two with one name that of the later file (by name) counts.
-public struct ShardedCheckpoint: Checkpoint {
-    public let names: [String]
-    public let metadata: [String: String]
+package struct ShardedCheckpoint: Checkpoint {
+    package let names: [String]
+    package let metadata: [String: String]
     private let shards: [any Checkpoint]
     /// Tensor name → position in `shards`.
     private let owner: [String: Int]
@@ -41,22 +41,22 @@ public struct ShardedCheckpoint: Checkpoint {
         metadata = content.metadata
     }
 
-    public var files: [URL] { shards.flatMap(\.files) }
+    package var files: [URL] { shards.flatMap(\.files) }
 
-    public func descriptor(_ name: String) -> TensorDescriptor? { shard(of: name)?.descriptor(name) }
+    package func descriptor(_ name: String) -> TensorDescriptor? { shard(of: name)?.descriptor(name) }
 
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let shard = shard(of: name) else {
             throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path))
         }
         return try shard.tensor(name)
     }
 
-    public func prefetch(_ name: String) { shard(of: name)?.prefetch(name) }
+    package func prefetch(_ name: String) { shard(of: name)?.prefetch(name) }
 
-    public func dropPages(_ name: String) { shard(of: name)?.dropPages(name) }
+    package func dropPages(_ name: String) { shard(of: name)?.dropPages(name) }
 
-    public var firstFloatingPointDType: DType? { shards.first?.firstFloatingPointDType }
+    package var firstFloatingPointDType: DType? { shards.first?.firstFloatingPointDType }
 
     private func shard(of name: String) -> (any Checkpoint)? { owner[name].map { shards[$0] } }
 }

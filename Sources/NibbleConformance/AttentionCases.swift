@@ -67,7 +67,7 @@ extension OperationCases {
         ("prompt of many rows", AttentionVariant(heads: 1, keyValueHeads: 1, queryLengths: [200], lengths: [200])),
     ]
 
-    public static let attention: [OperationCase] = attentionVariants.flatMap { name, variant in
+    package static let attention: [OperationCase] = attentionVariants.flatMap { name, variant in
         cacheFormats.map { loadDType, format in
             OperationCase("attend, \(name), \(format) cache", loadDType: loadDType) {
                 var variant = variant

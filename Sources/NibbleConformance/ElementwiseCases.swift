@@ -28,7 +28,7 @@ extension OperationCases {
     ]
 
     /// Conversion, embedding, gates, sums and copies.
-    public static let elementwise: [OperationCase] =
+    package static let elementwise: [OperationCase] =
         conversions + embeddings + gates + sums + gathers + blockCopies + [advances]
 
     private static let conversions: [OperationCase] = {

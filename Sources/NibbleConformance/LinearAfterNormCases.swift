@@ -2,7 +2,7 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Linear layers that read the residual stream: it is normalized and rounded on the way, and the product is added to it.
-    public static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
+    package static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
         formatsAfterNorm(loadDType).flatMap { name, format in
             PrecedingNorm.allCases.flatMap { variant in
                 [(1, 40, 128), (1, 33, 1000), (1, 48, 2560), (1, 20, 10304), (3, 40, 192)].map { tokens, features, columns in

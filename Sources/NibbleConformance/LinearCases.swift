@@ -2,7 +2,7 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Linear layers in every format, canonical and prepared, with every epilogue; groups; mixtures of experts.
-    public static let linear: [OperationCase] = products + epilogues + groups + codebooks + mixtures
+    package static let linear: [OperationCase] = products + epilogues + groups + codebooks + mixtures
 
     private static let fourBitFormats: [FourBitFormat] = [
         FourBitFormat(codebook: .nf4), FourBitFormat(codebook: .fp4), FourBitFormat(codebook: .nf4, isNested: true),

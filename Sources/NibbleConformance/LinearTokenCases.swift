@@ -2,7 +2,7 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Linear layers in every activation dtype, at numbers of tokens around every limit where a backend may change its way.
-    public static let linearByTokens: [OperationCase] = productsByTokens + storing + groupsByTokens + mixturesByTokens
+    package static let linearByTokens: [OperationCase] = productsByTokens + storing + groupsByTokens + mixturesByTokens
 
     // MARK: Formats and shapes
 

@@ -12,7 +12,7 @@ enum ReferenceNorm {
 }
 
 extension OperationCases {
-    public static let normalization: [OperationCase] = loadDTypes.flatMap { loadDType in
+    package static let normalization: [OperationCase] = loadDTypes.flatMap { loadDType in
         [Norm.Kind.layer, .rms].flatMap { kind in
             [(1, 64), (3, 100), (5, 4096), (40, 333)].flatMap { tokens, width in
                 NormVariant.allCases.map { variant in

@@ -1,17 +1,17 @@
-public import NibbleCore
+package import NibbleCore
 
 /// One operation with its inputs: run on a backend, compared with a straightforward computation in double precision.
 ///
 /// The same list serves the tests of every backend, `doctor --selftest` and the operation benchmarks.
-public struct OperationCase: Sendable, CustomStringConvertible {
+package struct OperationCase: Sendable, CustomStringConvertible {
     /// Operation, sizes and whatever makes the case special: `normalize rms [3, 100] residual`.
-    public let name: String
+    package let name: String
     /// The dtype a model would be loaded in; the backend answers with the dtype its activations have.
-    public let loadDType: DType
+    package let loadDType: DType
 
     private let body: @Sendable (OperationContext) throws -> OperationResult
 
-    public init(
+    package init(
         _ name: String, loadDType: DType = .float32, body: @escaping @Sendable (OperationContext) throws -> OperationResult
     ) {
         self.name = name
@@ -19,33 +19,33 @@ public struct OperationCase: Sendable, CustomStringConvertible {
         self.body = body
     }
 
-    public var description: String { loadDType == .float32 ? name : "\(name) \(loadDType)" }
+    package var description: String { loadDType == .float32 ? name : "\(name) \(loadDType)" }
 
     /// Runs the operation once.
     /// - Throws: whatever the backend throws.
-    public func run(on backend: any Backend) throws -> OperationResult {
+    package func run(on backend: any Backend) throws -> OperationResult {
         try body(OperationContext(backend: backend, activation: backend.activationDType(loadDType: loadDType)))
     }
 }
 
 /// How far a backend's result is from the reference.
-public struct OperationResult: Sendable, CustomStringConvertible {
+package struct OperationResult: Sendable, CustomStringConvertible {
     /// The largest |got − wanted| / max(|wanted|, root mean square of all wanted); infinite where a NaN stands.
-    public let worstError: Double
-    public let tolerance: Double
+    package let worstError: Double
+    package let tolerance: Double
     /// The element with the largest error, for reports.
-    public let detail: String
+    package let detail: String
 
-    public var passed: Bool { worstError <= tolerance }
+    package var passed: Bool { worstError <= tolerance }
 
-    public init(worstError: Double, tolerance: Double, detail: String = "") {
+    package init(worstError: Double, tolerance: Double, detail: String = "") {
         self.worstError = worstError
         self.tolerance = tolerance
         self.detail = detail
     }
 
     /// Compares element by element.
-    public init(got: [Double], wanted: [Double], tolerance: Double) {
+    package init(got: [Double], wanted: [Double], tolerance: Double) {
         guard got.count == wanted.count else {
             self.init(worstError: .infinity, tolerance: tolerance, detail: "\(got.count) elements, expected \(wanted.count)")
             return
@@ -67,7 +67,7 @@ public struct OperationResult: Sendable, CustomStringConvertible {
     }
 
     /// Exact agreement of integers or bytes.
-    public init<Value: Equatable>(got: [Value], exactly wanted: [Value]) {
+    package init<Value: Equatable>(got: [Value], exactly wanted: [Value]) {
         let place = zip(got, wanted).enumerated().first { $0.element.0 != $0.element.1 }
         let same = place == nil && got.count == wanted.count
         let detail = place.map { "element \($0.offset): \($0.element.0), expected \($0.element.1)" } ?? ""
@@ -75,25 +75,25 @@ public struct OperationResult: Sendable, CustomStringConvertible {
     }
 
     /// The worse of two results of one case.
-    public func and(_ other: OperationResult) -> OperationResult {
+    package func and(_ other: OperationResult) -> OperationResult {
         let mine = tolerance > 0 ? worstError / tolerance : worstError
         let theirs = other.tolerance > 0 ? other.worstError / other.tolerance : other.worstError
         return theirs > mine ? other : self
     }
 
-    public var description: String {
+    package var description: String {
         "\(passed ? "ok" : "FAILED"), error \(worstError) (allowed \(tolerance))" + (detail.isEmpty ? "" : ", \(detail)")
     }
 }
 
 /// Every case.
-public enum OperationCases {
-    public static let all: [OperationCase] =
+package enum OperationCases {
+    package static let all: [OperationCase] =
         elementwise + normalization + rotateAndStore + attention + selection + linear + linearByTokens
         + linearAfterNorm + quantization
 
     /// The cases that differ on this backend: where activations are float32 whatever is loaded, one of a kind is enough.
-    public static func distinct(on backend: any Backend) -> [OperationCase] {
+    package static func distinct(on backend: any Backend) -> [OperationCase] {
         var seen: Set<String> = []
         return all.filter { seen.insert("\($0.name) \(backend.activationDType(loadDType: $0.loadDType))").inserted }
     }

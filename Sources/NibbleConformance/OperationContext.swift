@@ -1,53 +1,53 @@
 internal import Foundation
-public import NibbleCore
+package import NibbleCore
 
 /// What a case runs with: the backend, and ways to bring values there and back.
-public struct OperationContext {
-    public let backend: any Backend
+package struct OperationContext {
+    package let backend: any Backend
     /// The dtype of activations on this backend.
-    public let activation: DType
+    package let activation: DType
 
     /// A tensor on the backend, and the values it holds after rounding to its dtype.
-    public struct Operand {
-        public let tensor: Tensor
-        public let values: [Double]
+    package struct Operand {
+        package let tensor: Tensor
+        package let values: [Double]
     }
 
     /// Brings `values`, rounded to `dtype`, to the backend.
-    public func operand(_ values: [Float], _ dtype: DType, _ shape: Shape) throws -> Operand {
+    package func operand(_ values: [Float], _ dtype: DType, _ shape: Shape) throws -> Operand {
         let host = HostValues.tensor(values, dtype, shape)
         return Operand(tensor: try upload(host), values: HostValues.values(host))
     }
 
     /// Deterministic values, roughly normal with standard deviation `scale` around `offset`.
-    public func random(_ dtype: DType, _ shape: Shape, seed: UInt64, scale: Float = 1, offset: Float = 0) throws -> Operand {
+    package func random(_ dtype: DType, _ shape: Shape, seed: UInt64, scale: Float = 1, offset: Float = 0) throws -> Operand {
         try operand(HostValues.random(shape.count, seed: seed, scale: scale, offset: offset), dtype, shape)
     }
 
-    public func integers(_ values: [Int32], _ shape: Shape? = nil) throws -> Tensor {
+    package func integers(_ values: [Int32], _ shape: Shape? = nil) throws -> Tensor {
         try upload(.host(values, .int32, shape ?? [values.count]))
     }
 
     /// Memory for a result, filled with NaN so that an element left out is noticed.
-    public func output(_ dtype: DType, _ shape: Shape) throws -> Tensor {
+    package func output(_ dtype: DType, _ shape: Shape) throws -> Tensor {
         try upload(HostValues.tensor([Float](repeating: .nan, count: shape.count), dtype, shape))
     }
 
-    public func upload(_ host: Tensor) throws -> Tensor {
+    package func upload(_ host: Tensor) throws -> Tensor {
         let tensor = try backend.allocate(host.dtype, host.shape)
         try backend.copy(host, to: tensor)
         return tensor
     }
 
     /// A float tensor's elements.
-    public func values(of tensor: Tensor) throws -> [Double] { HostValues.values(try download(tensor)) }
+    package func values(of tensor: Tensor) throws -> [Double] { HostValues.values(try download(tensor)) }
 
-    public func integers(of tensor: Tensor) throws -> [Int32] {
+    package func integers(of tensor: Tensor) throws -> [Int32] {
         let host = try download(tensor)
         return withExtendedLifetime(host) { Array(host.hostElements(Int32.self)) }
     }
 
-    public func bytes(of tensor: Tensor) throws -> [UInt8] { HostValues.bytes(try download(tensor)) }
+    package func bytes(of tensor: Tensor) throws -> [UInt8] { HostValues.bytes(try download(tensor)) }
 
     /// A tensor's bytes in host memory, wherever it lies.
     func host(_ tensor: Tensor) throws -> Tensor { tensor.device == .cpu ? tensor : try download(tensor) }
@@ -60,9 +60,9 @@ public struct OperationContext {
 
     /// The error allowed for a result of `steps` roundings to the activation dtype (one for a single operation), beside
     /// float32 arithmetic inside.
-    public func tolerance(steps: Double = 1) -> Double { OperationContext.tolerance(activation, steps: steps) }
+    package func tolerance(steps: Double = 1) -> Double { OperationContext.tolerance(activation, steps: steps) }
 
-    public static func tolerance(_ dtype: DType, steps: Double = 1) -> Double {
+    package static func tolerance(_ dtype: DType, steps: Double = 1) -> Double {
         switch dtype {
         case .float16: steps * 0x1p-10
         case .bfloat16: steps * 0x1p-7
@@ -72,9 +72,9 @@ public struct OperationContext {
 }
 
 /// Float values in host tensors of any dtype.
-public enum HostValues {
+package enum HostValues {
     /// Deterministic values: the sum of four uniform numbers of 16 bits, which is close enough to normal.
-    public static func random(_ count: Int, seed: UInt64, scale: Float = 1, offset: Float = 0) -> [Float] {
+    package static func random(_ count: Int, seed: UInt64, scale: Float = 1, offset: Float = 0) -> [Float] {
         let start = RandomStream.mix(seed)
         let factor = scale * Float(3).squareRoot()
         return (0..<count).map { index in
@@ -85,7 +85,7 @@ public enum HostValues {
     }
 
     /// - Precondition: `dtype` is float32, float16, bfloat16 or float64.
-    public static func tensor(_ values: [Float], _ dtype: DType, _ shape: Shape) -> Tensor {
+    package static func tensor(_ values: [Float], _ dtype: DType, _ shape: Shape) -> Tensor {
         switch dtype {
         case .float64: .host(values.map(Double.init), dtype, shape)
         case .float16: .host(values.map(Half.init(rounding:)), dtype, shape)
@@ -95,10 +95,10 @@ public enum HostValues {
     }
 
     /// - Precondition: the tensor lies on the host.
-    public static func bytes(_ tensor: Tensor) -> [UInt8] { withExtendedLifetime(tensor) { Array(tensor.hostBytes) } }
+    package static func bytes(_ tensor: Tensor) -> [UInt8] { withExtendedLifetime(tensor) { Array(tensor.hostBytes) } }
 
     /// - Precondition: the tensor lies on the host and has one of the dtypes of ``tensor(_:_:_:)``.
-    public static func values(_ tensor: Tensor) -> [Double] {
+    package static func values(_ tensor: Tensor) -> [Double] {
         switch tensor.dtype {
         case .float64: Array(tensor.hostElements(Double.self))
         case .float16: tensor.hostElements(Half.self).map(\.value)

@@ -3,7 +3,7 @@ internal import NibbleQuantization
 
 extension OperationCases {
     /// Quantizing, dequantizing, and preparing without loss.
-    public static let quantization: [OperationCase] = quantizing + dequantizing + preparing + refusing
+    package static let quantization: [OperationCase] = quantizing + dequantizing + preparing + refusing
 
     private static let fourBitFormats: [FourBitFormat] = FourBitFormat.Codebook.allCases.flatMap { codebook in
         [false, true].flatMap { isNested in

@@ -61,7 +61,7 @@ extension OperationCases {
         ("size 256", RotateVariant(heads: 2, keyValueHeads: 1, keySize: 256, valueSize: 256, rotated: 256)),
     ]
 
-    public static let rotateAndStore: [OperationCase] = rotateVariants.flatMap { name, variant in
+    package static let rotateAndStore: [OperationCase] = rotateVariants.flatMap { name, variant in
         rotateFormats.map { loadDType, format in
             OperationCase("rotate and store, \(name), \(format) cache", loadDType: loadDType) {
                 var variant = variant

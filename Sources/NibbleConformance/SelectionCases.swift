@@ -2,7 +2,7 @@ internal import Foundation
 internal import NibbleCore
 
 extension OperationCases {
-    public static let selection: [OperationCase] = greedy + sampled + masked
+    package static let selection: [OperationCase] = greedy + sampled + masked
 
     private static let greedy: [OperationCase] = [1, 2, 31, 1000, 50257, 131_071].map { vocabulary in
         OperationCase("select greedily [3, \(vocabulary)]") { context in

@@ -1,9 +1,9 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Every operation case on one backend.
-public enum SelfTest {
+package enum SelfTest {
     /// - Throws: only what keeps a backend from being used at all; a case that throws is a failure.
-    public static func run(on backend: any Backend) throws -> SelfTestResult {
+    package static func run(on backend: any Backend) throws -> SelfTestResult {
         var result = SelfTestResult(caseCount: OperationCases.all.count)
         var worst: [String: Double] = [:]
         for operationCase in OperationCases.all {
@@ -21,9 +21,9 @@ public enum SelfTest {
     }
 }
 
-public struct SelfTestResult: Sendable {
-    public var caseCount: Int
-    public var failures: [String] = []
+package struct SelfTestResult: Sendable {
+    package var caseCount: Int
+    package var failures: [String] = []
     /// The largest relative error of each operation.
-    public var worstErrors: [(operation: String, error: Double)] = []
+    package var worstErrors: [(operation: String, error: Double)] = []
 }

@@ -1,13 +1,11 @@
 /// A 16-bit brain float: the upper half of a `Float`. Storage only; arithmetic happens in `Float`.
-public struct BFloat16: Sendable, Hashable, BitwiseCopyable {
-    public var bitPattern: UInt16
+package struct BFloat16: Sendable, Hashable, BitwiseCopyable {
+    package var bitPattern: UInt16
 
-    @inlinable
-    public init(bitPattern: UInt16) { self.bitPattern = bitPattern }
+    package init(bitPattern: UInt16) { self.bitPattern = bitPattern }
 
     /// Rounds to nearest, ties to even; every NaN stays a (quiet) NaN.
-    @inlinable
-    public init(_ value: Float) {
+    package init(_ value: Float) {
         let bits = value.bitPattern
         if value.isNaN {
             bitPattern = UInt16(truncatingIfNeeded: bits >> 16) | 0x40
@@ -19,6 +17,5 @@ public struct BFloat16: Sendable, Hashable, BitwiseCopyable {
 
 extension Float {
     /// Exact.
-    @inlinable
-    public init(_ value: BFloat16) { self.init(bitPattern: UInt32(value.bitPattern) << 16) }
+    package init(_ value: BFloat16) { self.init(bitPattern: UInt32(value.bitPattern) << 16) }
 }

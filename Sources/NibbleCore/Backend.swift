@@ -6,7 +6,7 @@
 ///
 /// Shapes are checked where models are built; a wrong shape here is a programmer's error and may trap. What depends on the
 /// device (memory, a failing launch) is thrown as ``BackendError``.
-public protocol Backend: AnyObject, Sendable {
+package protocol Backend: AnyObject, Sendable {
     var device: Device { get }
     /// For `doctor` and reports: instruction set or card, threads, driver.
     var summary: String { get }
@@ -100,25 +100,25 @@ public protocol Backend: AnyObject, Sendable {
 }
 
 /// A recorded sequence of operations over fixed buffers.
-public protocol CapturedGraph: AnyObject {
+package protocol CapturedGraph: AnyObject {
     func launch() throws
 }
 
 extension Backend {
-    public var availableBytes: Int? { nil }
+    package var availableBytes: Int? { nil }
 
     /// Without masks.
-    public func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
+    package func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
         try select(logits, parameters, masks: .none, counters: counters, into: tokens)
     }
 
-    public func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
-    public func reserve(_ workspace: WorkspaceRequest) throws {}
-    public func prepareKernels(loadDType: DType) throws {}
-    public func expect(_ byteCount: Int) throws {}
-    public func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }
+    package func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
+    package func reserve(_ workspace: WorkspaceRequest) throws {}
+    package func prepareKernels(loadDType: DType) throws {}
+    package func expect(_ byteCount: Int) throws {}
+    package func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }
 
-    public func linear(
+    package func linear(
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try activations(input, after: norm, into: scratch)
@@ -126,7 +126,7 @@ extension Backend {
     }
 
     /// output = norm(input), or the input in the output's dtype.
-    public func activations(_ input: Tensor, after norm: Norm?, into output: Tensor) throws {
+    package func activations(_ input: Tensor, after norm: Norm?, into output: Tensor) throws {
         if let norm {
             try normalize(input, norm, residual: nil, into: output)
         } else {
@@ -137,13 +137,13 @@ extension Backend {
 
 /// Copies between the memories of two backends, by the one that can: a GPU reaches host memory, not the other way round.
 /// - Precondition: equal byte counts.
-public func transfer(
+package func transfer(
     _ source: Tensor, from origin: any Backend, to destination: Tensor, on target: any Backend
 ) throws {
     try (origin.device == .cpu ? target : origin).copy(source, to: destination)
 }
 
-public enum BackendError: Error, Sendable, Equatable {
+package enum BackendError: Error, Sendable, Equatable {
     /// `budget`: the limit that was set for the device, if one was.
     case outOfMemory(device: Device, requested: Int, available: Int?, budget: Int? = nil)
     case nonFiniteWeight(index: Int)
@@ -152,7 +152,7 @@ public enum BackendError: Error, Sendable, Equatable {
 }
 
 extension BackendError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available, let budget):
             "\(device) cannot give \(ByteCount.text(requested))"

@@ -1,5 +1,5 @@
 /// A place where weights lie and layers run.
-public enum Device: Sendable, Hashable {
+package enum Device: Sendable, Hashable {
     case cpu
     /// The GPU with this number.
     case cuda(Int)
@@ -9,7 +9,7 @@ public enum Device: Sendable, Hashable {
 
 extension Device {
     /// Reads `cpu`, `disk`, `cuda`, `cuda:1` and a bare GPU number. `nil` for anything else.
-    public init?(name: String) {
+    package init?(name: String) {
         switch name {
         case "cpu": self = .cpu
         case "disk": self = .disk
@@ -22,7 +22,7 @@ extension Device {
     }
 
     /// The key used in device maps: `cpu`, `disk`, or the GPU's number.
-    public var mapKey: String {
+    package var mapKey: String {
         switch self {
         case .cpu: "cpu"
         case .disk: "disk"
@@ -32,7 +32,7 @@ extension Device {
 }
 
 extension Device: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .cpu: "cpu"
         case .disk: "disk"
@@ -43,7 +43,7 @@ extension Device: CustomStringConvertible {
 
 extension Device: Comparable {
     /// GPUs ascending, then CPU, then disk: the order in which a planner fills them.
-    public static func < (a: Device, b: Device) -> Bool { a.order < b.order }
+    package static func < (a: Device, b: Device) -> Bool { a.order < b.order }
 
     private var order: Int {
         switch self {

@@ -1,12 +1,12 @@
 /// Why a JSON text could not be read.
-public enum JSONError: Error, Equatable {
+package enum JSONError: Error, Equatable {
     /// Line and column (in bytes) count from 1. `file` is `nil` for text that came from elsewhere.
     case syntax(file: String?, line: Int, column: Int, expected: String, found: String)
     case unreadable(file: String, reason: String)
 }
 
 extension JSONError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .syntax(let file, let line, let column, let expected, let found):
             "\(file.map { "\($0), " } ?? "")line \(line), column \(column): expected \(expected), found \(found)"

@@ -2,22 +2,22 @@
 ///
 /// Keys are compared byte for byte, not by Swift's canonical equivalence: a vocabulary may well hold both a composed and
 /// a decomposed `é`. A look-up in a large object takes constant time.
-public struct JSONObject: Sendable {
-    public private(set) var members: [(key: String, value: JSONValue)] = []
+package struct JSONObject: Sendable {
+    package private(set) var members: [(key: String, value: JSONValue)] = []
     /// Present once a linear search would be slower.
     private var index: [ByteKey: Int]?
 
-    public init() {}
+    package init() {}
 
     /// A later member replaces an earlier one of the same key, in the earlier one's place.
-    public init(_ members: some Sequence<(String, JSONValue)>) {
+    package init(_ members: some Sequence<(String, JSONValue)>) {
         for (key, value) in members { self[key] = value }
     }
 
-    public var keys: [String] { members.map(\.key) }
+    package var keys: [String] { members.map(\.key) }
 
     /// Reading a key that is not there, or setting one to `nil`, is no error.
-    public subscript(key: String) -> JSONValue? {
+    package subscript(key: String) -> JSONValue? {
         get { position(of: key).map { members[$0].value } }
         set {
             switch (position(of: key), newValue) {
@@ -66,20 +66,20 @@ public struct JSONObject: Sendable {
 }
 
 extension JSONObject: RandomAccessCollection {
-    public var startIndex: Int { 0 }
-    public var endIndex: Int { members.count }
-    public subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
+    package var startIndex: Int { 0 }
+    package var endIndex: Int { members.count }
+    package subscript(position: Int) -> (key: String, value: JSONValue) { members[position] }
 }
 
 extension JSONObject: Equatable {
     /// The order of members does not matter.
-    public static func == (a: JSONObject, b: JSONObject) -> Bool {
+    package static func == (a: JSONObject, b: JSONObject) -> Bool {
         a.count == b.count && a.allSatisfy { b[$0.key] == $0.value }
     }
 }
 
 extension JSONObject: ExpressibleByDictionaryLiteral {
-    public init(dictionaryLiteral elements: (String, JSONValue)...) { self.init(elements) }
+    package init(dictionaryLiteral elements: (String, JSONValue)...) { self.init(elements) }
 }
 
 /// A string that is equal to another only if their UTF-8 is.

@@ -1,5 +1,5 @@
 /// How JSON is laid out.
-public enum JSONStyle: Sendable {
+package enum JSONStyle: Sendable {
     /// `{"a":1,"b":[1,2]}`
     case compact
     /// `{"a": 1, "b": [1, 2]}`, as Python's `json.dumps` writes.
@@ -13,7 +13,7 @@ extension JSONValue {
     /// - Parameters:
     ///   - sortedKeys: members in the order of their keys' code points instead of their own.
     ///   - escapingNonASCII: write `\u00e9` for `é`, as Python does unless told otherwise.
-    public func encoded(_ style: JSONStyle = .compact, sortedKeys: Bool = false, escapingNonASCII: Bool = false) -> String {
+    package func encoded(_ style: JSONStyle = .compact, sortedKeys: Bool = false, escapingNonASCII: Bool = false) -> String {
         var writer = JSONWriter(style: style, sortedKeys: sortedKeys, escapingNonASCII: escapingNonASCII)
         writer.write(self, indent: 0)
         return String(decoding: writer.bytes, as: UTF8.self)

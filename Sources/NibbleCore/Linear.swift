@@ -1,45 +1,45 @@
 /// A linear layer: y = x · Wᵀ + b.
-public struct Linear: Sendable {
+package struct Linear: Sendable {
     /// The module's full name in the checkpoint, for errors and reports.
-    public let name: String
-    public let weight: LinearWeight
+    package let name: String
+    package let weight: LinearWeight
     /// float32 [N]
-    public let bias: Tensor?
-    public let arithmetic: LinearArithmetic
+    package let bias: Tensor?
+    package let arithmetic: LinearArithmetic
 
-    public init(name: String, weight: LinearWeight, bias: Tensor? = nil, arithmetic: LinearArithmetic = .init()) {
+    package init(name: String, weight: LinearWeight, bias: Tensor? = nil, arithmetic: LinearArithmetic = .init()) {
         self.name = name
         self.weight = weight
         self.bias = bias
         self.arithmetic = arithmetic
     }
 
-    public var outFeatures: Int { weight.outFeatures }
-    public var inFeatures: Int { weight.inFeatures }
+    package var outFeatures: Int { weight.outFeatures }
+    package var inFeatures: Int { weight.inFeatures }
 }
 
 /// How a quantized product is computed, apart from how its weight is stored.
-public struct LinearArithmetic: Sendable, Hashable {
+package struct LinearArithmetic: Sendable, Hashable {
     /// 4-bit layers: the dtype that activations and dequantized weights are rounded to before they are multiplied
     /// (accumulation is float32 always). `nil`: whatever the activations have.
-    public var computeDType: DType?
+    package var computeDType: DType?
     /// 4-bit layers on float32 activations without a compute dtype: products with float16's precision (not its range) will
     /// do, because that is what the weights were stored in.
-    public var allowsHalfPrecision: Bool
+    package var allowsHalfPrecision: Bool
     /// int8 layers: columns of the input with |x| ≥ threshold are multiplied in floating point. 0 turns it off.
-    public var outlierThreshold: Float
+    package var outlierThreshold: Float
     /// int8 layers: whether outlier columns are found per token row, or over the whole call as the reference does.
-    public var outlierScope: OutlierScope
+    package var outlierScope: OutlierScope
     /// int8 layers: round activations to float16 before their absmax is taken, as the reference does.
-    public var roundsActivationsToHalf: Bool
+    package var roundsActivationsToHalf: Bool
     /// 4-bit layers: allow products with activations quantized to int8. Changes results beyond rounding.
-    public var allowsInt8Activations: Bool
+    package var allowsInt8Activations: Bool
 
-    public enum OutlierScope: Sendable, Hashable {
+    package enum OutlierScope: Sendable, Hashable {
         case token, call
     }
 
-    public init(
+    package init(
         computeDType: DType? = nil, allowsHalfPrecision: Bool = false, outlierThreshold: Float = 6,
         outlierScope: OutlierScope = .token,
         roundsActivationsToHalf: Bool = false, allowsInt8Activations: Bool = false
@@ -57,15 +57,15 @@ public struct LinearArithmetic: Sendable, Hashable {
 ///
 /// Query, key and value, or gate and up, go through the backend together, so that the input is read, quantized and
 /// distributed once.
-public struct LinearGroup: Sendable {
-    public let layers: [Linear]
+package struct LinearGroup: Sendable {
+    package let layers: [Linear]
     /// ΣN
-    public let outFeatures: Int
+    package let outFeatures: Int
     /// K
-    public let inFeatures: Int
+    package let inFeatures: Int
 
     /// - Precondition: at least one layer, all with the same K.
-    public init(_ layers: [Linear]) {
+    package init(_ layers: [Linear]) {
         precondition(!layers.isEmpty, "a linear group needs a layer")
         precondition(layers.allSatisfy { $0.inFeatures == layers[0].inFeatures }, "grouped layers read the same input")
         self.layers = layers
@@ -75,15 +75,15 @@ public struct LinearGroup: Sendable {
 }
 
 /// What happens to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
-public struct LinearEpilogue: Sendable {
-    public var activation: Activation
-    public var scale: Float
+package struct LinearEpilogue: Sendable {
+    package var activation: Activation
+    package var scale: Float
     /// float32 [T]
-    public var rowScale: Tensor?
+    package var rowScale: Tensor?
     /// [T, ΣN]; may be the output itself.
-    public var residual: Tensor?
+    package var residual: Tensor?
 
-    public init(activation: Activation = .identity, scale: Float = 1, rowScale: Tensor? = nil, residual: Tensor? = nil) {
+    package init(activation: Activation = .identity, scale: Float = 1, rowScale: Tensor? = nil, residual: Tensor? = nil) {
         self.activation = activation
         self.scale = scale
         self.rowScale = rowScale
@@ -92,7 +92,7 @@ public struct LinearEpilogue: Sendable {
 }
 
 /// Pointwise functions.
-public enum Activation: Sendable, Hashable {
+package enum Activation: Sendable, Hashable {
     case identity
     case relu
     /// max(x, 0)²

@@ -2,7 +2,7 @@
 ///
 /// Models never ask which: ``Backend/linear(_:_:epilogue:into:)`` takes them all. The first three cases are the canonical
 /// layouts, byte for byte what a checkpoint holds; ``prepared(_:)`` is what a backend made of one of them.
-public enum LinearWeight: Sendable {
+package enum LinearWeight: Sendable {
     /// float32, float16 or bfloat16, row-major [N, K].
     case dense(Tensor)
     case fourBit(FourBitWeight)
@@ -11,7 +11,7 @@ public enum LinearWeight: Sendable {
 }
 
 /// A weight in a backend's own layout (rows interleaved, scales beside codes …).
-public protocol PreparedWeight: Sendable {
+package protocol PreparedWeight: Sendable {
     var format: WeightFormat { get }
     /// N
     var outFeatures: Int { get }
@@ -24,30 +24,30 @@ public protocol PreparedWeight: Sendable {
 }
 
 /// How a linear weight is stored: what a quantizer is asked for and what a checkpoint says.
-public enum WeightFormat: Sendable, Hashable {
+package enum WeightFormat: Sendable, Hashable {
     case dense(DType)
     case fourBit(FourBitFormat)
     case int8
 }
 
 /// The 4-bit formats of bitsandbytes (QLoRA, arXiv 2305.14314).
-public struct FourBitFormat: Sendable, Hashable {
-    public enum Codebook: String, Sendable, Hashable, CaseIterable {
+package struct FourBitFormat: Sendable, Hashable {
+    package enum Codebook: String, Sendable, Hashable, CaseIterable {
         case fp4, nf4
     }
 
-    public var codebook: Codebook
+    package var codebook: Codebook
     /// Consecutive elements of the flattened weight that share a scale. Blocks ignore rows.
-    public var blockSize: Int
+    package var blockSize: Int
     /// Whether the scales are themselves quantized to 8 bits ("double quantization").
-    public var isNested: Bool
+    package var isNested: Bool
 
-    public static let defaultBlockSize = 64
+    package static let defaultBlockSize = 64
     /// Scales that share a second-level scale.
-    public static let nestedBlockSize = 256
-    public static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    package static let nestedBlockSize = 256
+    package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
-    public init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
+    package init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
         self.codebook = codebook
         self.blockSize = blockSize
         self.isNested = isNested
@@ -55,19 +55,19 @@ public struct FourBitFormat: Sendable, Hashable {
 }
 
 /// FP4 or NF4 codes with their scales, in the canonical layout.
-public struct FourBitWeight: Sendable {
-    public let format: FourBitFormat
+package struct FourBitWeight: Sendable {
+    package let format: FourBitFormat
     /// N
-    public let outFeatures: Int
+    package let outFeatures: Int
     /// K
-    public let inFeatures: Int
+    package let inFeatures: Int
     /// uint8 [⌈NK/2⌉]: two codes a byte over the flattened weight, the first in the high nibble.
-    public let codes: Tensor
-    public let scales: BlockScales
+    package let codes: Tensor
+    package let scales: BlockScales
     /// The dtype the weight had before it was quantized; a checkpoint records it.
-    public let sourceDType: DType
+    package let sourceDType: DType
 
-    public init(
+    package init(
         format: FourBitFormat, outFeatures: Int, inFeatures: Int, codes: Tensor, scales: BlockScales, sourceDType: DType
     ) {
         self.format = format
@@ -79,25 +79,25 @@ public struct FourBitWeight: Sendable {
     }
 
     /// Blocks of the flattened weight: ⌈NK / blockSize⌉.
-    public var blockCount: Int { (outFeatures * inFeatures + format.blockSize - 1) / format.blockSize }
+    package var blockCount: Int { (outFeatures * inFeatures + format.blockSize - 1) / format.blockSize }
 }
 
 /// One scale (absmax) for each block.
-public enum BlockScales: Sendable {
+package enum BlockScales: Sendable {
     /// float32 [blocks]
     case plain(Tensor)
     case nested(NestedScales)
 }
 
 /// Scales quantized to 8 bits: `map[codes[b]] × absmax[b / 256] + offset`, multiply, then add, in float32.
-public struct NestedScales: Sendable {
+package struct NestedScales: Sendable {
     /// uint8 [blocks]: indices into the signed dynamic map.
-    public let codes: Tensor
+    package let codes: Tensor
     /// float32 [⌈blocks / 256⌉]
-    public let absmax: Tensor
-    public let offset: Float
+    package let absmax: Tensor
+    package let offset: Float
 
-    public init(codes: Tensor, absmax: Tensor, offset: Float) {
+    package init(codes: Tensor, absmax: Tensor, offset: Float) {
         self.codes = codes
         self.absmax = absmax
         self.offset = offset
@@ -105,20 +105,20 @@ public struct NestedScales: Sendable {
 }
 
 /// Row-wise absmax int8 (LLM.int8(), arXiv 2208.07339): `w ≈ values × scales / 127`.
-public struct Int8Weight: Sendable {
+package struct Int8Weight: Sendable {
     /// int8 [N, K]
-    public let values: Tensor
+    package let values: Tensor
     /// float32 [N]: each row's absmax, not divided by 127 ("SCB").
-    public let scales: Tensor
+    package let scales: Tensor
 
-    public init(values: Tensor, scales: Tensor) {
+    package init(values: Tensor, scales: Tensor) {
         self.values = values
         self.scales = scales
     }
 }
 
 extension LinearWeight {
-    public var format: WeightFormat {
+    package var format: WeightFormat {
         switch self {
         case .dense(let tensor): .dense(tensor.dtype)
         case .fourBit(let weight): .fourBit(weight.format)
@@ -128,7 +128,7 @@ extension LinearWeight {
     }
 
     /// N
-    public var outFeatures: Int {
+    package var outFeatures: Int {
         switch self {
         case .dense(let tensor): tensor.shape[0]
         case .fourBit(let weight): weight.outFeatures
@@ -138,7 +138,7 @@ extension LinearWeight {
     }
 
     /// K
-    public var inFeatures: Int {
+    package var inFeatures: Int {
         switch self {
         case .dense(let tensor): tensor.shape[1]
         case .fourBit(let weight): weight.inFeatures
@@ -148,7 +148,7 @@ extension LinearWeight {
     }
 
     /// Bytes of codes and scales together.
-    public var byteCount: Int {
+    package var byteCount: Int {
         switch self {
         case .dense(let tensor): tensor.byteCount
         case .fourBit(let weight): weight.codes.byteCount + weight.scales.byteCount
@@ -158,7 +158,7 @@ extension LinearWeight {
     }
 
     /// The same weight with `transform` of each tensor in its place; a prepared one is left as it is.
-    public func mapTensors(_ transform: (Tensor) throws -> Tensor) rethrows -> LinearWeight {
+    package func mapTensors(_ transform: (Tensor) throws -> Tensor) rethrows -> LinearWeight {
         switch self {
         case .dense(let tensor): return .dense(try transform(tensor))
         case .int8(let weight):
@@ -182,13 +182,13 @@ extension LinearWeight {
     }
 
     /// The canonical layout, whatever a backend has made of it.
-    public func canonical() throws -> LinearWeight {
+    package func canonical() throws -> LinearWeight {
         if case .prepared(let weight) = self { try weight.canonical() } else { self }
     }
 }
 
 extension BlockScales {
-    public var byteCount: Int {
+    package var byteCount: Int {
         switch self {
         case .plain(let absmax): absmax.byteCount
         case .nested(let scales): scales.codes.byteCount + scales.absmax.byteCount

@@ -1,13 +1,13 @@
 /// What a backend has allocated, in bytes: weights, caches, activations, workspace.
-public struct MemoryUse: Sendable, Equatable {
+package struct MemoryUse: Sendable, Equatable {
     /// Now.
-    public var held: Int
+    package var held: Int
     /// At most so far.
-    public var peak: Int
+    package var peak: Int
     /// The most it may hold; `nil` means no limit was set.
-    public var budget: Int?
+    package var budget: Int?
 
-    public init(held: Int, peak: Int, budget: Int?) {
+    package init(held: Int, peak: Int, budget: Int?) {
         self.held = held
         self.peak = peak
         self.budget = budget
@@ -15,9 +15,9 @@ public struct MemoryUse: Sendable, Equatable {
 }
 
 /// Byte counts for people.
-public enum ByteCount {
+package enum ByteCount {
     /// In the largest decimal unit that leaves at least one digit before the point: `1.28 GB`.
-    public static func text(_ bytes: Int) -> String {
+    package static func text(_ bytes: Int) -> String {
         let units = ["B", "KB", "MB", "GB", "TB"]
         var value = Double(bytes)
         var unit = 0

@@ -1,31 +1,31 @@
 /// The extents of a tensor, outermost first: at most four, held without a heap allocation.
-public struct Shape: Sendable, Hashable {
-    public static let maximumRank = 4
+package struct Shape: Sendable, Hashable {
+    package static let maximumRank = 4
 
     private var extents: (Int, Int, Int, Int) = (1, 1, 1, 1)
-    public private(set) var rank: Int = 0
+    package private(set) var rank: Int = 0
 
     /// A vector's shape. Unlike a literal, this and the next make no array on the way: steps that are taken again and again name
     /// their buffers' shapes so.
-    public init(_ count: Int) {
+    package init(_ count: Int) {
         extents.0 = count
         rank = 1
     }
 
     /// A matrix's shape.
-    public init(_ rows: Int, _ columns: Int) {
+    package init(_ rows: Int, _ columns: Int) {
         extents = (rows, columns, 1, 1)
         rank = 2
     }
 
     /// - Precondition: at most ``maximumRank`` extents. For shapes that come from files use ``init(validating:)``.
-    public init(_ dimensions: some Collection<Int>) {
+    package init(_ dimensions: some Collection<Int>) {
         precondition(dimensions.count <= Shape.maximumRank, "Shape holds at most \(Shape.maximumRank) extents")
         for extent in dimensions { append(extent) }
     }
 
     /// `nil` when there are more than ``maximumRank`` extents, one is negative, or the element count overflows.
-    public init?(validating dimensions: some Collection<Int>) {
+    package init?(validating dimensions: some Collection<Int>) {
         guard dimensions.count <= Shape.maximumRank else { return nil }
         var count = 1
         for extent in dimensions {
@@ -38,7 +38,7 @@ public struct Shape: Sendable, Hashable {
 
     /// The same shape with another outermost extent.
     /// - Precondition: it has one.
-    public func replacingFirst(_ extent: Int) -> Shape {
+    package func replacingFirst(_ extent: Int) -> Shape {
         precondition(rank > 0, "a scalar has no outermost extent")
         var shape = self
         shape.extents.0 = extent
@@ -55,7 +55,7 @@ public struct Shape: Sendable, Hashable {
         rank += 1
     }
 
-    public subscript(axis: Int) -> Int {
+    package subscript(axis: Int) -> Int {
         precondition(axis >= 0 && axis < rank, "axis \(axis) is outside a shape of rank \(rank)")
         return switch axis {
         case 0: extents.0
@@ -66,24 +66,24 @@ public struct Shape: Sendable, Hashable {
     }
 
     /// Elements in all. A scalar (rank 0) has one.
-    public var count: Int { extents.0 * extents.1 * extents.2 * extents.3 }
+    package var count: Int { extents.0 * extents.1 * extents.2 * extents.3 }
 
-    public var dimensions: [Int] { (0..<rank).map { self[$0] } }
+    package var dimensions: [Int] { (0..<rank).map { self[$0] } }
 
     /// The last extent, 1 for a scalar.
-    public var last: Int { rank == 0 ? 1 : self[rank - 1] }
+    package var last: Int { rank == 0 ? 1 : self[rank - 1] }
 
-    public static func == (a: Shape, b: Shape) -> Bool { a.rank == b.rank && a.extents == b.extents }
+    package static func == (a: Shape, b: Shape) -> Bool { a.rank == b.rank && a.extents == b.extents }
 
-    public func hash(into hasher: inout Hasher) {
+    package func hash(into hasher: inout Hasher) {
         for axis in 0..<rank { hasher.combine(self[axis]) }
     }
 }
 
 extension Shape: ExpressibleByArrayLiteral {
-    public init(arrayLiteral elements: Int...) { self.init(elements) }
+    package init(arrayLiteral elements: Int...) { self.init(elements) }
 }
 
 extension Shape: CustomStringConvertible {
-    public var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
+    package var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
 }

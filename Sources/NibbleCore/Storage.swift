@@ -2,19 +2,19 @@
 ///
 /// The class knows an address and how to give it back, nothing else: the CPU's heap, a mapped file and a GPU's pool all
 /// make it with their own `release`.
-public final class Storage: @unchecked Sendable {
-    public let device: Device
-    public let byteCount: Int
+package final class Storage: @unchecked Sendable {
+    package let device: Device
+    package let byteCount: Int
     /// A host pointer on the CPU, a device pointer on a GPU.
-    public let address: UInt
+    package let address: UInt
     /// Whether the address is a host pointer. So it is where a CPU stands in for another device, too.
-    public let isHostMemory: Bool
+    package let isHostMemory: Bool
 
     private let release: @Sendable (UInt) -> Void
 
     /// - Parameter release: called once, with `address`, from `deinit`. Whatever keeps the memory alive (a mapping, a
     ///   pool) is captured by it.
-    public init(
+    package init(
         device: Device, byteCount: Int, address: UInt, isHostMemory: Bool? = nil, release: @escaping @Sendable (UInt) -> Void
     ) {
         self.device = device
@@ -29,10 +29,10 @@ public final class Storage: @unchecked Sendable {
 
 extension Storage {
     /// Alignment of host allocations: a cache line, and the widest vector register.
-    public static let hostAlignment = 64
+    package static let hostAlignment = 64
 
     /// Uninitialised host memory, aligned to ``hostAlignment``.
-    public static func host(byteCount: Int) -> Storage {
+    package static func host(byteCount: Int) -> Storage {
         let memory = UnsafeMutableRawPointer.allocate(byteCount: max(byteCount, 1), alignment: hostAlignment)
         return Storage(device: .cpu, byteCount: byteCount, address: UInt(bitPattern: memory)) {
             UnsafeMutableRawPointer(bitPattern: $0)?.deallocate()

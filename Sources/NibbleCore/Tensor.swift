@@ -2,15 +2,15 @@
 ///
 /// A tensor is a value; the memory behind it is shared. Copying one costs a retain. There are no strides: a layout that is
 /// not row-major belongs to the operation that needs it (``QueryKeyValueLayout``, ``PreparedWeight``).
-public struct Tensor: Sendable {
-    public let storage: Storage
+package struct Tensor: Sendable {
+    package let storage: Storage
     /// Where the first element lies, in bytes from the storage's start.
-    public let byteOffset: Int
-    public let dtype: DType
-    public let shape: Shape
+    package let byteOffset: Int
+    package let dtype: DType
+    package let shape: Shape
 
     /// - Precondition: the view lies inside the storage.
-    public init(storage: Storage, byteOffset: Int = 0, dtype: DType, shape: Shape) {
+    package init(storage: Storage, byteOffset: Int = 0, dtype: DType, shape: Shape) {
         precondition(
             byteOffset >= 0 && byteOffset + shape.count * dtype.byteCount <= storage.byteCount,
             "a \(dtype) tensor of shape \(shape) at byte \(byteOffset) exceeds its storage of \(storage.byteCount) bytes")
@@ -20,21 +20,21 @@ public struct Tensor: Sendable {
         self.shape = shape
     }
 
-    public var device: Device { storage.device }
-    public var count: Int { shape.count }
-    public var byteCount: Int { shape.count * dtype.byteCount }
+    package var device: Device { storage.device }
+    package var count: Int { shape.count }
+    package var byteCount: Int { shape.count * dtype.byteCount }
     /// Host pointer or device pointer of the first element.
-    public var address: UInt { storage.address + UInt(byteOffset) }
+    package var address: UInt { storage.address + UInt(byteOffset) }
 
     /// The same bytes under another shape.
     /// - Precondition: the new shape needs no more elements than this tensor has.
-    public func viewed(as shape: Shape) -> Tensor {
+    package func viewed(as shape: Shape) -> Tensor {
         precondition(shape.count <= count, "cannot view \(self.shape) as \(shape)")
         return Tensor(storage: storage, byteOffset: byteOffset, dtype: dtype, shape: shape)
     }
 
     /// Rows `range` of the outermost axis.
-    public func rows(_ range: Range<Int>) -> Tensor {
+    package func rows(_ range: Range<Int>) -> Tensor {
         precondition(shape.rank >= 1 && range.lowerBound >= 0 && range.upperBound <= shape[0], "rows \(range) of \(shape)")
         let stride = shape.count / max(shape[0], 1) * dtype.byteCount
         return Tensor(
@@ -44,5 +44,5 @@ public struct Tensor: Sendable {
 }
 
 extension Tensor: CustomStringConvertible {
-    public var description: String { "\(dtype)\(shape) on \(device)" }
+    package var description: String { "\(dtype)\(shape) on \(device)" }
 }

@@ -2,7 +2,7 @@
 ///
 /// The order is fill, acquire, operations that read the slot, release. Filling may run beside operations that use other
 /// slots. The caller sees to it that one task at a time has a slot.
-public protocol Uploads: AnyObject, Sendable {
+package protocol Uploads: AnyObject, Sendable {
     /// Begins copying into a slot, once what was enqueued before its last ``release(_:)`` has run.
     func fill(_ slot: Int, _ copies: [(source: Tensor, destination: Tensor)]) throws
     /// What is enqueued on the backend from now on finds the slot filled.

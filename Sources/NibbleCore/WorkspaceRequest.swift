@@ -1,33 +1,33 @@
 /// The largest sizes a session will ask of a backend.
-public struct WorkspaceRequest: Sendable {
+package struct WorkspaceRequest: Sendable {
     /// T
-    public var tokens: Int
+    package var tokens: Int
     /// R
-    public var rows: Int
+    package var rows: Int
     /// Keys a row can hold.
-    public var context: Int
+    package var context: Int
     /// The widest K and the widest ΣN of any linear call.
-    public var inFeatures: Int
-    public var outFeatures: Int
+    package var inFeatures: Int
+    package var outFeatures: Int
     /// H and D of attention.
-    public var heads: Int
-    public var headSize: Int
-    public var vocabulary: Int
+    package var heads: Int
+    package var headSize: Int
+    package var vocabulary: Int
     /// How the linear layers' weights are stored; empty means any way.
-    public var formats: Set<WeightFormat>
+    package var formats: Set<WeightFormat>
     /// How quantized products are computed.
-    public var arithmetic: LinearArithmetic
+    package var arithmetic: LinearArithmetic
     /// Mixtures only.
-    public var experts: Experts?
+    package var experts: Experts?
 
     /// The largest mixture: X experts, k of them a token, width E, hidden width F.
-    public struct Experts: Sendable, Equatable {
-        public var count: Int
-        public var topK: Int
-        public var width: Int
-        public var hidden: Int
+    package struct Experts: Sendable, Equatable {
+        package var count: Int
+        package var topK: Int
+        package var width: Int
+        package var hidden: Int
 
-        public init(count: Int, topK: Int, width: Int, hidden: Int) {
+        package init(count: Int, topK: Int, width: Int, hidden: Int) {
             self.count = count
             self.topK = topK
             self.width = width
@@ -35,7 +35,7 @@ public struct WorkspaceRequest: Sendable {
         }
     }
 
-    public init(
+    package init(
         tokens: Int, rows: Int, context: Int, inFeatures: Int, outFeatures: Int, heads: Int, headSize: Int, vocabulary: Int,
         formats: Set<WeightFormat> = [], arithmetic: LinearArithmetic = .init(), experts: Experts? = nil
     ) {
@@ -53,7 +53,7 @@ public struct WorkspaceRequest: Sendable {
     }
 
     /// Sizes that serve both.
-    public func widened(_ other: WorkspaceRequest) -> WorkspaceRequest {
+    package func widened(_ other: WorkspaceRequest) -> WorkspaceRequest {
         var both = self
         both.tokens = max(tokens, other.tokens)
         both.rows = max(rows, other.rows)

@@ -2,7 +2,7 @@ import NibbleCore
 
 extension DeviceMap {
     /// The same map with modules whose parts all lie on one device in place of those parts.
-    public func cleaned() -> DeviceMap {
+    package func cleaned() -> DeviceMap {
         var entries = entries
         DeviceMap.clean(&entries, "")
         return DeviceMap(entries)

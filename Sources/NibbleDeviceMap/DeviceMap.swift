@@ -1,18 +1,18 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Which device each module lies on: module name → device, the longest matching name deciding.
 ///
 /// Names match on whole parts: `h.1` covers `h.1.mlp`, not `h.11`. The empty name covers everything.
-public struct DeviceMap: Sendable, Hashable {
-    public var entries: [String: Device]
+package struct DeviceMap: Sendable, Hashable {
+    package var entries: [String: Device]
 
-    public init(_ entries: [String: Device]) { self.entries = entries }
+    package init(_ entries: [String: Device]) { self.entries = entries }
 
     /// The whole model on one device.
-    public static func all(on device: Device) -> DeviceMap { DeviceMap(["": device]) }
+    package static func all(on device: Device) -> DeviceMap { DeviceMap(["": device]) }
 
     /// The device of a module or parameter; `nil` if no entry covers it.
-    public func device(of path: String) -> Device? {
+    package func device(of path: String) -> Device? {
         var name = Substring(path)
         while true {
             if let device = entries[String(name)] { return device }
@@ -22,5 +22,5 @@ public struct DeviceMap: Sendable, Hashable {
     }
 
     /// The distinct devices, GPUs first.
-    public var devices: [Device] { Set(entries.values).sorted() }
+    package var devices: [Device] { Set(entries.values).sorted() }
 }

@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// What can be wrong with a request for placement, or stand in the way of a plan.
-public enum DeviceMapError: Error, Sendable, Equatable {
+package enum DeviceMapError: Error, Sendable, Equatable {
     case unknownWord(String)
     case malformedMap(source: String, expected: String, found: String)
     case unknownLimitKey(String)
@@ -12,12 +12,12 @@ public enum DeviceMapError: Error, Sendable, Equatable {
     case doesNotFit([Shortage], ways: [String])
 
     /// A device that cannot hold its part.
-    public struct Shortage: Sendable, Equatable {
-        public var device: Device
-        public var needed: Int
-        public var free: Int
+    package struct Shortage: Sendable, Equatable {
+        package var device: Device
+        package var needed: Int
+        package var free: Int
 
-        public init(device: Device, needed: Int, free: Int) {
+        package init(device: Device, needed: Int, free: Int) {
             self.device = device
             self.needed = needed
             self.free = free
@@ -27,7 +27,7 @@ public enum DeviceMapError: Error, Sendable, Equatable {
 
 extension DeviceMapError {
     /// The word `nibble plan --json` reports.
-    public var code: String {
+    package var code: String {
         switch self {
         case .offloadOfQuantizedModules: "offload_of_quantized_modules"
         case .doesNotFit: "does_not_fit"
@@ -38,7 +38,7 @@ extension DeviceMapError {
 }
 
 extension DeviceMapError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .unknownWord(let word):
             "\"\(word)\" is no device map: give auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "

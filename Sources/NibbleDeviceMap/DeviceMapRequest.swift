@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// What a user may ask of placement: the values of `device_map`.
-public enum DeviceMapRequest: Sendable, Hashable {
+package enum DeviceMapRequest: Sendable, Hashable {
     /// GPUs if there are any, else the CPU: spread so that each carries its share.
     case auto
     case balanced
@@ -16,7 +16,7 @@ public enum DeviceMapRequest: Sendable, Hashable {
 
 extension DeviceMapRequest {
     /// Reads `auto`, `balanced`, `balanced_low_0`, `sequential` and device names.
-    public init?(name: String) {
+    package init?(name: String) {
         switch name {
         case "auto": self = .auto
         case "balanced": self = .balanced

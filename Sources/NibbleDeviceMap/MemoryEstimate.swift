@@ -1,21 +1,21 @@
 import Foundation
 import NibbleCore
-public import NibbleModels
+package import NibbleModels
 import NibbleQuantization
 
 /// The rough size table of accelerate's `estimate-memory`: the model without its head, in float32 and divided by 2, 4, 8.
-public struct MemoryEstimate: Sendable {
-    public struct Row: Sendable {
-        public var dtype: String
+package struct MemoryEstimate: Sendable {
+    package struct Row: Sendable {
+        package var dtype: String
         /// Bytes of the largest undivided layer, of the whole model, and of training it with Adam.
-        public var largestLayer: Double
-        public var total: Double
-        public var training: Double?
+        package var largestLayer: Double
+        package var total: Double
+        package var training: Double?
     }
 
-    public let rows: [Row]
+    package let rows: [Row]
 
-    public init(_ tree: ModuleTree) {
+    package init(_ tree: ModuleTree) {
         let base = ModuleTree(
             root: ModuleNode(
                 "", tree.root.className, parameters: tree.root.parameters, buffers: tree.root.buffers,
@@ -32,7 +32,7 @@ public struct MemoryEstimate: Sendable {
     }
 
     /// Bytes divided by 1024 but labelled KB, MB, GB, as the reference prints them.
-    public static func text(_ bytes: Double) -> String {
+    package static func text(_ bytes: Double) -> String {
         var value = bytes
         for unit in ["bytes", "KB", "MB", "GB", "TB"] {
             if value < 1024 { return "\(Double(String(format: "%.2f", value)) ?? value) \(unit)" }

@@ -2,7 +2,7 @@
 ///
 /// `GiB`, `MiB`, `KiB` are powers of two, `GB`, `MB`, `KB` powers of ten, in any case; a unit that ends in a lower-case `b`
 /// after a decimal prefix (`Gb`, `gb`) counts bits.
-public struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     private let form: Form
 
     private enum Form: Sendable, Hashable {
@@ -10,14 +10,14 @@ public struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, Expre
         case text(String)
     }
 
-    public init(bytes: Int) { form = .bytes(bytes) }
+    package init(bytes: Int) { form = .bytes(bytes) }
     /// The text is read when the limit is used, so that a mistake is thrown, not trapped on.
-    public init(_ text: String) { form = .text(text) }
-    public init(stringLiteral value: String) { self.init(value) }
-    public init(integerLiteral value: Int) { self.init(bytes: value) }
+    package init(_ text: String) { form = .text(text) }
+    package init(stringLiteral value: String) { self.init(value) }
+    package init(integerLiteral value: Int) { self.init(bytes: value) }
 
     /// - Throws: ``MemoryLimitError``
-    public func bytes() throws -> Int {
+    package func bytes() throws -> Int {
         switch form {
         case .bytes(let bytes):
             guard bytes >= 0 else { throw MemoryLimitError(text: String(bytes)) }
@@ -51,10 +51,10 @@ extension Substring {
     }
 }
 
-public struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvertible {
-    public let text: String
+package struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let text: String
 
-    public var description: String {
+    package var description: String {
         "\"\(text)\" is no size of memory: write a number and one of GB, MB, KB, GiB, MiB, KiB, such as 600MB or 2.5GiB"
     }
 }

@@ -1,40 +1,40 @@
-public import NibbleCore
-public import NibbleModels
+package import NibbleCore
+package import NibbleModels
 import NibbleQuantization
 
 /// What a model's parts take in Nibble's own storage: codes and scales of quantized weights, float32 norms and biases,
 /// weights that stay float32, caches and activations.
-public struct ModelMemory: Sendable {
-    public let architecture: ModelArchitecture
+package struct ModelMemory: Sendable {
+    package let architecture: ModelArchitecture
     /// Ties as they are known; the checkpoint's own once it was read.
-    public let tree: ModuleTree
-    public let plan: QuantizationPlan
-    public let loadDType: DType
+    package let tree: ModuleTree
+    package let plan: QuantizationPlan
+    package let loadDType: DType
     /// The format of a head that is stored quantized on request.
-    public let headFormat: WeightFormat?
+    package let headFormat: WeightFormat?
     /// Tokens a sequence may come to hold.
-    public let context: Int
+    package let context: Int
     /// Sequences side by side.
-    public let batch: Int
+    package let batch: Int
     /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
-    public let chunkTokens: Int
+    package let chunkTokens: Int
     /// How quantized products are computed.
-    public let arithmetic: LinearArithmetic
+    package let arithmetic: LinearArithmetic
     /// The type of the checkpoint's floats; weights of another are converted on the way.
-    public let checkpointDType: DType
+    package let checkpointDType: DType
     /// Whether the checkpoint is quantized already.
-    public let isStoredQuantized: Bool
+    package let isStoredQuantized: Bool
     /// What a device's operations take beside activations.
-    public let operationBytes: OperationBytes
+    package let operationBytes: OperationBytes
     /// How keys and values are stored.
-    public let cacheFormat: KeyValueFormat
+    package let cacheFormat: KeyValueFormat
 
-    public typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
+    package typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
 
     /// What is planned for when nobody says how long sequences will be.
-    public static let defaultContext = 512
+    package static let defaultContext = 512
 
-    public init(
+    package init(
         _ architecture: ModelArchitecture, tree: ModuleTree? = nil, _ plan: QuantizationPlan, loadDType: DType,
         headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
         chunkTokens: Int = SessionOptions.defaultChunkTokens, cacheQuantization: KeyValueQuantization? = nil,
@@ -58,15 +58,15 @@ public struct ModelMemory: Sendable {
     }
 
     /// One input in the form a quantized layer wants it, where nobody knows the devices.
-    public static let roughOperationBytes: OperationBytes = { _, request in request.tokens * request.inFeatures * 4 }
+    package static let roughOperationBytes: OperationBytes = { _, request in request.tokens * request.inFeatures * 4 }
 
     /// Bytes of stored tensors.
-    public struct Bytes: Sendable, Equatable {
-        public var weights = 0
+    package struct Bytes: Sendable, Equatable {
+        package var weights = 0
         /// Absmax of blocks, or of rows.
-        public var scales = 0
+        package var scales = 0
 
-        public var total: Int { weights + scales }
+        package var total: Int { weights + scales }
 
         static func + (a: Bytes, b: Bytes) -> Bytes { Bytes(weights: a.weights + b.weights, scales: a.scales + b.scales) }
     }
@@ -172,7 +172,7 @@ public struct ModelMemory: Sendable {
     }
 
     /// The largest calls that sessions make on a device with or without the head.
-    public func workspaceRequest(holdsHead: Bool) -> WorkspaceRequest {
+    package func workspaceRequest(holdsHead: Bool) -> WorkspaceRequest {
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         let decoder = request(architecture.decoder, holdsHead, tokens)
         return architecture.encoder.map { decoder.widened(request($0, holdsHead, encodedTokens)) } ?? decoder

@@ -1,11 +1,11 @@
-public import NibbleCore
-public import NibbleModels
+package import NibbleCore
+package import NibbleModels
 
 /// Bytes of every module and tensor of a tree, as transformers' planner counts them.
 ///
 /// Parameters and buffers count elements × element size; a quantized weight 1 or ½ byte an element, without its scales.
 /// Tied targets count 0 everywhere. Sizes may be halves of bytes, so they are doubles (exact up to 2⁵³).
-public struct ModuleSizes: Sendable {
+package struct ModuleSizes: Sendable {
     struct Module: Sendable {
         var className: String
         /// Full names, in definition order.
@@ -25,7 +25,7 @@ public struct ModuleSizes: Sendable {
     /// - Parameters:
     ///   - loadDType: of buffers that follow it.
     ///   - parameterBytes: what one parameter takes; not asked for tied targets.
-    public init(_ tree: ModuleTree, loadDType: DType = .float32, parameterBytes: (LocatedParameter) -> Double) {
+    package init(_ tree: ModuleTree, loadDType: DType = .float32, parameterBytes: (LocatedParameter) -> Double) {
         var modules: [String: Module] = [:]
         var bytes: [String: Double] = [:]
         for parameter in tree.parameters { bytes[parameter.path] = parameter.tiedTo == nil ? parameterBytes(parameter) : 0 }
@@ -51,7 +51,7 @@ public struct ModuleSizes: Sendable {
 
     /// Sizes of a model that is quantized as `plan` says and otherwise stored in `loadDType`. Parameters that stay float32
     /// beside a float16 model are not known to the reference, and count as float16 here.
-    public init(_ tree: ModuleTree, _ plan: QuantizationPlan, loadDType: DType) {
+    package init(_ tree: ModuleTree, _ plan: QuantizationPlan, loadDType: DType) {
         self.init(tree, loadDType: loadDType) { parameter in
             let count = Double(parameter.shape.count)
             guard let config = plan.config, plan.isQuantized(parameter.module.path), parameter.isMatrix else {
@@ -72,9 +72,9 @@ public struct ModuleSizes: Sendable {
     }
 
     /// Of a module, parameter or buffer; 0 for an unknown name.
-    public subscript(name: String) -> Double { bytes[name] ?? 0 }
+    package subscript(name: String) -> Double { bytes[name] ?? 0 }
 
-    public var total: Double { self[""] }
+    package var total: Double { self[""] }
 
     /// Whether `name` is a module that may be divided between devices.
     func isDivisible(_ name: String) -> Bool {

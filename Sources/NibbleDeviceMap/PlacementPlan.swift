@@ -1,8 +1,8 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Where each module goes, and what that takes of each device.
-public struct PlacementPlan: Sendable {
-    public enum Planner: String, Sendable {
+package struct PlacementPlan: Sendable {
+    package enum Planner: String, Sendable {
         /// transformers' plan.
         case reference
         /// Nibble's own, where the reference's would spill.
@@ -11,60 +11,60 @@ public struct PlacementPlan: Sendable {
         case explicit
     }
 
-    public var deviceMap: DeviceMap
+    package var deviceMap: DeviceMap
     /// Where blocks run that lie on the disk.
-    public var streamDevice = Device.cpu
-    public var planner: Planner
+    package var streamDevice = Device.cpu
+    package var planner: Planner
     /// In the order in which devices are filled.
-    public var devices: [DeviceUse]
+    package var devices: [DeviceUse]
     /// Runs of modules, in the order in which tokens pass through them.
-    public var ranges: [Range]
+    package var ranges: [Range]
     /// Why loading must refuse this plan.
-    public var refusal: DeviceMapError?
-    public var warnings: [String] = []
+    package var refusal: DeviceMapError?
+    package var warnings: [String] = []
 
     /// What a plan takes of one device.
-    public struct DeviceUse: Sendable {
-        public var device: Device
-        public var weights = 0
-        public var scales = 0
-        public var cache = 0
+    package struct DeviceUse: Sendable {
+        package var device: Device
+        package var weights = 0
+        package var scales = 0
+        package var cache = 0
         /// Activations and logits, operations' own memory, and what blocks from the disk pass through.
-        public var workspace = 0
+        package var workspace = 0
         /// While weights are brought in, beside those already there: before there are caches and activations. A GPU's memory
         /// is one piece of which loading leaves gaps, so that there it counts all the time.
-        public var loading = 0
+        package var loading = 0
         /// What the driver takes for itself; counted where the budget is free memory.
-        public var context = 0
+        package var context = 0
         /// `nil`: no limit was given.
-        public var budget: Int?
+        package var budget: Int?
 
         /// The most that is held at any time.
-        public var total: Int {
+        package var total: Int {
             let running = cache + workspace
             return weights + scales + (device.isGPU ? running + loading : max(running, loading)) + context
         }
 
-        public init(_ device: Device, budget: Int? = nil) {
+        package init(_ device: Device, budget: Int? = nil) {
             self.device = device
             self.budget = budget
         }
     }
 
     /// Neighbouring modules on one device.
-    public struct Range: Sendable {
-        public var first: String
-        public var last: String
-        public var device: Device
-        public var bytes: Int
-        public var reason: String
+    package struct Range: Sendable {
+        package var first: String
+        package var last: String
+        package var device: Device
+        package var bytes: Int
+        package var reason: String
     }
 
     /// Whether the devices hold all of it. A map of the user's, or the reference's, is as it is.
-    public var isRoomy: Bool {
+    package var isRoomy: Bool {
         planner != .nibble || refusal == nil && devices.allSatisfy { $0.device != .disk || $0.weights + $0.scales == 0 }
     }
 
     /// Bytes of weights and scales on all devices.
-    public var storedBytes: Int { devices.reduce(0) { $0 + $1.weights + $1.scales } }
+    package var storedBytes: Int { devices.reduce(0) { $0 + $1.weights + $1.scales } }
 }

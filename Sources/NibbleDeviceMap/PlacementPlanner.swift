@@ -1,20 +1,20 @@
-public import NibbleCore
-public import NibbleModels
+package import NibbleCore
+package import NibbleModels
 import NibbleQuantization
 
 /// What is asked of placement.
-public struct PlacementRequest: Sendable {
-    public var deviceMap: DeviceMapRequest = .auto
+package struct PlacementRequest: Sendable {
+    package var deviceMap: DeviceMapRequest = .auto
     /// Bytes by device. What is not named does not exist, except the disk and, for embeddings and a tied head, the CPU.
-    public var limits: [Device: Int] = [:]
+    package var limits: [Device: Int] = [:]
     /// Whether the user named the limits. They then bound what Nibble allocates; measured ones also hold the driver's share.
-    public var limitsAreGiven = true
+    package var limitsAreGiven = true
     /// transformers' own plan, whatever it does.
-    public var followsReference = false
+    package var followsReference = false
     /// What a device's operations take beside activations.
-    public var operationBytes = ModelMemory.roughOperationBytes
+    package var operationBytes = ModelMemory.roughOperationBytes
 
-    public init() {}
+    package init() {}
 }
 
 /// Nibble's planner.
@@ -23,19 +23,19 @@ public struct PlacementRequest: Sendable {
 /// more than it counts, devices are filled to their budgets by what Nibble really stores there: weights, scales, caches, activations. Embedding tables may stay on the
 /// CPU, where a look-up costs nothing; a tied head runs where its table lies. Of all choices for the tables the one with
 /// the least estimated time a token is taken.
-public struct PlacementPlanner: Sendable {
-    public let memory: ModelMemory
+package struct PlacementPlanner: Sendable {
+    package let memory: ModelMemory
     /// Quantization as the reference would plan it.
-    public let referencePlan: QuantizationPlan
+    package let referencePlan: QuantizationPlan
 
-    public init(_ memory: ModelMemory, referencePlan: QuantizationPlan) {
+    package init(_ memory: ModelMemory, referencePlan: QuantizationPlan) {
         self.memory = memory
         self.referencePlan = referencePlan
     }
 
     /// What stands in the way of loading is left in ``PlacementPlan/refusal``, so that the plan can be looked at.
     /// - Throws: ``DeviceMapError/uncovered(_:)``
-    public func plan(_ request: PlacementRequest) throws -> PlacementPlan {
+    package func plan(_ request: PlacementRequest) throws -> PlacementPlan {
         let units = PlacementUnits(memory)
         let (map, planner, stream) = try deviceMap(request, units)
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)

@@ -1,19 +1,19 @@
-public import NibbleCore
+package import NibbleCore
 
 /// transformers' own planner: fills devices in order, module by module, and never looks back.
 ///
 /// Follows `infer_auto_device_map` and `get_balanced_memory` of transformers 5, including what they do badly; kept so that
 /// its plans can be had exactly, and as the base of ``PlacementPlanner``.
-public struct ReferencePlanner: Sendable {
-    public let sizes: ModuleSizes
-    public let isQuantized: Bool
+package struct ReferencePlanner: Sendable {
+    package let sizes: ModuleSizes
+    package let isQuantized: Bool
 
-    public init(_ sizes: ModuleSizes, isQuantized: Bool) {
+    package init(_ sizes: ModuleSizes, isQuantized: Bool) {
         self.sizes = sizes
         self.isQuantized = isQuantized
     }
 
-    public enum Balance: Sendable {
+    package enum Balance: Sendable {
         /// Devices are filled in order.
         case none
         case even
@@ -27,18 +27,18 @@ public struct ReferencePlanner: Sendable {
     /// - Parameters:
     ///   - limits: bytes by device; what is not in it does not exist, except the disk.
     ///   - areGiven: whether the user named the limits; else a lone GPU keeps a tenth free.
-    public func plan(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> DeviceMap {
+    package func plan(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> DeviceMap {
         assign(limits: self.limits(balance, limits: limits, areGiven: areGiven))
     }
 
     /// The limits that ``plan(_:limits:areGiven:)`` fills up to.
-    public func limits(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> [Device: Double] {
+    package func limits(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> [Device: Double] {
         let balanced = balanced(balance, limits: limits, areGiven: areGiven)
         return isQuantized ? balanced.mapValues { $0 * ReferencePlanner.quantizedShare } : balanced
     }
 
     /// Cuts the limits of all GPUs but the last to an even share and some slack.
-    public func balanced(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> [Device: Double] {
+    package func balanced(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> [Device: Double] {
         guard balance != .none else { return limits }
         let gpus = limits.filter { $0.key.isGPU && $0.value > 0 }.keys.sorted()
         guard let last = gpus.last else { return limits }
@@ -59,7 +59,7 @@ public struct ReferencePlanner: Sendable {
     }
 
     /// Assigns modules to devices, `limits` taken as they are.
-    public func assign(limits: [Device: Double]) -> DeviceMap {
+    package func assign(limits: [Device: Double]) -> DeviceMap {
         var assignment = ReferenceAssignment(sizes, limits: limits)
         return DeviceMap(assignment.run()).cleaned()
     }
@@ -67,7 +67,7 @@ public struct ReferencePlanner: Sendable {
 
 extension Device {
     /// Whether it is a GPU.
-    public var isGPU: Bool {
+    package var isGPU: Bool {
         if case .cuda = self { true } else { false }
     }
 }

@@ -1,10 +1,10 @@
-public import NibbleCore
+package import NibbleCore
 
 extension DeviceMapRequest {
     /// Reads a word or device name, or a JSON object of module names to devices.
     /// - Parameter source: for errors.
     /// - Throws: ``DeviceMapError``
-    public init(parsing text: String, source: String) throws {
+    package init(parsing text: String, source: String) throws {
         if text.drop(while: \.isWhitespace).first == "{" {
             let json: JSONValue
             do { json = try JSONValue.parse(Array(text.utf8)) } catch {
@@ -25,7 +25,7 @@ extension DeviceMapRequest {
 extension DeviceMap {
     /// Reads `{"transformer.h.0": 0, "lm_head": "cpu"}`.
     /// - Throws: ``DeviceMapError/malformedMap(source:expected:found:)``
-    public init(json: JSONValue, source: String) throws {
+    package init(json: JSONValue, source: String) throws {
         guard let object = json.object else {
             throw DeviceMapError.malformedMap(
                 source: source, expected: "an object of modules to devices", found: json.encoded(.spaced))
@@ -42,7 +42,7 @@ extension DeviceMap {
     }
 
     /// Keys that name nothing in `isKnown`, sorted; they have no effect.
-    public func unknownNames(isKnown: (String) -> Bool) -> [String] {
+    package func unknownNames(isKnown: (String) -> Bool) -> [String] {
         entries.keys.filter { !isKnown($0) }.sorted()
     }
 }
@@ -50,7 +50,7 @@ extension DeviceMap {
 extension MemoryLimit {
     /// Reads `0=600MB,1=1GB,cpu=2GB`.
     /// - Throws: ``DeviceMapError``, ``MemoryLimitError``
-    public static func limits(parsing text: String) throws -> [Device: MemoryLimit] {
+    package static func limits(parsing text: String) throws -> [Device: MemoryLimit] {
         var limits: [Device: MemoryLimit] = [:]
         for entry in text.split(separator: ",") {
             let parts = entry.split(separator: "=", omittingEmptySubsequences: false)

@@ -1,5 +1,5 @@
-public import NibbleCore
-public import NibbleModels
+package import NibbleCore
+package import NibbleModels
 
 /// A device map made definite for one model: where every tensor is stored, and where every module runs.
 ///
@@ -7,15 +7,15 @@ public import NibbleModels
 /// one for it. A block that lies wholly on the disk runs where the plan streams such blocks, a norm beside them, all else on
 /// the disk on the CPU.
 /// Everything that turns tokens into hidden states lies with the token table.
-public struct ResolvedPlacement: Sendable {
+package struct ResolvedPlacement: Sendable {
     /// By parameter path, tied targets included.
     private var stored: [String: Device] = [:]
     /// By module path: what runs inside a block runs where the block does.
     private var running: [String: Device] = [:]
-    public private(set) var warnings: [String] = []
+    package private(set) var warnings: [String] = []
 
     /// - Throws: ``DeviceMapError/uncovered(_:)``
-    public init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription], streamDevice: Device = .cpu) throws {
+    package init(_ map: DeviceMap, _ tree: ModuleTree, stacks: [StackDescription], streamDevice: Device = .cpu) throws {
         let uncovered = tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         let parameters = Set(tree.parameters.map(\.path))
@@ -62,11 +62,11 @@ public struct ResolvedPlacement: Sendable {
     }
 
     /// Where a parameter is stored.
-    public func storage(of parameter: String) -> Device { stored[parameter] ?? .cpu }
+    package func storage(of parameter: String) -> Device { stored[parameter] ?? .cpu }
     /// Where a module runs: a GPU or the CPU.
-    public func device(of module: String) -> Device { running[module] ?? .cpu }
+    package func device(of module: String) -> Device { running[module] ?? .cpu }
     /// Every device that is stored on or run on.
-    public var devices: Set<Device> { Set(stored.values).union(running.values) }
+    package var devices: Set<Device> { Set(stored.values).union(running.values) }
 }
 
 extension LocatedModule {

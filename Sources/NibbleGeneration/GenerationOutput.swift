@@ -1,46 +1,46 @@
 /// What `generate` returns. Rows are item after item, an item's returned sequences side by side.
-public struct GenerationOutput: Sendable {
+package struct GenerationOutput: Sendable {
     /// [rows, longest]: prompt (with its padding) and new tokens; for an encoder-decoder the decoder's tokens, start token
     /// included. Rows that ended early are padded.
-    public var sequences: [[Int32]]
+    package var sequences: [[Int32]]
     /// Length of the prompt in every row, padding included.
-    public var promptLength: Int
+    package var promptLength: Int
     /// New tokens of each row, eos included, padding not.
-    public var newTokenCounts: [Int]
-    public var finishReasons: [FinishReason?]
+    package var newTokenCounts: [Int]
+    package var finishReasons: [FinishReason?]
     /// Beams: Σ log-probability / length^length_penalty of each returned row.
-    public var sequencesScores: [Float]?
+    package var sequencesScores: [Float]?
     /// Beams: for each returned row and new token, the decoding row whose scores it was taken from; −1 behind the end.
-    public var beamIndices: [[Int32]]?
+    package var beamIndices: [[Int32]]?
     /// For each row and new token its log-probability under the processed scores, if asked for.
-    public var tokenLogProbabilities: [[Float]]?
+    package var tokenLogProbabilities: [[Float]]?
     /// With `output_scores`: the processed scores of each step, [rows · beams, V] row after row. Rows that were not computed
     /// because they had ended hold NaN.
-    public var scores: [[Float]]?
+    package var scores: [[Float]]?
     /// With `output_logits`: the same, before processing.
-    public var logits: [[Float]]?
+    package var logits: [[Float]]?
     /// The seed that gives the same tokens again; `nil` if nothing was drawn.
-    public var seed: UInt64?
-    public var warnings: [GenerationWarning]
+    package var seed: UInt64?
+    package var warnings: [GenerationWarning]
 
     /// The new tokens of a row, without padding.
-    public func newTokens(row: Int) -> ArraySlice<Int32> {
+    package func newTokens(row: Int) -> ArraySlice<Int32> {
         sequences[row][promptLength..<(promptLength + newTokenCounts[row])]
     }
 }
 
 /// A token just chosen.
-public struct GeneratedToken: Sendable, Equatable {
-    public var row: Int
+package struct GeneratedToken: Sendable, Equatable {
+    package var row: Int
     /// 0 for the row's first new token.
-    public var step: Int
-    public var id: Int32
+    package var step: Int
+    package var id: Int32
     /// If asked for.
-    public var logProbability: Float?
+    package var logProbability: Float?
     /// Set on the last token of a row.
-    public var finishReason: FinishReason?
+    package var finishReason: FinishReason?
 
-    public init(
+    package init(
         row: Int, step: Int, id: Int32, logProbability: Float? = nil, finishReason: FinishReason? = nil
     ) {
         self.row = row

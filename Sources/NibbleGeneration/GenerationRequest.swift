@@ -1,33 +1,33 @@
-public import NibbleModels
+package import NibbleModels
 
 /// One call of `generate`.
-public struct GenerationRequest: Sendable {
+package struct GenerationRequest: Sendable {
     /// Token ids, one row an item. For an encoder-decoder the encoder's input. Empty: one row that begins with bos.
     ///
     /// Rows of different length are padded on the left where there is no mask.
-    public var inputs: [[Int32]]
+    package var inputs: [[Int32]]
     /// 1 where ``inputs`` holds a token, 0 where it holds padding.
-    public var attentionMask: [[Int32]]?
+    package var attentionMask: [[Int32]]?
     /// Encoder-decoders: what the decoder begins with. The start token is put in front where it is missing.
-    public var decoderInputs: [[Int32]]?
+    package var decoderInputs: [[Int32]]?
     /// What this call asks for. Goes before ``baseConfig``, the model's own configuration and the defaults.
-    public var config: GenerationConfig
+    package var config: GenerationConfig
     /// A whole configuration handed to this call.
-    public var baseConfig: GenerationConfig?
+    package var baseConfig: GenerationConfig?
     /// Act behind the standard processors and before the warpers, in this order.
-    public var processors: [any LogitsProcessor] = []
-    public var stopping: [StoppingCriterion] = []
-    public var prefixAllowedTokens: PrefixAllowedTokens?
+    package var processors: [any LogitsProcessor] = []
+    package var stopping: [StoppingCriterion] = []
+    package var prefixAllowedTokens: PrefixAllowedTokens?
     /// With guidance: the prompt to be guided away from, one row an item; without it the last prompt token is used.
-    public var negativePrompt: [[Int32]]?
+    package var negativePrompt: [[Int32]]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.
-    public var assistant: (any GenerativeModel)?
+    package var assistant: (any GenerativeModel)?
     /// Asked often, also within a long prompt; what it throws ends the generation, and ``Generator`` throws it on.
-    public var interruption: (@Sendable () throws -> Void)?
+    package var interruption: (@Sendable () throws -> Void)?
     /// Whether the log-probability of each chosen token is wanted.
-    public var logProbabilities = false
+    package var logProbabilities = false
 
-    public init(
+    package init(
         inputs: [[Int32]] = [], attentionMask: [[Int32]]? = nil, decoderInputs: [[Int32]]? = nil,
         config: GenerationConfig = GenerationConfig()
     ) {

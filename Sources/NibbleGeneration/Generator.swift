@@ -1,14 +1,14 @@
-public import NibbleModels
+package import NibbleModels
 
 /// Generates tokens with a model.
-public struct Generator: Sendable {
-    public let model: any GenerativeModel
+package struct Generator: Sendable {
+    package let model: any GenerativeModel
     /// The model's own configuration (generation_config.json). Counts for what a call leaves open.
-    public let modelConfig: GenerationConfig
+    package let modelConfig: GenerationConfig
     private let tokenBytes: (@Sendable (Int32) -> [UInt8])?
 
     /// - Parameter tokenBytes: the bytes a token stands for (`Tokenizer.tokenBytes`). Needed for stop strings only.
-    public init(
+    package init(
         model: any GenerativeModel, modelConfig: GenerationConfig = GenerationConfig(),
         tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil
     ) {
@@ -22,7 +22,7 @@ public struct Generator: Sendable {
     /// - Parameter onToken: called with each token as it is chosen, rows of a step in ascending order. What it throws ends
     ///   the generation. Not available with beams.
     /// - Throws: ``GenerationError``; what the model, a processor, a criterion or `onToken` throws.
-    public func generate(
+    package func generate(
         _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)? = nil
     ) throws -> GenerationOutput {
         let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
@@ -46,7 +46,7 @@ public struct Generator: Sendable {
     }
 
     /// As ``generate(_:onToken:)``, for the common arguments.
-    public func generate(
+    package func generate(
         inputs: [[Int32]], attentionMask: [[Int32]]? = nil, config: GenerationConfig = GenerationConfig(),
         processors: [any LogitsProcessor] = [], stopping: [StoppingCriterion] = [],
         onToken: ((GeneratedToken) throws -> Void)? = nil

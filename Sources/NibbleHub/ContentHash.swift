@@ -1,11 +1,11 @@
 internal import Crypto
 
 /// The hash that an ETag of the Hub is: SHA-256 for large files, git's blob hash (SHA-1) for small ones.
-@_spi(Testing) public struct ContentHash {
+package struct ContentHash {
     private var hash: any HashFunction
 
     /// `nil` for an ETag that is neither.
-    public init?(etag: String, byteCount: Int) {
+    package init?(etag: String, byteCount: Int) {
         if HubName.isHexadecimal(etag, count: 64) {
             hash = SHA256()
         } else if HubName.isHexadecimal(etag, count: 40) {
@@ -16,10 +16,10 @@ internal import Crypto
         }
     }
 
-    public mutating func update(_ bytes: UnsafeRawBufferPointer) { hash.update(bufferPointer: bytes) }
+    package mutating func update(_ bytes: UnsafeRawBufferPointer) { hash.update(bufferPointer: bytes) }
 
     /// The hash of what came so far, as an ETag gives it.
-    public var text: String { hexadecimal(hash) }
+    package var text: String { hexadecimal(hash) }
 
     private func hexadecimal(_ hash: some HashFunction) -> String {
         hash.finalize().reduce(into: "") { text, byte in

@@ -1,12 +1,12 @@
 import Synchronization
 
 /// How far a download has come.
-public struct DownloadProgress: Sendable, Equatable {
+package struct DownloadProgress: Sendable, Equatable {
     /// Bytes of all files that are on the disk.
-    public var bytes: Int
-    public var totalBytes: Int
+    package var bytes: Int
+    package var totalBytes: Int
 
-    public init(bytes: Int, totalBytes: Int) {
+    package init(bytes: Int, totalBytes: Int) {
         self.bytes = bytes
         self.totalBytes = totalBytes
     }

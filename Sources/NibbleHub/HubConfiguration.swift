@@ -1,40 +1,40 @@
-public import Foundation
+package import Foundation
 
 /// Where models come from and where they are kept. ``init(environment:)`` reads the variables that huggingface_hub reads.
-public struct HubConfiguration: Sendable {
+package struct HubConfiguration: Sendable {
     /// The cache, shared with other programs: `models--OWNER--NAME` folders lie in it.
-    public var cacheFolder: URL
+    package var cacheFolder: URL
     /// The server, without a slash at the end.
-    public var endpoint = HubConfiguration.publicEndpoint
+    package var endpoint = HubConfiguration.publicEndpoint
     /// Sent to ``endpoint`` and nowhere else.
-    public var token: String?
+    package var token: String?
     /// No network at all: only what is in the cache.
-    public var isOffline = false
+    package var isOffline = false
     /// How long a question about a file may take.
-    public var metadataTimeout: Duration = .seconds(10)
+    package var metadataTimeout: Duration = .seconds(10)
     /// How long a download may stand still.
-    public var downloadTimeout: Duration = .seconds(10)
+    package var downloadTimeout: Duration = .seconds(10)
     /// Where false, snapshots hold the files themselves.
-    public var usesSymlinks = true
-    public var showsProgress = true
+    package var usesSymlinks = true
+    package var showsProgress = true
     /// Files that are downloaded at the same time.
-    public var concurrentDownloads = 8
+    package var concurrentDownloads = 8
     /// Failures in a row, without a byte between them, after which a request is given up.
-    public var retries = 5
+    package var retries = 5
     /// The wait before the first of them is made good; it doubles with each.
-    public var retryDelay: Duration = .seconds(1)
+    package var retryDelay: Duration = .seconds(1)
     /// `http://host:port`
-    public var proxy: String?
+    package var proxy: String?
 
-    public static let publicEndpoint = "https://huggingface.co"
+    package static let publicEndpoint = "https://huggingface.co"
 
-    public init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
+    package init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
 
     /// What this process's environment says.
-    public static var standard: HubConfiguration { HubConfiguration(environment: ProcessInfo.processInfo.environment) }
+    package static var standard: HubConfiguration { HubConfiguration(environment: ProcessInfo.processInfo.environment) }
 
     /// - Parameter environment: variables by name. An empty value counts as none.
-    public init(environment: [String: String]) {
+    package init(environment: [String: String]) {
         let variables = HubVariables(environment)
         let home = variables.path("HF_HOME") ?? variables.path("XDG_CACHE_HOME").map { $0 + "/huggingface" }
         let base = home ?? variables.expanded("~/.cache/huggingface")

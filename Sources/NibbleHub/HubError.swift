@@ -1,5 +1,5 @@
 /// Why a model cannot be had from the Hub or its cache. Every text says what to do next.
-public enum HubError: Error, Sendable, Equatable {
+package enum HubError: Error, Sendable, Equatable {
     /// - Parameter sentToken: whether a token went with the request.
     case repositoryNotFound(HubRepository, endpoint: String, sentToken: Bool)
     case revisionNotFound(HubRepository, revision: String)
@@ -35,7 +35,7 @@ public enum HubError: Error, Sendable, Equatable {
 }
 
 extension HubError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .repositoryNotFound(let repository, let endpoint, let sentToken):
             "\(repository) is neither a folder here nor a model on \(endpoint) that can be read: check the spelling; "

@@ -1,10 +1,10 @@
 /// The name of a model on the Hub: `owner/name`, or `name` alone for the oldest.
-public struct HubRepository: Sendable, Hashable, CustomStringConvertible {
-    public let name: String
+package struct HubRepository: Sendable, Hashable, CustomStringConvertible {
+    package let name: String
 
     /// `nil` if no repository can be called so: each part holds letters, digits, `-`, `_` and `.`, neither `--` nor `..`, no `-` or
     /// `.` at either end; 96 characters in all.
-    public init?(_ name: String) {
+    package init?(_ name: String) {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
         guard name.utf8.count <= 96, parts.count <= 2, parts.allSatisfy(HubRepository.isPart), !name.contains("--"),
             !name.contains(".."), !name.hasSuffix(".git")
@@ -17,7 +17,7 @@ public struct HubRepository: Sendable, Hashable, CustomStringConvertible {
         return part.utf8.allSatisfy { HubName.isAlphanumeric($0) || "-_.".utf8.contains($0) }
     }
 
-    public var description: String { name }
+    package var description: String { name }
 
     /// The repository's folder in a cache.
     var folderName: String { "models--" + name.replacing("/", with: "--") }

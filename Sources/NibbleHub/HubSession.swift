@@ -1,29 +1,29 @@
-public import Foundation
+package import Foundation
 import NibbleCore
 
 /// A commit of a repository, and the folder of the cache where its files are.
-public struct HubSnapshot: Sendable {
-    public let repository: HubRepository
+package struct HubSnapshot: Sendable {
+    package let repository: HubRepository
     /// The branch, tag or commit that was asked for.
-    public let revision: String
+    package let revision: String
     /// 40 hexadecimal digits.
-    public let commit: String
-    public let folder: URL
+    package let commit: String
+    package let folder: URL
     /// The names of its files, sorted: all that the server lists, or, without a server, all that the cache holds.
-    public let files: [String]
+    package let files: [String]
     /// Why only the cache was asked; `nil` if the server was.
-    public let isCachedBecause: String?
+    package let isCachedBecause: String?
 }
 
 /// Downloads from the Hub into its cache. Several processes may do so at the same time.
-public struct HubSession: Sendable {
+package struct HubSession: Sendable {
     let configuration: HubConfiguration
     /// `nil` where the network is to be left alone.
     let transport: HubTransport?
 
     /// Runs `body` with a session; its connections are closed afterwards.
     /// - Throws: ``HubError/invalidEndpoint(_:)``, and what `body` throws.
-    public static func run<Result>(
+    package static func run<Result>(
         _ configuration: HubConfiguration, _ body: (HubSession) async throws -> Result
     ) async throws -> Result {
         if configuration.isOffline { return try await body(HubSession(configuration: configuration, transport: nil)) }
@@ -36,7 +36,7 @@ public struct HubSession: Sendable {
 
     /// Resolves `revision` and lists its files. Where the server cannot be reached or fails, the cache answers.
     /// - Throws: ``HubError``
-    public func snapshot(of repository: HubRepository, revision: String = "main") async throws -> HubSnapshot {
+    package func snapshot(of repository: HubRepository, revision: String = "main") async throws -> HubSnapshot {
         guard HubName.isPlainPath(revision) else { throw HubError.invalidRevision(revision) }
         guard let transport else {
             let reason = "HF_HUB_OFFLINE keeps the network off"
@@ -95,7 +95,7 @@ public struct HubSession: Sendable {
     /// Sees to it that `files` are in the snapshot's folder. Those that are there cost nothing.
     /// - Parameter progress: called from several threads, one after the other.
     /// - Throws: ``HubError``. What arrived whole stays in the cache; what arrived in part is continued the next time.
-    public func fetch(
+    package func fetch(
         _ files: [String], of snapshot: HubSnapshot, progress: (@Sendable (DownloadProgress) -> Void)? = nil
     ) async throws {
         if let name = files.first(where: { !HubName.isPlainPath($0) }) { throw HubError.unsafeName(name, snapshot.repository) }
@@ -120,7 +120,7 @@ public struct HubSession: Sendable {
 
     /// Records that `revision` stands for this commit, and that `absent` files do not exist in it.
     /// - Throws: ``HubError/cacheFailure(path:reason:)``
-    public func publish(_ snapshot: HubSnapshot, absent: [String] = []) throws {
+    package func publish(_ snapshot: HubSnapshot, absent: [String] = []) throws {
         guard snapshot.isCachedBecause == nil else { return }
         let cache = HubCache(configuration, snapshot.repository)
         for name in absent where HubName.isPlainPath(name) { try cache.markAbsent(name, at: snapshot.commit) }

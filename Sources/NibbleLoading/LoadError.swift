@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// What can stop a model from being loaded.
-public enum LoadError: Error, Sendable, Equatable {
+package enum LoadError: Error, Sendable, Equatable {
     case noConfig(folder: String)
     case unreadable(file: String, reason: String)
     case missingWeights([String], files: [String])
@@ -14,15 +14,15 @@ public enum LoadError: Error, Sendable, Equatable {
     case unwritableOffloadFolder(folder: String, reason: String)
     case unknownDType(String)
 
-    public struct Mismatch: Sendable, Equatable {
-        public let name: String
-        public let expected: Shape
-        public let found: Shape
+    package struct Mismatch: Sendable, Equatable {
+        package let name: String
+        package let expected: Shape
+        package let found: Shape
     }
 }
 
 extension LoadError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .noConfig(let folder):
             "\(folder) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "

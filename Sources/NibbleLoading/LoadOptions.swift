@@ -1,39 +1,39 @@
-public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleQuantization
+package import Foundation
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleQuantization
 
 /// How a model is loaded.
-public struct LoadOptions: Sendable {
+package struct LoadOptions: Sendable {
     /// `nil`: the dtype that the config or the checkpoint names ("auto").
-    public var dtype: DType?
-    public var quantization: BitsAndBytesConfig?
+    package var dtype: DType?
+    package var quantization: BitsAndBytesConfig?
     /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
-    public var computeDType: DType?
+    package var computeDType: DType?
     /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
-    public var int8Threshold: Double?
+    package var int8Threshold: Double?
     /// Skip entries added to the default list or to the config's.
-    public var addedSkipModules: [String] = []
+    package var addedSkipModules: [String] = []
     /// Turns off everything in which Nibble deliberately differs from the reference.
-    public var followsReference = false
+    package var followsReference = false
     /// Stores the output head in this format.
-    public var headFormat: WeightFormat?
+    package var headFormat: WeightFormat?
     /// Quantizes the modules that the family keeps in float32, too (T5 `wo`).
-    public var quantizesFloat32Modules = false
+    package var quantizesFloat32Modules = false
     /// Allows 4-bit products with activations quantized to int8.
-    public var int8Activations = false
+    package var int8Activations = false
     /// `false` keeps weights in their canonical layout (for writing them).
-    public var preparesWeights = true
+    package var preparesWeights = true
     /// Keys and values are stored in this form; `nil`: in the load dtype.
-    public var cacheQuantization: KeyValueQuantization?
+    package var cacheQuantization: KeyValueQuantization?
     /// Tokens a sequence may come to hold, and sequences side by side, as placement counts them.
-    public var context: Int?
-    public var batchSize = 1
+    package var context: Int?
+    package var batchSize = 1
     /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
-    public var offloadFolder: URL?
-    public var progress: (@Sendable (LoadProgress) -> Void)?
+    package var offloadFolder: URL?
+    package var progress: (@Sendable (LoadProgress) -> Void)?
 
-    public init() {}
+    package init() {}
 }
 
 extension LoadOptions {
@@ -50,31 +50,31 @@ extension LoadOptions {
 }
 
 /// How far loading has come.
-public struct LoadProgress: Sendable {
+package struct LoadProgress: Sendable {
     /// Bytes of the checkpoint that have been read.
-    public var bytes: Int
-    public var totalBytes: Int
+    package var bytes: Int
+    package var totalBytes: Int
     /// The tensor that was just placed.
-    public var tensor: String
+    package var tensor: String
 }
 
 /// What loading did.
-public struct LoadReport: Sendable {
+package struct LoadReport: Sendable {
     /// The checkpoint's or the user's quantization, with everything filled in.
-    public var quantization: BitsAndBytesConfig?
-    public var dtype: DType = .float32
-    public var quantizedModules: [String] = []
-    public var skippedModules: [String] = []
+    package var quantization: BitsAndBytesConfig?
+    package var dtype: DType = .float32
+    package var quantizedModules: [String] = []
+    package var skippedModules: [String] = []
     /// Names in the checkpoint that mean nothing to the model.
-    public var unexpected: [String] = []
-    public var warnings: [String] = []
+    package var unexpected: [String] = []
+    package var warnings: [String] = []
     /// Bytes as `get_memory_footprint` counts them.
-    public var footprint = 0
+    package var footprint = 0
     /// Bytes that weights and scales really take, by device.
-    public var residentBytes: [Device: Int] = [:]
+    package var residentBytes: [Device: Int] = [:]
     /// Bytes of the checkpoint that were read.
-    public var checkpointBytes = 0
-    public var seconds = 0.0
+    package var checkpointBytes = 0
+    package var seconds = 0.0
     /// Where everything went, and what it takes.
-    public var placement: PlacementPlan?
+    package var placement: PlacementPlan?
 }

@@ -1,21 +1,21 @@
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleModels
-public import NibbleQuantization
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleModels
+package import NibbleQuantization
 
 extension ModelLoader {
     /// A placement, and the quantization that goes with it.
-    public struct Placed: Sendable {
-        public var placement: PlacementPlan
-        public var quantization: QuantizationPlan
-        public var memory: ModelMemory
+    package struct Placed: Sendable {
+        package var placement: PlacementPlan
+        package var quantization: QuantizationPlan
+        package var memory: ModelMemory
         /// Bytes as `get_memory_footprint` counts them.
-        public var footprint: Int
+        package var footprint: Int
     }
 
     /// Plans from `config.json` alone: no weight file need be there.
     /// - Throws: `DeviceMapError`, ``LoadError``, `QuantizationConfigError`.
-    public static func plan(
+    package static func plan(
         _ source: ModelSource, options: LoadOptions, _ request: PlacementRequest
     ) throws -> (placed: Placed, dtype: DType, config: BitsAndBytesConfig?, warnings: [String]) {
         var warnings = source.warnings

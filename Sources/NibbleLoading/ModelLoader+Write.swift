@@ -1,5 +1,5 @@
-public import Foundation
-public import NibbleCheckpoint
+package import Foundation
+package import NibbleCheckpoint
 import NibbleCore
 import NibbleDeviceMap
 import NibbleModels
@@ -12,7 +12,7 @@ extension ModelLoader {
     /// transformers reads the result. Weights get their names when all are written; `config.json` comes last.
     /// - Returns: the names of the quantized modules.
     /// - Throws: as loading does; `CheckpointError/unwritable(file:reason:)`.
-    public func writeQuantized(
+    package func writeQuantized(
         _ checkpoint: any Checkpoint, to folder: URL, maximumShardBytes: Int
     ) throws -> [String] {
         var options = options

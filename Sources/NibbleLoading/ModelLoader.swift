@@ -1,23 +1,23 @@
-public import Foundation
-public import NibbleCheckpoint
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleModels
-public import NibbleQuantization
+package import Foundation
+package import NibbleCheckpoint
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleModels
+package import NibbleQuantization
 
 /// What a folder, or a GGUF file, says of its model before a weight is read.
-public struct ModelSource: Sendable {
+package struct ModelSource: Sendable {
     /// The folder, or the file.
-    public let folder: URL
-    public let config: ConfigReader
-    public let architecture: ModelArchitecture
+    package let folder: URL
+    package let config: ConfigReader
+    package let architecture: ModelArchitecture
     /// The config's `quantization_config`, if the checkpoint is pre-quantized.
-    public let storedQuantization: BitsAndBytesConfig?
-    public private(set) var warnings: [String] = []
+    package let storedQuantization: BitsAndBytesConfig?
+    package private(set) var warnings: [String] = []
 
     /// Reads `config.json`, or the file's header, only.
     /// - Throws: ``LoadError``, ``ModelError``, `QuantizationConfigError`, `JSONError`, `CheckpointError`.
-    public init(folder: URL) throws {
+    package init(folder: URL) throws {
         let isGGUF = ModelSource.isGGUF(folder)
         let file = isGGUF ? folder : folder.appending(path: "config.json")
         let object = isGGUF ? try GGUFNames.config(GGUFFile(folder)) : try ModelSource.config(file, in: folder)
@@ -32,10 +32,10 @@ public struct ModelSource: Sendable {
     }
 
     /// Whether a name is that of a file that holds a whole model.
-    public static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
+    package static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
 
     /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
-    public static let vocabularyFile = "tokenizer.gguf"
+    package static let vocabularyFile = "tokenizer.gguf"
 
     private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
         guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
@@ -50,7 +50,7 @@ public struct ModelSource: Sendable {
     ///   - variant: of a folder's files.
     ///   - dtype: what the model is to be loaded in, if it is known: a GGUF file's blocks come out in it.
     /// - Throws: `CheckpointError`
-    public func checkpoint(variant: String?, dtype: DType?) throws -> any Checkpoint {
+    package func checkpoint(variant: String?, dtype: DType?) throws -> any Checkpoint {
         guard ModelSource.isGGUF(folder) else {
             return try CheckpointFiles.open(
                 folder: folder, variant: variant, named: config.optionalString("transformers_weights"))
@@ -59,7 +59,7 @@ public struct ModelSource: Sendable {
     }
 
     /// The dtype that `config.json` names.
-    public func configDType() throws -> DType? {
+    package func configDType() throws -> DType? {
         guard let word = try config.optionalString("dtype", "torch_dtype") else { return nil }
         guard let dtype = DType(name: word) else { throw LoadError.unknownDType(word) }
         return dtype
@@ -67,15 +67,15 @@ public struct ModelSource: Sendable {
 }
 
 /// Makes a resident model of a folder: matches names, plans quantization, streams weights to their devices.
-public struct ModelLoader: Sendable {
-    public let source: ModelSource
-    public let options: LoadOptions
+package struct ModelLoader: Sendable {
+    package let source: ModelSource
+    package let options: LoadOptions
     /// Every device the map names, the CPU always among them.
     let backends: [Device: any Backend]
     let cpu: any Backend
 
     /// - Parameter backends: one for each device in use; the first for a device wins. One must be the CPU's.
-    public init(_ source: ModelSource, options: LoadOptions, backends: [any Backend]) {
+    package init(_ source: ModelSource, options: LoadOptions, backends: [any Backend]) {
         guard let cpu = backends.first(where: { $0.device == .cpu }) else {
             preconditionFailure("loading needs the CPU backend")
         }
@@ -85,13 +85,13 @@ public struct ModelLoader: Sendable {
         self.backends = Dictionary(backends.map { ($0.device, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
-    public struct Loaded: Sendable {
-        public let model: LanguageModel
-        public let weights: ModelWeights
+    package struct Loaded: Sendable {
+        package let model: LanguageModel
+        package let weights: ModelWeights
         /// The tree with ties as the checkpoint has them.
-        public let tree: ModuleTree
-        public let plan: QuantizationPlan
-        public var report: LoadReport
+        package let tree: ModuleTree
+        package let plan: QuantizationPlan
+        package var report: LoadReport
     }
 
     /// What is known once names are matched and quantization is planned, before a weight is read.
@@ -136,7 +136,7 @@ public struct ModelLoader: Sendable {
     }
 
     /// - Throws: ``LoadError``, `DeviceMapError`, `CheckpointError`, `BackendError` …; nothing stays allocated.
-    public func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> Loaded {
+    package func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> Loaded {
         let start = ContinuousClock.now
         var prepared = try prepare(checkpoint)
         let placed = try place(request, prepared)

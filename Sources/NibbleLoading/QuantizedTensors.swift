@@ -1,8 +1,8 @@
-public import NibbleCore
+package import NibbleCore
 import NibbleQuantization
 
 /// The tensors that a quantized weight becomes in a checkpoint, under bitsandbytes' names.
-public enum QuantizedTensors {
+package enum QuantizedTensors {
     /// - Parameters:
     ///   - weight: 4-bit, in the canonical layout on the CPU.
     ///   - name: the weight's own name; the others are `name.absmax` and so on.
@@ -10,7 +10,7 @@ public enum QuantizedTensors {
     ///   - shape: recorded in the quant state; [N, K] for a linear layer.
     /// - Throws: ``LoadError/malformedQuantization(tensor:file:expected:found:)`` if the codes do not fill whole elements of
     ///   `storage`.
-    public static func fourBit(
+    package static func fourBit(
         _ weight: FourBitWeight, name: String, storage: DType = .uint8, shape: Shape? = nil
     ) throws -> [(name: String, tensor: Tensor)] {
         let bytes = weight.codes.byteCount

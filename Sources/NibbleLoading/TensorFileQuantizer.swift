@@ -1,13 +1,13 @@
-public import Foundation
-public import NibbleCheckpoint
-public import NibbleCore
+package import Foundation
+package import NibbleCheckpoint
+package import NibbleCore
 
 /// Quantizes a bare safetensors file: no model, every floating-point tensor on its own.
-public struct TensorFileQuantizer {
-    public let format: WeightFormat
+package struct TensorFileQuantizer {
+    package let format: WeightFormat
     private let cpu: any Backend
 
-    public init(format: WeightFormat, cpu: any Backend) {
+    package init(format: WeightFormat, cpu: any Backend) {
         self.format = format
         self.cpu = cpu
     }
@@ -15,7 +15,7 @@ public struct TensorFileQuantizer {
     /// 4 bits: every floating-point tensor, flattened. 8 bits: every two-dimensional one. Others are copied.
     /// - Returns: names of the tensors that were quantized.
     /// - Throws: ``LoadError/nonFinite(tensor:file:index:)``; `CheckpointError`; nothing is left behind.
-    public func write(_ checkpoint: any Checkpoint, to file: URL) throws -> [String] {
+    package func write(_ checkpoint: any Checkpoint, to file: URL) throws -> [String] {
         var quantized = [String]()
         let tensors = try checkpoint.names.flatMap { name in
             let tensor = try checkpoint.tensor(name)

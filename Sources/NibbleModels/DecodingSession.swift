@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// What generation needs to know of a model: enough to make sessions, nothing of what is inside.
-public protocol GenerativeModel: AnyObject, Sendable {
+package protocol GenerativeModel: AnyObject, Sendable {
     var vocabularySize: Int { get }
     var isEncoderDecoder: Bool { get }
     /// The number of positions the model was made for (`max_position_embeddings`), where it says so.
@@ -12,25 +12,25 @@ public protocol GenerativeModel: AnyObject, Sendable {
 }
 
 /// How large a session has to be.
-public struct SessionRequest: Sendable {
+package struct SessionRequest: Sendable {
     /// Sequences that are decoded side by side (batch × beams).
-    public var rows: Int
+    package var rows: Int
     /// Tokens a row may come to hold, prompt included.
-    public var capacity: Int
+    package var capacity: Int
     /// Encoder-decoders only: for each row the encoder's input ids, without padding. Rows with equal `encoderGroup` share
     /// one encoder run.
-    public var encoderInputs: [[Int32]]
+    package var encoderInputs: [[Int32]]
     /// How much padding stands before each of ``encoderInputs``: it moves the positions of the families that count it. Empty
     /// means none.
-    public var encoderPadding: [Int]
+    package var encoderPadding: [Int]
     /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
-    public var encoderGroup: [Int]
+    package var encoderGroup: [Int]
     /// Keys and values are stored in this form; `nil`: as the model was loaded to.
-    public var cacheQuantization: KeyValueQuantization?
+    package var cacheQuantization: KeyValueQuantization?
     /// See ``DecodingSession/interruption``.
-    public var interruption: (@Sendable () throws -> Void)?
+    package var interruption: (@Sendable () throws -> Void)?
 
-    public init(
+    package init(
         rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = [],
         cacheQuantization: KeyValueQuantization? = nil, interruption: (@Sendable () throws -> Void)? = nil
     ) {
@@ -45,18 +45,18 @@ public struct SessionRequest: Sendable {
 }
 
 /// New tokens for one row. Rows are ragged: there is no padding anywhere below this line.
-public struct RowTokens: Sendable {
-    public var row: Int
-    public var tokens: [Int32]
+package struct RowTokens: Sendable {
+    package var row: Int
+    package var tokens: [Int32]
 
-    public init(row: Int, tokens: [Int32]) {
+    package init(row: Int, tokens: [Int32]) {
         self.row = row
         self.tokens = tokens
     }
 }
 
 /// For which of the fed tokens logits are wanted.
-public enum LogitsSelection: Sendable {
+package enum LogitsSelection: Sendable {
     /// The last token of every fed row: one logits row per entry of the feed, in its order.
     case last
     /// Every fed token, in the order of the feed.
@@ -64,25 +64,25 @@ public enum LogitsSelection: Sendable {
 }
 
 /// Float32 logits [rows, V] on the host, writable in place, valid only inside the closure they are handed to.
-public struct LogitsBatch {
-    public let rows: Int
-    public let vocabularySize: Int
-    public let values: UnsafeMutableBufferPointer<Float>
+package struct LogitsBatch {
+    package let rows: Int
+    package let vocabularySize: Int
+    package let values: UnsafeMutableBufferPointer<Float>
 
-    public init(rows: Int, vocabularySize: Int, values: UnsafeMutableBufferPointer<Float>) {
+    package init(rows: Int, vocabularySize: Int, values: UnsafeMutableBufferPointer<Float>) {
         precondition(values.count >= rows * vocabularySize)
         self.rows = rows
         self.vocabularySize = vocabularySize
         self.values = values
     }
 
-    public subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
+    package subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(rebasing: values[row * vocabularySize..<(row + 1) * vocabularySize])
     }
 }
 
 /// A model's running state for some rows: caches, lengths, workspace. Not `Sendable`; used by one task at a time.
-public protocol DecodingSession: AnyObject {
+package protocol DecodingSession: AnyObject {
     var vocabularySize: Int { get }
     var rows: Int { get }
     /// Tokens a row can hold.
@@ -122,24 +122,24 @@ public protocol DecodingSession: AnyObject {
 }
 
 extension DecodingSession {
-    public var cacheByteCount: Int { 0 }
+    package var cacheByteCount: Int { 0 }
 
-    public var interruption: (@Sendable () throws -> Void)? {
+    package var interruption: (@Sendable () throws -> Void)? {
         get { nil }
         set {}
     }
 
-    public func canTruncate(row: Int, to length: Int) -> Bool { true }
+    package func canTruncate(row: Int, to length: Int) -> Bool { true }
 
     /// Cuts `row` to `length` tokens, or to none where that is no longer possible. Answers how many it then holds.
-    public func rollBack(row: Int, to length: Int) throws -> Int {
+    package func rollBack(row: Int, to length: Int) throws -> Int {
         let kept = min(canTruncate(row: row, to: length) ? length : 0, self.length(ofRow: row))
         try truncate(row: row, to: kept)
         return kept
     }
 }
 
-public enum SessionError: Error, Sendable, Equatable {
+package enum SessionError: Error, Sendable, Equatable {
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     case rowOutOfRange(row: Int, rows: Int)
@@ -148,7 +148,7 @@ public enum SessionError: Error, Sendable, Equatable {
 }
 
 extension SessionError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .capacityExceeded(let row, let length, let adding, let capacity):
             "row \(row) holds \(length) tokens and cannot take \(adding) more: the session was made for \(capacity)"

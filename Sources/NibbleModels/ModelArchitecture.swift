@@ -1,17 +1,17 @@
 import NibbleCore
 
 /// A model without weights: what `config.json` says, in Nibble's terms.
-public struct ModelArchitecture: Sendable {
-    public let modelType: String
-    public let tree: ModuleTree
-    public let keys: CheckpointKeys
-    public let decoder: StackDescription
-    public let encoder: StackDescription?
-    public let head: HeadDescription
-    public let vocabularySize: Int
-    public let maximumPositions: Int?
+package struct ModelArchitecture: Sendable {
+    package let modelType: String
+    package let tree: ModuleTree
+    package let keys: CheckpointKeys
+    package let decoder: StackDescription
+    package let encoder: StackDescription?
+    package let head: HeadDescription
+    package let vocabularySize: Int
+    package let maximumPositions: Int?
 
-    public init(
+    package init(
         modelType: String, tree: ModuleTree, keys: CheckpointKeys, decoder: StackDescription, encoder: StackDescription? = nil,
         head: HeadDescription = .init(), vocabularySize: Int, maximumPositions: Int? = nil
     ) {
@@ -27,10 +27,10 @@ public struct ModelArchitecture: Sendable {
 }
 
 /// Reads a family's `config.json`.
-public typealias ArchitectureReader = @Sendable (ConfigReader) throws -> ModelArchitecture
+package typealias ArchitectureReader = @Sendable (ConfigReader) throws -> ModelArchitecture
 
 /// The families Nibble runs, by `model_type`.
-public enum ModelRegistry {
+package enum ModelRegistry {
     static let readers: [String: ArchitectureReader] = [
         "bart": Bart.architecture,
         "bloom": Bloom.architecture,
@@ -69,10 +69,10 @@ public enum ModelRegistry {
     ]
 
     /// Supported `model_type` words, sorted.
-    public static var modelTypes: [String] { readers.keys.sorted() }
+    package static var modelTypes: [String] { readers.keys.sorted() }
 
     /// - Throws: ``ModelError/unknownModelType(_:file:known:)``, or what is wrong with a field.
-    public static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+    package static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let type = try config.optionalString("model_type")
         guard let type, let reader = readers[type] else {
             throw ModelError.unknownModelType(type, file: config.file, known: modelTypes)

@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// What can be wrong with a model's description or its weights.
-public enum ModelError: Error, Sendable, Equatable {
+package enum ModelError: Error, Sendable, Equatable {
     case unknownModelType(String?, file: String, known: [String])
     case missingField(String, file: String)
     case wrongField(String, file: String, expected: String, found: String)
@@ -13,7 +13,7 @@ public enum ModelError: Error, Sendable, Equatable {
 }
 
 extension ModelError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .unknownModelType(let type, let file, let known):
             "\(file): model_type \(type.map { "\"\($0)\"" } ?? "is missing and") is not supported; known are \(known.joined(separator: ", "))"

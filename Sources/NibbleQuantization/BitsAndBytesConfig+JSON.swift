@@ -1,11 +1,11 @@
-public import NibbleCore
+package import NibbleCore
 
 extension BitsAndBytesConfig {
     /// Reads `quantization_config` of a `config.json`.
     ///
     /// - Parameter unknown: called for every option that is not known; the reference logs and ignores those.
     /// - Throws: ``QuantizationConfigError``; an int8 threshold may be written as a whole number.
-    public init(_ json: JSONObject, unknown: (String) -> Void = { _ in }) throws {
+    package init(_ json: JSONObject, unknown: (String) -> Void = { _ in }) throws {
         self.init()
         let known = Set(BitsAndBytesConfig.reference.json.keys).union(["bnb_4bit_blocksize"])
         for (key, _) in json where !known.contains(key) { unknown(key) }
@@ -37,7 +37,7 @@ extension BitsAndBytesConfig {
 
     /// The object as `save_pretrained` writes it: every option by name, in alphabetical order. A compute dtype that was left
     /// to the load dtype must be filled in before.
-    public var json: JSONObject {
+    package var json: JSONObject {
         JSONObject([
             ("_load_in_4bit", .bool(loadIn4Bit)),
             ("_load_in_8bit", .bool(loadIn8Bit)),

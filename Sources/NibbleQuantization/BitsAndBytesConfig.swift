@@ -1,33 +1,33 @@
-public import NibbleCore
+package import NibbleCore
 
 /// How a model's linear layers are quantized, under the names `BitsAndBytesConfig` has in transformers.
 ///
 /// The defaults are the reference's: plain `loadIn4Bit` means FP4 with blocks of 64 and no nested scales.
-public struct BitsAndBytesConfig: Sendable, Hashable {
-    public var loadIn8Bit: Bool
-    public var loadIn4Bit: Bool
+package struct BitsAndBytesConfig: Sendable, Hashable {
+    package var loadIn8Bit: Bool
+    package var loadIn4Bit: Bool
     /// int8: input columns with |x| ≥ threshold are multiplied in floating point; 0 turns that off.
-    public var int8Threshold: Double
+    package var int8Threshold: Double
     /// Modules that stay unquantized. `nil`: the default list (output embedding, tied modules, the last module).
     /// Applies to 4 bits as well, despite its name.
-    public var int8SkipModules: [String]?
+    package var int8SkipModules: [String]?
     /// Modules that an explicit device map puts on the CPU or the disk stay unquantized.
-    public var int8EnableFP32CPUOffload: Bool
+    package var int8EnableFP32CPUOffload: Bool
     /// A training aid of the reference; inference gives the same result.
-    public var int8HasFP16Weight: Bool
+    package var int8HasFP16Weight: Bool
     /// 4 bits: what activations and dequantized weights are rounded to before they are multiplied. `nil`: the load dtype.
-    public var computeDType: DType?
-    public var quantType: FourBitFormat.Codebook
-    public var useDoubleQuant: Bool
+    package var computeDType: DType?
+    package var quantType: FourBitFormat.Codebook
+    package var useDoubleQuant: Bool
     /// The dtype under which packed codes are stored in a file; the bytes are the same.
-    public var quantStorage: DType
+    package var quantStorage: DType
     /// Weights that share a scale. Not an option of the reference, which always uses 64.
-    public var blockSize: Int
+    package var blockSize: Int
 
-    public static let defaultThreshold = 6.0
-    public static let storageDTypes: [DType] = [.float16, .float32, .int8, .uint8, .float64, .bfloat16]
+    package static let defaultThreshold = 6.0
+    package static let storageDTypes: [DType] = [.float16, .float32, .int8, .uint8, .float64, .bfloat16]
 
-    public init(
+    package init(
         loadIn8Bit: Bool = false, loadIn4Bit: Bool = false, int8Threshold: Double = defaultThreshold,
         int8SkipModules: [String]? = nil, int8EnableFP32CPUOffload: Bool = false, int8HasFP16Weight: Bool = false,
         computeDType: DType? = nil, quantType: FourBitFormat.Codebook = .fp4, useDoubleQuant: Bool = false,
@@ -47,15 +47,15 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
     }
 
     /// The format of quantized weights.
-    public var format: WeightFormat {
+    package var format: WeightFormat {
         loadIn8Bit ? .int8 : .fourBit(FourBitFormat(codebook: quantType, blockSize: blockSize, isNested: useDoubleQuant))
     }
 
     /// The reference's word for the method: `llm_int8`, `fp4` or `nf4`.
-    public var method: String { loadIn8Bit ? "llm_int8" : quantType.rawValue }
+    package var method: String { loadIn8Bit ? "llm_int8" : quantType.rawValue }
 
     /// - Throws: ``QuantizationConfigError``
-    public func validate() throws {
+    package func validate() throws {
         if loadIn4Bit && loadIn8Bit { throw QuantizationConfigError.bothLoads }
         if !loadIn4Bit && !loadIn8Bit { throw QuantizationConfigError.neitherLoad }
         guard int8Threshold >= 0, int8Threshold.isFinite else {
@@ -80,7 +80,7 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
     }
 }
 
-public enum QuantizationConfigError: Error, Sendable, Equatable {
+package enum QuantizationConfigError: Error, Sendable, Equatable {
     case bothLoads
     case neitherLoad
     case wrongValue(String, expected: String, found: String)
@@ -88,7 +88,7 @@ public enum QuantizationConfigError: Error, Sendable, Equatable {
 }
 
 extension QuantizationConfigError: CustomStringConvertible {
-    public var description: String {
+    package var description: String {
         switch self {
         case .bothLoads:
             "load_in_4bit and load_in_8bit are both True, but only one can be used at the same time"

@@ -1,33 +1,33 @@
-public import NibbleCore
+package import NibbleCore
 
 /// The names a quantized layer's tensors have in a checkpoint, and the description stored beside 4-bit codes.
-public enum QuantizedNames {
+package enum QuantizedNames {
     /// Endings, after the weight's name, of what belongs to a 4-bit weight.
-    public static let absmax = "absmax"
-    public static let quantMap = "quant_map"
-    public static let nestedAbsmax = "nested_absmax"
-    public static let nestedQuantMap = "nested_quant_map"
+    package static let absmax = "absmax"
+    package static let quantMap = "quant_map"
+    package static let nestedAbsmax = "nested_absmax"
+    package static let nestedQuantMap = "nested_quant_map"
 
     /// After the module's name, what belongs to an int8 weight.
-    public static let rowScales = "SCB"
-    public static let weightFormat = "weight_format"
+    package static let rowScales = "SCB"
+    package static let weightFormat = "weight_format"
 
-    public static func quantState(_ codebook: FourBitFormat.Codebook) -> String {
+    package static func quantState(_ codebook: FourBitFormat.Codebook) -> String {
         "quant_state.bitsandbytes__\(codebook.rawValue)"
     }
 }
 
 /// The JSON stored as bytes under `….quant_state.bitsandbytes__nf4`.
-public struct QuantState: Sendable, Hashable {
-    public var codebook: FourBitFormat.Codebook
-    public var blockSize: Int
+package struct QuantState: Sendable, Hashable {
+    package var codebook: FourBitFormat.Codebook
+    package var blockSize: Int
     /// The dtype before quantization.
-    public var dtype: DType
-    public var shape: Shape
-    public var nestedBlockSize: Int?
-    public var nestedOffset: Float?
+    package var dtype: DType
+    package var shape: Shape
+    package var nestedBlockSize: Int?
+    package var nestedOffset: Float?
 
-    public init(
+    package init(
         codebook: FourBitFormat.Codebook, blockSize: Int, dtype: DType, shape: Shape, nestedBlockSize: Int? = nil,
         nestedOffset: Float? = nil
     ) {
@@ -39,13 +39,13 @@ public struct QuantState: Sendable, Hashable {
         self.nestedOffset = nestedOffset
     }
 
-    public var format: FourBitFormat {
+    package var format: FourBitFormat {
         FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: nestedOffset != nil)
     }
 
     /// - Parameter name: the tensor's name, for errors.
     /// - Throws: ``QuantStateError``
-    public init(parsing bytes: UnsafeRawBufferPointer, name: String) throws {
+    package init(parsing bytes: UnsafeRawBufferPointer, name: String) throws {
         func fail(_ expected: String, _ found: String) -> QuantStateError {
             QuantStateError(tensor: name, expected: expected, found: found)
         }
@@ -80,7 +80,7 @@ public struct QuantState: Sendable, Hashable {
     }
 
     /// The text as bitsandbytes writes it.
-    public var encoded: [UInt8] {
+    package var encoded: [UInt8] {
         var members: [(String, JSONValue)] = [
             ("quant_type", .string(codebook.rawValue)), ("blocksize", .int(blockSize)), ("dtype", .string(dtype.rawValue)),
             ("shape", .array(shape.dimensions.map(JSONValue.int))),
@@ -95,10 +95,10 @@ public struct QuantState: Sendable, Hashable {
     }
 }
 
-public struct QuantStateError: Error, Sendable, Equatable, CustomStringConvertible {
-    public let tensor: String
-    public let expected: String
-    public let found: String
+package struct QuantStateError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let tensor: String
+    package let expected: String
+    package let found: String
 
-    public var description: String { "\(tensor): expected \(expected), found \(found)" }
+    package var description: String { "\(tensor): expected \(expected), found \(found)" }
 }

@@ -2,7 +2,7 @@
 ///
 /// An entry skips a module if, read as a regular expression, it matches from the start of the full name to a dot or the
 /// end (`model.layers.1` skips everything below that layer, not `model.layers.11`); or if the full name ends with it.
-public struct SkipRules: Sendable {
+package struct SkipRules: Sendable {
     private let rules: [Rule]
     private let wholeParts: Bool
 
@@ -13,7 +13,7 @@ public struct SkipRules: Sendable {
     }
 
     /// - Parameter wholeParts: an ending must begin at a dot (`wo` skips `ff.wo`, not `ff.two`). The reference compares text.
-    public init(_ entries: [String], wholeParts: Bool = true) {
+    package init(_ entries: [String], wholeParts: Bool = true) {
         self.wholeParts = wholeParts
         rules = entries.map { entry in
             let isName = entry.allSatisfy { $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." }
@@ -21,7 +21,7 @@ public struct SkipRules: Sendable {
         }
     }
 
-    public func skips(_ module: String) -> Bool { rules.contains { matches($0, module) } }
+    package func skips(_ module: String) -> Bool { rules.contains { matches($0, module) } }
 
     private func matches(_ rule: Rule, _ module: String) -> Bool {
         if rule.text.isEmpty { return true }

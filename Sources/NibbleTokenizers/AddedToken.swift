@@ -1,19 +1,19 @@
 /// A token that is found in the text before the model sees it.
-public struct AddedToken: Sendable, Equatable {
-    public var content: String
-    public var id: Int32
+package struct AddedToken: Sendable, Equatable {
+    package var content: String
+    package var id: Int32
     /// Only where neither neighbour is a word character.
-    public var isSingleWord = false
+    package var isSingleWord = false
     /// Takes the white space before it along.
-    public var stripsLeft = false
+    package var stripsLeft = false
     /// Takes the white space after it along.
-    public var stripsRight = false
+    package var stripsRight = false
     /// Found in the normalized text, not in the text as it was given.
-    public var isNormalized = false
+    package var isNormalized = false
     /// Left out by decoding with `skipSpecialTokens`.
-    public var isSpecial = false
+    package var isSpecial = false
 
-    public init(content: String, id: Int32, isSpecial: Bool = false) {
+    package init(content: String, id: Int32, isSpecial: Bool = false) {
         self.content = content
         self.id = id
         self.isSpecial = isSpecial

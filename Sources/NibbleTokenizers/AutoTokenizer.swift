@@ -1,17 +1,17 @@
-public import Foundation
+package import Foundation
 
 /// Loads the tokenizer of a checkpoint folder, whatever files describe it.
-public enum AutoTokenizer {
+package enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
     /// Names of files beside the tokenizer proper that ``from(folder:)`` reads where they are there.
-    public static let companions = [
+    package static let companions = [
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     ]
 
     /// Of the files of a checkpoint, those that ``from(folder:)`` would read.
-    public static func files(among names: [String]) -> [String] {
+    package static func files(among names: [String]) -> [String] {
         let sources = [["tokenizer.json"]] + modelFiles.map { [$0] } + [["vocab.json", "merges.txt"], ["tekken.json"]]
         let source = sources.first { $0.allSatisfy(names.contains) } ?? []
         let templates = names.filter { $0.hasPrefix(templateFolder + "/") && $0.hasSuffix(".jinja") }
@@ -22,7 +22,7 @@ public enum AutoTokenizer {
     /// `merges.txt`, else `tekken.json`.
     ///
     /// - Throws: `TokenizerError` naming the file and the field that is wrong.
-    public static func from(folder: URL) throws -> Tokenizer {
+    package static func from(folder: URL) throws -> Tokenizer {
         let configuration = try TokenizerConfiguration(folder: folder)
         let file = folder.appending(path: "tokenizer.json")
         if FileText.exists(file) {
@@ -67,7 +67,7 @@ extension Tokenizer {
     /// A tokenizer from the bytes of a `tokenizer.json`.
     ///
     /// - Parameter file: its name for error messages.
-    public convenience init(
+    package convenience init(
         tokenizerJSON bytes: [UInt8], file: String = "tokenizer.json", configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
         self.init(try TokenizerJSON(bytes, file: file).components(), configuration: configuration)
@@ -77,7 +77,7 @@ extension Tokenizer {
 extension TokenizerConfiguration {
     /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder, as far as they
     /// are there.
-    public init(folder: URL) throws(TokenizerError) {
+    package init(folder: URL) throws(TokenizerError) {
         let file = folder.appending(path: "tokenizer_config.json")
         if FileText.exists(file) { self = try TokenizerConfiguration(FileText.json(file)) }
         if addedTokens.isEmpty { try readLegacyFiles(folder) }

@@ -1,23 +1,23 @@
 /// A tokenized text. All arrays have one element a token.
-public struct Encoding: Sendable, Equatable {
-    public var ids: [Int32] = []
+package struct Encoding: Sendable, Equatable {
+    package var ids: [Int32] = []
     /// The tokens' texts as the vocabulary writes them.
-    public var tokens: [String] = []
+    package var tokens: [String] = []
     /// The part of the text a token stands for, in Unicode scalars of the text as given; empty for tokens that were added around it.
-    public var offsets: [Range<Int>] = []
+    package var offsets: [Range<Int>] = []
     /// 1 for a token, 0 for padding.
-    public var attentionMask: [Int32] = []
+    package var attentionMask: [Int32] = []
     /// 0 for the first text and 1 for the second, unless the tokenizer's template says otherwise.
-    public var typeIDs: [Int32] = []
+    package var typeIDs: [Int32] = []
     /// 1 for tokens added around the text, 0 for tokens of the text.
-    public var specialTokensMask: [Int32] = []
+    package var specialTokensMask: [Int32] = []
     /// What truncation cut off, in pieces of the same length.
-    public var overflowing: [Encoding] = []
+    package var overflowing: [Encoding] = []
 
-    public init() {}
+    package init() {}
 
     /// Number of tokens.
-    public var count: Int { ids.count }
+    package var count: Int { ids.count }
 
     mutating func append(id: Int32, token: String, offset: Range<Int>, typeID: Int32, isSpecial: Bool) {
         ids.append(id)
@@ -54,7 +54,7 @@ public struct Encoding: Sendable, Equatable {
 }
 
 /// Which side is cut off or padded.
-public enum PaddingSide: String, Sendable { case left, right }
+package enum PaddingSide: String, Sendable { case left, right }
 
 extension Encoding {
     /// Keeps `length` tokens; the rest goes to `overflowing`, each piece repeating `stride` tokens of the one before.
@@ -62,7 +62,7 @@ extension Encoding {
     /// - Parameters:
     ///   - length: tokens to keep, ≥ 0.
     ///   - side: where tokens are cut off.
-    public mutating func truncate(to length: Int, stride: Int = 0, side: PaddingSide = .right) {
+    package mutating func truncate(to length: Int, stride: Int = 0, side: PaddingSide = .right) {
         guard length < count else { return }
         let length = max(length, 0)
         guard length > 0 else {
@@ -96,7 +96,7 @@ extension Encoding {
     }
 
     /// Lengthens to `length` tokens.
-    public mutating func pad(to length: Int, id: Int32, token: String, typeID: Int32 = 0, side: PaddingSide = .right) {
+    package mutating func pad(to length: Int, id: Int32, token: String, typeID: Int32 = 0, side: PaddingSide = .right) {
         guard length > count else { return }
         var padding = Encoding()
         for _ in count..<length { padding.append(id: id, token: token, offset: 0..<0, typeID: typeID, isSpecial: true) }

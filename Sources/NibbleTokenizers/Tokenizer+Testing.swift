@@ -1,6 +1,6 @@
 extension Tokenizer {
     /// The words that the model is given for `text`, added tokens included, byte-level characters written out.
-    @_spi(Testing) public func words(in text: String) -> [String] {
+    package func words(in text: String) -> [String] {
         let source = Array(text.utf8)
         var found: [String] = []
         for part in source.withUnsafeBufferPointer({ added.splitExact($0) }) {
@@ -21,11 +21,11 @@ extension Tokenizer {
 }
 
 /// Regular expressions for tests.
-@_spi(Testing) public enum PatternTesting {
+package enum PatternTesting {
     /// The texts of all matches.
     ///
     /// - Throws: an error whose description names the syntax that is not supported.
-    public static func matches(of pattern: String, in text: String) throws -> [String] {
+    package static func matches(of pattern: String, in text: String) throws -> [String] {
         let compiled = try Pattern(pattern)
         let bytes = Array(text.utf8)
         return TextPattern.regex(compiled).matches(in: bytes).map { String(decoding: bytes[$0], as: UTF8.self) }

@@ -2,7 +2,7 @@
 ///
 /// The stages are those of the tokenizers library: added tokens are split out, the rest is normalized, cut into words, encoded by
 /// the model, and special tokens are put around it.
-public final class Tokenizer: Sendable {
+package final class Tokenizer: Sendable {
     /// The stages, as a file describes them.
     struct Components: Sendable {
         var model: TokenModel
@@ -23,11 +23,11 @@ public final class Tokenizer: Sendable {
     let postProcessor: PostProcessor?
     let decoder: Decoder?
 
-    public let configuration: TokenizerConfiguration
+    package let configuration: TokenizerConfiguration
     /// Beginning, end, padding and other special tokens, as far as the vocabulary has them.
-    public let specialTokens: SpecialTokens
+    package let specialTokens: SpecialTokens
     /// Number of tokens, added ones included. A model's embedding may have more rows than that.
-    public let vocabularySize: Int
+    package let vocabularySize: Int
 
     /// - Parameter normalizesAdded: added tokens that are found in normalized text are normalized first.
     init(_ components: Components, configuration: TokenizerConfiguration, normalizesAdded: Bool = true) {
@@ -121,17 +121,17 @@ extension PostProcessor.Template {
 
 extension Tokenizer {
     /// The text of a token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`); `nil` for an id without a token.
-    public func token(for id: Int32) -> String? {
+    package func token(for id: Int32) -> String? {
         if let text = added.text(of: id) { return String(decoding: text, as: UTF8.self) }
         return model.table.text(of: id).map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// The id of a token text.
-    public func id(for token: String) -> Int32? { added.id(of: token) ?? model.table.id(of: token) }
+    package func id(for token: String) -> Int32? { added.id(of: token) ?? model.table.id(of: token) }
 
     /// Longest input the model was made for, in tokens.
-    public var modelMaxLength: Int? { configuration.modelMaxLength }
+    package var modelMaxLength: Int? { configuration.modelMaxLength }
 
     /// The side that padding goes to; right unless the configuration says otherwise.
-    public var paddingSide: PaddingSide { configuration.paddingSide ?? .right }
+    package var paddingSide: PaddingSide { configuration.paddingSide ?? .right }
 }

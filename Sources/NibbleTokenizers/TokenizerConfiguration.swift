@@ -1,30 +1,30 @@
 /// What `tokenizer_config.json` and its companions say beside the tokenizer proper.
-public struct TokenizerConfiguration: Sendable {
+package struct TokenizerConfiguration: Sendable {
     /// The name of the Python class, such as `LlamaTokenizer`.
-    public var tokenizerClass: String?
+    package var tokenizerClass: String?
     /// Longest input the model was made for, in tokens; `nil` where the file gives none or a number that means none.
-    public var modelMaxLength: Int?
-    public var paddingSide: PaddingSide?
-    public var truncationSide: PaddingSide?
+    package var modelMaxLength: Int?
+    package var paddingSide: PaddingSide?
+    package var truncationSide: PaddingSide?
     /// Special tokens by their name in the file (`bos_token`, `pad_token`, …).
-    public var namedTokens: [String: AddedToken] = [:]
-    public var additionalSpecialTokens: [AddedToken] = []
+    package var namedTokens: [String: AddedToken] = [:]
+    package var additionalSpecialTokens: [AddedToken] = []
     /// Tokens with the ids they must have. Ids of `namedTokens` and `additionalSpecialTokens` are not set.
-    public var addedTokens: [AddedToken] = []
-    public var addsBeginToken: Bool?
-    public var addsEndToken: Bool?
-    public var addsPrefixSpace: Bool?
+    package var addedTokens: [AddedToken] = []
+    package var addsBeginToken: Bool?
+    package var addsEndToken: Bool?
+    package var addsPrefixSpace: Bool?
     /// Llama's older handling of the space after special tokens.
-    public var isLegacy: Bool?
-    public var cleansUpTokenizationSpaces: Bool?
+    package var isLegacy: Bool?
+    package var cleansUpTokenizationSpaces: Bool?
     /// Number of T5's sentinel tokens.
-    public var extraIDs: Int?
+    package var extraIDs: Int?
     /// Inputs that the model takes, such as `token_type_ids`.
-    public var modelInputNames: [String] = []
+    package var modelInputNames: [String] = []
     /// Jinja sources by name: `default`, and others such as `tool_use`.
-    public var chatTemplates: [String: String] = [:]
+    package var chatTemplates: [String: String] = [:]
 
-    public init() {}
+    package init() {}
 }
 
 extension TokenizerConfiguration {
@@ -110,27 +110,27 @@ extension TokenizerConfiguration {
 }
 
 /// The special tokens of a tokenizer with their ids.
-public struct SpecialTokens: Sendable, Equatable {
-    public struct Token: Sendable, Equatable {
-        public var text: String
-        public var id: Int32
+package struct SpecialTokens: Sendable, Equatable {
+    package struct Token: Sendable, Equatable {
+        package var text: String
+        package var id: Int32
 
-        public init(text: String, id: Int32) {
+        package init(text: String, id: Int32) {
             self.text = text
             self.id = id
         }
     }
 
-    public var bos: Token?
-    public var eos: Token?
-    public var unk: Token?
-    public var sep: Token?
-    public var pad: Token?
-    public var cls: Token?
-    public var mask: Token?
-    public var additional: [Token] = []
+    package var bos: Token?
+    package var eos: Token?
+    package var unk: Token?
+    package var sep: Token?
+    package var pad: Token?
+    package var cls: Token?
+    package var mask: Token?
+    package var additional: [Token] = []
     /// All named tokens by the name the configuration gives them (`bos_token`, …), as chat templates see them.
-    public var named: [String: Token] = [:]
+    package var named: [String: Token] = [:]
 
     init(_ configuration: TokenizerConfiguration, id: (String) -> Int32?) {
         func token(_ token: AddedToken) -> Token? { id(token.content).map { Token(text: token.content, id: $0) } }

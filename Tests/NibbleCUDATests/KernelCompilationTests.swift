@@ -1,5 +1,5 @@
 import Foundation
-@_spi(Testing) import NibbleCUDA
+import NibbleCUDA
 import Testing
 
 /// Whether NVRTC is here; CI insists on it.

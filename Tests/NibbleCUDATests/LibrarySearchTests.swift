@@ -1,5 +1,5 @@
 import Foundation
-@_spi(Testing) import NibbleCUDA
+import NibbleCUDA
 import NibbleTestSupport
 import Testing
 

@@ -1,4 +1,4 @@
-@_spi(Testing) import NibbleCUDA
+import NibbleCUDA
 import NibbleCore
 import Testing
 

@@ -1,4 +1,4 @@
-@_spi(Testing) import NibbleHub
+import NibbleHub
 import Testing
 
 @Suite struct ContentHashTests {

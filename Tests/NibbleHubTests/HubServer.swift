@@ -2,7 +2,7 @@ import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-@_spi(Testing) import NibbleHub
+import NibbleHub
 import Synchronization
 
 /// A server on loopback that answers as the Hub does. Large files are handed to a second port, as the Hub hands them to its storage.

@@ -1,5 +1,5 @@
 import Foundation
-@_spi(Testing) import Nibble
+import Nibble
 import NibbleCPU
 import NibbleCore
 import NibbleModels

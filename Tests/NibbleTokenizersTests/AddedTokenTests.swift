@@ -1,5 +1,5 @@
 import Foundation
-@_spi(Testing) import NibbleTokenizers
+import NibbleTokenizers
 import Testing
 
 @Suite struct AddedTokenTests {

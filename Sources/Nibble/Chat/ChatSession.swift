@@ -1,27 +1,27 @@
-public import NibbleGeneration
-public import NibbleTokenizers
+package import NibbleGeneration
+package import NibbleTokenizers
 
 /// A conversation with a model: remembers what was said and what the cache holds of it.
 ///
 /// Between two answers only what is new is fed to the model.
-public final class ChatSession {
-    public let model: PretrainedModel
-    public let tokenizer: Tokenizer
+package final class ChatSession {
+    package let model: PretrainedModel
+    package let tokenizer: Tokenizer
     /// How to generate. What is not set comes from the model's generation_config.json.
-    public var generation: GenerationConfig
+    package var generation: GenerationConfig
     /// The name or the text of the template; `nil`: the model's own.
-    public let template: String?
+    package let template: String?
     /// Goes before all messages; `nil`: whatever the template does without one.
-    public var system: String?
-    public private(set) var messages: [ChatMessage] = []
+    package var system: String?
+    package private(set) var messages: [ChatMessage] = []
     private let generator: Generator
     private let cache: PrefixCache
 
     /// New tokens of an answer where neither the call nor the model says.
-    public static let defaultNewTokens = 512
+    package static let defaultNewTokens = 512
 
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
-    public init(
+    package init(
         model: PretrainedModel, tokenizer: Tokenizer, system: String? = nil, template: String? = nil,
         generation: GenerationConfig = .init()
     ) throws {
@@ -37,7 +37,7 @@ public final class ChatSession {
     }
 
     /// Forgets all messages. The system text stays.
-    public func reset() { messages = [] }
+    package func reset() { messages = [] }
 
     /// Answers `text` and remembers both.
     ///
@@ -46,7 +46,7 @@ public final class ChatSession {
     ///   - onText: gets the answer piece by piece, never a part of a character.
     /// - Throws: what the template and the generation throw. The chat is then as it was before.
     @discardableResult
-    public func answer(
+    package func answer(
         _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
     ) async throws -> ChatAnswer {
         let asked = messages + [ChatMessage(role: "user", content: text)]
@@ -95,13 +95,13 @@ public final class ChatSession {
     }
 }
 
-public struct ChatAnswer: Sendable {
-    public var text: String
+package struct ChatAnswer: Sendable {
+    package var text: String
     /// Tokens of the whole chat before the answer.
-    public var promptTokens: Int
+    package var promptTokens: Int
     /// Of these, tokens that were known from earlier answers and not fed again.
-    public var cachedTokens = 0
-    public var newTokens: Int
-    public var finishReason: FinishReason?
-    public var warnings: [GenerationWarning] = []
+    package var cachedTokens = 0
+    package var newTokens: Int
+    package var finishReason: FinishReason?
+    package var warnings: [GenerationWarning] = []
 }

@@ -1,24 +1,24 @@
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleGeneration
-public import NibbleQuantization
-public import NibbleTokenizers
+package import NibbleCore
+package import NibbleDeviceMap
+package import NibbleGeneration
+package import NibbleQuantization
+package import NibbleTokenizers
 
 /// A model with its tokenizer, ready for one task: text in, text out.
-public protocol TextPipeline: Sendable {
+package protocol TextPipeline: Sendable {
     var model: PretrainedModel { get }
     var tokenizer: Tokenizer { get }
 }
 
 /// What ``pipeline(_:model:assistant:generation:deviceMap:maxMemory:quantization:dtype:configuration:)`` can be asked for.
-public struct PipelineTask<Pipeline: TextPipeline>: Sendable {
+package struct PipelineTask<Pipeline: TextPipeline>: Sendable {
     /// As in transformers: `text-generation`, `translation_en_to_de` …
-    public let name: String
+    package let name: String
     let make: @Sendable (PretrainedModel, Tokenizer, PretrainedModel?, GenerationConfig) throws -> Pipeline
 }
 
 extension PipelineTask where Pipeline == TextGenerationPipeline {
-    public static var textGeneration: PipelineTask {
+    package static var textGeneration: PipelineTask {
         PipelineTask(name: "text-generation") { model, tokenizer, assistant, generation in
             try TextGenerationPipeline(model: model, tokenizer: tokenizer, assistant: assistant, generation: generation)
         }
@@ -26,13 +26,13 @@ extension PipelineTask where Pipeline == TextGenerationPipeline {
 }
 
 extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
-    public static var text2textGeneration: PipelineTask { named("text2text-generation") }
-    public static var summarization: PipelineTask { named("summarization") }
+    package static var text2textGeneration: PipelineTask { named("text2text-generation") }
+    package static var summarization: PipelineTask { named("summarization") }
     /// For models that need no language named, or name it in the text itself.
-    public static var translation: PipelineTask { named("translation") }
+    package static var translation: PipelineTask { named("translation") }
 
     /// - Parameters: the languages as the model's config names them, such as `en` and `de`.
-    public static func translation(from source: String, to target: String) -> PipelineTask {
+    package static func translation(from source: String, to target: String) -> PipelineTask {
         named("translation_\(source)_to_\(target)")
     }
 
@@ -55,7 +55,7 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
 ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
 ///   - generation: counts in every call, for what the call leaves open.
 /// - Throws: as loading does; ``AutoModelError`` if the model is of the wrong kind for the task.
-public func pipeline<Pipeline>(
+package func pipeline<Pipeline>(
     _ task: PipelineTask<Pipeline>, model: String, assistant: String? = nil, generation: GenerationConfig = .init(),
     deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:], quantization: BitsAndBytesConfig? = nil,
     dtype: DType? = nil, configuration: LoadConfiguration = .init()
@@ -74,7 +74,7 @@ public func pipeline<Pipeline>(
 }
 
 /// Why a pipeline cannot do what a call asks for.
-public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
+package enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     /// `hole` leaves no room for a prompt.
     case noRoomForPrompt(newTokens: Int, modelMaxLength: Int)
     /// `hole` cannot tell how many tokens will be new.
@@ -85,7 +85,7 @@ public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     case emptyStopSequence
     case batchSize(Int)
 
-    public var description: String {
+    package var description: String {
         switch self {
         case .noRoomForPrompt(let newTokens, let length):
             "\(newTokens) new tokens leave no room for a prompt in the \(length) tokens the model was made for: lower max_new_tokens"

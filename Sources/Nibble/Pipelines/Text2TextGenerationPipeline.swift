@@ -1,39 +1,39 @@
-public import NibbleGeneration
-public import NibbleTokenizers
+package import NibbleGeneration
+package import NibbleTokenizers
 
 /// Answers texts with an encoder-decoder: transformers 4's `text2text-generation`, `summarization` and `translation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are found with 4 beams. The task's name picks a
 /// prefix (`summarize: `) and options from the config's `task_specific_params`.
-public struct Text2TextGenerationPipeline: TextPipeline {
+package struct Text2TextGenerationPipeline: TextPipeline {
     /// What a call can say besides how to generate.
-    public struct Options: Sendable {
+    package struct Options: Sendable {
         /// Whether the ids that `generate` returned are wanted, too.
-        public var returnTensors = false
-        public var truncation = Truncation.none
+        package var returnTensors = false
+        package var truncation = Truncation.none
         /// Ends the generation. Only its first token counts.
-        public var stopSequence: String?
-        public var cleanUpTokenizationSpaces = false
+        package var stopSequence: String?
+        package var cleanUpTokenizationSpaces = false
         /// Texts answered side by side. A row's result does not depend on the others.
-        public var batchSize = 1
+        package var batchSize = 1
         /// Called with the number of inputs that are done and their total.
-        public var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
+        package var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
 
-        public init() {}
+        package init() {}
     }
 
-    public let model: PretrainedModel
-    public let tokenizer: Tokenizer
-    public let assistant: PretrainedModel?
+    package let model: PretrainedModel
+    package let tokenizer: Tokenizer
+    package let assistant: PretrainedModel?
     /// `text2text-generation`, `summarization`, `translation`, `translation_en_to_de` …
-    public let task: String
+    package let task: String
     /// Put before every text.
-    public let prefix: String
+    package let prefix: String
     private let generation: PipelineGeneration
 
     /// - Parameter generation: counts in every call, for what the call leaves open.
     /// - Throws: ``AutoModelError/isDecoderOnly(_:)``; `GenerationError` for options in config.json that cannot be read.
-    public init(
+    package init(
         model: PretrainedModel, tokenizer: Tokenizer, task: String = "text2text-generation", assistant: PretrainedModel? = nil,
         generation: GenerationConfig = .init()
     ) throws {
@@ -53,14 +53,14 @@ public struct Text2TextGenerationPipeline: TextPipeline {
     }
 
     /// The answers to one text, as many as `num_return_sequences` asks for.
-    public func callAsFunction(
+    package func callAsFunction(
         _ text: String, _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await self([text], generation, options: options)[0]
     }
 
     /// The answers to each text.
-    public func callAsFunction(
+    package func callAsFunction(
         _ texts: [String], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         var config = self.generation.resolved(generation)

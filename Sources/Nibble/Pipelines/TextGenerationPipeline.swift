@@ -1,13 +1,13 @@
-public import NibbleGeneration
-public import NibbleTokenizers
+package import NibbleGeneration
+package import NibbleTokenizers
 
 /// Continues texts and chats: transformers' `text-generation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are sampled at temperature 0.7.
-public struct TextGenerationPipeline: TextPipeline {
+package struct TextGenerationPipeline: TextPipeline {
     /// What a call can say besides how to generate.
-    public struct Options: Sendable {
-        public enum Returned: Sendable {
+    package struct Options: Sendable {
+        package enum Returned: Sendable {
             /// The prompt as it was given and what was added; a chat with the answer.
             case fullText
             /// Only what was added.
@@ -17,47 +17,47 @@ public struct TextGenerationPipeline: TextPipeline {
         }
 
         /// A long prompt's way to leave room for its answer.
-        public enum LongGeneration: String, Sendable {
+        package enum LongGeneration: String, Sendable {
             /// Only the end of the prompt is kept, so that the new tokens fit into the model's maximum.
             case hole
         }
 
-        public var returned = Returned.fullText
+        package var returned = Returned.fullText
         /// Put before every prompt; not part of what is returned. Total lengths grow by its tokens. `nil`: the config's.
-        public var prefix: String?
+        package var prefix: String?
         /// Whether special tokens are put around prompts. Chats write their own.
-        public var addSpecialTokens = true
-        public var truncation = Truncation.none
-        public var handleLongGeneration: LongGeneration?
+        package var addSpecialTokens = true
+        package var truncation = Truncation.none
+        package var handleLongGeneration: LongGeneration?
         /// Texts that end the generation; they are part of what is returned.
-        public var stopSequence: [String] = []
-        public var skipSpecialTokens = true
+        package var stopSequence: [String] = []
+        package var skipSpecialTokens = true
         /// `nil`: the tokenizer's choice.
-        public var cleanUpTokenizationSpaces: Bool?
+        package var cleanUpTokenizationSpaces: Bool?
         /// Whether a chat's last message is continued. `nil`: if it is the assistant's.
-        public var continueFinalMessage: Bool?
+        package var continueFinalMessage: Bool?
         /// Function schemas for the chat template.
-        public var tools: [JinjaValue]?
-        public var documents: [JinjaValue]?
+        package var tools: [JinjaValue]?
+        package var documents: [JinjaValue]?
         /// Further variables of the chat template.
-        public var templateVariables: [String: JinjaValue] = [:]
+        package var templateVariables: [String: JinjaValue] = [:]
         /// Prompts generated side by side, padded on the left. A row's result does not depend on the others.
-        public var batchSize = 1
+        package var batchSize = 1
         /// Called with the number of inputs that are done and their total.
-        public var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
+        package var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
 
-        public init() {}
+        package init() {}
     }
 
-    public let model: PretrainedModel
-    public let tokenizer: Tokenizer
-    public let assistant: PretrainedModel?
+    package let model: PretrainedModel
+    package let tokenizer: Tokenizer
+    package let assistant: PretrainedModel?
     private let generation: PipelineGeneration
     private let prefix: String?
 
     /// - Parameter generation: counts in every call, for what the call leaves open.
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``
-    public init(
+    package init(
         model: PretrainedModel, tokenizer: Tokenizer, assistant: PretrainedModel? = nil, generation: GenerationConfig = .init()
     ) throws {
         guard !model.isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(model.folder.path) }
@@ -71,28 +71,28 @@ public struct TextGenerationPipeline: TextPipeline {
     }
 
     /// The continuations of one text, as many as `num_return_sequences` asks for.
-    public func callAsFunction(
+    package func callAsFunction(
         _ text: String, _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await run([.text(text)], generation, options)[0]
     }
 
     /// The continuations of each text.
-    public func callAsFunction(
+    package func callAsFunction(
         _ texts: [String], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         try await run(texts.map(Prompt.text), generation, options)
     }
 
     /// The answers to one chat.
-    public func callAsFunction(
+    package func callAsFunction(
         _ chat: [ChatMessage], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await run([.chat(chat)], generation, options)[0]
     }
 
     /// The answers to each chat.
-    public func callAsFunction(
+    package func callAsFunction(
         _ chats: [[ChatMessage]], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         try await run(chats.map(Prompt.chat), generation, options)
@@ -207,15 +207,15 @@ extension TextGenerationPipeline {
 }
 
 /// One result of a pipeline.
-public struct GeneratedText: Sendable, Equatable {
+package struct GeneratedText: Sendable, Equatable {
     /// What was asked for: prompt and new text, or the new text alone. For chats always the new text.
-    public var generatedText: String
+    package var generatedText: String
     /// For chats, if the full text was asked for: the messages and the answer, or the last message continued.
-    public var generatedChat: [ChatMessage]?
+    package var generatedChat: [ChatMessage]?
     /// If ids were asked for: the whole sequence.
-    public var generatedTokenIDs: [Int32]?
+    package var generatedTokenIDs: [Int32]?
 
-    public init(generatedText: String, generatedChat: [ChatMessage]? = nil, generatedTokenIDs: [Int32]? = nil) {
+    package init(generatedText: String, generatedChat: [ChatMessage]? = nil, generatedTokenIDs: [Int32]? = nil) {
         self.generatedText = generatedText
         self.generatedChat = generatedChat
         self.generatedTokenIDs = generatedTokenIDs

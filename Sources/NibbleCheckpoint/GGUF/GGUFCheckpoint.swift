@@ -1,16 +1,16 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// A GGUF file as a Hugging Face checkpoint: its names, its values.
 ///
 /// Blocks are dequantized when a tensor is asked for, and what the converter changed (``GGUFNames/Change``) is undone.
-public struct GGUFCheckpoint: Checkpoint {
-    public let names: [String]
+package struct GGUFCheckpoint: Checkpoint {
+    package let names: [String]
     /// What `config.json` would say.
-    public let config: JSONObject
+    package let config: JSONObject
     /// What blocks are dequantized to.
-    public let dtype: DType
-    public let file: GGUFFile
+    package let dtype: DType
+    package let file: GGUFFile
     private let sources: [String: Source]
 
     private struct Source: Sendable {
@@ -26,7 +26,7 @@ public struct GGUFCheckpoint: Checkpoint {
 
     /// - Parameter dtype: `float32`, `float16` or `bfloat16`.
     /// - Throws: ``CheckpointError``, also for an architecture whose names are not known.
-    public init(_ url: URL, dequantizedTo dtype: DType = .float32) throws {
+    package init(_ url: URL, dequantizedTo dtype: DType = .float32) throws {
         precondition([.float32, .float16, .bfloat16].contains(dtype), "blocks cannot be dequantized to \(dtype)")
         let file = try GGUFFile(url)
         config = try GGUFNames.config(file)
@@ -63,11 +63,11 @@ public struct GGUFCheckpoint: Checkpoint {
         }
     }
 
-    public var files: [URL] { [file.url] }
+    package var files: [URL] { [file.url] }
 
-    public var metadata: [String: String] { file.metadata.compactMapValues(\.string) }
+    package var metadata: [String: String] { file.metadata.compactMapValues(\.string) }
 
-    public func descriptor(_ name: String) -> TensorDescriptor? {
+    package func descriptor(_ name: String) -> TensorDescriptor? {
         guard let source = sources[name], let info = file.info(source.name) else { return nil }
         var isContiguous = info.type.dtype != nil
         if case .none = source.change {} else { isContiguous = false }
@@ -76,7 +76,7 @@ public struct GGUFCheckpoint: Checkpoint {
             byteCount: info.byteRange.count, isContiguous: isContiguous)
     }
 
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let source = sources[name] else { throw CheckpointError.noSuchTensor(name: name, files: [file.url.path]) }
         switch source.change {
         case .none:
@@ -105,11 +105,11 @@ public struct GGUFCheckpoint: Checkpoint {
         return head * headSize + 2 * index + half
     }
 
-    public func prefetch(_ name: String) {
+    package func prefetch(_ name: String) {
         if let place = descriptor(name) { file.file.prefetch(place.byteRange) }
     }
 
-    public func dropPages(_ name: String) {
+    package func dropPages(_ name: String) {
         if let place = descriptor(name) { file.file.dropPages(place.byteRange) }
     }
 }

@@ -1,31 +1,31 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// One GGUF file (version 2 or 3), mapped into memory, under its own names.
 ///
 /// ``GGUFCheckpoint`` offers the same tensors under Hugging Face's names. Format:
 /// <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
-public struct GGUFFile: Sendable {
+package struct GGUFFile: Sendable {
     /// What the file says about a tensor.
-    public struct TensorInfo: Sendable {
-        public let type: GGUFTensorType
+    package struct TensorInfo: Sendable {
+        package let type: GGUFTensorType
         /// Outermost extent first, as everywhere in Nibble (the file lists them the other way round).
-        public let shape: Shape
+        package let shape: Shape
         /// From the file's start.
-        public let byteRange: Range<Int>
+        package let byteRange: Range<Int>
     }
 
-    public let version: Int
-    public let metadata: [String: GGUFValue]
+    package let version: Int
+    package let metadata: [String: GGUFValue]
     /// In the order of the file.
-    public let names: [String]
+    package let names: [String]
     private let tensors: [String: TensorInfo]
     private let metadataRange: Range<Int>
     let file: MappedFile
 
     /// - Throws: ``CheckpointError``.
     /// - Complexity: linear in the header; the tensors' data are not touched.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         file = try MappedFile(url)
         try file.refusePlaceholder()
         let header = try GGUFHeader(file)
@@ -38,14 +38,14 @@ public struct GGUFFile: Sendable {
             uniquingKeysWith: { first, _ in first })
     }
 
-    public var url: URL { file.url }
+    package var url: URL { file.url }
 
     /// `general.architecture`: `llama`, `qwen2`, `gemma` …
-    public var architecture: String? { metadata["general.architecture"]?.string }
+    package var architecture: String? { metadata["general.architecture"]?.string }
 
     /// Writes a GGUF file with the same metadata and no tensors: it serves as a tokenizer.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)``
-    public func writeMetadata(to url: URL) throws {
+    package func writeMetadata(to url: URL) throws {
         let output = try AtomicFile(url)
         var head = Array("GGUF".utf8)
         withUnsafeBytes(of: UInt32(version).littleEndian) { head += $0 }
@@ -56,12 +56,12 @@ public struct GGUFFile: Sendable {
         try output.commit()
     }
 
-    public func info(_ name: String) -> TensorInfo? { tensors[name] }
+    package func info(_ name: String) -> TensorInfo? { tensors[name] }
 
     /// The tensor's elements. Those stored one by one are a view of the file; blocks are dequantized.
     /// - Parameter dtype: `float32`, `float16` or `bfloat16`, for blocks only.
     /// - Throws: ``CheckpointError/noSuchTensor(name:files:)``.
-    public func tensor(_ name: String, dequantizedTo dtype: DType = .float32) throws -> Tensor {
+    package func tensor(_ name: String, dequantizedTo dtype: DType = .float32) throws -> Tensor {
         let info = try known(name)
         if let stored = info.type.dtype { return file.tensor(stored, info.shape, at: info.byteRange.lowerBound) }
         return copy(info, dequantizedTo: dtype) { $0 }

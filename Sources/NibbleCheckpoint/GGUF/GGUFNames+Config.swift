@@ -1,4 +1,4 @@
-public import NibbleCore
+package import NibbleCore
 
 /// From metadata to what `config.json` would say.
 extension GGUFNames {
@@ -28,7 +28,7 @@ extension GGUFNames {
 
     /// What `config.json` would say.
     /// - Throws: ``CheckpointError`` for another architecture, or metadata that do not fit the tensors.
-    public static func config(_ file: GGUFFile) throws -> JSONObject {
+    package static func config(_ file: GGUFFile) throws -> JSONObject {
         guard let architecture = file.architecture, let className = classNames[architecture] else {
             throw CheckpointError.refused(
                 file: file.url.path,

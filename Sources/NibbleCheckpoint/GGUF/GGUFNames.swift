@@ -1,7 +1,7 @@
 /// How GGUF files name things, and what their converter changes, for the architectures whose checkpoints are read.
-public enum GGUFNames {
+package enum GGUFNames {
     /// What the converter did to a tensor's values and reading must undo.
-    public enum Change: Sendable, Equatable {
+    package enum Change: Sendable, Equatable {
         case none
         /// The two halves of each head's rows were interleaved for another form of rotary embedding. The number of heads
         /// is the metadata value of this key, after the architecture and a dot.
@@ -10,10 +10,10 @@ public enum GGUFNames {
         case addedOne
     }
 
-    public static let architectures = ["llama", "qwen2", "qwen3", "gemma", "gemma2"]
+    package static let architectures = ["llama", "qwen2", "qwen3", "gemma", "gemma2"]
 
     /// The Hugging Face name of a tensor; `nil` for one that has none there (`rope_freqs.weight`) or an unknown one.
-    public static func huggingFaceName(_ ggufName: String, architecture: String) -> String? {
+    package static func huggingFaceName(_ ggufName: String, architecture: String) -> String? {
         guard architectures.contains(architecture) else { return nil }
         let parts = ggufName.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
         guard let suffix = parts.last, suffix == "weight" || suffix == "bias" else { return nil }
@@ -41,7 +41,7 @@ public enum GGUFNames {
     ]
 
     /// What was done to the tensor when the file was made.
-    public static func change(_ ggufName: String, architecture: String) -> Change {
+    package static func change(_ ggufName: String, architecture: String) -> Change {
         let part = ggufName.split(separator: ".").dropLast().last
         switch (architecture, part) {
         case ("llama", "attn_q"): return .interleavedHeads(countKey: "attention.head_count")

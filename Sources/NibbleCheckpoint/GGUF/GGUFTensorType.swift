@@ -1,7 +1,7 @@
-public import NibbleCore
+package import NibbleCore
 
 /// How a GGUF file stores the elements of a tensor. Raw values are the format's own numbers.
-public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
+package enum GGUFTensorType: UInt32, Sendable, CaseIterable {
     case f32 = 0
     case f16 = 1
     // swift-format-ignore: AlwaysUseLowerCamelCase
@@ -28,7 +28,7 @@ public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
     case bf16 = 30
 
     /// The dtype of elements that are stored one by one; `nil` for blocks.
-    public var dtype: DType? {
+    package var dtype: DType? {
         switch self {
         case .f32: .float32
         case .f16: .float16
@@ -43,7 +43,7 @@ public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
     }
 
     /// Elements that share a block: a row holds a whole number of blocks.
-    public var blockSize: Int {
+    package var blockSize: Int {
         switch self {
         case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0: 32
         case .q4_K, .q5_K, .q6_K: 256
@@ -52,7 +52,7 @@ public enum GGUFTensorType: UInt32, Sendable, CaseIterable {
     }
 
     /// Bytes of one block.
-    public var blockByteCount: Int {
+    package var blockByteCount: Int {
         switch self {
         case .q4_0: 2 + 16
         case .q4_1: 2 + 2 + 16

@@ -1,5 +1,5 @@
 /// A metadata value of a GGUF file. Whole numbers of every width are one case, as are floats.
-public enum GGUFValue: Sendable, Equatable {
+package enum GGUFValue: Sendable, Equatable {
     case int(Int)
     /// Only where ``int(_:)`` cannot hold it.
     case uint(UInt64)
@@ -14,12 +14,12 @@ public enum GGUFValue: Sendable, Equatable {
 }
 
 extension GGUFValue {
-    public var int: Int? {
+    package var int: Int? {
         if case .int(let value) = self { value } else { nil }
     }
 
     /// The number, whole or not.
-    public var double: Double? {
+    package var double: Double? {
         switch self {
         case .int(let value): Double(value)
         case .uint(let value): Double(value)
@@ -28,23 +28,23 @@ extension GGUFValue {
         }
     }
 
-    public var bool: Bool? {
+    package var bool: Bool? {
         if case .bool(let value) = self { value } else { nil }
     }
 
-    public var string: String? {
+    package var string: String? {
         if case .string(let value) = self { value } else { nil }
     }
 
-    public var strings: [String]? {
+    package var strings: [String]? {
         if case .strings(let value) = self { value } else { nil }
     }
 
-    public var ints: [Int]? {
+    package var ints: [Int]? {
         if case .ints(let value) = self { value } else { nil }
     }
 
-    public var doubles: [Double]? {
+    package var doubles: [Double]? {
         if case .doubles(let value) = self { value } else { nil }
     }
 }

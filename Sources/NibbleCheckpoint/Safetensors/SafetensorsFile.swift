@@ -1,19 +1,19 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// One safetensors file, mapped into memory.
 ///
 /// Opening it checks the whole header: dtypes, shapes, and that the byte ranges cover the data exactly, without holes or
 /// overlaps. Format: <https://huggingface.co/docs/safetensors>.
-public struct SafetensorsFile: Checkpoint {
-    public let names: [String]
-    public let metadata: [String: String]
+package struct SafetensorsFile: Checkpoint {
+    package let names: [String]
+    package let metadata: [String: String]
     private let file: MappedFile
     private let descriptors: [String: TensorDescriptor]
 
     /// - Throws: ``CheckpointError``.
     /// - Complexity: linear in the header; the data are not touched.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         let file = try MappedFile(url)
         try file.refusePlaceholder()
         let header = try SafetensorsHeader(file)
@@ -29,25 +29,25 @@ public struct SafetensorsFile: Checkpoint {
         names = descriptors.keys.sorted(by: NaturalOrder.precedes)
     }
 
-    public var files: [URL] { [file.url] }
+    package var files: [URL] { [file.url] }
 
-    public func descriptor(_ name: String) -> TensorDescriptor? { descriptors[name] }
+    package func descriptor(_ name: String) -> TensorDescriptor? { descriptors[name] }
 
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let place = descriptors[name] else { throw CheckpointError.noSuchTensor(name: name, files: [file.path]) }
         return file.tensor(place.dtype, place.shape, at: place.byteOffset)
     }
 
-    public func prefetch(_ name: String) {
+    package func prefetch(_ name: String) {
         if let place = descriptors[name] { file.prefetch(place.byteRange) }
     }
 
-    public func dropPages(_ name: String) {
+    package func dropPages(_ name: String) {
         if let place = descriptors[name] { file.dropPages(place.byteRange) }
     }
 }
 
 extension TensorDescriptor {
     /// The bytes of the file that the tensor takes.
-    public var byteRange: Range<Int> { byteOffset..<byteOffset + byteCount }
+    package var byteRange: Range<Int> { byteOffset..<byteOffset + byteCount }
 }

@@ -1,5 +1,5 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 extension SafetensorsWriter {
     /// Writes `model.safetensors`, or `model-00001-of-0000N.safetensors` … and `model.safetensors.index.json` when the
@@ -15,7 +15,7 @@ extension SafetensorsWriter {
     /// - Returns: the weight files, in order.
     /// - Throws: ``CheckpointError``, or what `tensor` throws.
     @discardableResult
-    public func writeSharded(
+    package func writeSharded(
         _ specifications: [TensorSpecification], to folder: URL, maximumShardByteCount: Int = 50_000_000_000,
         extraMetadata: JSONObject = [:], tensor: (TensorSpecification) throws -> Tensor
     ) throws -> [URL] {

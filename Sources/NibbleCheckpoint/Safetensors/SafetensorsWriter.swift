@@ -1,29 +1,29 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// What a tensor to be written will look like, known before its elements are.
-public struct TensorSpecification: Sendable, Hashable {
-    public let name: String
-    public let dtype: DType
-    public let shape: Shape
+package struct TensorSpecification: Sendable, Hashable {
+    package let name: String
+    package let dtype: DType
+    package let shape: Shape
 
-    public init(name: String, dtype: DType, shape: Shape) {
+    package init(name: String, dtype: DType, shape: Shape) {
         self.name = name
         self.dtype = dtype
         self.shape = shape
     }
 
-    public init(name: String, tensor: Tensor) { self.init(name: name, dtype: tensor.dtype, shape: tensor.shape) }
+    package init(name: String, tensor: Tensor) { self.init(name: name, dtype: tensor.dtype, shape: tensor.shape) }
 
-    public var byteCount: Int { shape.count * dtype.byteCount }
+    package var byteCount: Int { shape.count * dtype.byteCount }
 }
 
 /// Writes safetensors files as `save_pretrained` lays them out.
 ///
 /// Elements go from memory to the file one tensor at a time, so that tensors can be made while they are written and
 /// nothing is held twice. A file gets its name only when it is whole.
-public struct SafetensorsWriter: Sendable {
-    public enum Order: Sendable {
+package struct SafetensorsWriter: Sendable {
+    package enum Order: Sendable {
         /// As listed.
         case given
         /// As the reference library: by dtype, wide ones first (which keeps every tensor aligned), then by name.
@@ -31,17 +31,17 @@ public struct SafetensorsWriter: Sendable {
     }
 
     /// Text kept in the header. The reference expects `format`.
-    public var metadata: [String: String]
-    public var order: Order
+    package var metadata: [String: String]
+    package var order: Order
 
-    public init(metadata: [String: String] = ["format": "pt"], order: Order = .given) {
+    package init(metadata: [String: String] = ["format": "pt"], order: Order = .given) {
         self.metadata = metadata
         self.order = order
     }
 
     /// Writes tensors that are in memory.
     /// - Throws: ``CheckpointError``; then nothing is left behind, and a file that was there is untouched.
-    public func write(_ tensors: [(name: String, tensor: Tensor)], to file: URL) throws {
+    package func write(_ tensors: [(name: String, tensor: Tensor)], to file: URL) throws {
         let held = Dictionary(tensors.map { ($0.name, $0.tensor) }, uniquingKeysWith: { first, _ in first })
         try write(tensors.map { TensorSpecification(name: $0.name, tensor: $0.tensor) }, to: file) { specification in
             guard let tensor = held[specification.name] else {
@@ -54,7 +54,7 @@ public struct SafetensorsWriter: Sendable {
     /// Writes tensors that are made on the way.
     /// - Parameter tensor: called once per specification, in the file's order; the result is on the CPU and fits the specification.
     /// - Throws: ``CheckpointError``, or what `tensor` throws.
-    public func write(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor)
+    package func write(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor)
         throws
     {
         let output = try writeTemporary(specifications, to: file, tensor: tensor)

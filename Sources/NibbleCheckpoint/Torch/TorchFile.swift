@@ -1,20 +1,20 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 /// One `pytorch_model.bin`: a state dict as `torch.save` writes it, mapped into memory.
 ///
 /// Both forms are read, the zip archive and the run of pickles used before 2020. The pickle is not executed: a fixed
 /// table of types and functions is understood, anything else is refused by name. Tensors that share a storage share it
 /// here too.
-public struct TorchFile: Checkpoint {
-    public let names: [String]
+package struct TorchFile: Checkpoint {
+    package let names: [String]
     private let file: MappedFile
     private let views: [String: StridedView]
-    public let firstFloatingPointDType: DType?
+    package let firstFloatingPointDType: DType?
 
     /// - Throws: ``CheckpointError``.
     /// - Complexity: linear in the pickle; the elements are not touched.
-    public init(_ url: URL) throws {
+    package init(_ url: URL) throws {
         let file = try MappedFile(url)
         try file.refusePlaceholder()
         let content: TorchContent
@@ -34,11 +34,11 @@ public struct TorchFile: Checkpoint {
         firstFloatingPointDType = tensors.map(\.1.dtype).first { $0.isFloatingPoint && $0.byteCount > 1 }
     }
 
-    public var files: [URL] { [file.url] }
+    package var files: [URL] { [file.url] }
 
-    public var metadata: [String: String] { [:] }
+    package var metadata: [String: String] { [:] }
 
-    public func descriptor(_ name: String) -> TensorDescriptor? {
+    package func descriptor(_ name: String) -> TensorDescriptor? {
         guard let view = views[name] else { return nil }
         let isContiguous = view.isContiguous
         return TensorDescriptor(
@@ -47,7 +47,7 @@ public struct TorchFile: Checkpoint {
     }
 
     /// - Throws: ``CheckpointError``, also for an expanded view whose elements would take more memory than the file.
-    public func tensor(_ name: String) throws -> Tensor {
+    package func tensor(_ name: String) throws -> Tensor {
         guard let view = views[name] else { throw CheckpointError.noSuchTensor(name: name, files: [file.path]) }
         if view.isContiguous { return file.tensor(view.dtype, view.shape, at: view.byteOffset) }
         guard view.byteCount <= file.byteCount else {
@@ -57,11 +57,11 @@ public struct TorchFile: Checkpoint {
         return view.contiguousCopy(of: file.bytes)
     }
 
-    public func prefetch(_ name: String) {
+    package func prefetch(_ name: String) {
         if let place = descriptor(name) { file.prefetch(place.byteRange) }
     }
 
-    public func dropPages(_ name: String) {
+    package func dropPages(_ name: String) {
         if let place = descriptor(name) { file.dropPages(place.byteRange) }
     }
 }

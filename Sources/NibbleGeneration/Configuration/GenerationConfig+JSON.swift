@@ -1,12 +1,12 @@
-public import Foundation
-public import NibbleCore
+package import Foundation
+package import NibbleCore
 
 extension GenerationConfig {
     /// Options as a caller writes them: a JSON object with GenerationConfig's own field names. `null` means unset.
     ///
     /// - Throws: ``GenerationError/unknownFields(_:)`` for names nobody knows, ``GenerationError/invalidValue`` for values
     ///   of the wrong form.
-    public init(options json: JSONValue, source: String? = nil) throws {
+    package init(options json: JSONValue, source: String? = nil) throws {
         self.init()
         let object = try Self.object(json, source: source)
         let unknown = object.keys.filter { Self.field(named: $0) == nil && !Self.ignoredNames.contains($0) }
@@ -20,7 +20,7 @@ extension GenerationConfig {
     /// A model's generation_config.json. Names that are not known are skipped, as publishers add their own.
     ///
     /// - Throws: ``GenerationError/invalidValue`` for values of the wrong form.
-    public init(modelFile json: JSONValue, source: String? = "generation_config.json") throws {
+    package init(modelFile json: JSONValue, source: String? = "generation_config.json") throws {
         self.init()
         try read(Self.object(json, source: source), source: source)
         // The reference replaces this old word by its own choice of cache.
@@ -28,7 +28,7 @@ extension GenerationConfig {
     }
 
     /// The generation fields that old checkpoints keep in config.json, for models without a generation_config.json.
-    public init(modelConfig json: JSONValue, source: String? = "config.json") throws {
+    package init(modelConfig json: JSONValue, source: String? = "config.json") throws {
         self.init()
         let skipped: Set<String> = ["use_cache", "seed", "output_scores", "output_logits", "return_dict_in_generate"]
         try read(Self.object(json, source: source), source: source, skipping: skipped)
@@ -36,7 +36,7 @@ extension GenerationConfig {
 
     /// Reads generation_config.json from a model's folder, or the fields of config.json where there is none. Neither: no
     /// field is set.
-    public init(modelFolder folder: URL) throws {
+    package init(modelFolder folder: URL) throws {
         let own = folder.appending(path: "generation_config.json")
         let model = folder.appending(path: "config.json")
         if FileManager.default.fileExists(atPath: own.path) {

@@ -1,12 +1,12 @@
 internal import NibbleCore
 
 /// What a configuration asks for, see section "Modes" of the reference.
-public enum GenerationMode: Sendable, Equatable {
+package enum GenerationMode: Sendable, Equatable {
     case greedy, sampling, beamSearch, beamSampling
 }
 
 extension GenerationConfig {
-    public var mode: GenerationMode {
+    package var mode: GenerationMode {
         let samples = doSample ?? false
         if (numBeams ?? 1) > 1 { return samples ? .beamSampling : .beamSearch }
         return samples ? .sampling : .greedy
@@ -17,7 +17,7 @@ extension GenerationConfig {
     /// - Returns: what has no effect.
     /// - Throws: ``GenerationError`` for values out of range, conflicts and modes Nibble does not have.
     @discardableResult
-    public func validate() throws -> [GenerationWarning] {
+    package func validate() throws -> [GenerationWarning] {
         try refuseRemovedModes()
         try checkCounts()
         try checkRanges()

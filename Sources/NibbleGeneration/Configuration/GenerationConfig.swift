@@ -3,92 +3,92 @@
 /// Names and meanings are those of `transformers`' GenerationConfig. Every field is optional; `nil` means "not said", so that
 /// configurations can be layered with ``filling(from:)``: what a call says, over a configuration it was given, over the
 /// model's generation_config.json, over ``defaults``. Fields without an entry in ``defaults`` stay off until set.
-public struct GenerationConfig: Sendable, Equatable {
+package struct GenerationConfig: Sendable, Equatable {
     // MARK: Lengths and stopping
 
     /// Longest sequence, prompt included. Yields to ``maxNewTokens``.
-    public var maxLength: Int?
-    public var maxNewTokens: Int?
-    public var minLength: Int?
-    public var minNewTokens: Int?
-    public var earlyStopping: EarlyStopping?
+    package var maxLength: Int?
+    package var maxNewTokens: Int?
+    package var minLength: Int?
+    package var minNewTokens: Int?
+    package var earlyStopping: EarlyStopping?
     /// Seconds; the step in which it runs out is finished.
-    public var maxTime: Double?
-    public var stopStrings: [String]?
+    package var maxTime: Double?
+    package var stopStrings: [String]?
 
     // MARK: Strategy
 
-    public var doSample: Bool?
-    public var numBeams: Int?
-    public var numReturnSequences: Int?
+    package var doSample: Bool?
+    package var numBeams: Int?
+    package var numReturnSequences: Int?
     /// Only the speed depends on it in the reference; Nibble always keeps a cache.
-    public var useCache: Bool?
-    public var cacheImplementation: CacheImplementation?
+    package var useCache: Bool?
+    package var cacheImplementation: CacheImplementation?
     /// Counts with ``CacheImplementation/quantized``.
-    public var cacheConfig: QuantizedCacheConfig?
+    package var cacheConfig: QuantizedCacheConfig?
     /// Seed of the random numbers, see `RandomStream`. Unset: a fresh one each time, reported in the output.
-    public var seed: UInt64?
+    package var seed: UInt64?
 
     // MARK: Logits
 
-    public var temperature: Double?
-    public var topK: Int?
-    public var topP: Double?
-    public var minP: Double?
-    public var topH: Double?
-    public var typicalP: Double?
-    public var epsilonCutoff: Double?
-    public var etaCutoff: Double?
-    public var repetitionPenalty: Double?
-    public var encoderRepetitionPenalty: Double?
-    public var lengthPenalty: Double?
-    public var noRepeatNgramSize: Int?
-    public var encoderNoRepeatNgramSize: Int?
-    public var badWordsIds: [[Int32]]?
-    public var sequenceBias: [SequenceBias]?
-    public var guidanceScale: Double?
-    public var renormalizeLogits: Bool?
-    public var removeInvalidValues: Bool?
-    public var exponentialDecayLengthPenalty: ExponentialDecay?
-    public var suppressTokens: [Int32]?
-    public var beginSuppressTokens: [Int32]?
-    public var forcedBosTokenId: Int32?
-    public var forcedEosTokenId: [Int32]?
+    package var temperature: Double?
+    package var topK: Int?
+    package var topP: Double?
+    package var minP: Double?
+    package var topH: Double?
+    package var typicalP: Double?
+    package var epsilonCutoff: Double?
+    package var etaCutoff: Double?
+    package var repetitionPenalty: Double?
+    package var encoderRepetitionPenalty: Double?
+    package var lengthPenalty: Double?
+    package var noRepeatNgramSize: Int?
+    package var encoderNoRepeatNgramSize: Int?
+    package var badWordsIds: [[Int32]]?
+    package var sequenceBias: [SequenceBias]?
+    package var guidanceScale: Double?
+    package var renormalizeLogits: Bool?
+    package var removeInvalidValues: Bool?
+    package var exponentialDecayLengthPenalty: ExponentialDecay?
+    package var suppressTokens: [Int32]?
+    package var beginSuppressTokens: [Int32]?
+    package var forcedBosTokenId: Int32?
+    package var forcedEosTokenId: [Int32]?
 
     // MARK: Special tokens
 
-    public var bosTokenId: Int32?
-    public var eosTokenId: [Int32]?
-    public var padTokenId: Int32?
+    package var bosTokenId: Int32?
+    package var eosTokenId: [Int32]?
+    package var padTokenId: Int32?
     /// One id, or one for each item of the batch.
-    public var decoderStartTokenId: [Int32]?
+    package var decoderStartTokenId: [Int32]?
 
     // MARK: Assisted decoding
 
-    public var numAssistantTokens: Int?
-    public var numAssistantTokensSchedule: AssistantSchedule?
-    public var assistantConfidenceThreshold: Double?
-    public var promptLookupNumTokens: Int?
-    public var maxMatchingNgramSize: Int?
+    package var numAssistantTokens: Int?
+    package var numAssistantTokensSchedule: AssistantSchedule?
+    package var assistantConfidenceThreshold: Double?
+    package var promptLookupNumTokens: Int?
+    package var maxMatchingNgramSize: Int?
 
     // MARK: Outputs
 
-    public var outputScores: Bool?
-    public var outputLogits: Bool?
-    public var returnDictInGenerate: Bool?
+    package var outputScores: Bool?
+    package var outputLogits: Bool?
+    package var returnDictInGenerate: Bool?
 
     // MARK: Modes that are refused by name
 
-    public var penaltyAlpha: Double?
-    public var numBeamGroups: Int?
-    public var diversityPenalty: Double?
-    public var constraints: OpaqueOption?
-    public var forceWordsIds: OpaqueOption?
-    public var dolaLayers: OpaqueOption?
-    public var watermarkingConfig: OpaqueOption?
-    public var assistantEarlyExit: Int?
+    package var penaltyAlpha: Double?
+    package var numBeamGroups: Int?
+    package var diversityPenalty: Double?
+    package var constraints: OpaqueOption?
+    package var forceWordsIds: OpaqueOption?
+    package var dolaLayers: OpaqueOption?
+    package var watermarkingConfig: OpaqueOption?
+    package var assistantEarlyExit: Int?
 
-    public init(
+    package init(
         maxNewTokens: Int? = nil, maxLength: Int? = nil, minNewTokens: Int? = nil, doSample: Bool? = nil,
         temperature: Double? = nil, topK: Int? = nil, topP: Double? = nil, minP: Double? = nil,
         repetitionPenalty: Double? = nil, numBeams: Int? = nil, numReturnSequences: Int? = nil, seed: UInt64? = nil
@@ -110,7 +110,7 @@ public struct GenerationConfig: Sendable, Equatable {
 
 extension GenerationConfig {
     /// What counts where nobody said anything. Lengths are missing on purpose: without any, 20 new tokens are generated.
-    public static let defaults: GenerationConfig = {
+    package static let defaults: GenerationConfig = {
         var config = GenerationConfig(
             doSample: false, temperature: 1, topK: 50, topP: 1, repetitionPenalty: 1, numBeams: 1, numReturnSequences: 1)
         config.minLength = 0
@@ -136,11 +136,11 @@ extension GenerationConfig {
     }()
 
     /// New tokens where no length is given anywhere.
-    public static let defaultNewTokens = 20
+    package static let defaultNewTokens = 20
 
     /// The values that count: those of the call, else of the configuration it was given, else of the model's file, else
     /// the defaults.
-    public static func resolved(
+    package static func resolved(
         call: GenerationConfig = GenerationConfig(), given: GenerationConfig? = nil, model: GenerationConfig? = nil
     ) -> GenerationConfig {
         var config = call
@@ -152,7 +152,7 @@ extension GenerationConfig {
 }
 
 /// When beam search ends.
-public enum EarlyStopping: Sendable, Equatable {
+package enum EarlyStopping: Sendable, Equatable {
     /// As soon as every beam has a finished hypothesis (`true`).
     case whenAllBeamsAreDone
     /// When improvement is unlikely (`false`).
@@ -161,43 +161,43 @@ public enum EarlyStopping: Sendable, Equatable {
     case never
 }
 
-public enum CacheImplementation: String, Sendable, CaseIterable {
+package enum CacheImplementation: String, Sendable, CaseIterable {
     case dynamic, `static`, offloaded, quantized, hybrid
     case offloadedStatic = "offloaded_static"
     case slidingWindow = "sliding_window"
     case hybridChunked = "hybrid_chunked"
 }
 
-public enum AssistantSchedule: String, Sendable, CaseIterable {
+package enum AssistantSchedule: String, Sendable, CaseIterable {
     case constant, heuristic
     case heuristicTransient = "heuristic_transient"
 }
 
 /// A number added to the score of the last token of `tokens` wherever the others stand before it.
-public struct SequenceBias: Sendable, Equatable {
-    public var tokens: [Int32]
-    public var bias: Double
+package struct SequenceBias: Sendable, Equatable {
+    package var tokens: [Int32]
+    package var bias: Double
 
-    public init(tokens: [Int32], bias: Double) {
+    package init(tokens: [Int32], bias: Double) {
         self.tokens = tokens
         self.bias = bias
     }
 }
 
 /// Raises the score of eos by `factor` to the power of the tokens beyond `start` new ones.
-public struct ExponentialDecay: Sendable, Equatable {
-    public var start: Int
-    public var factor: Double
+package struct ExponentialDecay: Sendable, Equatable {
+    package var start: Int
+    package var factor: Double
 
-    public init(start: Int, factor: Double) {
+    package init(start: Int, factor: Double) {
         self.start = start
         self.factor = factor
     }
 }
 
 /// The value of an option that is known, but only to be refused: its JSON text.
-public struct OpaqueOption: Sendable, Equatable {
-    public var text: String
+package struct OpaqueOption: Sendable, Equatable {
+    package var text: String
 
-    public init(text: String) { self.text = text }
+    package init(text: String) { self.text = text }
 }

@@ -1,11 +1,11 @@
-public import NibbleModels
+package import NibbleModels
 
 /// Adds numbers to the scores of single tokens, or of tokens that would complete a sequence.
-public struct SequenceBiasProcessor: LogitsProcessor {
+package struct SequenceBiasProcessor: LogitsProcessor {
     private let biases: [(prefix: [Int32], last: Int, bias: Float)]
 
     /// A later entry for the same sequence replaces an earlier one.
-    public init(_ entries: [SequenceBias]) {
+    package init(_ entries: [SequenceBias]) {
         var order: [[Int32]] = []
         var values: [[Int32]: Double] = [:]
         for entry in entries where !entry.tokens.isEmpty {
@@ -16,7 +16,7 @@ public struct SequenceBiasProcessor: LogitsProcessor {
         }
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         for entry in biases where scores.indices.contains(entry.last) && context.ids.ends(with: entry.prefix) {
             scores[entry.last] += entry.bias
         }
@@ -24,18 +24,18 @@ public struct SequenceBiasProcessor: LogitsProcessor {
 }
 
 /// Forbids tokens, or tokens that would complete a sequence.
-public struct NoBadWordsProcessor: LogitsProcessor {
+package struct NoBadWordsProcessor: LogitsProcessor {
     private let bias: SequenceBiasProcessor
-    public let deviceForm: DeviceForm?
+    package let deviceForm: DeviceForm?
 
     /// - Parameter eos: single-token entries equal to one of these are left out.
-    public init(_ words: [[Int32]], eos: [Int32]) {
+    package init(_ words: [[Int32]], eos: [Int32]) {
         let words = words.filter { word in !eos.contains { word == [$0] } }
         bias = SequenceBiasProcessor(words.map { SequenceBias(tokens: $0, bias: -.infinity) })
         deviceForm = words.allSatisfy { $0.count == 1 } ? .forbidden(words.flatMap { $0 }) : nil
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         bias.process(scores, context)
     }
 }
@@ -48,53 +48,53 @@ extension UnsafeBufferPointer<Int32> {
 }
 
 /// Forbids tokens at every step.
-public struct SuppressTokensProcessor: LogitsProcessor {
+package struct SuppressTokensProcessor: LogitsProcessor {
     private let tokens: [Int32]
 
-    public init(_ tokens: [Int32]) { self.tokens = tokens }
+    package init(_ tokens: [Int32]) { self.tokens = tokens }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) { scores.forbid(tokens) }
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) { scores.forbid(tokens) }
 
-    public var deviceForm: DeviceForm? { .forbidden(tokens) }
+    package var deviceForm: DeviceForm? { .forbidden(tokens) }
 }
 
 /// Forbids tokens at the first step.
-public struct SuppressTokensAtBeginProcessor: LogitsProcessor {
+package struct SuppressTokensAtBeginProcessor: LogitsProcessor {
     private let tokens: [Int32]
     private let begin: Int
 
     /// - Parameter begin: the length at which it acts.
-    public init(_ tokens: [Int32], begin: Int) {
+    package init(_ tokens: [Int32], begin: Int) {
         self.tokens = tokens
         self.begin = begin
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         if context.ids.count == begin { scores.forbid(tokens) }
     }
 }
 
 /// Which tokens may follow, decided by the caller from the item's number and the tokens so far.
-public typealias PrefixAllowedTokens = @Sendable (_ item: Int, _ ids: [Int32]) -> [Int32]
+package typealias PrefixAllowedTokens = @Sendable (_ item: Int, _ ids: [Int32]) -> [Int32]
 
 /// Keeps only the tokens a caller's function allows.
 ///
 /// If that leaves an item without any finite score, its allowed tokens all become equally likely.
-public struct PrefixConstrainedProcessor: LogitsProcessor {
+package struct PrefixConstrainedProcessor: LogitsProcessor {
     private let allowed: PrefixAllowedTokens
     private let beams: Int
 
-    public init(beams: Int, _ allowed: @escaping PrefixAllowedTokens) {
+    package init(beams: Int, _ allowed: @escaping PrefixAllowedTokens) {
         self.beams = max(beams, 1)
         self.allowed = allowed
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) throws {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) throws {
         let rows = LogitsBatch(rows: 1, vocabularySize: scores.count, values: scores)
         try process(rows, [context])
     }
 
-    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+    package func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
         for start in stride(from: 0, to: contexts.count, by: beams) {
             let rows = start..<min(start + beams, contexts.count)
             let tokens = try rows.map { try allowedTokens(contexts[$0]) }

@@ -1,66 +1,66 @@
 import Foundation
 
 /// Forbids eos until a sequence has `length` tokens, prompt included.
-public struct MinLengthProcessor: LogitsProcessor {
+package struct MinLengthProcessor: LogitsProcessor {
     private let length: Int
     private let eos: [Int32]
 
-    public init(_ length: Int, eos: [Int32]) {
+    package init(_ length: Int, eos: [Int32]) {
         self.length = length
         self.eos = eos
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         if context.ids.count < length { scores.forbid(eos) }
     }
 }
 
 /// Forbids eos until a sequence has `count` new tokens.
-public struct MinNewTokensProcessor: LogitsProcessor {
+package struct MinNewTokensProcessor: LogitsProcessor {
     private let count: Int
     private let eos: [Int32]
 
-    public init(_ count: Int, eos: [Int32]) {
+    package init(_ count: Int, eos: [Int32]) {
         self.count = count
         self.eos = eos
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         if context.ids.count - context.promptLength < count { scores.forbid(eos) }
     }
 }
 
 /// Forces the token behind the first one.
-public struct ForcedBosProcessor: LogitsProcessor {
+package struct ForcedBosProcessor: LogitsProcessor {
     private let token: Int32
 
-    public init(_ token: Int32) { self.token = token }
+    package init(_ token: Int32) { self.token = token }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         if context.ids.count == 1 { scores.forbidAll(but: [token]) }
     }
 }
 
 /// Forces the last token that fits.
-public struct ForcedEosProcessor: LogitsProcessor {
+package struct ForcedEosProcessor: LogitsProcessor {
     private let tokens: [Int32]
     private let maxLength: Int
 
-    public init(_ tokens: [Int32], maxLength: Int) {
+    package init(_ tokens: [Int32], maxLength: Int) {
         self.tokens = tokens
         self.maxLength = maxLength
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         if context.ids.count == maxLength - 1 { scores.forbidAll(but: tokens) }
     }
 }
 
 /// Replaces what is not a finite number.
-public struct InfNanRemoveProcessor: LogitsProcessor {
-    public init() {}
+package struct InfNanRemoveProcessor: LogitsProcessor {
+    package init() {}
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         for index in scores.indices where !scores[index].isFinite {
             let score = scores[index]
             scores[index] = score.isNaN ? 0 : score > 0 ? .greatestFiniteMagnitude : -.greatestFiniteMagnitude
@@ -69,16 +69,16 @@ public struct InfNanRemoveProcessor: LogitsProcessor {
 }
 
 /// Raises the score of eos more and more once a sequence has grown beyond a length.
-public struct ExponentialDecayProcessor: LogitsProcessor {
+package struct ExponentialDecayProcessor: LogitsProcessor {
     private let decay: ExponentialDecay
     private let eos: [Int32]
 
-    public init(_ decay: ExponentialDecay, eos: [Int32]) {
+    package init(_ decay: ExponentialDecay, eos: [Int32]) {
         self.decay = decay
         self.eos = eos
     }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let (beyond, overflow) = (context.ids.count - context.promptLength).subtractingReportingOverflow(decay.start)
         guard beyond > 0, !overflow else { return }
         let growth = Float(pow(decay.factor, Double(beyond)) - 1)
@@ -89,8 +89,8 @@ public struct ExponentialDecayProcessor: LogitsProcessor {
 }
 
 /// Turns scores into log-probabilities.
-public struct LogitNormalizationProcessor: LogitsProcessor {
-    public init() {}
+package struct LogitNormalizationProcessor: LogitsProcessor {
+    package init() {}
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) { scores.normalizeLogarithms() }
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) { scores.normalizeLogarithms() }
 }

@@ -1,12 +1,12 @@
-public import NibbleCore
-public import NibbleModels
+package import NibbleCore
+package import NibbleModels
 
 /// Changes the scores from which a row's next token is chosen.
 ///
 /// `scores` are float32, one for each token of the vocabulary (V): logits for greedy decoding and sampling, log-probabilities
 /// in the beam modes. −∞ forbids a token. A processor is a value without memory between calls, so that rows may be
 /// reordered, rolled back or left out at any step.
-public protocol LogitsProcessor: Sendable {
+package protocol LogitsProcessor: Sendable {
     func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) throws
 
     /// All rows of a step at once, `contexts[i]` belonging to row i of `batch`. Only processors for which rows depend on
@@ -18,15 +18,15 @@ public protocol LogitsProcessor: Sendable {
 }
 
 extension LogitsProcessor {
-    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+    package func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
         for (index, context) in contexts.enumerated() { try process(batch[index], context) }
     }
 
-    public var deviceForm: DeviceForm? { nil }
+    package var deviceForm: DeviceForm? { nil }
 }
 
 /// What a backend's own token selection can do, in the order in which it does it.
-public enum DeviceForm: Sendable, Equatable {
+package enum DeviceForm: Sendable, Equatable {
     /// Of the tokens a row holds.
     case repetitionPenalty(Float)
     /// Tokens that are never chosen. May be asked for more than once.
@@ -49,21 +49,21 @@ public enum DeviceForm: Sendable, Equatable {
 }
 
 /// One row as processors and stopping criteria see it. Valid only during the call it is handed to.
-public struct RowContext {
+package struct RowContext {
     /// The tokens so far: prompt (with its padding) and what was generated; for an encoder-decoder the decoder's tokens.
-    public let ids: UnsafeBufferPointer<Int32>
+    package let ids: UnsafeBufferPointer<Int32>
     /// Length of the prompt, padding included (L).
-    public let promptLength: Int
+    package let promptLength: Int
     /// Where the row begins behind its left padding.
-    public let maskStart: Int
+    package let maskStart: Int
     /// The row among all rows that are decoded side by side (batch × beams or returned sequences).
-    public let row: Int
+    package let row: Int
     /// The encoder's ids with their padding; for a decoder-only model the prompt.
-    public let encoderIds: UnsafeBufferPointer<Int32>
+    package let encoderIds: UnsafeBufferPointer<Int32>
     /// Memory that processors share, so that no step allocates any.
-    public let scratch: ScoreScratch
+    package let scratch: ScoreScratch
 
-    public init(
+    package init(
         ids: UnsafeBufferPointer<Int32>, promptLength: Int, maskStart: Int = 0, row: Int = 0,
         encoderIds: UnsafeBufferPointer<Int32>? = nil, scratch: ScoreScratch
     ) {
@@ -77,18 +77,18 @@ public struct RowContext {
 }
 
 /// The processors of a generation, in the order in which they act.
-public struct LogitsProcessorList: Sendable {
-    public var processors: [any LogitsProcessor]
+package struct LogitsProcessorList: Sendable {
+    package var processors: [any LogitsProcessor]
 
-    public init(_ processors: [any LogitsProcessor] = []) { self.processors = processors }
+    package init(_ processors: [any LogitsProcessor] = []) { self.processors = processors }
 
-    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+    package func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
         for processor in processors { try processor.process(batch, contexts) }
     }
 
     /// The parameters of a selection on the device that has the effect of all processors and a draw (or, without
     /// `sampling`, an argmax); `nil` where one of them can only run on the host.
-    public func deviceParameters(sampling: Bool) -> SamplingParameters? {
+    package func deviceParameters(sampling: Bool) -> SamplingParameters? {
         var parameters = SamplingParameters()
         if sampling { parameters.temperature = 1 }
         var rank = 0

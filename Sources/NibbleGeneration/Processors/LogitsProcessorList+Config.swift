@@ -1,16 +1,16 @@
 /// What the processors of one generation depend on besides the configuration.
-public struct ProcessorSetting: Sendable {
-    public var vocabularySize: Int
+package struct ProcessorSetting: Sendable {
+    package var vocabularySize: Int
     /// L, padding included.
-    public var promptLength: Int
-    public var maxLength: Int
-    public var minLength: Int
-    public var eos: [Int32]
-    public var prefixAllowedTokens: PrefixAllowedTokens?
+    package var promptLength: Int
+    package var maxLength: Int
+    package var minLength: Int
+    package var eos: [Int32]
+    package var prefixAllowedTokens: PrefixAllowedTokens?
     /// The caller's own.
-    public var custom: [any LogitsProcessor]
+    package var custom: [any LogitsProcessor]
 
-    public init(
+    package init(
         vocabularySize: Int, promptLength: Int, maxLength: Int, minLength: Int = 0, eos: [Int32] = [],
         prefixAllowedTokens: PrefixAllowedTokens? = nil, custom: [any LogitsProcessor] = []
     ) {
@@ -29,7 +29,7 @@ extension LogitsProcessorList {
     /// model and comes first.
     ///
     /// - Throws: ``GenerationError/tokenOutOfRange`` for tokens that would be forced or biased outside the vocabulary.
-    public static func make(
+    package static func make(
         _ config: GenerationConfig, _ setting: ProcessorSetting
     ) throws -> (list: LogitsProcessorList, warnings: [GenerationWarning]) {
         try checkTokens(config, setting.vocabularySize)

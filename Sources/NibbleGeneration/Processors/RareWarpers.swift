@@ -1,12 +1,12 @@
 import Foundation
 
 /// Keeps the tokens whose surprise is nearest to the expected one, up to a probability of `mass` (Meister et al. 2022).
-public struct TypicalWarper: LogitsProcessor {
+package struct TypicalWarper: LogitsProcessor {
     private let limit: WarperLimit
 
-    public init(_ mass: Double, minimumKept: Int = 1) { limit = WarperLimit(mass, minimumKept) }
+    package init(_ mass: Double, minimumKept: Int = 1) { limit = WarperLimit(mass, minimumKept) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let total = scores.logSumExp
         guard total.isFinite else { return }
         let deviations = deviations(scores, total, context.scratch)
@@ -43,12 +43,12 @@ public struct TypicalWarper: LogitsProcessor {
 }
 
 /// Keeps a prefix of the 100 best tokens whose entropy stays within a fraction of the whole (top-H decoding).
-public struct TopHWarper: LogitsProcessor {
+package struct TopHWarper: LogitsProcessor {
     private let fraction: Float
 
-    public init(_ fraction: Double) { self.fraction = Float(fraction) }
+    package init(_ fraction: Double) { self.fraction = Float(fraction) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         var best = TopSelection(limit: 100)
         best.insert(contentsOf: scores)
         best.finish()

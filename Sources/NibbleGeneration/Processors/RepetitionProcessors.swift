@@ -1,26 +1,26 @@
 /// Makes tokens that were there before less likely (Keskar et al. 2019, CTRL). Left padding does not count.
-public struct RepetitionPenaltyProcessor: LogitsProcessor {
+package struct RepetitionPenaltyProcessor: LogitsProcessor {
     private let penalty: Float
 
     /// - Parameter penalty: above 1 discourages, below 1 encourages repetition.
-    public init(penalty: Double) { self.penalty = Float(penalty) }
+    package init(penalty: Double) { self.penalty = Float(penalty) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let ids = context.ids[min(context.maskStart, context.ids.count)...]
         context.scratch.forEachDistinct(ids) { scores.penalize($0, by: penalty) }
     }
 
-    public var deviceForm: DeviceForm? { .repetitionPenalty(penalty) }
+    package var deviceForm: DeviceForm? { .repetitionPenalty(penalty) }
 }
 
 /// Makes tokens of the encoder's input (a decoder-only model's prompt) more likely.
-public struct EncoderRepetitionPenaltyProcessor: LogitsProcessor {
+package struct EncoderRepetitionPenaltyProcessor: LogitsProcessor {
     private let penalty: Float
 
     /// - Parameter penalty: above 1 favours the input's tokens.
-    public init(penalty: Double) { self.penalty = Float(1 / penalty) }
+    package init(penalty: Double) { self.penalty = Float(1 / penalty) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         context.scratch.forEachDistinct(context.encoderIds) { scores.penalize($0, by: penalty) }
     }
 }
@@ -33,23 +33,23 @@ extension UnsafeMutableBufferPointer<Float> {
 }
 
 /// Forbids tokens that would complete an n-gram for the second time.
-public struct NoRepeatNgramProcessor: LogitsProcessor {
+package struct NoRepeatNgramProcessor: LogitsProcessor {
     private let size: Int
 
-    public init(size: Int) { self.size = size }
+    package init(size: Int) { self.size = size }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         scores.forbidRepeatedNgrams(of: size, after: context.ids, seenIn: context.ids)
     }
 }
 
 /// Forbids tokens that would complete an n-gram of the encoder's input.
-public struct EncoderNoRepeatNgramProcessor: LogitsProcessor {
+package struct EncoderNoRepeatNgramProcessor: LogitsProcessor {
     private let size: Int
 
-    public init(size: Int) { self.size = size }
+    package init(size: Int) { self.size = size }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         scores.forbidRepeatedNgrams(of: size, after: context.ids, seenIn: context.encoderIds)
     }
 }

@@ -1,5 +1,5 @@
 /// Working memory for scores of one vocabulary, reused from step to step.
-public final class ScoreScratch {
+package final class ScoreScratch {
     /// V numbers.
     var floats: [Float]
     var masses = [Double](repeating: 0, count: 2048)
@@ -7,7 +7,7 @@ public final class ScoreScratch {
     private var stamps: [UInt32]
     private var epoch: UInt32 = 0
 
-    public init(vocabularySize: Int) {
+    package init(vocabularySize: Int) {
         floats = [Float](repeating: 0, count: vocabularySize)
         stamps = [UInt32](repeating: 0, count: vocabularySize)
     }

@@ -14,46 +14,46 @@ struct WarperLimit: Sendable {
 }
 
 /// Divides by the temperature.
-public struct TemperatureWarper: LogitsProcessor {
+package struct TemperatureWarper: LogitsProcessor {
     private let temperature: Float
 
-    public init(_ temperature: Double) { self.temperature = Float(temperature) }
+    package init(_ temperature: Double) { self.temperature = Float(temperature) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         for index in scores.indices { scores[index] /= temperature }
     }
 
-    public var deviceForm: DeviceForm? { .temperature(temperature) }
+    package var deviceForm: DeviceForm? { .temperature(temperature) }
 }
 
 /// Keeps the k largest scores, and whatever equals the k-th.
-public struct TopKWarper: LogitsProcessor {
+package struct TopKWarper: LogitsProcessor {
     private let k: Int
 
-    public init(_ k: Int, minimumKept: Int = 1) { self.k = max(k, minimumKept, 1) }
+    package init(_ k: Int, minimumKept: Int = 1) { self.k = max(k, minimumKept, 1) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         guard k < scores.count else { return }
         let least = context.scratch.largest(k, of: scores)
         for index in scores.indices where scores[index] < least { scores[index] = -.infinity }
     }
 
-    public var deviceForm: DeviceForm? { .topK(k) }
+    package var deviceForm: DeviceForm? { .topK(k) }
 }
 
 /// Keeps the fewest tokens whose probabilities add up to p (Holtzman et al. 2020).
-public struct TopPWarper: LogitsProcessor {
+package struct TopPWarper: LogitsProcessor {
     private let limit: WarperLimit
 
-    public init(_ p: Double, minimumKept: Int = 1) { limit = WarperLimit(p, minimumKept) }
+    package init(_ p: Double, minimumKept: Int = 1) { limit = WarperLimit(p, minimumKept) }
 
-    public var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .topP(Float(limit.value)) : nil }
+    package var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .topP(Float(limit.value)) : nil }
 
     /// From the least likely token upwards, tokens are removed while their probabilities add up to at most 1 − p.
     ///
     /// Tokens fall into classes by their distance from the best one; only the class in which the sum crosses 1 − p has to
     /// be sorted.
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let scratch = context.scratch
         let maximum = scores.maximum
         guard maximum.isFinite else { return }
@@ -116,12 +116,12 @@ public struct TopPWarper: LogitsProcessor {
 }
 
 /// Keeps tokens at least `fraction` as likely as the best one.
-public struct MinPWarper: LogitsProcessor {
+package struct MinPWarper: LogitsProcessor {
     private let limit: WarperLimit
 
-    public init(_ fraction: Double, minimumKept: Int = 1) { limit = WarperLimit(fraction, minimumKept) }
+    package init(_ fraction: Double, minimumKept: Int = 1) { limit = WarperLimit(fraction, minimumKept) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let maximum = scores.maximum
         guard maximum.isFinite else { return }
         let fraction = Float(limit.value)
@@ -131,27 +131,27 @@ public struct MinPWarper: LogitsProcessor {
         }
     }
 
-    public var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .minP(Float(limit.value)) : nil }
+    package var deviceForm: DeviceForm? { limit.minimumKept == 1 ? .minP(Float(limit.value)) : nil }
 }
 
 /// Keeps tokens of at least probability ε (Hewitt et al. 2022).
-public struct EpsilonWarper: LogitsProcessor {
+package struct EpsilonWarper: LogitsProcessor {
     private let limit: WarperLimit
 
-    public init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
+    package init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         scores.removeProbabilities(below: Float(limit.value), keeping: limit.minimumKept, context.scratch)
     }
 }
 
 /// Keeps tokens of at least probability min(ε, √ε·e^−entropy) (Hewitt et al. 2022).
-public struct EtaWarper: LogitsProcessor {
+package struct EtaWarper: LogitsProcessor {
     private let limit: WarperLimit
 
-    public init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
+    package init(_ epsilon: Double, minimumKept: Int = 1) { limit = WarperLimit(epsilon, minimumKept) }
 
-    public func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
+    package func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
         let epsilon = Float(limit.value)
         let eta = min(epsilon, epsilon.squareRoot() * exp(-scores.entropy))
         scores.removeProbabilities(below: eta, keeping: limit.minimumKept, context.scratch)

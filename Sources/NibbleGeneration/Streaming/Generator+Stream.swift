@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a stream of a generation delivers.
-public enum GenerationEvent: Sendable {
+package enum GenerationEvent: Sendable {
     case token(GeneratedToken)
     /// The last event.
     case finished(GenerationOutput)
@@ -12,7 +12,7 @@ extension Generator {
     ///
     /// The thread waits when `buffering` events have not been taken yet. Cancelling the task that reads, or dropping the
     /// stream, ends the generation at the next token, or within the prompt.
-    public func stream(
+    package func stream(
         _ request: GenerationRequest, buffering: Int = 32
     ) -> AsyncThrowingStream<GenerationEvent, any Error> {
         let channel = BoundedChannel<GenerationEvent>(capacity: buffering)

@@ -1,7 +1,7 @@
 /// Turns tokens into pieces of text that need not be taken back: whole words, lines, or CJK characters.
 ///
 /// Gives the pieces of `transformers`' TextStreamer for one sequence.
-public struct TextStreamer: Sendable {
+package struct TextStreamer: Sendable {
     private let decode: @Sendable ([Int32]) -> String
     private let skipsPrompt: Bool
     private var tokens: [Int32] = []
@@ -10,14 +10,14 @@ public struct TextStreamer: Sendable {
     private var isPromptNext = true
 
     /// - Parameter decode: the text of tokens that belong together.
-    public init(skipsPrompt: Bool = false, decode: @escaping @Sendable ([Int32]) -> String) {
+    package init(skipsPrompt: Bool = false, decode: @escaping @Sendable ([Int32]) -> String) {
         self.skipsPrompt = skipsPrompt
         self.decode = decode
     }
 
     /// Takes new tokens (the first time the prompt) and returns the text that has become certain.
     /// - Complexity: decodes all tokens since the last line break.
-    public mutating func put(_ new: [Int32]) -> String {
+    package mutating func put(_ new: [Int32]) -> String {
         if skipsPrompt, isPromptNext {
             isPromptNext = false
             return ""
@@ -37,7 +37,7 @@ public struct TextStreamer: Sendable {
     }
 
     /// The rest, at the end of a sequence. Another may follow.
-    public mutating func finish() -> String {
+    package mutating func finish() -> String {
         isPromptNext = true
         guard !tokens.isEmpty else { return "" }
         defer { forget() }

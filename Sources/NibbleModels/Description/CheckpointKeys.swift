@@ -2,17 +2,17 @@
 ///
 /// In order: the family's renames, then the base prefix is added or removed where that makes a known name
 /// (`h.0.ln_1.weight` ↔ `transformer.h.0.ln_1.weight`).
-public struct CheckpointKeys: Sendable {
+package struct CheckpointKeys: Sendable {
     /// `transformer`, `model` …; empty for families without.
-    public var basePrefix: String
+    package var basePrefix: String
     /// Rewrites a name, or returns it unchanged.
-    public var rename: @Sendable (String) -> String
+    package var rename: @Sendable (String) -> String
     /// The name under which files hold what the tree calls otherwise: undoes ``rename`` where that loses something.
-    public var fileName: @Sendable (String) -> String
+    package var fileName: @Sendable (String) -> String
     /// Endings of names that may be in a file and mean nothing.
-    public var ignoredSuffixes: [String]
+    package var ignoredSuffixes: [String]
 
-    public init(
+    package init(
         basePrefix: String, ignoredSuffixes: [String] = [], fileName: @escaping @Sendable (String) -> String = { $0 },
         rename: @escaping @Sendable (String) -> String = { $0 }
     ) {
@@ -23,7 +23,7 @@ public struct CheckpointKeys: Sendable {
     }
 
     /// The parameter that `key` holds, or `nil` if the model has none of that name.
-    public func parameter(for key: String, isKnown: (String) -> Bool) -> String? {
+    package func parameter(for key: String, isKnown: (String) -> Bool) -> String? {
         let name = rename(key)
         let prefix = basePrefix + "."
         if !basePrefix.isEmpty {
@@ -35,7 +35,7 @@ public struct CheckpointKeys: Sendable {
         return isKnown(name) ? name : nil
     }
 
-    public func isIgnored(_ key: String) -> Bool {
+    package func isIgnored(_ key: String) -> Bool {
         ignoredSuffixes.contains { key == $0 || key.hasSuffix("." + $0) }
     }
 }

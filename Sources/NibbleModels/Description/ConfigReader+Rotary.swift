@@ -4,7 +4,7 @@ extension ConfigReader {
     /// The rotary embedding described by `rope_parameters`, or by the older `rope_scaling` and `rope_theta`.
     ///
     /// - Parameter headSize: D; `partial_rotary_factor` of it is rotated.
-    public func rotary(
+    package func rotary(
         headSize: Int, partial: Double? = nil, isInterleaved: Bool = false, layerType: String? = nil, defaultTheta: Double = 10000
     ) throws -> RotaryDescription {
         var parameters = try object("rope_parameters", "rope_scaling") ?? ConfigReader(.init(), file: file)

@@ -1,19 +1,19 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Typed access to `config.json`: key, alternatives and default are declared once, where the value is read.
 ///
 /// A field that is absent or `null` falls to the next alternative, then to the default; one of the wrong type is an error
 /// that names file, field and what was found.
-public struct ConfigReader: Sendable {
-    public let file: String
-    public let values: JSONObject
+package struct ConfigReader: Sendable {
+    package let file: String
+    package let values: JSONObject
 
-    public init(_ values: JSONObject, file: String = "config.json") {
+    package init(_ values: JSONObject, file: String = "config.json") {
         self.values = values
         self.file = file
     }
 
-    public func value(_ keys: String...) -> JSONValue? { value(keys) }
+    package func value(_ keys: String...) -> JSONValue? { value(keys) }
 
     private func value(_ keys: [String]) -> JSONValue? {
         for key in keys {
@@ -36,9 +36,9 @@ public struct ConfigReader: Sendable {
     }
 
     /// A count: whole and not negative.
-    public func optionalInt(_ keys: String...) throws -> Int? { try count(keys) }
-    public func int(_ keys: String...) throws -> Int { try required(count(keys), keys) }
-    public func int(_ keys: String..., default fallback: Int) throws -> Int { try count(keys) ?? fallback }
+    package func optionalInt(_ keys: String...) throws -> Int? { try count(keys) }
+    package func int(_ keys: String...) throws -> Int { try required(count(keys), keys) }
+    package func int(_ keys: String..., default fallback: Int) throws -> Int { try count(keys) ?? fallback }
 
     /// Larger counts in a config are mistakes; bounding them keeps every product of two sizes inside 64 bits.
     private static let largestCount = 1 << 30
@@ -50,8 +50,8 @@ public struct ConfigReader: Sendable {
     }
 
     /// A size that something is divided by or made of: at least 1.
-    public func size(_ keys: String...) throws -> Int { try required(positive(keys), keys) }
-    public func size(_ keys: String..., default fallback: Int) throws -> Int { try positive(keys) ?? fallback }
+    package func size(_ keys: String...) throws -> Int { try required(positive(keys), keys) }
+    package func size(_ keys: String..., default fallback: Int) throws -> Int { try positive(keys) ?? fallback }
 
     private func positive(_ keys: [String]) throws -> Int? {
         try read(keys, "a whole number from 1 to \(Self.largestCount)") { value in
@@ -59,25 +59,25 @@ public struct ConfigReader: Sendable {
         }
     }
 
-    public func optionalDouble(_ keys: String...) throws -> Double? { try read(keys, "a number", \.double) }
-    public func double(_ keys: String..., default fallback: Double) throws -> Double {
+    package func optionalDouble(_ keys: String...) throws -> Double? { try read(keys, "a number", \.double) }
+    package func double(_ keys: String..., default fallback: Double) throws -> Double {
         try read(keys, "a number", \.double) ?? fallback
     }
-    public func float(_ keys: String..., default fallback: Float) throws -> Float {
+    package func float(_ keys: String..., default fallback: Float) throws -> Float {
         try read(keys, "a number", \.double).map { Float($0) } ?? fallback
     }
 
-    public func bool(_ keys: String..., default fallback: Bool) throws -> Bool {
+    package func bool(_ keys: String..., default fallback: Bool) throws -> Bool {
         try read(keys, "true or false", \.bool) ?? fallback
     }
 
-    public func optionalString(_ keys: String...) throws -> String? { try read(keys, "a string", \.string) }
-    public func string(_ keys: String..., default fallback: String) throws -> String {
+    package func optionalString(_ keys: String...) throws -> String? { try read(keys, "a string", \.string) }
+    package func string(_ keys: String..., default fallback: String) throws -> String {
         try read(keys, "a string", \.string) ?? fallback
     }
 
     /// A list of numbers.
-    public func doubles(_ key: String) throws -> [Double]? {
+    package func doubles(_ key: String) throws -> [Double]? {
         try read([key], "a list of numbers") { value in
             guard let array = value.array else { return nil }
             let numbers = array.compactMap(\.double)
@@ -85,7 +85,7 @@ public struct ConfigReader: Sendable {
         }
     }
 
-    public func strings(_ key: String) throws -> [String]? {
+    package func strings(_ key: String) throws -> [String]? {
         try read([key], "a list of strings") { value in
             guard let array = value.array else { return nil }
             let strings = array.compactMap(\.string)
@@ -94,14 +94,14 @@ public struct ConfigReader: Sendable {
     }
 
     /// A nested object, under the same error rules.
-    public func object(_ keys: String...) throws -> ConfigReader? {
+    package func object(_ keys: String...) throws -> ConfigReader? {
         try read(keys, "an object", \.object).map { ConfigReader($0, file: file) }
     }
 
-    public func optionalSize(_ keys: String...) throws -> Int? { try positive(keys) }
+    package func optionalSize(_ keys: String...) throws -> Int? { try positive(keys) }
 
     /// The number of layers: bounded, since each becomes modules at once.
-    public func layerCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+    package func layerCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
         let limit = 1 << 12
         let layers = try read(keys, "a whole number from 0 to \(limit)") { value in
             value.int.flatMap { (0...limit).contains($0) ? $0 : nil }
@@ -110,7 +110,7 @@ public struct ConfigReader: Sendable {
     }
 
     /// The number of attention heads or experts: bounded like ``layerCount(_:default:)``.
-    public func headCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+    package func headCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
         let limit = 1 << 12
         let heads = try read(keys, "a whole number from 1 to \(limit)") { value in
             value.int.flatMap { (1...limit).contains($0) ? $0 : nil }
@@ -119,14 +119,14 @@ public struct ConfigReader: Sendable {
     }
 
     /// The same config with the family's defaults for keys it lacks. A key that is there as `null` stays `null`.
-    public func filled(_ defaults: JSONObject) -> ConfigReader {
+    package func filled(_ defaults: JSONObject) -> ConfigReader {
         var filled = values
         for (key, value) in defaults where filled[key] == nil { filled[key] = value }
         return ConfigReader(filled, file: file)
     }
 
     /// The kind of each layer, from `layer_types`, or `fallback` of its index.
-    public func layerTypes(_ count: Int, default fallback: (Int) -> String) throws -> [String] {
+    package func layerTypes(_ count: Int, default fallback: (Int) -> String) throws -> [String] {
         let types = try strings("layer_types") ?? (0..<count).map(fallback)
         let known = ["full_attention", "sliding_attention"]
         guard types.count == count, types.allSatisfy(known.contains) else {
@@ -138,7 +138,7 @@ public struct ConfigReader: Sendable {
     }
 
     /// Heads must divide the width where a family has no field for the head size.
-    public func headSize(width: Int, heads: Int) throws -> Int {
+    package func headSize(width: Int, heads: Int) throws -> Int {
         guard width % heads == 0 else {
             throw ModelError.wrongField(
                 "hidden_size", file: file, expected: "a multiple of the \(heads) heads", found: String(width))
@@ -146,7 +146,7 @@ public struct ConfigReader: Sendable {
         return width / heads
     }
 
-    public func require(_ condition: Bool, _ field: String, _ expected: String) throws {
+    package func require(_ condition: Bool, _ field: String, _ expected: String) throws {
         guard condition else {
             throw ModelError.wrongField(
                 field, file: file, expected: expected, found: values[field]?.encoded(.spaced) ?? "nothing")
@@ -154,7 +154,7 @@ public struct ConfigReader: Sendable {
     }
 
     /// The activation named by one of `keys`.
-    public func activation(_ keys: String..., default fallback: String) throws -> NamedActivation {
+    package func activation(_ keys: String..., default fallback: String) throws -> NamedActivation {
         let name = try read(keys, "a string", \.string) ?? fallback
         guard let activation = NamedActivation(name) else {
             throw ModelError.wrongField(keys[0], file: file, expected: "a known activation", found: "\"\(name)\"")
@@ -164,11 +164,11 @@ public struct ConfigReader: Sendable {
 }
 
 /// An activation as a config names it: what it computes, and which module it is in the reference.
-public struct NamedActivation: Sendable {
-    public let function: Activation
-    public let className: String
+package struct NamedActivation: Sendable {
+    package let function: Activation
+    package let className: String
 
-    public init?(_ name: String) {
+    package init?(_ name: String) {
         guard let function = Activation(name: name), let className = Self.classNames[name] else { return nil }
         self.function = function
         self.className = className
@@ -184,7 +184,7 @@ public struct NamedActivation: Sendable {
 
 extension Activation {
     /// The names used in configs.
-    public init?(name: String) {
+    package init?(name: String) {
         switch name {
         case "linear": self = .identity
         case "relu": self = .relu

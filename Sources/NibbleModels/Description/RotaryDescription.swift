@@ -2,14 +2,14 @@ import Foundation
 import NibbleCore
 
 /// A rotary position embedding (arXiv 2104.09864) and how it is stretched.
-public struct RotaryDescription: Sendable {
+package struct RotaryDescription: Sendable {
     /// Elements of a head that are rotated; even.
-    public var rotated: Int
-    public var theta: Double
-    public var isInterleaved: Bool
-    public var scaling: Scaling
+    package var rotated: Int
+    package var theta: Double
+    package var isInterleaved: Bool
+    package var scaling: Scaling
 
-    public enum Scaling: Sendable {
+    package enum Scaling: Sendable {
         case none
         /// Positions are divided by the factor.
         case linear(factor: Double)
@@ -22,16 +22,16 @@ public struct RotaryDescription: Sendable {
     }
 
     /// YaRN (arXiv 2309.00071).
-    public struct Yarn: Sendable {
-        public var factor: Double
-        public var original: Int
-        public var betaFast: Double
-        public var betaSlow: Double
-        public var attention: Double
-        public var truncates: Bool
+    package struct Yarn: Sendable {
+        package var factor: Double
+        package var original: Int
+        package var betaFast: Double
+        package var betaSlow: Double
+        package var attention: Double
+        package var truncates: Bool
     }
 
-    public init(rotated: Int, theta: Double, isInterleaved: Bool = false, scaling: Scaling = .none) {
+    package init(rotated: Int, theta: Double, isInterleaved: Bool = false, scaling: Scaling = .none) {
         self.rotated = rotated
         self.theta = theta
         self.isInterleaved = isInterleaved
@@ -39,7 +39,7 @@ public struct RotaryDescription: Sendable {
     }
 
     /// Whether the frequencies depend on the running length.
-    public var dependsOnLength: Bool {
+    package var dependsOnLength: Bool {
         switch scaling {
         case .dynamic, .longRope: true
         default: false

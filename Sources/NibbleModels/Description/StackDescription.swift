@@ -1,29 +1,29 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Everything the decoder (or encoder) needs to know of a family beyond its module tree.
-public struct StackDescription: Sendable {
+package struct StackDescription: Sendable {
     /// The module that holds embeddings, blocks and final norm.
-    public var path: String
+    package var path: String
     /// E
-    public var width: Int
-    public var embeddingScale: Float = 1
+    package var width: Int
+    package var embeddingScale: Float = 1
     /// Whether that factor is first rounded to the table's dtype, as the Gemma models do.
-    public var roundsEmbeddingScale = false
-    public var positions: PositionTable = .none
+    package var roundsEmbeddingScale = false
+    package var positions: PositionTable = .none
     /// Whether padding before an input moves its positions, as in the encoders of BART's kind. Elsewhere positions count
     /// real tokens only.
-    public var countsPadding = false
-    public var layers: [LayerDescription]
+    package var countsPadding = false
+    package var layers: [LayerDescription]
     /// Rotary embeddings that layers refer to by index.
-    public var rotary: [RotaryDescription] = []
+    package var rotary: [RotaryDescription] = []
 
-    public init(path: String, width: Int, layers: [LayerDescription]) {
+    package init(path: String, width: Int, layers: [LayerDescription]) {
         self.path = path
         self.width = width
         self.layers = layers
     }
 
-    public enum PositionTable: Sendable {
+    package enum PositionTable: Sendable {
         case none
         /// A learned table whose row for position p is p + offset.
         case learned(offset: Int)
@@ -33,46 +33,46 @@ public struct StackDescription: Sendable {
     }
 }
 
-public struct LayerDescription: Sendable {
-    public var attention: AttentionDescription
+package struct LayerDescription: Sendable {
+    package var attention: AttentionDescription
     /// Encoder-decoders: the attention over the encoder's output.
-    public var crossAttention: AttentionDescription?
-    public var feedForward: FeedForwardDescription
+    package var crossAttention: AttentionDescription?
+    package var feedForward: FeedForwardDescription
     /// Attention and feed-forward read the same residual and are summed (GPT-J, GPT-NeoX, Falcon).
-    public var isParallel = false
+    package var isParallel = false
     /// The residual is the norm's output, not its input (`apply_residual_connection_post_layernorm`).
-    public var residualFollowsNorm = false
+    package var residualFollowsNorm = false
     /// Sublayer outputs are multiplied by this before they join the residual (Granite).
-    public var residualScale: Float = 1
+    package var residualScale: Float = 1
 
-    public init(attention: AttentionDescription, feedForward: FeedForwardDescription) {
+    package init(attention: AttentionDescription, feedForward: FeedForwardDescription) {
         self.attention = attention
         self.feedForward = feedForward
     }
 }
 
-public struct AttentionDescription: Sendable {
+package struct AttentionDescription: Sendable {
     /// H
-    public var heads: Int
+    package var heads: Int
     /// G
-    public var keyValueHeads: Int
+    package var keyValueHeads: Int
     /// D
-    public var headSize: Int
+    package var headSize: Int
     /// Scores are multiplied by this.
-    public var scale: Float
+    package var scale: Float
     /// How queries, keys and values stand in the projections' output.
-    public var layout: QueryKeyValueLayout
-    public var isCausal = true
-    public var softCap: Float?
-    public var window: Int?
+    package var layout: QueryKeyValueLayout
+    package var isCausal = true
+    package var softCap: Float?
+    package var window: Int?
     /// Index into ``StackDescription/rotary``.
-    public var rotary: Int?
-    public var bias: Bias = .none
-    public var normScope: QueryKeyNorm.Scope = .head
+    package var rotary: Int?
+    package var bias: Bias = .none
+    package var normScope: QueryKeyNorm.Scope = .head
     /// Projections are clamped to ± this.
-    public var clip: Float?
+    package var clip: Float?
 
-    public enum Bias: Sendable {
+    package enum Bias: Sendable {
         case none
         /// One slope a head.
         case alibi(slopes: [Float])
@@ -81,7 +81,7 @@ public struct AttentionDescription: Sendable {
     }
 
     /// `layout` defaults to separate query, key and value side by side, `scale` to 1/√D.
-    public init(
+    package init(
         heads: Int, keyValueHeads: Int? = nil, headSize: Int, scale: Float? = nil, layout: QueryKeyValueLayout? = nil
     ) {
         self.heads = heads
@@ -92,7 +92,7 @@ public struct AttentionDescription: Sendable {
     }
 }
 
-public enum FeedForwardDescription: Sendable {
+package enum FeedForwardDescription: Sendable {
     /// down(activation(up x))
     case plain(Activation)
     /// down(activation(gate x) ⊙ up x)
@@ -100,15 +100,15 @@ public enum FeedForwardDescription: Sendable {
     case experts(ExpertsDescription)
 }
 
-public struct ExpertsDescription: Sendable {
-    public var count: Int
-    public var topK: Int
-    public var normalizesWeights: Bool
-    public var activation: Activation
+package struct ExpertsDescription: Sendable {
+    package var count: Int
+    package var topK: Int
+    package var normalizesWeights: Bool
+    package var activation: Activation
     /// F of one expert.
-    public var width: Int
+    package var width: Int
 
-    public init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
+    package init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
         self.count = count
         self.topK = topK
         self.normalizesWeights = normalizesWeights
@@ -118,12 +118,12 @@ public struct ExpertsDescription: Sendable {
 }
 
 /// From the last hidden state to logits.
-public struct HeadDescription: Sendable {
+package struct HeadDescription: Sendable {
     /// Logits are multiplied by this.
-    public var scale: Float = 1
-    public var softCap: Float?
+    package var scale: Float = 1
+    package var softCap: Float?
     /// A bias outside the head module (`final_logits_bias`); old checkpoints may lack it.
-    public var biasPath: String?
+    package var biasPath: String?
 
-    public init() {}
+    package init() {}
 }

@@ -33,9 +33,9 @@ struct CacheLayout: Sendable {
 }
 
 /// The size of a cache in blocks.
-public enum CacheBlocks {
+package enum CacheBlocks {
     /// How far rows can always be rolled back where a window is all that is kept: as far as drafts usually reach.
-    public static let rollback = 64
+    package static let rollback = 64
 
     /// Positions before a row's next one that are kept for layers with this window.
     static func kept(_ window: Int) -> Int { window - 1 + rollback }
@@ -45,7 +45,7 @@ public enum CacheBlocks {
     /// - Parameters:
     ///   - window: how many of the last keys the layer sees; `nil`: all.
     ///   - chunkTokens: tokens that are appended at once, all rows together.
-    public static func count(rows: Int, capacity: Int, window: Int?, chunkTokens: Int) -> Int {
+    package static func count(rows: Int, capacity: Int, window: Int?, chunkTokens: Int) -> Int {
         let all = rows * max(KeyValueGeometry.blocks(for: capacity), 1)
         guard let window else { return all }
         // A row's kept positions and its new ones begin and end anywhere in a block.
@@ -54,7 +54,7 @@ public enum CacheBlocks {
     }
 
     /// Tokens that a session with these sizes feeds at once.
-    public static func chunkTokens(_ limit: Int, rows: Int, capacity: Int) -> Int {
+    package static func chunkTokens(_ limit: Int, rows: Int, capacity: Int) -> Int {
         max(rows, min(limit, rows * capacity))
     }
 }

@@ -1,4 +1,4 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Runs an encoder over ragged inputs, several at a time.
 final class EncoderRun {
@@ -97,12 +97,12 @@ final class EncoderRun {
 
 extension LanguageModel {
     /// An encoder's inputs are run together up to this many tokens.
-    public static let encoderBatchTokens = 2048
+    package static let encoderBatchTokens = 2048
 
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
     ///
     /// - Parameter padding: as ``SessionRequest/encoderPadding``.
-    public func encode(_ inputs: [[Int32]], padding: [Int] = []) throws -> Tensor {
+    package func encode(_ inputs: [[Int32]], padding: [Int] = []) throws -> Tensor {
         guard let encoder else { throw ModelError.notEncoderDecoder }
         let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
         var written = 0

@@ -1,9 +1,9 @@
-public import NibbleCore
+package import NibbleCore
 
 /// A model with its weights in place: what loading makes and generation runs.
-public final class LanguageModel: GenerativeModel {
-    public let architecture: ModelArchitecture
-    public let options: SessionOptions
+package final class LanguageModel: GenerativeModel {
+    package let architecture: ModelArchitecture
+    package let options: SessionOptions
     let decoder: TransformerStack
     let encoder: TransformerStack?
     let head: Head
@@ -11,7 +11,7 @@ public final class LanguageModel: GenerativeModel {
     private let formats: Set<WeightFormat>
     private let arithmetic: LinearArithmetic
 
-    public init(_ architecture: ModelArchitecture, _ weights: ModelWeights, options: SessionOptions) throws {
+    package init(_ architecture: ModelArchitecture, _ weights: ModelWeights, options: SessionOptions) throws {
         self.architecture = architecture
         self.options = options
         decoder = try TransformerStack(architecture.decoder, architecture.tree, weights)
@@ -28,27 +28,27 @@ public final class LanguageModel: GenerativeModel {
             formats: formats, arithmetic: arithmetic)
     }
 
-    public var vocabularySize: Int { architecture.vocabularySize }
-    public var isEncoderDecoder: Bool { encoder != nil }
-    public var maximumPositions: Int? { architecture.maximumPositions }
+    package var vocabularySize: Int { architecture.vocabularySize }
+    package var isEncoderDecoder: Bool { encoder != nil }
+    package var maximumPositions: Int? { architecture.maximumPositions }
 
-    public func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
+    package func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         try DecoderSession(self, request)
     }
 }
 
 /// How sessions are sized and what they store.
-public struct SessionOptions: Sendable {
+package struct SessionOptions: Sendable {
     /// The dtype the model was loaded in; backends derive theirs from it.
-    public var loadDType: DType
+    package var loadDType: DType
     /// Keys and values are stored in this form unless a session asks for another.
-    public var cacheFormat: KeyValueFormat
+    package var cacheFormat: KeyValueFormat
     /// Longer feeds are run in chunks of this many tokens.
-    public var chunkTokens: Int
+    package var chunkTokens: Int
 
-    public static let defaultChunkTokens = 512
+    package static let defaultChunkTokens = 512
 
-    public init(loadDType: DType, cacheFormat: KeyValueFormat? = nil, chunkTokens: Int = defaultChunkTokens) {
+    package init(loadDType: DType, cacheFormat: KeyValueFormat? = nil, chunkTokens: Int = defaultChunkTokens) {
         self.loadDType = loadDType
         self.cacheFormat = cacheFormat ?? .dense(loadDType)
         self.chunkTokens = chunkTokens

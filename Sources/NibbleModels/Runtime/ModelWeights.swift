@@ -1,25 +1,25 @@
-public import NibbleCore
+package import NibbleCore
 
 /// A model's weights as the loader leaves them, by their paths in the module tree.
-public struct ModelWeights: Sendable {
+package struct ModelWeights: Sendable {
     /// By module path; biases and arithmetic included.
-    public var linears: [String: Linear] = [:]
+    package var linears: [String: Linear] = [:]
     /// By parameter path: norm weights and biases and relative biases as float32, embedding tables in their stored dtype.
-    public var tensors: [String: Tensor] = [:]
+    package var tensors: [String: Tensor] = [:]
     /// Fused experts by module path.
-    public var experts: [String: [Expert]] = [:]
+    package var experts: [String: [Expert]] = [:]
     /// Blocks whose weights stay in mapped files, by module path.
-    public var streams: [String: any WeightStream] = [:]
+    package var streams: [String: any WeightStream] = [:]
     /// Where a module runs.
-    public var backend: @Sendable (_ modulePath: String) -> any Backend
+    package var backend: @Sendable (_ modulePath: String) -> any Backend
 
-    public init(backend: @escaping @Sendable (_ modulePath: String) -> any Backend) {
+    package init(backend: @escaping @Sendable (_ modulePath: String) -> any Backend) {
         self.backend = backend
     }
 }
 
 /// Weights of one block that stay in mapped files and are read for each use.
-public protocol WeightStream: Sendable {
+package protocol WeightStream: Sendable {
     /// Starts reading, so that the block finds its weights in memory. Returns at once.
     func prefetch()
     /// What is enqueued from now on finds the weights where the block reads them. They are this caller's until

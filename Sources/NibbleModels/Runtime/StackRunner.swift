@@ -1,4 +1,4 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
 /// them, one cache a block.
@@ -196,7 +196,7 @@ final class StackRunner {
 
 extension AttentionDescription {
     /// What a layer's cache looks like.
-    public func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
+    package func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
         KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, format: format)
     }
 

@@ -51,19 +51,19 @@ final class Workspace {
 }
 
 /// Widths of the widest activations of a set of blocks.
-public struct WorkspaceSizes: Sendable, Equatable {
+package struct WorkspaceSizes: Sendable, Equatable {
     /// E
-    public var width: Int
-    public var projections = 0
-    public var attended = 0
-    public var inner = 0
-    public var gated = 0
-    public var router = 0
+    package var width: Int
+    package var projections = 0
+    package var attended = 0
+    package var inner = 0
+    package var gated = 0
+    package var router = 0
 
-    public init(width: Int) { self.width = width }
+    package init(width: Int) { self.width = width }
 
     /// Sizes that serve both.
-    public func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
+    package func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
         var sizes = WorkspaceSizes(width: max(width, other.width))
         sizes.projections = max(projections, other.projections)
         sizes.attended = max(attended, other.attended)
@@ -74,7 +74,7 @@ public struct WorkspaceSizes: Sendable, Equatable {
     }
 
     /// Bytes for `tokens` tokens of `rows` rows, `elementSize` bytes an activation.
-    public func byteCount(tokens: Int, rows: Int, elementSize: Int) -> Int {
+    package func byteCount(tokens: Int, rows: Int, elementSize: Int) -> Int {
         let streams = (tokens + rows) * width + tokens * router
         return tokens * (2 * width + projections + attended + inner + gated) * elementSize + streams * DType.float32.byteCount
     }

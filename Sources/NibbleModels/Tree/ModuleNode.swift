@@ -1,20 +1,20 @@
-public import NibbleCore
+package import NibbleCore
 
 /// One module of a model, as the reference library names and orders it.
 ///
 /// The tree is the checkpoint's: a parameter's path in the tree is its key in the file. Planning walks it for sizes,
 /// quantization for skip rules, loading for shapes; a ``Role`` tells the decoder block which module does what.
-public struct ModuleNode: Sendable {
-    public let name: String
+package struct ModuleNode: Sendable {
+    package let name: String
     /// The class name in the reference library; no-split rules and reports go by it.
-    public let className: String
-    public let kind: Kind
-    public let role: Role?
-    public let parameters: [Parameter]
-    public let buffers: [Buffer]
-    public let children: [ModuleNode]
+    package let className: String
+    package let kind: Kind
+    package let role: Role?
+    package let parameters: [Parameter]
+    package let buffers: [Buffer]
+    package let children: [ModuleNode]
 
-    public enum Kind: Sendable {
+    package enum Kind: Sendable {
         case container
         /// Replaced by a quantized layer unless skipped.
         case linear
@@ -30,13 +30,13 @@ public struct ModuleNode: Sendable {
         case norm(NormDescription)
     }
 
-    public struct Parameter: Sendable {
-        public let name: String
-        public let shape: Shape
+    package struct Parameter: Sendable {
+        package let name: String
+        package let shape: Shape
         /// Has known values that a checkpoint need not hold.
-        public let isComputed: Bool
+        package let isComputed: Bool
 
-        public init(_ name: String, _ shape: Shape, isComputed: Bool = false) {
+        package init(_ name: String, _ shape: Shape, isComputed: Bool = false) {
             self.name = name
             self.shape = shape
             self.isComputed = isComputed
@@ -45,15 +45,15 @@ public struct ModuleNode: Sendable {
 
     /// A tensor that is no parameter but counted where the reference counts it. Persistent ones are in checkpoints; the
     /// others are computed.
-    public struct Buffer: Sendable {
-        public let name: String
-        public let count: Int
-        public let dtype: DType
-        public let isPersistent: Bool
+    package struct Buffer: Sendable {
+        package let name: String
+        package let count: Int
+        package let dtype: DType
+        package let isPersistent: Bool
         /// Whether a model loaded in another dtype than float32 holds it in that dtype.
-        public let followsLoadDType: Bool
+        package let followsLoadDType: Bool
 
-        public init(
+        package init(
             _ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false, followsLoadDType: Bool = false
         ) {
             self.name = name
@@ -63,12 +63,12 @@ public struct ModuleNode: Sendable {
             self.followsLoadDType = followsLoadDType
         }
 
-        public func byteCount(loadDType: DType) -> Int {
+        package func byteCount(loadDType: DType) -> Int {
             count * (followsLoadDType ? loadDType : dtype).byteCount
         }
     }
 
-    public init(
+    package init(
         _ name: String, _ className: String, kind: Kind = .container, role: Role? = nil, parameters: [Parameter] = [],
         buffers: [Buffer] = [], children: [ModuleNode] = []
     ) {
@@ -83,13 +83,13 @@ public struct ModuleNode: Sendable {
 }
 
 /// Which norm a module is.
-public struct NormDescription: Sendable, Hashable {
-    public var kind: Norm.Kind
-    public var epsilon: Float
+package struct NormDescription: Sendable, Hashable {
+    package var kind: Norm.Kind
+    package var epsilon: Float
     /// Added to the stored weight (Gemma stores w − 1).
-    public var weightOffset: Float
+    package var weightOffset: Float
 
-    public init(kind: Norm.Kind, epsilon: Float, weightOffset: Float = 0) {
+    package init(kind: Norm.Kind, epsilon: Float, weightOffset: Float = 0) {
         self.kind = kind
         self.epsilon = epsilon
         self.weightOffset = weightOffset
@@ -97,7 +97,7 @@ public struct NormDescription: Sendable, Hashable {
 }
 
 /// What a module does in the decoder that Nibble runs.
-public enum Role: Sendable, Hashable {
+package enum Role: Sendable, Hashable {
     // The stack
     case tokenEmbedding, positionEmbedding, embeddingNorm, projectIn, projectOut, finalNorm, head
     case block

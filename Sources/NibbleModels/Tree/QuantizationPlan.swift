@@ -1,13 +1,13 @@
-public import NibbleCore
-public import NibbleQuantization
+package import NibbleCore
+package import NibbleQuantization
 
 /// Which linear modules of a tree a quantization config turns into quantized layers.
-public struct QuantizationPlan: Sendable {
-    public let config: BitsAndBytesConfig?
+package struct QuantizationPlan: Sendable {
+    package let config: BitsAndBytesConfig?
     /// Module paths, in definition order.
-    public let quantized: [String]
+    package let quantized: [String]
     /// Linear modules that stay as they are, in definition order.
-    public let skipped: [String]
+    package let skipped: [String]
     private let quantizedSet: Set<String>
 
     /// - Parameters:
@@ -17,7 +17,7 @@ public struct QuantizationPlan: Sendable {
     ///     unquantized, and skip entries are compared as text.
     ///   - plainLayersOnly: of these differences, only the first: leave alone what the reference could not read back.
     ///   - keptInFloat32: whether the family's float32 modules (T5 `wo`) are skipped, as the reference does.
-    public init(
+    package init(
         _ tree: ModuleTree, config: BitsAndBytesConfig?, alsoSkipped: [String] = [], addedSkips: [String] = [],
         reference: Bool = false, plainLayersOnly: Bool = false, keptInFloat32: Bool = true
     ) {
@@ -41,12 +41,12 @@ public struct QuantizationPlan: Sendable {
         skipped = linears.map(\.path).filter { [quantizedSet] in !quantizedSet.contains($0) }
     }
 
-    public func isQuantized(_ module: String) -> Bool { quantizedSet.contains(module) }
+    package func isQuantized(_ module: String) -> Bool { quantizedSet.contains(module) }
 }
 
 extension LocatedModule {
     /// A linear layer of any kind, or a set of them.
-    public var isLinear: Bool {
+    package var isLinear: Bool {
         switch node.kind {
         case .linear, .transposedLinear, .linearSubclass, .experts: true
         default: false
@@ -54,11 +54,11 @@ extension LocatedModule {
     }
 
     /// Whether it is multiplied with: a linear layer, or a router.
-    public var isMatrix: Bool {
+    package var isMatrix: Bool {
         if case .router = node.kind { true } else { isLinear && !isExperts }
     }
 
-    public var isExperts: Bool {
+    package var isExperts: Bool {
         if case .experts = node.kind { true } else { false }
     }
 
@@ -74,7 +74,7 @@ extension LocatedModule {
 extension ModuleTree {
     /// What stays unquantized when the user names nothing: tied parameters, the module of the last parameter (which may be a
     /// tied one), and the output embedding.
-    public var defaultSkips: [String] {
+    package var defaultSkips: [String] {
         func module(_ parameter: String) -> String {
             parameter.hasSuffix(".weight") ? String(parameter.dropLast(".weight".count)) : parameter
         }
@@ -86,7 +86,7 @@ extension ModuleTree {
 
     /// Bytes as `get_memory_footprint` counts them: each parameter once, 4-bit weights by their packed codes, no scales, and
     /// all buffers.
-    public func footprint(_ plan: QuantizationPlan, loadDType: DType) -> Int {
+    package func footprint(_ plan: QuantizationPlan, loadDType: DType) -> Int {
         var bytes = 0
         for parameter in parameters where parameter.tiedTo == nil {
             bytes += footprint(parameter, plan, loadDType: loadDType)

@@ -1,8 +1,8 @@
-public import NibbleCore
+package import NibbleCore
 
 extension StackDescription {
     /// The widths that running this stack's blocks takes, told from shapes alone.
-    public func workspaceSizes(_ tree: ModuleTree) -> WorkspaceSizes {
+    package func workspaceSizes(_ tree: ModuleTree) -> WorkspaceSizes {
         var sizes = WorkspaceSizes(width: width)
         guard let stack = tree.module(at: path) else { return sizes }
         for block in stack.all(.block) { sizes = sizes.widened(block.workspaceSizes(width: width)) }
@@ -14,13 +14,13 @@ extension StackDescription {
 
 extension StackDescription {
     /// Bytes of a session's index buffers on one device.
-    public static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
+    package static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
         BatchBuffers.byteCount(
             .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables))
     }
 
     /// Bytes of index buffers, rotary tables and the like that a session keeps on each device.
-    public func tableBytes(_ tree: ModuleTree, tokens: Int, rows: Int, context: Int) -> Int {
+    package func tableBytes(_ tree: ModuleTree, tokens: Int, rows: Int, context: Int) -> Int {
         let rotary = rotary.reduce(0) { sum, rotary in
             sum + (rotary.dependsOnLength ? 2 : 1) * context * rotary.rotated * DType.float32.byteCount
         }
@@ -37,12 +37,12 @@ extension StackDescription {
     }
 
     /// Pairs of copied blocks, sampled tokens and other small things.
-    public static let smallBytes = 64 << 10
+    package static let smallBytes = 64 << 10
 }
 
 extension ModelArchitecture {
     /// The largest calls of a session that runs `stack`, told from shapes alone, for a device with or without the head.
-    public func workspaceRequest(
+    package func workspaceRequest(
         _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
         arithmetic: LinearArithmetic
     ) -> WorkspaceRequest {
@@ -59,7 +59,7 @@ extension ModelArchitecture {
     }
 
     /// Rows of logits that a session of `rows` rows holds.
-    public func logitsRows(_ rows: Int) -> Int { LogitsBuffers.sliceRows(rows) }
+    package func logitsRows(_ rows: Int) -> Int { LogitsBuffers.sliceRows(rows) }
 }
 
 extension StackDescription {

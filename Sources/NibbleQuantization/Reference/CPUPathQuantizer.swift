@@ -1,11 +1,11 @@
-public import NibbleCore
+package import NibbleCore
 
 /// Quantizes as bitsandbytes' CPU path does, where that decides a few codes differently from its CUDA path.
 ///
 /// CUDA's results are canonical and what every backend makes. This is for comparing with results that the reference
 /// recorded on a CPU, and is used under the reference switch only. It differs in FP4's decision thresholds and in the
 /// rounding of nested scales; NF4 codes and plain scales are the same.
-public enum CPUPathQuantizer {
+package enum CPUPathQuantizer {
     /// FP4's codes in ascending order of their values, zero before minus zero.
     private static let ascendingCodes: [UInt8] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3]
 
@@ -16,7 +16,7 @@ public enum CPUPathQuantizer {
     }()
 
     /// As ``ReferenceFourBit/quantize(_:_:blockSize:)``.
-    public static func quantize(
+    package static func quantize(
         _ values: [Float], _ codebook: FourBitFormat.Codebook, blockSize: Int
     ) -> ReferenceFourBit.Quantized {
         guard codebook == .fp4 else { return ReferenceFourBit.quantize(values, codebook, blockSize: blockSize) }
@@ -37,7 +37,7 @@ public enum CPUPathQuantizer {
     }
 
     /// As ``ReferenceNested/quantize(_:)``: scales are first rounded to a grid of 65,536 points.
-    public static func quantizeScales(_ scales: [Float]) -> ReferenceNested.Quantized {
+    package static func quantizeScales(_ scales: [Float]) -> ReferenceNested.Quantized {
         var quantized = ReferenceNested.quantize(scales)
         let map = NestedScales.dynamicMap
         let thresholds = zip(map, map.dropFirst()).map { ($0 + $1) * 0.5 }

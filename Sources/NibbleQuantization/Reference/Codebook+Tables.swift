@@ -1,8 +1,8 @@
-public import NibbleCore
+package import NibbleCore
 
 extension FourBitFormat.Codebook {
     /// The 16 values that codes index.
-    public var values: [Float] {
+    package var values: [Float] {
         switch self {
         case .fp4: FourBitFormat.Codebook.fp4Values
         case .nf4: FourBitFormat.Codebook.nf4Values
@@ -11,7 +11,7 @@ extension FourBitFormat.Codebook {
 
     /// Ascending decision thresholds. NF4: of the value, its code is how many it exceeds. FP4: of the magnitude; how many it
     /// exceeds indexes ``fp4Magnitudes``. As CUDA decides: the FP4 ones lie up to 14 ulp off the midpoints.
-    public var thresholds: [Float] {
+    package var thresholds: [Float] {
         switch self {
         case .fp4: FourBitFormat.Codebook.fp4Thresholds
         case .nf4: FourBitFormat.Codebook.nf4Thresholds
@@ -19,7 +19,7 @@ extension FourBitFormat.Codebook {
     }
 
     /// FP4's three magnitude bits in ascending order of the magnitude.
-    public static let fp4Magnitudes: [UInt8] = [0, 1, 6, 7, 4, 5, 2, 3]
+    package static let fp4Magnitudes: [UInt8] = [0, 1, 6, 7, 4, 5, 2, 3]
 
     private static let fp4Values: [Float] = [
         0.0, 0.0052083335, 0.6666667, 1.0, 0.33333334, 0.5, 0.16666667, 0.25,
@@ -43,7 +43,7 @@ extension FourBitFormat.Codebook {
 
 extension NestedScales {
     /// The signed 8-bit dynamic map (256 ascending values; ±10^-6 … 1, denser near zero) that scale codes index. There is no −1.
-    public static let dynamicMap: [Float] = [
+    package static let dynamicMap: [Float] = [
         -0.99296874, -0.9789063, -0.96484375, -0.9507812, -0.93671876, -0.92265624, -0.9085938, -0.89453125,
         -0.8804687, -0.86640626, -0.85234374, -0.8382813, -0.82421875, -0.8101562, -0.79609376, -0.78203124,
         -0.7679688, -0.75390625, -0.7398437, -0.72578126, -0.7117188, -0.6976563, -0.68359375, -0.6695312,

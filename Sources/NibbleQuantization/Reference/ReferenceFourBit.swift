@@ -1,20 +1,20 @@
-public import NibbleCore
+package import NibbleCore
 
 /// FP4 and NF4, one element at a time: what every backend's quantizer is compared with (QLoRA, arXiv 2305.14314; the
 /// arithmetic is that of the bitsandbytes CUDA kernels, except for their approximate reciprocal).
-public enum ReferenceFourBit {
+package enum ReferenceFourBit {
     /// Codes, one a byte, and the absmax of each block.
-    public struct Quantized: Sendable, Equatable {
-        public var codes: [UInt8]
-        public var absmax: [Float]
+    package struct Quantized: Sendable, Equatable {
+        package var codes: [UInt8]
+        package var absmax: [Float]
 
-        public init(codes: [UInt8], absmax: [Float]) {
+        package init(codes: [UInt8], absmax: [Float]) {
             self.codes = codes
             self.absmax = absmax
         }
 
         /// Two codes a byte, the first in the high nibble; an odd end is filled with the code of zero.
-        public func packed(_ codebook: FourBitFormat.Codebook) -> [UInt8] {
+        package func packed(_ codebook: FourBitFormat.Codebook) -> [UInt8] {
             stride(from: 0, to: codes.count, by: 2).map { first in
                 let second = first + 1 < codes.count ? codes[first + 1] : codebook.zeroCode
                 return codes[first] << 4 | second
@@ -25,7 +25,7 @@ public enum ReferenceFourBit {
     /// Blocks are runs of `blockSize` consecutive values; the last may be short. Denormal values and scales count as zero, as
     /// on CUDA; blocks of zeros get the code of zero.
     /// - Precondition: all values are finite.
-    public static func quantize(_ values: [Float], _ codebook: FourBitFormat.Codebook, blockSize: Int) -> Quantized {
+    package static func quantize(_ values: [Float], _ codebook: FourBitFormat.Codebook, blockSize: Int) -> Quantized {
         var codes = [UInt8]()
         var absmax = [Float]()
         codes.reserveCapacity(values.count)
@@ -40,7 +40,7 @@ public enum ReferenceFourBit {
     }
 
     /// table[code] × absmax of the block, one float32 product an element.
-    public static func dequantize(
+    package static func dequantize(
         codes: [UInt8], absmax: [Float], _ codebook: FourBitFormat.Codebook, blockSize: Int
     ) -> [Float] {
         let table = codebook.values
@@ -48,7 +48,7 @@ public enum ReferenceFourBit {
     }
 
     /// The `count` codes in packed bytes.
-    public static func unpack(_ packed: [UInt8], count: Int) -> [UInt8] {
+    package static func unpack(_ packed: [UInt8], count: Int) -> [UInt8] {
         (0..<count).map { $0.isMultiple(of: 2) ? packed[$0 / 2] >> 4 : packed[$0 / 2] & 15 }
     }
 
@@ -59,10 +59,10 @@ public enum ReferenceFourBit {
 
 extension FourBitFormat.Codebook {
     /// The code that stands for zero.
-    public var zeroCode: UInt8 { self == .nf4 ? 7 : 0 }
+    package var zeroCode: UInt8 { self == .nf4 ? 7 : 0 }
 
     /// The code of a value in [−1, 1]; on a threshold the lower interval (FP4: the smaller magnitude).
-    public func code(_ value: Float) -> UInt8 {
+    package func code(_ value: Float) -> UInt8 {
         switch self {
         case .nf4: UInt8(thresholds.count { value > $0 })
         case .fp4: FourBitFormat.Codebook.fp4Magnitudes[thresholds.count { value.magnitude > $0 }] | (value < 0 ? 8 : 0)

@@ -1,14 +1,14 @@
 /// Row-wise int8 with outlier decomposition, one element at a time (LLM.int8(), arXiv 2208.07339).
-public enum ReferenceInt8 {
-    public struct Quantized: Sendable, Equatable {
+package enum ReferenceInt8 {
+    package struct Quantized: Sendable, Equatable {
         /// [rows, K]
-        public var codes: [Int8]
+        package var codes: [Int8]
         /// The absmax of each row, not divided by 127.
-        public var absmax: [Float]
+        package var absmax: [Float]
         /// Ascending columns that were left out; in ``quantize(_:columns:threshold:)`` they are the whole call's.
-        public var outlierColumns: [Int]
+        package var outlierColumns: [Int]
 
-        public init(codes: [Int8], absmax: [Float], outlierColumns: [Int]) {
+        package init(codes: [Int8], absmax: [Float], outlierColumns: [Int]) {
             self.codes = codes
             self.absmax = absmax
             self.outlierColumns = outlierColumns
@@ -20,7 +20,7 @@ public enum ReferenceInt8 {
     /// With a threshold, columns that hold a value of at least that magnitude in any row are left out (code 0); such values
     /// do not count for their row's absmax, others in those columns do.
     /// - Precondition: all values are finite.
-    public static func quantize(_ values: [Float], columns: Int, threshold: Float = 0) -> Quantized {
+    package static func quantize(_ values: [Float], columns: Int, threshold: Float = 0) -> Quantized {
         let rounded = values.map(roundedToHalf)
         let limit = threshold > 0 ? roundedToHalf(threshold) : .infinity
         let rows = columns == 0 ? 0 : values.count / columns
@@ -43,12 +43,12 @@ public enum ReferenceInt8 {
     }
 
     /// values × absmax / 127.
-    public static func dequantize(codes: [Int8], absmax: [Float], columns: Int) -> [Float] {
+    package static func dequantize(codes: [Int8], absmax: [Float], columns: Int) -> [Float] {
         codes.indices.map { Float(codes[$0]) * absmax[$0 / columns] * valueScale }
     }
 
     /// Σ a × b for rows of a [M, K] and b [N, K], exact: [M, N].
-    public static func product(_ a: [Int8], _ b: [Int8], columns: Int) -> [Int32] {
+    package static func product(_ a: [Int8], _ b: [Int8], columns: Int) -> [Int32] {
         let rows = a.count / columns
         let features = b.count / columns
         return (0..<rows * features).map { index in
@@ -60,14 +60,14 @@ public enum ReferenceInt8 {
     }
 
     /// A sum of products as a float: (sum × row × feature) × 6.200012e-05 + bias, the last two in one rounding.
-    public static func scaled(_ sum: Int32, row: Float, feature: Float, bias: Float = 0) -> Float {
+    package static func scaled(_ sum: Int32, row: Float, feature: Float, bias: Float = 0) -> Float {
         (Float(sum) * row * feature).multiplied(by: productScale, adding: bias)
     }
 
     /// 1 / 127² as CUDA's kernels have it.
-    public static let productScale = Float(bitPattern: 0x3882_0610)
+    package static let productScale = Float(bitPattern: 0x3882_0610)
     /// 1 / 127
-    public static let valueScale = Float(bitPattern: 0x3C01_0204)
+    package static let valueScale = Float(bitPattern: 0x3C01_0204)
 
     private static func roundedToHalf(_ value: Float) -> Float { Float(Float16(value)) }
 }

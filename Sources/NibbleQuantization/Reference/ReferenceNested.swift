@@ -1,30 +1,30 @@
 internal import NibbleCore
 
 /// Scales quantized to 8 bits against the dynamic map, one at a time ("double quantization").
-public enum ReferenceNested {
-    public struct Quantized: Sendable, Equatable {
+package enum ReferenceNested {
+    package struct Quantized: Sendable, Equatable {
         /// Indices into ``NestedScales/dynamicMap``, one a scale.
-        public var codes: [UInt8]
+        package var codes: [UInt8]
         /// The largest |scale − offset| of each 256.
-        public var absmax: [Float]
+        package var absmax: [Float]
         /// The mean of the scales.
-        public var offset: Float
+        package var offset: Float
 
-        public init(codes: [UInt8], absmax: [Float], offset: Float) {
+        package init(codes: [UInt8], absmax: [Float], offset: Float) {
             self.codes = codes
             self.absmax = absmax
             self.offset = offset
         }
     }
 
-    public static func quantize(_ scales: [Float]) -> Quantized {
+    package static func quantize(_ scales: [Float]) -> Quantized {
         let offset = scales.isEmpty ? 0 : Float(scales.reduce(0.0) { $0 + Double($1) } / Double(scales.count))
         let blocks = quantizeBlocks(scales.map { $0 - offset })
         return Quantized(codes: blocks.codes, absmax: blocks.absmax, offset: offset)
     }
 
     /// Blocks of 256 against the map, without an offset.
-    public static func quantizeBlocks(_ values: [Float]) -> (codes: [UInt8], absmax: [Float]) {
+    package static func quantizeBlocks(_ values: [Float]) -> (codes: [UInt8], absmax: [Float]) {
         var codes = [UInt8]()
         var absmax = [Float]()
         for start in stride(from: 0, to: values.count, by: FourBitFormat.nestedBlockSize) {
@@ -39,7 +39,7 @@ public enum ReferenceNested {
     }
 
     /// map[code] × absmax + offset, rounded after each step.
-    public static func dequantize(_ quantized: Quantized) -> [Float] {
+    package static func dequantize(_ quantized: Quantized) -> [Float] {
         quantized.codes.indices.map { index in
             let scaled =
                 NestedScales.dynamicMap[Int(quantized.codes[index])]
@@ -49,7 +49,7 @@ public enum ReferenceNested {
     }
 
     /// The index of the nearest entry; halfway between two, the even one.
-    public static func nearest(_ value: Float) -> UInt8 {
+    package static func nearest(_ value: Float) -> UInt8 {
         let map = NestedScales.dynamicMap
         guard let lower = map.lastIndex(where: { $0 <= value }) else { return 0 }
         guard lower + 1 < map.count else { return UInt8(lower) }

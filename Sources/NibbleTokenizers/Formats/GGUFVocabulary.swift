@@ -1,30 +1,30 @@
 /// The tokenizer of a GGUF file as plain values (keys `tokenizer.ggml.*`).
-public struct GGUFVocabulary: Sendable {
+package struct GGUFVocabulary: Sendable {
     /// `gpt2` (byte-level BPE), `llama` (SentencePiece BPE) or `t5` (SentencePiece unigram).
-    public var model: String
+    package var model: String
     /// Names the word pattern of `gpt2` models.
-    public var pre: String?
+    package var pre: String?
     /// By id.
-    public var tokens: [String]
+    package var tokens: [String]
     /// `a b`, best first.
-    public var merges: [String] = []
-    public var scores: [Float] = []
+    package var merges: [String] = []
+    package var scores: [Float] = []
     /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
-    public var tokenTypes: [Int32] = []
-    public var bosID: Int32?
-    public var eosID: Int32?
-    public var unknownID: Int32?
-    public var paddingID: Int32?
-    public var addsBos: Bool?
-    public var addsEos: Bool?
-    public var addsSpacePrefix: Bool?
-    public var removesExtraWhitespaces: Bool?
-    public var precompiledCharsMap: [UInt8] = []
-    public var chatTemplate: String?
+    package var tokenTypes: [Int32] = []
+    package var bosID: Int32?
+    package var eosID: Int32?
+    package var unknownID: Int32?
+    package var paddingID: Int32?
+    package var addsBos: Bool?
+    package var addsEos: Bool?
+    package var addsSpacePrefix: Bool?
+    package var removesExtraWhitespaces: Bool?
+    package var precompiledCharsMap: [UInt8] = []
+    package var chatTemplate: String?
     /// The file's name for error messages.
-    public var file: String
+    package var file: String
 
-    public init(model: String, tokens: [String], file: String) {
+    package init(model: String, tokens: [String], file: String) {
         self.model = model
         self.tokens = tokens
         self.file = file
@@ -35,7 +35,7 @@ extension Tokenizer {
     /// The tokenizer that a GGUF file describes.
     ///
     /// - Throws: `TokenizerError` for a model or a `pre` that is not known, or for lists that do not fit together.
-    public convenience init(_ vocabulary: GGUFVocabulary) throws(TokenizerError) {
+    package convenience init(_ vocabulary: GGUFVocabulary) throws(TokenizerError) {
         var configuration = vocabulary.configuration
         switch vocabulary.model {
         case "gpt2": self.init(try vocabulary.bytePairComponents(), configuration: configuration)

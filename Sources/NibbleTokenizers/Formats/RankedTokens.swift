@@ -56,7 +56,7 @@ extension Tokenizer {
     /// - Parameters:
     ///   - pattern: cuts the text into words; Llama 3's, or Qwen's if the configuration names that class, if not given.
     ///   - configuration: must name the special tokens, which the list does not hold.
-    public convenience init(
+    package convenience init(
         tiktoken bytes: [UInt8], file: String = "tokenizer.model", pattern: String? = nil,
         configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
@@ -87,7 +87,7 @@ extension Tokenizer {
 
 extension Tokenizer {
     /// A tokenizer from Mistral's `tekken.json`.
-    public convenience init(
+    package convenience init(
         tekken bytes: [UInt8], file: String = "tekken.json", configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
         try FileText.requireUTF8(bytes, file: file)

@@ -1,5 +1,5 @@
 /// How text is treated around the pieces of a SentencePiece model.
-public enum SentencePieceRules: Sendable {
+package enum SentencePieceRules: Sendable {
     /// As the checkpoint's converted `tokenizer.json` would: what `transformers` does.
     case converted
     /// As SentencePiece itself: special tokens in a text are ordinary text, the normalizer takes its longest matches.
@@ -196,7 +196,7 @@ extension Tokenizer {
     /// - Parameters:
     ///   - file: its name for error messages.
     ///   - rules: whether to treat texts as the converted tokenizer does or as SentencePiece does.
-    public convenience init(
+    package convenience init(
         sentencePiece bytes: [UInt8], file: String = "tokenizer.model", configuration: TokenizerConfiguration = .init(),
         rules: SentencePieceRules = .converted
     ) throws(TokenizerError) {

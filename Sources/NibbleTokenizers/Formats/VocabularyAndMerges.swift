@@ -2,7 +2,7 @@ extension Tokenizer {
     /// A tokenizer from GPT-2's two files: `vocab.json` (tokens and ids) and `merges.txt` (a merge a line).
     ///
     /// - Parameter configuration: its class chooses the word pattern (Qwen's or GPT-2's), its flags whether a beginning token is added.
-    public convenience init(
+    package convenience init(
         vocabulary: [UInt8], merges: [UInt8], file: String = "vocab.json", mergesFile: String = "merges.txt",
         configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {

@@ -1,16 +1,16 @@
-public import Foundation
+package import Foundation
 
 /// A chat template: the Jinja program in `tokenizer_config.json` or `chat_template.jinja` that writes a chat as a prompt.
 ///
 /// Renders as `transformers.apply_chat_template(tokenize=False)` does: `trim_blocks` and `lstrip_blocks` on, loop controls, the
 /// immutable sandbox, Python's texts for values. The prompt is to be tokenized without adding special tokens.
-public struct ChatTemplate: Sendable {
-    public let source: String
-    public let limits: JinjaLimits
+package struct ChatTemplate: Sendable {
+    package let source: String
+    package let limits: JinjaLimits
     private let statements: [JinjaStatement]
 
     /// - Throws: `JinjaError` with the line: `syntax`, `unsupportedTag`, `limit`.
-    public init(source: String, limits: JinjaLimits = JinjaLimits()) throws {
+    package init(source: String, limits: JinjaLimits = JinjaLimits()) throws {
         self.source = source
         self.limits = limits
         statements = try JinjaParser.statements(of: source, limits: limits)
@@ -19,7 +19,7 @@ public struct ChatTemplate: Sendable {
     /// Renders with any variables.
     /// - Parameter now: what `strftime_now` formats, in local time; the current time where nil.
     /// - Throws: `JinjaError` with the line; `raised` if the template refuses the chat.
-    public func render(variables: [String: JinjaValue], now: Date? = nil) throws -> String {
+    package func render(variables: [String: JinjaValue], now: Date? = nil) throws -> String {
         try JinjaInterpreter(variables: variables, limits: limits, now: now ?? Date()).render(statements)
     }
 
@@ -32,7 +32,7 @@ public struct ChatTemplate: Sendable {
     ///   - specialTokens: `bos_token`, `eos_token` …, by name.
     ///   - extra: further variables, such as `enable_thinking`; they win over special tokens.
     /// - Throws: `JinjaError`; `continuation` if the final message cannot be continued or a generation prompt is asked for too.
-    public func render(
+    package func render(
         messages: JinjaValue, tools: JinjaValue? = nil, documents: JinjaValue? = nil, addGenerationPrompt: Bool = false,
         continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:],
         now: Date? = nil
@@ -51,7 +51,7 @@ public struct ChatTemplate: Sendable {
         return try ChatContinuation.cut(try render(variables: variables, now: now), after: final)
     }
 
-    public func render(
+    package func render(
         messages: [ChatMessage], tools: JinjaValue? = nil, documents: JinjaValue? = nil, addGenerationPrompt: Bool = false,
         continueFinalMessage: Bool = false, specialTokens: [String: String] = [:], extra: [String: JinjaValue] = [:],
         now: Date? = nil

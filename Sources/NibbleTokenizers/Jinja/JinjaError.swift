@@ -1,6 +1,6 @@
 /// What went wrong in a chat template, and on which of its lines.
-public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
-    public enum Reason: Equatable, Sendable {
+package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
+    package enum Reason: Equatable, Sendable {
         /// The template's text does not follow the grammar.
         case syntax(expected: String, found: String)
         /// A tag that chat templates may not use (`include`, `import`, `extends` …) or that does not exist.
@@ -27,11 +27,11 @@ public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         case continuation(String)
     }
 
-    public var reason: Reason
+    package var reason: Reason
     /// Counted from 1; `nil` where no template line is involved.
-    public var line: Int?
+    package var line: Int?
 
-    public init(_ reason: Reason, line: Int? = nil) {
+    package init(_ reason: Reason, line: Int? = nil) {
         self.reason = reason
         self.line = line
     }
@@ -41,7 +41,7 @@ public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         self.line == nil ? JinjaError(reason, line: line) : self
     }
 
-    public var description: String {
+    package var description: String {
         let place = line.map { "chat template, line \($0): " } ?? "chat template: "
         return place + reason.text
     }
@@ -68,24 +68,24 @@ extension JinjaError.Reason {
 }
 
 /// Bounds that keep a hostile template from taking the machine. The defaults are far above what real templates need.
-public struct JinjaLimits: Sendable {
+package struct JinjaLimits: Sendable {
     /// UTF-8 bytes of template text.
-    public var sourceBytes = 1 << 20
+    package var sourceBytes = 1 << 20
     /// UTF-8 bytes of rendered text, and of any one string on the way.
-    public var outputBytes = 16 << 20
+    package var outputBytes = 16 << 20
     /// Passes through `for` bodies, all loops together.
-    public var iterations = 1_000_000
+    package var iterations = 1_000_000
     /// Nested statements and expressions in the template's text.
-    public var nesting = 100
+    package var nesting = 100
     /// Nested evaluations at run time; a recursive macro takes about seven a call. A depth of 500 takes
     /// less than half a megabyte of stack, and three in debug builds.
-    public var depth = 500
+    package var depth = 500
     /// Elements of one `range()`, as in Jinja's own sandbox.
-    public var rangeLength = 100_000
+    package var rangeLength = 100_000
     /// Lists in lists in dictionaries …
-    public var valueDepth = 256
+    package var valueDepth = 256
     /// Bytes built or scanned by one rendering, 64 for every expression.
-    public var work = 512 << 20
+    package var work = 512 << 20
 
-    public init() {}
+    package init() {}
 }

@@ -1,22 +1,22 @@
 /// A dictionary that keeps the order of insertion, with Python's keys: any hashable value, `1`, `1.0` and `true` being one key.
-public struct JinjaObject: Sendable {
+package struct JinjaObject: Sendable {
     private var slots: [JinjaKey: Int] = [:]
-    public private(set) var keys: [JinjaValue] = []
-    public private(set) var values: [JinjaValue] = []
+    package private(set) var keys: [JinjaValue] = []
+    package private(set) var values: [JinjaValue] = []
     /// 1 for a dictionary of plain values.
     private(set) var depth = 1
 
-    public init() {}
+    package init() {}
 
-    public init(_ pairs: [(String, JinjaValue)]) {
+    package init(_ pairs: [(String, JinjaValue)]) {
         for (key, value) in pairs { self[key] = value }
     }
 
-    public var count: Int { keys.count }
-    public var isEmpty: Bool { keys.isEmpty }
+    package var count: Int { keys.count }
+    package var isEmpty: Bool { keys.isEmpty }
 
     /// The value under a string key. Setting a value under a key that is there keeps the key's place; setting nil does nothing.
-    public subscript(key: String) -> JinjaValue? {
+    package subscript(key: String) -> JinjaValue? {
         get { slots[.string(key)].map { values[$0] } }
         set {
             guard let newValue else { return }
@@ -54,7 +54,7 @@ public struct JinjaObject: Sendable {
 }
 
 extension JinjaObject: Equatable {
-    public static func == (left: JinjaObject, right: JinjaObject) -> Bool {
+    package static func == (left: JinjaObject, right: JinjaObject) -> Bool {
         guard left.count == right.count else { return false }
         return left.slots.allSatisfy { key, place in
             right.slots[key].map { left.values[place] == right.values[$0] } ?? false

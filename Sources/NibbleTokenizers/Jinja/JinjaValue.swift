@@ -1,6 +1,6 @@
 /// A value in a chat template. Behaves as the Python value of the same name does: equality crosses number types
 /// (`1 == 1.0 == true`), strings are sequences of code points and equal only if their code points are.
-public enum JinjaValue: Sendable {
+package enum JinjaValue: Sendable {
     /// Prints as nothing and is false; anything else that is asked of it is an error.
     case undefined(JinjaUndefined)
     case null
@@ -18,12 +18,12 @@ public enum JinjaValue: Sendable {
 }
 
 /// Why a value is undefined; the text of the error if it is used.
-public struct JinjaUndefined: Sendable {
-    public var explanation: String
+package struct JinjaUndefined: Sendable {
+    package var explanation: String
     /// Set for attributes the sandbox hides.
     var isForbidden = false
 
-    public init(_ explanation: String) { self.explanation = explanation }
+    package init(_ explanation: String) { self.explanation = explanation }
 
     static func forbidden(_ explanation: String) -> JinjaUndefined {
         var undefined = JinjaUndefined(explanation)
@@ -35,32 +35,32 @@ public struct JinjaUndefined: Sendable {
 }
 
 /// The elements of a list or tuple, with the depth of what is nested in them.
-public struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral {
-    public let elements: [JinjaValue]
+package struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral {
+    package let elements: [JinjaValue]
     /// 1 for a list of plain values.
     let depth: Int
 
-    public init(_ elements: [JinjaValue]) {
+    package init(_ elements: [JinjaValue]) {
         self.elements = elements
         depth = 1 + (elements.lazy.map(\.depth).max() ?? 0)
     }
 
-    public init(arrayLiteral elements: JinjaValue...) { self.init(elements) }
+    package init(arrayLiteral elements: JinjaValue...) { self.init(elements) }
 
-    public var startIndex: Int { 0 }
-    public var endIndex: Int { elements.count }
-    public subscript(position: Int) -> JinjaValue { elements[position] }
+    package var startIndex: Int { 0 }
+    package var endIndex: Int { elements.count }
+    package subscript(position: Int) -> JinjaValue { elements[position] }
 }
 
 extension JinjaValue {
-    public static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
+    package static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
 
     static func undefined(_ explanation: String) -> JinjaValue { .undefined(JinjaUndefined(explanation)) }
 
     static func strings(_ elements: [String]) -> JinjaValue { .list(elements.map(JinjaValue.string)) }
 
     /// A function that templates can call with positional and named arguments.
-    public static func function(
+    package static func function(
         _ name: String, _ body: @escaping @Sendable ([JinjaValue], [String: JinjaValue]) throws -> JinjaValue
     ) -> JinjaValue {
         .opaque(
@@ -91,7 +91,7 @@ extension JinjaValue {
     }
 
     /// Python's truth: empty and zero things are false, iterators and functions are true.
-    public var isTruthy: Bool {
+    package var isTruthy: Bool {
         switch self {
         case .undefined, .null: false
         case .bool(let value): value
@@ -137,7 +137,7 @@ extension JinjaValue {
 }
 
 extension JinjaValue: Equatable {
-    public static func == (left: JinjaValue, right: JinjaValue) -> Bool {
+    package static func == (left: JinjaValue, right: JinjaValue) -> Bool {
         switch (left, right) {
         case (.undefined, .undefined), (.null, .null): true
         case (.string(let a), .string(let b)): PythonText.equal(a, b)
@@ -159,12 +159,12 @@ extension JinjaValue: Equatable {
 extension JinjaValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral,
     ExpressibleByFloatLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
 {
-    public init(stringLiteral value: String) { self = .string(value) }
-    public init(integerLiteral value: Int) { self = .int(value) }
-    public init(booleanLiteral value: Bool) { self = .bool(value) }
-    public init(floatLiteral value: Double) { self = .double(value) }
-    public init(arrayLiteral elements: JinjaValue...) { self = .list(elements) }
-    public init(dictionaryLiteral elements: (String, JinjaValue)...) {
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(integerLiteral value: Int) { self = .int(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(floatLiteral value: Double) { self = .double(value) }
+    package init(arrayLiteral elements: JinjaValue...) { self = .list(elements) }
+    package init(dictionaryLiteral elements: (String, JinjaValue)...) {
         var object = JinjaObject()
         for (key, value) in elements { object[key] = value }
         self = .object(object)
