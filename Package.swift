@@ -48,7 +48,7 @@ let package = Package(
     ],
     targets: [
         // Each line may import the lines above it, never below.
-        cModule("CNibbleCPU"),
+        cModule("CNibbleCPU", exclude: ["vectors"] + ["attention", "elementwise", "linear", "quantize"].map { "\($0)/templates" }),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "nibble_dispatch.h"
+#include "nibble_levels.h"
 #include "nibble_operations.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

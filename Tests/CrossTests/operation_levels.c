@@ -1,6 +1,6 @@
 // Holds the innermost loops of every instruction set that this machine runs to the generic ones. Arguments as linear_levels'.
 #include "cases.h"
-#include "kernels.h"
+#include "../../Sources/CNibbleCPU/kernels.h"
 
 enum { ROWS = 9, KEYS = keys_per_block };
 

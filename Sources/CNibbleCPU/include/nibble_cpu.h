@@ -2,7 +2,7 @@
 #pragma once
 
 #include "nibble_attention.h"
-#include "nibble_dispatch.h"
+#include "nibble_levels.h"
 #include "nibble_experts.h"
 #include "nibble_linear.h"
 #include "nibble_memory.h"

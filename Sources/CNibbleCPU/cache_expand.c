@@ -1,3 +1,0 @@
-// The plain reference of reading a quantized cache.
-#define SELECT_EXPAND nibble_expand_generic
-#include "cache_expand.h"

@@ -1,0 +1,2 @@
+#define TABLE quantize_generic
+#include "templates/loops.inc"

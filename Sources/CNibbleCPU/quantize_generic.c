@@ -1,2 +1,0 @@
-#define TABLE quantize_generic
-#include "quantize_loops.h"
