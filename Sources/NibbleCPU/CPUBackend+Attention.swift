@@ -21,7 +21,7 @@ extension CPUBackend {
     private func run(_ arguments: inout nibble_attention_arguments) throws {
         let threads = Int32(pool.threadCount)
         let bytes = nibble_attention_plan(&arguments, threads)
-        nibble_attention_prepare(&arguments, try operationWork.bytes(bytes), threads)
+        nibble_attention_prepare(&arguments, try operationScratch.bytes(bytes), threads)
         pool.run(
             count: nibble_attention_items(&arguments), isDynamic: true, arguments, nibble_attention_task)
         if arguments.splits > 1 {
@@ -30,7 +30,7 @@ extension CPUBackend {
         }
     }
 
-    /// Workspace of the largest attention call: a prompt of all tokens, or a step of all rows.
+    /// Scratch memory of the largest attention call: a prompt of all tokens, or a decoding step of all rows.
     func attentionBytes(_ workspace: WorkspaceRequest) -> Int {
         func bytes(tokens: Int, longest: Int) -> Int {
             var arguments = nibble_attention_arguments()
@@ -38,7 +38,7 @@ extension CPUBackend {
             arguments.cache.heads = max(workspace.heads, 1)
             arguments.cache.key_size = workspace.headSize
             arguments.cache.value_size = workspace.headSize
-            // Takes the most.
+            // A quantized cache takes the most.
             arguments.cache.bits = 8
             arguments.tokens = tokens
             arguments.rows = workspace.rows
@@ -55,6 +55,7 @@ extension CPUBackend {
         _ call: AttentionCall, _ batch: BatchIndices, _ output: Tensor, _ flag: UnsafeMutablePointer<Int32>
     ) -> nibble_attention_arguments {
         var arguments = nibble_attention_arguments()
+        arguments.kernels = pool.kernels
         arguments.queries = call.queries.floats
         arguments.out = output.mutableFloats
         arguments.width = call.queries.shape.last

@@ -1,8 +1,8 @@
 internal import Foundation
-package import NibbleCore
+internal import NibbleCore
 
 extension CPUBackend {
-    /// What the system says can be allocated without swapping, within the control group's limit and this backend's budget.
+    /// What can be allocated without swapping, within the control group's limit and this backend's budget.
     package var availableBytes: Int? {
         [CPUBackend.freeMemory, budget.limit.map { max($0 - budget.usedBytes, 0) }].compactMap { $0 }.min()
     }
@@ -23,7 +23,7 @@ private enum AvailableMemory {
         return kilobytes * 1024
     }
 
-    /// The group's limit less what it holds beyond the page cache.
+    /// The group's limit minus what it holds beyond the page cache.
     static func controlGroup() -> Int? {
         func number(_ name: String) -> Int? {
             (try? String(contentsOfFile: "/sys/fs/cgroup/\(name)", encoding: .utf8))

@@ -2,7 +2,7 @@ internal import CNibbleCPU
 internal import NibbleCore
 
 extension CPUBackend {
-    /// Bytes a second that all threads read together from memory, the best of several runs: what decoding is bound by.
+    /// Bytes per second that all threads together read from memory, the best of several runs. It bounds the speed of decoding.
     ///
     /// Takes 256 MiB and a fraction of a second.
     /// - Throws: `BackendError.outOfMemory`

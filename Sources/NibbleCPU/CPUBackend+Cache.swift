@@ -2,7 +2,7 @@ internal import CNibbleCPU
 package import NibbleCore
 
 extension QueryKeyValueLayout.Part {
-    var kernelArguments: nibble_part { nibble_part(offset: offset, stride: stride, group: max(groupSize, 1)) }
+    var kernelArguments: nibble_head_layout { nibble_head_layout(offset: offset, stride: stride, group: max(groupSize, 1)) }
 }
 
 extension KeyValueCache {
@@ -35,7 +35,8 @@ extension CPUBackend {
         let none = nibble_norm(weight: nil, bias: nil, epsilon: 0, is_layer: 0)
         let scope: Int32 = call.norm.map { $0.scope == .head ? 1 : 2 } ?? 0
         return nibble_rotate_arguments(
-            projections: call.projections.mutableFloats, positions: batch.positions.integers, rows: batch.rows.integers,
+            kernels: pool.kernels, projections: call.projections.mutableFloats, positions: batch.positions.integers,
+            rows: batch.rows.integers,
             cosines: call.rotary?.cosines.floats, sines: call.rotary?.sines.floats, width: call.projections.shape.last,
             heads: call.heads, rotated: call.rotary?.rotated ?? 0, rotary_positions: call.rotary?.cosines.shape[0] ?? 0,
             query: call.layout.query.kernelArguments, key: call.layout.key.kernelArguments,

@@ -11,7 +11,7 @@ extension CPUBackend {
                 device: device, operation: "convert", reason: "\(source.dtype) to \(destination.dtype)")
         }
         let arguments = nibble_convert_arguments(
-            source: source.pointer, out: destination.mutablePointer, source_dtype: from, out_dtype: to)
+            kernels: pool.kernels, source: source.pointer, out: destination.mutablePointer, source_dtype: from, out_dtype: to)
         pool.run(count: source.count, grain: 16384, arguments, nibble_convert_task)
     }
 
@@ -20,7 +20,8 @@ extension CPUBackend {
         let width = call.table.shape[1]
         precondition(output.count == batch.tokenCount * width, "embedding of \(call.table) into \(output)")
         let arguments = nibble_embed_arguments(
-            table: call.table.pointer, position_table: call.positionTable?.pointer, tokens: batch.tokens.integers,
+            kernels: pool.kernels, table: call.table.pointer, position_table: call.positionTable?.pointer,
+            tokens: batch.tokens.integers,
             positions: batch.positions.integers, out: output.mutableFloats, width: width,
             scale: call.scale, table_dtype: call.table.dtype.floatCode, position_dtype: call.positionTable?.dtype.floatCode ?? 0)
         for token in 0..<batch.tokenCount {
@@ -39,8 +40,9 @@ extension CPUBackend {
         precondition(2 * output.count == input.count, "gate of \(input) into \(output)")
         let (code, parameter) = activation.kernelCode
         let arguments = nibble_gate_arguments(
-            input: input.floats, out: output.mutableFloats, width: width, activation: code, parameter: parameter)
-        // A single wide row is worth splitting, but its halves are far apart: rows are the items.
+            kernels: pool.kernels, input: input.floats, out: output.mutableFloats, width: width, activation: code,
+            parameter: parameter)
+        // Items are whole rows, because the two halves of a row lie far apart.
         pool.run(
             count: output.count / max(width, 1), grain: ThreadPool.grain(elementsPerItem: 4 * width), arguments,
             nibble_gate_task)
@@ -48,7 +50,8 @@ extension CPUBackend {
 
     package func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
         precondition(a.count == b.count && a.count == output.count, "sum of \(a) and \(b) into \(output)")
-        let arguments = nibble_add_arguments(a: a.floats, b: b.floats, out: output.mutableFloats, scale: scale)
+        let arguments = nibble_add_arguments(
+            kernels: pool.kernels, a: a.floats, b: b.floats, out: output.mutableFloats, scale: scale)
         pool.run(count: a.count, grain: 16384, arguments, nibble_add_task)
     }
 

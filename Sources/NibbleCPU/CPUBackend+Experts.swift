@@ -8,9 +8,9 @@ extension CPUBackend {
         guard rows > 0, let first = call.experts.first else { return }
         precondition(call.topK > 0 && call.topK <= count, "top \(call.topK) of \(count) experts")
         try pool.exclusively {
-            let work = try ExpertsWork(
+            let work = try ExpertsScratch(
                 rows: rows, experts: count, topK: call.topK, width: input.count / rows, hidden: first.down.inFeatures,
-                memory: expertsWork)
+                memory: expertsScratch)
             nibble_route(
                 call.routerLogits.floats, rows, count, call.topK, call.normalizesWeights, work.starts.mutableIntegers,
                 work.tokens.mutableIntegers, work.weights.mutableFloats, work.chosen.mutableIntegers,
@@ -32,9 +32,9 @@ extension CPUBackend {
         if residual.address != output.address { try copy(residual, to: output) }
     }
 
-    /// Adds one expert's answer to the tokens `assignments` gives it.
+    /// Adds one expert's output to the tokens that `assignments` gives it.
     private func run(
-        _ expert: Expert, _ assignments: Range<Int>, _ activation: Activation, _ input: Tensor, _ work: ExpertsWork,
+        _ expert: Expert, _ assignments: Range<Int>, _ activation: Activation, _ input: Tensor, _ work: ExpertsScratch,
         _ output: Tensor
     ) throws {
         let rows = assignments.count
@@ -51,32 +51,32 @@ extension CPUBackend {
     }
 }
 
-/// The pieces of a mixture's workspace. T rows, X experts, k of them a row, E width, F hidden.
-struct ExpertsWork {
+/// A mixture's scratch memory, divided. T rows, X experts, k of them per row, E model width, F hidden width.
+struct ExpertsScratch {
     let width: Int
     let hidden: Int
     /// int32 [X + 1]
     let starts: Tensor
-    /// int32 [T·k]: the assignments' tokens, expert after expert
+    /// int32 [T·k]: the tokens of all assignments, grouped by expert
     let tokens: Tensor
     /// float32 [T·k]
     let weights: Tensor
     let chosen: Tensor
     let chosenWeights: Tensor
-    /// float32 [T, E]: one expert's input, later its output
+    /// float32 [T, E]: one expert's input, then its output
     let input: Tensor
     /// float32 [T, 2F]
     let gateUp: Tensor
     /// float32 [T, F]
     let gated: Tensor
 
-    init(rows: Int, experts: Int, topK: Int, width: Int, hidden: Int, memory: WorkBuffer) throws {
+    init(rows: Int, experts: Int, topK: Int, width: Int, hidden: Int, memory: GrowingBuffer) throws {
         let assignments = rows * topK
         let storage = try memory.storage(
-            ExpertsWork.byteCount(rows: rows, .init(count: experts, topK: topK, width: width, hidden: hidden)))
+            ExpertsScratch.byteCount(rows: rows, .init(count: experts, topK: topK, width: width, hidden: hidden)))
         var offset = 0
         func piece(_ dtype: DType, _ shape: Shape) -> Tensor {
-            defer { offset += ExpertsWork.padded(shape.count) }
+            defer { offset += ExpertsScratch.padded(shape.count) }
             return Tensor(storage: storage, byteOffset: offset, dtype: dtype, shape: shape)
         }
         self.width = width
@@ -96,6 +96,6 @@ struct ExpertsWork {
             + padded(rows * shape.hidden)
     }
 
-    /// Bytes of `count` 4-byte elements, to a whole cache line.
+    /// Bytes of `count` 4-byte elements, rounded up to whole cache lines.
     private static func padded(_ count: Int) -> Int { (count * 4 + 63) / 64 * 64 }
 }

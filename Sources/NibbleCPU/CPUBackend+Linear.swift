@@ -8,7 +8,8 @@ extension CPUBackend {
         precondition(output.count == rows * group.outFeatures, "\(output) for \(rows) rows of \(group.outFeatures)")
         guard rows > 0, group.outFeatures > 0 else { return }
 
-        var call = nibble_linear_call()
+        var call = nibble_linear_arguments()
+        call.kernels = pool.kernels
         call.x = input.floats
         call.T = rows
         call.K = group.inFeatures
@@ -23,14 +24,14 @@ extension CPUBackend {
 
     /// Layers that want their input in the same form share a call.
     private func multiply(
-        _ call: inout nibble_linear_call, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>
+        _ call: inout nibble_linear_arguments, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>
     ) throws {
         var column = 0
         var first = 0
         while first < group.layers.count {
-            let form = InputForm(group.layers[first])
+            let form = InputForm(group.layers[first], kernels: pool.kernels)
             var end = first
-            while end < group.layers.count, InputForm(group.layers[end]) == form {
+            while end < group.layers.count, InputForm(group.layers[end], kernels: pool.kernels) == form {
                 let layer = group.layers[end]
                 layers.initializeElement(at: end, to: try description(of: layer, column: column))
                 column += layer.outFeatures
@@ -44,10 +45,10 @@ extension CPUBackend {
         }
     }
 
-    private func run(_ call: inout nibble_linear_call) throws {
+    private func run(_ call: inout nibble_linear_arguments) throws {
         try pool.exclusively {
             let threads = Int32(pool.threadCount)
-            nibble_linear_bind(&call, try linearWork.bytes(nibble_linear_workspace(&call, threads)), threads)
+            nibble_linear_bind(&call, try linearScratch.bytes(nibble_linear_workspace(&call, threads)), threads)
             if nibble_linear_needs_input(&call) {
                 nibble_linear_find_columns(&call)
                 pool.run(count: call.T, context: &call, task: nibble_linear_input_task)
@@ -73,7 +74,7 @@ extension CPUBackend {
             description.values = weight.values.pointer
             description.scales = weight.scales.floats
         case .prepared(let weight):
-            guard let weight = weight as? TiledFourBitWeight else {
+            guard let weight = weight as? CPUFourBitTiles else {
                 throw unsupported("linear", "\(layer.name) was prepared for another device")
             }
             description.setFourBit(weight.tiled, kind: NIBBLE_WEIGHT_4BIT_TILED)
@@ -82,24 +83,26 @@ extension CPUBackend {
     }
 }
 
-/// What a layer's input is turned into.
+/// The form in which a layer multiplies its input.
 struct InputForm: Equatable {
     var kind = NIBBLE_INPUT_F32
     var threshold: Float = 0
     var sharesColumns = false
     var roundsToHalf = false
     var halfPrecision = false
-    /// Length of the runs that share a scale; 0 but for int8 runs.
+    /// Columns of a run that share a scale; 0 for other forms than int8 runs.
     var block = 0
 
-    init(_ layer: Linear) { self.init(layer.weight.format, layer.arithmetic, inFeatures: layer.inFeatures) }
+    init(_ layer: Linear, kernels: OpaquePointer) {
+        self.init(layer.weight.format, layer.arithmetic, inFeatures: layer.inFeatures, kernels: kernels)
+    }
 
-    init(_ format: WeightFormat, _ arithmetic: LinearArithmetic, inFeatures: Int) {
+    init(_ format: WeightFormat, _ arithmetic: LinearArithmetic, inFeatures: Int, kernels: OpaquePointer) {
         switch format {
         case .dense: break
         case .fourBit(let format):
             if arithmetic.allowsInt8Activations {
-                block = nibble_linear_input_block(inFeatures, format.blockSize)
+                block = nibble_linear_input_block(kernels, inFeatures, format.blockSize)
             }
             if block > 0 {
                 kind = NIBBLE_INPUT_INT8_RUNS
@@ -136,7 +139,7 @@ extension nibble_linear_layer {
     }
 }
 
-extension nibble_linear_call {
+extension nibble_linear_arguments {
     mutating func setForm(_ form: InputForm) {
         self.form = form.kind
         half_precision = form.halfPrecision

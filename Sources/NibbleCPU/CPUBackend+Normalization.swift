@@ -18,7 +18,7 @@ extension CPUBackend {
             "normalization of \(input) in runs of \(width) into \(output)")
         precondition(residual.map { $0.count == output.count } ?? true, "a residual of another size than \(output)")
         let arguments = nibble_normalize_arguments(
-            input: input.floats, residual: residual?.floats, out: output.mutableFloats, width: width,
+            kernels: pool.kernels, input: input.floats, residual: residual?.floats, out: output.mutableFloats, width: width,
             norm: norm.kernelArguments)
         pool.run(
             count: input.count / width, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_normalize_task)

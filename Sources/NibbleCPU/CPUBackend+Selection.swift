@@ -38,7 +38,7 @@ extension CPUBackend {
     ) throws {
         var arguments = arguments(logits, parameters, counters, tokens, vocabulary)
         let bytes = nibble_select_floats(vocabulary) * MemoryLayout<Float>.size * pool.threadCount
-        arguments.scratch = try operationWork.bytes(bytes).assumingMemoryBound(to: Float.self)
+        arguments.scratch = try operationScratch.bytes(bytes).assumingMemoryBound(to: Float.self)
         run(arguments, rows: rows)
     }
 
@@ -46,15 +46,16 @@ extension CPUBackend {
         pool.run(count: rows, isDynamic: true, arguments, nibble_select_task)
     }
 
-    /// Greedy choice of few rows over a large vocabulary: each thread takes part of a row.
+    /// Greedy choice for fewer rows than threads over a large vocabulary: each thread takes a part of the row.
     private func chooseInParts(_ logits: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int) throws {
         let threads = pool.threadCount
         let part = (vocabulary + threads - 1) / threads
         let parts = (vocabulary + part - 1) / part
-        let best = try operationWork.bytes(parts * 4).assumingMemoryBound(to: Int32.self)
+        let best = try operationScratch.bytes(parts * 4).assumingMemoryBound(to: Int32.self)
         for row in 0..<rows {
             let values = logits.floats + row * vocabulary
-            let arguments = nibble_greedy_arguments(logits: values, vocabulary: vocabulary, part: part, best: best)
+            let arguments = nibble_greedy_arguments(
+                kernels: pool.kernels, logits: values, vocabulary: vocabulary, part: part, best: best)
             pool.run(count: parts, arguments, nibble_greedy_task)
             var winner = best[0]
             for index in 1..<parts {
@@ -69,7 +70,8 @@ extension CPUBackend {
         _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, _ vocabulary: Int
     ) -> nibble_select_arguments {
         nibble_select_arguments(
-            logits: logits.floats, tokens: tokens.mutableIntegers, counters: counters.integers, vocabulary: vocabulary,
+            kernels: pool.kernels, logits: logits.floats, tokens: tokens.mutableIntegers, counters: counters.integers,
+            vocabulary: vocabulary,
             temperature: parameters.temperature, top_p: parameters.topP, min_p: parameters.minP,
             top_k: max(parameters.topK, 0), seed: parameters.seed, first_stream: parameters.firstStream, scratch: nil)
     }

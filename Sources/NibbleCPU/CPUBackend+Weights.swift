@@ -45,7 +45,7 @@ extension CPUBackend {
 
     // MARK: 4 bits
 
-    /// Elements that one task of a parallel loop handles at least.
+    /// The least number of elements that a thread takes at a time.
     private static let grainElements = 1 << 16
 
     private func quantizeFourBit(_ source: Tensor, _ format: FourBitFormat) throws -> FourBitWeight {
@@ -58,6 +58,7 @@ extension CPUBackend {
         let codes = try allocate(.uint8, [(count + 1) / 2])
         let absmax = try allocate(.float32, [blocks])
         let input = source.pointer
+        let kernels = pool.kernels
         let packed = codes.mutablePointer.assumingMemoryBound(to: UInt8.self)
         let scales = absmax.mutableFloats
         let firstBad = Atomic<Int>(Int.max)
@@ -65,7 +66,7 @@ extension CPUBackend {
             let first = range.lowerBound * format.blockSize
             let end = min(range.upperBound * format.blockSize, count)
             let bad = nibble_quantize_4bit(
-                input, type, first, end - first, format.blockSize, format.codebook.kernel, packed, scales)
+                kernels, input, type, first, end - first, format.blockSize, format.codebook.kernel, packed, scales)
             if bad >= 0 { firstBad.min(bad, ordering: .relaxed) }
         }
         try CPUBackend.check(firstBad.load(ordering: .relaxed))
@@ -89,7 +90,7 @@ extension CPUBackend {
         return NestedScales(codes: codes, absmax: nested, offset: offset)
     }
 
-    /// One float32 scale a block.
+    /// One float32 scale per block.
     func plainScales(_ weight: FourBitWeight) throws -> Tensor {
         switch weight.scales {
         case .plain(let absmax): return absmax
@@ -107,10 +108,12 @@ extension CPUBackend {
         let scales = try plainScales(weight)
         let codes = weight.codes.pointer.assumingMemoryBound(to: UInt8.self)
         let absmax = scales.floats
+        let kernels = pool.kernels
         let destination = output.mutablePointer
         pool.parallel(count: output.count, grain: CPUBackend.grainElements) { range, _ in
             nibble_dequantize_4bit(
-                codes, absmax, range.lowerBound, range.count, weight.format.blockSize, weight.format.codebook.kernel, type,
+                kernels, codes, absmax, range.lowerBound, range.count, weight.format.blockSize, weight.format.codebook.kernel,
+                type,
                 destination + range.lowerBound * output.dtype.byteCount)
         }
         withExtendedLifetime((weight, scales, output)) {}
@@ -127,11 +130,12 @@ extension CPUBackend {
         let input = source.pointer
         let codes = values.mutablePointer.assumingMemoryBound(to: Int8.self)
         let rowScales = scales.mutableFloats
+        let kernels = pool.kernels
         let firstBad = Atomic<Int>(Int.max)
         pool.parallel(count: source.shape[0]) { range, _ in
             let first = range.lowerBound * inFeatures
             let bad = nibble_quantize_int8(
-                input + first * source.dtype.byteCount, type, range.count, inFeatures, codes + first,
+                kernels, input + first * source.dtype.byteCount, type, range.count, inFeatures, codes + first,
                 rowScales + range.lowerBound)
             if bad >= 0 { firstBad.min(first + bad, ordering: .relaxed) }
         }
@@ -144,11 +148,12 @@ extension CPUBackend {
         let inFeatures = weight.values.shape[1]
         let codes = weight.values.pointer.assumingMemoryBound(to: Int8.self)
         let scales = weight.scales.floats
+        let kernels = pool.kernels
         let destination = output.mutablePointer
         pool.parallel(count: weight.values.shape[0]) { range, _ in
             let first = range.lowerBound * inFeatures
             nibble_dequantize_int8(
-                codes + first, scales + range.lowerBound, range.count, inFeatures, type,
+                kernels, codes + first, scales + range.lowerBound, range.count, inFeatures, type,
                 destination + first * output.dtype.byteCount)
         }
     }

@@ -1,4 +1,3 @@
-internal import CNibbleCPU
 package import NibbleCore
 
 /// The operations on the CPU, in float32 whatever the weights' dtype.
@@ -10,32 +9,31 @@ package final class CPUBackend: Backend {
     package let pool: ThreadPool
 
     let budget: MemoryBudget
-    /// Workspace of the linear layers.
-    let linearWork: WorkBuffer
-    /// Workspace of mixtures, in use around their linear layers.
-    let expertsWork: WorkBuffer
-    /// Workspace of attention and selection.
-    let operationWork: WorkBuffer
+    let linearScratch: GrowingBuffer
+    /// Of mixtures of experts, which use it around their linear layers.
+    let expertsScratch: GrowingBuffer
+    /// Of attention and selection.
+    let operationScratch: GrowingBuffer
 
     /// - Parameters:
-    ///   - threads: `nil` means one a core this process may use.
-    ///   - budget: the most bytes this backend may hold at a time, workspace included; `nil` means no limit.
-    ///   - device: the name under which it appears. Under another than the CPU's it stands in for that device: others cannot
-    ///     read its memory except through it.
-    package init(threads: Int? = nil, budget: Int? = nil, as device: Device = .cpu) {
-        nibble_cpu_initialize()
-        pool = ThreadPool(threads: threads)
+    ///   - threads: `nil` means one per core this process may use.
+    ///   - level: the instructions to use; by default those that `NIBBLE_CPU` names, or the fastest of this machine.
+    ///   - budget: the most bytes this backend may hold at a time, scratch memory included; `nil` means no limit.
+    ///   - device: the device it presents itself as. As another than the CPU it stands in for that device: other backends reach
+    ///     its memory only through it.
+    package init(threads: Int? = nil, level: InstructionLevel = .standard, budget: Int? = nil, as device: Device = .cpu) {
+        pool = ThreadPool(threads: threads, level: level)
         self.device = device
         self.budget = MemoryBudget(limit: budget, of: device)
-        linearWork = WorkBuffer(budget: self.budget)
-        expertsWork = WorkBuffer(budget: self.budget)
-        operationWork = WorkBuffer(budget: self.budget)
+        linearScratch = GrowingBuffer(budget: self.budget)
+        expertsScratch = GrowingBuffer(budget: self.budget)
+        operationScratch = GrowingBuffer(budget: self.budget)
     }
 
     package var summary: String {
         let threads = pool.threadCount == 1 ? "1 thread" : "\(pool.threadCount) threads"
-        let refused = CPUFeatures.refusedLevel.map { " (NIBBLE_CPU=\($0) is unknown or more than this CPU has)" } ?? ""
-        return "CPU, \(CPUFeatures.level)\(refused), \(threads)"
+        let refused = InstructionLevel.refused.map { " (NIBBLE_CPU=\($0) is unknown or more than this CPU has)" } ?? ""
+        return "CPU, \(pool.level)\(refused), \(threads)"
     }
 
     package var memoryUse: MemoryUse {

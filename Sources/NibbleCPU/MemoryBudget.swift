@@ -44,15 +44,15 @@ final class MemoryBudget: Sendable {
     private func release(_ byteCount: Int) { used.subtract(byteCount, ordering: .relaxed) }
 }
 
-/// Memory that grows to the largest size asked for and is kept: the workspace of one kind of operation. Used only inside
-/// ``ThreadPool/exclusively(_:)``.
-final class WorkBuffer: @unchecked Sendable {
+/// Scratch memory of one kind of operation: grows to the largest size asked for and is kept. To be used inside
+/// ``ThreadPool/exclusively(_:)`` only.
+final class GrowingBuffer: @unchecked Sendable {
     private let budget: MemoryBudget
     private var storage: Storage?
 
     init(budget: MemoryBudget) { self.budget = budget }
 
-    /// At least `byteCount` uninitialised bytes, aligned to a cache line; what an earlier call was given is gone.
+    /// At least `byteCount` uninitialized bytes, aligned to a cache line. Invalidates what earlier calls returned.
     func bytes(_ byteCount: Int) throws -> UnsafeMutableRawPointer {
         guard let memory = UnsafeMutableRawPointer(bitPattern: try storage(byteCount).address) else {
             throw BackendError.outOfMemory(device: budget.device, requested: byteCount, available: nil)
@@ -60,7 +60,7 @@ final class WorkBuffer: @unchecked Sendable {
         return memory
     }
 
-    /// The same, to be viewed as tensors.
+    /// The same, for views as tensors.
     func storage(_ byteCount: Int) throws -> Storage {
         if let storage, storage.byteCount >= byteCount { return storage }
         storage = nil

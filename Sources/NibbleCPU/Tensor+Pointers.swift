@@ -1,7 +1,7 @@
 internal import CNibbleCPU
 internal import NibbleCore
 
-/// Addresses of host tensors for C kernels. A tensor without elements may have any address; it is never read.
+/// Addresses of host tensors for C kernels. An empty tensor may have any address; it is never read.
 extension Tensor {
     var pointer: UnsafeRawPointer { UnsafeRawPointer(mutablePointer) }
 
@@ -30,7 +30,7 @@ extension Tensor {
 }
 
 extension DType {
-    /// The kernels' number for a float dtype; `nil` for integers.
+    /// The C code of a float dtype; `nil` for integers.
     var kernelCode: Int32? {
         switch self {
         case .float32: Int32(nibble_float32)
@@ -51,7 +51,7 @@ extension DType {
 }
 
 extension Activation {
-    /// The kernels' number and the function's parameter.
+    /// The C code of the function, and its parameter.
     var kernelCode: (code: Int32, parameter: Float) {
         switch self {
         case .identity: (Int32(nibble_identity), 0)
@@ -69,6 +69,6 @@ extension Activation {
 }
 
 extension ThreadPool {
-    /// Items a thread should have at least, so that a dispatch is worth its microseconds.
+    /// The least number of items per thread that makes a dispatch worth its microseconds.
     static func grain(elementsPerItem: Int) -> Int { max(1, 16384 / max(elementsPerItem, 1)) }
 }

@@ -1,29 +1,36 @@
 internal import CNibbleCPU
 
-/// A fixed set of threads that runs loops over rows.
+/// A fixed set of threads that runs loops over rows with the kernels of one instruction level.
 ///
 /// The calling thread takes part. A dispatch costs a few microseconds and, with a C task, allocates nothing. Items are
-/// split by index, so that the same thread touches the same rows each time. Callers on several threads take turns; a
+/// split by index, so that the same thread touches the same rows each time. Callers on several threads take turns. A
 /// dispatch from inside a task runs inline.
 package final class ThreadPool: @unchecked Sendable {
     private let handle: OpaquePointer
     package let threadCount: Int
+    package let level: InstructionLevel
 
-    /// - Parameter threads: counting the caller; `nil` means one a core this process may use.
-    package init(threads: Int? = nil) {
+    /// - Parameters:
+    ///   - threads: how many, the caller included; `nil` means one per core this process may use.
+    ///   - level: whose kernels the threads run.
+    package init(threads: Int? = nil, level: InstructionLevel = .standard) {
         let wanted = min(max(threads ?? ThreadPool.availableCores, 1), 1024)
         guard let handle = nibble_pool_create(Int32(wanted)) else { fatalError("no memory for a thread pool") }
         self.handle = handle
+        self.level = level
         threadCount = Int(nibble_pool_threads(handle))
     }
 
     deinit { nibble_pool_destroy(handle) }
 
-    /// Cores this process may use: its affinity without hyperthread siblings, no more than its control group's quota.
+    /// The kernels that tasks on this pool call.
+    var kernels: OpaquePointer { level.kernels }
+
+    /// Cores this process may use: its affinity mask without hyperthread siblings, limited by its control group's quota.
     package static var availableCores: Int { Int(nibble_available_cores()) }
 
-    /// Runs `task` over `count` items, one contiguous part a thread in multiples of `grain`; with `isDynamic`, `grain`
-    /// items at a time to whichever thread is free.
+    /// Runs `task` over `count` items. Each thread gets one contiguous range, in multiples of `grain`; if `isDynamic`, threads
+    /// fetch `grain` items at a time.
     func run(
         count: Int, grain: Int = 1, isDynamic: Bool = false, context: UnsafeMutableRawPointer?, task: nibble_task
     ) {
@@ -48,18 +55,18 @@ package final class ThreadPool: @unchecked Sendable {
     /// Runs `body(items, thread)` over `count` items.
     package func parallel(count: Int, grain: Int = 1, isDynamic: Bool = false, _ body: (Range<Int>, Int) -> Void) {
         withoutActuallyEscaping(body) { body in
-            run(count: count, grain: grain, isDynamic: isDynamic, Body(run: body)) { context, begin, end, thread in
+            run(count: count, grain: grain, isDynamic: isDynamic, TaskBody(run: body)) { context, begin, end, thread in
                 guard let context else { return }
-                context.assumingMemoryBound(to: Body.self).pointee.run(begin..<end, Int(thread))
+                context.assumingMemoryBound(to: TaskBody.self).pointee.run(begin..<end, Int(thread))
             }
         }
     }
 
-    private struct Body {
+    private struct TaskBody {
         let run: (Range<Int>, Int) -> Void
     }
 
-    /// Keeps other callers out while `body` runs, so that workspace may live across several dispatches.
+    /// Keeps other callers out while `body` runs, so that scratch memory keeps its contents across several dispatches.
     func exclusively<Result>(_ body: () throws -> Result) rethrows -> Result {
         nibble_pool_lock(handle)
         defer { nibble_pool_unlock(handle) }

@@ -75,28 +75,28 @@ static memory random_bytes(size_t count) {
 
 static size_t failures, comparisons;
 
-static bool is_supported(const nibble_cpu_level *level) {
-  uint32_t supported = nibble_cpu_supported();
-  return (level->features & supported) == level->features;
+/// The level of that name if this machine runs it, else NULL.
+static const nibble_kernels *level_named(const char *name) {
+  for (int i = 0; i < nibble_level_count(); i++)
+    if (strcmp(nibble_level_name(nibble_level(i)), name) == 0 && nibble_level_is_supported(nibble_level(i)))
+      return nibble_level(i);
+  return NULL;
 }
 
 /// The arguments of the program are names of levels that the machine must run.
 static void require_levels(int count, char **arguments) {
   setvbuf(stdout, NULL, _IOLBF, 0);
-  nibble_cpu_initialize();
   for (int i = 1; i < count; i++) {
-    if (nibble_cpu_select(arguments[i]) == 0) continue;
+    if (level_named(arguments[i])) continue;
     printf("this machine does not run %s\n", arguments[i]);
     failures++;
   }
 }
 
 static int summarize(const char *what) {
-  int count;
-  const nibble_cpu_level *levels = nibble_cpu_levels(&count);
   printf("%s of", what);
-  for (int i = 1; i < count; i++)
-    if (is_supported(&levels[i])) printf(" %s", levels[i].name);
+  for (int i = 1; i < nibble_level_count(); i++)
+    if (nibble_level_is_supported(nibble_level(i))) printf(" %s", nibble_level_name(nibble_level(i)));
   printf(": %zu comparisons, %zu failures\n", comparisons, failures);
   return failures > 0;
 }

@@ -49,7 +49,7 @@ static void add_scales(owned_layer *owned, size_t blocks, float scale) {
 static void fill_dense(owned_layer *owned, const format *f, size_t count, float scale) {
   memory floats = random_floats(count, scale, 0);
   owned->values = allocate(count * nibble_dtype_size(f->dtype));
-  nibble_narrow(f->dtype, floats.data, owned->values.data, count);
+  nibble_narrow(nibble_level(0), f->dtype, floats.data, owned->values.data, count);
   release(&floats);
 }
 

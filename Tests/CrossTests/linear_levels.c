@@ -1,5 +1,5 @@
-// Holds the linear layers of every instruction set that this machine runs to the generic ones. Arguments are names of levels
-// that must be among them. Without a Swift toolchain for the target, and small enough for an emulator.
+// Compares the linear layers of every instruction level that this machine runs with the plain ones. Arguments are names of
+// levels that it must run. Needs no Swift toolchain for the target, and is small enough for an emulator.
 #include "linear_cases.h"
 
 // MARK: Cases
@@ -96,7 +96,7 @@ static void release_operands(operands *o) {
 }
 
 /// In two parts of the tiles, as two threads would.
-static void run_call(nibble_linear_call *call) {
+static void run_call(nibble_linear_arguments *call) {
   enum { THREADS = 2 };
   memory work = allocate((nibble_linear_workspace(call, THREADS) + 63) / 64 * 64);
   memset(work.data, 0xFF, work.size);
@@ -112,12 +112,14 @@ static void run_call(nibble_linear_call *call) {
   release(&work);
 }
 
-/// The output [T, width + GUARD_COLUMNS], with what was there in the last columns. Empty where the level in use does not know
-/// the form.
-static memory multiply(const operands *o, const nibble_linear_layer *layers, nibble_input_form form) {
+/// The output [T, width + GUARD_COLUMNS], with what was there in the last columns. Empty where the level has no
+/// kernels for the form.
+static memory multiply(const nibble_kernels *kernels, const operands *o, const nibble_linear_layer *layers,
+                       nibble_input_form form) {
   const format *f = o->format;
   size_t stride = o->width + GUARD_COLUMNS;
-  nibble_linear_call call = {
+  nibble_linear_arguments call = {
+      .kernels = kernels,
       .x = o->x.data,
       .T = o->shape.T,
       .K = o->shape.K,
@@ -133,7 +135,7 @@ static memory multiply(const operands *o, const nibble_linear_layer *layers, nib
       .scale = o->epilogue->scale,
   };
   if (form == NIBBLE_INPUT_INT8_RUNS) {
-    call.input_block = nibble_linear_input_block(call.K, f->block_size);
+    call.input_block = nibble_linear_input_block(kernels, call.K, f->block_size);
     if (call.input_block == 0) return (memory){};
   }
   memory output = allocate(o->residual.size);
@@ -192,12 +194,11 @@ static void compare(const char *level, const operands *o, const char *layout, co
 }
 
 static void check(const operands *o, const nibble_linear_layer *layers, const char *layout, const memory *wanted) {
-  int count;
-  const nibble_cpu_level *levels = nibble_cpu_levels(&count);
-  for (int i = 1; i < count; i++) {
-    if (!is_supported(&levels[i]) || nibble_cpu_select(levels[i].name)) continue;
-    memory got = multiply(o, layers, o->format->form);
-    if (got.data) compare(levels[i].name, o, layout, &got, wanted);
+  for (int i = 1; i < nibble_level_count(); i++) {
+    const nibble_kernels *level = nibble_level(i);
+    if (!nibble_level_is_supported(level)) continue;
+    memory got = multiply(level, o, layers, o->format->form);
+    if (got.data) compare(nibble_level_name(level), o, layout, &got, wanted);
     release(&got);
   }
 }
@@ -207,8 +208,7 @@ static void run_case(const format *f, const epilogue *e, shape s, bool has_infin
   if (has_infinity) ((float *)o.x.data)[s.T * s.K - 2] = INFINITY;
   nibble_linear_layer layers[LAYERS];
   for (size_t i = 0; i < LAYERS; i++) layers[i] = o.layers[i].layer;
-  nibble_cpu_select("generic");
-  memory wanted = multiply(&o, layers, f->form == NIBBLE_INPUT_INT8_RUNS ? NIBBLE_INPUT_F32 : f->form);
+  memory wanted = multiply(nibble_level(0), &o, layers, f->form == NIBBLE_INPUT_INT8_RUNS ? NIBBLE_INPUT_F32 : f->form);
   check(&o, layers, "", &wanted);
   if (f->kind == NIBBLE_WEIGHT_4BIT && nibble_can_tile_4bit(s.K, f->block_size)) {
     owned_layer tiled[LAYERS];
@@ -227,7 +227,7 @@ static void run_format(const format *f) {
   size_t turn = 0;
   for (size_t i = 0; i < COUNT(sizes); i++)
     for (size_t j = 0; j < COUNT(rows); j++, turn++) {
-      // The generic reference takes long in an emulator: many rows need not be deep.
+      // The plain form takes long in an emulator: many rows need not be deep.
       if (rows[j] * sizes[i].N * sizes[i].K > 600000) continue;
       random_state = turn + 1;
       run_case(f, &epilogues[turn % COUNT(epilogues)], (shape){rows[j], sizes[i].N, sizes[i].K}, false);

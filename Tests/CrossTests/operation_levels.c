@@ -1,12 +1,14 @@
-// Holds the innermost loops of every instruction set that this machine runs to the generic ones. Arguments as linear_levels'.
+// Compares the innermost loops of every instruction level that this machine runs with the plain ones. Arguments as for
+// linear_levels.
 #include "cases.h"
-#include "../../Sources/CNibbleCPU/kernels.h"
+#include "kernels.h"
 
 enum { ROWS = 9, KEYS = keys_per_block };
 
 static const size_t counts[] = {1, 3, 4, 7, 8, 15, 16, 33, 64, 100, 257};
 
-static const nibble_kernels *generic, *table;
+static const elementwise_kernels *plain_loops, *level_loops;
+static const attention_kernels *plain_attention, *level_attention;
 static const char *level;
 
 /// Results of both tables, and what differs.
@@ -41,14 +43,17 @@ static void expect_pair(const char *what, size_t count, pair *p, double toleranc
   release(&p->got), release(&p->wanted);
 }
 
-#define RUN(p, CALL)                   \
-  do {                                 \
-    const nibble_kernels *k = generic; \
-    float *out = (p).wanted.data;      \
-    CALL;                              \
-    k = table;                         \
-    out = (p).got.data;                \
-    CALL;                              \
+#define RUN(p, CALL)                                      \
+  do {                                                    \
+    const elementwise_kernels *k = plain_loops;           \
+    const attention_kernels *attention = plain_attention; \
+    float *out = (p).wanted.data;                         \
+    CALL;                                                 \
+    k = level_loops;                                      \
+    attention = level_attention;                          \
+    out = (p).got.data;                                   \
+    CALL;                                                 \
+    (void)k, (void)attention;                             \
   } while (0)
 
 // MARK: Conversions
@@ -69,11 +74,11 @@ static void check_narrow(size_t count) {
   if (count > 5) ((float *)x.data)[1] = INFINITY, ((float *)x.data)[2] = NAN, ((float *)x.data)[4] = 1e-6f;
   for (int dtype = nibble_float16; dtype <= nibble_bfloat16; dtype++) {
     memory got = allocate(2 * count), wanted = allocate(2 * count);
-    table->narrow[dtype](x.data, got.data, count);
-    generic->narrow[dtype](x.data, wanted.data, count);
+    level_loops->narrow[dtype](x.data, got.data, count);
+    plain_loops->narrow[dtype](x.data, wanted.data, count);
     pair p = both(count);
-    nibble_widen(dtype, got.data, p.got.data, count);
-    nibble_widen(dtype, wanted.data, p.wanted.data, count);
+    nibble_widen(nibble_level(0), dtype, got.data, p.got.data, count);
+    nibble_widen(nibble_level(0), dtype, wanted.data, p.wanted.data, count);
     expect_pair("narrow", count, &p, 0);
     release(&got), release(&wanted);
   }
@@ -94,11 +99,11 @@ static void check_elements(size_t count) {
   ((float *)a.data)[count / 2] = NAN;
   RUN(powers, k->exponentials(a.data, 1.5f, out, count));
   expect_pair("exponentials", count, &powers, 1e-6);
-  expect("maximum", count, table->maximum(a.data, count), generic->maximum(a.data, count), 0);
-  expect("maximum of none", 0, table->maximum(a.data, 0), generic->maximum(a.data, 0), 0);
+  expect("maximum", count, level_loops->maximum(a.data, count), plain_loops->maximum(a.data, count), 0);
+  expect("maximum of none", 0, level_loops->maximum(a.data, 0), plain_loops->maximum(a.data, 0), 0);
   float last = ((float *)a.data)[count - 1];
-  expect("find", count, (float)table->find(a.data, last, count), (float)generic->find(a.data, last, count), 0);
-  expect("find none", count, (float)table->find(a.data, 77, count), (float)count, 0);
+  expect("find", count, (float)level_loops->find(a.data, last, count), (float)plain_loops->find(a.data, last, count), 0);
+  expect("find none", count, (float)level_loops->find(a.data, 77, count), (float)count, 0);
   release(&a), release(&b);
 }
 
@@ -116,9 +121,9 @@ static void check_activations(size_t count) {
 
 static void check_rows(size_t count) {
   memory x = random_floats(count, 1, 0.2f), weight = random_floats(count, 1, 0), bias = random_floats(count, 1, 0);
-  expect("sum", count, table->sum(x.data, count), generic->sum(x.data, count), 1e-5 * (double)count);
-  float squares = table->square_sum(x.data, 0.1f, count);
-  expect("square_sum", count, squares, generic->square_sum(x.data, 0.1f, count), 1e-5 * (double)count);
+  expect("sum", count, level_loops->sum(x.data, count), plain_loops->sum(x.data, count), 1e-5 * (double)count);
+  float squares = level_loops->square_sum(x.data, 0.1f, count);
+  expect("square_sum", count, squares, plain_loops->square_sum(x.data, 0.1f, count), 1e-5 * (double)count);
   for (int parts = 0; parts < 8; parts++) {
     pair p = both(count);
     RUN(p, k->normalize(x.data, 0.1f, 1.3f, parts & 1 ? weight.data : NULL, parts & 2 ? bias.data : NULL,
@@ -143,7 +148,7 @@ static void check_rotation(size_t half) {
 /// A block of keys or values.
 static memory random_block(int dtype, size_t size) {
   memory floats = random_floats(KEYS * size, 1, 0), block = allocate(KEYS * size * nibble_dtype_size(dtype));
-  nibble_narrow(dtype, floats.data, block.data, KEYS * size);
+  nibble_narrow(nibble_level(0), dtype, floats.data, block.data, KEYS * size);
   release(&floats);
   return block;
 }
@@ -162,9 +167,9 @@ static void check_direct(int dtype, size_t size, size_t rows, size_t count) {
   memory queries = random_floats(padded * size, 1, 0);
   memory p = random_floats(padded * KEYS, 1, 0), correction = random_floats(padded, 0.1f, 1);
   pair scores = both(padded * KEYS), sums = both_from(start.data, rows * size);
-  RUN(scores, k->score_direct[dtype](queries.data, size, rows, block.data, block.data, size, count, out));
+  RUN(scores, attention->score_direct[dtype](queries.data, size, rows, block.data, block.data, size, count, out));
   expect_keys("score_direct", rows, count, &scores);
-  RUN(sums, k->accumulate_direct[dtype](p.data, rows, correction.data, block.data, block.data, size, count, out, size));
+  RUN(sums, attention->accumulate_direct[dtype](p.data, rows, correction.data, block.data, block.data, size, count, out, size));
   expect_pair("accumulate_direct", rows, &sums, 1e-4);
   release(&block), release(&queries), release(&start), release(&p), release(&correction);
 }
@@ -176,11 +181,11 @@ static void check_packed(int dtype, size_t size, size_t rows, size_t count) {
   memory p = random_floats(padded * KEYS, 1, 0), correction = random_floats(padded, 0.1f, 1);
   pair packed = both(size * KEYS), scores = both(padded * KEYS), sums = both_from(start.data, rows * stride);
   memory keys = random_floats(size * KEYS, 1, 0);
-  RUN(packed, k->pack_keys[dtype](block.data, size, count, out));
+  RUN(packed, attention->pack_keys[dtype](block.data, size, count, out));
   expect_keys("pack_keys", size, count, &packed);
-  RUN(scores, k->score_packed(queries.data, stride, rows, keys.data, size, out));
+  RUN(scores, attention->score_packed(queries.data, stride, rows, keys.data, size, out));
   expect_keys("score_packed", rows, KEYS, &scores);
-  RUN(sums, k->accumulate_packed(p.data, rows, correction.data, values.data, stride, count, out));
+  RUN(sums, attention->accumulate_packed(p.data, rows, correction.data, values.data, stride, count, out));
   expect_pair("accumulate_packed", rows, &sums, 1e-4);
   release(&block), release(&queries), release(&values), release(&p), release(&correction), release(&start), release(&keys);
 }
@@ -190,7 +195,7 @@ static void check_softmax(size_t count) {
   for (size_t j = count; j < KEYS; j++) ((float *)scores.data)[j] = -INFINITY;
   pair p = both(KEYS + 3);
   memcpy(p.got.data, scores.data, scores.size), memcpy(p.wanted.data, scores.data, scores.size);
-  RUN(p, (out[KEYS] = -1, out[KEYS + 1] = 2, out[KEYS + 2] = k->softmax_block(out, out + KEYS, out + KEYS + 1)));
+  RUN(p, (out[KEYS] = -1, out[KEYS + 1] = 2, out[KEYS + 2] = attention->softmax_block(out, out + KEYS, out + KEYS + 1)));
   expect_pair("softmax_block", count, &p, 1e-5);
   release(&scores);
 }
@@ -208,13 +213,11 @@ static void check_attention(void) {
 
 int main(int count, char **arguments) {
   require_levels(count, arguments);
-  nibble_cpu_select("generic");
-  generic = nibble_active_kernels;
-  int levels;
-  const nibble_cpu_level *all = nibble_cpu_levels(&levels);
-  for (int i = 1; i < levels; i++) {
-    if (!is_supported(&all[i]) || nibble_cpu_select(level = all[i].name)) continue;
-    table = nibble_active_kernels;
+  plain_loops = nibble_level(0)->elementwise, plain_attention = nibble_level(0)->attention;
+  for (int i = 1; i < nibble_level_count(); i++) {
+    const nibble_kernels *kernels = nibble_level(i);
+    if (!nibble_level_is_supported(kernels)) continue;
+    level = nibble_level_name(kernels), level_loops = kernels->elementwise, level_attention = kernels->attention;
     for (size_t j = 0; j < COUNT(counts); j++) {
       random_state = j + 1;
       check_widen(counts[j]), check_narrow(counts[j]), check_elements(counts[j]);

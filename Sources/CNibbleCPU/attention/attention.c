@@ -1,34 +1,32 @@
 #include "../include/nibble_attention.h"
 
-#include "cache_codes.h"
-#include "../kernels.h"
-
 #include <math.h>
 #include <string.h>
 
-#define K (*nibble_active_kernels)
+#include "../kernels.h"
+#include "cache_codes.h"
 
-typedef nibble_attention_arguments call;
-
-// Query rows of a tile are (token, head of the group): with grouped heads they share keys and values.
+// The query rows of a tile are (token, query head of the group): the heads of a group share keys and values.
 enum { target_rows = 72, direct_rows = 8, minimum_split_blocks = 4 };
 
 static size_t padded(size_t count) { return (count + lane_padding - 1) / lane_padding * lane_padding; }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-// The parts of one thread's scratch, and the kernels it uses.
+// One thread's scratch, divided, and the kernels that work in it.
 typedef struct {
-  const nibble_kernels *kernels;
+  const attention_kernels *kernels;
+  const elementwise_kernels *elementwise;
   float *queries, *acc, *keys, *values, *scores, *correction, *maximum, *sum;
   int32_t *low, *high;
   float *codes;  // a quantized block's keys, expanded
 } scratch;
 
-static scratch scratch_of(const call *a, float *memory) {
+static scratch scratch_of(const nibble_attention_arguments *a, float *memory) {
   size_t rows = a->tile_rows, key = padded(a->cache.key_size), value = padded(a->cache.value_size);
   scratch s;
-  s.kernels = nibble_active_kernels;
+  s.kernels = a->kernels->attention;
+  s.elementwise = a->kernels->elementwise;
   s.queries = memory;
   s.acc = s.queries + rows * key;
   s.keys = s.acc + rows * value;
@@ -43,26 +41,26 @@ static scratch scratch_of(const call *a, float *memory) {
   return s;
 }
 
-static size_t scratch_floats(const call *a) {
+static size_t scratch_floats(const nibble_attention_arguments *a) {
   size_t key = padded(a->cache.key_size), value = padded(a->cache.value_size);
   size_t codes = a->cache.bits ? key * nibble_block_size : 0;
   return a->tile_rows * (key + value + nibble_block_size + 5) + (key + value) * nibble_block_size + codes;
 }
 
-// MARK: planning
+// MARK: Planning
 
-static void choose_tiles(call *a, size_t threads) {
+static void choose_tiles(nibble_attention_arguments *a, size_t threads) {
   size_t group = a->heads / a->cache.heads;
   size_t longest = larger(a->maximum_query_length, 1);
   size_t tokens = smaller(larger(target_rows / group, 1), longest);
-  // Smaller tiles where there would be too few to go round.
+  // Smaller tiles where there would be too few for all threads.
   while (tokens > 4 && (a->tokens + tokens - 1) / tokens * a->cache.heads < 2 * threads) tokens = (tokens + 1) / 2;
   a->tile_tokens = tokens;
   a->tile_rows = padded(tokens * group);
   a->tile_limit = a->tokens / tokens + a->rows;
 }
 
-static void choose_splits(call *a, size_t threads) {
+static void choose_splits(nibble_attention_arguments *a, size_t threads) {
   size_t items = larger((a->tokens + a->tile_tokens - 1) / a->tile_tokens, 1) * a->cache.heads;
   size_t blocks = (a->maximum_length + nibble_block_size - 1) / nibble_block_size;
   a->splits = 1;
@@ -70,7 +68,7 @@ static void choose_splits(call *a, size_t threads) {
   a->splits = larger(smaller((2 * threads + items - 1) / items, blocks / minimum_split_blocks), 1);
 }
 
-size_t nibble_attention_plan(call *a, int threads) {
+size_t nibble_attention_plan(nibble_attention_arguments *a, int threads) {
   choose_tiles(a, (size_t)threads);
   choose_splits(a, (size_t)threads);
   a->span = a->bucket_table ? smaller((size_t)a->maximum_distance, larger(a->maximum_length, 1)) : 0;
@@ -81,7 +79,7 @@ size_t nibble_attention_plan(call *a, int threads) {
   return floats * sizeof(float) + a->tile_limit * sizeof(nibble_attention_tile);
 }
 
-static void fill_tiles(call *a) {
+static void fill_tiles(nibble_attention_arguments *a) {
   a->tile_count = 0;
   for (size_t r = 0; r < a->rows; r++) {
     int32_t end = a->query_offsets[r + 1], step = (int32_t)a->tile_tokens;
@@ -105,13 +103,13 @@ size_t nibble_relative_bucket(int64_t relative, int is_bidirectional, size_t buc
   size_t exact = count / 2;
   if ((size_t)distance < exact) return offset + (size_t)distance;
   if (exact == 0 || (size_t)maximum_distance <= exact) return offset + (count ? count - 1 : 0);
-  // In float32, as the reference computes it.
+  // In float32, as transformers computes it.
   float width = (float)log((double)maximum_distance / (double)exact);
   float place = logf((float)distance / (float)exact) / width * (float)(count - exact);
   return offset + smaller(count - 1, exact + (size_t)place);
 }
 
-static void fill_distance_bias(call *a) {
+static void fill_distance_bias(nibble_attention_arguments *a) {
   int64_t span = (int64_t)a->span;
   for (int64_t relative = -span; relative <= span; relative++) {
     size_t bucket = nibble_relative_bucket(relative, a->is_bidirectional, a->buckets, a->maximum_distance);
@@ -121,7 +119,7 @@ static void fill_distance_bias(call *a) {
   }
 }
 
-void nibble_attention_prepare(call *a, void *workspace, int threads) {
+void nibble_attention_prepare(nibble_attention_arguments *a, void *workspace, int threads) {
   a->scratch = workspace;
   a->partials = a->scratch + a->scratch_floats * (size_t)threads;
   a->distance_bias = a->partials + a->tile_limit * a->cache.heads * a->splits * a->partial_floats;
@@ -131,27 +129,29 @@ void nibble_attention_prepare(call *a, void *workspace, int threads) {
   if (a->bucket_table) fill_distance_bias(a);
 }
 
-size_t nibble_attention_items(const call *a) { return a->tile_count * a->cache.heads * a->splits; }
-size_t nibble_attention_merge_items(const call *a) { return a->tile_count * a->cache.heads; }
+size_t nibble_attention_items(const nibble_attention_arguments *a) { return a->tile_count * a->cache.heads * a->splits; }
+size_t nibble_attention_merge_items(const nibble_attention_arguments *a) { return a->tile_count * a->cache.heads; }
 
-// MARK: one tile
+// MARK: One tile
 
-static size_t group_of(const call *a) { return a->heads / a->cache.heads; }
+static size_t group_of(const nibble_attention_arguments *a) { return a->heads / a->cache.heads; }
 
-static void load_queries(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows) {
+static void load_queries(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s,
+                         size_t rows) {
   size_t group = group_of(a), size = a->cache.key_size, stride = padded(size);
-  // Rows up to the next multiple of eight may be read by kernels.
+  // Kernels may read rows up to the next multiple of eight.
   memset(s.queries, 0, smaller(a->tile_rows, (rows + 7) / 8 * 8) * stride * sizeof(float));
   for (size_t m = 0; m < rows; m++) {
     size_t token = (size_t)tile->first_token + m / group, head = g * group + m % group;
     const float *source =
         a->queries + token * a->width + a->query.offset + head / a->query.group * a->query.stride + head % a->query.group * size;
-    K.scale(source, a->scale, s.queries + m * stride, size);
+    s.elementwise->scale(source, a->scale, s.queries + m * stride, size);
   }
 }
 
-// The keys [low, high) each row sees. Returns the range that any row sees.
-static void find_visible(const call *a, const nibble_attention_tile *tile, scratch s, size_t rows, int64_t *low, int64_t *high) {
+// Sets the keys [low, high) that each row sees, and the range that any of them sees.
+static void find_visible(const nibble_attention_arguments *a, const nibble_attention_tile *tile, scratch s, size_t rows,
+                         int64_t *low, int64_t *high) {
   size_t group = group_of(a);
   int64_t length = a->lengths[tile->row], limit = (int64_t)a->cache.table_width * nibble_block_size;
   if (length > limit) {
@@ -173,7 +173,7 @@ static void find_visible(const call *a, const nibble_attention_tile *tile, scrat
   }
 }
 
-static void add_bias(const call *a, float *scores, size_t head, int64_t relative) {
+static void add_bias(const nibble_attention_arguments *a, float *scores, size_t head, int64_t relative) {
   if (a->slopes) {
     float slope = a->slopes[head];
     for (int j = 0; j < nibble_block_size; j++) scores[j] += slope * (float)(relative + j);
@@ -193,33 +193,34 @@ static void mask(float *scores, int64_t low, int64_t high) {
   for (int64_t j = high > 0 ? high : 0; j < nibble_block_size; j++) scores[j] = -INFINITY;
 }
 
-static void soften(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, int64_t first_key) {
+static void soften(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows,
+                   int64_t first_key) {
   size_t group = group_of(a);
   for (size_t m = 0; m < rows; m++) {
     float *scores = s.scores + m * nibble_block_size;
-    if (a->soft_cap > 0) K.activate(nibble_soft_cap, a->soft_cap, scores, scores, nibble_block_size);
+    if (a->soft_cap > 0) s.elementwise->activate(nibble_soft_cap, a->soft_cap, scores, scores, nibble_block_size);
     if (a->slopes || a->bucket_table)
       add_bias(a, scores, g * group + m % group, first_key - a->positions[(size_t)tile->first_token + m / group]);
     if (s.low[m] > first_key || s.high[m] < first_key + nibble_block_size)
       mask(scores, s.low[m] - first_key, s.high[m] - first_key);
-    s.correction[m] = K.softmax_block(scores, &s.maximum[m], &s.sum[m]);
+    s.correction[m] = s.kernels->softmax_block(scores, &s.maximum[m], &s.sum[m]);
   }
 }
 
-static const float *widened_values(const call *a, const void *values, scratch s, size_t count) {
+static const float *widened_values(const nibble_attention_arguments *a, const void *values, scratch s, size_t count) {
   size_t size = a->cache.value_size, stride = padded(size), element = nibble_dtype_size(a->cache.dtype);
   if (a->cache.dtype == nibble_float32 && stride == size) return values;
   for (size_t j = 0; j < count; j++) {
     float *row = s.values + j * stride;
-    K.widen[a->cache.dtype]((const char *)values + j * size * element, row, size);
+    s.elementwise->widen[a->cache.dtype]((const char *)values + j * size * element, row, size);
     memset(row + size, 0, (stride - size) * sizeof(float));
   }
   return s.values;
 }
 
-// A block of a quantized cache: expanded in the thread's scratch, then as a float32 cache.
-static void attend_codes(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, size_t block,
-                         int64_t first_key, size_t count) {
+// One block of a quantized cache: expands it in the thread's scratch, then proceeds as with a float32 cache.
+static void attend_codes(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows,
+                         size_t block, int64_t first_key, size_t count) {
   const nibble_cache *cache = &a->cache;
   size_t key_size = cache->key_size, key_stride = padded(key_size), value_stride = padded(cache->value_size);
   size_t place = (block * cache->heads + g) * nibble_block_size;
@@ -239,8 +240,8 @@ static void attend_codes(const call *a, const nibble_attention_tile *tile, size_
   s.kernels->accumulate_packed(s.scores, rows, s.correction, s.values, value_stride, count, s.acc);
 }
 
-static void attend_block(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, size_t block,
-                         size_t next, int64_t first_key, size_t count) {
+static void attend_block(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows,
+                         size_t block, size_t next, int64_t first_key, size_t count) {
   const nibble_cache *cache = &a->cache;
   if (cache->bits) return attend_codes(a, tile, g, s, rows, block, first_key, count);
   size_t element = nibble_dtype_size(cache->dtype);
@@ -267,10 +268,10 @@ static void attend_block(const call *a, const nibble_attention_tile *tile, size_
   }
 }
 
-static int is_block(const call *a, int32_t block) { return block >= 0 && (size_t)block < a->cache.blocks; }
+static int is_block(const nibble_attention_arguments *a, int32_t block) { return block >= 0 && (size_t)block < a->cache.blocks; }
 
-static void attend_keys(const call *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows, int64_t low,
-                        int64_t high, size_t split) {
+static void attend_keys(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows,
+                        int64_t low, int64_t high, size_t split) {
   size_t first = (size_t)low / nibble_block_size, last = ((size_t)high + nibble_block_size - 1) / nibble_block_size;
   if (high <= low) return;
   size_t begin = first + (last - first) * split / a->splits, end = first + (last - first) * (split + 1) / a->splits;
@@ -287,16 +288,16 @@ static void attend_keys(const call *a, const nibble_attention_tile *tile, size_t
   }
 }
 
-static float *partial_of(const call *a, size_t tile, size_t g, size_t split) {
+static float *partial_of(const nibble_attention_arguments *a, size_t tile, size_t g, size_t split) {
   return a->partials + ((tile * a->cache.heads + g) * a->splits + split) * a->partial_floats;
 }
 
-static float *out_of(const call *a, const nibble_attention_tile *tile, size_t g, size_t m) {
+static float *out_of(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, size_t m) {
   size_t group = group_of(a), token = (size_t)tile->first_token + m / group, head = g * group + m % group;
   return a->out + (token * a->heads + head) * a->cache.value_size;
 }
 
-static void attend_tile(const call *a, size_t tile_index, size_t g, size_t split, int thread) {
+static void attend_tile(const nibble_attention_arguments *a, size_t tile_index, size_t g, size_t split, int thread) {
   const nibble_attention_tile *tile = &a->tiles[tile_index];
   size_t rows = (size_t)tile->tokens * group_of(a), size = a->cache.value_size, stride = padded(size);
   scratch s = scratch_of(a, a->scratch + a->scratch_floats * (size_t)thread);
@@ -316,19 +317,21 @@ static void attend_tile(const call *a, size_t tile_index, size_t g, size_t split
     memcpy(partial + 2 * a->tile_rows, s.acc, rows * stride * sizeof(float));
     return;
   }
-  for (size_t m = 0; m < rows; m++) K.scale(s.acc + m * stride, s.sum[m] > 0 ? 1 / s.sum[m] : 0, out_of(a, tile, g, m), size);
+  for (size_t m = 0; m < rows; m++)
+    s.elementwise->scale(s.acc + m * stride, s.sum[m] > 0 ? 1 / s.sum[m] : 0, out_of(a, tile, g, m), size);
 }
 
 void nibble_attention_task(void *arguments, size_t begin, size_t end, int thread) {
-  const call *a = arguments;
+  const nibble_attention_arguments *a = arguments;
   for (size_t i = begin; i < end; i++) {
     size_t split = i % a->splits, g = i / a->splits % a->cache.heads, tile = i / a->splits / a->cache.heads;
-    // The last tiles of a causal prompt see most keys: they go first.
+    // The last tiles of a causal prompt see the most keys, so they start first.
     attend_tile(a, a->tile_count - 1 - tile, g, split, thread);
   }
 }
 
-static void merge_row(const call *a, size_t tile, size_t g, size_t m) {
+static void merge_row(const nibble_attention_arguments *a, size_t tile, size_t g, size_t m) {
+  const elementwise_kernels *k = a->kernels->elementwise;
   size_t size = a->cache.value_size, stride = padded(size);
   float *out = out_of(a, &a->tiles[tile], g, m);
   float best = -INFINITY, total = 0;
@@ -339,13 +342,13 @@ static void merge_row(const call *a, size_t tile, size_t g, size_t m) {
     const float *partial = partial_of(a, tile, g, split);
     float weight = expf(partial[m] - best);
     total += partial[a->tile_rows + m] * weight;
-    K.add(out, partial + 2 * a->tile_rows + m * stride, weight, out, size);
+    k->add(out, partial + 2 * a->tile_rows + m * stride, weight, out, size);
   }
-  K.scale(out, 1 / total, out, size);
+  k->scale(out, 1 / total, out, size);
 }
 
 void nibble_attention_merge_task(void *arguments, size_t begin, size_t end, int thread) {
-  const call *a = arguments;
+  const nibble_attention_arguments *a = arguments;
   for (size_t i = begin; i < end; i++) {
     size_t g = i % a->cache.heads, tile = i / a->cache.heads;
     size_t rows = (size_t)a->tiles[tile].tokens * group_of(a);

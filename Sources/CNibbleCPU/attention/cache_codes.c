@@ -1,4 +1,4 @@
-// Storing vectors in a quantized cache.
+// Stores vectors in a quantized cache.
 #include "cache_codes.h"
 
 #include "../formats/half.h"
@@ -11,7 +11,7 @@ typedef struct {
   uint16_t scale, minimum;
 } nibble_group_scale;
 
-// To float16; what is finite stays finite.
+// To float16. A finite value stays finite.
 static uint16_t saturated_half(float value) {
   if (isfinite(value)) value = fminf(fmaxf(value, -65504.f), 65504.f);
   return float_to_half(value);

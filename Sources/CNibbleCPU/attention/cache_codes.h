@@ -1,4 +1,4 @@
-// Where codes and scales of a quantized cache lie (NibbleCore.KeyValueQuantization).
+// The layout of codes and scales in a quantized cache (NibbleCore.KeyValueQuantization).
 #pragma once
 
 #include <stddef.h>
@@ -22,5 +22,5 @@ static inline size_t nibble_quantized_bytes(size_t size, size_t group_size, int 
   return nibble_code_bytes(size, group_size, bits) + nibble_groups(size, group_size) * 4;
 }
 
-/// Quantizes a vector into position `slot` of `block`.
+/// Quantizes a vector into position `slot` of one head's `block`.
 void nibble_store_codes(const float *x, size_t size, size_t group_size, int bits, void *block, size_t slot);

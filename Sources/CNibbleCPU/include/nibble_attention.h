@@ -1,19 +1,20 @@
-// Attention over the block-wise cache: softmax(cap(QKᵀ × scale) + bias + mask) · V, one pass, the softmax kept up block by
-// block (Milakov and Gimelshein 2018; FlashAttention, arXiv 2205.14135).
+// Attention over the block-wise cache: softmax(cap(QKᵀ × scale) + bias + mask) · V in one pass with an online softmax (Milakov
+// and Gimelshein 2018; FlashAttention, arXiv 2205.14135).
 #pragma once
 
 #include "nibble_operations.h"
 
-/// Queries of one row that are handled together.
+/// Consecutive tokens of one row that are handled together.
 typedef struct {
   int32_t row, first_token, tokens;
 } nibble_attention_tile;
 
 typedef struct {
+  const nibble_kernels *kernels;
   const float *queries;
   float *out;  // [T, H × value size]
   size_t width, heads;
-  nibble_part query;
+  nibble_head_layout query;
   nibble_cache cache;
   const int32_t *positions, *query_offsets, *lengths;
   size_t tokens, rows, maximum_query_length, maximum_length;
@@ -26,7 +27,7 @@ typedef struct {
   size_t buckets;
   int32_t is_bidirectional;
   int64_t maximum_distance;
-  int32_t *out_of_range;  // becomes 1 when a length exceeds the table or a block the cache
+  int32_t *out_of_range;  // becomes 1 when a length exceeds the block table, or a block number the cache
 
   // Filled by nibble_attention_plan and nibble_attention_prepare.
   size_t tile_tokens, tile_rows, tile_limit, splits, span;
@@ -39,13 +40,13 @@ typedef struct {
 
 /// Chooses tiles and splits. Returns the bytes of workspace needed; 0 when sizes overflow.
 size_t nibble_attention_plan(nibble_attention_arguments *arguments, int threads);
-/// Lays the workspace out.
+/// Divides the workspace and fills tiles and the distance bias.
 void nibble_attention_prepare(nibble_attention_arguments *arguments, void *workspace, int threads);
-/// How many items the two tasks have.
+/// Items of the two tasks.
 size_t nibble_attention_items(const nibble_attention_arguments *arguments);
 size_t nibble_attention_merge_items(const nibble_attention_arguments *arguments);
 void nibble_attention_task(void *arguments, size_t begin, size_t end, int thread);
-/// Joins the parts of rows whose keys were split over threads; needed when `splits` > 1.
+/// Merges the partial results of rows whose keys were split over threads; needed when `splits` > 1.
 void nibble_attention_merge_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// T5's bucket for key − query.

@@ -1,14 +1,16 @@
 // Linear layers: output = activation(x · Wᵀ + bias) × scale × row_scale[t] + residual, for every form of weight.
 //
 // Letters: T rows of the input, K input features, N output features. A call covers layers that read the same input in the
-// same form. It runs in two steps, each a loop that a thread pool splits: `nibble_linear_input_task` over the T rows brings
-// the input into its form, `nibble_linear_task` over tiles of 16 output features multiplies.
+// same form. It runs in two loops that a thread pool splits: `nibble_linear_input_task` over the T rows brings the input into
+// its form, `nibble_linear_task` over tiles of 16 output features multiplies. Few rows are a GEMV, bound by memory; more are a
+// GEMM, bound by arithmetic.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nibble_levels.h"
 #include "nibble_quantize.h"
 
 enum { NIBBLE_TILE = 16 };
@@ -43,31 +45,33 @@ typedef struct {
   size_t column;
 } nibble_linear_layer;
 
-/// What the input is turned into before it is multiplied.
+/// The form in which the input is multiplied.
 typedef enum {
-  /// as it is
+  /// unchanged
   NIBBLE_INPUT_F32,
   /// rounded; weights and results are rounded to the same type
   NIBBLE_INPUT_F16,
   NIBBLE_INPUT_BF16,
-  /// rows quantized against their absmax, outliers aside (LLM.int8())
+  /// rows quantized against their absmax, without their outliers (LLM.int8())
   NIBBLE_INPUT_INT8,
-  /// runs of `input_block` columns quantized against their absmax, for 4-bit weights in tiles
+  /// runs of `input_block` columns quantized against their absmax; for tiled 4-bit weights
   NIBBLE_INPUT_INT8_RUNS,
 } nibble_input_form;
 
 typedef struct {
+  /// Those of the pool's level.
+  const nibble_kernels *kernels;
   /// float32 [T, K]
   const float *x;
   size_t T, K;
   nibble_input_form form;
-  /// float32 times 4-bit weights: float16's precision will do, though not its range
+  /// float32 times 4-bit weights: float16's precision suffices, though not its range
   bool half_precision;
-  /// int8 runs: their length, which divides K and the layers' block sizes
+  /// int8 runs: their length, a divisor of K and of the layers' block sizes
   size_t input_block;
   /// int8: |x| >= threshold is an outlier; 0: there are none
   float threshold;
-  /// int8: an outlier makes its column one in every row of the call
+  /// int8: an outlier makes its column an outlier in every row of the call
   bool shares_outlier_columns;
   /// int8: round x to float16 first, and the int8 part of the result
   bool rounds_to_half;
@@ -88,11 +92,9 @@ typedef struct {
 
   /// Set by nibble_linear_workspace and nibble_linear_bind.
   struct {
-    /// The table of functions that the call runs with.
-    const void *kernels;
     /// [T, K] in float32, where the form is a rounded one
     float *rounded;
-    /// [T, padded K]: bfloat16, or int8 or int16 codes, as the kernels in use want them
+    /// [T, padded K]: bfloat16, or int8 or int16 codes, as the kernels want them
     void *packed;
     /// int8: [T] absmax and sum of codes; runs: [T, K / input_block], scaled for the products
     float *row_absmax;
@@ -100,27 +102,27 @@ typedef struct {
     /// int8: [T] counts, [T, K] ascending columns, [K] flags
     int32_t *outlier_counts, *outliers;
     uint8_t *column_flags;
-    /// one piece a thread
+    /// one piece per thread
     char *scratch;
   } work;
-} nibble_linear_call;
+} nibble_linear_arguments;
 
-/// The length of runs for 4-bit weights of this shape, 0 where the kernels in use do not multiply them.
-size_t nibble_linear_input_block(size_t K, size_t block_size);
+/// The length of int8 runs for 4-bit weights of this shape, 0 where the level has no kernels for them.
+size_t nibble_linear_input_block(const nibble_kernels *kernels, size_t K, size_t block_size);
 
-/// Chooses the call's kernels and returns the bytes of workspace they need.
-size_t nibble_linear_workspace(nibble_linear_call *call, int threads);
+/// Bytes of workspace the call needs. Falls back to NIBBLE_INPUT_F32 where the level has no kernels for int8 runs.
+size_t nibble_linear_workspace(nibble_linear_arguments *call, int threads);
 /// Points `call->work` into workspace aligned to 64 bytes.
-void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads);
+void nibble_linear_bind(nibble_linear_arguments *call, void *workspace, int threads);
 
 /// Whether the input has to be brought into its form: a loop over T rows with nibble_linear_input_task.
-bool nibble_linear_needs_input(const nibble_linear_call *call);
-/// Before the loop over rows: finds the outlier columns of the whole call, where it shares them.
-void nibble_linear_find_columns(nibble_linear_call *call);
+bool nibble_linear_needs_input(const nibble_linear_arguments *call);
+/// To be called before the loop over rows: finds the outlier columns that the call's rows share, if they do.
+void nibble_linear_find_columns(nibble_linear_arguments *call);
 void nibble_linear_input_task(void *call, size_t begin, size_t end, int thread);
 
 /// Tiles of all layers together.
-size_t nibble_linear_tiles(const nibble_linear_call *call);
+size_t nibble_linear_tiles(const nibble_linear_arguments *call);
 void nibble_linear_task(void *call, size_t begin, size_t end, int thread);
 
 /// Whether K and the block size allow tiles: blocks end where rows do, and rows are whole groups of 8.

@@ -1,10 +1,12 @@
-// The operations apart from linear layers. Each has a structure of arguments and a task that handles a range of items on one
-// thread of the pool (nibble_pool.h). Activations are float32. Letters as in NibbleCore: T tokens, R rows, E width, H heads,
-// G key/value heads, D head size, V vocabulary.
+// Operations beside linear layers, attention and selection. Each has a structure of arguments and a task that handles a range of
+// items on one thread of a pool (nibble_pool.h). `kernels` are those of the pool's level. Activations are float32. Letters:
+// T tokens, R rows, E model width, H query heads, G key/value heads, D head size, F feed-forward width.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "nibble_levels.h"
 
 enum {
   nibble_float32 = 0,
@@ -31,18 +33,20 @@ enum {
 };
 
 /// out[i] = activation(x[i]); `out` may be `x`.
-void nibble_activate(int32_t activation, float parameter, const float *x, float *out, size_t count);
+void nibble_activate(const nibble_kernels *kernels, int32_t activation, float parameter, const float *x, float *out,
+                     size_t count);
 
 /// Bytes of one element.
 size_t nibble_dtype_size(int32_t dtype);
 
 /// Converts `count` floats of any dtype to float32, and back to float32, float16, bfloat16 or float64 (to nearest, ties to
 /// even).
-void nibble_widen(int32_t dtype, const void *source, float *out, size_t count);
-void nibble_narrow(int32_t dtype, const float *source, void *out, size_t count);
+void nibble_widen(const nibble_kernels *kernels, int32_t dtype, const void *source, float *out, size_t count);
+void nibble_narrow(const nibble_kernels *kernels, int32_t dtype, const float *source, void *out, size_t count);
 
 /// Items: elements.
 typedef struct {
+  const nibble_kernels *kernels;
   const void *source;
   void *out;
   int32_t source_dtype, out_dtype;
@@ -51,6 +55,7 @@ void nibble_convert_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// Items: tokens. Ids and positions have been checked.
 typedef struct {
+  const nibble_kernels *kernels;
   const void *table;
   const void *position_table;  // or NULL
   const int32_t *tokens, *positions;
@@ -69,6 +74,7 @@ typedef struct {
 
 /// Items: runs of `width` elements.
 typedef struct {
+  const nibble_kernels *kernels;
   const float *input;
   const float *residual;  // or NULL
   float *out;
@@ -77,12 +83,12 @@ typedef struct {
 } nibble_normalize_arguments;
 void nibble_normalize_task(void *arguments, size_t begin, size_t end, int thread);
 
-/// Head h begins at offset + (h / group) × stride + (h mod group) × D.
+/// Where heads lie in a row of projections: head h begins at offset + (h / group) × stride + (h mod group) × D.
 typedef struct {
   size_t offset, stride, group;
-} nibble_part;
+} nibble_head_layout;
 
-/// One layer's cache and where rows' blocks lie in it.
+/// One layer's block-wise cache and the blocks of each row.
 typedef struct {
   void *keys, *values;
   const int32_t *block_table;  // [R, table_width]
@@ -96,11 +102,12 @@ enum { nibble_block_size = 32 };
 
 /// Items: tokens. `out_of_range` becomes 1 when a position lies outside the table or the rotary table; nothing is written then.
 typedef struct {
+  const nibble_kernels *kernels;
   float *projections;
   const int32_t *positions, *rows;
   const float *cosines, *sines;  // [P, rotated / 2], or NULL
   size_t width, heads, rotated, rotary_positions;
-  nibble_part query, key, value;
+  nibble_head_layout query, key, value;
   nibble_cache cache;
   nibble_norm query_norm, key_norm;
   size_t query_norm_width, key_norm_width;  // elements of the weights: D, or all heads'
@@ -113,6 +120,7 @@ void nibble_rotate_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// Items: rows of [T, 2F].
 typedef struct {
+  const nibble_kernels *kernels;
   const float *input;
   float *out;
   size_t width;  // F
@@ -123,6 +131,7 @@ void nibble_gate_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// Items: elements.
 typedef struct {
+  const nibble_kernels *kernels;
   const float *a, *b;
   float *out;
   float scale;
@@ -138,10 +147,10 @@ typedef struct {
 } nibble_gather_arguments;
 void nibble_gather_task(void *arguments, size_t begin, size_t end, int thread);
 
-/// Items: bytes of a block, so that pairs that follow each other take effect in order.
+/// Items: bytes of a block. A thread copies its bytes of every pair in turn, so that later pairs see what earlier ones copied.
 typedef struct {
   void *memory;
-  const int32_t *pairs;
+  const int32_t *pairs;  // [pair_count, 2]: from, to
   size_t pair_count, block_bytes;
 } nibble_copy_blocks_arguments;
 void nibble_copy_blocks_task(void *arguments, size_t begin, size_t end, int thread);

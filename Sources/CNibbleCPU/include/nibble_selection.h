@@ -4,8 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nibble_levels.h"
+
 /// Items: rows.
 typedef struct {
+  const nibble_kernels *kernels;
   const float *logits;  // [R, V]
   int32_t *tokens;      // [R]
   const int32_t *counters;
@@ -20,8 +23,7 @@ void nibble_select_task(void *arguments, size_t begin, size_t end, int thread);
 /// Floats of scratch that one thread needs to sample.
 size_t nibble_select_floats(size_t vocabulary);
 
-/// Items: rows. Penalizes the tokens a row has seen and forbids others, in place. Sets have bit v % 32 of word v / 32 for token
-/// v.
+/// Items: rows. Penalizes the tokens a row has seen and forbids others, in place. In a set, token v is bit v % 32 of word v / 32.
 typedef struct {
   float *logits;             // [R, V]
   int32_t *seen;             // [R, words], or NULL
@@ -34,6 +36,7 @@ void nibble_mask_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// Items: parts of one row, `part` logits each; `best[i]` receives part i's greedy choice.
 typedef struct {
+  const nibble_kernels *kernels;
   const float *logits;
   size_t vocabulary, part;
   int32_t *best;
@@ -41,4 +44,4 @@ typedef struct {
 void nibble_greedy_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// The largest logit's index, the lowest among equals; NaN counts as −∞.
-int32_t nibble_greedy(const float *logits, size_t count);
+int32_t nibble_greedy(const nibble_kernels *kernels, const float *logits, size_t count);

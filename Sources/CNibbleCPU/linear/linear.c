@@ -1,4 +1,4 @@
-// The instruction-set independent part of the linear layers: workspace, tasks, the tiled layout.
+// Linear layers at every level: workspace and tasks.
 #pragma STDC FP_CONTRACT OFF
 
 #include "../include/nibble_linear.h"
@@ -7,33 +7,10 @@
 #include <string.h>
 
 #include "../formats/half.h"
-#include "linear_kernels.h"
-#include "../include/nibble_levels.h"
 #include "../include/nibble_operations.h"
+#include "../kernels.h"
 
-static const linear_kernels *kernels = &linear_reference;
-
-void nibble_linear_select(uint32_t features) {
-  kernels = &linear_reference;
-#if defined(__x86_64__)
-  if (features & NIBBLE_FEATURE_AVX2) kernels = &linear_avx2;
-  if (features & NIBBLE_FEATURE_AVXVNNI) kernels = &linear_avxvnni;
-  if (features & NIBBLE_FEATURE_AVX512) kernels = &linear_avx512;
-  if (features & NIBBLE_FEATURE_AVX512 && features & NIBBLE_FEATURE_AVX512VNNI) kernels = &linear_avx512vnni;
-  uint32_t bfloat = NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI | NIBBLE_FEATURE_AVX512BF16;
-  if ((features & bfloat) != bfloat) return;
-  // Intel's vdpbf16ps occupies both ports for two cycles: two float32 multiplications and additions in that time do twice the
-  // work.
-  if (!__builtin_cpu_is("intel")) kernels = &linear_avx512bf16;
-  if (features & NIBBLE_FEATURE_AMX) kernels = &linear_amx;
-#elif defined(__aarch64__)
-  if (features & NIBBLE_FEATURE_NEON) kernels = &linear_neon;
-  if (features & NIBBLE_FEATURE_DOTPROD) kernels = &linear_neon_dotprod;
-  if (features & NIBBLE_FEATURE_DOTPROD && features & NIBBLE_FEATURE_I8MM) kernels = &linear_neon_i8mm;
-#endif
-}
-
-static const linear_kernels *kernels_of(const nibble_linear_call *call) { return call->work.kernels; }
+static const linear_kernels *kernels_of(const nibble_linear_arguments *call) { return call->kernels->linear; }
 
 // MARK: Workspace
 
@@ -49,13 +26,13 @@ static void *take(arena *arena, size_t bytes) {
   return piece;
 }
 
-/// What one tile of a layer needs beside linear_scratch: its codes, where they have to be rearranged, and its plain scales,
-/// where they are nested or have to be rearranged.
+/// What one tile of a layer needs beside linear_scratch: codes if they have to be rearranged, plain scales if they are nested or
+/// have to be rearranged.
 typedef struct {
   size_t codes, scales;
 } tile_bytes;
 
-static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_linear_layer *layer) {
+static tile_bytes bytes_of_tile(const nibble_linear_arguments *call, const nibble_linear_layer *layer) {
   tile_bytes bytes = {0, 0};
   if (layer->kind != NIBBLE_WEIGHT_4BIT && layer->kind != NIBBLE_WEIGHT_4BIT_TILED) return bytes;
   bool rearranges = layer->kind == NIBBLE_WEIGHT_4BIT && linear_is_tiled(call, layer);
@@ -66,12 +43,12 @@ static tile_bytes bytes_of_tile(const nibble_linear_call *call, const nibble_lin
   return bytes;
 }
 
-/// Tiles that are computed together.
-static size_t tiles_at_a_time(const nibble_linear_call *call) {
-  return call->T > FEW_ROWS && kernels_of(call)->many_rows ? TILE_GROUP : 1;
+/// Most tiles that are computed together.
+static size_t tiles_at_a_time(const nibble_linear_arguments *call) {
+  return call->T > GEMV_ROWS && kernels_of(call)->gemm ? TILE_GROUP : 1;
 }
 
-static size_t scratch_bytes(const nibble_linear_call *call) {
+static size_t scratch_bytes(const nibble_linear_arguments *call) {
   size_t most = 0;
   for (size_t i = 0; i < call->layer_count; i++) {
     tile_bytes bytes = bytes_of_tile(call, &call->layers[i]);
@@ -80,7 +57,7 @@ static size_t scratch_bytes(const nibble_linear_call *call) {
   return sizeof(linear_scratch) + tiles_at_a_time(call) * most;
 }
 
-static void divide(nibble_linear_call *call, arena *arena, int threads) {
+static void divide(nibble_linear_arguments *call, arena *arena, int threads) {
   const linear_kernels *kernels = kernels_of(call);
   size_t T = call->T, K = call->K;
   bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_runs = call->form == NIBBLE_INPUT_INT8_RUNS;
@@ -97,31 +74,29 @@ static void divide(nibble_linear_call *call, arena *arena, int threads) {
   call->work.column_flags = take(arena, has_outliers && call->shares_outlier_columns ? K : 0);
 }
 
-size_t nibble_linear_input_block(size_t K, size_t block_size) {
-  if (!kernels->has_int8_runs || !nibble_can_tile_4bit(K, block_size)) return 0;
+size_t nibble_linear_input_block(const nibble_kernels *kernels, size_t K, size_t block_size) {
+  if (!kernels->linear->has_int8_runs || !nibble_can_tile_4bit(K, block_size)) return 0;
   return linear_smaller(block_size, LONGEST_RUN);
 }
 
-size_t nibble_linear_workspace(nibble_linear_call *call, int threads) {
-  // One choice for the whole call, even if another is made meanwhile.
-  call->work.kernels = kernels;
+size_t nibble_linear_workspace(nibble_linear_arguments *call, int threads) {
   if (call->form == NIBBLE_INPUT_INT8_RUNS && !kernels_of(call)->has_int8_runs) call->form = NIBBLE_INPUT_F32;
-  nibble_linear_call copy = *call;
+  nibble_linear_arguments copy = *call;
   arena counter = {NULL, 0};
   divide(&copy, &counter, threads);
   return counter.used;
 }
 
-void nibble_linear_bind(nibble_linear_call *call, void *workspace, int threads) {
+void nibble_linear_bind(nibble_linear_arguments *call, void *workspace, int threads) {
   arena memory = {workspace, 0};
   divide(call, &memory, threads);
 }
 
 // MARK: Tasks
 
-bool nibble_linear_needs_input(const nibble_linear_call *call) { return kernels_of(call)->needs_input(call); }
+bool nibble_linear_needs_input(const nibble_linear_arguments *call) { return kernels_of(call)->needs_input(call); }
 
-void nibble_linear_find_columns(nibble_linear_call *call) {
+void nibble_linear_find_columns(nibble_linear_arguments *call) {
   if (call->form != NIBBLE_INPUT_INT8 || !(call->threshold > 0) || !call->shares_outlier_columns) return;
   uint8_t *flags = call->work.column_flags;
   memset(flags, 0, call->K);
@@ -141,7 +116,7 @@ void nibble_linear_input_task(void *context, size_t begin, size_t end, int threa
 
 static size_t tiles_of(const nibble_linear_layer *layer) { return (layer->N + NIBBLE_TILE - 1) / NIBBLE_TILE; }
 
-size_t nibble_linear_tiles(const nibble_linear_call *call) {
+size_t nibble_linear_tiles(const nibble_linear_arguments *call) {
   size_t tiles = 0;
   for (size_t i = 0; i < call->layer_count; i++) tiles += tiles_of(&call->layers[i]);
   return tiles;
@@ -160,7 +135,7 @@ static void decode_four_rows(const nibble_linear_layer *layer, const size_t *at,
                 *d = layer->scale_codes + at[3];
   four offset = layer->nested_offset - (four){};
   for (size_t block = 0; block < blocks;) {
-    // Up to where the first of the rows comes to another nested block.
+    // Up to where the first of the four rows enters another nested block.
     size_t end = blocks;
     four factor;
     for (int i = 0; i < 4; i++) {
@@ -177,8 +152,8 @@ static void decode_four_rows(const nibble_linear_layer *layer, const size_t *at,
 
 /// A tile's nested scales in the order of the tiled layout. Lanes beyond the last row repeat it.
 ///
-/// So that the memory does not rest meanwhile, this asks for what comes next: scales of the next tile, which hardware does not
-/// foresee, and weights (`values`) that the kernel has not asked for yet.
+/// Keeps the memory busy meanwhile: prefetches the scales of the next tile, which hardware does not foresee, and weights
+/// (`values`) that the kernel has not prefetched yet.
 static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, size_t rows, size_t blocks, const char *values,
                                float *tiled) {
   prefetch(layer->scale_codes + first + NIBBLE_TILE * blocks, NIBBLE_TILE * blocks);
@@ -190,8 +165,8 @@ static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, s
   }
 }
 
-/// One tile of a 4-bit layer as the kernels want it: in tiles wherever that is possible, with plain scales.
-static linear_scales unpack_tile(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, char *codes,
+/// Brings one tile of a 4-bit layer into the form the kernels want, tiled wherever possible, and returns its plain scales.
+static linear_scales unpack_tile(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t tile, char *codes,
                                  char *memory) {
   size_t K = call->K, block_size = layer->block_size, first_row = tile * NIBBLE_TILE;
   size_t rows = linear_smaller(NIBBLE_TILE, layer->N - first_row);
@@ -215,8 +190,8 @@ static linear_scales unpack_tile(const nibble_linear_call *call, const nibble_li
   return scales;
 }
 
-/// Up to TILE_GROUP tiles of layer `i`, which are computed together for many rows.
-static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile, size_t count, linear_scratch *scratch) {
+/// Computes tiles `tile ..< tile + count` of layer `i`: one for GEMV, up to TILE_GROUP for GEMM.
+static void compute_tiles(const nibble_linear_arguments *call, size_t i, size_t tile, size_t count, linear_scratch *scratch) {
   const linear_kernels *kernels = kernels_of(call);
   nibble_linear_layer layer = call->layers[i];
   linear_scales scales[TILE_GROUP] = {};
@@ -231,140 +206,18 @@ static void compute_tiles(const nibble_linear_call *call, size_t i, size_t tile,
     }
   }
   if (tiles_at_a_time(call) > 1)
-    kernels->many_rows(call, &layer, scales, tile, count, scratch);
+    kernels->gemm(call, &layer, scales, tile, count, scratch);
   else
-    kernels->tile(call, &layer, scales[0], tile, scratch);
+    kernels->gemv(call, &layer, scales[0], tile, scratch);
 }
 
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
-  const nibble_linear_call *call = context;
+  const nibble_linear_arguments *call = context;
   linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
   size_t first = 0, step = tiles_at_a_time(call);
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
     for (size_t tile = from; tile < to; tile += step) compute_tiles(call, i, tile, linear_smaller(step, to - tile), scratch);
     first += tiles;
-  }
-}
-
-// MARK: From sums to results
-
-static void store_results(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
-                          size_t rows, float *sums) {
-  if (call->activation != nibble_identity) nibble_activate(call->activation, call->parameter, sums, sums, rows * NIBBLE_TILE);
-  size_t column = layer->column + tile * NIBBLE_TILE, columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
-  for (size_t i = 0; i < rows; i++) {
-    size_t t = first_row + i;
-    const float *y = sums + i * NIBBLE_TILE;
-    float factor = call->row_scale ? call->scale * call->row_scale[t] : call->scale;
-    float *out = call->output + t * call->output_stride + column;
-    if (call->residual) {
-      const float *residual = call->residual + t * call->residual_stride + column;
-      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor + residual[n];
-    } else {
-      for (size_t n = 0; n < columns; n++) out[n] = y[n] * factor;
-    }
-  }
-}
-
-void linear_load_lanes(const float *values, const nibble_linear_layer *layer, size_t tile, float *lanes) {
-  memset(lanes, 0, NIBBLE_TILE * sizeof(float));
-  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
-  if (values) memcpy(lanes, values + tile * NIBBLE_TILE, columns * sizeof(float));
-}
-
-void linear_finish(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row, size_t rows,
-                   float *sums) {
-  bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16;
-  int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
-  if (layer->bias) {
-    float bias[NIBBLE_TILE];
-    linear_load_lanes(layer->bias, layer, tile, bias);
-    if (is_rounded) nibble_round_floats(bias, NIBBLE_TILE, dtype);
-    for (size_t i = 0; i < rows; i++)
-      for (size_t n = 0; n < NIBBLE_TILE; n++) sums[i * NIBBLE_TILE + n] += bias[n];
-  }
-  if (is_rounded) nibble_round_floats(sums, rows * NIBBLE_TILE, dtype);
-  store_results(call, layer, tile, first_row, rows, sums);
-}
-
-/// Row t's outliers, in float32.
-static void add_outliers(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t t,
-                         const float *scales, float *y) {
-  const float *x = call->x + t * call->K;
-  const int32_t *outliers = call->work.outliers + t * call->K;
-  size_t columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
-  const int8_t *w = (const int8_t *)layer->values + tile * NIBBLE_TILE * call->K;
-  for (size_t n = 0; n < columns; n++, w += call->K) {
-    float sum = 0;
-    for (int32_t i = 0; i < call->work.outlier_counts[t]; i++)
-      sum += x[outliers[i]] * ((float)w[outliers[i]] * scales[n] * INT8_VALUE_SCALE);
-    y[n] += sum;
-  }
-}
-
-void linear_finish_int8(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
-                        size_t rows, float *sums) {
-  float bias[NIBBLE_TILE], scales[NIBBLE_TILE];
-  linear_load_lanes(layer->bias, layer, tile, bias);
-  linear_load_lanes(layer->scales, layer, tile, scales);
-  for (size_t i = 0; i < rows; i++) {
-    float *y = sums + i * NIBBLE_TILE;
-    if (call->rounds_to_half) {
-      // The reference's product is a float16 to which the bias is added.
-      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
-      for (size_t n = 0; n < NIBBLE_TILE; n++) y[n] += bias[n];
-      nibble_round_floats(y, NIBBLE_TILE, nibble_float16);
-    }
-    if (call->work.outlier_counts[first_row + i]) add_outliers(call, layer, tile, first_row + i, scales, y);
-  }
-  store_results(call, layer, tile, first_row, rows, sums);
-}
-
-// MARK: The tiled layout
-
-enum { GROUP_COLUMNS = 8, GROUP_BYTES = 4 };
-
-bool nibble_can_tile_4bit(size_t K, size_t block_size) { return K % GROUP_COLUMNS == 0 && block_size && K % block_size == 0; }
-
-static void tile_codes(const uint8_t *codes, size_t N, size_t K, size_t tile, uint8_t *tiled) {
-  size_t groups = K / GROUP_COLUMNS;
-  for (size_t lane = 0; lane < NIBBLE_TILE; lane++) {
-    size_t row = tile * NIBBLE_TILE + lane;
-    uint8_t *to = tiled + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
-    for (size_t g = 0; g < groups; g++, to += NIBBLE_TILE * GROUP_BYTES) {
-      if (row < N)
-        memcpy(to, codes + (row * groups + g) * GROUP_BYTES, GROUP_BYTES);
-      else
-        memset(to, 0, GROUP_BYTES);
-    }
-  }
-}
-
-void nibble_tile_4bit(const uint8_t *codes, const float *scales, size_t N, size_t K, size_t block_size, size_t begin, size_t end,
-                      uint8_t *tiled_codes, float *tiled_scales) {
-  size_t blocks = K / block_size;
-  for (size_t tile = begin; tile < end; tile++) {
-    if (codes) tile_codes(codes, N, K, tile, tiled_codes);
-    for (size_t lane = 0; scales && lane < NIBBLE_TILE; lane++) {
-      size_t row = tile * NIBBLE_TILE + lane;
-      for (size_t b = 0; b < blocks; b++)
-        tiled_scales[(tile * blocks + b) * NIBBLE_TILE + lane] = row < N ? scales[row * blocks + b] : 0;
-    }
-  }
-}
-
-void nibble_untile_4bit(const uint8_t *tiled_codes, const float *tiled_scales, size_t N, size_t K, size_t block_size,
-                        size_t begin, size_t end, uint8_t *codes, float *scales) {
-  size_t groups = K / GROUP_COLUMNS, blocks = K / block_size;
-  for (size_t tile = begin; tile < end; tile++) {
-    for (size_t lane = 0; lane < NIBBLE_TILE && tile * NIBBLE_TILE + lane < N; lane++) {
-      size_t row = tile * NIBBLE_TILE + lane;
-      const uint8_t *from = tiled_codes + (tile * groups * NIBBLE_TILE + lane) * GROUP_BYTES;
-      for (size_t g = 0; g < groups; g++, from += NIBBLE_TILE * GROUP_BYTES)
-        memcpy(codes + (row * groups + g) * GROUP_BYTES, from, GROUP_BYTES);
-      for (size_t b = 0; scales && b < blocks; b++)
-        scales[row * blocks + b] = tiled_scales[(tile * blocks + b) * NIBBLE_TILE + lane];
-    }
   }
 }

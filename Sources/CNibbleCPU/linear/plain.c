@@ -1,4 +1,4 @@
-// Linear layers in plain C: what each kernel must compute, in the order that reads best. Runs where nothing faster can.
+// The plain form of linear layers: what every kernel must compute, in the order that reads best.
 #pragma STDC FP_CONTRACT OFF
 
 #include <math.h>
@@ -6,24 +6,26 @@
 
 #include "../formats/codebooks.h"
 #include "../formats/half.h"
-#include "linear_kernels.h"
 #include "../include/nibble_operations.h"
+#include "linear_kernels.h"
 
-static bool needs_input(const nibble_linear_call *call) { return call->form != NIBBLE_INPUT_F32; }
+static bool needs_input_generic(const nibble_linear_arguments *call) { return call->form != NIBBLE_INPUT_F32; }
 
-static size_t packed_element(const nibble_linear_call *call) { return call->form == NIBBLE_INPUT_INT8 ? sizeof(int8_t) : 0; }
+static size_t packed_element_generic(const nibble_linear_arguments *call) {
+  return call->form == NIBBLE_INPUT_INT8 ? sizeof(int8_t) : 0;
+}
 
-static float round_to_half(float value) { return half_to_float(float_to_half(value)); }
+static float round_to_half_generic(float value) { return half_to_float(float_to_half(value)); }
 
-static float round_to(float value, nibble_input_form form) {
-  if (form == NIBBLE_INPUT_F16) return round_to_half(value);
+static float round_to_generic(float value, nibble_input_form form) {
+  if (form == NIBBLE_INPUT_F16) return round_to_half_generic(value);
   return form == NIBBLE_INPUT_BF16 ? bfloat_to_float(float_to_bfloat(value)) : value;
 }
 
 // MARK: Input
 
-/// Row t: outliers listed, the rest quantized to round(x × 127 / absmax).
-static void quantize_row(const nibble_linear_call *call, size_t t) {
+/// Lists row t's outliers and quantizes the rest to round(x × 127 / absmax).
+static void quantize_row_generic(const nibble_linear_arguments *call, size_t t) {
   const float *x = call->x + t * call->K;
   size_t stride = linear_packed_stride(call);
   int8_t *codes = (int8_t *)call->work.packed + t * stride;
@@ -31,7 +33,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
   int32_t *outliers = call->threshold > 0 ? call->work.outliers + t * call->K : NULL, count = 0;
   float absmax = 0;
   for (size_t k = 0; k < call->K; k++) {
-    float magnitude = fabsf(call->rounds_to_half ? round_to_half(x[k]) : x[k]);
+    float magnitude = fabsf(call->rounds_to_half ? round_to_half_generic(x[k]) : x[k]);
     bool is_outlier = outliers && magnitude >= call->threshold;
     if (outliers && (shared ? shared[k] : is_outlier)) outliers[count++] = (int32_t)k;
     if (!is_outlier && magnitude > absmax) absmax = magnitude;
@@ -44,7 +46,7 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
       next++;
       continue;
     }
-    float value = call->rounds_to_half ? round_to_half(x[k]) : x[k];
+    float value = call->rounds_to_half ? round_to_half_generic(x[k]) : x[k];
     codes[k] = (int8_t)nearbyintf(value * factor);
     sum += codes[k];
   }
@@ -53,19 +55,19 @@ static void quantize_row(const nibble_linear_call *call, size_t t) {
   call->work.outlier_counts[t] = count;
 }
 
-static void prepare_input(const nibble_linear_call *call, size_t begin, size_t end) {
+static void prepare_input_generic(const nibble_linear_arguments *call, size_t begin, size_t end) {
   for (size_t t = begin; t < end; t++) {
     if (call->form == NIBBLE_INPUT_INT8) {
-      quantize_row(call, t);
+      quantize_row_generic(call, t);
       continue;
     }
-    for (size_t i = t * call->K; i < (t + 1) * call->K; i++) call->work.rounded[i] = round_to(call->x[i], call->form);
+    for (size_t i = t * call->K; i < (t + 1) * call->K; i++) call->work.rounded[i] = round_to_generic(call->x[i], call->form);
   }
 }
 
 // MARK: Weights
 
-static float four_bit_value(const nibble_linear_layer *layer, linear_scales scales, size_t K, size_t n, size_t k) {
+static float four_bit_value_generic(const nibble_linear_layer *layer, linear_scales scales, size_t K, size_t n, size_t k) {
   size_t element = n * K + k, block = element / layer->block_size, byte = element / 2;
   if (layer->kind == NIBBLE_WEIGHT_4BIT_TILED) {
     size_t tile = n / NIBBLE_TILE, lane = n % NIBBLE_TILE;
@@ -76,38 +78,38 @@ static float four_bit_value(const nibble_linear_layer *layer, linear_scales scal
   return nibble_codebook_values(layer->codebook)[element & 1 ? codes & 15 : codes >> 4] * scales.scales[block - scales.first];
 }
 
-static float weight_value(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t n,
-                          size_t k) {
+static float weight_value_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, linear_scales scales,
+                                  size_t n, size_t k) {
   if (layer->kind == NIBBLE_WEIGHT_DENSE) {
     size_t element = n * call->K + k;
     if (layer->dtype == nibble_float32) return ((const float *)layer->values)[element];
     uint16_t half = ((const uint16_t *)layer->values)[element];
     return layer->dtype == nibble_float16 ? half_to_float(half) : bfloat_to_float(half);
   }
-  return round_to(four_bit_value(layer, scales, call->K, n, k), call->form);
+  return round_to_generic(four_bit_value_generic(layer, scales, call->K, n, k), call->form);
 }
 
 // MARK: Products
 
-static float float_product(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t t,
-                           size_t n) {
+static float float_product_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, linear_scales scales,
+                                   size_t t, size_t n) {
   const float *x = (call->form == NIBBLE_INPUT_F32 ? call->x : call->work.rounded) + t * call->K;
-  float sum = 0, bias = layer->bias ? round_to(layer->bias[n], call->form) : 0;
-  for (size_t k = 0; k < call->K; k++) sum += x[k] * weight_value(call, layer, scales, n, k);
-  return round_to(sum + bias, call->form);
+  float sum = 0, bias = layer->bias ? round_to_generic(layer->bias[n], call->form) : 0;
+  for (size_t k = 0; k < call->K; k++) sum += x[k] * weight_value_generic(call, layer, scales, n, k);
+  return round_to_generic(sum + bias, call->form);
 }
 
-static float int8_product(const nibble_linear_call *call, const nibble_linear_layer *layer, size_t t, size_t n) {
+static float int8_product_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t t, size_t n) {
   const int8_t *x = (const int8_t *)call->work.packed + t * linear_packed_stride(call);
   const int8_t *w = (const int8_t *)layer->values + n * call->K;
-  uint32_t sum = 0;  // wraps around as the vector instructions do
+  uint32_t sum = 0;  // Wraps around as the vector instructions do.
   for (size_t k = 0; k < call->K; k++) sum += (uint32_t)(x[k] * w[k]);
   float bias = layer->bias ? layer->bias[n] : 0;
   float scaled = (float)(int32_t)sum * call->work.row_absmax[t] * layer->scales[n];
   float y;
   if (call->rounds_to_half) {
-    y = round_to_half(scaled * INT8_PRODUCT_SCALE);
-    if (layer->bias) y = round_to_half(y + bias);
+    y = round_to_half_generic(scaled * INT8_PRODUCT_SCALE);
+    if (layer->bias) y = round_to_half_generic(y + bias);
   } else {
     y = fmaf(scaled, INT8_PRODUCT_SCALE, bias);
   }
@@ -119,14 +121,15 @@ static float int8_product(const nibble_linear_call *call, const nibble_linear_la
   return y + correction;
 }
 
-static void tile(const nibble_linear_call *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
-                 linear_scratch *scratch) {
+static void gemv_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
+                         linear_scratch *scratch) {
   (void)scratch;
   size_t end = linear_smaller((tile + 1) * NIBBLE_TILE, layer->N);
   for (size_t t = 0; t < call->T; t++) {
     for (size_t n = tile * NIBBLE_TILE; n < end; n++) {
-      float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product(call, layer, t, n) : float_product(call, layer, scales, t, n);
-      nibble_activate(call->activation, call->parameter, &y, &y, 1);
+      float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product_generic(call, layer, t, n)
+                                                  : float_product_generic(call, layer, scales, t, n);
+      nibble_activate(call->kernels, call->activation, call->parameter, &y, &y, 1);
       y *= call->scale;
       if (call->row_scale) y *= call->row_scale[t];
       if (call->residual) y += call->residual[t * call->residual_stride + layer->column + n];
@@ -135,5 +138,9 @@ static void tile(const nibble_linear_call *call, const nibble_linear_layer *laye
   }
 }
 
-const linear_kernels linear_reference = {
-    .needs_input = needs_input, .packed_element = packed_element, .prepare_input = prepare_input, .tile = tile};
+const linear_kernels nibble_linear_generic = {
+    .needs_input = needs_input_generic,
+    .packed_element = packed_element_generic,
+    .prepare_input = prepare_input_generic,
+    .gemv = gemv_generic,
+};

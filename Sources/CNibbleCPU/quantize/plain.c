@@ -1,2 +1,3 @@
-#define TABLE quantize_generic
+// The loops as they are: the plain form.
+#define LEVEL generic
 #include "templates/loops.inc"

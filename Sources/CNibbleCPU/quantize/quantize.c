@@ -1,24 +1,14 @@
-// FP4, NF4, nested scales and row-wise int8. Every step is a separately rounded float32 operation, as in the reference.
+// FP4, NF4, nested scales and row-wise int8. Every step is a separately rounded float32 operation, as in bitsandbytes.
 #pragma STDC FP_CONTRACT OFF
 
 #include "../include/nibble_quantize.h"
 
 #include "../formats/codebooks.h"
 #include "../formats/half.h"
-#include "../include/nibble_levels.h"
 #include "../include/nibble_operations.h"
-#include "quantize_kernels.h"
+#include "../kernels.h"
 
 enum { LARGEST_BLOCK = 4096, CHUNK = 1024, NESTED_BLOCK = 256, NON_FINITE = 0x7F800000 };
-
-static const quantize_kernels *kernels = &quantize_generic;
-
-void nibble_quantize_select(uint32_t features) {
-  kernels = &quantize_generic;
-#if defined(__x86_64__)
-  if (features & NIBBLE_FEATURE_AVX2) kernels = &quantize_avx2;
-#endif
-}
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -34,23 +24,23 @@ static size_t first_non_finite(const float *values, size_t count) {
 
 // MARK: 4 bits
 
-/// CUDA's kernels flush denormals to zero.
+/// bitsandbytes' CUDA kernels flush denormals to zero.
 static float flushed(float value) { return value < 0x1p-126f ? 0 : value; }
 
-ptrdiff_t nibble_quantize_4bit(const void *source, int32_t dtype, size_t first, size_t count, size_t block_size,
-                               nibble_codebook codebook, uint8_t *codes, float *absmax) {
+ptrdiff_t nibble_quantize_4bit(const nibble_kernels *kernels, const void *source, int32_t dtype, size_t first, size_t count,
+                               size_t block_size, nibble_codebook codebook, uint8_t *codes, float *absmax) {
   float values[LARGEST_BLOCK];
   uint8_t unpacked[LARGEST_BLOCK + 1];
   for (size_t start = first, end = first + count; start < end; start += block_size) {
     size_t length = smaller(block_size, end - start);
-    nibble_widen(dtype, element(source, dtype, start), values, length);
-    uint32_t bits = kernels->magnitude_bits(values, length);
+    nibble_widen(kernels, dtype, element(source, dtype, start), values, length);
+    uint32_t bits = kernels->quantize->magnitude_bits(values, length);
     if (bits >= NON_FINITE) return (ptrdiff_t)(start + first_non_finite(values, length));
     float scale = flushed(float_of(bits));
     absmax[start / block_size] = scale;
-    // With an inverse of zero every value gets the code of zero: blocks of zeros, and absmax above 2^126.
+    // The inverse is zero for a block of zeros and for an absmax above 2^126; then every value gets the code of zero.
     float inverse = scale > 0 ? flushed(1 / scale) : 0;
-    kernels->encode[codebook](values, length, inverse, unpacked);
+    kernels->quantize->encode[codebook](values, length, inverse, unpacked);
     if (length & 1) unpacked[length] = codebook == NIBBLE_NF4 ? 7 : 0;
     uint8_t *packed = codes + start / 2;
     for (size_t i = 0; i < (length + 1) / 2; i++) packed[i] = (uint8_t)(unpacked[2 * i] << 4 | unpacked[2 * i + 1]);
@@ -58,8 +48,8 @@ ptrdiff_t nibble_quantize_4bit(const void *source, int32_t dtype, size_t first, 
   return -1;
 }
 
-void nibble_expand_4bit(const uint8_t *codes, const float *absmax, size_t first, size_t count, size_t block_size,
-                        nibble_codebook codebook, float *out) {
+void nibble_expand_4bit(const nibble_kernels *kernels, const uint8_t *codes, const float *absmax, size_t first, size_t count,
+                        size_t block_size, nibble_codebook codebook, float *out) {
   const float *table = nibble_codebook_values(codebook);
   for (size_t i = first, end = first + count; i < end;) {
     float scale = absmax[i / block_size];
@@ -69,73 +59,76 @@ void nibble_expand_4bit(const uint8_t *codes, const float *absmax, size_t first,
       continue;
     }
     size_t length = smaller(block_size - i % block_size, end - i);
-    kernels->decode(codes + i / 2, length, table, scale, out);
+    kernels->quantize->decode(codes + i / 2, length, table, scale, out);
     i += length;
     out += length;
   }
 }
 
-void nibble_dequantize_4bit(const uint8_t *codes, const float *absmax, size_t first, size_t count, size_t block_size,
-                            nibble_codebook codebook, int32_t dtype, void *destination) {
+void nibble_dequantize_4bit(const nibble_kernels *kernels, const uint8_t *codes, const float *absmax, size_t first, size_t count,
+                            size_t block_size, nibble_codebook codebook, int32_t dtype, void *destination) {
   float values[CHUNK];
   for (size_t done = 0; done < count; done += CHUNK) {
     size_t length = smaller(CHUNK, count - done);
-    nibble_expand_4bit(codes, absmax, first + done, length, block_size, codebook, values);
-    nibble_narrow(dtype, values, (char *)destination + done * nibble_dtype_size(dtype), length);
+    nibble_expand_4bit(kernels, codes, absmax, first + done, length, block_size, codebook, values);
+    nibble_narrow(kernels, dtype, values, (char *)destination + done * nibble_dtype_size(dtype), length);
   }
 }
 
 // MARK: int8
 
-void nibble_round_floats(float *values, size_t count, int32_t dtype) {
+void nibble_round_floats(const nibble_kernels *kernels, float *values, size_t count, int32_t dtype) {
   uint16_t narrow[CHUNK];
   for (size_t start = 0; dtype != nibble_float32 && start < count; start += CHUNK) {
     size_t length = smaller(CHUNK, count - start);
-    nibble_narrow(dtype, values + start, narrow, length);
-    nibble_widen(dtype, narrow, values + start, length);
+    nibble_narrow(kernels, dtype, values + start, narrow, length);
+    nibble_widen(kernels, dtype, narrow, values + start, length);
   }
 }
 
-static void load_halves(const void *source, int32_t dtype, size_t first, size_t count, float *out) {
-  nibble_widen(dtype, element(source, dtype, first), out, count);
-  if (dtype != nibble_float16) nibble_round_floats(out, count, nibble_float16);
+static void load_halves(const nibble_kernels *kernels, const void *source, int32_t dtype, size_t first, size_t count,
+                        float *out) {
+  nibble_widen(kernels, dtype, element(source, dtype, first), out, count);
+  if (dtype != nibble_float16) nibble_round_floats(kernels, out, count, nibble_float16);
 }
 
-ptrdiff_t nibble_quantize_int8(const void *source, int32_t dtype, size_t rows, size_t K, int8_t *values, float *scales) {
+ptrdiff_t nibble_quantize_int8(const nibble_kernels *kernels, const void *source, int32_t dtype, size_t rows, size_t K,
+                               int8_t *values, float *scales) {
   float chunk[CHUNK];
   for (size_t row = 0; row < rows; row++) {
     uint32_t bits = 0;
     for (size_t k = 0; k < K; k += CHUNK) {
       size_t length = smaller(CHUNK, K - k);
-      load_halves(source, dtype, row * K + k, length, chunk);
-      uint32_t largest = kernels->magnitude_bits(chunk, length);
+      load_halves(kernels, source, dtype, row * K + k, length, chunk);
+      uint32_t largest = kernels->quantize->magnitude_bits(chunk, length);
       if (largest >= NON_FINITE) return (ptrdiff_t)(row * K + k + first_non_finite(chunk, length));
       bits = largest > bits ? largest : bits;
     }
-    // The reference multiplies by the reciprocal: a division would round differently.
+    // bitsandbytes multiplies by the reciprocal; a division would round differently.
     float scale = float_of(bits), factor = scale > 0 ? 127 * (1 / scale) : 0;
     scales[row] = scale;
     for (size_t k = 0; k < K; k += CHUNK) {
       size_t length = smaller(CHUNK, K - k);
-      load_halves(source, dtype, row * K + k, length, chunk);
-      kernels->round_int8(chunk, length, factor, values + row * K + k);
+      load_halves(kernels, source, dtype, row * K + k, length, chunk);
+      kernels->quantize->round_int8(chunk, length, factor, values + row * K + k);
     }
   }
   return -1;
 }
 
-void nibble_dequantize_int8(const int8_t *values, const float *scales, size_t rows, size_t K, int32_t dtype, void *destination) {
+void nibble_dequantize_int8(const nibble_kernels *kernels, const int8_t *values, const float *scales, size_t rows, size_t K,
+                            int32_t dtype, void *destination) {
   float chunk[CHUNK];
   for (size_t row = 0; row < rows; row++) {
     for (size_t k = 0; k < K; k += CHUNK) {
       size_t length = smaller(CHUNK, K - k), first = row * K + k;
-      kernels->scale_int8(values + first, length, scales[row], chunk);
-      nibble_narrow(dtype, chunk, (char *)destination + first * nibble_dtype_size(dtype), length);
+      kernels->quantize->scale_int8(values + first, length, scales[row], chunk);
+      nibble_narrow(kernels, dtype, chunk, (char *)destination + first * nibble_dtype_size(dtype), length);
     }
   }
 }
 
-// MARK: Nested scales (few values: plain C does)
+// MARK: Nested scales, which are few: plain C suffices
 
 /// The nearest entry of the dynamic map; x on a midpoint takes the even index.
 static uint8_t nearest_in_map(float x) {

@@ -1,4 +1,4 @@
-// The quantizers' inner loops over float32, as a table chosen once at start.
+// The innermost loops of the quantizers, over float32.
 #pragma once
 
 #include <stddef.h>
@@ -19,4 +19,7 @@ typedef struct {
   void (*scale_int8)(const int8_t *values, size_t count, float scale, float *out);
 } quantize_kernels;
 
-extern const quantize_kernels quantize_generic, quantize_avx2;
+extern const quantize_kernels nibble_quantize_generic;
+#if defined(__x86_64__)
+extern const quantize_kernels nibble_quantize_avx2;
+#endif

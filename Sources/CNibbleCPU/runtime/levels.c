@@ -1,11 +1,7 @@
 #define _GNU_SOURCE
 #include "../include/nibble_levels.h"
 
-#include "../kernels.h"
-
-#include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdint.h>
 #if defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,115 +9,94 @@
 #include <sys/auxv.h>
 #endif
 
-// Each kernel family fills its own table.
-void nibble_linear_select(uint32_t features) __attribute__((weak));
-void nibble_quantize_select(uint32_t features) __attribute__((weak));
+#include "../kernels.h"
 
-static const nibble_cpu_level levels[] = {
-    {"generic", 0},
+enum {
+  AVX2 = 1 << 0,        // with fma and f16c
+  AVXVNNI = 1 << 1,     // 256-bit vpdpbusd
+  AVX512 = 1 << 2,      // f, bw, vl, dq and cd
+  AVX512VNNI = 1 << 3,  // 512-bit vpdpbusd
+  AVX512BF16 = 1 << 4,
+  AMX = 1 << 5,  // tile, int8 and bf16, with the kernel's permission for this process
+  NEON = 1 << 6,
+  DOTPROD = 1 << 7,  // sdot
+  I8MM = 1 << 8,     // smmla
+};
+
+// Every level has kernels of its own for at least one folder, so that its name says what runs.
+static const nibble_kernels levels[] = {
+    {"generic", 0, &nibble_elementwise_generic, &nibble_attention_generic, &nibble_linear_generic, &nibble_quantize_generic},
 #if defined(__x86_64__)
-    {"avx2", NIBBLE_FEATURE_AVX2},
-    {"avxvnni", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVXVNNI},
-    {"avx512", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512},
-    {"avx512vnni", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI},
-    {"avx512vbmi", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI},
-    {"avx512bf16", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI |
-                       NIBBLE_FEATURE_AVX512BF16},
-    {"avx512fp16", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI |
-                       NIBBLE_FEATURE_AVX512BF16 | NIBBLE_FEATURE_AVX512FP16},
-    {"amx", NIBBLE_FEATURE_AVX2 | NIBBLE_FEATURE_AVX512 | NIBBLE_FEATURE_AVX512VNNI | NIBBLE_FEATURE_AVX512VBMI |
-                NIBBLE_FEATURE_AVX512BF16 | NIBBLE_FEATURE_AMX},
+#define X86(name, features, vectors, linear) \
+  {name,                                     \
+   AVX2 | (features),                        \
+   &nibble_elementwise_##vectors,            \
+   &nibble_attention_##vectors,              \
+   &nibble_linear_##linear,                  \
+   &nibble_quantize_avx2}
+    X86("avx2", 0, avx2, avx2),
+    X86("avxvnni", AVXVNNI, avx2, avxvnni),
+    X86("avx512", AVX512, avx512, avx512),
+    X86("avx512vnni", AVX512 | AVX512VNNI, avx512, avx512vnni),
+    X86("avx512bf16", AVX512 | AVX512VNNI | AVX512BF16, avx512, avx512bf16),
+    X86("amx", AVX512 | AVX512VNNI | AVX512BF16 | AMX, avx512, amx),
 #elif defined(__aarch64__)
-    {"neon", NIBBLE_FEATURE_NEON},
-    {"neon-dotprod", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD},
-    {"neon-i8mm", NIBBLE_FEATURE_NEON | NIBBLE_FEATURE_DOTPROD | NIBBLE_FEATURE_I8MM},
+#define ARM(name, features, linear) \
+  {name, NEON | (features), &nibble_elementwise_neon, &nibble_attention_neon, &nibble_linear_##linear, &nibble_quantize_generic}
+    ARM("neon", 0, neon),
+    ARM("neon-dotprod", DOTPROD, neon_dotprod),
+    ARM("neon-i8mm", DOTPROD | I8MM, neon_i8mm),
 #endif
 };
-static const int level_count = sizeof levels / sizeof levels[0];
 
-static uint32_t active_features = 0;
-static const char *active_level = "generic";
-static char refused_level[32];
-
-const nibble_cpu_level *nibble_cpu_levels(int *count) {
-  *count = level_count;
-  return levels;
-}
+int nibble_level_count(void) { return sizeof levels / sizeof levels[0]; }
+const nibble_kernels *nibble_level(int index) { return &levels[index]; }
+const char *nibble_level_name(const nibble_kernels *kernels) { return kernels->level; }
 
 #if defined(__x86_64__)
-// Tile registers enlarge what the kernel saves of a thread: it wants to be asked once a process.
-static int has_amx(void) {
+// Tile registers enlarge what Linux saves of a thread, so a process has to ask for them; asking again changes nothing.
+static bool has_amx(void) {
   enum { request_permission = 0x1023, tile_data = 18 };  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-int8") || !__builtin_cpu_supports("amx-bf16")) return 0;
+  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-int8") || !__builtin_cpu_supports("amx-bf16"))
+    return false;
   return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 #endif
 
-uint32_t nibble_cpu_supported(void) {
+static uint32_t machine_features(void) {
   uint32_t features = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    features |= NIBBLE_FEATURE_AVX2;
-  if (!features) return 0;
-  if (__builtin_cpu_supports("avxvnni")) features |= NIBBLE_FEATURE_AVXVNNI;
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
-    features |= NIBBLE_FEATURE_AVX512;
-  if (!(features & NIBBLE_FEATURE_AVX512)) return features;
-  if (__builtin_cpu_supports("avx512vnni")) features |= NIBBLE_FEATURE_AVX512VNNI;
-  if (__builtin_cpu_supports("avx512vbmi")) features |= NIBBLE_FEATURE_AVX512VBMI;
-  if (__builtin_cpu_supports("avx512bf16")) features |= NIBBLE_FEATURE_AVX512BF16;
-  if (__builtin_cpu_supports("avx512fp16")) features |= NIBBLE_FEATURE_AVX512FP16;
-  if (has_amx()) features |= NIBBLE_FEATURE_AMX;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return 0;
+  features |= AVX2;
+  if (__builtin_cpu_supports("avxvnni")) features |= AVXVNNI;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512cd"))
+    return features;
+  features |= AVX512;
+  if (__builtin_cpu_supports("avx512vnni")) features |= AVX512VNNI;
+  if (__builtin_cpu_supports("avx512bf16")) features |= AVX512BF16;
+  if (has_amx()) features |= AMX;
 #elif defined(__aarch64__)
-  features |= NIBBLE_FEATURE_NEON;
-  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= NIBBLE_FEATURE_DOTPROD;
-  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) features |= NIBBLE_FEATURE_I8MM;
+  features |= NEON;
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= DOTPROD;
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) features |= I8MM;
 #endif
   return features;
 }
 
-uint32_t nibble_cpu_features(void) { return active_features; }
-const char *nibble_cpu_level_name(void) { return active_level; }
-const char *nibble_cpu_refused_level(void) { return refused_level[0] ? refused_level : NULL; }
+static bool covers(uint32_t features, const nibble_kernels *kernels) { return (kernels->features & ~features) == 0; }
 
-static void use(const nibble_cpu_level *level, uint32_t features) {
-  active_level = level->name;
-  active_features = features;
-  nibble_kernels_select(features);
-  if (nibble_linear_select) nibble_linear_select(features);
-  if (nibble_quantize_select) nibble_quantize_select(features);
-}
+bool nibble_level_is_supported(const nibble_kernels *kernels) { return covers(machine_features(), kernels); }
 
-int nibble_cpu_select(const char *name) {
-  uint32_t supported = nibble_cpu_supported();
-  for (int i = 0; i < level_count; i++) {
-    if (strcmp(levels[i].name, name) != 0) continue;
-    if ((levels[i].features & supported) != levels[i].features) return -1;
-    use(&levels[i], levels[i].features);
-    return 0;
-  }
-  return -1;
-}
-
-// Everything the machine has, under the name of the richest level it covers.
-static void select_best(void) {
-  uint32_t supported = nibble_cpu_supported();
-  const nibble_cpu_level *best = &levels[0];
-  for (int i = 1; i < level_count; i++)
-    if ((levels[i].features & supported) == levels[i].features) best = &levels[i];
-  use(best, supported);
-}
-
-static void initialize(void) {
-  const char *wanted = getenv("NIBBLE_CPU");
-  if (wanted && wanted[0] && nibble_cpu_select(wanted) == 0) return;
-  if (wanted && wanted[0]) strncpy(refused_level, wanted, sizeof refused_level - 1);
-  select_best();
-}
-
-void nibble_cpu_initialize(void) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, initialize);
+const nibble_kernels *nibble_best_level(void) {
+  uint32_t features = machine_features();
+#if defined(__x86_64__)
+  // Intel's vdpbf16ps occupies both ports for two cycles; in that time two float32 fused multiply-adds do twice the work.
+  if (__builtin_cpu_is("intel") && !(features & AMX)) features &= ~(uint32_t)AVX512BF16;
+#endif
+  int best = 0;
+  for (int i = 1; i < nibble_level_count(); i++)
+    if (covers(features, &levels[i])) best = i;
+  return &levels[best];
 }

@@ -1,4 +1,4 @@
-// What selection does to logits before it chooses.
+// Penalties and masks, which change logits before a token is chosen.
 #include "../include/nibble_selection.h"
 
 #include <math.h>

@@ -5,10 +5,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define K (*nibble_active_kernels)
-
-int32_t nibble_greedy(const float *logits, size_t count) {
-  size_t place = K.find(logits, K.maximum(logits, count), count);
+int32_t nibble_greedy(const nibble_kernels *kernels, const float *logits, size_t count) {
+  const elementwise_kernels *k = kernels->elementwise;
+  size_t place = k->find(logits, k->maximum(logits, count), count);
   return place < count ? (int32_t)place : 0;
 }
 
@@ -16,11 +15,11 @@ void nibble_greedy_task(void *arguments, size_t begin, size_t end, int thread) {
   const nibble_greedy_arguments *a = arguments;
   for (size_t i = begin; i < end; i++) {
     size_t first = i * a->part, left = a->vocabulary - first;
-    a->best[i] = (int32_t)first + nibble_greedy(a->logits + first, left < a->part ? left : a->part);
+    a->best[i] = (int32_t)first + nibble_greedy(a->kernels, a->logits + first, left < a->part ? left : a->part);
   }
 }
 
-// NibbleCore.RandomStream.
+// As NibbleCore.RandomStream.
 static uint64_t mix(uint64_t value) {
   uint64_t z = value + 0x9E3779B97F4A7C15;
   z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
@@ -32,7 +31,7 @@ static float uniform(uint64_t seed, uint64_t stream, uint64_t counter) {
   return (float)(mix(mix(mix(seed) ^ stream) ^ counter) >> 40) * 0x1p-24f;
 }
 
-// The tokens that may still be chosen, by ascending id, with exp(score − best score).
+// The tokens that may still be chosen, by ascending id, with weights exp(score − best score).
 typedef struct {
   float *scores, *weights;
   int32_t *ids;
@@ -68,9 +67,9 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-// The K-th largest score (K < count). A heap of the K best while K is small, for which most chunks need one look; else a
+// The k-th largest score (k < count). A small k takes a heap of the k best, which most chunks do not change; a large one a
 // sorted copy.
-static float kth_largest(const float *scores, size_t count, size_t k, float *work) {
+static float kth_largest(const elementwise_kernels *kernels, const float *scores, size_t count, size_t k, float *work) {
   size_t filled = k > count / 8 ? count : k;
   for (size_t i = 0; i < filled; i++) work[i] = scores[i] == scores[i] ? scores[i] : -INFINITY;
   if (filled == count) {
@@ -80,7 +79,7 @@ static float kth_largest(const float *scores, size_t count, size_t k, float *wor
   for (size_t i = k / 2; i-- > 0;) sift_down(work, k, i);
   for (size_t first = k; first < count; first += chunk) {
     size_t end = count - first < chunk ? count : first + chunk;
-    if (!(K.maximum(scores + first, end - first) > work[0])) continue;
+    if (!(kernels->maximum(scores + first, end - first) > work[0])) continue;
     for (size_t i = first; i < end; i++) {
       if (!(scores[i] > work[0])) continue;
       work[0] = scores[i];
@@ -90,11 +89,11 @@ static float kth_largest(const float *scores, size_t count, size_t k, float *wor
   return work[0];
 }
 
-static void keep_from(const float *scores, size_t count, float threshold, candidates *kept) {
+static void keep_from(const elementwise_kernels *kernels, const float *scores, size_t count, float threshold, candidates *kept) {
   kept->count = 0;
   for (size_t first = 0; first < count; first += chunk) {
     size_t end = count - first < chunk ? count : first + chunk;
-    if (K.maximum(scores + first, end - first) < threshold) continue;
+    if (kernels->maximum(scores + first, end - first) < threshold) continue;
     for (size_t i = first; i < end; i++) {
       if (!(scores[i] >= threshold)) continue;
       kept->scores[kept->count] = scores[i];
@@ -131,8 +130,8 @@ static int by_id(const void *a, const void *b) {
   return (x->id > y->id) - (x->id < y->id);
 }
 
-// Removes the tail of tokens far less likely than the best whose whole mass fits in `limit`: it need not be sorted. Returns
-// the mass.
+// Removes the tokens that are far less likely than the best, if their whole mass fits in `limit`: they need no sorting. Returns
+// the mass removed.
 static double drop_tail(candidates *kept, double limit) {
   for (float least = 0x1p-6f; least > 0x1p-80f; least *= 0x1p-6f) {
     double mass = 0;
@@ -145,8 +144,8 @@ static double drop_tail(candidates *kept, double limit) {
   return 0;
 }
 
-// Nucleus: removes, from the least likely on, what the cumulative probability up to 1 − p covers; the likeliest stays. Among
-// equals the lower id goes first.
+// Top-p: removes tokens in ascending order of probability while their cumulative probability is at most 1 − p. The likeliest
+// stays. Of equal ones the lower id goes first.
 static void keep_nucleus(candidates *kept, float top_p, candidate *work) {
   double limit = (1 - (double)top_p) * total_weight(kept);
   double removed = drop_tail(kept, limit);
@@ -172,16 +171,17 @@ static int32_t draw(const candidates *kept, float u) {
 }
 
 static int32_t draw_row(const nibble_select_arguments *a, size_t row, float *scratch) {
+  const elementwise_kernels *k = a->kernels->elementwise;
   size_t count = a->vocabulary;
   float *scores = scratch, *work = scratch + 4 * count;
   candidates kept = {scratch + count, scratch + 2 * count, (int32_t *)(scratch + 3 * count), 0};
-  K.scale(a->logits + row * count, 1 / a->temperature, scores, count);
-  float best = K.maximum(scores, count);
+  k->scale(a->logits + row * count, 1 / a->temperature, scores, count);
+  float best = k->maximum(scores, count);
   if (best == -INFINITY) return 0;
   float threshold = -INFINITY;
-  if (a->top_k > 0 && a->top_k < count) threshold = kth_largest(scores, count, a->top_k, work);
-  keep_from(scores, count, threshold, &kept);
-  K.exponentials(kept.scores, best, kept.weights, kept.count);
+  if (a->top_k > 0 && a->top_k < count) threshold = kth_largest(k, scores, count, a->top_k, work);
+  keep_from(k, scores, count, threshold, &kept);
+  k->exponentials(kept.scores, best, kept.weights, kept.count);
   if (a->top_p < 1) keep_nucleus(&kept, a->top_p, (candidate *)work);
   if (a->min_p > 0) keep_if_weight(&kept, a->min_p < 1 ? a->min_p : 1);
   return draw(&kept, uniform(a->seed, a->first_stream + row, (uint64_t)(uint32_t)a->counters[row]));
@@ -193,7 +193,7 @@ void nibble_select_task(void *arguments, size_t begin, size_t end, int thread) {
     if (a->temperature > 0) {
       a->tokens[r] = draw_row(a, r, a->scratch + (size_t)thread * nibble_select_floats(a->vocabulary));
     } else {
-      a->tokens[r] = nibble_greedy(a->logits + r * a->vocabulary, a->vocabulary);
+      a->tokens[r] = nibble_greedy(a->kernels, a->logits + r * a->vocabulary, a->vocabulary);
     }
   }
 }

@@ -10,11 +10,11 @@
     __attribute__((                                                                                                             \
         target("avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-int8,amx-bf16"))), \
     apply_to = function)
+#define LEVEL amx
 #define LANES 16
 #define VNNI 1
 #define BF16 1
 #define AMX 1
-#define TABLE linear_amx
 #define DOT_BYTES(sum, a, b) ((ivec)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(b)))
 #define LOOK_UP_BYTES(table, index) ((ivec)_mm512_shuffle_epi8((__m512i)(table), (__m512i)(index)))
 #include "../templates/linear.inc"

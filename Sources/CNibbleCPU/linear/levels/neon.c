@@ -12,11 +12,11 @@ static inline __attribute__((always_inline)) int32x4_t dot_bytes(int32x4_t sum, 
   return vpadalq_s16(sum, vpaddq_s16(low, high));
 }
 
+#define LEVEL neon
 #define LANES 4
 #define VNNI 1
 #define BF16 0
 #define AMX 0
-#define TABLE linear_neon
 #define DOT_BYTES(sum, a, b) ((ivec)dot_bytes((int32x4_t)(sum), (int8x16_t)(a), (int8x16_t)(b)))
 #define LOOK_UP_BYTES(table, index) ((ivec)vqtbl1q_u8((uint8x16_t)(table), (uint8x16_t)(index)))
 #include "../templates/linear.inc"

@@ -7,11 +7,11 @@
 #include <string.h>
 
 #pragma clang attribute push(__attribute__((target("dotprod,i8mm"))), apply_to = function)
+#define LEVEL neon_i8mm
 #define LANES 4
 #define VNNI 1
 #define BF16 0
 #define AMX 0
-#define TABLE linear_neon_i8mm
 #define DOT_BYTES(sum, a, b) ((ivec)vdotq_s32((int32x4_t)(sum), (int8x16_t)(a), (int8x16_t)(b)))
 #define MULTIPLY_SQUARES(sum, a, b) vmmlaq_s32(sum, (int8x16_t)(a), (int8x16_t)(b))
 #define LOOK_UP_BYTES(table, index) ((ivec)vqtbl1q_u8((uint8x16_t)(table), (uint8x16_t)(index)))

@@ -5,9 +5,9 @@ extension CPUBackend {
     package func reserve(_ workspace: WorkspaceRequest) throws {
         let bytes = parts(workspace)
         try pool.exclusively {
-            _ = try operationWork.bytes(bytes.operations)
-            _ = try linearWork.bytes(bytes.linear)
-            if bytes.experts > 0 { _ = try expertsWork.bytes(bytes.experts) }
+            _ = try operationScratch.bytes(bytes.operations)
+            _ = try linearScratch.bytes(bytes.linear)
+            if bytes.experts > 0 { _ = try expertsScratch.bytes(bytes.experts) }
         }
     }
 
@@ -20,17 +20,17 @@ extension CPUBackend {
         let sampling = nibble_select_floats(request.vocabulary) * MemoryLayout<Float>.size * pool.threadCount
         return (
             max(sampling, attentionBytes(request), 4 * pool.threadCount), linearBytes(request),
-            request.experts.map { ExpertsWork.byteCount(rows: request.tokens, $0) } ?? 0
+            request.experts.map { ExpertsScratch.byteCount(rows: request.tokens, $0) } ?? 0
         )
     }
 
-    /// Workspace of the largest linear call with any of the formats.
+    /// Scratch memory of the largest linear call with any of the formats.
     private func linearBytes(_ request: WorkspaceRequest) -> Int {
         let inFeatures = max(request.inFeatures, request.experts?.width ?? 0, request.experts?.hidden ?? 0)
         let formats =
             request.formats.isEmpty
             ? [.dense(.float32), .int8, .fourBit(FourBitFormat(codebook: .nf4))] : request.formats
-        // A router or a head may be dense whatever the others are.
+        // A router or a head may be dense among quantized layers.
         return formats.union([.dense(.float32)]).reduce(0) { most, format in
             [1, request.rows, request.tokens].reduce(most) {
                 max($0, linearBytes(format, request, tokens: max($1, 1), inFeatures: inFeatures))
@@ -52,17 +52,18 @@ extension CPUBackend {
             layer.dtype = Int32(nibble_float16)
             if case .fourBit(let fourBit) = format {
                 layer.block_size = fourBit.blockSize
-                // Only asked whether it is there.
+                // C asks only whether it is NULL.
                 if fourBit.isNested { layer.scale_codes = UnsafePointer(bitPattern: 1) }
             }
             return withUnsafePointer(to: layer) { layer in
-                var call = nibble_linear_call()
+                var call = nibble_linear_arguments()
+                call.kernels = pool.kernels
                 call.T = tokens
                 call.K = inFeatures
                 call.layers = layer
                 call.layer_count = 1
                 call.output_stride = request.outFeatures
-                call.setForm(InputForm(format, request.arithmetic, inFeatures: inFeatures))
+                call.setForm(InputForm(format, request.arithmetic, inFeatures: inFeatures, kernels: pool.kernels))
                 return max(most, nibble_linear_workspace(&call, Int32(pool.threadCount)))
             }
         }

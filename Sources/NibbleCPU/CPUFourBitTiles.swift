@@ -1,11 +1,11 @@
 internal import CNibbleCPU
 package import NibbleCore
 
-/// A 4-bit weight in tiles of 16 rows, so that one 64-byte load holds eight columns of sixteen rows.
+/// A 4-bit weight in the CPU's layout: tiles of 16 rows, so that a load of 64 bytes brings eight columns of sixteen rows.
 ///
-/// Codes: [⌈N / 16⌉, K / 8, 16, 4 bytes], the canonical bytes otherwise. Plain scales: [⌈N / 16⌉, K / block, 16]; nested ones
-/// stay canonical. Rows beyond N are zeros.
-struct TiledFourBitWeight: PreparedWeight {
+/// Codes: [⌈N / 16⌉, K / 8, 16, 4 bytes], the canonical bytes in another order. Plain scales: [⌈N / 16⌉, K / block, 16]; nested
+/// ones stay canonical. Rows beyond N are zeros.
+struct CPUFourBitTiles: PreparedWeight {
     /// The same weight with tiled codes and scales in place of the canonical ones.
     let tiled: FourBitWeight
 
@@ -28,7 +28,7 @@ struct TiledFourBitWeight: PreparedWeight {
         nibble_untile_4bit(
             tiled.codes.pointer.assumingMemoryBound(to: UInt8.self), tiledScales, outFeatures, inFeatures, tiled.format.blockSize,
             0,
-            TiledFourBitWeight.tiles(outFeatures), codes.mutablePointer.assumingMemoryBound(to: UInt8.self), plainScales)
+            CPUFourBitTiles.tiles(outFeatures), codes.mutablePointer.assumingMemoryBound(to: UInt8.self), plainScales)
         return .fourBit(
             FourBitWeight(
                 format: tiled.format, outFeatures: outFeatures, inFeatures: inFeatures, codes: codes, scales: scales,
@@ -47,10 +47,10 @@ extension CPUBackend {
     }
 
     /// Threads fill the tiles they will read.
-    private func tile(_ weight: FourBitWeight) throws -> TiledFourBitWeight {
+    private func tile(_ weight: FourBitWeight) throws -> CPUFourBitTiles {
         let rows = weight.outFeatures
         let columns = weight.inFeatures
-        let tiles = TiledFourBitWeight.tiles(rows)
+        let tiles = CPUFourBitTiles.tiles(rows)
         let paddedRows = tiles * NIBBLE_TILE
         let codes = try allocate(.uint8, [paddedRows * columns / 2])
         var scales = weight.scales
@@ -69,7 +69,7 @@ extension CPUBackend {
                 source, plainScales, rows, columns, weight.format.blockSize, range.lowerBound, range.upperBound, destination,
                 tiledScales)
         }
-        return TiledFourBitWeight(
+        return CPUFourBitTiles(
             tiled: FourBitWeight(
                 format: weight.format, outFeatures: rows, inFeatures: columns, codes: codes, scales: scales,
                 sourceDType: weight.sourceDType))
