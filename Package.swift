@@ -76,7 +76,7 @@ let package = Package(
             dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
             path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
         tests("NibbleCore"),
-        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
+        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance", "NibbleCore"]),
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),

@@ -22,7 +22,7 @@ extension CPUBackend {
         withExtendedLifetime((input, group, epilogue, output)) {}
     }
 
-    /// Layers that want their input in the same form share a call.
+    /// Consecutive layers that multiply their input in the same form share a call.
     private func multiply(
         _ call: inout nibble_linear_arguments, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>
     ) throws {

@@ -6,7 +6,7 @@ extension Norm {
         nibble_norm(weight: weight?.floats, bias: bias?.floats, epsilon: epsilon, is_layer: kind == .layer ? 1 : 0)
     }
 
-    /// Elements normalized together when the norm says so itself, through its weight or bias.
+    /// The number of elements normalized together, if a weight or bias gives it.
     var weightCount: Int? { weight?.count ?? bias?.count }
 }
 

@@ -2,8 +2,8 @@ package import NibbleCore
 
 /// The operations on the CPU, in float32 whatever the weights' dtype.
 ///
-/// Operations run at once: nothing is queued, so ``synchronize()`` has nothing to wait for. Several tasks may use one
-/// backend; operations that share workspace take turns.
+/// An operation has finished when it returns, so ``synchronize()`` has nothing to wait for. Several tasks may use one backend;
+/// operations that share scratch memory take turns.
 package final class CPUBackend: Backend {
     package let device: Device
     package let pool: ThreadPool

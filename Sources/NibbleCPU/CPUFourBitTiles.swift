@@ -46,7 +46,7 @@ extension CPUBackend {
         return .prepared(try tile(weight))
     }
 
-    /// Threads fill the tiles they will read.
+    /// Each thread fills the tiles that it will read.
     private func tile(_ weight: FourBitWeight) throws -> CPUFourBitTiles {
         let rows = weight.outFeatures
         let columns = weight.inFeatures

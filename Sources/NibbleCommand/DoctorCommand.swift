@@ -8,7 +8,7 @@ struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor",
         abstract: "Tell what this machine offers, and check that it computes correctly.",
-        discussion: "With --selftest every backend operation is compared with a plain reference.")
+        discussion: "With --selftest every backend operation is compared with its plain form.")
 
     @Flag(help: "Run every operation case and compare.")
     var selftest = false
@@ -23,7 +23,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let devices = Machine.backends(threads: threads)
         var results = [(device: String, result: SelfTestResult)]()
         if selftest {
-            for backend in devices { results.append((backend.device.description, try SelfTest.run(on: backend))) }
+            for backend in devices { results.append((backend.device.description, SelfTest.run(on: backend))) }
         }
         if json { printJSON(devices, results) } else { printText(devices, results) }
         if results.contains(where: { !$0.result.failures.isEmpty }) { throw ExitCode.failure }
@@ -36,12 +36,18 @@ struct DoctorCommand: AsyncParsableCommand {
         Console.output("models from \(hub.endpoint) are kept in \(hub.cacheFolder.path)" + (hub.isOffline ? "; offline" : ""))
         for (device, result) in results {
             Console.output("selftest on \(device): \(result.caseCount - result.failures.count) of \(result.caseCount) cases pass")
-            for (operation, error) in result.worstErrors {
-                Console.output(
-                    String(format: "  %@  worst error %.2e", operation.padding(toLength: 24, withPad: " ", startingAt: 0), error))
+            for worst in result.worstCases {
+                let operation = worst.operation.padding(toLength: 12, withPad: " ", startingAt: 0)
+                Console.output("  \(operation)  \(DoctorCommand.text(worst.share)), \(worst.name)")
             }
             for failure in result.failures { Console.output("  FAILED \(failure)") }
         }
+    }
+
+    /// The largest error as a share of the allowed one.
+    private static func text(_ share: Double) -> String {
+        if share == 0 { return "exact" }
+        return share.isFinite ? String(format: "%.1f %% of the allowed error", 100 * share) : "not exact, as it must be"
     }
 
     private func printJSON(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
@@ -54,7 +60,7 @@ struct DoctorCommand: AsyncParsableCommand {
                 JSONObject([
                     ("device", .string(device)), ("cases", .int(result.caseCount)),
                     ("failures", .array(result.failures.map(JSONValue.string))),
-                    ("worst_errors", .object(JSONObject(result.worstErrors.map { ($0.operation, JSONValue.double($0.error)) }))),
+                    ("worst_cases", .object(JSONObject(result.worstCases.map { ($0.operation, DoctorCommand.value($0)) }))),
                 ]))
         }
         let findings = Machine.findings.map(JSONValue.string)
@@ -72,5 +78,11 @@ struct DoctorCommand: AsyncParsableCommand {
         ]
         if selftest { members.append(("selftest", .array(tested))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.pretty))
+    }
+
+    /// `share_of_allowed` is null where no error is allowed and there is one.
+    private static func value(_ worst: WorstCase) -> JSONValue {
+        let share: JSONValue = worst.share.isFinite ? .double(worst.share) : .null
+        return .object(JSONObject([("share_of_allowed", share), ("case", .string(worst.name))]))
     }
 }

@@ -77,7 +77,7 @@ extension OperationCases {
         }
     }
 
-    /// Load dtypes with the caches they are tried with.
+    /// Load dtypes, each with a cache format.
     private static let cacheFormats: [(DType, KeyValueFormat)] = {
         let dense: [(DType, KeyValueFormat)] = [
             (.float32, .dense(.float32)), (.float32, .dense(.float16)), (.float32, .dense(.bfloat16)),
@@ -86,7 +86,7 @@ extension OperationCases {
         return dense + quantizedFormats
     }()
 
-    /// Load dtypes with the quantized caches they are tried with.
+    /// Load dtypes, each with a quantized cache format.
     static let quantizedFormats: [(DType, KeyValueFormat)] = {
         let choices: [(DType, Int, Int)] = [
             (.float32, 8, 64), (.float32, 4, 32), (.float32, 2, 16), (.float16, 8, 64), (.float16, 2, 64), (.bfloat16, 4, 64),
@@ -107,29 +107,30 @@ extension OperationCases {
             : QueryKeyValueLayout.Part(offset: 3, stride: variant.keySize)
         let width = variant.isInterleaved ? 3 * variant.heads * variant.keySize : variant.heads * variant.keySize + 5
         let queries = try context.random(context.activation, [batch.tokenCount, width], seed: 20, scale: 1.5)
-        let reference = try AttentionReference(context, variant, batch, cache)
+        let plain = try PlainAttention(context, variant, batch, cache)
         let call = AttentionCall(
             queries: queries.tensor, layout: part, heads: variant.heads, cache: cache.cache,
             scale: Float(1 / Double(variant.keySize).squareRoot()), softCap: variant.softCap, window: variant.window,
-            isCausal: variant.isCausal, bias: reference.bias)
+            isCausal: variant.isCausal, bias: plain.bias)
         let output = try context.output(context.activation, [batch.tokenCount, variant.heads * variant.valueSize])
         try context.backend.attend(call, try batch.indices(context), into: output)
         var wanted: [Double] = []
         for (token, place) in batch.places.enumerated() {
             for head in 0..<variant.heads {
-                let start = token * width + RotateReference.start(part, head, variant.keySize)
+                let start = token * width + PlainRotation.start(part, head, variant.keySize)
                 let query = Array(queries.values[start..<start + variant.keySize])
-                wanted += reference.output(query, head: head, row: place.row, position: place.position)
+                wanted += plain.output(query, head: head, row: place.row, position: place.position)
             }
         }
-        // What a quantized cache holds is rounded to the activations' dtype before it is multiplied.
+        // Values of a quantized cache are rounded to the activations' dtype before they are multiplied.
         let steps = if case .quantized = variant.cache { 6.0 } else { 2.0 }
         return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: steps))
+            .and(try cache.neighbours(context, written: []))
     }
 }
 
-/// Attention for one query at a time, all scores first.
-struct AttentionReference {
+/// The plain form of attention: one query at a time, all scores first.
+struct PlainAttention {
     let variant: AttentionVariant
     let batch: RaggedBatch
     let cache: CacheOperand
@@ -188,7 +189,7 @@ struct AttentionReference {
         case .none: return 0
         case .alibi: return biasValues[head] * Double(relative)
         case .relative(let isBidirectional, let buckets, let maximumDistance):
-            let bucket = AttentionReference.bucket(relative, isBidirectional, buckets, maximumDistance)
+            let bucket = PlainAttention.bucket(relative, isBidirectional, buckets, maximumDistance)
             return biasValues[bucket * variant.heads + head]
         }
     }

@@ -1,10 +1,12 @@
 internal import NibbleCore
 
-/// A cache on the backend with the values it holds.
+/// A cache on the backend, and the values it held at first.
 struct CacheOperand {
     let cache: KeyValueCache
     let keys: [Double]
     let values: [Double]
+    private let keyBytes: [UInt8]
+    private let valueBytes: [UInt8]
 
     init(_ context: OperationContext, _ geometry: KeyValueGeometry, blocks: Int, seed: UInt64) throws {
         func operand(_ size: Int, _ seed: UInt64) throws -> OperationContext.Operand {
@@ -21,9 +23,48 @@ struct CacheOperand {
         cache = KeyValueCache(geometry: geometry, keys: keys.tensor, values: values.tensor)
         self.keys = keys.values
         self.values = values.values
+        keyBytes = try context.bytes(of: keys.tensor)
+        valueBytes = try context.bytes(of: values.tensor)
     }
 
-    /// Where the elements of one head begin at a slot.
+    /// Compares every byte of the cache with what it was, except for the vectors of `written` slots: an operation that writes
+    /// beyond its own vectors disturbs other tokens.
+    func neighbours(_ context: OperationContext, written: [(block: Int, slot: Int)]) throws -> OperationResult {
+        func compare(_ tensor: Tensor, _ before: [UInt8], size: Int, name: String) throws -> OperationResult {
+            var (got, wanted) = (try context.bytes(of: tensor), before)
+            for place in written {
+                for head in 0..<cache.geometry.heads {
+                    for range in byteRanges(place, head: head, size: size) {
+                        for index in range { (got[index], wanted[index]) = (0, 0) }
+                    }
+                }
+            }
+            guard let place = got.indices.first(where: { got[$0] != wanted[$0] }) else {
+                return OperationResult(worstError: 0, tolerance: 0)
+            }
+            return OperationResult(
+                worstError: .infinity, tolerance: 0, detail: "byte \(place) of the \(name) belongs to a vector no token writes")
+        }
+        return try compare(cache.keys, keyBytes, size: cache.geometry.keySize, name: "keys")
+            .and(try compare(cache.values, valueBytes, size: cache.geometry.valueSize, name: "values"))
+    }
+
+    /// The bytes of one head's vector: its elements, or its codes and scales.
+    private func byteRanges(_ place: (block: Int, slot: Int), head: Int, size: Int) -> [Range<Int>] {
+        guard let quantization = cache.geometry.quantization else {
+            let bytes = size * cache.geometry.dtype.byteCount
+            let start = CacheOperand.offset(place, head: head, heads: cache.geometry.heads, size: bytes)
+            return [start..<start + bytes]
+        }
+        let slots = KeyValueGeometry.blockSize
+        let (codes, scales) = (quantization.codeBytes(size), 4 * quantization.groups(size))
+        let panel = (place.block * cache.geometry.heads + head) * slots * (codes + scales)
+        let firstCode = panel + place.slot * codes
+        let firstScale = panel + slots * codes + place.slot * scales
+        return [firstCode..<firstCode + codes, firstScale..<firstScale + scales]
+    }
+
+    /// The index of the first element of one head's vector in a slot.
     static func offset(_ place: (block: Int, slot: Int), head: Int, heads: Int, size: Int) -> Int {
         ((place.block * heads + head) * KeyValueGeometry.blockSize + place.slot) * size
     }
@@ -34,8 +75,8 @@ struct CacheOperand {
         return QuantizedVectors(quantization, size: size).values(try context.bytes(of: tensor))
     }
 
-    /// Compares what is held with `wanted`: vectors equal to `before` must be untouched, others may differ by the rounding to
-    /// codes, and by `tolerance` before it.
+    /// Compares what is held with `wanted`. Elements of a quantized cache may differ by the rounding to codes, and by `tolerance`
+    /// before it.
     func compare(got: [Double], wanted: [Double], before: [Double], size: Int, tolerance: Double) -> OperationResult {
         guard let quantization = cache.geometry.quantization else {
             return OperationResult(got: got, wanted: wanted, tolerance: tolerance)
@@ -43,10 +84,7 @@ struct CacheOperand {
         var worst = OperationResult(worstError: 0, tolerance: 1)
         for start in stride(from: 0, to: wanted.count, by: size) {
             let vector = start..<start + size
-            if wanted[vector] == before[vector] {
-                worst = worst.and(OperationResult(got: Array(got[vector]), wanted: Array(wanted[vector]), tolerance: 0))
-                continue
-            }
+            if wanted[vector] == before[vector] { continue }
             for first in stride(from: start, to: start + size, by: quantization.groupSize) {
                 let group = first..<min(first + quantization.groupSize, start + size)
                 let bound = quantization.bound(wanted[group], tolerance: tolerance)
@@ -59,7 +97,7 @@ struct CacheOperand {
     }
 }
 
-/// The plain reference of a quantized cache's bytes.
+/// The plain form of a quantized cache's bytes.
 struct QuantizedVectors {
     let quantization: KeyValueQuantization
     /// D
@@ -72,7 +110,7 @@ struct QuantizedVectors {
 
     private var panelBytes: Int { KeyValueGeometry.blockSize * quantization.byteCount(size) }
 
-    /// Codes as they come; scales and minima such that values are about as large as those of a dense operand.
+    /// Random codes, with scales and minima that make values about as large as those of a dense operand.
     func random(panels: Int, seed: UInt64) -> [UInt8] {
         let codeBytes = KeyValueGeometry.blockSize * quantization.codeBytes(size)
         let start = RandomStream.mix(seed)

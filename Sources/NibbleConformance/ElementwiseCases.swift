@@ -1,8 +1,8 @@
 internal import Foundation
 internal import NibbleCore
 
-/// Pointwise functions in double precision.
-enum ReferenceActivation {
+/// The plain form of pointwise functions.
+enum PlainActivation {
     static func exponential(_ x: Double) -> Double { exp(x) }
 
     static func value(_ activation: Activation, _ x: Double) -> Double {
@@ -36,7 +36,7 @@ extension OperationCases {
         return dtypes.flatMap { from in
             dtypes.map { to in
                 OperationCase("convert \(from) to \(to) [1003]") { context in
-                    // Large, small, subnormal and halfway values beside ordinary ones.
+                    // Large, small, subnormal and halfway values.
                     let corners: [Float] = [
                         0, -0.0, 1, 65504, 65519, 65520, -70000, 1e-8, 6e-8, 5.97e-8, 6.1e-5, 2049, 2051, 0x1p-133, 3e38, 0.333,
                         1.00390625, 1.01171875, -.infinity,
@@ -95,7 +95,7 @@ extension OperationCases {
                     for token in 0..<tokens {
                         for column in 0..<width {
                             let at = token * 2 * width + column
-                            wanted.append(ReferenceActivation.value(activation, input.values[at]) * input.values[at + width])
+                            wanted.append(PlainActivation.value(activation, input.values[at]) * input.values[at + width])
                         }
                     }
                     return OperationResult(

@@ -1,7 +1,7 @@
 internal import NibbleCore
 
 extension OperationCases {
-    /// Linear layers that read the residual stream: it is normalized and rounded on the way, and the product is added to it.
+    /// Linear layers that read the normalized and rounded residual stream and add their product to it.
     package static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
         formatsAfterNorm(loadDType).flatMap { name, format in
             PrecedingNorm.allCases.flatMap { variant in
@@ -46,19 +46,19 @@ extension OperationCases {
         let prepared = (0..<tokens).flatMap { token -> [Double] in
             let row = Array(input.values[token * columns..<(token + 1) * columns])
             guard let norm else { return row }
-            return ReferenceNorm.value(
+            return PlainNorm.value(
                 norm.kind, epsilon: 1e-5, row, weight: isPlain ? nil : weight.values, bias: variant == .layer ? bias.values : nil)
         }
         let rounded = HostValues.values(HostValues.tensor(prepared.map { Float($0) }, context.activation, [prepared.count]))
-        var reference = LinearReference(rounded, operand)
-        reference.values = zip(reference.values, residual.values).map(+)
+        var plain = PlainLinear(rounded, operand)
+        plain.values = zip(plain.values, residual.values).map(+)
 
         let output = residual.tensor
         try context.backend.linear(
             input.tensor, after: norm, scratch: try context.output(context.activation, [tokens, columns]),
             LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)
         return OperationResult(
-            got: reference.forgiven(try context.values(of: output)), wanted: reference.values,
+            got: plain.forgiven(try context.values(of: output)), wanted: plain.values,
             tolerance: context.tolerance(steps: 4))
     }
 }

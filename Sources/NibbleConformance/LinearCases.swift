@@ -18,7 +18,7 @@ extension OperationCases {
 
     private static let products: [OperationCase] = formats.flatMap { format in
         sizes.enumerated().flatMap { index, size in
-            // Every size with few and with many rows, the other counts in turn.
+            // Every size as a GEMV and as a GEMM; the other numbers of rows in turn.
             [1, 19, [2, 3, 4, 70, 5, 7, 12][index]].flatMap { tokens in
                 arithmetics(format).map { arithmetic in
                     OperationCase("linear \(format.label) [\(size.0), \(size.1)] × \(tokens)\(arithmetic.label)") {
@@ -63,11 +63,11 @@ extension OperationCases {
         _ context: OperationContext, _ format: WeightFormat, _ size: (Int, Int), _ tokens: Int, _ arithmetic: LinearArithmetic,
         _ variant: LinearVariant
     ) throws -> OperationResult {
-        let reference = try ReferenceWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 1)
-        let run = try LinearRun(context, [reference], tokens, arithmetic, variant)
+        let plain = try PlainWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 1)
+        let run = try LinearProductCase(context, [plain], tokens, arithmetic, variant)
         let wanted = run.wanted()
-        let canonical = try run.result([reference.weight], wanted)
-        return canonical.and(try run.result([try context.backend.prepare(reference.weight)], wanted))
+        let canonical = try run.result([plain.weight], wanted)
+        return canonical.and(try run.result([try context.backend.prepare(plain.weight)], wanted))
     }
 
     private static let groups: [OperationCase] = {
@@ -78,37 +78,37 @@ extension OperationCases {
         return members.flatMap { formats in
             [1, 3, 30].map { tokens in
                 OperationCase("linear group \(formats.map(\.label).joined(separator: ", ")) × \(tokens)") { context in
-                    let references = try formats.enumerated().map { index, format in
-                        try ReferenceWeight(
+                    let plainForms = try formats.enumerated().map { index, format in
+                        try PlainWeight(
                             context, format, outFeatures: 16 + 13 * index, inFeatures: 128, seed: UInt64(index + 1))
                     }
-                    let weights = try references.map { try context.backend.prepare($0.weight) }
-                    let run = try LinearRun(context, references, tokens, LinearArithmetic(), LinearVariant(hasBias: true))
+                    let weights = try plainForms.map { try context.backend.prepare($0.weight) }
+                    let run = try LinearProductCase(context, plainForms, tokens, LinearArithmetic(), LinearVariant(hasBias: true))
                     return try run.result(weights, run.wanted())
                 }
             }
         }
     }()
 
-    /// Rows with a single column that is not zero, whose code is exact: what int8 activations leave of the codebook's values.
+    /// Rows with a single nonzero column, whose code is exact. The result shows how int8 activations round the codebook.
     private static let codebooks: [OperationCase] = [(FourBitFormat.Codebook.nf4, 0.015), (.fp4, 0.0115)].flatMap {
         codebook, bound in
         [1, 3, 19].map { tokens in
             let format = WeightFormat.fourBit(FourBitFormat(codebook: codebook))
             return OperationCase("linear \(format.label), single columns × \(tokens) with int8 activations") { context in
                 let columns = 256
-                let reference = try ReferenceWeight(context, format, outFeatures: 41, inFeatures: columns, seed: 1)
+                let plain = try PlainWeight(context, format, outFeatures: 41, inFeatures: columns, seed: 1)
                 var x = [Float](repeating: 0, count: tokens * columns)
                 for token in 0..<tokens { x[token * columns + 37 * token % columns] = 1 }
                 let input = try context.operand(x, context.activation, [tokens, columns])
-                let output = try context.output(context.activation, [tokens, reference.outFeatures])
+                let output = try context.output(context.activation, [tokens, plain.outFeatures])
                 let layer = Linear(
-                    name: "layers.0", weight: try context.backend.prepare(reference.weight),
+                    name: "layers.0", weight: try context.backend.prepare(plain.weight),
                     arithmetic: LinearArithmetic(allowsInt8Activations: true))
                 try context.backend.linear(input.tensor, LinearGroup([layer]), epilogue: LinearEpilogue(), into: output)
-                // Of eight bits; of seven, errors are half as large again (fp4) or twice as large (nf4).
+                // The bound of eight bits. With seven, errors would be 1.5 times (fp4) or twice (nf4) as large.
                 return OperationResult(
-                    got: try context.values(of: output), wanted: reference.product(input.values),
+                    got: try context.values(of: output), wanted: plain.product(input.values),
                     tolerance: max(bound, context.tolerance(steps: 2)))
             }
         }
@@ -131,16 +131,16 @@ extension OperationCases {
     ) throws -> OperationResult {
         let (count, topK, width, hidden) = (5, 2, 64, 128)
         let input = try context.random(context.activation, [tokens, width], seed: 3)
-        // Equal logits: the lower expert comes first.
+        // Of equal logits the lower expert comes first.
         var logits = HostValues.random(tokens * count, seed: 4, scale: 2)
         logits[1] = logits[3]
         let router = try context.operand(logits, .float32, [tokens, count])
         let residual = try context.random(context.activation, [tokens, width], seed: 5)
         let weights = try (0..<count).map { expert in
             (
-                gateUp: try ReferenceWeight(
+                gateUp: try PlainWeight(
                     context, format, outFeatures: 2 * hidden, inFeatures: width, seed: UInt64(10 + expert)),
-                down: try ReferenceWeight(
+                down: try PlainWeight(
                     context, format, outFeatures: width, inFeatures: hidden, seed: UInt64(20 + expert))
             )
         }
@@ -162,7 +162,7 @@ extension OperationCases {
             let x = Array(input.values[token * width..<(token + 1) * width])
             for (expert, share) in routes(Array(router.values[token * count..<(token + 1) * count]), topK, normalizes) {
                 let gateUp = weights[expert].gateUp.product(x)
-                let inner = (0..<hidden).map { ReferenceActivation.value(.silu, gateUp[$0]) * gateUp[hidden + $0] }
+                let inner = (0..<hidden).map { PlainActivation.value(.silu, gateUp[$0]) * gateUp[hidden + $0] }
                 for (column, value) in weights[expert].down.product(inner).enumerated() {
                     wanted[token * width + column] += share * value
                 }
@@ -174,7 +174,7 @@ extension OperationCases {
     /// The chosen experts and their weights.
     private static func routes(_ logits: [Double], _ topK: Int, _ normalizes: Bool) -> [(Int, Double)] {
         let largest = logits.max() ?? 0
-        let powers = logits.map { ReferenceActivation.exponential($0 - largest) }
+        let powers = logits.map { PlainActivation.exponential($0 - largest) }
         let total = powers.reduce(0, +)
         let order = logits.indices.sorted { (logits[$1], $0) < (logits[$0], $1) }.prefix(topK)
         let kept = normalizes ? order.reduce(0) { $0 + powers[$1] } : total
@@ -182,7 +182,7 @@ extension OperationCases {
     }
 }
 
-/// What goes with a product.
+/// The epilogue of a product.
 struct LinearVariant: CustomStringConvertible {
     var hasBias = false
     var activation = Activation.identity
@@ -211,10 +211,10 @@ struct LinearVariant: CustomStringConvertible {
     }
 }
 
-/// A linear call with everything around it, and its reference.
-private struct LinearRun {
+/// A linear call with its operands, and its plain form.
+private struct LinearProductCase {
     let context: OperationContext
-    let references: [ReferenceWeight]
+    let plainForms: [PlainWeight]
     let biases: [OperationContext.Operand]
     let arithmetic: LinearArithmetic
     let variant: LinearVariant
@@ -224,24 +224,24 @@ private struct LinearRun {
     let tokens: Int
 
     init(
-        _ context: OperationContext, _ references: [ReferenceWeight], _ tokens: Int, _ arithmetic: LinearArithmetic,
+        _ context: OperationContext, _ plainForms: [PlainWeight], _ tokens: Int, _ arithmetic: LinearArithmetic,
         _ variant: LinearVariant
     ) throws {
         self.context = context
-        self.references = references
+        self.plainForms = plainForms
         self.arithmetic = arithmetic
         self.variant = variant
         self.tokens = tokens
-        let inFeatures = references[0].inFeatures
+        let inFeatures = plainForms[0].inFeatures
         // Some values beyond the outlier threshold.
         var x = HostValues.random(tokens * inFeatures, seed: 30)
         for index in stride(from: 3, to: x.count, by: 61) { x[index] *= 5 }
         input = try context.operand(x, context.activation, [tokens, inFeatures])
         rowScale = try context.random(.float32, [tokens], seed: 31)
-        let outFeatures = references.reduce(0) { $0 + $1.outFeatures }
+        let outFeatures = plainForms.reduce(0) { $0 + $1.outFeatures }
         residual = try context.random(context.activation, [tokens, outFeatures], seed: 32)
-        biases = try references.enumerated().map { index, reference in
-            try context.random(.float32, [reference.outFeatures], seed: UInt64(40 + index))
+        biases = try plainForms.enumerated().map { index, plain in
+            try context.random(.float32, [plain.outFeatures], seed: UInt64(40 + index))
         }
     }
 
@@ -270,14 +270,14 @@ private struct LinearRun {
     }
 
     func wanted() -> [Double] {
-        let columns = references.map { reference in reference.product(operand(of: reference)) }
+        let columns = plainForms.map { plain in plain.product(operand(of: plain)) }
         let total = residual.values.count / tokens
         var result = [Double]()
         for token in 0..<tokens {
-            for (reference, (y, bias)) in zip(references, zip(columns, biases)) {
-                for feature in 0..<reference.outFeatures {
-                    let sum = y[token * reference.outFeatures + feature] + (variant.hasBias ? bias.values[feature] : 0)
-                    var value = ReferenceActivation.value(variant.activation, sum) * Double(variant.scale)
+            for (plain, (y, bias)) in zip(plainForms, zip(columns, biases)) {
+                for feature in 0..<plain.outFeatures {
+                    let sum = y[token * plain.outFeatures + feature] + (variant.hasBias ? bias.values[feature] : 0)
+                    var value = PlainActivation.value(variant.activation, sum) * Double(variant.scale)
                     if variant.hasRowScale { value *= rowScale.values[token] }
                     result.append(value)
                 }
@@ -289,25 +289,25 @@ private struct LinearRun {
     }
 
     /// The input as a layer of this format multiplies it.
-    private func operand(of reference: ReferenceWeight) -> [Double] {
-        switch reference.weight.format {
+    private func operand(of plain: PlainWeight) -> [Double] {
+        switch plain.weight.format {
         case .dense: return input.values
-        case .int8: return ReferenceActivationQuantization.values(input.values, columns: reference.inFeatures, arithmetic)
+        case .int8: return PlainInt8Activations.values(input.values, columns: plain.inFeatures, arithmetic)
         case .fourBit:
             guard let dtype = arithmetic.computeDType, dtype != .float32 else { return input.values }
             return HostValues.values(HostValues.tensor(input.values.map { Float($0) }, dtype, input.tensor.shape))
         }
     }
 
-    /// int8: where a value lies halfway between two steps, another reciprocal moves it by one. 4 bits in 16-bit arithmetic:
-    /// weights and results are rounded once each.
+    /// int8: an activation halfway between two steps may go either way, depending on how the reciprocal is rounded. 4 bits in
+    /// 16-bit arithmetic: weights and results are rounded once each.
     private var tolerance: Double {
         var tolerance = context.tolerance(steps: 2)
-        if references.contains(where: { $0.weight.format == .int8 }) { tolerance = max(tolerance, 5e-3) }
-        // Eight bits for weights and activations alike, whose errors add up over K.
+        if plainForms.contains(where: { $0.weight.format == .int8 }) { tolerance = max(tolerance, 5e-3) }
+        // Weights and activations have eight bits each, and their errors add up over K.
         if arithmetic.allowsInt8Activations { tolerance = max(tolerance, 8e-2) }
         if let dtype = arithmetic.computeDType { tolerance = max(tolerance, OperationContext.tolerance(dtype, steps: 2)) }
-        // Errors of the product are errors of a value several times the saturated result they are measured against.
+        // The error of a product is measured against its saturated activation, which is several times smaller.
         return variant.activation.saturates && tolerance >= OperationContext.tolerance(.float16) ? 4 * tolerance : tolerance
     }
 }
@@ -332,7 +332,7 @@ extension LinearArithmetic {
 }
 
 extension Activation {
-    /// Whether results stay within a few units whatever the value.
+    /// Whether the function is bounded.
     var saturates: Bool {
         switch self {
         case .sigmoid, .tanh, .softCap: true

@@ -1,7 +1,7 @@
 internal import NibbleCore
 
 extension OperationCases {
-    /// Linear layers in every activation dtype, at numbers of tokens around every limit where a backend may change its way.
+    /// Linear layers in every activation dtype, at numbers of tokens around every limit at which a backend changes its algorithm.
     package static let linearByTokens: [OperationCase] = productsByTokens + storing + groupsByTokens + mixturesByTokens
 
     // MARK: Formats and shapes
@@ -47,7 +47,7 @@ extension OperationCases {
 
     // MARK: Epilogues
 
-    /// What happens to a product before it is stored.
+    /// The epilogue of a product.
     private struct Storing: Sendable {
         var activation = Activation.identity
         var scale: Float = 1
@@ -120,12 +120,12 @@ extension OperationCases {
             residual: variant.residual == .none ? nil : residual.tensor)
         try context.backend.linear(input.tensor, group, epilogue: epilogue, into: output)
 
-        let references = operands.map { LinearReference(input.values, $0) }
-        var result = LinearReference(joining: references, tokens: tokens, widths: operands.map(\.outFeatures))
+        let plainForms = operands.map { PlainLinear(input.values, $0) }
+        var result = PlainLinear(joining: plainForms, tokens: tokens, widths: operands.map(\.outFeatures))
         for index in result.values.indices {
             let row = index / group.outFeatures
             let factor = Double(variant.scale) * (variant.hasRowScale ? rowScale.values[row] : 1)
-            result.values[index] = ReferenceActivation.value(variant.activation, result.values[index]) * factor
+            result.values[index] = PlainActivation.value(variant.activation, result.values[index]) * factor
             // No activation here is steeper than 1.1.
             result.slack[index] *= 1.1 * abs(factor)
             if variant.residual != .none { result.values[index] += residual.values[index] }
@@ -136,7 +136,7 @@ extension OperationCases {
             tolerance: context.tolerance(steps: variant.activation.saturates ? 8 : 3))
     }
 
-    /// Mostly ordinary values, with a few columns that go far beyond an outlier threshold of 6 in some rows.
+    /// Ordinary values, except for a few columns that are far above an outlier threshold of 6 in some rows.
     private static func activations(_ tokens: Int, _ columns: Int) -> [Float] {
         var values = HostValues.random(tokens * columns, seed: 33)
         for index in values.indices where index % columns % 13 == 5 && index / columns % 3 != 1 { values[index] *= 12 }
@@ -182,28 +182,28 @@ extension OperationCases {
             let x = Array(input.values[token * width..<(token + 1) * width])
             let scores = Array(logits.values[token * count..<(token + 1) * count])
             for (expert, weight) in chosenExperts(scores, topK: topK, normalizes: normalizes) {
-                let both = LinearReference(x, members[expert].gateUp).values
-                let gated = (0..<hidden).map { ReferenceActivation.value(.silu, both[$0]) * both[hidden + $0] }
-                let down = LinearReference(gated, members[expert].down).values
+                let both = PlainLinear(x, members[expert].gateUp).values
+                let gated = (0..<hidden).map { PlainActivation.value(.silu, both[$0]) * both[hidden + $0] }
+                let down = PlainLinear(gated, members[expert].down).values
                 for index in 0..<width { wanted[token * width + index] += weight * down[index] }
             }
         }
-        // Between its two layers an expert rounds to the activation dtype, and for int8 once more to 127 steps.
+        // An expert rounds to the activation dtype between its two layers, and with int8 to 127 steps.
         let steps = format == .int8 ? 0.05 : context.tolerance(steps: 4)
         return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: steps)
     }
 
     private static func chosenExperts(_ logits: [Double], topK: Int, normalizes: Bool) -> [(expert: Int, weight: Double)] {
-        let p = SelectionReference.softmax(logits)
+        let p = PlainSelection.softmax(logits)
         let best = p.indices.sorted { p[$0] != p[$1] ? p[$0] > p[$1] : $0 < $1 }.prefix(topK)
         let total = normalizes ? best.reduce(0) { $0 + p[$1] } : 1
         return best.map { ($0, p[$0] / total) }
     }
 }
 
-extension LinearReference {
+extension PlainLinear {
     /// Layers of one group side by side.
-    init(joining parts: [LinearReference], tokens: Int, widths: [Int]) {
+    init(joining parts: [PlainLinear], tokens: Int, widths: [Int]) {
         values = []
         slack = []
         for token in 0..<tokens {

@@ -1,7 +1,8 @@
 internal import NibbleCore
 
-enum ReferenceNorm {
-    /// `weight` and `bias` have the run's length, or stand for ones and zeros.
+/// The plain form of a norm.
+enum PlainNorm {
+    /// Normalizes `x` as a whole. `weight` and `bias` have its length; `nil` means ones and zeros.
     static func value(_ kind: Norm.Kind, epsilon: Float, _ x: [Double], weight: [Double]?, bias: [Double]?) -> [Double] {
         let count = Double(x.count)
         let mean = kind == .layer ? x.reduce(0, +) / count : 0
@@ -25,9 +26,9 @@ extension OperationCases {
     }
 
     enum NormVariant: String, CaseIterable {
-        /// Among activations.
+        /// Input and output are activations.
         case plain, weighted, biased, residual, residualInPlace, inPlace
-        /// Out of the float32 residual stream, into it, and within.
+        /// From the float32 residual stream, into it, or both.
         case fromStream, intoStream, addedToStream, streamInPlace
 
         func dtypes(_ activation: DType) -> (input: DType, residual: DType) {
@@ -66,7 +67,7 @@ extension OperationCases {
         var wanted: [Double] = []
         for token in 0..<tokens {
             let row = Array(input.values[token * width..<(token + 1) * width])
-            let normal = ReferenceNorm.value(
+            let normal = PlainNorm.value(
                 kind, epsilon: 1e-5, row, weight: hasWeight ? weight.values : nil, bias: hasBias ? bias.values : nil)
             wanted += normal.enumerated().map { hasResidual ? $1 + residual.values[token * width + $0] : $1 }
         }

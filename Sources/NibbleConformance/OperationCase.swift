@@ -1,12 +1,12 @@
 package import NibbleCore
 
-/// One operation with its inputs: run on a backend, compared with a straightforward computation in double precision.
+/// One operation with its inputs. Running it compares a backend's result with the plain computation in double precision.
 ///
 /// The same list serves the tests of every backend, `doctor --selftest` and the operation benchmarks.
 package struct OperationCase: Sendable, CustomStringConvertible {
     /// Operation, sizes and whatever makes the case special: `normalize rms [3, 100] residual`.
     package let name: String
-    /// The dtype a model would be loaded in; the backend answers with the dtype its activations have.
+    /// The dtype a model would be loaded in, which decides the dtype of the backend's activations.
     package let loadDType: DType
 
     private let body: @Sendable (OperationContext) throws -> OperationResult
@@ -28,18 +28,22 @@ package struct OperationCase: Sendable, CustomStringConvertible {
     }
 }
 
-/// How far a backend's result is from the reference.
+/// How far a backend's result is from the plain one.
 package struct OperationResult: Sendable, CustomStringConvertible {
-    /// The largest |got − wanted| / max(|wanted|, root mean square of all wanted); infinite where a NaN stands.
+    /// The largest |got − wanted| / max(|wanted|, root mean square of all wanted); infinite if a NaN is there.
     package let worstError: Double
     package let tolerance: Double
     /// The element with the largest error, for reports.
     package let detail: String
 
-    package var passed: Bool { worstError <= tolerance }
+    /// The error as a share of the allowed one: a result passes if it is at most 1. Any error counts as infinite where none is
+    /// allowed.
+    package var share: Double { worstError == 0 ? 0 : tolerance > 0 ? worstError / tolerance : .infinity }
+
+    package var passed: Bool { share <= 1 }
 
     package init(worstError: Double, tolerance: Double, detail: String = "") {
-        self.worstError = worstError
+        self.worstError = worstError.isNaN ? .infinity : worstError
         self.tolerance = tolerance
         self.detail = detail
     }
@@ -74,12 +78,8 @@ package struct OperationResult: Sendable, CustomStringConvertible {
         self.init(worstError: same ? 0 : .infinity, tolerance: 0, detail: detail)
     }
 
-    /// The worse of two results of one case.
-    package func and(_ other: OperationResult) -> OperationResult {
-        let mine = tolerance > 0 ? worstError / tolerance : worstError
-        let theirs = other.tolerance > 0 ? other.worstError / other.tolerance : other.worstError
-        return theirs > mine ? other : self
-    }
+    /// The result with the larger share of what it is allowed, so that a failure is never replaced by a success.
+    package func and(_ other: OperationResult) -> OperationResult { other.share > share ? other : self }
 
     package var description: String {
         "\(passed ? "ok" : "FAILED"), error \(worstError) (allowed \(tolerance))" + (detail.isEmpty ? "" : ", \(detail)")
@@ -92,7 +92,7 @@ package enum OperationCases {
         elementwise + normalization + rotateAndStore + attention + selection + linear + linearByTokens
         + linearAfterNorm + quantization
 
-    /// The cases that differ on this backend: where activations are float32 whatever is loaded, one of a kind is enough.
+    /// The cases that differ on this backend. A backend whose activations are always float32 runs one of each kind.
     package static func distinct(on backend: any Backend) -> [OperationCase] {
         var seen: Set<String> = []
         return all.filter { seen.insert("\($0.name) \(backend.activationDType(loadDType: $0.loadDType))").inserted }

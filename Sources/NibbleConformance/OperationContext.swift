@@ -1,11 +1,16 @@
 internal import Foundation
 package import NibbleCore
 
-/// What a case runs with: the backend, and ways to bring values there and back.
+/// A backend for a case, with uploads and downloads.
 package struct OperationContext {
     package let backend: any Backend
     /// The dtype of activations on this backend.
     package let activation: DType
+
+    package init(backend: any Backend, activation: DType) {
+        self.backend = backend
+        self.activation = activation
+    }
 
     /// A tensor on the backend, and the values it holds after rounding to its dtype.
     package struct Operand {
@@ -13,7 +18,7 @@ package struct OperationContext {
         package let values: [Double]
     }
 
-    /// Brings `values`, rounded to `dtype`, to the backend.
+    /// Uploads `values`, rounded to `dtype`.
     package func operand(_ values: [Float], _ dtype: DType, _ shape: Shape) throws -> Operand {
         let host = HostValues.tensor(values, dtype, shape)
         return Operand(tensor: try upload(host), values: HostValues.values(host))
@@ -28,7 +33,7 @@ package struct OperationContext {
         try upload(.host(values, .int32, shape ?? [values.count]))
     }
 
-    /// Memory for a result, filled with NaN so that an element left out is noticed.
+    /// Memory for a result, filled with NaN so that an element that is never written is noticed.
     package func output(_ dtype: DType, _ shape: Shape) throws -> Tensor {
         try upload(HostValues.tensor([Float](repeating: .nan, count: shape.count), dtype, shape))
     }
@@ -49,7 +54,7 @@ package struct OperationContext {
 
     package func bytes(of tensor: Tensor) throws -> [UInt8] { HostValues.bytes(try download(tensor)) }
 
-    /// A tensor's bytes in host memory, wherever it lies.
+    /// The tensor, or a copy of it in host memory.
     func host(_ tensor: Tensor) throws -> Tensor { tensor.device == .cpu ? tensor : try download(tensor) }
 
     private func download(_ tensor: Tensor) throws -> Tensor {
@@ -58,8 +63,7 @@ package struct OperationContext {
         return host
     }
 
-    /// The error allowed for a result of `steps` roundings to the activation dtype (one for a single operation), beside
-    /// float32 arithmetic inside.
+    /// The error allowed for a result of `steps` roundings to the activation dtype, with float32 arithmetic in between.
     package func tolerance(steps: Double = 1) -> Double { OperationContext.tolerance(activation, steps: steps) }
 
     package static func tolerance(_ dtype: DType, steps: Double = 1) -> Double {

@@ -1,7 +1,7 @@
 internal import NibbleCore
 internal import NibbleQuantization
 
-/// A linear layer with what its reference needs.
+/// A linear layer with what its plain form needs.
 struct LinearOperand {
     let layer: Linear
     /// [N, K]; of a quantized weight, what its codes stand for.
@@ -14,7 +14,7 @@ struct LinearOperand {
     var outFeatures: Int { layer.outFeatures }
     var inFeatures: Int { layer.inFeatures }
 
-    /// A random weight, quantized by the backend itself: its canonical bytes are the reference's.
+    /// A random weight, quantized by the backend itself; quantization cases check its bytes.
     init(
         _ context: OperationContext, _ format: WeightFormat, _ outFeatures: Int, _ inFeatures: Int, seed: UInt64,
         hasBias: Bool = false, isPrepared: Bool = false, arithmetic: LinearArithmetic = .init()
@@ -66,16 +66,16 @@ struct LinearOperand {
 }
 
 /// x · Wᵀ + b in double precision.
-struct LinearReference {
+struct PlainLinear {
     /// [M, N]
     var values: [Double]
-    /// How far each value may be off because an activation lies so near the middle of two codes that rounding decides.
+    /// How far each value may be off because rounding decides between two codes of an activation.
     var slack: [Double]
 
     /// - Parameter input: [M, K]
     init(_ input: [Double], _ operand: LinearOperand) {
         if let int8 = operand.int8 {
-            self = LinearReference(input, operand, int8.codes, int8.scales)
+            self = PlainLinear(input, operand, int8.codes, int8.scales)
             return
         }
         let (features, columns) = (operand.outFeatures, operand.inFeatures)
@@ -90,7 +90,7 @@ struct LinearReference {
         slack = [Double](repeating: 0, count: values.count)
     }
 
-    /// LLM.int8(): outlier columns as they are, the others through int8.
+    /// LLM.int8(): multiplies outlier columns unchanged, the others in int8.
     private init(_ input: [Double], _ operand: LinearOperand, _ codes: [Int8], _ scales: [Double]) {
         let (features, columns) = (operand.outFeatures, operand.inFeatures)
         let arithmetic = operand.layer.arithmetic
@@ -122,24 +122,24 @@ struct LinearReference {
                 let unit = scale * scales[feature] / (127 * 127)
                 let bias = operand.layer.bias == nil ? nil : operand.bias[feature]
                 let rounds = arithmetic.roundsActivationsToHalf
-                let part = LinearReference.integerPart(sum * unit, bias, roundsToHalf: rounds)
-                // float32 arithmetic may end on the other side of a float16 boundary.
+                let part = PlainLinear.integerPart(sum * unit, bias, roundsToHalf: rounds)
+                // float32 arithmetic may round to the neighbouring float16.
                 let reach = doubt * unit + 4e-7 * abs(sum * unit)
-                let ends = [-reach, reach].map { LinearReference.integerPart(sum * unit + $0, bias, roundsToHalf: rounds) }
+                let ends = [-reach, reach].map { PlainLinear.integerPart(sum * unit + $0, bias, roundsToHalf: rounds) }
                 values.append(part + outliers)
                 slack.append(max(part - ends[0], ends[1] - part))
             }
         }
     }
 
-    /// The reference library gives this part as float16.
+    /// bitsandbytes returns this part in float16.
     private static func integerPart(_ product: Double, _ bias: Double?, roundsToHalf: Bool) -> Double {
         guard roundsToHalf else { return product + (bias ?? 0) }
         let rounded = Half(rounding: Float(product)).value
         return bias.map { Half(rounding: Float(rounded + $0)).value } ?? rounded
     }
 
-    /// `got` with what the slack explains taken off.
+    /// `got`, moved towards `values` by up to the slack.
     func forgiven(_ got: [Double]) -> [Double] {
         guard got.count == values.count else { return got }
         return got.indices.map { index in

@@ -2,10 +2,10 @@ internal import NibbleCore
 internal import NibbleQuantization
 internal import Synchronization
 
-/// A quantized or dense weight made by the plain references, on a backend, and the values it stands for.
-struct ReferenceWeight {
+/// A dense weight, or one quantized by the plain form of its format, on a backend; and the values it stands for.
+struct PlainWeight {
     let weight: LinearWeight
-    /// [N, K], exactly what the stored form means.
+    /// [N, K], the exact values of the stored form.
     let values: [Double]
     let outFeatures: Int
     let inFeatures: Int
@@ -60,7 +60,7 @@ struct ReferenceWeight {
     }
 }
 
-/// A weight in host memory. Cases share them: quantizing one value after the other takes its time.
+/// A weight in host memory. Cases share them, because plain quantization is slow.
 private struct StoredWeight: Sendable {
     let weight: LinearWeight
     let values: [Double]
@@ -102,7 +102,7 @@ private struct StoredWeight: Sendable {
         }
     }
 
-    /// The scales as stored, and what they are read as.
+    /// The scales as stored, and the values they stand for.
     private static func scales(_ absmax: [Float], isNested: Bool) -> (BlockScales, [Float]) {
         guard isNested else { return (.plain(.host(absmax, .float32, [absmax.count])), absmax) }
         let nested = ReferenceNested.quantize(absmax)
@@ -113,9 +113,9 @@ private struct StoredWeight: Sendable {
     }
 }
 
-/// What LLM.int8() does to activations, in the float32 steps that decide roundings.
-enum ReferenceActivationQuantization {
-    /// The values each row of x [T, K] is multiplied as: outliers as they are, the rest rounded to its row's 127 steps.
+/// LLM.int8()'s quantization of activations, in float32 so that it rounds alike.
+enum PlainInt8Activations {
+    /// The values with which each row of x [T, K] is multiplied: outliers unchanged, the rest rounded to the row's 127 steps.
     static func values(_ x: [Double], columns: Int, _ arithmetic: LinearArithmetic) -> [Double] {
         let limit = arithmetic.outlierThreshold > 0 ? arithmetic.outlierThreshold : .infinity
         let seen = x.map { value in

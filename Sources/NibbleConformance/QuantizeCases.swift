@@ -2,7 +2,7 @@ internal import NibbleCore
 internal import NibbleQuantization
 
 extension OperationCases {
-    /// Quantizing, dequantizing, and preparing without loss.
+    /// Quantization, dequantization, and lossless preparation.
     package static let quantization: [OperationCase] = quantizing + dequantizing + preparing + refusing
 
     private static let fourBitFormats: [FourBitFormat] = FourBitFormat.Codebook.allCases.flatMap { codebook in
@@ -43,11 +43,11 @@ extension OperationCases {
         case .plain(let absmax):
             return result.and(OperationResult(got: try context.values(of: absmax), exactly: wanted.absmax.map(Double.init)))
         case .nested(let scales):
-            let reference = ReferenceNested.quantize(wanted.absmax)
-            return result.and(differing(try context.bytes(of: scales.codes), reference.codes)).and(
+            let plain = ReferenceNested.quantize(wanted.absmax)
+            return result.and(differing(try context.bytes(of: scales.codes), plain.codes)).and(
                 OperationResult(
                     got: try context.values(of: scales.absmax) + [Double(scales.offset)],
-                    wanted: (reference.absmax + [reference.offset]).map(Double.init), tolerance: 1e-5))
+                    wanted: (plain.absmax + [plain.offset]).map(Double.init), tolerance: 1e-5))
         }
     }
 
@@ -63,7 +63,7 @@ extension OperationCases {
             OperationResult(got: try context.values(of: weight.scales), exactly: wanted.absmax.map(Double.init)))
     }
 
-    /// The share of bytes that differ: a device's approximate reciprocal may move values that lie on a threshold.
+    /// Compares the share of bytes that differ with 0.2 %: a device's approximate reciprocal may move values on a threshold.
     private static func differing<Byte: Equatable>(_ got: [Byte], _ wanted: [Byte]) -> OperationResult {
         guard got.count == wanted.count else { return OperationResult(got: got, exactly: wanted) }
         let places = got.indices.filter { got[$0] != wanted[$0] }
@@ -76,11 +76,11 @@ extension OperationCases {
         [(16, 128), (7, 33)].flatMap { size in
             (fourBitFormats.map { WeightFormat.fourBit($0) } + [.int8, .dense(.float32)]).map { format in
                 OperationCase("dequantize \(format.label) [\(size.0), \(size.1)] to \(dtype)") { context in
-                    let reference = try ReferenceWeight(
+                    let plain = try PlainWeight(
                         context, format, outFeatures: size.0, inFeatures: size.1, seed: 7)
-                    let wanted = HostValues.tensor(reference.values.map { Float($0) }, dtype, [size.0, size.1])
-                    let direct = try context.backend.dequantize(reference.weight, to: dtype)
-                    let prepared = try context.backend.dequantize(try context.backend.prepare(reference.weight), to: dtype)
+                    let wanted = HostValues.tensor(plain.values.map { Float($0) }, dtype, [size.0, size.1])
+                    let direct = try context.backend.dequantize(plain.weight, to: dtype)
+                    let prepared = try context.backend.dequantize(try context.backend.prepare(plain.weight), to: dtype)
                     return OperationResult(got: try context.values(of: direct), exactly: HostValues.values(wanted)).and(
                         OperationResult(got: try context.values(of: prepared), exactly: HostValues.values(wanted)))
                 }
@@ -91,14 +91,14 @@ extension OperationCases {
     private static let preparing: [OperationCase] = [(16, 64), (1, 64), (33, 128), (40, 80), (7, 33), (19, 576)].flatMap { size in
         (fourBitFormats.map { WeightFormat.fourBit($0) } + [.int8, .dense(.bfloat16)]).map { format in
             OperationCase("prepare \(format.label) [\(size.0), \(size.1)] and back") { context in
-                let weight = try ReferenceWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 8).weight
+                let weight = try PlainWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 8).weight
                 let back = try context.backend.prepare(weight).canonical()
                 return OperationResult(got: try bytes(context, back), exactly: try bytes(context, weight))
             }
         }
     }
 
-    /// Everything a canonical weight stores.
+    /// All bytes of a canonical weight.
     private static func bytes(_ context: OperationContext, _ weight: LinearWeight) throws -> [[UInt8]] {
         switch weight {
         case .dense(let tensor): [try context.bytes(of: tensor)]

@@ -1,8 +1,8 @@
 internal import NibbleCore
 
-/// Rows of different lengths over a cache whose blocks are handed out in a scrambled order.
+/// Rows of different lengths over a cache whose blocks are assigned in a scrambled order.
 struct RaggedBatch {
-    /// Tokens each row brings to this call, and the keys it holds afterwards.
+    /// Of each row: its tokens in this call, and the keys it holds afterwards.
     let queryLengths: [Int]
     let lengths: [Int]
     let blockTable: [Int32]
@@ -18,7 +18,7 @@ struct RaggedBatch {
         self.lengths = lengths
         let width = max(1, KeyValueGeometry.blocks(for: lengths.max() ?? 1))
         tableWidth = width
-        // A permutation of all blocks plus one that stays unused: 7 is coprime to the count.
+        // A permutation of all blocks but one, which stays unused; 7 is coprime to the count.
         var count = lengths.count * width + 1
         if count % 7 == 0 { count += 1 }
         blockCount = count

@@ -10,7 +10,7 @@ struct RotateVariant: Sendable {
     var keyValueHeads = 4
     var keySize = 64
     var valueSize = 64
-    /// Elements rotated; 0 for no rotary embedding.
+    /// Elements of a head that are rotated; 0 for no rotary embedding.
     var rotated = 64
     var isInterleaved = false
     var scope: QueryKeyNorm.Scope?
@@ -39,6 +39,8 @@ struct RotateVariant: Sendable {
 extension OperationCases {
     private static let rotateVariants: [(String, RotateVariant)] = [
         ("one token", RotateVariant()),
+        ("last slot of a block", RotateVariant(lengths: [32])),
+        ("slots between other rows' blocks", RotateVariant(queryLengths: [1, 1, 1], lengths: [1, 32, 33])),
         ("ragged rows", RotateVariant(queryLengths: [5, 0, 1, 34], lengths: [5, 7, 70, 100])),
         ("grouped heads", RotateVariant(heads: 6, keyValueHeads: 2, queryLengths: [3, 2], lengths: [33, 64])),
         (
@@ -80,10 +82,10 @@ extension OperationCases {
             heads: variant.keyValueHeads, keySize: variant.keySize, valueSize: variant.valueSize, format: variant.cache)
         let cache = try CacheOperand(context, geometry, blocks: batch.blockCount, seed: 13)
         let projections = try context.random(context.activation, [batch.tokenCount, variant.width], seed: 15, offset: 0.25)
-        let reference = try RotateReference(context, variant, positions: 128)
+        let plain = try PlainRotation(context, variant, positions: 128)
         let call = RotateAndStoreCall(
-            projections: projections.tensor, layout: variant.layout, heads: variant.heads, norm: reference.norm,
-            rotary: reference.rotary, cache: cache.cache, clip: variant.clip)
+            projections: projections.tensor, layout: variant.layout, heads: variant.heads, norm: plain.norm,
+            rotary: plain.rotary, cache: cache.cache, clip: variant.clip)
         try context.backend.rotateAndStore(call, try batch.indices(context))
 
         let got = try context.values(of: projections.tensor)
@@ -94,16 +96,16 @@ extension OperationCases {
         for (token, place) in batch.places.enumerated() {
             let row = Array(projections.values[token * variant.width..<(token + 1) * variant.width])
             let slot = batch.slot(row: place.row, position: place.position)
-            queries += reference.heads(row, .query, position: place.position).flatMap { $0 }
+            queries += plain.heads(row, .query, position: place.position).flatMap { $0 }
             for head in 0..<variant.heads {
-                let at = token * variant.width + RotateReference.start(variant.layout.query, head, variant.keySize)
+                let at = token * variant.width + PlainRotation.start(variant.layout.query, head, variant.keySize)
                 gotQueries += got[at..<at + variant.keySize]
             }
-            for (head, key) in reference.heads(row, .key, position: place.position).enumerated() {
+            for (head, key) in plain.heads(row, .key, position: place.position).enumerated() {
                 let at = CacheOperand.offset(slot, head: head, heads: geometry.heads, size: geometry.keySize)
                 keys.replaceSubrange(at..<at + key.count, with: key)
             }
-            for (head, value) in reference.heads(row, .value, position: place.position).enumerated() {
+            for (head, value) in plain.heads(row, .value, position: place.position).enumerated() {
                 let at = CacheOperand.offset(slot, head: head, heads: geometry.heads, size: geometry.valueSize)
                 values.replaceSubrange(at..<at + value.count, with: value)
             }
@@ -117,11 +119,14 @@ extension OperationCases {
         return OperationResult(got: gotQueries, wanted: queries, tolerance: tolerance)
             .and(try compare(cache.cache.keys, keys, before: cache.keys, size: geometry.keySize))
             .and(try compare(cache.cache.values, values, before: cache.values, size: geometry.valueSize))
+            .and(
+                try cache.neighbours(
+                    context, written: batch.places.map { batch.slot(row: $0.row, position: $0.position) }))
     }
 }
 
-/// What becomes of the heads of one token's projections.
-struct RotateReference {
+/// The plain form of what happens to the heads of one token's projections.
+struct PlainRotation {
     enum Role { case query, key, value }
 
     let variant: RotateVariant
@@ -174,7 +179,7 @@ struct RotateReference {
             }
         let size = role == .value ? variant.valueSize : variant.keySize
         var heads = (0..<count).map { head in
-            let start = RotateReference.start(part, head, size)
+            let start = PlainRotation.start(part, head, size)
             return row[start..<start + size].map { value in
                 variant.clip.map { min(max(value, -Double($0)), Double($0)) } ?? value
             }
@@ -191,11 +196,11 @@ struct RotateReference {
         case .head?:
             return heads.enumerated().map { head, x in
                 let start = weight.count > size ? head * size : 0
-                return ReferenceNorm.value(
+                return PlainNorm.value(
                     variant.kind, epsilon: 1e-6, x, weight: Array(weight[start..<start + size]), bias: nil)
             }
         case .token?:
-            let all = ReferenceNorm.value(
+            let all = PlainNorm.value(
                 variant.kind, epsilon: 1e-6, heads.flatMap { $0 }, weight: weight, bias: nil)
             return heads.indices.map { Array(all[$0 * size..<($0 + 1) * size]) }
         }

@@ -7,7 +7,7 @@ extension OperationCases {
     private static let greedy: [OperationCase] = [1, 2, 31, 1000, 50257, 131_071].map { vocabulary in
         OperationCase("select greedily [3, \(vocabulary)]") { context in
             var values = HostValues.random(3 * vocabulary, seed: 22)
-            // Ties: the lowest id wins. NaN never does.
+            // Of equal logits the lowest id wins. NaN never wins.
             for row in 0..<3 {
                 values[row * vocabulary + vocabulary / 2] = 9
                 values[row * vocabulary + vocabulary - 1] = 9
@@ -21,7 +21,7 @@ extension OperationCases {
         }
     }
 
-    /// Penalties and forbidden tokens; the sets that are left behind count, too.
+    /// Penalties and forbidden tokens. Also checks the sets of seen tokens afterwards.
     private static let masked: [OperationCase] = [(3, 31), (2, 1000), (5, 50257)].flatMap { rows, vocabulary in
         [(true, false), (false, true), (true, true)].map { penalizes, forbids in
             let name = "select\(penalizes ? ", penalty" : "")\(forbids ? ", forbidden tokens" : "") [\(rows), \(vocabulary)]"
@@ -107,8 +107,8 @@ extension OperationCases {
         return chosen.and(OperationResult(got: try context.integers(of: kept), exactly: sets))
     }
 
-    /// Backends may add probabilities in another order, so a token whose interval begins or ends within rounding of the
-    /// random number may fall on either side.
+    /// Backends add probabilities in different orders. A token is also right if the random number is outside its interval by no
+    /// more than rounding.
     private static func sample(
         _ context: OperationContext, _ parameters: SamplingParameters, rows: Int, _ vocabulary: Int
     ) throws -> OperationResult {
@@ -122,7 +122,7 @@ extension OperationCases {
             let u = RandomStream.uniform(
                 seed: parameters.seed, stream: parameters.firstStream + UInt64(row), counter: UInt64(counters[row]))
             let scores = Array(values[row * vocabulary..<(row + 1) * vocabulary])
-            let probabilities = SelectionReference.probabilities(scores, parameters)
+            let probabilities = PlainSelection.probabilities(scores, parameters)
             let before = probabilities.prefix(max(Int(token), 0)).reduce(0, +)
             let own = token >= 0 && Int(token) < vocabulary ? probabilities[Int(token)] : 0
             let inside = own > 0 && before <= Double(u) + 1e-5 && Double(u) < before + own + 1e-5
@@ -136,8 +136,8 @@ extension OperationCases {
     }
 }
 
-/// Temperature, then top-k, top-p and min-p as lists of what stays.
-enum SelectionReference {
+/// The plain form of sampling: temperature, then top-k, top-p and min-p.
+enum PlainSelection {
     static func probabilities(_ logits: [Float], _ parameters: SamplingParameters) -> [Double] {
         var scores = logits.map { Double($0 / parameters.temperature) }
         if parameters.topK > 0 {
@@ -146,7 +146,7 @@ enum SelectionReference {
         }
         if parameters.topP < 1 {
             let p = softmax(scores)
-            // Ascending; among equals the lower id first.
+            // Ascending; of equal scores the lower id first.
             let order = scores.indices.sorted { (scores[$0], $0) < (scores[$1], $1) }
             var cumulative = 0.0
             for index in order.dropLast() {

@@ -1,6 +1,6 @@
 public import Foundation
 
-/// The built `nibble`, run as a user runs it.
+/// Runs the built `nibble` as a user does.
 public enum CommandLineTool {
     public struct Outcome: Sendable {
         public var status: Int32
@@ -14,7 +14,7 @@ public enum CommandLineTool {
         return bundle.deletingLastPathComponent().appending(path: "nibble")
     }()
 
-    /// - Parameter environment: variables in place of those of this process of the same name.
+    /// - Parameter environment: variables that replace those of the same name in this process's environment.
     public static func run(_ arguments: [String], input: String = "", environment: [String: String] = [:]) throws -> Outcome {
         let process = Process()
         process.executableURL = url

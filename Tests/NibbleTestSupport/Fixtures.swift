@@ -2,8 +2,8 @@ public import Foundation
 
 /// Recorded results of the reference libraries.
 ///
-/// The repository keeps the part that covers every rule under `Tests/Fixtures`. `NIBBLE_FIXTURES` may name a folder of the
-/// same layout that holds the full sets (`fixtures/models`, `fixtures/tokenizers`, `golden`, …); it is then preferred.
+/// `Tests/Fixtures` holds a part that covers every rule. `NIBBLE_FIXTURES` may name a folder of the same layout with the full sets
+/// (`fixtures/models`, `fixtures/tokenizers`, `golden`, …), which is then used instead.
 public enum Fixtures {
     /// The repository's root.
     public static let repository = URL(filePath: #filePath)
@@ -12,7 +12,7 @@ public enum Fixtures {
     /// The shipped example checkpoints.
     public static let models = repository.appending(path: "Models")
 
-    /// The full sets where they are there, else the repository's own.
+    /// The full sets if `NIBBLE_FIXTURES` names them, else the repository's own.
     public static let root: URL = {
         if let full = ProcessInfo.processInfo.environment["NIBBLE_FIXTURES"], !full.isEmpty {
             return URL(filePath: full)

@@ -15,8 +15,8 @@ package struct FourBitAgreement {
         self.absmax = absmax
     }
 
-    /// The first element whose codes disagree beyond the rules: a code may be one interval off where the value lies within
-    /// 2 ulp of a threshold; blocks of zero, denormal or very large absmax are free; FP4's two zeros are one.
+    /// The first element whose codes disagree. A code may be one interval off if the value is within 2 ulp of a threshold. Blocks
+    /// with a zero, denormal or very large absmax are not compared. FP4's two zeros are equal.
     package func firstDisagreement(_ got: [UInt8], _ wanted: [UInt8]) -> Int? {
         values.indices.first { !agrees($0, got[$0], wanted[$0]) }
     }

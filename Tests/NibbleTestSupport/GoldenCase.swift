@@ -13,7 +13,7 @@ package struct GoldenCase: Sendable, CustomStringConvertible {
 
     package var description: String { id }
 
-    /// Cases of one operation; none where the fixtures are missing, which the tests report.
+    /// Cases of one operation; none if the fixtures are missing, which the tests report.
     package static func all(_ operation: String) -> [GoldenCase] { every.filter { $0.operation == operation } }
 
     package static let every: [GoldenCase] = {
@@ -84,7 +84,7 @@ extension GoldenCase {
 }
 
 extension Tensor {
-    /// Elements of a float tensor; aligned or not.
+    /// Elements of a float tensor, which need not be aligned.
     package var floats: [Float] {
         let copy = aligned
         return withExtendedLifetime(copy) { HostValues.values(copy).map { Float($0) } }

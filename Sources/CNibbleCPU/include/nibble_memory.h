@@ -7,6 +7,6 @@
 void *nibble_allocate(size_t bytes);
 void nibble_free(void *memory);
 
-/// A pool's task that reads `NIBBLE_READ_GRAIN` bytes an item from aligned memory and does as little else as it can.
+/// A task that reads `NIBBLE_READ_GRAIN` bytes of aligned memory per item and does hardly anything else, to measure bandwidth.
 enum { NIBBLE_READ_GRAIN = 4096 };
 void nibble_read_task(void *memory, size_t begin, size_t end, int thread);

@@ -13,14 +13,14 @@ nibble_pool *nibble_pool_create(int threads);
 void nibble_pool_destroy(nibble_pool *pool);
 int nibble_pool_threads(const nibble_pool *pool);
 
-/// Splits `count` items into one contiguous part a thread (the same parts for the same count, in multiples of `grain`) and
-/// returns when all are done. Inside a task it runs inline.
+/// Splits `count` items into one contiguous range per thread (the same for the same count, in multiples of `grain`) and returns
+/// when all are done. Inside a task it runs inline.
 void nibble_pool_run(nibble_pool *pool, size_t count, size_t grain, nibble_task task, void *context);
 
 /// As `nibble_pool_run`, but threads fetch `grain` items at a time: for items of unequal cost.
 void nibble_pool_run_dynamic(nibble_pool *pool, size_t count, size_t grain, nibble_task task, void *context);
 
-/// Keeps other callers out; the holder may dispatch. Recursive.
+/// Excludes other callers. The holder may dispatch. Recursive.
 void nibble_pool_lock(nibble_pool *pool);
 void nibble_pool_unlock(nibble_pool *pool);
 

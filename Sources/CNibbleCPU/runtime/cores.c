@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-// The lowest-numbered hyperthread of the core `cpu` belongs to; `cpu` itself when the system does not say.
+// The lowest-numbered hyperthread of the core that `cpu` belongs to; `cpu` itself if the system does not say.
 static int core_leader(int cpu) {
   char path[96];
   snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
@@ -18,7 +18,7 @@ static int core_leader(int cpu) {
   return leader;
 }
 
-// Cores' worth of time the control group grants, 0 when unlimited.
+// The CPU quota of the control group in cores, rounded up; 0 if unlimited.
 static int cgroup_quota(void) {
   FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
   if (!file) return 0;

@@ -9,7 +9,7 @@ enum { cache_line = 64, large_page = 2 << 20 };
 
 void *nibble_allocate(size_t bytes) {
   if (bytes > PTRDIFF_MAX - 2 * (size_t)large_page) return NULL;
-  // Weights and caches are read in long runs: fewer TLB misses. A tail gets a page of its own where it nearly fills it.
+  // Large pages, for fewer TLB misses. A tail gets a large page of its own if it fills three quarters of it.
   size_t paged = (bytes + large_page / 4) / large_page * large_page, alignment = paged > 0 ? large_page : cache_line;
   void *memory = NULL;
   if (posix_memalign(&memory, alignment, paged > bytes ? paged : bytes) != 0) return NULL;

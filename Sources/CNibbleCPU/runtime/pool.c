@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-// A dispatch publishes the job and advances `epoch`; workers watch it, spinning for a while because the next operation of a
-// forward pass follows within microseconds, then sleeping. The caller takes part and waits for `pending` to reach zero.
+// A dispatch publishes the job and advances `epoch`, which the workers watch. They spin for a while, because the next operation
+// of a forward pass follows within microseconds, then sleep. The caller takes part and waits for `pending` to reach zero.
 
 enum { cache_line = 64, pure_spin_ns = 10000, spin_ns = 50000 };
 
@@ -64,8 +64,8 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
 
 static void futex_wake_all(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }
 
-// Spins until `*word` differs from (or, with `until_equal`, equals) `value`. Returns 0 when the time for spinning is over.
-// Yields after a while, so that an oversubscribed machine can run the thread that is waited for.
+// Spins until `*word` differs from `value` (or equals it, if `until_equal`). Returns 0 when the time for spinning is over.
+// Yields after a while, so that an oversubscribed machine can run the thread it waits for.
 static int spin(_Atomic uint32_t *word, uint32_t value, int until_equal) {
   int64_t start = 0;
   for (;;) {
@@ -80,7 +80,7 @@ static int spin(_Atomic uint32_t *word, uint32_t value, int until_equal) {
   }
 }
 
-static void run_part(nibble_pool *pool, int index) {
+static void run_share(nibble_pool *pool, int index) {
   const job *job = &pool->job;
   if (job->is_dynamic) {
     for (;;) {
@@ -113,7 +113,7 @@ static void *work(void *argument) {
     }
     seen = atomic_load_explicit(&pool->epoch, memory_order_acquire);
     if (atomic_load_explicit(&pool->stopping, memory_order_relaxed)) return NULL;
-    run_part(pool, start.index);
+    run_share(pool, start.index);
     if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) futex_wake_all(&pool->pending);
   }
 }
@@ -145,7 +145,7 @@ static void dispatch(nibble_pool *pool, job job) {
   atomic_store_explicit(&pool->pending, (uint32_t)pool->threads - 1, memory_order_relaxed);
   publish(pool);
   task_thread = 0;
-  run_part(pool, 0);
+  run_share(pool, 0);
   task_thread = -1;
   await_workers(pool);
   pthread_mutex_unlock(&pool->mutex);
