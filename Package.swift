@@ -48,7 +48,9 @@ let package = Package(
     ],
     targets: [
         // Each line may import the lines above it, never below.
-        cModule("CNibbleCPU", exclude: ["vectors"] + ["attention", "elementwise", "linear", "quantize"].map { "\($0)/templates" }),
+        cModule(
+            "CNibbleCPU",
+            exclude: ["vectors", "attention/templates", "elementwise/templates", "linear/templates", "quantize/templates"]),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
