@@ -4,52 +4,54 @@
 
 #include "library.h"
 
-#define NIBBLE_DRIVER_FUNCTIONS(X)                                                                                           \
-    X(cuInit, "", (unsigned flags), (flags))                                                                                 \
-    X(cuDriverGetVersion, "", (int *version), (version))                                                                     \
-    X(cuDeviceGetCount, "", (int *count), (count))                                                                           \
-    X(cuDeviceGet, "", (int *device, int ordinal), (device, ordinal))                                                        \
-    X(cuDeviceGetName, "", (char *name, int length, int device), (name, length, device))                                     \
-    X(cuDeviceTotalMem, "_v2", (size_t *bytes, int device), (bytes, device))                                                 \
-    X(cuDeviceGetAttribute, "", (int *value, int attribute, int device), (value, attribute, device))                         \
-    X(cuDeviceCanAccessPeer, "", (int *can, int device, int peer), (can, device, peer))                                      \
-    X(cuDevicePrimaryCtxRetain, "", (NibbleContext * context, int device), (context, device))                                \
-    X(cuDevicePrimaryCtxRelease, "_v2", (int device), (device))                                                              \
-    X(cuCtxSetCurrent, "", (NibbleContext context), (context))                                                               \
-    X(cuCtxEnablePeerAccess, "", (NibbleContext peer, unsigned flags), (peer, flags))                                        \
-    X(cuMemGetInfo, "_v2", (size_t *free, size_t *total), (free, total))                                                     \
-    X(cuMemAlloc, "_v2", (NibbleDevicePointer * address, size_t bytes), (address, bytes))                                    \
-    X(cuMemFree, "_v2", (NibbleDevicePointer address), (address))                                                            \
-    X(cuMemHostAlloc, "", (void **address, size_t bytes, unsigned flags), (address, bytes, flags))                           \
-    X(cuMemFreeHost, "", (void *address), (address))                                                                         \
-    X(cuMemcpyHtoDAsync, "_v2", (NibbleDevicePointer to, const void *from, size_t bytes, NibbleStream stream),               \
-      (to, from, bytes, stream))                                                                                             \
-    X(cuMemcpyDtoHAsync, "_v2", (void *to, NibbleDevicePointer from, size_t bytes, NibbleStream stream),                     \
-      (to, from, bytes, stream))                                                                                             \
-    X(cuMemcpyDtoDAsync, "_v2", (NibbleDevicePointer to, NibbleDevicePointer from, size_t bytes, NibbleStream stream),       \
-      (to, from, bytes, stream))                                                                                             \
-    X(cuMemcpyPeerAsync, "",                                                                                                 \
-      (NibbleDevicePointer to, NibbleContext toContext, NibbleDevicePointer from, NibbleContext fromContext, size_t bytes,   \
-       NibbleStream stream),                                                                                                 \
-      (to, toContext, from, fromContext, bytes, stream))                                                                     \
-    X(cuMemsetD8Async, "", (NibbleDevicePointer to, unsigned char value, size_t count, NibbleStream stream),                 \
-      (to, value, count, stream))                                                                                            \
-    X(cuStreamCreate, "", (NibbleStream * stream, unsigned flags), (stream, flags))                                          \
-    X(cuStreamDestroy, "_v2", (NibbleStream stream), (stream))                                                               \
-    X(cuStreamSynchronize, "", (NibbleStream stream), (stream))                                                              \
-    X(cuStreamWaitEvent, "", (NibbleStream stream, NibbleEvent event, unsigned flags), (stream, event, flags))               \
-    X(cuEventCreate, "", (NibbleEvent * event, unsigned flags), (event, flags))                                              \
-    X(cuEventDestroy, "_v2", (NibbleEvent event), (event))                                                                   \
-    X(cuEventRecord, "", (NibbleEvent event, NibbleStream stream), (event, stream))                                          \
-    X(cuEventSynchronize, "", (NibbleEvent event), (event))                                                                  \
-    X(cuEventElapsedTime, "", (float *milliseconds, NibbleEvent start, NibbleEvent end), (milliseconds, start, end))         \
-    X(cuModuleUnload, "", (NibbleModule module), (module))                                                                   \
-    X(cuModuleGetFunction, "", (NibbleFunction * function, NibbleModule module, const char *name), (function, module, name)) \
-    X(cuFuncSetAttribute, "", (NibbleFunction function, int attribute, int value), (function, attribute, value))             \
-    X(cuStreamBeginCapture, "_v2", (NibbleStream stream, int mode), (stream, mode))                                          \
-    X(cuStreamEndCapture, "", (NibbleStream stream, NibbleGraph * graph), (stream, graph))                                   \
-    X(cuGraphLaunch, "", (NibbleGraphExec executable, NibbleStream stream), (executable, stream))                            \
-    X(cuGraphExecDestroy, "", (NibbleGraphExec executable), (executable))                                                    \
+#define NIBBLE_DRIVER_FUNCTIONS(X)                                                                                              \
+    X(cuInit, "", (unsigned flags), (flags))                                                                                    \
+    X(cuDriverGetVersion, "", (int *version), (version))                                                                        \
+    X(cuDeviceGetCount, "", (int *count), (count))                                                                              \
+    X(cuDeviceGet, "", (int *device, int ordinal), (device, ordinal))                                                           \
+    X(cuDeviceGetName, "", (char *name, int length, int device), (name, length, device))                                        \
+    X(cuDeviceTotalMem, "_v2", (size_t *bytes, int device), (bytes, device))                                                    \
+    X(cuDeviceGetAttribute, "", (int *value, int attribute, int device), (value, attribute, device))                            \
+    X(cuDeviceCanAccessPeer, "", (int *can, int device, int peer), (can, device, peer))                                         \
+    X(cuDevicePrimaryCtxRetain, "", (NibbleContext * context, int device), (context, device))                                   \
+    X(cuDevicePrimaryCtxRelease, "_v2", (int device), (device))                                                                 \
+    X(cuCtxSetCurrent, "", (NibbleContext context), (context))                                                                  \
+    X(cuCtxEnablePeerAccess, "", (NibbleContext peer, unsigned flags), (peer, flags))                                           \
+    X(cuMemGetInfo, "_v2", (size_t *free, size_t *total), (free, total))                                                        \
+    X(cuMemAlloc, "_v2", (NibbleDevicePointer * address, size_t bytes), (address, bytes))                                       \
+    X(cuMemFree, "_v2", (NibbleDevicePointer address), (address))                                                               \
+    X(cuMemHostAlloc, "", (void **address, size_t bytes, unsigned flags), (address, bytes, flags))                              \
+    X(cuMemFreeHost, "", (void *address), (address))                                                                            \
+    X(cuMemcpyHtoDAsync, "_v2", (NibbleDevicePointer to, const void *from, size_t bytes, NibbleStream stream),                  \
+      (to, from, bytes, stream))                                                                                                \
+    X(cuMemcpyDtoHAsync, "_v2", (void *to, NibbleDevicePointer from, size_t bytes, NibbleStream stream),                        \
+      (to, from, bytes, stream))                                                                                                \
+    X(cuMemcpyDtoDAsync, "_v2", (NibbleDevicePointer to, NibbleDevicePointer from, size_t bytes, NibbleStream stream),          \
+      (to, from, bytes, stream))                                                                                                \
+    X(cuMemcpyPeerAsync, "",                                                                                                    \
+      (NibbleDevicePointer to, NibbleContext toContext, NibbleDevicePointer from, NibbleContext fromContext, size_t bytes,      \
+       NibbleStream stream),                                                                                                    \
+      (to, toContext, from, fromContext, bytes, stream))                                                                        \
+    X(cuMemsetD8Async, "", (NibbleDevicePointer to, unsigned char value, size_t count, NibbleStream stream),                    \
+      (to, value, count, stream))                                                                                               \
+    X(cuStreamCreate, "", (NibbleStream * stream, unsigned flags), (stream, flags))                                             \
+    X(cuStreamDestroy, "_v2", (NibbleStream stream), (stream))                                                                  \
+    X(cuStreamSynchronize, "", (NibbleStream stream), (stream))                                                                 \
+    X(cuStreamWaitEvent, "", (NibbleStream stream, NibbleEvent event, unsigned flags), (stream, event, flags))                  \
+    X(cuEventCreate, "", (NibbleEvent * event, unsigned flags), (event, flags))                                                 \
+    X(cuEventDestroy, "_v2", (NibbleEvent event), (event))                                                                      \
+    X(cuEventRecord, "", (NibbleEvent event, NibbleStream stream), (event, stream))                                             \
+    X(cuEventSynchronize, "", (NibbleEvent event), (event))                                                                     \
+    X(cuEventElapsedTime, "", (float *milliseconds, NibbleEvent start, NibbleEvent end), (milliseconds, start, end))            \
+    X(cuModuleUnload, "", (NibbleModule module), (module))                                                                      \
+    X(cuModuleGetFunction, "", (NibbleFunction * function, NibbleModule module, const char *name), (function, module, name))    \
+    X(cuFuncSetAttribute, "", (NibbleFunction function, int attribute, int value), (function, attribute, value))                \
+    X(cuOccupancyMaxActiveBlocksPerMultiprocessor, "", (int *blocks, NibbleFunction function, int threads, size_t sharedBytes), \
+      (blocks, function, threads, sharedBytes))                                                                                 \
+    X(cuStreamBeginCapture, "_v2", (NibbleStream stream, int mode), (stream, mode))                                             \
+    X(cuStreamEndCapture, "", (NibbleStream stream, NibbleGraph * graph), (stream, graph))                                      \
+    X(cuGraphLaunch, "", (NibbleGraphExec executable, NibbleStream stream), (executable, stream))                               \
+    X(cuGraphExecDestroy, "", (NibbleGraphExec executable), (executable))                                                       \
     X(cuGraphDestroy, "", (NibbleGraph graph), (graph))
 
 #define NIBBLE_MEMBER(name, suffix, parameters, arguments) int(*name) parameters;

@@ -3,91 +3,91 @@
 // #embed is a directive and cannot stand in a macro: each file has its own array.
 
 static const char embed[] = {
-#embed "kernels/embed.cu"
+#embed "kernels/elementwise/embed.cu"
     , 0};
 static const char norm[] = {
-#embed "kernels/norm.cu"
+#embed "kernels/elementwise/norm.cu"
     , 0};
 static const char rotary[] = {
-#embed "kernels/rotary.cu"
+#embed "kernels/attention/rotary.cu"
     , 0};
 static const char elementwise[] = {
-#embed "kernels/elementwise.cu"
+#embed "kernels/elementwise/elementwise.cu"
     , 0};
 static const char select[] = {
-#embed "kernels/select.cu"
+#embed "kernels/elementwise/select.cu"
     , 0};
 static const char route[] = {
-#embed "kernels/route.cu"
+#embed "kernels/elementwise/route.cu"
     , 0};
 static const char linear_dense[] = {
-#embed "kernels/linear_dense.cu"
+#embed "kernels/linear/linear_dense.cu"
     , 0};
 static const char linear_4bit[] = {
-#embed "kernels/linear_4bit.cu"
+#embed "kernels/linear/linear_4bit.cu"
     , 0};
 static const char linear_4bit_tiled[] = {
-#embed "kernels/linear_4bit_tiled.cu"
+#embed "kernels/linear/linear_4bit_tiled.cu"
     , 0};
 static const char repack4[] = {
-#embed "kernels/repack4.cu"
+#embed "kernels/linear/repack4.cu"
     , 0};
 static const char linear_int8[] = {
-#embed "kernels/linear_int8.cu"
+#embed "kernels/linear/linear_int8.cu"
     , 0};
 static const char quantize[] = {
-#embed "kernels/quantize.cu"
+#embed "kernels/linear/quantize.cu"
     , 0};
 static const char attention[] = {
-#embed "kernels/attention.cu"
+#embed "kernels/attention/attention.cu"
     , 0};
 static const char attention_decode[] = {
-#embed "kernels/attention_decode.cu"
+#embed "kernels/attention/attention_decode.cu"
     , 0};
 static const char attention_prefill[] = {
-#embed "kernels/attention_prefill.cu"
+#embed "kernels/attention/attention_prefill.cu"
     , 0};
 static const char attention_codes[] = {
-#embed "kernels/attention_codes.cu"
+#embed "kernels/attention/attention_codes.cu"
     , 0};
 static const char attention_prefill_codes[] = {
-#embed "kernels/attention_prefill_codes.cu"
+#embed "kernels/attention/attention_prefill_codes.cu"
     , 0};
 static const char common_header[] = {
 #embed "kernels/common.cuh"
     , 0};
 static const char codebooks_header[] = {
-#embed "kernels/codebooks.cuh"
+#embed "kernels/linear/codebooks.cuh"
     , 0};
 static const char mma_header[] = {
 #embed "kernels/mma.cuh"
     , 0};
 static const char tiles4_header[] = {
-#embed "kernels/tiles4.cuh"
+#embed "kernels/linear/tiles4.cuh"
     , 0};
 static const char row_input_header[] = {
-#embed "kernels/row_input.cuh"
+#embed "kernels/linear/row_input.cuh"
     , 0};
 static const char staging4_header[] = {
-#embed "kernels/staging4.cuh"
+#embed "kernels/linear/staging4.cuh"
     , 0};
 static const char tile_product_header[] = {
-#embed "kernels/tile_product.cuh"
+#embed "kernels/linear/tile_product.cuh"
     , 0};
 static const char outliers_header[] = {
-#embed "kernels/outliers.cuh"
+#embed "kernels/linear/outliers.cuh"
     , 0};
 static const char attention_header[] = {
-#embed "kernels/attention.cuh"
+#embed "kernels/attention/attention.cuh"
     , 0};
 static const char attention_split_header[] = {
-#embed "kernels/attention_split.cuh"
+#embed "kernels/attention/attention_split.cuh"
     , 0};
 static const char attention_prefill_header[] = {
-#embed "kernels/attention_prefill.cuh"
+#embed "kernels/attention/attention_prefill.cuh"
     , 0};
 static const char cache_codes_header[] = {
-#embed "kernels/cache_codes.cuh"
+#embed "kernels/attention/cache_codes.cuh"
     , 0};
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"

@@ -72,7 +72,7 @@ extension CUDABackend {
         let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
         // Few blocks: the last one combines. Many: a kernel of its own is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
-        if combinesItself { arguments.arrivals = try arrivals().pointer }
+        if combinesItself { arguments.arrivals = try nextArrivalCounters() }
         let kernel = arguments.cacheBits == 0 ? Kernel.attendSplit : .attendSplitCodes
         try launch(kernel, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
         if splits > 1, !combinesItself {
@@ -80,13 +80,14 @@ extension CUDABackend {
         }
     }
 
-    /// Counters that are zero between calls.
-    private func arrivals() throws -> Tensor {
-        if let arrivals = attentionArrivals { return arrivals }
-        let arrivals = try memory.allocate(.int32, [1000])
-        try fill(arrivals.address, 0, byteCount: arrivals.byteCount)
-        attentionArrivals = arrivals
-        return arrivals
+    /// Counters for the blocks of one call, zero before and after it.
+    private func nextArrivalCounters() throws -> UInt64 {
+        if arrivalCounters == nil {
+            let counters = try memory.allocate(.int32, [arrivalSets.count, 1000])
+            try fill(counters.address, 0, byteCount: counters.byteCount)
+            arrivalCounters = counters
+        }
+        return arrivalCounters.pointer + UInt64(arrivalSets.next() * 1000 * 4)
     }
 
     // MARK: Many queries a row: tiles on tensor cores
@@ -123,6 +124,22 @@ extension CUDABackend {
                 count: Int32(pairs.count / 2), unused: 0)
             try launch(.copyBlocks, grid: Grid(x: pairs.count / 2, y: 16), block: 256, arguments)
         }
+    }
+}
+
+/// Numbers 0 ..< count in turn: calls that are enqueued one after the other never share what a number stands for.
+package struct RoundRobin {
+    package let count: Int
+    private var last: Int
+
+    package init(count: Int) {
+        self.count = count
+        last = count - 1
+    }
+
+    package mutating func next() -> Int {
+        last = (last + 1) % count
+        return last
     }
 }
 

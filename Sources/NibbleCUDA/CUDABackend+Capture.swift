@@ -8,26 +8,35 @@ extension CUDABackend {
     package func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? {
         try perform {
             try requireNoCapture("a capture")
-            try check(
-                nibble_cuStreamBeginCapture(stream.handle, Int32(NIBBLE_CAPTURE_RELAXED)), "cuStreamBeginCapture", on: device)
-            isCapturing = true
-            allowsOverlap = false
-            workspace.beginRecording()
-            let outcome = Result { try body() }
-            isCapturing = false
-            allowsOverlap = false
-            let memory = workspace.endRecording()
-            // Ended whatever happened, or the stream would stay unusable.
-            var graph: NibbleGraph?
-            let status = nibble_cuStreamEndCapture(stream.handle, &graph)
-            defer { if let graph { _ = nibble_cuGraphDestroy(graph) } }
-            try outcome.get()
-            try check(status, "cuStreamEndCapture", on: device)
-            var executable: NibbleGraphExec?
-            try check(nibble_cuGraphInstantiate(&executable, graph), "cuGraphInstantiate", on: device)
-            guard let executable else { throw failure(0, "cuGraphInstantiate", on: device) }
-            return CUDAGraph(backend: self, executable: executable, memory: memory)
+            do {
+                return try record(body)
+            } catch BackendError.deviceFailure where canOverlap {
+                // A driver that cannot record launches that overlap may still record plain ones.
+                canOverlap = false
+                return try record(body)
+            }
         }
+    }
+
+    private func record(_ body: () throws -> Void) throws -> CUDAGraph {
+        try check(nibble_cuStreamBeginCapture(stream.handle, Int32(NIBBLE_CAPTURE_RELAXED)), "cuStreamBeginCapture", on: device)
+        isCapturing = true
+        allowsOverlap = false
+        workspace.beginRecording()
+        let outcome = Result { try body() }
+        isCapturing = false
+        allowsOverlap = false
+        let memory = workspace.endRecording()
+        // Ended whatever happened, or the stream would stay unusable.
+        var graph: NibbleGraph?
+        let status = nibble_cuStreamEndCapture(stream.handle, &graph)
+        defer { if let graph { _ = nibble_cuGraphDestroy(graph) } }
+        try outcome.get()
+        try check(status, "cuStreamEndCapture", on: device)
+        var executable: NibbleGraphExec?
+        try check(nibble_cuGraphInstantiate(&executable, graph), "cuGraphInstantiate", on: device)
+        guard let executable else { throw failure(0, "cuGraphInstantiate", on: device) }
+        return CUDAGraph(backend: self, executable: executable, memory: memory)
     }
 
     /// Sizes workspace so that no later call of these sizes needs more.

@@ -132,9 +132,9 @@ extension CUDABackend {
     /// One token: warps take pairs of rows in turn.
     private func denseOne(_ run: LinearRun, _ element: KernelElement) throws {
         let pairs = run.layers.reduce(0) { $0 + ($1.outFeatures + 1) / 2 }
-        let grid = min(blocks(pairs, per: NIBBLE_GEMV1_THREADS / 32), Int(NIBBLE_GEMV1_RESIDENT) * card.multiprocessors)
-        try launch(
-            .gemvOne, element, grid: Grid(x: grid), block: Int(NIBBLE_GEMV1_THREADS), shared: run.inFeatures * 2, run.arguments)
+        let (threads, shared) = (Int(NIBBLE_GEMV1_THREADS), run.inFeatures * 2)
+        let grid = min(blocks(pairs, per: threads / 32), try residentBlocks(.gemvOne, element, block: threads, shared: shared))
+        try launch(.gemvOne, element, grid: Grid(x: grid), block: threads, shared: shared, run.arguments)
     }
 
     private func fourBit(_ run: inout LinearRun, _ compute: DType, _ path: LinearPath) throws {
@@ -160,8 +160,9 @@ extension CUDABackend {
         let threads = Int(NIBBLE_TILED4_THREADS)
         try launch(.stage4, element, grid: Grid(x: run.tokens), block: threads, run.arguments)
         if run.tokens <= 8 || element == .f32 {
-            let grid = Grid(x: min(run.blocks(per: 16), 3 * card.multiprocessors), y: blocks(run.tokens, per: 8))
             let shared = Int(element == .f32 ? NIBBLE_TILED4_SHARED_F32 : NIBBLE_TILED4_SHARED)
+            let resident = try residentBlocks(.tiledEight4, element, block: threads, shared: shared)
+            let grid = Grid(x: min(run.blocks(per: 16), resident), y: blocks(run.tokens, per: 8))
             return try launch(.tiledEight4, element, grid: grid, block: threads, shared: shared, run.arguments)
         }
         let (kernel, tile): (Kernel, Int) =
@@ -171,8 +172,8 @@ extension CUDABackend {
             shared: Int(NIBBLE_TILED4_SHARED), run.arguments)
     }
 
-    /// One token: three blocks a multiprocessor that take tiles of 16 rows in turn, or, where there are only a few tiles and
-    /// kernels overlap, one block of two teams.
+    /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
+    /// overlap, one block of two teams a multiprocessor serves.
     private func tiledOne(_ run: LinearRun, _ element: KernelElement) throws {
         let tiles = run.blocks(per: 16)
         let shared = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
@@ -181,9 +182,10 @@ extension CUDABackend {
                 .tiledOneFew4, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED4_FEW_THREADS),
                 shared: shared, run.arguments)
         }
+        let threads = Int(NIBBLE_TILED4_THREADS)
+        let resident = try residentBlocks(.tiledOne4, element, block: threads, shared: shared)
         try launch(
-            .tiledOne4, element, grid: Grid(x: min(tiles, 3 * card.multiprocessors)), block: Int(NIBBLE_TILED4_THREADS),
-            shared: shared, run.arguments)
+            .tiledOne4, element, grid: Grid(x: min(tiles, resident)), block: threads, shared: shared, run.arguments)
     }
 
     // MARK: Input

@@ -22,13 +22,17 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     let options: CUDAOptions
     /// Page-locked, for small reads.
     private(set) lazy var mailbox = Result { try PinnedMemory(context, byteCount: 64 << 10) }
-    /// See ``attend(_:_:into:)``; made when first needed.
-    var attentionArrivals: Tensor?
+    /// int32 [sets, blocks], made when first needed: counts the blocks of a split attention that have arrived. Calls take the
+    /// sets in turn, since two of them may be in flight at a time.
+    var arrivalCounters: Tensor?
+    var arrivalSets = RoundRobin(count: 8)
     var isCapturing = false
     /// Whether what was enqueued last is a kernel that the next one may overlap.
     var allowsOverlap = false
-    /// Whether kernels are compiled with the instructions that overlapping needs.
-    let canOverlap: Bool
+    /// Whether a kernel may begin while the one before it still runs. Set to false for good when a driver refuses to record it.
+    var canOverlap: Bool
+    /// See ``residentBlocks(_:_:block:shared:)``.
+    private var residency: [ResidencyKey: Int] = [:]
 
     private let lock = NSRecursiveLock()
 
@@ -53,7 +57,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         staging = StagingRing(stream)
         workspace = Workspace(memory)
         products = options.usesLibraryProducts ? MatrixProducts(context, workspaceBytes: options.libraryLimit) : nil
-        canOverlap = target.level >= 90 && options.overlapsKernels
+        canOverlap = options.overlapsKernels && target.canOverlap(driverVersion: CUDALibraries.driverVersion)
         self.card = card
         self.device = device
         self.options = options
@@ -120,13 +124,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         _ kernel: Kernel, _ element: KernelElement = .f32, grid: Grid, block: Int, shared: Int = 0, _ arguments: Arguments
     ) throws {
         guard grid.x > 0, grid.y > 0, grid.z > 0 else { return }
-        let function = try kernels.function(kernel, element)
-        // Static and dynamic memory count together against the 48 KiB that need no asking; kernels hold up to 20 KiB.
-        if shared > 24 << 10 {
-            try check(
-                nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
-                "cuFuncSetAttribute", on: device)
-        }
+        let function = try function(kernel, element, shared: shared)
         let overlaps = canOverlap && kernel.overlaps
         let size = NibbleLaunch(
             gridX: UInt32(grid.x), gridY: UInt32(grid.y), gridZ: UInt32(grid.z), blockX: UInt32(block),
@@ -134,6 +132,38 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         allowsOverlap = overlaps
         let status = withUnsafePointer(to: arguments) { nibble_cuLaunch(function, size, stream.handle, $0) }
         if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
+    }
+
+    /// The kernel, allowed to take `shared` bytes of dynamic shared memory.
+    private func function(_ kernel: Kernel, _ element: KernelElement, shared: Int) throws -> NibbleFunction {
+        let function = try kernels.function(kernel, element)
+        // Static and dynamic memory count together against the 48 KiB that need no asking; kernels hold up to 20 KiB.
+        if shared > 24 << 10 {
+            try check(
+                nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
+                "cuFuncSetAttribute", on: device)
+        }
+        return function
+    }
+
+    private struct ResidencyKey: Hashable {
+        let kernel: Kernel
+        let element: KernelElement
+        let block, shared: Int
+    }
+
+    /// Blocks of the kernel that the whole card holds at a time: the grid of a kernel whose blocks take work in turn.
+    func residentBlocks(_ kernel: Kernel, _ element: KernelElement, block: Int, shared: Int) throws -> Int {
+        let key = ResidencyKey(kernel: kernel, element: element, block: block, shared: shared)
+        if let known = residency[key] { return known }
+        var count: Int32 = 0
+        try check(
+            nibble_cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &count, function(kernel, element, shared: shared), Int32(block), shared),
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor", on: device)
+        let blocks = max(Int(count), 1) * card.multiprocessors
+        residency[key] = blocks
+        return blocks
     }
 
     /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it, beside what kernels

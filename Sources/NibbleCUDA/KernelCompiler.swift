@@ -13,6 +13,11 @@ package struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
     /// 90 for `sm_90a`.
     package var level: Int { Int(architecture.filter(\.isNumber)) ?? 0 }
 
+    /// Whether kernels may begin before the one before them has ended (programmatic dependent launch): from compute capability
+    /// 9.0, and only with a driver that can record such launches in a graph.
+    /// - Parameter driverVersion: 12030 for CUDA 12.3.
+    package func canOverlap(driverVersion: Int) -> Bool { level >= 90 && driverVersion >= 12030 }
+
     /// The best a compiler that knows `levels` can do for a card of compute capability `level` (90 for 9.0).
     /// - Parameter forced: a level from NIBBLE_CUDA_ARCH: PTX for an older card, so that its code paths run here.
     static func best(for level: Int, levels: [Int], forced: Int?) -> KernelTarget {

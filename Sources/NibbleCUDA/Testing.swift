@@ -9,6 +9,11 @@ package enum Kernels {
         }
         return symbols
     }
+
+    /// The functions that may begin before the kernel before them has ended.
+    package static func overlapping(_ element: KernelElement) -> Set<String> {
+        Set(Kernel.allCases.filter { $0.overlaps && $0.exists(element) }.map { $0.symbol(element) })
+    }
 }
 
 /// The pool's arithmetic over made-up addresses.

@@ -35,14 +35,44 @@ struct KernelCompilationTests {
         #expect(text.contains("broken.cu") && text.contains("sm_80") && text.contains("nonsense"))
     }
 
-    @Test("every kernel the host launches is in a program", arguments: KernelElement.allCases)
+    @Test(
+        "every kernel the host launches is in a program; those that overlap others wait for them and let the next begin",
+        arguments: KernelElement.allCases)
     func symbols(element: KernelElement) throws {
+        let overlapping = Kernels.overlapping(element)
+        #expect(!overlapping.isEmpty)
         for (program, names) in Kernels.symbols(element) {
             let source = try #require(CUDAKernelSources.all.first { $0.name == program })
-            let code = try KernelCompiler.compile(source, for: KernelTarget(architecture: "compute_80"), element: element)
-            let text = String(decoding: code, as: UTF8.self)
-            let missing = names.filter { !text.contains(".entry \($0)(") }
-            #expect(missing.isEmpty, "in \(program)")
+            let code = try KernelCompiler.compile(source, for: KernelTarget(architecture: "compute_90"), element: element)
+            let entries = entries(String(decoding: code, as: UTF8.self))
+            for name in names {
+                let body = try #require(entries[name], "\(name) in \(program)")
+                guard overlapping.contains(name) else { continue }
+                let waits = body.contains("griddepcontrol.wait") && body.contains("griddepcontrol.launch_dependents")
+                #expect(waits, "\(name) in \(program)")
+            }
         }
+    }
+
+    @Test(
+        "attention reads keys and values as memory that kernels write: never through the read-only path",
+        arguments: CUDAKernelSources.all.map(\.name).filter { $0.hasPrefix("attention") || $0 == "rotary.cu" })
+    func writtenMemory(program: String) throws {
+        let source = try #require(CUDAKernelSources.all.first { $0.name == program })
+        let code = try KernelCompiler.compile(source, for: KernelTarget(architecture: "compute_90"), element: .f16)
+        let readOnly = String(decoding: code, as: UTF8.self).split(separator: "\n").filter {
+            $0.contains("ld.global") && $0.contains(".nc")
+        }
+        #expect(readOnly.isEmpty)
+    }
+
+    /// The text of each kernel in PTX, by its name.
+    private func entries(_ text: String) -> [String: String] {
+        var entries: [String: String] = [:]
+        for part in text.components(separatedBy: ".entry ").dropFirst() {
+            guard let end = part.firstIndex(of: "(") else { continue }
+            entries[String(part[..<end])] = part
+        }
+        return entries
     }
 }

@@ -91,6 +91,8 @@ int nibble_cuModuleLoad(NibbleModule *module, const void *image, char *log, size
 int nibble_cuModuleUnload(NibbleModule module);
 int nibble_cuModuleGetFunction(NibbleFunction *function, NibbleModule module, const char *name);
 int nibble_cuFuncSetAttribute(NibbleFunction function, int attribute, int value);
+// Blocks of `threads` threads and `sharedBytes` of dynamic shared memory that one multiprocessor holds at a time.
+int nibble_cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, NibbleFunction function, int threads, size_t sharedBytes);
 
 typedef struct {
     unsigned gridX, gridY, gridZ;

@@ -169,12 +169,20 @@ __device__ __forceinline__ float blockMax(float x) {
     return warpMax(y);
 }
 
-// 16 bytes that are read once: kept out of the first-level cache.
+// 16 bytes of a weight: read once, so kept out of the first-level cache, and through the read-only path. Only for memory that
+// no kernel of a forward pass writes: a kernel that overlaps the one before it is alive while that one still writes.
 __device__ __forceinline__ uint4 loadStreaming(const void *p) {
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(p));
+    return v;
+}
+
+// 16 bytes that an earlier kernel may have written, such as keys and values; kept out of the first-level cache.
+__device__ __forceinline__ uint4 loadWritten(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
     return v;
 }
 

@@ -35,10 +35,11 @@ __device__ __forceinline__ u32 warpMaxBits(u32 x) {
 #endif
 }
 
-// Over a block; every thread gets the result.
+// Over a block of up to 1024 threads; every thread gets the result. May be called repeatedly.
 __device__ __forceinline__ u32 blockMaxBits(u32 x) {
     __shared__ u32 partial[32];
     x = warpMaxBits(x);
+    __syncthreads();
     if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = x;
     __syncthreads();
     return warpMaxBits((threadIdx.x & 31) < (blockDim.x + 31) / 32 ? partial[threadIdx.x & 31] : 0);

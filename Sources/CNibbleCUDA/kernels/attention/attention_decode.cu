@@ -58,7 +58,7 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
         for (int u = 0; u < L / 8; ++u) {
             uint4 raw[8];
 #pragma unroll
-            for (int i = 0; i < 8; ++i) raw[i] = loadStreaming(keys + (u * 8 + i) * keysPerLoad * D);
+            for (int i = 0; i < 8; ++i) raw[i] = loadWritten(keys + (u * 8 + i) * keysPerLoad * D);
             float products[HB][8];
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const int key = (u * 8 + i) * keysPerLoad;
-                raw[i] = key + sub < visibleKeys ? loadStreaming(values + key * D) : make_uint4(0, 0, 0, 0);
+                raw[i] = key + sub < visibleKeys ? loadWritten(values + key * D) : make_uint4(0, 0, 0, 0);
             }
 #pragma unroll
             for (int i = 0; i < 8; ++i) {

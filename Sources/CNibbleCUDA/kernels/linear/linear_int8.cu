@@ -264,7 +264,7 @@ __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
     int tile = blockIdx.x;
     const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
     const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
-    if (n0 >= part.outFeatures) return;
+    if (n0 >= part.outFeatures) return waitForPredecessors();
     FirstOutliers<T> listed;
     int sum;
     if (a.tokens == 1)

@@ -21,10 +21,11 @@ __device__ __forceinline__ Moments warpMoments(Moments x) {
     return x;
 }
 
-// Over a block of up to 1024 threads; every thread gets the same result.
+// Over a block of up to 1024 threads; every thread gets the same result. May be called repeatedly.
 __device__ __forceinline__ Moments blockMoments(Moments x) {
     __shared__ Moments partial[32];
     x = warpMoments(x);
+    __syncthreads();
     if ((threadIdx.x & 31) == 0) partial[threadIdx.x >> 5] = x;
     __syncthreads();
     const int lane = threadIdx.x & 31;
