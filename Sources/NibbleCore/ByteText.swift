@@ -75,6 +75,17 @@ extension StringProtocol {
         return nil
     }
 
+    /// Where `part`, which is not empty, occurs last of the occurrences that do not overlap.
+    package func lastByteRange(of part: some StringProtocol) -> Range<Index>? {
+        var found: Range<Index>?
+        var start = startIndex
+        while !part.isEmpty, let next = self[start...].firstByteRange(of: part) {
+            found = next
+            start = next.upperBound
+        }
+        return found
+    }
+
     /// The pieces between the occurrences of `separator`, empty ones included.
     /// - Parameter maximum: how many cuts are made at most.
     package func splitBytes(at separator: some StringProtocol, maximum: Int = .max) -> [SubSequence] {

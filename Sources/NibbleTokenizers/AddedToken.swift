@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// A token that is found in the text before the model sees it.
 package struct AddedToken: Sendable, Equatable {
     package var content: String
@@ -23,7 +25,7 @@ package struct AddedToken: Sendable, Equatable {
 
 extension AddedToken {
     /// - Parameter id: the id where the object has none of its own.
-    init(_ field: JSONField, id: Int32? = nil) throws(TokenizerError) {
+    init(_ field: JSONField, id: Int32? = nil) throws {
         let content = try field.required("content").string()
         let isSpecial = try field.flag("special", default: false)
         if let id {

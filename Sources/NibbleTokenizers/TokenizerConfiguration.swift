@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// What `tokenizer_config.json` and its companions say beside the tokenizer proper.
 package struct TokenizerConfiguration: Sendable {
     /// The name of the Python class, such as `LlamaTokenizer`.
@@ -32,31 +34,31 @@ extension TokenizerConfiguration {
     /// Numbers from here on stand for "no limit" in the files.
     private static let lengthLimit = 1_000_000_000
 
-    init(_ root: JSONField) throws(TokenizerError) {
-        tokenizerClass = root.value["tokenizer_class"]?.stringValue
-        if let length = root.value["model_max_length"]?.doubleValue, length > 0, length < Double(Self.lengthLimit) {
+    init(_ root: JSONField) throws {
+        tokenizerClass = root.value["tokenizer_class"]?.string
+        if let length = root.value["model_max_length"]?.double, length > 0, length < Double(Self.lengthLimit) {
             modelMaxLength = Int(length)
         }
         paddingSide = try root.child("padding_side").map(Self.side)
         truncationSide = try root.child("truncation_side").map(Self.side)
-        addsBeginToken = root.value["add_bos_token"]?.boolValue
-        addsEndToken = root.value["add_eos_token"]?.boolValue
-        addsPrefixSpace = root.value["add_prefix_space"]?.boolValue
-        isLegacy = root.value["legacy"]?.boolValue
-        cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.boolValue
-        extraIDs = try root.child("extra_ids").map { field throws(TokenizerError) in try field.integer(in: 0...100_000) }
-        modelInputNames = (root.value["model_input_names"]?.arrayValue ?? []).compactMap(\.stringValue)
+        addsBeginToken = root.value["add_bos_token"]?.bool
+        addsEndToken = root.value["add_eos_token"]?.bool
+        addsPrefixSpace = root.value["add_prefix_space"]?.bool
+        isLegacy = root.value["legacy"]?.bool
+        cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.bool
+        extraIDs = try root.child("extra_ids").map { field throws in try field.integer(in: 0...100_000) }
+        modelInputNames = (root.value["model_input_names"]?.array ?? []).compactMap(\.string)
         try readTokens(root)
         try readTemplates(root)
     }
 
-    private static func side(_ field: JSONField) throws(TokenizerError) -> PaddingSide {
-        guard let side = PaddingSide(rawValue: try field.string()) else { throw field.invalid(expected: "'left' or 'right'") }
+    private static func side(_ field: JSONField) throws -> PaddingSide {
+        guard let side = PaddingSide(rawValue: try field.string()) else { throw field.unexpected("'left' or 'right'") }
         return side
     }
 
     /// Special tokens; also the whole content of `special_tokens_map.json`.
-    mutating func readTokens(_ root: JSONField) throws(TokenizerError) {
+    mutating func readTokens(_ root: JSONField) throws {
         for name in Self.tokenNames {
             if let field = root.child(name), let token = try Self.specialToken(field) { namedTokens[name] = token }
         }
@@ -77,7 +79,7 @@ extension TokenizerConfiguration {
         }
         for (key, field) in try root.child("added_tokens_decoder")?.members() ?? [] {
             guard let id = Int32(key), id >= 0, Int(id) <= TokenTable.maximumID else {
-                throw field.invalid(expected: "an id as key")
+                throw field.unexpected("an id as key")
             }
             addedTokens.append(try AddedToken(field, id: id))
         }
@@ -85,8 +87,8 @@ extension TokenizerConfiguration {
     }
 
     /// A text or a token object; `false` and other values stand for no token.
-    private static func specialToken(_ field: JSONField) throws(TokenizerError) -> AddedToken? {
-        if let text = field.value.stringValue {
+    private static func specialToken(_ field: JSONField) throws -> AddedToken? {
+        if let text = field.value.string {
             var token = AddedToken(content: text, id: -1, isSpecial: true)
             token.isNormalized = false
             return token
@@ -97,9 +99,9 @@ extension TokenizerConfiguration {
         return token
     }
 
-    private mutating func readTemplates(_ root: JSONField) throws(TokenizerError) {
+    private mutating func readTemplates(_ root: JSONField) throws {
         guard let field = root.child("chat_template") else { return }
-        if let text = field.value.stringValue {
+        if let text = field.value.string {
             chatTemplates["default"] = text
             return
         }

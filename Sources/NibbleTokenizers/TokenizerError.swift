@@ -1,3 +1,5 @@
+package import NibbleCore
+
 /// Why a tokenizer could not be loaded or used.
 ///
 /// Every case names the file and, where there is one, the field in it.
@@ -6,13 +8,11 @@ package enum TokenizerError: Error, Equatable, CustomStringConvertible {
     case noTokenizer(folder: String, lookedFor: [String])
     /// The file could not be read from disk.
     case unreadable(file: String, reason: String)
-    /// The file is not valid JSON; `offset` is in bytes.
-    case malformedJSON(file: String, offset: Int, reason: String)
+    /// The file is not valid JSON, or a field is absent or holds something else than it may hold.
+    case json(JSONError)
     /// The file is not of the binary or line format it should have.
     case malformedFile(file: String, reason: String)
-    /// A field that must be there is absent.
-    case missingField(file: String, field: String)
-    /// A field holds something else than it may hold.
+    /// A field of a file that is not JSON, or an entry of a vocabulary, holds something else than it may hold.
     case invalidField(file: String, field: String, expected: String, found: String)
     /// A component's `type`, or a named option, is none that is supported.
     case unsupported(file: String, field: String, found: String)
@@ -31,12 +31,9 @@ package enum TokenizerError: Error, Equatable, CustomStringConvertible {
             "no tokenizer in \(folder): looked for \(lookedFor.joined(separator: ", "))"
         case .unreadable(let file, let reason):
             "\(file): cannot be read: \(reason)"
-        case .malformedJSON(let file, let offset, let reason):
-            "\(file): not valid JSON at byte \(offset): \(reason)"
+        case .json(let error): "\(error)"
         case .malformedFile(let file, let reason):
             "\(file): \(reason)"
-        case .missingField(let file, let field):
-            "\(file): field '\(field)' is missing"
         case .invalidField(let file, let field, let expected, let found):
             "\(file): field '\(field)': expected \(expected), found \(found)"
         case .unsupported(let file, let field, let found):

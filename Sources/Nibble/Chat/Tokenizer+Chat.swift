@@ -1,3 +1,4 @@
+package import NibbleTemplates
 package import NibbleTokenizers
 
 /// A chat written as a prompt.

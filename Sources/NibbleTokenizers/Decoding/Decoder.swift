@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// Turns token texts back into text.
 indirect enum Decoder: Sendable {
     case sequence([Decoder])
@@ -82,7 +84,7 @@ indirect enum Decoder: Sendable {
 }
 
 extension Decoder {
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let type = try field.required("type")
         switch try type.string() {
         case "Sequence":
