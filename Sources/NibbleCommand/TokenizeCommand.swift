@@ -33,14 +33,14 @@ struct TokenizeCommand: AsyncParsableCommand {
                 if line.isEmpty { continue }
                 Console.output(try answer(JSONField(line: line, number: number, of: "standard input"), tokenizer))
             } else {
-                Console.output(tokenizer.encode(line).map(String.init).joined(separator: " "))
+                Console.output(try tokenizer.encodeCompletely(line).map(String.init).joined(separator: " "))
             }
         }
     }
 
     private func answer(_ line: JSONField, _ tokenizer: Tokenizer) throws -> String {
         let text = try line.text("text")
-        let plain = tokenizer.encode(text, addSpecialTokens: false)
+        let plain = try tokenizer.encodeCompletely(text, addSpecialTokens: false)
         let special = tokenizer.encode(text, addSpecialTokens: true)
         return JSONValue.object(
             JSONObject([

@@ -1,3 +1,5 @@
+import NibbleCore
+
 extension JinjaInterpreter {
     func evaluate(_ expression: JinjaExpression) throws -> JinjaValue {
         line = expression.line
@@ -219,7 +221,7 @@ extension JinjaInterpreter {
         let inner = JinjaScope(parent: macro.scope)
         var named = arguments.named
         func take(_ name: String) -> JinjaValue? {
-            named.firstIndex { $0.key == name }.map { named.remove(at: $0).value }
+            named.firstIndex { $0.key.hasSameBytes(as: name) }.map { named.remove(at: $0).value }
         }
         let (text, _) = try captured {
             try inScope(inner) {

@@ -1,4 +1,5 @@
 import Foundation
+import NibbleCore
 
 /// Walks the syntax tree of one rendering. Holds the text made so far and the count of what the rendering may still do.
 final class JinjaInterpreter {
@@ -25,7 +26,8 @@ final class JinjaInterpreter {
         self.limits = limits
         self.now = now
         let globals = JinjaScope(parent: nil)
-        globals.variables = JinjaFunctions.globals.merging(variables) { $1 }
+        for (name, value) in JinjaFunctions.globals { globals.variables[name] = value }
+        for (name, value) in variables { globals.variables[name] = value }
         templateScope = JinjaScope(parent: globals)
         scope = templateScope
     }
@@ -172,7 +174,7 @@ final class JinjaInterpreter {
 
 /// The variables of one block: a loop's pass, a macro's call, the template itself.
 final class JinjaScope {
-    var variables: [String: JinjaValue] = [:]
+    var variables: [ByteText: JinjaValue] = [:]
     let parent: JinjaScope?
 
     init(parent: JinjaScope?) { self.parent = parent }

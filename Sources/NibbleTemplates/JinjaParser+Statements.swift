@@ -1,3 +1,5 @@
+import NibbleCore
+
 extension JinjaParser {
     /// Statements up to a tag named in `ends`, whose name is consumed and returned; up to the template's end if there are none.
     mutating func parseBody(until ends: [String]) throws -> (body: [JinjaStatement], end: String) {
@@ -71,7 +73,7 @@ extension JinjaParser {
 
     private mutating func parseTemplateBlock() throws -> JinjaStatement.Kind {
         let name = try expectName()
-        guard blockNames.insert(name).inserted else {
+        guard blockNames.insert(ByteText(name)).inserted else {
             throw JinjaError(.syntax(expected: "each block once", found: "a second '\(name)'"), line: line)
         }
         let isScoped = skipName("scoped")

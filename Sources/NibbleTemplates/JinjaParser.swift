@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// Turns tokens into statements. One method a rule of Jinja's grammar; the order of the operators is Jinja's.
 struct JinjaParser {
     private(set) var tokens: [JinjaToken]
@@ -7,7 +9,7 @@ struct JinjaParser {
     /// `for` bodies around the current place, up to the nearest macro.
     var loops = 0
     /// Names of `{% block %}` tags so far.
-    var blockNames: Set<String> = []
+    var blockNames: Set<ByteText> = []
     /// Names read so far, by the macro bodies around the current place.
     var readNames: [Set<String>] = []
 

@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// The added tokens of a tokenizer and their search.
 struct AddedVocabulary: Sendable {
     /// A part of a text: an added token, or text for the model.
@@ -8,18 +10,24 @@ struct AddedVocabulary: Sendable {
 
     private(set) var tokens: [AddedToken] = []
     private var indexOfID: [Int32: Int] = [:]
-    private var indexOfContent: [String: Int] = [:]
+    private var indexOfContent: [ByteText: Int] = [:]
+    /// Texts of special tokens. A vocabulary may give one text several ids; all of them are special.
+    private var specialTexts: Set<[UInt8]> = []
+    /// Special tokens in a text are ordinary text.
+    private let splitsSpecial: Bool
     /// What is found in the text for each token: the content, normalized where the token is.
     private var texts: [[UInt8]] = []
     private var exact = ByteTrie()
     private var normalized = ByteTrie()
 
-    init() {}
-
-    /// - Parameter normalizer: tokens that are searched in normalized text are normalized with it first.
-    init(_ tokens: [AddedToken], normalizer: Normalizer?) {
+    /// - Parameters:
+    ///   - normalizer: tokens that are searched in normalized text are normalized with it first.
+    ///   - splitsSpecial: special tokens are not found in texts, which then are what a user wrote and nothing more.
+    init(_ tokens: [AddedToken], normalizer: Normalizer?, splitsSpecial: Bool = false) {
+        self.splitsSpecial = splitsSpecial
         for token in tokens where !token.content.isEmpty { add(token) }
         for token in self.tokens {
+            if token.isSpecial { specialTexts.insert(Array(token.content.utf8)) }
             var text = AlignedText(bytes: Array(token.content.utf8), spans: nil, isAtStart: true)
             if token.isNormalized {
                 normalizer?.normalize(&text)
@@ -45,6 +53,7 @@ struct AddedVocabulary: Sendable {
 
     func token(of id: Int32) -> AddedToken? { indexOfID[id].map { tokens[$0] } }
     func id(of content: String) -> Int32? { indexOfContent[content].map { tokens[$0].id } }
+    func isSpecial(_ text: [UInt8]) -> Bool { specialTexts.contains(text) }
     /// The text that the token stands for.
     func text(of id: Int32) -> [UInt8]? { indexOfID[id].map { texts[$0] } }
 
@@ -62,6 +71,10 @@ struct AddedVocabulary: Sendable {
         while index < text.count {
             guard let match = trie.longestPrefix(of: text, from: index) else {
                 index += 1
+                continue
+            }
+            if splitsSpecial, token(of: match.value)?.isSpecial ?? false {
+                index = match.end
                 continue
             }
             if let range = accepted(index..<match.end, match.value, text, after: done) {

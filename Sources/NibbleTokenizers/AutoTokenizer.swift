@@ -96,13 +96,13 @@ extension TokenizerConfiguration {
             try legacy.readTokens(JSONField(contentsOf: map))
             namedTokens.merge(legacy.namedTokens) { own, _ in own }
             for token in legacy.additionalSpecialTokens
-            where !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+            where !additionalSpecialTokens.contains(where: { $0.content.hasSameBytes(as: token.content) }) {
                 additionalSpecialTokens.append(token)
             }
         }
         let added = folder.appending(path: "added_tokens.json")
         guard FileText.exists(added) else { return }
-        let special = Set(namedTokens.values.map(\.content) + additionalSpecialTokens.map(\.content))
+        let special = Set(texts: namedTokens.values.map(\.content) + additionalSpecialTokens.map(\.content))
         for (content, field) in try JSONField(contentsOf: added).members() {
             addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
         }

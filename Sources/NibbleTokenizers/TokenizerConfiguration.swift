@@ -1,4 +1,4 @@
-import NibbleCore
+package import NibbleCore
 
 /// What `tokenizer_config.json` and its companions say beside the tokenizer proper.
 package struct TokenizerConfiguration: Sendable {
@@ -16,6 +16,8 @@ package struct TokenizerConfiguration: Sendable {
     package var addsBeginToken: Bool?
     package var addsEndToken: Bool?
     package var addsPrefixSpace: Bool?
+    /// Special tokens in a text are ordinary text: a prompt cannot write them.
+    package var splitsSpecialTokens = false
     /// Llama's older handling of the space after special tokens.
     package var isLegacy: Bool?
     package var cleansUpTokenizationSpaces: Bool?
@@ -24,7 +26,7 @@ package struct TokenizerConfiguration: Sendable {
     /// Inputs that the model takes, such as `token_type_ids`.
     package var modelInputNames: [String] = []
     /// Jinja sources by name: `default`, and others such as `tool_use`.
-    package var chatTemplates: [String: String] = [:]
+    package var chatTemplates: [ByteText: String] = [:]
 
     package init() {}
 }
@@ -44,6 +46,7 @@ extension TokenizerConfiguration {
         addsBeginToken = root.value["add_bos_token"]?.bool
         addsEndToken = root.value["add_eos_token"]?.bool
         addsPrefixSpace = root.value["add_prefix_space"]?.bool
+        splitsSpecialTokens = root.value["split_special_tokens"]?.bool ?? false
         isLegacy = root.value["legacy"]?.bool
         cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.bool
         extraIDs = try root.child("extra_ids").map { field throws in try field.integer(in: 0...100_000) }
@@ -72,7 +75,7 @@ extension TokenizerConfiguration {
             }
             for element in try list.elements() {
                 guard let token = try Self.specialToken(element) else { continue }
-                if !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+                if !additionalSpecialTokens.contains(where: { $0.content.hasSameBytes(as: token.content) }) {
                     additionalSpecialTokens.append(token)
                 }
             }
@@ -105,6 +108,15 @@ extension TokenizerConfiguration {
             chatTemplates["default"] = text
             return
         }
+        // transformers writes a list of named templates, and keeps an object of texts by name as it is.
+        if case .object(let templates) = field.value {
+            for (name, template) in templates {
+                if let text = template.string { chatTemplates[name] = text }
+            }
+            return
+        }
+        // Other values are no templates, and texts can be encoded without one.
+        guard case .array = field.value else { return }
         for element in try field.elements() {
             chatTemplates[try element.text("name")] = try element.text("template")
         }

@@ -18,6 +18,8 @@ package enum TokenizerError: Error, Equatable, CustomStringConvertible {
     case unsupported(file: String, field: String, found: String)
     /// A regular expression uses syntax that is not supported or not valid.
     case unsupportedPattern(file: String, field: String, pattern: String, syntax: String)
+    /// The vocabulary lacks a part of `text`, and there is no token for what is unknown.
+    case noUnknownToken(text: String)
     /// Padding was asked for, and the tokenizer has no padding token.
     case noPaddingToken
     /// Padding or truncation to a length was asked for, and no length is known.
@@ -40,6 +42,8 @@ package enum TokenizerError: Error, Equatable, CustomStringConvertible {
             "\(file): field '\(field)': '\(found)' is not supported"
         case .unsupportedPattern(let file, let field, let pattern, let syntax):
             "\(file): field '\(field)': pattern '\(pattern)' uses unsupported syntax: \(syntax)"
+        case .noUnknownToken(let text):
+            "'\(text)' holds characters that the vocabulary lacks, and the tokenizer has no unknown token"
         case .noPaddingToken:
             "padding was asked for, but the tokenizer has no padding token"
         case .noMaximumLength:

@@ -52,7 +52,7 @@ import Testing
             (SmallTokenizer.json(merges: #"["a b"]"#), "model.merges[0]", "ab"),
             (SmallTokenizer.json(merges: #"["ab"]"#), "model.merges[0]", "ab"),
             (SmallTokenizer.json(merges: "7"), "model.merges", "7"),
-            (SmallTokenizer.json(model: #","dropout":0.5"#), "model.dropout", "0.5"),
+            (SmallTokenizer.json(model: #","dropout":"x""#), "model.dropout", "'x'"),
             (SmallTokenizer.json(added: #"[{"id":-1,"content":"x"}]"#), "added_tokens[0].id", "-1"),
             (SmallTokenizer.json(added: #"[{"id":1e300,"content":"x"}]"#), "added_tokens[0].id", "1e+300"),
             (
@@ -74,9 +74,13 @@ import Testing
             (#"{"model":{"type":"WordPiece","vocab":{}}}"#, "model.type", "WordPiece"),
             (#"{"model":{"type":"BPE","merges":[]}}"#, "model.vocab", "missing"),
             (#"{"model":{"type":"BPE","vocab":{"a":99999999999},"merges":[]}}"#, "model.vocab.a", "99999999999"),
-            (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "number"),
+            (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "1.5"),
             (#"{"model":{"type":"Unigram","unk_id":5,"vocab":[["a",0]]}}"#, "model.unk_id", "5"),
-            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "whole file", "list"),
+            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "line 1", "an object"),
+            (#"{"model":{"type":"BPE","vocab":{"a":0,"b":01},"merges":[]}}"#, "model.vocab.b", "leading zeros"),
+            (#"{"model":{"type":"BPE","vocab":{"a":0},"merges":[["a"]]}}"#, "model.merges[0]", "1"),
+            (#"{"model":{"type":"Unigram","vocab":[["a"]]}}"#, "model.vocab[0]", "1 values"),
+            (#"{"added_tokens":[{"id":NaN}],"model":{}}"#, "added_tokens[0].id", "'N'"),
             ("{}", "model", "missing"),
         ])
     func named(json: String, field: String, found: String) throws {

@@ -21,9 +21,9 @@ package struct JSONField: Sendable {
 
     /// One line of a file of JSON lines.
     /// - Parameter number: counted from 1; errors name it.
-    package init(line: String, number: Int, of file: String) throws {
+    package init(line: some StringProtocol, number: Int, of file: String) throws {
         do {
-            self.init(try JSONValue.parse(line), file: "\(file), line \(number)")
+            self.init(try JSONValue.parse(line.utf8), file: "\(file), line \(number)")
         } catch let error as JSONError {
             throw error.naming(file).onLine(number)
         }

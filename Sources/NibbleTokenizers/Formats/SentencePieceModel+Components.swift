@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// How text is treated around the pieces of a SentencePiece model.
 package enum SentencePieceRules: Sendable {
     /// As the checkpoint's converted `tokenizer.json` would: what `transformers` does.
@@ -180,7 +182,7 @@ extension SentencePieceModel {
         components.addsBegin = !isT5 && beginID != nil
         components.addsEnd = endID != nil
         guard isT5 else { return }
-        let known = Set(pieces.map(\.text))
+        let known = Set(texts: pieces.map(\.text))
         for index in (0..<(configuration.extraIDs ?? 100)).reversed() {
             let id = Int32(pieces.count + components.addedTokens.count)
             let name = "<extra_id_\(index)>"

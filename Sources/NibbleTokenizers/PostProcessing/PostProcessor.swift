@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// Puts special tokens around encoded texts and adjusts offsets.
 indirect enum PostProcessor: Sendable {
     struct Template: Sendable {
@@ -9,7 +11,7 @@ indirect enum PostProcessor: Sendable {
         var single: [Part]
         var pair: [Part]
         /// Ids and texts by name.
-        var specials: [String: [(id: Int32, token: String)]]
+        var specials: [ByteText: [(id: Int32, token: String)]]
     }
 
     case sequence([PostProcessor])

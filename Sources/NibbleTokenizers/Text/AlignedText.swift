@@ -55,6 +55,9 @@ struct AlignedText {
         return part
     }
 
+    /// Whether the first character stands for the beginning of the source, as far as the alignment tells.
+    var startsSource: Bool { spans?.first.map { $0.start == 0 } ?? isAtStart }
+
     private var nothing: Span { Span(start: origin, end: origin) }
 
     /// The source range that `range` stands for; `nil` without alignment or for nothing.
