@@ -83,7 +83,7 @@ package struct BigInteger: Sendable, Hashable {
             return isNegative ? -Double(magnitude) : Double(magnitude)
         }
         guard bitWidth <= 1024 else { return isNegative ? -.infinity : .infinity }
-        // The upper 64 bits, with the lowest one set if anything below is: enough to round correctly.
+        // The upper 64 bits round correctly if the lowest one is set whenever a bit below it is.
         let shift = bitWidth - 64
         let head = shifted(right: shift)
         let isExact = head.shifted(left: shift) == magnitude

@@ -1,13 +1,13 @@
 package import NibbleCore
 
-/// What went wrong in a chat template, and on which of its lines.
+/// An error in a chat template, with its line.
 package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
     package enum Reason: Equatable, Sendable {
         /// The template's text does not follow the grammar.
         case syntax(expected: String, found: String)
         /// A tag that chat templates may not use (`include`, `import`, `extends` …) or that does not exist.
         case unsupportedTag(String)
-        /// Something was asked of a value that is not there.
+        /// An undefined value was used.
         case undefined(String)
         /// A value of the wrong type.
         case type(expected: String, found: String)
@@ -17,7 +17,7 @@ package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         case arguments(function: String, problem: String)
         /// Division by zero, or a result that its type cannot hold.
         case arithmetic(String)
-        /// The template itself called `raise_exception` with this text.
+        /// The template called `raise_exception` with this text.
         case raised(String)
         /// The sandbox does not allow it (changing lists and dictionaries, private attributes).
         case forbidden(String)
@@ -38,7 +38,7 @@ package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         self.line = line
     }
 
-    /// The same error, placed on `line` if it has no place yet.
+    /// The same error with `line`, unless it has a line already.
     func located(at line: Int) -> JinjaError {
         self.line == nil ? JinjaError(reason, line: line) : self
     }
@@ -69,13 +69,13 @@ extension JinjaError.Reason {
     }
 }
 
-/// Bounds that keep a hostile template from taking the machine. The defaults are far above what real templates need.
+/// Limits that stop a hostile template from exhausting the machine. The defaults are far above what real templates need.
 package struct JinjaLimits: Sendable {
     /// UTF-8 bytes of template text.
     package var sourceBytes = 1 << 20
-    /// UTF-8 bytes of rendered text, and of any one string on the way.
+    /// UTF-8 bytes of the rendered text and of any intermediate string.
     package var outputBytes = 16 << 20
-    /// Passes through `for` bodies, all loops together.
+    /// Iterations of all loops together.
     package var iterations = 1_000_000
     /// Nested statements and expressions in the template's text.
     package var nesting = 100
@@ -86,7 +86,7 @@ package struct JinjaLimits: Sendable {
     package var rangeLength = 100_000
     /// Bits of one integer.
     package var integerBits = 1 << 16
-    /// Lists in lists in dictionaries …
+    /// Nesting of lists and dictionaries.
     package var valueDepth = 256
     /// Bytes built or scanned by one rendering, 64 for every expression.
     package var work = 512 << 20

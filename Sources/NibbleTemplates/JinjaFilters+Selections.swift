@@ -1,5 +1,5 @@
 extension JinjaFilters {
-    /// `map`, and the four that keep items by a test. All give iterators, which can be walked once and are always true.
+    /// `map` and the four filters that select items by a test. All return iterators, which can be iterated once and are always true.
     static let selections: [String: Filter] = [
         "map": mapped,
         "select": selecting("select", keeps: true, byAttribute: false),
@@ -8,7 +8,7 @@ extension JinjaFilters {
         "rejectattr": selecting("rejectattr", keeps: false, byAttribute: true),
     ]
 
-    /// Jinja does not look at false values, so that none and 0 are empty here.
+    /// As in jinja2, false values such as none and 0 are empty sequences here.
     private static func elements(of value: JinjaValue, _ interpreter: JinjaInterpreter) throws -> [JinjaValue] {
         value.isTruthy ? try interpreter.elements(of: value) : []
     }

@@ -86,7 +86,7 @@ extension JinjaFilters {
             guard let size = given[0]?.integer, size <= interpreter.limits.rangeLength else {
                 throw JinjaError(.arguments(function: "batch", problem: "the size must be an integer"))
             }
-            // As Jinja's own loop: with a size of 0 an empty row comes first, and then, as with a negative one, all items.
+            // Follows jinja2's loop: a size of 0 gives an empty row and then one row of all items; a negative size gives only the latter.
             var rows: [[JinjaValue]] = []
             for item in items {
                 if rows.isEmpty || rows[rows.count - 1].count == size {
@@ -103,7 +103,7 @@ extension JinjaFilters {
 
     // MARK: Helpers
 
-    /// `count` lists of nearly equal length; the first ones have an item more, which `filling` makes up for in the others.
+    /// `count` lists of nearly equal length. The first ones have one item more; `filling` is added to the others.
     private static func slices(
         of items: [JinjaValue], _ count: Int, filling: JinjaValue, _ interpreter: JinjaInterpreter
     ) throws -> [JinjaValue] {

@@ -36,7 +36,7 @@ enum JinjaFilters {
             guard case .string(let name)? = try arguments.bound(to: "attr", ["name"], required: 1)[0] else {
                 return .undefined("attr() takes a string")
             }
-            // Only what the type offers, not what a dictionary holds.
+            // Looks up methods only, never the keys of a dictionary.
             if case .object = value {
                 return JinjaMethods.method(name, of: value) ?? .undefined("a dict has no attribute '\(name)'")
             }

@@ -96,7 +96,7 @@ extension JinjaFormat {
             kind = scalars[index]
             index += 1
         }
-        // Zeros in front of a number stand behind its sign; those of a text do not move it.
+        // Zero padding of a number goes between its sign and its digits. Texts stay at the left.
         if hasZeros { align = isOfText ? .left : .afterSign }
         guard index == scalars.count else { throw Self.problem("unsupported format ':\(PythonText.text(scalars))'") }
     }

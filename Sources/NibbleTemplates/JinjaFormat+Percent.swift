@@ -29,7 +29,7 @@ extension JinjaFormat {
         init(values: JinjaValue) {
             self.values = values
             if case .tuple(let items) = values { positional = items.elements } else { positional = [values] }
-            // Python lets everything pass unused that has elements and is neither a tuple nor a string.
+            // Python does not require that a value with elements is used, unless it is a tuple or a string.
             switch values {
             case .array, .object, .undefined: isMapping = true
             default: isMapping = false

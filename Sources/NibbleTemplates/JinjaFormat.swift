@@ -87,7 +87,7 @@ struct JinjaFormat {
         }
     }
 
-    /// A precision without a kind: as `g`, with a digit after the point, and an exponent already where all digits stand
+    /// A precision without a kind: as `g`, but with a digit after the point, and with an exponent already if all digits are
     /// before the point.
     private func general(_ value: Double) -> String {
         let precision = max(1, precision ?? 6)

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The functions that templates find without being given them.
+/// The global functions of templates.
 enum JinjaFunctions {
     static let globals: [String: JinjaValue] = [
         "range": function("range", range),
@@ -66,7 +66,7 @@ enum JinjaFunctions {
         try interpreter.object(try merged(arguments, interpreter))
     }
 
-    /// What `dict(…)` makes of a dictionary or of pairs, then of named arguments.
+    /// The dictionary that `dict(…)` makes of a dictionary or of pairs, and of named arguments.
     private static func merged(_ arguments: JinjaArguments, _ interpreter: JinjaInterpreter) throws -> JinjaObject {
         guard arguments.positional.count <= 1 else {
             throw JinjaError(.arguments(function: "dict", problem: "takes at most one positional argument"))
@@ -89,7 +89,7 @@ enum JinjaFunctions {
         return result
     }
 
-    /// `datetime.strftime` of local time. Python's own `%f` is served too; `%z` and `%Z` are empty, the time being naive.
+    /// `datetime.strftime` of local time, with Python's `%f`. `%z` and `%Z` are empty, because the time is naive.
     private static func formatted(_ date: Date, _ format: String) -> String {
         let microseconds = Int((date.timeIntervalSince1970 - date.timeIntervalSince1970.rounded(.down)) * 1_000_000)
         var prepared = ""

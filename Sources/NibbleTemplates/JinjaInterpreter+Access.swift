@@ -1,5 +1,5 @@
 extension JinjaInterpreter {
-    /// What iterating over a value gives; iterators are used up by it.
+    /// The elements that iterating over a value gives. This consumes an iterator.
     func elements(of value: JinjaValue) throws -> [JinjaValue] {
         switch value {
         case .undefined: return []
@@ -52,7 +52,7 @@ extension JinjaInterpreter {
 
     // MARK: Attributes
 
-    /// `value.name`: what the type offers first, then what the value holds.
+    /// `value.name`: attributes of the type come first, then keys of the value.
     func attribute(_ name: String, of value: JinjaValue) throws -> JinjaValue {
         if case .undefined(let undefined) = value { throw undefined.error }
         if let own = try ownAttribute(name, of: value) { return own }
@@ -60,7 +60,7 @@ extension JinjaInterpreter {
         return missing(name, of: value)
     }
 
-    /// `value[key]`: what the value holds first, then what the type offers.
+    /// `value[key]`: keys of the value come first, then attributes of the type.
     func element(_ key: JinjaValue, of value: JinjaValue) throws -> JinjaValue {
         if case .undefined(let undefined) = value { throw undefined.error }
         try charge(key: key)
@@ -82,7 +82,7 @@ extension JinjaInterpreter {
         switch value {
         case .object(let object):
             if case .string(let name) = key { return object[name] }
-            // An unhashable key is a key that is not there.
+            // Looking up an unhashable key finds nothing.
             return try? object.value(under: key)
         case .array(let items), .tuple(let items):
             return key.integer.flatMap { position($0, in: items.count) }.map { items[$0] }
@@ -179,11 +179,11 @@ extension JinjaInterpreter {
             return try string(PythonText.text(try indices(bounds, count: scalars.count).map { scalars[$0] }))
         case .opaque(let opaque):
             guard case .range(let range) = opaque.payload else { break }
-            // A slice of a range is a list here; nothing but its printed form differs.
+            // A slice of a range is a list here. Only its printed form differs from Python's.
             return try list(try indices(bounds, count: range.count).map { .int(range[$0]) })
         default: break
         }
-        // The reference's sandbox makes a failed look-up undefined.
+        // jinja2's sandbox makes a failed look-up undefined.
         return .undefined("'\(value.typeName) object' cannot be sliced")
     }
 

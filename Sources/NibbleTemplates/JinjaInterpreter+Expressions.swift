@@ -6,8 +6,8 @@ extension JinjaInterpreter {
         return try nested { try evaluateKind(expression) }
     }
 
-    // The cases are spread over several functions because every one of them would reserve its stack in a single one, at
-    // each level of the recursion.
+    // The cases are split over several functions: a single function would reserve the stack of all cases
+    // at each level of the recursion.
     private func evaluateKind(_ expression: JinjaExpression) throws -> JinjaValue {
         switch expression.kind {
         case .constant(let value): value
@@ -136,7 +136,7 @@ extension JinjaInterpreter {
 
     // MARK: Calls, filters, tests
 
-    /// Evaluates a call; `caller` is what a call block passes along.
+    /// Evaluates a call. `caller` is the macro that a call block passes.
     func evaluate(_ expression: JinjaExpression, caller: JinjaValue?) throws -> JinjaValue {
         guard case .call(let callee, let list) = expression.kind else { return try evaluate(expression) }
         let function = try evaluate(callee)
@@ -241,7 +241,7 @@ extension JinjaInterpreter {
         return .string(text)
     }
 
-    /// Arguments without a parameter go to `varargs` and `kwargs` if the body mentions them, and are an error otherwise.
+    /// Binds arguments without a parameter to `varargs` and `kwargs` if the body mentions them. Otherwise they are an error.
     private func bindRest(
         of definition: JinjaMacroDefinition, _ positional: [JinjaValue], _ named: [(key: String, value: JinjaValue)],
         in scope: JinjaScope

@@ -48,7 +48,7 @@ extension JinjaInterpreter {
 
     private func execute(_ statement: JinjaStatement.Loop, over source: JinjaValue, depth0: Int) throws -> Flow {
         let loop = try makeLoop(statement, over: source, depth0: depth0)
-        // What is reachable from the items is at least as deep as the loop; namespaces count for themselves.
+        // The loop is as deep as the values reachable from its items; namespaces are counted separately.
         let value = JinjaValue.opaque(JinjaOpaque(.loop(loop.state), depth: loop.depth))
         let outer = scope
         var isEmpty = true
@@ -63,7 +63,7 @@ extension JinjaInterpreter {
             }
             if flow == .leaveLoop { return .normal }
         }
-        // Not run after an iteration that said `continue` either: the reference clears its mark at the end of the body.
+        // As in jinja2, `else` is not run after an iteration that ended in `continue`.
         return isEmpty ? try inScope(JinjaScope(parent: outer)) { try execute(statement.otherwise) } : .normal
     }
 

@@ -1,14 +1,14 @@
 import Foundation
 import NibbleCore
 
-/// Walks the syntax tree of one rendering. Holds the text made so far and the count of what the rendering may still do.
+/// Evaluates the syntax tree of one rendering. Holds the text written so far and counts work against the limits.
 final class JinjaInterpreter {
     enum Flow { case normal, leaveLoop, nextIteration }
 
     let limits: JinjaLimits
-    /// What `strftime_now` calls now.
+    /// The time that `strftime_now` formats.
     let now: Date
-    /// The line of what is being evaluated, for errors from below.
+    /// The line that is being evaluated, for errors.
     var line = 1
 
     private(set) var scope: JinjaScope
@@ -18,7 +18,7 @@ final class JinjaInterpreter {
     private var depth = 0
     private var iterations = 0
     private var work = 0
-    /// Namespaces, and scopes that macros hold: what can form chains and cycles. Emptied one by one at the end.
+    /// Namespaces, and scopes that macros capture. They can form chains and cycles, so they are emptied one by one at the end.
     private var namespaces: [JinjaOpaque] = []
     private var capturedScopes: [JinjaScope] = []
 

@@ -54,7 +54,7 @@ struct JinjaJSON {
         if style.escapesNonASCII { try interpreter.charge(16 * text.utf8.count) }
     }
 
-    /// The members with their keys as JSON writes them. Keys are sorted as the values they are, not as texts.
+    /// The members with their keys as JSON texts. Keys are sorted by their values, not by their texts.
     private func members(of object: JinjaObject, _ style: JSONStyle) throws -> [(key: String, value: JinjaValue)] {
         var pairs = Array(zip(object.keys, object.values))
         if style.sortsKeys { try pairs.sort { try JinjaOperators.precedes($0.0, $1.0, interpreter) } }

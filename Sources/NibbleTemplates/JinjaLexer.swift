@@ -29,7 +29,7 @@ struct JinjaLexer {
     private var position = 0
     private var line = 1
     private var tokens: [JinjaToken] = []
-    /// Whether what has been read so far ends a line, or nothing has been read.
+    /// Whether the current position is at the start of a line.
     private var atLineStart = true
 
     private init(_ text: String) {
@@ -85,7 +85,7 @@ struct JinjaLexer {
         return source[index]
     }
 
-    /// Text before a delimiter: `-` strips it, a tag at the start of a line takes its indentation along.
+    /// Emits the text before a delimiter. `-` strips white space at its end, and a tag at the start of a line strips its indentation.
     private mutating func emitText(_ range: Range<Int>, before sign: Unicode.Scalar?, isOutput: Bool) {
         var text = source[range]
         if sign == "-" {
@@ -124,7 +124,7 @@ struct JinjaLexer {
         return true
     }
 
-    /// Where the closing delimiter at `index` (perhaps with a sign) and the white space it takes along end; nil if none is there.
+    /// The end of the closing delimiter at `index`, with its sign and the white space that it strips; nil if there is none.
     private func closing(_ delimiter: String, at index: Int, signs: Bool = true, trims: Bool = true) -> Int? {
         if matches("-" + delimiter, at: index) { return skippingSpaces(from: index + 3) }
         if signs, matches("+" + delimiter, at: index) { return index + 3 }
@@ -319,7 +319,7 @@ extension JinjaLexer {
         throw JinjaError(.syntax(expected: "the closing \(quote) of a string", found: "the end of the template"), line: start)
     }
 
-    /// Python's escapes; an unknown one stands for itself, backslash included.
+    /// Python's escapes. An unknown escape is kept as it is, with its backslash.
     private func readEscape(_ index: inout Int, into result: inout [Unicode.Scalar]) throws {
         let plain: [Unicode.Scalar: Unicode.Scalar] = [
             "n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", "\"": "\"", "a": "\u{7}", "b": "\u{8}", "f": "\u{C}",

@@ -1,12 +1,12 @@
-/// The `loop` variable. Items are taken one by one, so that a `for … if` tests an item only when the loop comes to it.
-/// Unchecked for the reason `JinjaOpaque` is.
+/// The `loop` variable. Items are taken one by one, so a `for … if` tests an item only when the loop reaches it.
+/// `@unchecked` for the same reason as `JinjaOpaque`.
 final class JinjaLoop: @unchecked Sendable {
     private let advance: () throws -> JinjaValue?
     private var waiting: [JinjaValue] = []
     private var before: JinjaValue?
     private var current: JinjaValue?
     private var lastChanged: [JinjaValue]?
-    /// The count where the items are not filtered; `loop.length` finds it out otherwise.
+    /// The number of items if they are not filtered. Otherwise `loop.length` counts them.
     private(set) var knownLength: Int?
     private(set) var index0 = -1
     let depth0: Int

@@ -85,7 +85,7 @@ extension JinjaMethods {
         "isalnum": every { isLetter($0) || $0.properties.numericType != nil },
         "ljust": padding("ljust") { _, _ in 0 },
         "rjust": padding("rjust") { missing, _ in missing },
-        // Where the sides cannot be equal, the left one is the longer for odd widths.
+        // As in CPython, if the sides cannot be equal, the left one is longer for odd widths.
         "center": padding("center") { missing, width in missing / 2 + (missing & width & 1) },
         "zfill": { interpreter, text, arguments in
             let values = try arguments.bound(to: "zfill", ["width"], required: 1)

@@ -1,4 +1,4 @@
-/// The methods of strings, lists, tuples and dictionaries. Those that would change a value exist and are refused when called.
+/// The methods of strings, lists, tuples and dictionaries. Calling a method that would change its receiver is refused.
 enum JinjaMethods {
     typealias Method<Receiver> = @Sendable (JinjaInterpreter, Receiver, JinjaArguments) throws -> JinjaValue
 

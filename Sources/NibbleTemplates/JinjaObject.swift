@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// A dictionary that keeps the order of insertion, with Python's keys: any hashable value, `1`, `1.0` and `true` being one key.
+/// A dictionary in insertion order. A key is any hashable value, as in Python: `1`, `1.0` and `true` are one key.
 package struct JinjaObject: Sendable {
     private var slots: [JinjaKey: Int] = [:]
     package private(set) var keys: [JinjaValue] = []
@@ -17,7 +17,7 @@ package struct JinjaObject: Sendable {
     package var count: Int { keys.count }
     package var isEmpty: Bool { keys.isEmpty }
 
-    /// The value under a string key. Setting a value under a key that is there keeps the key's place; setting nil does nothing.
+    /// The value of a string key. Replacing a value keeps the key's position. Setting nil does nothing.
     package subscript(key: String) -> JinjaValue? {
         get { slots[.string(key)].map { values[$0] } }
         set {

@@ -1,7 +1,7 @@
-/// A value that only templates make: it has identity, and no form outside the rendering that made it.
+/// A value that has identity and belongs to the rendering that made it.
 ///
-/// Unchecked because namespaces, loops and iterators change; they never leave the one rendering, on one thread, that made them.
-/// The only ones made outside a rendering are functions, whose closures are sendable.
+/// `@unchecked` because namespaces, loops and iterators are mutable. They stay within one rendering, which runs on one thread.
+/// Only functions are made outside a rendering, and their closures are sendable.
 package final class JinjaOpaque: @unchecked Sendable {
     typealias Body = @Sendable (JinjaInterpreter, JinjaArguments) throws -> JinjaValue
 
@@ -10,7 +10,7 @@ package final class JinjaOpaque: @unchecked Sendable {
         case macro(JinjaMacro)
         case namespace
         case loop(JinjaLoop)
-        /// What `map`, `select` … give: can be walked once.
+        /// The result of `map`, `select` and the like. It can be iterated once.
         case iterator([JinjaValue])
         /// `dict.keys()`, `dict.values()`, `dict.items()`.
         case view(String, [JinjaValue])
@@ -23,10 +23,10 @@ package final class JinjaOpaque: @unchecked Sendable {
 
     let payload: Payload
     let depth: Int
-    /// A namespace's attributes. Namespaces count as depth 0: the interpreter knows them all and empties them at the end,
-    /// so that chains and cycles of them neither leak nor unwind recursively.
+    /// A namespace's attributes. A namespace has depth 0: the interpreter empties all namespaces at the end of the rendering,
+    /// so chains and cycles of them neither leak nor are freed recursively.
     var attributes = JinjaObject()
-    /// How much of an iterator is used up, which item of a cycler is current, how often a joiner was called.
+    /// The consumed items of an iterator, the current item of a cycler, or the number of calls of a joiner.
     var position = 0
 
     init(_ payload: Payload, depth: Int = 0) {
@@ -38,7 +38,7 @@ package final class JinjaOpaque: @unchecked Sendable {
         .opaque(JinjaOpaque(.iterator(items), depth: JinjaArray(items).depth))
     }
 
-    /// The number of elements, for what has `len()` in Python.
+    /// The number of elements of values that have `len()` in Python.
     var count: Int? {
         switch payload {
         case .view(_, let items): items.count
@@ -86,8 +86,8 @@ struct JinjaArguments: Sendable {
     var positional: [JinjaValue] = []
     var named: [(key: String, value: JinjaValue)] = []
 
-    /// Values for the parameters `names`, nil where the call gives none.
-    /// - Throws: `arguments` for too many or unknown ones, and for missing ones among the first `required`.
+    /// The values of the parameters `names`; nil for those that the call leaves out.
+    /// - Throws: `arguments` if the call has too many or unknown arguments, or lacks one of the first `required`.
     func bound(to function: String, _ names: [String], required: Int = 0) throws -> [JinjaValue?] {
         guard positional.count <= names.count else {
             throw JinjaError(

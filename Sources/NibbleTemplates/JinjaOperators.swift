@@ -43,7 +43,7 @@ enum JinjaOperators {
         case (.add, .array(let a), .array(let b)): return try interpreter.list(a.elements + b.elements)
         case (.add, .tuple(let a), .tuple(let b)): return try interpreter.tuple(a.elements + b.elements)
         case (.multiply, _, _):
-            // Either order: 'ab' * 2, 2 * 'ab'.
+            // Both `'ab' * 2` and `2 * 'ab'` are allowed.
             let (sequence, count) = right.integer == nil ? (right, left) : (left, right)
             if let times = count.integer, let product = try repeated(sequence, max(times, 0), interpreter) { return product }
         default: break
@@ -111,7 +111,7 @@ enum JinjaOperators {
     private static func quotient(_ a: BigInteger, _ b: BigInteger) throws -> Double {
         guard !b.isZero else { throw JinjaError(.arithmetic("division by zero")) }
         if a.bitWidth <= 53, b.bitWidth <= 53 { return a.double / b.double }
-        // A quotient of at least 64 bits, its lowest one telling whether anything remains, rounds as the exact one.
+        // A quotient of at least 64 bits whose lowest bit marks a remainder rounds as the exact quotient does.
         let shift = max(0, 65 - a.bitWidth + b.bitWidth)
         let (quotient, remainder) = a.magnitude.shifted(left: shift).dividedByFlooring(b.magnitude)
         let bits = remainder.isZero ? quotient : (quotient.shifted(left: 1) + BigInteger(1))
@@ -191,7 +191,7 @@ enum JinjaOperators {
         }
     }
 
-    /// `left == right`, counted: lists that hold one list many times are small to make and endless to compare.
+    /// `left == right`, charged as work: lists that hold one list many times are small but exponentially long to compare.
     static func equal(_ left: JinjaValue, _ right: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
         try interpreter.charge(16)
         switch (left, right) {

@@ -114,7 +114,7 @@ extension JinjaParser {
         return rest.isEmpty ? first : try node(.arithmetic(first, rest), line: line, over: [first] + rest.map(\.1))
     }
 
-    /// A sign binds looser than `.`, `[]` and calls, tighter than filters: `-1|abs` is 1.
+    /// A sign binds less tightly than `.`, `[]` and calls, and more tightly than filters: `-1|abs` is 1.
     private mutating func parseUnary(withFilters: Bool = true) throws -> JinjaExpression {
         let line = line
         var value: JinjaExpression

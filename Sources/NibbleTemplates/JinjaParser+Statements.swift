@@ -1,7 +1,7 @@
 import NibbleCore
 
 extension JinjaParser {
-    /// Statements up to a tag named in `ends`, whose name is consumed and returned; up to the template's end if there are none.
+    /// Parses statements up to a tag named in `ends`, whose name is consumed and returned. Without `ends`, up to the end of the template.
     mutating func parseBody(until ends: [String]) throws -> (body: [JinjaStatement], end: String) {
         try nested { try $0.parseBodyStatements(until: ends) }
     }
@@ -208,7 +208,7 @@ extension JinjaParser {
         return parameters
     }
 
-    /// Parses a body in which the loops outside cannot be left.
+    /// Parses a body from which the loops around it cannot be left.
     private mutating func closureBody<T>(_ rule: (inout JinjaParser) throws -> T) throws -> T {
         let outer = loops
         loops = 0

@@ -1,16 +1,16 @@
 import NibbleCore
 
-/// Turns tokens into statements. One method a rule of Jinja's grammar; the order of the operators is Jinja's.
+/// A recursive-descent parser with one method for each rule of Jinja's grammar and Jinja's operator precedence.
 struct JinjaParser {
     private(set) var tokens: [JinjaToken]
     private(set) var position = 0
     private let limits: JinjaLimits
     private var nesting = 0
-    /// `for` bodies around the current place, up to the nearest macro.
+    /// The number of `for` bodies around the current position, up to the nearest macro.
     var loops = 0
     /// Names of `{% block %}` tags so far.
     var blockNames: Set<ByteText> = []
-    /// Names read so far, by the macro bodies around the current place.
+    /// The names read so far by each of the macro bodies around the current position.
     var readNames: [Set<String>] = []
 
     private init(tokens: [JinjaToken], limits: JinjaLimits) {

@@ -1,5 +1,5 @@
-// The syntax tree. `depth` is the height of an expression; the parser bounds it, so that nothing that walks or frees a tree
-// can run out of stack. Chains of one operator are flat for the same reason: `a + b + c` is one node.
+// The syntax tree. `depth` is the height of an expression. The parser limits it, so that walking or freeing a tree
+// cannot overflow the stack. For the same reason a chain of one operator is one node: `a + b + c`.
 
 struct JinjaExpression: Sendable {
     let kind: Kind
@@ -74,7 +74,7 @@ struct JinjaFilterCall: Sendable {
     let line: Int
 }
 
-/// What `set`, `for` and `with` assign to.
+/// The target of an assignment by `set`, `for` or `with`.
 enum JinjaTarget: Sendable {
     case name(String)
     case attribute(of: String, String)
@@ -97,9 +97,9 @@ struct JinjaStatement: Sendable {
         case call(JinjaExpression, JinjaMacroDefinition)
         case filter([JinjaFilterCall], [JinjaStatement])
         case with([(JinjaTarget, JinjaExpression)], [JinjaStatement])
-        /// `{% generation %}`: marks what the assistant says; renders its body.
+        /// `{% generation %}`: marks the assistant's text. Only its body is rendered.
         case generation([JinjaStatement])
-        /// `{% block name %}`: sees only what the template set outside of loops and macros, unless it is scoped.
+        /// `{% block name %}`: sees only variables set outside of loops and macros, unless it is scoped.
         case block([JinjaStatement], isScoped: Bool)
         case leaveLoop
         case nextIteration
@@ -120,6 +120,6 @@ struct JinjaMacroDefinition: Sendable {
     let name: String
     let parameters: [(name: String, value: JinjaExpression?)]
     let body: [JinjaStatement]
-    /// Which of `caller`, `varargs` and `kwargs` the body mentions; only those does Jinja pass.
+    /// Those of `caller`, `varargs` and `kwargs` that the body mentions. jinja2 passes only these.
     let specials: Set<String>
 }

@@ -1,4 +1,4 @@
-/// The tests behind `is`, and the names that `select`, `selectattr` and their opposites take.
+/// The tests that `is`, `select`, `selectattr` and their opposites name.
 enum JinjaTests {
     typealias Test = @Sendable (JinjaInterpreter, JinjaValue, JinjaArguments) throws -> Bool
 
@@ -104,7 +104,7 @@ enum JinjaTests {
 
     private static func isCallable(_ value: JinjaValue) -> Bool {
         switch value {
-        // Python's Undefined defines `__call__`, if only to complain.
+        // jinja2's Undefined defines `__call__`, which raises.
         case .undefined: return true
         case .opaque(let opaque):
             switch opaque.payload {
@@ -115,7 +115,7 @@ enum JinjaTests {
         }
     }
 
-    /// Identity, as far as values have one here.
+    /// Python's `is`, for values that have identity here.
     private static func isSame(_ a: JinjaValue, _ b: JinjaValue, _ interpreter: JinjaInterpreter) throws -> Bool {
         switch (a, b) {
         case (.opaque(let x), .opaque(let y)): x === y

@@ -1,7 +1,7 @@
 /// A value in a chat template. Behaves as the Python value of the same name does: equality crosses number types
 /// (`1 == 1.0 == true`), strings are sequences of code points and equal only if their code points are.
 package enum JinjaValue: Sendable {
-    /// Prints as nothing and is false; anything else that is asked of it is an error.
+    /// Prints as an empty text and is false. Any other use is an error.
     case undefined(JinjaUndefined)
     case null
     case bool(Bool)
@@ -15,14 +15,14 @@ package enum JinjaValue: Sendable {
     case tuple(JinjaArray)
     /// A Python dict: insertion order is kept.
     case object(JinjaObject)
-    /// Functions, macros, methods, namespaces, ranges, iterators: what only templates make, or `function(_:_:)`.
+    /// A value that exists only inside a rendering: a function, macro, method, namespace, range or iterator.
     case opaque(JinjaOpaque)
 }
 
-/// Why a value is undefined; the text of the error if it is used.
+/// The reason why a value is undefined: the text of the error if it is used.
 package struct JinjaUndefined: Sendable {
     package var explanation: String
-    /// Set for attributes the sandbox hides.
+    /// True for attributes that the sandbox hides.
     var isForbidden = false
 
     package init(_ explanation: String) { self.explanation = explanation }

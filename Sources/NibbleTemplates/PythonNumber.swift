@@ -96,7 +96,7 @@ enum PythonNumber {
         return text.filter { $0 != underscore }
     }
 
-    /// `repr(str)`: single quotes unless only double ones avoid escapes; what does not print is escaped.
+    /// `repr(str)`: single quotes unless double quotes avoid escapes. Characters that do not print are escaped.
     static func quoted(_ text: String) -> String {
         let quote: Unicode.Scalar = text.utf8.contains(39) && !text.utf8.contains(34) ? "\"" : "'"
         var result = String(quote)

@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// Python's string operations, by code point. Swift's own work by grapheme and merge canonically equivalent spellings.
+/// Python's string operations on code points. Swift's own operations work on graphemes and merge canonically equivalent texts.
 package enum PythonText {
     static func equal(_ a: String, _ b: String) -> Bool { a.hasSameBytes(as: b) }
 
@@ -24,7 +24,7 @@ package enum PythonText {
         }
     }
 
-    /// `text * count`, faster than `String(repeating:count:)` by far.
+    /// `text * count`; far faster than `String(repeating:count:)`.
     static func repeated(_ text: String, _ count: Int) -> String {
         let bytes = Array(text.utf8)
         let all =
@@ -61,7 +61,7 @@ package enum PythonText {
         return found
     }
 
-    /// Knuth, Morris and Pratt's search: linear whatever the texts are.
+    /// The Knuth–Morris–Pratt search: linear in the worst case.
     static func firstIndex(of needle: [UInt8], in text: [UInt8], from start: Int) -> Int? {
         guard !needle.isEmpty, start <= text.count - needle.count else { return nil }
         var borders = [Int](repeating: 0, count: needle.count)

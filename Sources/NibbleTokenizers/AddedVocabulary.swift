@@ -1,9 +1,9 @@
 import NibbleCore
 
-/// The added tokens of a tokenizer and their search.
+/// The added tokens of a tokenizer, and the search for them in texts.
 struct AddedVocabulary: Sendable {
-    /// A part of a text: an added token, or text for the model.
-    struct Part {
+    /// A piece of a text: an added token, or text for the model.
+    struct Segment {
         var range: Range<Int>
         var id: Int32?
     }
@@ -15,7 +15,7 @@ struct AddedVocabulary: Sendable {
     private var specialTexts: Set<[UInt8]> = []
     /// Special tokens in a text are ordinary text.
     private let splitsSpecial: Bool
-    /// What is found in the text for each token: the content, normalized where the token is.
+    /// The text to search for, by token: its content, normalized if the token is.
     private var texts: [[UInt8]] = []
     private var exact = ByteTrie()
     private var normalized = ByteTrie()
@@ -58,14 +58,14 @@ struct AddedVocabulary: Sendable {
     func text(of id: Int32) -> [UInt8]? { indexOfID[id].map { texts[$0] } }
 
     /// Splits text as given at the tokens that are searched there.
-    func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, exact) }
+    func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Segment] { split(text, exact) }
 
     /// Splits normalized text.
-    func splitNormalized(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, normalized) }
+    func splitNormalized(_ text: UnsafeBufferPointer<UInt8>) -> [Segment] { split(text, normalized) }
 
-    private func split(_ text: UnsafeBufferPointer<UInt8>, _ trie: ByteTrie) -> [Part] {
-        guard !trie.isEmpty else { return text.isEmpty ? [] : [Part(range: 0..<text.count, id: nil)] }
-        var parts: [Part] = []
+    private func split(_ text: UnsafeBufferPointer<UInt8>, _ trie: ByteTrie) -> [Segment] {
+        guard !trie.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0..<text.count, id: nil)] }
+        var parts: [Segment] = []
         var done = 0
         var index = 0
         while index < text.count {
@@ -78,17 +78,17 @@ struct AddedVocabulary: Sendable {
                 continue
             }
             if let range = accepted(index..<match.end, match.value, text, after: done) {
-                if done < range.lowerBound { parts.append(Part(range: done..<range.lowerBound, id: nil)) }
-                parts.append(Part(range: range, id: match.value))
+                if done < range.lowerBound { parts.append(Segment(range: done..<range.lowerBound, id: nil)) }
+                parts.append(Segment(range: range, id: match.value))
                 done = range.upperBound
             }
             index = match.end
         }
-        if done < text.count { parts.append(Part(range: done..<text.count, id: nil)) }
+        if done < text.count { parts.append(Segment(range: done..<text.count, id: nil)) }
         return parts
     }
 
-    /// The range that the token takes, white space included, or `nil` if it may not stand there.
+    /// The range of the token with its white space, or `nil` if it may not match here.
     private func accepted(
         _ match: Range<Int>, _ id: Int32, _ text: UnsafeBufferPointer<UInt8>, after done: Int
     ) -> Range<Int>? {

@@ -1,12 +1,12 @@
 package import Foundation
 import NibbleCore
 
-/// Loads the tokenizer of a checkpoint folder, whatever files describe it.
+/// Loads the tokenizer of a checkpoint folder from any of the supported formats.
 package enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
-    /// Names of files beside the tokenizer proper that ``from(folder:)`` reads where they are there.
+    /// Optional files that ``from(folder:)`` reads beside the tokenizer's own.
     package static let companions = [
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     ]
@@ -76,8 +76,8 @@ extension Tokenizer {
 }
 
 extension TokenizerConfiguration {
-    /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder, as far as they
-    /// are there.
+    /// Reads those of `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder
+    /// that exist.
     package init(folder: URL) throws(TokenizerError) {
         let file = folder.appending(path: "tokenizer_config.json")
         self = try TokenizerError.reading(file.path) {

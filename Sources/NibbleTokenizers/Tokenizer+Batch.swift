@@ -1,4 +1,4 @@
-/// To what length rows are padded.
+/// The length that rows are padded to.
 package enum Padding: String, Sendable {
     case none
     /// To the longest row of the batch.
@@ -7,7 +7,7 @@ package enum Padding: String, Sendable {
     case maxLength
 }
 
-/// Which of the texts is shortened when the row is too long.
+/// Which of the texts is truncated if the row is too long.
 package enum Truncation: String, Sendable {
     case none
     /// The longer of the two until both fit.

@@ -1,5 +1,5 @@
 extension Tokenizer {
-    /// The ids of `text`. What the vocabulary lacks is the unknown token, or nothing where there is none.
+    /// The ids of `text`. Text that the vocabulary lacks becomes the unknown token, or is dropped if there is none.
     ///
     /// - Parameter addSpecialTokens: whether to put the model's special tokens around it.
     /// - Complexity: O(n log n) at worst in the length of the text.
@@ -7,7 +7,7 @@ extension Tokenizer {
         tokenized(text, addSpecialTokens).ids
     }
 
-    /// The ids of `text`, all of it.
+    /// The ids of `text`, without dropping any of it.
     ///
     /// - Throws: `TokenizerError.noUnknownToken` if the vocabulary lacks a part of the text and has no unknown token.
     package func encodeCompletely(_ text: String, addSpecialTokens: Bool = true) throws(TokenizerError) -> [Int32] {
@@ -28,7 +28,7 @@ extension Tokenizer {
         join(encodings(text, pair: pair).encodings, addSpecialTokens: addSpecialTokens)
     }
 
-    /// One encoding a text, nothing put around them, and the first word of which text had to be left out.
+    /// One encoding for each text without special tokens, and the first word with text that the vocabulary cannot represent.
     func encodings(_ text: String, pair: String?) -> (encodings: [Encoding], incompleteWord: String?) {
         let (first, incompleteWord) = plainEncoding(text)
         guard let pair else { return ([first], incompleteWord) }
@@ -46,7 +46,7 @@ extension Tokenizer {
         return joined
     }
 
-    /// What was cut off, each piece with the same tokens around it.
+    /// The truncated pieces, each joined with the other text.
     private func overflow(_ encodings: [Encoding], _ addSpecialTokens: Bool) -> [Encoding] {
         guard let index = encodings.firstIndex(where: { !$0.overflowing.isEmpty }) else { return [] }
         return encodings[index].overflowing.map { piece in

@@ -1,11 +1,11 @@
-/// What the pipeline gives: ids, and if wanted the part of the source each stands for.
+/// The result of the pipeline: ids and, if offsets are tracked, the part of the source that each stands for.
 struct TokenizedText {
     let tracksOffsets: Bool
     var ids: [Int32] = []
     var spans: [AlignedText.Span] = []
     /// Texts of added tokens as they were found, by position.
     var addedTexts: [Int: String] = [:]
-    /// The first word of which text had to be left out.
+    /// The first word with text that the vocabulary cannot represent.
     var incompleteWord: String?
 
     init(tracksOffsets: Bool) { self.tracksOffsets = tracksOffsets }
@@ -72,7 +72,7 @@ extension Tokenizer {
     }
 }
 
-/// Words already encoded in this call. Natural text repeats its words; the cache spares most of the merging.
+/// The words encoded so far in this call. Natural text repeats words, so the cache avoids most of the merging.
 struct WordCache {
     private static let maximumWord = 64
     private static let maximumEntries = 1 << 16

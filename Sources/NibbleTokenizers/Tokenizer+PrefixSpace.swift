@@ -2,7 +2,7 @@ import NibbleCore
 
 /// `add_prefix_space` of `tokenizer_config.json`.
 ///
-/// transformers' classes that build their stages themselves take it; the general ones go by `tokenizer.json` alone.
+/// In transformers it applies to the classes that build their own pipeline. The generic classes use `tokenizer.json` as it is.
 extension Tokenizer.Components {
     private static let byteLevelClasses: Set<ByteText> = [
         "Bart", "Blenderbot", "CodeGen", "Cohere", "Deberta", "GPT2", "GPTNeoX", "LED", "Longformer", "Mvp", "Qwen2", "Roberta",
@@ -11,7 +11,7 @@ extension Tokenizer.Components {
     private static let metaspaceClasses: Set<ByteText> = [
         "Albert", "Barthez", "BigBird", "Camembert", "CodeLlama", "Llama", "RemBert", "XGLM", "XLMRoberta", "XLNet",
     ]
-    /// Of `metaspaceClasses`, those that are new by default: only the beginning of the text gets a space.
+    /// Those of `metaspaceClasses` whose `legacy` is false by default: only the start of the text gets a space.
     private static let firstOnlyClasses: Set<ByteText> = ["CodeLlama", "Llama"]
 
     mutating func apply(_ configuration: TokenizerConfiguration) {

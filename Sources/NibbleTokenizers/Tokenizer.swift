@@ -24,7 +24,7 @@ package final class Tokenizer: Sendable {
     let preTokenizer: PreTokenizer?
     let postProcessor: PostProcessor?
     let decoder: Decoder?
-    /// Whether the stages need to know what part of the text as given a normalized text stands for.
+    /// Whether the pre-tokenizer needs the alignment of the normalized text with the raw text.
     let tracksAlignment: Bool
 
     package let configuration: TokenizerConfiguration
@@ -114,11 +114,11 @@ extension PostProcessor.Template {
     init(begin: SpecialTokens.Token?, end: SpecialTokens.Token?) {
         specials = [:]
         for token in [begin, end].compactMap(\.self) { specials[token.text] = [(token.id, token.text)] }
-        func around(isSecond: Bool) -> [Part] {
+        func around(isSecond: Bool) -> [Element] {
             let typeID: Int32 = isSecond ? 1 : 0
             return [
-                begin.map { Part.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
-                end.map { Part.special(name: $0.text, typeID: typeID) },
+                begin.map { Element.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
+                end.map { Element.special(name: $0.text, typeID: typeID) },
             ].compactMap(\.self)
         }
         single = around(isSecond: false)

@@ -78,8 +78,8 @@ package struct JSONReader {
     }
 
     /// An object with many members. `member` gets the bytes of each key, which are valid until it returns.
-    package mutating func object(
-        keyBytes member: (UnsafeBufferPointer<UInt8>, inout JSONReader) throws -> Void
+    package mutating func objectOfBytes(
+        _ member: (UnsafeBufferPointer<UInt8>, inout JSONReader) throws -> Void
     ) throws {
         var key: [UInt8] = []
         try list(open: UInt8(ascii: "{"), close: UInt8(ascii: "}"), named: "an object") { reader in

@@ -2,11 +2,11 @@ package import NibbleTemplates
 
 /// One message of a chat.
 package struct ChatMessage: Sendable, Equatable {
-    /// `system`, `user`, `assistant`, `tool`, or whatever else the template knows.
+    /// `system`, `user`, `assistant`, `tool` or another role that the template supports.
     package var role: String
     /// Text, or a list of content parts (`[{"type": "text", "text": …}]`), or `.null`.
     package var content: JinjaValue
-    /// Further fields as the template names them: `tool_calls`, `name`, `reasoning_content` …
+    /// Further fields by the names that templates use: `tool_calls`, `name`, `reasoning_content` …
     package var fields: JinjaObject
 
     package init(role: String, content: String, fields: JinjaObject = JinjaObject()) {

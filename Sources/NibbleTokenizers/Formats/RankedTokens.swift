@@ -1,9 +1,9 @@
 import Foundation
 import NibbleCore
 
-/// A vocabulary of byte strings in the order of their merging: tiktoken's lists and tekken files.
+/// A vocabulary of byte strings in merge order: tiktoken lists and tekken files.
 struct RankedTokens {
-    /// Byte strings with their ids; of two adjacent parts those merge first whose join has the smaller id.
+    /// Byte strings with their ids. The adjacent pair whose join has the smallest id merges first.
     private(set) var tokens: [(bytes: [UInt8], id: Int32)] = []
     let file: String
 
@@ -120,7 +120,7 @@ extension Tokenizer {
         return components
     }
 
-    /// The names that files without a list of special tokens mean.
+    /// The special tokens of files that do not list them.
     private static let tekkenDefaults = [
         "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
         "[/TOOL_RESULTS]",

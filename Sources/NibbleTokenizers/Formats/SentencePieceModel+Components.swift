@@ -103,8 +103,8 @@ extension SentencePieceModel {
         var rightLength: Int
     }
 
-    /// The pairs of pieces that join to a piece, best score first. Natively, equal scores are equal ranks (the leftmost pair wins);
-    /// converted, longer left parts come first, then longer right parts.
+    /// The pairs of pieces that join to a piece, best score first. With native rules equal scores have equal ranks, so the
+    /// leftmost pair wins. With converted rules longer left parts come first, then longer right parts.
     private func merges(_ table: TokenTable, _ rules: SentencePieceRules) -> MergeTable {
         let isNative = rules == .native
         var splits: [Split] = []

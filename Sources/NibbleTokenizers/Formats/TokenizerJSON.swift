@@ -5,7 +5,7 @@ import NibbleCore
 struct TokenizerJSON {
     private let text: UnsafeRawBufferPointer
     private let file: String
-    /// Everything but the model's large members.
+    /// The file without the model's large members.
     private let root: JSONField
     private let vocabulary: Range<Int>?
     private let merges: Range<Int>?
@@ -59,7 +59,7 @@ struct TokenizerJSON {
 
     private func model(_ field: JSONField) throws -> TokenModel {
         guard let type = field.child("type") else {
-            // Files of the first versions leave the type out.
+            // The first versions of the format have no type.
             return merges != nil ? .bytePair(try bytePair(field)) : .unigram(try unigram(field))
         }
         switch try type.string() {
@@ -103,7 +103,7 @@ enum VocabularyReader {
     /// - Parameter field: its path in the file, for errors.
     static func table(_ reader: inout JSONReader, file: String, field: String) throws -> TokenTable {
         var table = TokenTable(capacity: reader.remaining / 24)
-        try reader.object(keyBytes: { text, reader in
+        try reader.objectOfBytes { text, reader in
             let value = try reader.value()
             guard case .int(let id) = value, id >= 0, id <= TokenTable.maximumID else {
                 throw JSONError.unexpected(
@@ -111,7 +111,7 @@ enum VocabularyReader {
                     expected: "an id from 0 to \(TokenTable.maximumID)", found: value.summary)
             }
             table.insert(text, id: Int32(id))
-        })
+        }
         return table
     }
 }
@@ -126,7 +126,7 @@ struct MergeReader {
     private var rank: Int32 = 0
     private var joined: [UInt8] = []
     private var lastResult: Int32 = -1
-    /// The line of the file that holds the next merge; its number in the field where that is not set.
+    /// Where the next merge stands, for errors; `nil` for its index in the field.
     var place: String?
 
     init(table: TokenTable, prefixLength: Int = 0, file: String, field: String) {

@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// What `Split` and `Replace` look for: a literal text or a regular expression.
+/// The pattern of `Split` and `Replace`: a literal text or a regular expression.
 enum TextPattern: Sendable {
     case literal([UInt8])
     case regex(Pattern)

@@ -44,7 +44,7 @@ extension PostProcessor.Template {
         for element in try field.child("pair")?.elements() ?? [] { pair.append(try part(element)) }
     }
 
-    private func part(_ field: JSONField) throws -> Part {
+    private func part(_ field: JSONField) throws -> Element {
         if let special = field.child("SpecialToken") {
             let name = try special.text("id")
             guard specials[name] != nil else { throw try special.required("id").unexpected("a name in special_tokens") }
@@ -72,7 +72,7 @@ extension PostProcessor.Template {
             specials[name] = [(try entry[1].tokenID(), try entry[0].string())]
         }
         let secondType: Int32 = separators == 1 ? 1 : 0
-        let separator = Part.special(name: "sep", typeID: 0)
+        let separator = Element.special(name: "sep", typeID: 0)
         single = [.special(name: "cls", typeID: 0), .sequence(isSecond: false, typeID: 0), separator]
         pair = single
         if separators == 2 { pair.append(separator) }

@@ -1,4 +1,4 @@
-/// Text on its way through the pipeline: UTF-8 bytes and, if offsets are wanted, the part of the source each byte stands for.
+/// Text in the pipeline: UTF-8 bytes and, if offsets are tracked, the part of the source that each byte stands for.
 ///
 /// The alignment rules are those of the tokenizers library, so that offsets come out equal: a replaced scalar stands for the
 /// one it replaces, an inserted scalar for whatever precedes it.
