@@ -22,6 +22,9 @@ struct JinjaFormat {
     /// `nil` where the format names none.
     var kind: Unicode.Scalar?
 
+    /// The largest width and precision.
+    private static let maximumWidth = 1 << 20
+
     static func problem(_ text: String) -> JinjaError { JinjaError(.arguments(function: "format", problem: text)) }
 
     /// Digits of a width or a precision; `nil` if there are none.
@@ -29,8 +32,8 @@ struct JinjaFormat {
         let start = index
         while index < scalars.count, (48...57).contains(scalars[index].value) { index += 1 }
         guard index > start else { return nil }
-        guard let number = Int(PythonText.text(scalars[start..<index])), number <= 1 << 20 else {
-            throw problem("a width above \(1 << 20)")
+        guard let number = Int(PythonText.text(scalars[start..<index])), number <= maximumWidth else {
+            throw JinjaError(.limit("characters of width", maximum: maximumWidth))
         }
         return number
     }

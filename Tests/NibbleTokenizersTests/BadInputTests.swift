@@ -77,7 +77,7 @@ import Testing
             (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "1.5"),
             (#"{"model":{"type":"Unigram","unk_id":5,"vocab":[["a",0]]}}"#, "model.unk_id", "5"),
             (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "line 1", "an object"),
-            (#"{"model":{"type":"BPE","vocab":{"a":0,"b":01},"merges":[]}}"#, "model.vocab.b", "leading zeros"),
+            (#"{"model":{"type":"BPE","vocab":{"a":0,"b":01},"merges":[]}}"#, "model.vocab", "leading zeros"),
             (#"{"model":{"type":"BPE","vocab":{"a":0},"merges":[["a"]]}}"#, "model.merges[0]", "1"),
             (#"{"model":{"type":"Unigram","vocab":[["a"]]}}"#, "model.vocab[0]", "1 values"),
             (#"{"added_tokens":[{"id":NaN}],"model":{}}"#, "added_tokens[0].id", "'N'"),

@@ -132,10 +132,10 @@ import Testing
     @Test("canonically equivalent added tokens keep their ids")
     func canonicalEquivalence() throws {
         let added =
-            #"[{"id":50,"content":"<\u00e9>","special":true,"normalized":false},{"id":51,"content":"<e\u0301>","special":true,"normalized":false}]"#
+            #"[{"id":31,"content":"<\u00e9>","special":true,"normalized":false},{"id":32,"content":"<e\u0301>","special":true,"normalized":false}]"#
         let tokenizer = try SmallTokenizer.make(SmallTokenizer.json(added: added))
-        #expect(tokenizer.encode("<\u{E9}><e\u{301}>") == [50, 51])
-        #expect(tokenizer.id(for: "<\u{E9}>") == 50 && tokenizer.id(for: "<e\u{301}>") == 51)
+        #expect(tokenizer.encode("<\u{E9}><e\u{301}>") == [31, 32])
+        #expect(tokenizer.id(for: "<\u{E9}>") == 31 && tokenizer.id(for: "<e\u{301}>") == 32)
         #expect(tokenizer.vocabularySize == SmallTokenizer.letters.count + 2)
     }
 
