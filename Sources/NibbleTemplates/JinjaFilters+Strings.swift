@@ -30,6 +30,7 @@ extension JinjaFilters {
             return try interpreter.call(center, JinjaArguments(positional: [given[0] ?? .int(80)]))
         },
         "truncate": truncated,
+        "wordwrap": wrapped,
         "wordcount": { interpreter, value, _ in
             let scalars = try interpreter.text(of: value).unicodeScalars
             try interpreter.charge(4 * scalars.count)

@@ -38,6 +38,35 @@ import Testing
         }
     }
 
+    @Test("Changed bytes of a tokenizer_config.json give an error or a configuration, nothing else")
+    func changedConfiguration() throws {
+        let source = Array(
+            """
+            {"tokenizer_class":"LlamaTokenizer","add_prefix_space":false,"legacy":true,"model_max_length":1e30,"padding_side":"left",
+            "bos_token":{"content":"<s>","lstrip":false},"extra_special_tokens":{"x":"<x>"},"split_special_tokens":true,
+            "added_tokens_decoder":{"31":{"content":"<s>","special":true}},"chat_template":[{"name":"default","template":"{{ 1 }}"}]}
+            """.utf8)
+        let folder = try Fixtures.temporaryFolder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appending(path: "tokenizer_config.json")
+        var state: UInt64 = 5
+        for _ in 0..<1_000 {
+            var bytes = source
+            for _ in 0..<2 {
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                bytes[Int(state >> 33) % bytes.count] = source[Int(state >> 13) % source.count]
+            }
+            try Data(bytes).write(to: file)
+            do {
+                let tokenizer = try SmallTokenizer.make(
+                    SmallTokenizer.json(), configuration: TokenizerConfiguration(folder: folder))
+                _ = tokenizer.decode(tokenizer.encode("a <s> b"))
+            } catch {
+                #expect("\(error)".hasPrefix(file.path), "\(error)")
+            }
+        }
+    }
+
     @Test(
         "Errors name the file and the field",
         arguments: [

@@ -103,6 +103,10 @@ add("tojson", (f"{v}|tojson({a})" for v in ["[1, 'é', none, true, 2.5]", "{'b':
                for a in ["", "indent=2", "ensure_ascii=true", "sort_keys=true", "separators=(',', ':')", "indent=0", "indent='\\t'"]))
 add("filesizeformat", (f"{n}|filesizeformat{a}" for n in ["0", "1", "2", "999", "1000", "1023", "1024", "1500000", "1e12", "1e30", "'2000'", "-5", "2.7"]
                        for a in ["", "(true)"]))
+add("wordwrap", (f"{t}|wordwrap({a})" for t in [
+    "'The quick brown fox jumps over the lazy dog'", "'a well-known state-of-the-art x--y -- z e-mail'", "'abcdefghijklmnopqrstuvwxyz'", "'a\\nbb ccc\\r\\ndddd'",
+    "'  leading and  double '", "''", "'super-cali-fragil-istic--word, a-b c--d'", "'日本語 テキスト の 折り返し'", "'x-1-2 3-4-aa-bb'"]
+    for a in ["", "10", "5", "1", "10, false", "7, true, '|'", "8, false, none, false", "6, true, '<br>', false", "0"]))
 add("more filters", [
     "'a b'|wordcount", "'it''s'|wordcount", "'日本 語'|wordcount", "'x_y z-w'|wordcount", "[1,2]|attr('count')(1)", "{'a': 1}|attr('a')",
     "'%s-%s'|format(1, 2)", "'%(a)s'|format(a=3)", "'%s'|format", "'%d %d'|format(1)", "{'b': 1, 'A': 2}|dictsort(true)",
