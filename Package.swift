@@ -57,7 +57,8 @@ let package = Package(
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
         module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
-        module("NibbleTokenizers", ["NibbleCore"]),
+        module("NibbleTemplates", ["NibbleCore"]),
+        module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
@@ -67,8 +68,8 @@ let package = Package(
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers",
-                "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTemplates",
+                "NibbleTokenizers", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
             name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
@@ -82,7 +83,8 @@ let package = Package(
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
-        tests("NibbleTokenizers"),
+        tests("NibbleTemplates"),
+        tests("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),

@@ -73,10 +73,10 @@ struct ShardIndex {
     init(_ url: URL) throws {
         let json: JSONValue
         do {
-            json = try JSONValue(contentsOf: url, options: .rejectDuplicateKeys)
+            json = try JSONValue(contentsOf: url, options: [.rejectDuplicateKeys, .nonFiniteNumbers])
         } catch JSONError.unreadable(let file, let reason) {
             throw CheckpointError.unreadable(file: file, reason: reason)
-        } catch JSONError.syntax(_, let line, let column, let expected, let found) {
+        } catch JSONError.syntax(_, _, let line, let column, let expected, let found) {
             throw CheckpointError.malformed(
                 file: url.path, tensor: nil, expected: expected, found: "\(found) at line \(line), column \(column)")
         }

@@ -64,11 +64,9 @@ struct PerplexityCommand: AsyncParsableCommand {
             return TextWindows.cut(
                 tokenizer.encode(try String(contentsOfFile: file, encoding: .utf8), addSpecialTokens: false), window)
         }
-        let lines = try String(contentsOfFile: stories ?? "", encoding: .utf8).split(separator: "\n")
-        return try lines.map { line in
-            guard let text = try JSONValue.parse(String(line)).string else {
-                throw ValidationError("\(stories ?? ""): expected a JSON string a line, found \(line.prefix(60))")
-            }
+        let file = stories ?? ""
+        return try TextFile.read(file).textLines.enumerated().filter { !$1.isEmpty }.map { index, line in
+            let text = try JSONField(line: line, number: index + 1, of: file).string()
             var ids = tokenizer.encode(text, addSpecialTokens: false)
             if let bos = tokenizer.specialTokens.bos { ids.insert(bos.id, at: 0) }
             if let eos = tokenizer.specialTokens.eos { ids.append(eos.id) }

@@ -26,21 +26,21 @@ struct TokenizeCommand: AsyncParsableCommand {
         var configuration = LoadConfiguration()
         configuration.revision = revision
         let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
+        var number = 0
         while let line = readLine() {
+            number += 1
             if json {
                 if line.isEmpty { continue }
-                Console.output(try answer(line, tokenizer))
+                Console.output(try answer(JSONField(line: line, number: number, of: "standard input"), tokenizer))
             } else {
-                Console.output(tokenizer.encode(line).map(String.init).joined(separator: " "))
+                Console.output(try tokenizer.encodeCompletely(line).map(String.init).joined(separator: " "))
             }
         }
     }
 
-    private func answer(_ line: String, _ tokenizer: Tokenizer) throws -> String {
-        guard let text = try JSONValue.parse(line)["text"]?.string else {
-            throw ValidationError("expected an object with \"text\", found \(line.prefix(80))")
-        }
-        let plain = tokenizer.encode(text, addSpecialTokens: false)
+    private func answer(_ line: JSONField, _ tokenizer: Tokenizer) throws -> String {
+        let text = try line.text("text")
+        let plain = try tokenizer.encodeCompletely(text, addSpecialTokens: false)
         let special = tokenizer.encode(text, addSpecialTokens: true)
         return JSONValue.object(
             JSONObject([

@@ -86,13 +86,18 @@ extension ModelLoader {
         let manager = FileManager.default
         let names = [
             "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-            "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "tekken.json",
+            "tokenizer.model", "spiece.model", "spm.model", "vocab.json", "merges.txt", "chat_template.jinja", "tekken.json",
             ModelSource.vocabularyFile,
         ]
         if ModelSource.isGGUF(source.folder) {
             return try GGUFFile(source.folder).writeMetadata(to: folder.appending(path: ModelSource.vocabularyFile))
         }
-        for name in names {
+        let templates = "additional_chat_templates"
+        let named = (try? manager.contentsOfDirectory(atPath: source.folder.appending(path: templates).path)) ?? []
+        if !named.isEmpty {
+            try manager.createDirectory(at: folder.appending(path: templates), withIntermediateDirectories: true)
+        }
+        for name in names + named.map({ "\(templates)/\($0)" }) {
             let original = source.folder.appending(path: name)
             guard manager.fileExists(atPath: original.path) else { continue }
             try Data(contentsOf: original).write(to: folder.appending(path: name), options: .atomic)

@@ -50,7 +50,7 @@ package struct QuantState: Sendable, Hashable {
             QuantStateError(tensor: name, expected: expected, found: found)
         }
         let json: JSONValue
-        do { json = try JSONValue.parse(bytes) } catch { throw fail("JSON text", "\(error)") }
+        do { json = try JSONValue.parse(bytes, options: .nonFiniteNumbers) } catch { throw fail("JSON text", "\(error)") }
         func field<T>(_ key: String, _ expected: String, _ convert: (JSONValue) -> T?) throws -> T {
             guard let value = json[key].flatMap(convert) else {
                 throw fail("\(key): \(expected)", json[key]?.encoded(.spaced) ?? "nothing")

@@ -1,16 +1,18 @@
-/// A token that is found in the text before the model sees it.
+import NibbleCore
+
+/// A token that is split out of the text before the model encodes the rest.
 package struct AddedToken: Sendable, Equatable {
     package var content: String
     package var id: Int32
-    /// Only where neither neighbour is a word character.
+    /// Matches only if neither neighbour is a word character.
     package var isSingleWord = false
-    /// Takes the white space before it along.
+    /// Includes the white space before it.
     package var stripsLeft = false
-    /// Takes the white space after it along.
+    /// Includes the white space after it.
     package var stripsRight = false
-    /// Found in the normalized text, not in the text as it was given.
+    /// Matched in the normalized text instead of the raw text.
     package var isNormalized = false
-    /// Left out by decoding with `skipSpecialTokens`.
+    /// Decoding with `skipSpecialTokens` leaves it out.
     package var isSpecial = false
 
     package init(content: String, id: Int32, isSpecial: Bool = false) {
@@ -23,7 +25,7 @@ package struct AddedToken: Sendable, Equatable {
 
 extension AddedToken {
     /// - Parameter id: the id where the object has none of its own.
-    init(_ field: JSONField, id: Int32? = nil) throws(TokenizerError) {
+    init(_ field: JSONField, id: Int32? = nil) throws {
         let content = try field.required("content").string()
         let isSpecial = try field.flag("special", default: false)
         if let id {

@@ -1,25 +1,33 @@
-/// The added tokens of a tokenizer and their search.
+import NibbleCore
+
+/// The added tokens of a tokenizer, and the search for them in texts.
 struct AddedVocabulary: Sendable {
-    /// A part of a text: an added token, or text for the model.
-    struct Part {
+    /// A piece of a text: an added token, or text for the model.
+    struct Segment {
         var range: Range<Int>
         var id: Int32?
     }
 
     private(set) var tokens: [AddedToken] = []
     private var indexOfID: [Int32: Int] = [:]
-    private var indexOfContent: [String: Int] = [:]
-    /// What is found in the text for each token: the content, normalized where the token is.
+    private var indexOfContent: [ByteText: Int] = [:]
+    /// Texts of special tokens. A vocabulary may give one text several ids; all of them are special.
+    private var specialTexts: Set<[UInt8]> = []
+    /// Special tokens in a text are ordinary text.
+    private let splitsSpecial: Bool
+    /// The text to search for, by token: its content, normalized if the token is.
     private var texts: [[UInt8]] = []
     private var exact = ByteTrie()
     private var normalized = ByteTrie()
 
-    init() {}
-
-    /// - Parameter normalizer: tokens that are searched in normalized text are normalized with it first.
-    init(_ tokens: [AddedToken], normalizer: Normalizer?) {
+    /// - Parameters:
+    ///   - normalizer: tokens that are searched in normalized text are normalized with it first.
+    ///   - splitsSpecial: special tokens are not found in texts, which then are what a user wrote and nothing more.
+    init(_ tokens: [AddedToken], normalizer: Normalizer?, splitsSpecial: Bool = false) {
+        self.splitsSpecial = splitsSpecial
         for token in tokens where !token.content.isEmpty { add(token) }
         for token in self.tokens {
+            if token.isSpecial { specialTexts.insert(Array(token.content.utf8)) }
             var text = AlignedText(bytes: Array(token.content.utf8), spans: nil, isAtStart: true)
             if token.isNormalized {
                 normalizer?.normalize(&text)
@@ -45,18 +53,19 @@ struct AddedVocabulary: Sendable {
 
     func token(of id: Int32) -> AddedToken? { indexOfID[id].map { tokens[$0] } }
     func id(of content: String) -> Int32? { indexOfContent[content].map { tokens[$0].id } }
+    func isSpecial(_ text: [UInt8]) -> Bool { specialTexts.contains(text) }
     /// The text that the token stands for.
     func text(of id: Int32) -> [UInt8]? { indexOfID[id].map { texts[$0] } }
 
     /// Splits text as given at the tokens that are searched there.
-    func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, exact) }
+    func splitExact(_ text: UnsafeBufferPointer<UInt8>) -> [Segment] { split(text, exact) }
 
     /// Splits normalized text.
-    func splitNormalized(_ text: UnsafeBufferPointer<UInt8>) -> [Part] { split(text, normalized) }
+    func splitNormalized(_ text: UnsafeBufferPointer<UInt8>) -> [Segment] { split(text, normalized) }
 
-    private func split(_ text: UnsafeBufferPointer<UInt8>, _ trie: ByteTrie) -> [Part] {
-        guard !trie.isEmpty else { return text.isEmpty ? [] : [Part(range: 0..<text.count, id: nil)] }
-        var parts: [Part] = []
+    private func split(_ text: UnsafeBufferPointer<UInt8>, _ trie: ByteTrie) -> [Segment] {
+        guard !trie.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0..<text.count, id: nil)] }
+        var parts: [Segment] = []
         var done = 0
         var index = 0
         while index < text.count {
@@ -64,18 +73,22 @@ struct AddedVocabulary: Sendable {
                 index += 1
                 continue
             }
+            if splitsSpecial, token(of: match.value)?.isSpecial ?? false {
+                index = match.end
+                continue
+            }
             if let range = accepted(index..<match.end, match.value, text, after: done) {
-                if done < range.lowerBound { parts.append(Part(range: done..<range.lowerBound, id: nil)) }
-                parts.append(Part(range: range, id: match.value))
+                if done < range.lowerBound { parts.append(Segment(range: done..<range.lowerBound, id: nil)) }
+                parts.append(Segment(range: range, id: match.value))
                 done = range.upperBound
             }
             index = match.end
         }
-        if done < text.count { parts.append(Part(range: done..<text.count, id: nil)) }
+        if done < text.count { parts.append(Segment(range: done..<text.count, id: nil)) }
         return parts
     }
 
-    /// The range that the token takes, white space included, or `nil` if it may not stand there.
+    /// The range of the token with its white space, or `nil` if it may not match here.
     private func accepted(
         _ match: Range<Int>, _ id: Int32, _ text: UnsafeBufferPointer<UInt8>, after done: Int
     ) -> Range<Int>? {

@@ -1,11 +1,12 @@
 package import Foundation
+import NibbleCore
 
-/// Loads the tokenizer of a checkpoint folder, whatever files describe it.
+/// Loads the tokenizer of a checkpoint folder from any of the supported formats.
 package enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
-    /// Names of files beside the tokenizer proper that ``from(folder:)`` reads where they are there.
+    /// Optional files that ``from(folder:)`` reads beside the tokenizer's own.
     package static let companions = [
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     ]
@@ -57,7 +58,7 @@ package enum AutoTokenizer {
             do {
                 return try Tokenizer(tiktoken: bytes, file: file, configuration: configuration)
             } catch TokenizerError.malformedFile {
-                throw .malformedFile(file: file, reason: "neither a SentencePiece model nor a tiktoken list")
+                throw TokenizerError.malformedFile(file: file, reason: "neither a SentencePiece model nor a tiktoken list")
             }
         }
     }
@@ -70,41 +71,45 @@ extension Tokenizer {
     package convenience init(
         tokenizerJSON bytes: [UInt8], file: String = "tokenizer.json", configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
-        self.init(try TokenizerJSON(bytes, file: file).components(), configuration: configuration)
+        self.init(try TokenizerJSON.components(bytes, file: file), configuration: configuration)
     }
 }
 
 extension TokenizerConfiguration {
-    /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder, as far as they
-    /// are there.
+    /// Reads those of `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and the chat templates of a folder
+    /// that exist.
     package init(folder: URL) throws(TokenizerError) {
         let file = folder.appending(path: "tokenizer_config.json")
-        if FileText.exists(file) { self = try TokenizerConfiguration(FileText.json(file)) }
-        if addedTokens.isEmpty { try readLegacyFiles(folder) }
-        try readTemplateFiles(folder)
+        self = try TokenizerError.reading(file.path) {
+            var configuration = TokenizerConfiguration()
+            if FileText.exists(file) { configuration = try TokenizerConfiguration(JSONField(contentsOf: file)) }
+            if configuration.addedTokens.isEmpty { try configuration.readLegacyFiles(folder) }
+            try configuration.readTemplateFiles(folder)
+            return configuration
+        }
     }
 
-    private mutating func readLegacyFiles(_ folder: URL) throws(TokenizerError) {
+    private mutating func readLegacyFiles(_ folder: URL) throws {
         let map = folder.appending(path: "special_tokens_map.json")
         if FileText.exists(map) {
             var legacy = TokenizerConfiguration()
-            try legacy.readTokens(FileText.json(map))
+            try legacy.readTokens(JSONField(contentsOf: map))
             namedTokens.merge(legacy.namedTokens) { own, _ in own }
             for token in legacy.additionalSpecialTokens
-            where !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+            where !additionalSpecialTokens.contains(where: { $0.content.hasSameBytes(as: token.content) }) {
                 additionalSpecialTokens.append(token)
             }
         }
         let added = folder.appending(path: "added_tokens.json")
         guard FileText.exists(added) else { return }
-        let special = Set(namedTokens.values.map(\.content) + additionalSpecialTokens.map(\.content))
-        for (content, field) in try FileText.json(added).members() {
+        let special = Set(texts: namedTokens.values.map(\.content) + additionalSpecialTokens.map(\.content))
+        for (content, field) in try JSONField(contentsOf: added).members() {
             addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
         }
         addedTokens.sort { $0.id < $1.id }
     }
 
-    private mutating func readTemplateFiles(_ folder: URL) throws(TokenizerError) {
+    private mutating func readTemplateFiles(_ folder: URL) throws {
         let single = folder.appending(path: "chat_template.jinja")
         if FileText.exists(single) { chatTemplates["default"] = try Self.template(single) }
         let more = folder.appending(path: AutoTokenizer.templateFolder)
@@ -114,7 +119,7 @@ extension TokenizerConfiguration {
         }
     }
 
-    private static func template(_ url: URL) throws(TokenizerError) -> String {
+    private static func template(_ url: URL) throws -> String {
         let bytes = try FileText.read(url)
         try FileText.requireUTF8(bytes, file: url.path)
         return String(decoding: bytes, as: UTF8.self)

@@ -11,7 +11,7 @@ package struct Encoding: Sendable, Equatable {
     package var typeIDs: [Int32] = []
     /// 1 for tokens added around the text, 0 for tokens of the text.
     package var specialTokensMask: [Int32] = []
-    /// What truncation cut off, in pieces of the same length.
+    /// The tokens that truncation removed, in pieces of the same length.
     package var overflowing: [Encoding] = []
 
     package init() {}
@@ -53,11 +53,11 @@ package struct Encoding: Sendable, Equatable {
     }
 }
 
-/// Which side is cut off or padded.
+/// The side that is truncated or padded.
 package enum PaddingSide: String, Sendable { case left, right }
 
 extension Encoding {
-    /// Keeps `length` tokens; the rest goes to `overflowing`, each piece repeating `stride` tokens of the one before.
+    /// Keeps `length` tokens. The rest goes to `overflowing`, where each piece repeats `stride` tokens of the previous one.
     ///
     /// - Parameters:
     ///   - length: tokens to keep, ≥ 0.

@@ -1,4 +1,4 @@
-/// To what length rows are padded.
+/// The length that rows are padded to.
 package enum Padding: String, Sendable {
     case none
     /// To the longest row of the batch.
@@ -7,7 +7,7 @@ package enum Padding: String, Sendable {
     case maxLength
 }
 
-/// Which of the texts is shortened when the row is too long.
+/// Which of the texts is truncated if the row is too long.
 package enum Truncation: String, Sendable {
     case none
     /// The longer of the two until both fit.
@@ -42,7 +42,7 @@ extension Tokenizer {
     ///   - maxLength: longest row, special tokens included; the model's maximum if not given.
     ///   - padToMultipleOf: rows are padded further to a multiple of this.
     ///   - paddingSide: the tokenizer's own side if not given.
-    /// - Throws: `TokenizerError.noPaddingToken`, `.noMaximumLength` or `.invalidOption`.
+    /// - Throws: `TokenizerError.noUnknownToken`, `.noPaddingToken`, `.noMaximumLength` or `.invalidOption`.
     package func callAsFunction(
         _ texts: [String], padding: Padding = .none, truncation: Truncation = .none, maxLength: Int? = nil,
         addSpecialTokens: Bool = true, padToMultipleOf: Int? = nil, paddingSide: PaddingSide? = nil
@@ -64,12 +64,13 @@ extension Tokenizer {
     ///
     /// - Parameters:
     ///   - stride: number of tokens that a piece in `overflowing` repeats of the piece before.
-    /// - Throws: `TokenizerError.invalidOption` if the text to be shortened is not there or too short, or the stride too long.
+    /// - Throws: `TokenizerError.noUnknownToken`; `.invalidOption` if the text to be shortened is not there or too short, or the stride too long.
     package func encoding(
         _ text: String, pair: String?, truncation: Truncation, maxLength: Int? = nil, stride: Int = 0,
         addSpecialTokens: Bool = true
     ) throws -> Encoding {
-        var encodings = encodings(text, pair: pair)
+        var (encodings, incompleteWord) = encodings(text, pair: pair)
+        if let incompleteWord { throw TokenizerError.noUnknownToken(text: incompleteWord) }
         if truncation != .none, let limit = maxLength ?? modelMaxLength {
             let added = addSpecialTokens ? postProcessor?.addedCount(isPair: pair != nil) ?? 0 : 0
             try Self.truncate(

@@ -36,7 +36,8 @@ extension Tokenizer {
     /// The vocabulary's text of an id that is to be decoded.
     func vocabularyText(of id: Int32, skipSpecialTokens: Bool) -> [UInt8]? {
         if let token = added.token(of: id) { return skipSpecialTokens && token.isSpecial ? nil : added.text(of: id) }
-        return model.table.text(of: id).map { Array($0) }
+        guard let text = model.table.text(of: id).map({ Array($0) }) else { return nil }
+        return skipSpecialTokens && added.isSpecial(text) ? nil : text
     }
 
     private static func cleanedUp(_ text: String) -> String {

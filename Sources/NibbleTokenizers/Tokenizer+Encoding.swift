@@ -1,28 +1,40 @@
 extension Tokenizer {
-    /// The ids of `text`.
+    /// The ids of `text`. Text that the vocabulary lacks becomes the unknown token, or is dropped if there is none.
     ///
     /// - Parameter addSpecialTokens: whether to put the model's special tokens around it.
     /// - Complexity: O(n log n) at worst in the length of the text.
     package func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
+        tokenized(text, addSpecialTokens).ids
+    }
+
+    /// The ids of `text`, without dropping any of it.
+    ///
+    /// - Throws: `TokenizerError.noUnknownToken` if the vocabulary lacks a part of the text and has no unknown token.
+    package func encodeCompletely(_ text: String, addSpecialTokens: Bool = true) throws(TokenizerError) -> [Int32] {
+        let output = tokenized(text, addSpecialTokens)
+        if let word = output.incompleteWord { throw .noUnknownToken(text: word) }
+        return output.ids
+    }
+
+    private func tokenized(_ text: String, _ addSpecialTokens: Bool) -> TokenizedText {
         var output = TokenizedText(tracksOffsets: false)
         tokenize(Array(text.utf8), into: &output)
-        guard addSpecialTokens, let postProcessor else { return output.ids }
-        return postProcessor.surround(output.ids)
+        if addSpecialTokens, let postProcessor { output.ids = postProcessor.surround(output.ids) }
+        return output
     }
 
     /// The tokens of `text`, or of two texts that the model sees together, with their offsets.
     package func encoding(_ text: String, pair: String? = nil, addSpecialTokens: Bool = true) -> Encoding {
-        join(encodings(text, pair: pair), addSpecialTokens: addSpecialTokens)
+        join(encodings(text, pair: pair).encodings, addSpecialTokens: addSpecialTokens)
     }
 
-    /// One encoding a text, nothing put around them.
-    func encodings(_ text: String, pair: String?) -> [Encoding] {
-        var encodings = [plainEncoding(text)]
-        if let pair {
-            encodings.append(plainEncoding(pair))
-            encodings[1].setTypeID(1)
-        }
-        return encodings
+    /// One encoding for each text without special tokens, and the first word with text that the vocabulary cannot represent.
+    func encodings(_ text: String, pair: String?) -> (encodings: [Encoding], incompleteWord: String?) {
+        let (first, incompleteWord) = plainEncoding(text)
+        guard let pair else { return ([first], incompleteWord) }
+        var (second, word) = plainEncoding(pair)
+        second.setTypeID(1)
+        return ([first, second], incompleteWord ?? word)
     }
 
     func join(_ encodings: [Encoding], addSpecialTokens: Bool) -> Encoding {
@@ -34,7 +46,7 @@ extension Tokenizer {
         return joined
     }
 
-    /// What was cut off, each piece with the same tokens around it.
+    /// The truncated pieces, each joined with the other text.
     private func overflow(_ encodings: [Encoding], _ addSpecialTokens: Bool) -> [Encoding] {
         guard let index = encodings.firstIndex(where: { !$0.overflowing.isEmpty }) else { return [] }
         return encodings[index].overflowing.map { piece in
@@ -49,7 +61,7 @@ extension Tokenizer {
         }
     }
 
-    private func plainEncoding(_ text: String) -> Encoding {
+    private func plainEncoding(_ text: String) -> (Encoding, incompleteWord: String?) {
         let bytes = Array(text.utf8)
         var output = TokenizedText(tracksOffsets: true)
         tokenize(bytes, into: &output)
@@ -59,7 +71,7 @@ extension Tokenizer {
             let token = output.addedTexts[index] ?? String(decoding: model.table.text(of: id) ?? [], as: UTF8.self)
             encoding.append(id: id, token: token, offset: scalars.range(of: output.spans[index]), typeID: 0, isSpecial: false)
         }
-        return encoding
+        return (encoding, output.incompleteWord)
     }
 }
 

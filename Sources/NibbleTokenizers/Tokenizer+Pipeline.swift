@@ -1,10 +1,12 @@
-/// What the pipeline gives: ids, and if wanted the part of the source each stands for.
+/// The result of the pipeline: ids and, if offsets are tracked, the part of the source that each stands for.
 struct TokenizedText {
     let tracksOffsets: Bool
     var ids: [Int32] = []
     var spans: [AlignedText.Span] = []
     /// Texts of added tokens as they were found, by position.
     var addedTexts: [Int: String] = [:]
+    /// The first word with text that the vocabulary cannot represent.
+    var incompleteWord: String?
 
     init(tracksOffsets: Bool) { self.tracksOffsets = tracksOffsets }
 }
@@ -14,7 +16,7 @@ extension Tokenizer {
     func tokenize(_ source: [UInt8], into output: inout TokenizedText) {
         var cache = WordCache()
         for part in source.withUnsafeBufferPointer({ added.splitExact($0) }) {
-            var text = AlignedText(source: source[part.range], tracksOffsets: output.tracksOffsets)
+            var text = AlignedText(source: source[part.range], tracksOffsets: output.tracksOffsets || tracksAlignment)
             if let id = part.id {
                 append(id, of: text, 0..<text.bytes.count, to: &output)
                 continue
@@ -45,7 +47,9 @@ extension Tokenizer {
         words.text.bytes.withUnsafeBufferPointer { bytes in
             for word in words.words {
                 let pieces = cache.pieces(of: UnsafeBufferPointer(rebasing: bytes[word])) { word, pieces in
-                    model.encode(word, isByteLevel: words.isByteLevel, into: &pieces)
+                    if !model.encode(word, isByteLevel: words.isByteLevel, into: &pieces), output.incompleteWord == nil {
+                        output.incompleteWord = String(decoding: word.prefix(80), as: UTF8.self)
+                    }
                 }
                 for index in pieces { output.ids.append(cache.pieces[index].id) }
                 if output.tracksOffsets { appendSpans(cache.pieces[pieces], word, words.text, to: &output) }
@@ -68,7 +72,7 @@ extension Tokenizer {
     }
 }
 
-/// Words already encoded in this call. Natural text repeats its words; the cache spares most of the merging.
+/// The words encoded so far in this call. Natural text repeats words, so the cache avoids most of the merging.
 struct WordCache {
     private static let maximumWord = 64
     private static let maximumEntries = 1 << 16

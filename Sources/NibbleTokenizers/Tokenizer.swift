@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// Text to tokens and back.
 ///
 /// The stages are those of the tokenizers library: added tokens are split out, the rest is normalized, cut into words, encoded by
@@ -22,6 +24,8 @@ package final class Tokenizer: Sendable {
     let preTokenizer: PreTokenizer?
     let postProcessor: PostProcessor?
     let decoder: Decoder?
+    /// Whether the pre-tokenizer needs the alignment of the normalized text with the raw text.
+    let tracksAlignment: Bool
 
     package let configuration: TokenizerConfiguration
     /// Beginning, end, padding and other special tokens, as far as the vocabulary has them.
@@ -31,12 +35,17 @@ package final class Tokenizer: Sendable {
 
     /// - Parameter normalizesAdded: added tokens that are found in normalized text are normalized first.
     init(_ components: Components, configuration: TokenizerConfiguration, normalizesAdded: Bool = true) {
+        var components = components
+        components.apply(configuration)
         model = components.model
         normalizer = components.normalizer
         preTokenizer = components.preTokenizer
         decoder = components.decoder
         let tokens = Self.addedTokens(components, configuration)
-        added = AddedVocabulary(tokens, normalizer: normalizesAdded ? components.normalizer : nil)
+        added = AddedVocabulary(
+            tokens, normalizer: normalizesAdded ? components.normalizer : nil,
+            splitsSpecial: configuration.splitsSpecialTokens)
+        tracksAlignment = (components.normalizer?.mayDelete ?? false) && (components.preTokenizer?.asksForStart ?? false)
         self.configuration = configuration
         let table = components.model.table
         let vocabulary = added
@@ -48,13 +57,13 @@ package final class Tokenizer: Sendable {
     /// The file's own added tokens, then those that only the configuration has, then special tokens without an id.
     private static func addedTokens(_ components: Components, _ configuration: TokenizerConfiguration) -> [AddedToken] {
         let table = components.model.table
-        let own = Set(components.addedTokens.map(\.content))
+        let own = Set(texts: components.addedTokens.map(\.content))
         var tokens = components.addedTokens + configuration.addedTokens.filter { !own.contains($0.content) }
         // The tokenizers library counts on from the vocabulary, whatever the file says. With holes in the vocabulary that would
         // give an id twice: then the file is believed.
         let isContiguous = table.count == table.idLimit
         var next = Int32(table.idLimit)
-        var known: [String: Int32] = [:]
+        var known: [ByteText: Int32] = [:]
         for index in tokens.indices {
             let content = tokens[index].content
             if let id = known[content] ?? table.id(of: content) {
@@ -105,11 +114,11 @@ extension PostProcessor.Template {
     init(begin: SpecialTokens.Token?, end: SpecialTokens.Token?) {
         specials = [:]
         for token in [begin, end].compactMap(\.self) { specials[token.text] = [(token.id, token.text)] }
-        func around(isSecond: Bool) -> [Part] {
+        func around(isSecond: Bool) -> [Element] {
             let typeID: Int32 = isSecond ? 1 : 0
             return [
-                begin.map { Part.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
-                end.map { Part.special(name: $0.text, typeID: typeID) },
+                begin.map { Element.special(name: $0.text, typeID: typeID) }, .sequence(isSecond: isSecond, typeID: typeID),
+                end.map { Element.special(name: $0.text, typeID: typeID) },
             ].compactMap(\.self)
         }
         single = around(isSecond: false)

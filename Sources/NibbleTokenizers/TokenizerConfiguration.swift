@@ -1,3 +1,5 @@
+package import NibbleCore
+
 /// What `tokenizer_config.json` and its companions say beside the tokenizer proper.
 package struct TokenizerConfiguration: Sendable {
     /// The name of the Python class, such as `LlamaTokenizer`.
@@ -14,6 +16,8 @@ package struct TokenizerConfiguration: Sendable {
     package var addsBeginToken: Bool?
     package var addsEndToken: Bool?
     package var addsPrefixSpace: Bool?
+    /// Special tokens in a text are ordinary text: a prompt cannot write them.
+    package var splitsSpecialTokens = false
     /// Llama's older handling of the space after special tokens.
     package var isLegacy: Bool?
     package var cleansUpTokenizationSpaces: Bool?
@@ -22,7 +26,7 @@ package struct TokenizerConfiguration: Sendable {
     /// Inputs that the model takes, such as `token_type_ids`.
     package var modelInputNames: [String] = []
     /// Jinja sources by name: `default`, and others such as `tool_use`.
-    package var chatTemplates: [String: String] = [:]
+    package var chatTemplates: [ByteText: String] = [:]
 
     package init() {}
 }
@@ -32,31 +36,32 @@ extension TokenizerConfiguration {
     /// Numbers from here on stand for "no limit" in the files.
     private static let lengthLimit = 1_000_000_000
 
-    init(_ root: JSONField) throws(TokenizerError) {
-        tokenizerClass = root.value["tokenizer_class"]?.stringValue
-        if let length = root.value["model_max_length"]?.doubleValue, length > 0, length < Double(Self.lengthLimit) {
+    init(_ root: JSONField) throws {
+        tokenizerClass = root.value["tokenizer_class"]?.string
+        if let length = root.value["model_max_length"]?.double, length > 0, length < Double(Self.lengthLimit) {
             modelMaxLength = Int(length)
         }
         paddingSide = try root.child("padding_side").map(Self.side)
         truncationSide = try root.child("truncation_side").map(Self.side)
-        addsBeginToken = root.value["add_bos_token"]?.boolValue
-        addsEndToken = root.value["add_eos_token"]?.boolValue
-        addsPrefixSpace = root.value["add_prefix_space"]?.boolValue
-        isLegacy = root.value["legacy"]?.boolValue
-        cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.boolValue
-        extraIDs = try root.child("extra_ids").map { field throws(TokenizerError) in try field.integer(in: 0...100_000) }
-        modelInputNames = (root.value["model_input_names"]?.arrayValue ?? []).compactMap(\.stringValue)
+        addsBeginToken = root.value["add_bos_token"]?.bool
+        addsEndToken = root.value["add_eos_token"]?.bool
+        addsPrefixSpace = root.value["add_prefix_space"]?.bool
+        splitsSpecialTokens = root.value["split_special_tokens"]?.bool ?? false
+        isLegacy = root.value["legacy"]?.bool
+        cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.bool
+        extraIDs = try root.child("extra_ids").map { field throws in try field.integer(in: 0...100_000) }
+        modelInputNames = (root.value["model_input_names"]?.array ?? []).compactMap(\.string)
         try readTokens(root)
         try readTemplates(root)
     }
 
-    private static func side(_ field: JSONField) throws(TokenizerError) -> PaddingSide {
-        guard let side = PaddingSide(rawValue: try field.string()) else { throw field.invalid(expected: "'left' or 'right'") }
+    private static func side(_ field: JSONField) throws -> PaddingSide {
+        guard let side = PaddingSide(rawValue: try field.string()) else { throw field.unexpected("'left' or 'right'") }
         return side
     }
 
     /// Special tokens; also the whole content of `special_tokens_map.json`.
-    mutating func readTokens(_ root: JSONField) throws(TokenizerError) {
+    mutating func readTokens(_ root: JSONField) throws {
         for name in Self.tokenNames {
             if let field = root.child(name), let token = try Self.specialToken(field) { namedTokens[name] = token }
         }
@@ -70,14 +75,14 @@ extension TokenizerConfiguration {
             }
             for element in try list.elements() {
                 guard let token = try Self.specialToken(element) else { continue }
-                if !additionalSpecialTokens.contains(where: { $0.content == token.content }) {
+                if !additionalSpecialTokens.contains(where: { $0.content.hasSameBytes(as: token.content) }) {
                     additionalSpecialTokens.append(token)
                 }
             }
         }
         for (key, field) in try root.child("added_tokens_decoder")?.members() ?? [] {
             guard let id = Int32(key), id >= 0, Int(id) <= TokenTable.maximumID else {
-                throw field.invalid(expected: "an id as key")
+                throw field.unexpected("an id as key")
             }
             addedTokens.append(try AddedToken(field, id: id))
         }
@@ -85,8 +90,8 @@ extension TokenizerConfiguration {
     }
 
     /// A text or a token object; `false` and other values stand for no token.
-    private static func specialToken(_ field: JSONField) throws(TokenizerError) -> AddedToken? {
-        if let text = field.value.stringValue {
+    private static func specialToken(_ field: JSONField) throws -> AddedToken? {
+        if let text = field.value.string {
             var token = AddedToken(content: text, id: -1, isSpecial: true)
             token.isNormalized = false
             return token
@@ -97,12 +102,21 @@ extension TokenizerConfiguration {
         return token
     }
 
-    private mutating func readTemplates(_ root: JSONField) throws(TokenizerError) {
+    private mutating func readTemplates(_ root: JSONField) throws {
         guard let field = root.child("chat_template") else { return }
-        if let text = field.value.stringValue {
+        if let text = field.value.string {
             chatTemplates["default"] = text
             return
         }
+        // transformers writes a list of named templates, and keeps an object of texts by name as it is.
+        if case .object(let templates) = field.value {
+            for (name, template) in templates {
+                if let text = template.string { chatTemplates[name] = text }
+            }
+            return
+        }
+        // Other values are no templates, and texts can be encoded without one.
+        guard case .array = field.value else { return }
         for element in try field.elements() {
             chatTemplates[try element.text("name")] = try element.text("template")
         }

@@ -38,6 +38,35 @@ import Testing
         }
     }
 
+    @Test("Changed bytes of a tokenizer_config.json give an error or a configuration, nothing else")
+    func changedConfiguration() throws {
+        let source = Array(
+            """
+            {"tokenizer_class":"LlamaTokenizer","add_prefix_space":false,"legacy":true,"model_max_length":1e30,"padding_side":"left",
+            "bos_token":{"content":"<s>","lstrip":false},"extra_special_tokens":{"x":"<x>"},"split_special_tokens":true,
+            "added_tokens_decoder":{"31":{"content":"<s>","special":true}},"chat_template":[{"name":"default","template":"{{ 1 }}"}]}
+            """.utf8)
+        let folder = try Fixtures.temporaryFolder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appending(path: "tokenizer_config.json")
+        var state: UInt64 = 5
+        for _ in 0..<1_000 {
+            var bytes = source
+            for _ in 0..<2 {
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                bytes[Int(state >> 33) % bytes.count] = source[Int(state >> 13) % source.count]
+            }
+            try Data(bytes).write(to: file)
+            do {
+                let tokenizer = try SmallTokenizer.make(
+                    SmallTokenizer.json(), configuration: TokenizerConfiguration(folder: folder))
+                _ = tokenizer.decode(tokenizer.encode("a <s> b"))
+            } catch {
+                #expect("\(error)".hasPrefix(file.path), "\(error)")
+            }
+        }
+    }
+
     @Test(
         "Errors name the file and the field",
         arguments: [
@@ -52,7 +81,7 @@ import Testing
             (SmallTokenizer.json(merges: #"["a b"]"#), "model.merges[0]", "ab"),
             (SmallTokenizer.json(merges: #"["ab"]"#), "model.merges[0]", "ab"),
             (SmallTokenizer.json(merges: "7"), "model.merges", "7"),
-            (SmallTokenizer.json(model: #","dropout":0.5"#), "model.dropout", "0.5"),
+            (SmallTokenizer.json(model: #","dropout":"x""#), "model.dropout", "'x'"),
             (SmallTokenizer.json(added: #"[{"id":-1,"content":"x"}]"#), "added_tokens[0].id", "-1"),
             (SmallTokenizer.json(added: #"[{"id":1e300,"content":"x"}]"#), "added_tokens[0].id", "1e+300"),
             (
@@ -74,9 +103,13 @@ import Testing
             (#"{"model":{"type":"WordPiece","vocab":{}}}"#, "model.type", "WordPiece"),
             (#"{"model":{"type":"BPE","merges":[]}}"#, "model.vocab", "missing"),
             (#"{"model":{"type":"BPE","vocab":{"a":99999999999},"merges":[]}}"#, "model.vocab.a", "99999999999"),
-            (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "number"),
+            (#"{"model":{"type":"BPE","vocab":{"a":1.5},"merges":[]}}"#, "model.vocab.a", "1.5"),
             (#"{"model":{"type":"Unigram","unk_id":5,"vocab":[["a",0]]}}"#, "model.unk_id", "5"),
-            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "whole file", "list"),
+            (#"{"model":{"type":"Unigram","vocab":[["a",1e999]]}}"#, "model.vocab[0]", "inf"), ("[]", "line 1", "an object"),
+            (#"{"model":{"type":"BPE","vocab":{"a":0,"b":01},"merges":[]}}"#, "model.vocab", "leading zeros"),
+            (#"{"model":{"type":"BPE","vocab":{"a":0},"merges":[["a"]]}}"#, "model.merges[0]", "1"),
+            (#"{"model":{"type":"Unigram","vocab":[["a"]]}}"#, "model.vocab[0]", "1 values"),
+            (#"{"added_tokens":[{"id":NaN}],"model":{}}"#, "added_tokens[0].id", "'N'"),
             ("{}", "model", "missing"),
         ])
     func named(json: String, field: String, found: String) throws {

@@ -1,3 +1,4 @@
+package import NibbleTemplates
 package import NibbleTokenizers
 
 /// A chat written as a prompt.
@@ -28,7 +29,7 @@ extension Tokenizer {
             messages: messages, tools: tools.map(JinjaValue.list), documents: documents.map(JinjaValue.list),
             addGenerationPrompt: addGenerationPrompt, continueFinalMessage: continueFinalMessage,
             specialTokens: specialTokens.named.mapValues(\.text), extra: extra)
-        return ChatPrompt(text: text, inputIDs: encode(text, addSpecialTokens: false))
+        return ChatPrompt(text: text, inputIDs: try encodeCompletely(text, addSpecialTokens: false))
     }
 
     /// The text of the template for a chat: the one named `name`, `name` itself where it names none, else `tool_use` if there
@@ -39,7 +40,7 @@ extension Tokenizer {
         if let name { return templates[name] ?? name }
         if hasTools, let template = templates["tool_use"] { return template }
         if let template = templates["default"] { return template }
-        throw templates.isEmpty ? ChatTemplateError.noTemplate : .noDefaultTemplate(names: templates.keys.sorted())
+        throw templates.isEmpty ? ChatTemplateError.noTemplate : .noDefaultTemplate(names: templates.keys.map(\.text).sorted())
     }
 }
 

@@ -1,4 +1,5 @@
 package import NibbleGeneration
+package import NibbleTemplates
 package import NibbleTokenizers
 
 /// Continues texts and chats: transformers' `text-generation`.

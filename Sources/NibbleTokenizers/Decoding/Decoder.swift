@@ -1,8 +1,10 @@
+import NibbleCore
+
 /// Turns token texts back into text.
 indirect enum Decoder: Sendable {
     case sequence([Decoder])
     case byteLevel
-    /// `keepsFirst`: nothing was put in front of the text, so nothing is dropped there.
+    /// `keepsFirst`: encoding adds no space at the start, so decoding removes none.
     case metaspace(replacement: [UInt8], keepsFirst: Bool)
     case replace(TextPattern, content: [UInt8])
     case byteFallback
@@ -11,7 +13,7 @@ indirect enum Decoder: Sendable {
 
     static let replacementCharacter: [UInt8] = [0xEF, 0xBF, 0xBD]
 
-    /// The texts of `tokens`, to be joined. Tokens and results are valid UTF-8.
+    /// The decoded texts of `tokens`, which the caller joins. Tokens and results are valid UTF-8.
     func decode(_ tokens: [[UInt8]]) -> [[UInt8]] {
         switch self {
         case .sequence(let parts): parts.reduce(tokens) { $1.decode($0) }
@@ -82,7 +84,7 @@ indirect enum Decoder: Sendable {
 }
 
 extension Decoder {
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let type = try field.required("type")
         switch try type.string() {
         case "Sequence":

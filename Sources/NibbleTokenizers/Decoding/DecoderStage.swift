@@ -1,4 +1,4 @@
-/// One step of a decoder that takes tokens as they come and gives text as soon as it is settled.
+/// One step of a streaming decoder: takes one token at a time and returns text as soon as it is final.
 enum DecoderStage: Sendable {
     case byteLevel(IncompleteUTF8)
     case metaspace(replacement: [UInt8], keepsThis: Bool)
@@ -103,7 +103,7 @@ enum DecoderStage: Sendable {
     }
 }
 
-/// UTF-8 that arrives in pieces: gives whole characters, keeps the beginning of one that may still become whole.
+/// UTF-8 that arrives in pieces. Returns complete characters and keeps the start of an incomplete one.
 struct IncompleteUTF8: Sendable {
     private var pending: [UInt8] = []
 
@@ -116,7 +116,7 @@ struct IncompleteUTF8: Sendable {
         return Decoder.repaired(settled)
     }
 
-    /// What is left, as one U+FFFD or one for each byte.
+    /// The incomplete rest, as one U+FFFD or as one for each byte.
     mutating func finish(perByte: Bool) -> [UInt8]? {
         guard !pending.isEmpty else { return nil }
         let count = perByte ? pending.count : 1
@@ -124,7 +124,7 @@ struct IncompleteUTF8: Sendable {
         return Array(repeatElement(Decoder.replacementCharacter, count: count).joined())
     }
 
-    /// Length of a beginning of a character at the end.
+    /// The length of the incomplete character at the end.
     private static func incompleteTail(_ bytes: [UInt8]) -> Int {
         for length in 1...3 where length <= bytes.count {
             let lead = bytes[bytes.count - length]

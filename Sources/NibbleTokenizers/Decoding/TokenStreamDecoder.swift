@@ -1,4 +1,4 @@
-/// Text from tokens one at a time. Never gives a part of a character; the cost of a token does not grow with the text.
+/// Decodes tokens one at a time. It never returns a part of a character, and the cost of a token does not grow with the text.
 ///
 /// The pieces joined are what `Tokenizer.decode` gives for all tokens at once, with two exceptions that need the whole text: clean-up
 /// of spaces is not applied, and where byte tokens (`<0xE2>`…) turn out to be no text, the characters before the bad byte stay.
@@ -13,7 +13,7 @@ package struct TokenStreamDecoder: Sendable {
         stages = DecoderStage.stages(of: tokenizer.decoder)
     }
 
-    /// The text that `id` settles; empty while a character is incomplete.
+    /// The text that is complete after `id`; empty while a character is incomplete.
     package mutating func push(_ id: Int32) -> String {
         guard let token = tokenizer.vocabularyText(of: id, skipSpecialTokens: skipSpecialTokens) else { return "" }
         return Self.text(run([token], from: 0))

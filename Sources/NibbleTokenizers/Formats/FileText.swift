@@ -1,24 +1,10 @@
 import Foundation
+import NibbleCore
 
 /// Reading tokenizer files.
 enum FileText {
     static func read(_ url: URL) throws(TokenizerError) -> [UInt8] {
-        // Straight into the array: vocabularies are large enough for a copy to be felt.
-        guard let file = fopen(url.path, "rb") else {
-            throw .unreadable(file: url.path, reason: String(cString: strerror(errno)))
-        }
-        defer { fclose(file) }
-        var status = stat()
-        guard fstat(fileno(file), &status) == 0, let size = Int(exactly: status.st_size), size >= 0 else {
-            throw .unreadable(file: url.path, reason: String(cString: strerror(errno)))
-        }
-        let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-            count = buffer.baseAddress.map { fread($0, 1, size, file) } ?? 0
-        }
-        guard bytes.count == size else {
-            throw .unreadable(file: url.path, reason: "\(bytes.count) of \(size) bytes could be read")
-        }
-        return bytes
+        do { return try FileBytes.read(url) } catch { throw .unreadable(file: error.file, reason: error.reason) }
     }
 
     static func exists(_ url: URL) -> Bool {
@@ -29,10 +15,25 @@ enum FileText {
     static func requireUTF8(_ bytes: [UInt8], file: String) throws(TokenizerError) {
         guard (try? UTF8Span(validating: bytes.span)) != nil else { throw .malformedFile(file: file, reason: "not UTF-8 text") }
     }
+}
 
-    static func json(_ url: URL) throws(TokenizerError) -> JSONField {
-        let bytes = try read(url)
-        try requireUTF8(bytes, file: url.path)
-        return JSONField(value: try JSONTree(parsing: bytes, file: url.path), file: url.path, path: "")
+extension JSONField {
+    func tokenID() throws(JSONError) -> Int32 { Int32(try integer(in: 0...TokenTable.maximumID)) }
+
+    func unsupported(_ found: String) -> TokenizerError { .unsupported(file: file, field: path, found: found) }
+}
+
+extension TokenizerError {
+    /// Runs `body`. What is wrong with a JSON text in `file` becomes an error of the tokenizer.
+    static func reading<T>(_ file: String, _ body: () throws -> T) throws(TokenizerError) -> T {
+        do {
+            return try body()
+        } catch let error as TokenizerError {
+            throw error
+        } catch let error as JSONError {
+            throw .json(error.naming(file))
+        } catch {
+            throw .malformedFile(file: file, reason: "\(error)")
+        }
     }
 }

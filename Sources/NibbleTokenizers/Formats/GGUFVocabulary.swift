@@ -140,7 +140,7 @@ extension GGUFVocabulary {
         var ignoresMerges = false
     }
 
-    /// What the names in `tokenizer.ggml.pre` stand for.
+    /// The rules that a name in `tokenizer.ggml.pre` stands for.
     private func rules() throws(TokenizerError) -> Rules {
         let gpt2 = PreTokenizer.byteLevel(addsPrefixSpace: false, splits: true)
         func pattern(_ source: String) throws(TokenizerError) -> PreTokenizer {

@@ -1,4 +1,4 @@
-/// The word patterns of families whose files do not carry them.
+/// The word patterns of model families whose files do not contain them.
 enum KnownPatterns {
     static let llama3 =
         #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#

@@ -1,8 +1,9 @@
 import Foundation
+import NibbleCore
 
-/// A vocabulary of byte strings in the order of their merging: tiktoken's lists and tekken files.
+/// A vocabulary of byte strings in merge order: tiktoken lists and tekken files.
 struct RankedTokens {
-    /// Byte strings with their ids; of two adjacent parts those merge first whose join has the smaller id.
+    /// Byte strings with their ids. The adjacent pair whose join has the smallest id merges first.
     private(set) var tokens: [(bytes: [UInt8], id: Int32)] = []
     let file: String
 
@@ -13,12 +14,13 @@ struct RankedTokens {
 
     mutating func append(base64: String, id: Int, field: String) throws(TokenizerError) {
         guard let data = Data(base64Encoded: base64), !data.isEmpty, data.count <= Self.maximumTokenLength else {
-            throw .invalidField(
+            throw TokenizerError.invalidField(
                 file: file, field: field, expected: "a token of 1 to \(Self.maximumTokenLength) bytes in base64",
                 found: "'\(base64.prefix(60))'")
         }
         guard id >= 0, id <= TokenTable.maximumID else {
-            throw .invalidField(file: file, field: field, expected: "an id from 0 to \(TokenTable.maximumID)", found: "\(id)")
+            throw TokenizerError.invalidField(
+                file: file, field: field, expected: "an id from 0 to \(TokenTable.maximumID)", found: "\(id)")
         }
         tokens.append((Array(data), Int32(id)))
     }
@@ -62,15 +64,15 @@ extension Tokenizer {
     ) throws(TokenizerError) {
         try FileText.requireUTF8(bytes, file: file)
         var ranked = RankedTokens(file: file)
-        for (number, line) in bytes.split(separator: 0x0A).enumerated() {
-            let parts = String(decoding: line, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        for (index, line) in String(decoding: bytes, as: UTF8.self).textLines.enumerated() {
+            let parts = line.split(whereSeparator: \.isWhitespace)
             if parts.isEmpty { continue }
             guard parts.count == 2, let rank = Int(parts[1]) else {
-                throw .malformedFile(file: file, reason: "line \(number + 1) is not a token in base64 and its rank")
+                throw TokenizerError.malformedFile(file: file, reason: "line \(index + 1) is not a token in base64 and its rank")
             }
-            try ranked.append(base64: String(parts[0]), id: rank, field: "line \(number + 1)")
+            try ranked.append(base64: String(parts[0]), id: rank, field: "line \(index + 1)")
         }
-        guard !ranked.tokens.isEmpty else { throw .malformedFile(file: file, reason: "no tokens") }
+        guard !ranked.tokens.isEmpty else { throw TokenizerError.malformedFile(file: file, reason: "no tokens") }
         let isQwen =
             configuration.tokenizerClass?.contains("QWen") ?? false || configuration.tokenizerClass?.contains("Qwen") ?? false
         var components = Components(model: .bytePair(ranked.model()))
@@ -91,13 +93,18 @@ extension Tokenizer {
         tekken bytes: [UInt8], file: String = "tekken.json", configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
         try FileText.requireUTF8(bytes, file: file)
-        let root = JSONField(value: try JSONTree(parsing: bytes, file: file), file: file, path: "")
+        let components = try TokenizerError.reading(file) { try Self.tekkenComponents(bytes, file: file) }
+        self.init(components, configuration: Self.tekkenNames(configuration))
+    }
+
+    private static func tekkenComponents(_ bytes: [UInt8], file: String) throws -> Components {
+        let root = JSONField(try JSONValue.parse(bytes, options: .validUTF8), file: file)
         let settings = try root.required("config")
         let limit = 0...TokenTable.maximumID
         let specialCount = try settings.required("default_num_special_tokens").integer(in: limit)
         let size = try settings.required("default_vocab_size").integer(in: limit)
         guard size >= specialCount else {
-            throw try settings.required("default_vocab_size").invalid(expected: "at least the special tokens")
+            throw try settings.required("default_vocab_size").unexpected("at least the special tokens")
         }
         var ranked = RankedTokens(file: file)
         for entry in try root.required("vocab").elements().prefix(size - specialCount) {
@@ -109,11 +116,11 @@ extension Tokenizer {
         components.preTokenizer = try KnownPatterns.preTokenizer(pattern.string(), file: file, field: pattern.path)
         components.decoder = .byteLevel
         components.addsBegin = true
-        components.addedTokens = try Self.tekkenSpecials(root, count: specialCount)
-        self.init(components, configuration: Self.tekkenNames(configuration))
+        components.addedTokens = try tekkenSpecials(root, count: specialCount)
+        return components
     }
 
-    /// The names that files without a list of special tokens mean.
+    /// The special tokens of files that do not list them.
     private static let tekkenDefaults = [
         "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
         "[/TOOL_RESULTS]",
@@ -121,7 +128,7 @@ extension Tokenizer {
         "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
     ]
 
-    private static func tekkenSpecials(_ root: JSONField, count: Int) throws(TokenizerError) -> [AddedToken] {
+    private static func tekkenSpecials(_ root: JSONField, count: Int) throws -> [AddedToken] {
         var names = (0..<count).map { $0 < tekkenDefaults.count ? tekkenDefaults[$0] : "<SPECIAL_\($0)>" }
         for entry in try root.child("special_tokens")?.elements() ?? [] where count > 0 {
             names[try entry.required("rank").integer(in: 0...(count - 1))] = try entry.text("token_str")

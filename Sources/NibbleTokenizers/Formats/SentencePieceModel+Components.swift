@@ -1,3 +1,5 @@
+import NibbleCore
+
 /// How text is treated around the pieces of a SentencePiece model.
 package enum SentencePieceRules: Sendable {
     /// As the checkpoint's converted `tokenizer.json` would: what `transformers` does.
@@ -101,8 +103,8 @@ extension SentencePieceModel {
         var rightLength: Int
     }
 
-    /// The pairs of pieces that join to a piece, best score first. Natively, equal scores are equal ranks (the leftmost pair wins);
-    /// converted, longer left parts come first, then longer right parts.
+    /// The pairs of pieces that join to a piece, best score first. With native rules equal scores have equal ranks, so the
+    /// leftmost pair wins. With converted rules longer left parts come first, then longer right parts.
     private func merges(_ table: TokenTable, _ rules: SentencePieceRules) -> MergeTable {
         let isNative = rules == .native
         var splits: [Split] = []
@@ -180,7 +182,7 @@ extension SentencePieceModel {
         components.addsBegin = !isT5 && beginID != nil
         components.addsEnd = endID != nil
         guard isT5 else { return }
-        let known = Set(pieces.map(\.text))
+        let known = Set(texts: pieces.map(\.text))
         for index in (0..<(configuration.extraIDs ?? 100)).reversed() {
             let id = Int32(pieces.count + components.addedTokens.count)
             let name = "<extra_id_\(index)>"

@@ -1,36 +1,66 @@
-/// Reads `tokenizer.json`.
+import NibbleCore
+
+/// Reads `tokenizer.json`. The vocabulary and the merges, which are most of the file, are read from the text without a value
+/// for each entry.
 struct TokenizerJSON {
-    private let bytes: [UInt8]
+    private let text: UnsafeRawBufferPointer
+    private let file: String
+    /// The file without the model's large members.
     private let root: JSONField
+    private let vocabulary: Range<Int>?
+    private let merges: Range<Int>?
 
     /// - Parameter file: its name for error messages.
-    init(_ bytes: [UInt8], file: String) throws(TokenizerError) {
+    static func components(_ bytes: [UInt8], file: String) throws(TokenizerError) -> Tokenizer.Components {
         try FileText.requireUTF8(bytes, file: file)
-        self.bytes = bytes
-        let tree = try JSONTree(parsing: bytes, file: file, leavingRaw: ["vocab", "merges"])
-        root = JSONField(value: tree, file: file, path: "")
-        guard tree.objectValue != nil else {
-            throw .invalidField(file: file, field: "(the whole file)", expected: "an object", found: tree.summary)
+        return try TokenizerError.reading(file) {
+            try bytes.withUnsafeBytes { try TokenizerJSON($0, file: file).components() }
         }
     }
 
-    func components() throws(TokenizerError) -> Tokenizer.Components {
+    private init(_ text: UnsafeRawBufferPointer, file: String) throws {
+        var reader = JSONReader(text, options: .validUTF8)
+        var members = JSONObject()
+        var large: [String: Range<Int>] = [:]
+        try reader.object { key, reader in
+            guard key == "model", reader.peek() == UInt8(ascii: "{") else {
+                members[key] = try reader.value()
+                return
+            }
+            var model = JSONObject()
+            try reader.object { key, reader in
+                if key == "vocab" || key == "merges" {
+                    large[key] = try reader.skip()
+                } else {
+                    model[key] = try reader.value()
+                }
+            }
+            members[key] = .object(model)
+        }
+        try reader.finish()
+        self.text = text
+        self.file = file
+        root = JSONField(.object(members), file: file)
+        vocabulary = large["vocab"]
+        merges = large["merges"]
+    }
+
+    private func components() throws -> Tokenizer.Components {
         var components = Tokenizer.Components(model: try model(root.required("model")))
         for element in try root.child("added_tokens")?.elements() ?? [] {
             components.addedTokens.append(try AddedToken(element))
         }
-        components.normalizer = try root.child("normalizer").map { field throws(TokenizerError) in try Normalizer(field) }
-        components.preTokenizer = try root.child("pre_tokenizer").map { field throws(TokenizerError) in try PreTokenizer(field) }
-        components.postProcessor = try root.child("post_processor").map { field throws(TokenizerError) in try PostProcessor(field)
-        }
-        components.decoder = try root.child("decoder").map { field throws(TokenizerError) in try Decoder(field) }
+        components.normalizer = try root.child("normalizer").map { try Normalizer($0) }
+        components.preTokenizer = try root.child("pre_tokenizer").map { try PreTokenizer($0) }
+        components.postProcessor = try root.child("post_processor").map { try PostProcessor($0) }
+        components.decoder = try root.child("decoder").map { try Decoder($0) }
         return components
     }
 
-    private func model(_ field: JSONField) throws(TokenizerError) -> TokenModel {
+    private func model(_ field: JSONField) throws -> TokenModel {
         guard let type = field.child("type") else {
-            // Files of the first versions leave the type out.
-            return field.child("merges") != nil ? .bytePair(try bytePair(field)) : .unigram(try unigram(field))
+            // The first versions of the format have no type.
+            return merges != nil ? .bytePair(try bytePair(field)) : .unigram(try unigram(field))
         }
         switch try type.string() {
         case "BPE": return .bytePair(try bytePair(field))
@@ -39,19 +69,18 @@ struct TokenizerJSON {
         }
     }
 
-    /// A cursor on the list or object that was left unread.
-    private func scanner(_ field: JSONField, _ open: UInt8, expected: String) throws(TokenizerError) -> JSONScanner {
-        guard case .raw(let range) = field.value else { throw field.invalid(expected: expected) }
-        var scanner = JSONScanner(bytes, file: field.file, range: range)
-        guard scanner.consume(open) else { throw field.invalid(expected: expected) }
-        return scanner
+    /// Reads the model's member `key`, which stands at `range`.
+    private func read<T>(_ key: String, at range: Range<Int>?, _ body: (inout JSONReader) throws -> T) throws -> T {
+        guard let range else { throw JSONError.missing(file: file, path: "model.\(key)") }
+        var reader = JSONReader(text, options: .validUTF8, range: range)
+        do { return try body(&reader) } catch let error as JSONError { throw error.within(key).within("model") }
     }
 }
 
 // MARK: - BPE
 
 extension TokenizerJSON {
-    private func bytePair(_ field: JSONField) throws(TokenizerError) -> BytePairModel {
+    private func bytePair(_ field: JSONField) throws -> BytePairModel {
         var options = BytePairModel.Options()
         options.unknownToken = try field.child("unk_token")?.string()
         options.fusesUnknown = try field.flag("fuse_unk", default: false)
@@ -59,38 +88,30 @@ extension TokenizerJSON {
         options.ignoresMerges = try field.flag("ignore_merges", default: false)
         options.continuingPrefix = try field.child("continuing_subword_prefix")?.string() ?? ""
         options.endSuffix = try field.child("end_of_word_suffix")?.string() ?? ""
-        if let dropout = field.child("dropout"), try dropout.double() != 0 { throw dropout.unsupported(dropout.value.summary) }
-        let vocabulary = try field.required("vocab")
-        let table = try VocabularyReader.table(
-            scanner(vocabulary, 0x7B, expected: "an object of tokens and ids"), field: vocabulary.path)
-        let list = try field.required("merges")
+        // Dropout leaves merges out at random while a model is trained. Prompts are encoded without it.
+        _ = try field.child("dropout")?.double()
+        let table = try read("vocab", at: vocabulary) { try VocabularyReader.table(&$0, file: file, field: "model.vocab") }
         var reader = MergeReader(
-            table: table, prefixLength: options.continuingPrefix.utf8.count, file: field.file, field: list.path)
-        try reader.read(scanner(list, 0x5B, expected: "a list of merges"))
+            table: table, prefixLength: options.continuingPrefix.utf8.count, file: file, field: "model.merges")
+        try read("merges", at: merges) { try reader.read(&$0) }
         return BytePairModel(table: table, merges: reader.merges, options: options)
     }
 }
 
 /// Reads an object of token texts and ids without a value for each.
 enum VocabularyReader {
-    /// - Parameter scanner: behind the opening brace.
-    static func table(_ scanner: JSONScanner, field: String) throws(TokenizerError) -> TokenTable {
-        var scanner = scanner
-        var table = TokenTable(capacity: (scanner.end - scanner.position) / 24)
-        if scanner.consume(0x7D) { return table }
-        var text: [UInt8] = []
-        repeat {
-            text.removeAll(keepingCapacity: true)
-            try scanner.string(into: &text)
-            try scanner.expect(0x3A)
-            let value = try scanner.integer()
-            guard let value, value >= 0, value <= TokenTable.maximumID else {
-                throw .invalidField(
-                    file: scanner.file, field: "\(field).\(String(decoding: text, as: UTF8.self))",
-                    expected: "an id from 0 to \(TokenTable.maximumID)", found: value.map(String.init) ?? "another number")
+    /// - Parameter field: its path in the file, for errors.
+    static func table(_ reader: inout JSONReader, file: String, field: String) throws -> TokenTable {
+        var table = TokenTable(capacity: reader.remaining / 24)
+        try reader.objectOfBytes { text, reader in
+            let value = try reader.value()
+            guard case .int(let id) = value, id >= 0, id <= TokenTable.maximumID else {
+                throw JSONError.unexpected(
+                    file: file, path: JSONPath.member(String(decoding: text, as: UTF8.self), of: field),
+                    expected: "an id from 0 to \(TokenTable.maximumID)", found: value.summary)
             }
-            text.withUnsafeBufferPointer { table.insert($0, id: Int32(value)) }
-        } while try scanner.continues(until: 0x7D)
+            table.insert(text, id: Int32(id))
+        }
         return table
     }
 }
@@ -105,6 +126,8 @@ struct MergeReader {
     private var rank: Int32 = 0
     private var joined: [UInt8] = []
     private var lastResult: Int32 = -1
+    /// Where the next merge stands, for errors; `nil` for its index in the field.
+    var place: String?
 
     init(table: TokenTable, prefixLength: Int = 0, file: String, field: String) {
         self.table = table
@@ -113,26 +136,25 @@ struct MergeReader {
         self.field = field
     }
 
-    /// A list of `"a b"` or `["a", "b"]`, the opening bracket consumed.
-    mutating func read(_ scanner: JSONScanner) throws(TokenizerError) {
-        var scanner = scanner
-        merges = MergeTable(capacity: min(table.count, (scanner.end - scanner.position) / 5))
-        if scanner.consume(0x5D) { return }
+    /// A list of `"a b"` or `["a", "b"]`.
+    mutating func read(_ reader: inout JSONReader) throws {
+        merges = MergeTable(capacity: min(table.count, reader.remaining / 5))
         var text: [UInt8] = []
-        repeat {
+        try reader.array { reader in
             text.removeAll(keepingCapacity: true)
-            if scanner.consume(0x5B) {
-                try scanner.string(into: &text)
-                let middle = text.count
-                try scanner.expect(0x2C)
-                try scanner.string(into: &text)
-                try scanner.expect(0x5D)
-                try add(text, leftEnd: middle, rightStart: middle)
-            } else {
-                try scanner.string(into: &text)
-                try add(line: text)
+            guard reader.peek() == UInt8(ascii: "[") else {
+                try reader.string(into: &text)
+                return try add(line: text)
             }
-        } while try scanner.continues(until: 0x5D)
+            var (count, middle) = (0, 0)
+            try reader.array {
+                middle = text.count
+                try $0.string(into: &text)
+                count += 1
+            }
+            guard count == 2 else { throw failure("two tokens", "\(count)") }
+            try add(text, leftEnd: middle, rightStart: middle)
+        }
     }
 
     /// `a b`, split at its one space.
@@ -171,40 +193,44 @@ struct MergeReader {
     }
 
     private func failure(_ expected: String, _ found: String) -> TokenizerError {
-        .invalidField(file: file, field: "\(field)[\(rank)]", expected: expected, found: found)
+        .invalidField(file: file, field: place ?? "\(field)[\(rank)]", expected: expected, found: found)
     }
 }
 
 // MARK: - Unigram
 
 extension TokenizerJSON {
-    private func unigram(_ field: JSONField) throws(TokenizerError) -> UnigramModel {
-        let list = try field.required("vocab")
-        var scanner = try scanner(list, 0x5B, expected: "a list of pieces and scores")
-        var table = TokenTable(capacity: (scanner.end - scanner.position) / 24)
-        var scores: [Double] = []
-        var text: [UInt8] = []
-        if !scanner.consume(0x5D) {
-            repeat {
-                text.removeAll(keepingCapacity: true)
-                try scanner.expect(0x5B)
-                try scanner.string(into: &text)
-                try scanner.expect(0x2C)
-                let score = try scanner.number().doubleValue ?? 0
-                try scanner.expect(0x5D)
-                guard scores.count <= TokenTable.maximumID, score.isFinite else {
-                    throw .invalidField(
-                        file: field.file, field: "\(list.path)[\(scores.count)]", expected: "a finite score", found: "\(score)")
-                }
-                text.withUnsafeBufferPointer { table.insert($0, id: Int32(scores.count)) }
-                scores.append(score)
-            } while try scanner.continues(until: 0x5D)
-        }
-        let unknownID = try field.child("unk_id").map { unknown throws(TokenizerError) in
-            guard !scores.isEmpty else { throw unknown.invalid(expected: "null, since the vocabulary is empty") }
+    private func unigram(_ field: JSONField) throws -> UnigramModel {
+        let (table, scores) = try read("vocab", at: vocabulary) { try pieces(&$0) }
+        let unknownID = try field.child("unk_id").map { unknown in
+            guard !scores.isEmpty else { throw unknown.unexpected("null, since the vocabulary is empty") }
             return Int32(try unknown.integer(in: 0...(scores.count - 1)))
         }
         return UnigramModel(
             table: table, scores: scores, unknownID: unknownID, fallsBackToBytes: try field.flag("byte_fallback", default: false))
+    }
+
+    /// A list of `["piece", score]`.
+    private func pieces(_ reader: inout JSONReader) throws -> (TokenTable, [Double]) {
+        var table = TokenTable(capacity: reader.remaining / 24)
+        var scores: [Double] = []
+        var text: [UInt8] = []
+        try reader.array { reader in
+            text.removeAll(keepingCapacity: true)
+            var count = 0
+            var score = 0.0
+            try reader.array { reader in
+                if count == 0 { try reader.string(into: &text) } else { score = try reader.double() }
+                count += 1
+            }
+            guard count == 2, scores.count <= TokenTable.maximumID, score.isFinite else {
+                throw JSONError.unexpected(
+                    file: file, path: JSONPath.element(scores.count, of: "model.vocab"), expected: "a piece and a finite score",
+                    found: count == 2 ? "the score \(score)" : "\(count) values")
+            }
+            text.withUnsafeBufferPointer { table.insert($0, id: Int32(scores.count)) }
+            scores.append(score)
+        }
+        return (table, scores)
     }
 }

@@ -1,3 +1,5 @@
+import NibbleCore
+
 extension Tokenizer {
     /// A tokenizer from GPT-2's two files: `vocab.json` (tokens and ids) and `merges.txt` (a merge a line).
     ///
@@ -8,14 +10,19 @@ extension Tokenizer {
     ) throws(TokenizerError) {
         try FileText.requireUTF8(vocabulary, file: file)
         try FileText.requireUTF8(merges, file: mergesFile)
-        var scanner = JSONScanner(vocabulary, file: file)
-        try scanner.expect(0x7B)
-        let table = try VocabularyReader.table(scanner, field: "vocab")
+        let table = try TokenizerError.reading(file) {
+            try vocabulary.withUnsafeBytes { text in
+                var reader = JSONReader(text, options: .validUTF8)
+                let table = try VocabularyReader.table(&reader, file: file, field: "")
+                try reader.finish()
+                return table
+            }
+        }
         var reader = MergeReader(table: table, file: mergesFile, field: "merges")
-        for (number, line) in merges.split(separator: 0x0A).enumerated() {
-            let text = line.last == 0x0D ? line.dropLast() : line
-            if text.isEmpty || (number == 0 && text.starts(with: "#version".utf8)) { continue }
-            try reader.add(line: Array(text))
+        for (index, line) in String(decoding: merges, as: UTF8.self).textLines.enumerated() {
+            if line.isEmpty || (index == 0 && line.hasBytePrefix("#version")) { continue }
+            reader.place = "line \(index + 1)"
+            try reader.add(line: Array(line.utf8))
         }
         var components = Components(model: .bytePair(BytePairModel(table: table, merges: reader.merges, options: .init())))
         let isQwen = configuration.tokenizerClass?.contains("Qwen") ?? false

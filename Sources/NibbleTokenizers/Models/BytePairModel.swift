@@ -2,7 +2,7 @@
 ///
 /// Sennrich, Haddow, Birch: "Neural Machine Translation of Rare Words with Subword Units" (2016).
 struct BytePairModel: Sendable {
-    /// What a model needs beyond vocabulary and merges.
+    /// Settings of a model beside its vocabulary and merges.
     struct Options: Sendable {
         var unknownToken: String?
         var fusesUnknown = false
@@ -20,8 +20,8 @@ struct BytePairModel: Sendable {
     private let byteTokens: [Int32]
     /// Id of the byte-level character of each byte; empty unless the vocabulary has all of them.
     private let byteUnits: [Int32]
-    /// Where long words can be cut; only for vocabularies of characters, whose words may be whole texts. Byte-level ones come with a
-    /// word pattern.
+    /// Where long words can be split. Only for vocabularies of characters, whose words may be whole texts; byte-level vocabularies
+    /// have a word pattern.
     private let seams: MergeSeams?
 
     init(table: TokenTable, merges: MergeTable, options: Options) {

@@ -1,4 +1,4 @@
-/// Tells where no merge can ever join two neighbouring units.
+/// Finds the places where no merge can join two neighbouring units.
 ///
 /// A merge joins a token that ends in some character with one that begins with some character. Between two characters that no
 /// merge joins a word can be cut without changing the result, which keeps the merging of whole texts local.

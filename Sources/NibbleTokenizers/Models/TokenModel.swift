@@ -15,10 +15,13 @@ enum TokenModel: Sendable {
     /// Whether byte-level words need not be written out in characters.
     var takesBytes: Bool { if case .bytePair(let model) = self { model.takesBytes } else { false } }
 
-    func encode(_ word: UnsafeBufferPointer<UInt8>, isByteLevel: Bool, into pieces: inout [ModelPiece]) {
+    /// - Returns: false if a unigram model had to leave text out.
+    func encode(_ word: UnsafeBufferPointer<UInt8>, isByteLevel: Bool, into pieces: inout [ModelPiece]) -> Bool {
         switch self {
-        case .bytePair(let model): model.encode(word, isByteLevel: isByteLevel, into: &pieces)
-        case .unigram(let model): model.encode(word, into: &pieces)
+        case .bytePair(let model):
+            model.encode(word, isByteLevel: isByteLevel, into: &pieces)
+            return true
+        case .unigram(let model): return model.encode(word, into: &pieces)
         }
     }
 }

@@ -1,4 +1,4 @@
-/// Token texts and ids, both ways, in flat arrays: a vocabulary of 256,000 entries takes no allocation an entry.
+/// Maps token texts to ids and back in flat arrays, without an allocation per entry.
 struct TokenTable: Sendable {
     /// Ids beyond this are refused, so that a table indexed by id stays small.
     static let maximumID = 1 << 24

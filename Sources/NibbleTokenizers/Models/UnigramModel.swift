@@ -37,9 +37,10 @@ struct UnigramModel: Sendable {
 
     /// Tokens of one word.
     ///
+    /// - Returns: false if text had to be left out: it is not in the vocabulary, and there is no unknown token.
     /// - Complexity: O(n × longest piece).
-    func encode(_ word: UnsafeBufferPointer<UInt8>, into pieces: inout [ModelPiece]) {
-        let nodes = bestPaths(word)
+    func encode(_ word: UnsafeBufferPointer<UInt8>, into pieces: inout [ModelPiece]) -> Bool {
+        let (nodes, isComplete) = bestPaths(word)
         var backwards: [(range: Range<Int>, id: Int32)] = []
         var end = word.count
         while end > 0 {
@@ -58,12 +59,14 @@ struct UnigramModel: Sendable {
                 pieces.append(ModelPiece(id: id, length: range.count))
             }
         }
+        return isComplete
     }
 
     /// Marks unknown text on the best path.
     private var unknownMark: Int32 { unknownID ?? -1 }
 
-    private func bestPaths(_ word: UnsafeBufferPointer<UInt8>) -> [Node] {
+    private func bestPaths(_ word: UnsafeBufferPointer<UInt8>) -> (nodes: [Node], isComplete: Bool) {
+        var isComplete = true
         var nodes = [Node](repeating: Node(), count: word.count + 1)
         var start = 0
         while start < word.count {
@@ -74,10 +77,13 @@ struct UnigramModel: Sendable {
                 Self.offer(&nodes[end], score + scores[Int(id)], start, id)
                 if end - start == length { hasSingle = true }
             }
-            if !hasSingle { Self.offer(&nodes[start + length], score + unknownScore, start, unknownMark) }
+            if !hasSingle {
+                Self.offer(&nodes[start + length], score + unknownScore, start, unknownMark)
+                if unknownID == nil, nodes[start + length].id == unknownMark { isComplete = false }
+            }
             start += length
         }
-        return nodes
+        return (nodes, isComplete)
     }
 
     @inline(__always)

@@ -1,7 +1,8 @@
 import Foundation
+import NibbleCore
 
 extension Normalizer {
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let type = try field.required("type")
         switch try type.string() {
         case "Sequence":
@@ -23,14 +24,14 @@ extension Normalizer {
         }
     }
 
-    private static func precompiled(_ field: JSONField) throws(TokenizerError) -> Normalizer {
+    private static func precompiled(_ field: JSONField) throws -> Normalizer {
         guard let map = field.child("precompiled_charsmap") else { return .sequence([]) }
-        guard let data = Data(base64Encoded: try map.string()) else { throw map.invalid(expected: "base64 data") }
+        guard let data = Data(base64Encoded: try map.string()) else { throw map.unexpected("base64 data") }
         if data.isEmpty { return .sequence([]) }
         do {
             return .precompiled(try PrecompiledCharsMap(Array(data), rule: .clusters))
         } catch {
-            throw .invalidField(file: map.file, field: map.path, expected: "a charsmap", found: error.reason)
+            throw TokenizerError.invalidField(file: map.file, field: map.path, expected: "a charsmap", found: error.reason)
         }
     }
 }

@@ -2,7 +2,7 @@
 ///
 /// Layout: u32 size of the trie in bytes, the trie's u32 units (little endian), a blob of 0-terminated strings.
 struct PrecompiledCharsMap: Sendable {
-    /// Which hit of the trie counts.
+    /// Which match of the trie is used.
     enum Rule: Sendable {
         /// The tokenizers library's: a grapheme cluster of fewer than six bytes with any hit is replaced by its shortest one.
         case clusters
@@ -13,7 +13,7 @@ struct PrecompiledCharsMap: Sendable {
     private let units: [UInt32]
     private let blob: [UInt8]
     private let rule: Rule
-    /// Whether nothing is known that starts with the byte; false from 0x80 on.
+    /// Whether no entry starts with the byte; false from 0x80 on.
     private var isInert = [Bool](repeating: false, count: 256)
 
     /// - Throws: a sentence that says what is wrong with the table.

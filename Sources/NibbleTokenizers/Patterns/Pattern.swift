@@ -179,7 +179,7 @@ extension Pattern {
         for _ in 0..<minimum {
             let start = program.count
             try emit(body)
-            // What emits nothing matches nothing, however often.
+            // A node without instructions matches the empty text, however often it is repeated.
             if program.count == start { return }
         }
         if let maximum {

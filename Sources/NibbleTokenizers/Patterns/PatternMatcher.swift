@@ -1,4 +1,4 @@
-/// Runs a pattern over one text; keeps what has failed where.
+/// Matches a pattern against one text and remembers which places have failed.
 struct PatternMatcher {
     private let pattern: Pattern
     private let program: UnsafeBufferPointer<Pattern.Instruction>
@@ -196,7 +196,7 @@ struct PatternMatcher {
                 return true
             }
             choices.removeLast()
-            // It failed with every length: it will from every place between, too.
+            // The run failed with every length, so it fails from every place in between.
             failedRuns[choice.slot] = choice.start..<choice.failureEnd
         }
         return false

@@ -10,7 +10,7 @@ indirect enum PatternNode {
     case lineStart
 }
 
-/// What a pattern holds that cannot be understood.
+/// The part of a pattern that is not supported.
 struct PatternSyntaxError: Error {
     var syntax: String
 }

@@ -1,4 +1,6 @@
-/// What `Split` and `Replace` look for: a literal text or a regular expression.
+import NibbleCore
+
+/// The pattern of `Split` and `Replace`: a literal text or a regular expression.
 enum TextPattern: Sendable {
     case literal([UInt8])
     case regex(Pattern)
@@ -34,8 +36,8 @@ enum TextPattern: Sendable {
 
 extension TextPattern {
     /// `{"String": …}`, `{"Regex": …}`, or a bare string.
-    init(_ field: JSONField) throws(TokenizerError) {
-        let literal = field.value.stringValue != nil ? field : field.child("String")
+    init(_ field: JSONField) throws {
+        let literal = field.value.string != nil ? field : field.child("String")
         let regex = if let literal { literal } else { try field.required("Regex") }
         let source = try regex.string()
         // An empty text is found everywhere, as the empty regular expression is.
@@ -46,7 +48,7 @@ extension TextPattern {
         do {
             self = .regex(try Pattern(source))
         } catch {
-            throw .unsupportedPattern(file: field.file, field: regex.path, pattern: source, syntax: error.syntax)
+            throw TokenizerError.unsupportedPattern(file: field.file, field: regex.path, pattern: source, syntax: error.syntax)
         }
     }
 }

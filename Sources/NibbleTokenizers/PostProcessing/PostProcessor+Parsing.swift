@@ -1,5 +1,7 @@
+import NibbleCore
+
 extension PostProcessor {
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let type = try field.required("type")
         switch try type.string() {
         case "Sequence":
@@ -26,12 +28,12 @@ extension PostProcessor {
 }
 
 extension PostProcessor.Template {
-    fileprivate init(_ field: JSONField) throws(TokenizerError) {
+    fileprivate init(_ field: JSONField) throws {
         specials = [:]
         for (name, special) in try field.child("special_tokens")?.members() ?? [] {
             let ids = try special.required("ids").elements()
             let tokens = try special.required("tokens").elements()
-            guard ids.count == tokens.count else { throw special.invalid(expected: "as many ids as tokens") }
+            guard ids.count == tokens.count else { throw special.unexpected("as many ids as tokens") }
             var pairs: [(id: Int32, token: String)] = []
             for (id, token) in zip(ids, tokens) { pairs.append((try id.tokenID(), try token.string())) }
             specials[name] = pairs
@@ -42,10 +44,10 @@ extension PostProcessor.Template {
         for element in try field.child("pair")?.elements() ?? [] { pair.append(try part(element)) }
     }
 
-    private func part(_ field: JSONField) throws(TokenizerError) -> Part {
+    private func part(_ field: JSONField) throws -> Element {
         if let special = field.child("SpecialToken") {
             let name = try special.text("id")
-            guard specials[name] != nil else { throw try special.required("id").invalid(expected: "a name in special_tokens") }
+            guard specials[name] != nil else { throw try special.required("id").unexpected("a name in special_tokens") }
             return .special(name: name, typeID: try typeID(special))
         }
         let sequence = try field.required("Sequence")
@@ -53,24 +55,24 @@ extension PostProcessor.Template {
         switch try name.string() {
         case "A": return .sequence(isSecond: false, typeID: try typeID(sequence))
         case "B": return .sequence(isSecond: true, typeID: try typeID(sequence))
-        default: throw name.invalid(expected: "'A' or 'B'")
+        default: throw name.unexpected("'A' or 'B'")
         }
     }
 
-    private func typeID(_ field: JSONField) throws(TokenizerError) -> Int32 {
+    private func typeID(_ field: JSONField) throws -> Int32 {
         Int32(try field.child("type_id")?.integer(in: 0...Int(Int32.max)) ?? 0)
     }
 
     /// `cls A sep` and `cls A sep… B sep`.
-    fileprivate init(around field: JSONField, separators: Int) throws(TokenizerError) {
+    fileprivate init(around field: JSONField, separators: Int) throws {
         specials = [:]
         for name in ["cls", "sep"] {
             let entry = try field.required(name).elements()
-            guard entry.count == 2 else { throw try field.required(name).invalid(expected: "a token and its id") }
+            guard entry.count == 2 else { throw try field.required(name).unexpected("a token and its id") }
             specials[name] = [(try entry[1].tokenID(), try entry[0].string())]
         }
         let secondType: Int32 = separators == 1 ? 1 : 0
-        let separator = Part.special(name: "sep", typeID: 0)
+        let separator = Element.special(name: "sep", typeID: 0)
         single = [.special(name: "cls", typeID: 0), .sequence(isSecond: false, typeID: 0), separator]
         pair = single
         if separators == 2 { pair.append(separator) }

@@ -1,15 +1,17 @@
+import NibbleCore
+
 /// Puts special tokens around encoded texts and adjusts offsets.
 indirect enum PostProcessor: Sendable {
     struct Template: Sendable {
-        enum Part: Sendable {
+        enum Element: Sendable {
             case special(name: String, typeID: Int32)
             case sequence(isSecond: Bool, typeID: Int32)
         }
 
-        var single: [Part]
-        var pair: [Part]
+        var single: [Element]
+        var pair: [Element]
         /// Ids and texts by name.
-        var specials: [String: [(id: Int32, token: String)]]
+        var specials: [ByteText: [(id: Int32, token: String)]]
     }
 
     case sequence([PostProcessor])

@@ -130,7 +130,7 @@ extension PreTokenizedText {
         UTF8Text.append(replacement, to: &mark)
         rewrite { word in
             word.replace(TextPattern.literal([0x20]).matches(in: word.bytes), by: mark)
-            let isWanted = scheme == .always || (scheme == .first && word.isAtStart)
+            let isWanted = scheme == .always || (scheme == .first && word.startsSource)
             if isWanted, !word.bytes.starts(with: mark) { word.prepend([replacement]) }
         }
         if splits {

@@ -1,5 +1,7 @@
+import NibbleCore
+
 extension PreTokenizer {
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let type = try field.required("type")
         switch try type.string() {
         case "Sequence":
@@ -25,7 +27,7 @@ extension PreTokenizer {
         }
     }
 
-    private static func behavior(_ field: JSONField, default fallback: Behavior?) throws(TokenizerError) -> Behavior {
+    private static func behavior(_ field: JSONField, default fallback: Behavior?) throws -> Behavior {
         if let fallback, field.child("behavior") == nil { return fallback }
         let name = try field.required("behavior")
         guard let behavior = Behavior(rawValue: try name.string()) else { throw name.unsupported(try name.string()) }
@@ -39,10 +41,10 @@ struct Metaspace {
     var scheme: PreTokenizer.PrependScheme
     var splits: Bool
 
-    init(_ field: JSONField) throws(TokenizerError) {
+    init(_ field: JSONField) throws {
         let mark = try field.child("replacement")?.string() ?? "\u{2581}"
         guard let scalar = mark.unicodeScalars.first, mark.unicodeScalars.count == 1 else {
-            throw try field.required("replacement").invalid(expected: "one character")
+            throw try field.required("replacement").unexpected("one character")
         }
         replacement = scalar.value
         splits = try field.flag("split", default: true)

@@ -1,4 +1,4 @@
-/// Text on its way through the pipeline: UTF-8 bytes and, if offsets are wanted, the part of the source each byte stands for.
+/// Text in the pipeline: UTF-8 bytes and, if offsets are tracked, the part of the source that each byte stands for.
 ///
 /// The alignment rules are those of the tokenizers library, so that offsets come out equal: a replaced scalar stands for the
 /// one it replaces, an inserted scalar for whatever precedes it.
@@ -54,6 +54,9 @@ struct AlignedText {
         part.origin = part.spans?.first?.start ?? origin
         return part
     }
+
+    /// Whether the first character stands for the beginning of the source, as far as the alignment tells.
+    var startsSource: Bool { spans?.first.map { $0.start == 0 } ?? isAtStart }
 
     private var nothing: Span { Span(start: origin, end: origin) }
 

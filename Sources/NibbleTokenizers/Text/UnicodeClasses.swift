@@ -1,4 +1,4 @@
-/// Facts about scalars that the tokenizers need: general categories as bits, and the classes built from them.
+/// General categories of scalars as bits, and the character classes built from them.
 enum UnicodeClasses {
     /// One bit a general category, in the order of `Unicode.GeneralCategory`'s cases below.
     typealias Categories = UInt32

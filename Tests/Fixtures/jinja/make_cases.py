@@ -695,9 +695,10 @@ each("tests", "1 is defined", "missing is defined", "missing is undefined", "mis
 
 each("string methods", "' a '.strip()", "'xxaxx'.strip('x')", "'abcba'.lstrip('ab')", "'abcba'.rstrip('ab')", "' a\\n'.rstrip()", "'\\n a'.lstrip('\\n')", "'a,b,,c'.split(',')", "'a,b,c'.split(',', 1)", "' a  b c '.split()", "' a  b c '.split(none, 1)", "'a b c'.rsplit(' ', 1)", "'a  b  c '.rsplit(none, 1)", "''.split()", "''.split(',')", "'a'.split('')", "'a</think>b</think>c'.split('</think>')[-1]", "'aXXXb'.split('XX')", "'aXXXb'.rsplit('XX', 1)", "'a\\nb\\r\\nc'.splitlines()", "'a\\nb'.splitlines(true)", "'abc'.startswith('ab')", "'abc'.startswith(('x', 'a'))", "'abc'.endswith('bc')", "'abc'.startswith('')", "'abc'.startswith(1)", "'aXbX'.replace('X', '')", "'aXbX'.replace('X', 'y', 1)", "'aaa'.replace('aa', 'b')", "'aBc'.upper()", "'aBc'.lower()", "'they\\'re bill\\'s'.title()", "'hELLO wORLD'.capitalize()", "'aB'.swapcase()", "', '.join(['a', 'b'])", "''.join([])", "','.join([1])", "'abc'.find('c')", "'abc'.find('z')", "'h\u00e9h\u00e9'.find('h', 1)", "'h\u00e9h\u00e9'.rfind('h')", "'abc'.index('b')", "'abc'.index('z')", "'banana'.count('an')", "'abc'.count('')", "'12'.isdigit()", "''.isdigit()", "'a1'.isalnum()", "'ab'.isalpha()", "' '.isspace()", "'AB'.isupper()", "'ab'.islower()", "'a'.ljust(3) ~ '|'", "'a'.rjust(3, '.')", "'a'.center(4, '*')", "'ab'.center(5, '*')", "'-5'.zfill(4)", "'a=b=c'.partition('=')", "'a=b=c'.rpartition('=')", "'abc'.partition('x')", "'abcabc'.removeprefix('abc')", "'abc'.removesuffix('c')", "'abc'.nope()", "'abc'.nope", "[1, 2, 1].count(1)", "[1, 2].index(2)", "[1].index(5)", "(1, 2).index(2)", "'\u0130'.lower()|length", "'stra\u00dfe'.upper()", "'e\u0301' == '\u00e9'", "'e\u0301'|length", "'a\\r\\nb'|length", "'a\\r\\nb'.replace('\\n', '')|length", "'a\\r\\nb'.split('\\n')", "'\u3000a\u3000'.strip()", "'\\x1fa'.strip()")
 
-names = [entry["name"] for entry in CASES]
-assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
-lines = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in CASES)
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json"), "w", encoding="utf-8") as file:
-    file.write('{"jinja2":"%s","now":"2026-11-24 12:34:56","cases":[\n%s\n]}\n' % (jinja2.__version__, lines))
-print(len(CASES), "cases")
+if __name__ == "__main__":
+    names = [entry["name"] for entry in CASES]
+    assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in CASES)
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.json"), "w", encoding="utf-8") as file:
+        file.write('{"jinja2":"%s","now":"2026-11-24 12:34:56","cases":[\n%s\n]}\n' % (jinja2.__version__, lines))
+    print(len(CASES), "cases")

@@ -1,0 +1,36 @@
+import Foundation
+import NibbleCore
+import NibbleTemplates
+import NibbleTestSupport
+import Testing
+
+/// Filters, tests, methods, operators and formats with values of every type, as jinja2 printed or refused them.
+@Suite struct JinjaExpressionTests {
+    static let groups: [(name: String, entries: [JSONValue])] = {
+        let file = Fixtures.repository.appending(path: "Tests/Fixtures/jinja/expressions.json")
+        let groups = (try? JSONValue(contentsOf: file))?["groups"]?.object ?? [:]
+        return groups.map { ($0.key, $0.value.array ?? []) }
+    }()
+
+    @Test("the table is whole")
+    func table() { #expect(Self.groups.reduce(0) { $0 + $1.entries.count } > 10_000) }
+
+    @Test("every expression prints what jinja2 prints, or is refused where it is", arguments: groups.map(\.name))
+    func recorded(_ name: String) throws {
+        let entries = try #require(Self.groups.first { $0.name == name }).entries
+        for entry in entries {
+            let source = try #require(entry[0]?.string)
+            let expected = entry[1]?.string
+            do {
+                let text = try JinjaTemplate(source: source).render(variables: [:])
+                #expect(
+                    expected.map { $0.hasSameBytes(as: text) } ?? false, "\(source): \(text), expected \(expected ?? "an error")")
+            } catch let error as JinjaError {
+                #expect(expected == nil, "\(source): \(error), expected \(expected ?? "")")
+                if entry[2] == "forbidden" {
+                    #expect({ if case .forbidden = error.reason { true } else { false } }(), "\(source): \(error)")
+                }
+            }
+        }
+    }
+}
