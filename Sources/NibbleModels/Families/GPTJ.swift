@@ -91,7 +91,7 @@ enum CodeGen {
         try GPTJ.architecture(config, prefix: "CodeGen") { width, heads, headSize in
             try config.require(heads % 4 == 0, "n_head", "a multiple of 4")
             let quarter = width / 4
-            func part(_ index: Int) -> QueryKeyValueLayout.Part {
+            func part(_ index: Int) -> QueryKeyValueLayout.HeadOffsets {
                 .init(offset: index * quarter, stride: 3 * quarter, groupSize: heads / 4)
             }
             return (

@@ -128,7 +128,7 @@ struct BlockTables {
     }
 
     /// Writes `row`'s blocks into the image's tables at `index`. What has passed is never read.
-    func fill(_ image: BatchBuffers.Image, at index: Int, row: Int) {
+    func fill(_ image: IndexBuffers.Image, at index: Int, row: Int) {
         for (table, blocks) in tables.enumerated() {
             let target = image.blockTable(table)
             for (place, block) in blocks.blocks[row].enumerated() { target[index * blocksPerRow + place] = max(block, 0) }

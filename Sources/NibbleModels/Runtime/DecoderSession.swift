@@ -1,13 +1,13 @@
 import NibbleCore
 
-/// The running state of a decoder for some rows: block table, caches, workspace, and the encoder's output where there is
+/// The running state of a decoder for some rows: block table, caches, buffers, and the encoder's output where there is
 /// one.
 final class DecoderSession: DecodingSession {
     let rows: Int
     let capacity: Int
     private let model: LanguageModel
     private let runner: StackRunner
-    private let cross: CrossState?
+    private let cross: CrossAttentionCache?
     private var tables: BlockTables
     private let chunkTokens: Int
     private var logits: LogitsBuffers
@@ -34,12 +34,12 @@ final class DecoderSession: DecodingSession {
         let layout = CacheLayout(
             model.decoder.description.layers, rows: rows, capacity: capacity, chunkTokens: tokens)
         tables = BlockTables(layout, rows: rows, capacity: capacity)
-        let limits = BatchBuffers.Limits(
+        let limits = IndexBuffers.Limits(
             tokens: tokens, rows: rows, blocksPerRow: tables.blocksPerRow, tables: layout.windows.count)
         runner = try StackRunner(
             model.decoder, limits: limits, layout: layout, cacheFormat: model.options.cacheFormat(request),
             sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
-        cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
+        cross = try model.encoder.map { try CrossAttentionCache(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(
             backend: model.head.backend, vocabularySize: model.vocabularySize, rows: rows)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
@@ -88,10 +88,10 @@ extension DecoderSession {
         let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
         return try restoringOnError(inputs) {
             var written = 0
-            plan.fill(inputs, tokensPerCall: chunkTokens)
-            for index in plan.calls {
+            plan.fill(inputs, chunkTokens: chunkTokens)
+            for index in plan.chunks {
                 try pause(before: index)
-                let selected = try enqueue(plan.call(index), inputs, selection: selection)
+                let selected = try enqueue(plan.chunk(index), inputs, selection: selection)
                 guard selected > 0 else { continue }
                 try logits.compute(rows: selected, at: written, of: target) { range, output in
                     try self.project(range, into: output)
@@ -112,14 +112,14 @@ extension DecoderSession {
 
     private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
         try interruption?()
-        plan.fill(inputs, tokensPerCall: chunkTokens)
+        plan.fill(inputs, chunkTokens: chunkTokens)
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
         var written = 0
-        var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
+        var call = BatchShape(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
-        for index in plan.calls {
+        for index in plan.chunks {
             try pause(before: index)
-            let chunk = plan.call(index)
+            let chunk = plan.chunk(index)
             (call.rows, call.tokens) = (chunk.count, chunk.count)
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
@@ -162,9 +162,9 @@ extension DecoderSession {
     /// Runs a decode step (one token a row, everything on one device) as one captured graph. Answers `false` where the step
     /// has to be enqueued operation by operation.
     private func stepByGraph(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> Bool {
-        guard let graphs, plan.isStep, plan.calls.count == 1 else { return false }
+        guard let graphs, plan.isStep, plan.chunks.count == 1 else { return false }
         let logits = try logits.device(rows: inputs.count)
-        var (call, selected) = try place(plan.call(0), inputs, selection: .last, counter: sampling.step)
+        var (call, selected) = try place(plan.chunk(0), inputs, selection: .last, counter: sampling.step)
         let rows = plan.finishedRows
         try sets.prepare(sampling, rows: rows, addsLatest: true)
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
@@ -179,7 +179,7 @@ extension DecoderSession {
 
     /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
     private func select(
-        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
+        _ rows: [Int], _ call: BatchShape, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
         of logits: Tensor
     ) throws {
         let backend = model.head.backend
@@ -225,7 +225,7 @@ extension DecoderSession {
     /// Makes room for a chunk's tokens and sends their indices to every device.
     private func place(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
-    ) throws -> (call: StackRunner.Call, selected: Int) {
+    ) throws -> (call: BatchShape, selected: Int) {
         tables.releasePassed()
         var copies = BlockTables.Copies()
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
@@ -236,13 +236,13 @@ extension DecoderSession {
     }
 
     /// Enqueues the blocks over placed tokens; leaves the hidden states whose logits are wanted in ``chosen``.
-    private func run(_ call: StackRunner.Call, selected: Int) throws {
+    private func run(_ call: BatchShape, selected: Int) throws {
         let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
         guard selected > 0, selected < call.tokens else {
             chosen = (hidden, backend)
             return
         }
-        let gathered = runner.workspace(on: backend).gathered(selected)
+        let gathered = runner.buffers(on: backend).gathered(selected)
         try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
         chosen = (gathered, backend)
     }
@@ -250,14 +250,14 @@ extension DecoderSession {
     private func fillImage(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
         copies: inout BlockTables.Copies
-    ) -> (call: StackRunner.Call, selected: Int) {
+    ) -> (call: BatchShape, selected: Int) {
         let image = runner.image
         let (tokens, positions, tokenRows) = (image.tokens, image.positions, image.rows)
         let (offsets, lengths, counters) = (image.queryOffsets, image.lengths, image.counters)
         let selectedTokens = image.selected
         var count = 0
         var selected = 0
-        var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
+        var call = BatchShape(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
         for (index, segment) in chunk.enumerated() {
             let row = segment.row
             let start = tables.lengths[row]

@@ -26,22 +26,22 @@ enum FeedForward: Sendable {
 
     /// output = feedForward(input) × scale + residual. [T, E]; `output` may be `residual`, not `input`.
     func callAsFunction(
-        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.tokens
         switch self {
         case .plain(let up, let activation, let down):
-            let inner = workspace.inner(tokens, width: up.outFeatures)
+            let inner = buffers.inner(tokens, width: up.outFeatures)
             try backend.linear(input, up, epilogue: .init(activation: activation), into: inner)
             try backend.linear(inner, down, epilogue: epilogue, into: output)
         case .gated(let gateUp, let activation, let down):
-            let inner = workspace.inner(tokens, width: gateUp.outFeatures)
-            let gated = workspace.gated(tokens, width: down.inFeatures)
+            let inner = buffers.inner(tokens, width: gateUp.outFeatures)
+            let gated = buffers.gated(tokens, width: down.inFeatures)
             try backend.linear(input, gateUp, epilogue: .init(), into: inner)
             try backend.gate(inner, activation, into: gated)
             try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, workspace, backend)
+            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, buffers, backend)
         }
     }
 }
@@ -77,10 +77,10 @@ struct MixtureOfExperts: Sendable {
     }
 
     func callAsFunction(
-        _ input: Tensor, residual: Tensor?, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.shape[0]
-        let logits = workspace.router(tokens, width: router.outFeatures)
+        let logits = buffers.router(tokens, width: router.outFeatures)
         try backend.linear(input, router, epilogue: .init(), into: logits)
         try backend.experts(
             input,
@@ -89,9 +89,9 @@ struct MixtureOfExperts: Sendable {
                 normalizesWeights: description.normalizesWeights, activation: description.activation, residual: residual),
             into: output)
         guard let shared else { return }
-        let weight = workspace.router(tokens, width: 1)
-        let inner = workspace.inner(tokens, width: shared.gateUp.outFeatures)
-        let gated = workspace.gated(tokens, width: shared.down.inFeatures)
+        let weight = buffers.router(tokens, width: 1)
+        let inner = buffers.inner(tokens, width: shared.gateUp.outFeatures)
+        let gated = buffers.gated(tokens, width: shared.down.inFeatures)
         try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
         try backend.gate(inner, description.activation, into: gated)

@@ -18,13 +18,13 @@ struct FeedPlan {
     /// Whether each input has one token.
     private(set) var isStep = true
 
-    var calls: Range<Int> { 0..<ends.count }
+    var chunks: Range<Int> { 0..<ends.count }
 
-    mutating func fill(_ inputs: [RowTokens], tokensPerCall: Int) {
+    mutating func fill(_ inputs: [RowTokens], chunkTokens: Int) {
         segments.removeAll(keepingCapacity: true)
         ends.removeAll(keepingCapacity: true)
         isStep = inputs.allSatisfy { $0.tokens.count == 1 }
-        var room = tokensPerCall
+        var room = chunkTokens
         for (index, input) in inputs.enumerated() {
             var start = 0
             while start < input.tokens.count {
@@ -34,17 +34,17 @@ struct FeedPlan {
                 start = end
                 if room == 0 {
                     ends.append(segments.count)
-                    room = tokensPerCall
+                    room = chunkTokens
                 }
             }
         }
         if segments.count > ends.last ?? 0 { ends.append(segments.count) }
     }
 
-    mutating func call(_ index: Int) -> ArraySlice<Segment> {
-        let call = segments[(index == 0 ? 0 : ends[index - 1])..<ends[index]]
+    mutating func chunk(_ index: Int) -> ArraySlice<Segment> {
+        let chunk = segments[(index == 0 ? 0 : ends[index - 1])..<ends[index]]
         finishedRows.removeAll(keepingCapacity: true)
-        for segment in call where segment.isLast { finishedRows.append(segment.row) }
-        return call
+        for segment in chunk where segment.isLast { finishedRows.append(segment.row) }
+        return chunk
     }
 }

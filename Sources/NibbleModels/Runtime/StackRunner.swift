@@ -5,9 +5,9 @@ package import NibbleCore
 final class StackRunner {
     let stack: TransformerStack
     private(set) var caches: [KeyValueCache] = []
-    let image: BatchBuffers.Image
-    private let parts: [Part]
-    private let limits: BatchBuffers.Limits
+    let image: IndexBuffers.Image
+    private let devices: [DeviceBuffers]
+    private let limits: IndexBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
     private let positions: Int
     private let layout: CacheLayout
@@ -15,26 +15,16 @@ final class StackRunner {
     var interruption: (@Sendable () throws -> Void)?
 
     /// What one backend holds for this stack.
-    private struct Part {
+    private struct DeviceBuffers {
         let backend: any Backend
-        let workspace: Workspace
-        let buffers: BatchBuffers
+        let activations: ActivationBuffers
+        let indices: IndexBuffers
     }
 
     private struct RotaryKey: Hashable {
         let index: Int
         let variant: Int
         let backend: ObjectIdentifier
-    }
-
-    /// The shape of one call.
-    struct Call {
-        var tokens: Int
-        var rows: Int
-        var maximumQueryLength: Int
-        var maximumLength: Int
-        /// What launches are sized for where a captured graph has to serve longer rows too.
-        var launchLength: Int?
     }
 
     /// - Parameters:
@@ -44,25 +34,25 @@ final class StackRunner {
     ///   - widening: makes the workspace serve these sizes too.
     ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
+        _ stack: TransformerStack, limits: IndexBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
         sharesCache: Bool,
-        positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
+        positions: Int, options: SessionOptions, widening: ActivationWidths? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         self.limits = limits
         self.positions = positions
         self.layout = layout
-        image = BatchBuffers.Image(limits)
+        image = IndexBuffers.Image(limits)
         var backends = stack.backends
         for backend in extraBackends where !backends.contains(where: { $0 === backend }) { backends.append(backend) }
-        let sizes = widening.map(stack.workspaceSizes.widened) ?? stack.workspaceSizes
-        parts = try backends.map { backend in
-            Part(
+        let sizes = widening.map(stack.activationWidths.widened) ?? stack.activationWidths
+        devices = try backends.map { backend in
+            DeviceBuffers(
                 backend: backend,
-                workspace: try Workspace(
+                activations: try ActivationBuffers(
                     sizes, tokens: limits.tokens, rows: limits.rows, dtype: backend.activationDType(loadDType: options.loadDType),
                     backend: backend),
-                buffers: try BatchBuffers(limits, backend: backend))
+                indices: try IndexBuffers(limits, backend: backend))
         }
         for (index, block) in stack.blocks.enumerated() {
             let blocks = layout.blocks[layout.tableOfLayer[index]]
@@ -74,17 +64,17 @@ final class StackRunner {
         }
     }
 
-    private func part(of backend: any Backend) -> Part {
-        guard let part = parts.first(where: { $0.backend === backend }) else {
-            preconditionFailure("the backend \(backend.device) has no part in this stack")
+    private func deviceBuffers(_ backend: any Backend) -> DeviceBuffers {
+        guard let buffers = devices.first(where: { $0.backend === backend }) else {
+            preconditionFailure("the backend \(backend.device) runs no layer of this stack")
         }
-        return part
+        return buffers
     }
 
-    func workspace(on backend: any Backend) -> Workspace { part(of: backend).workspace }
+    func buffers(on backend: any Backend) -> ActivationBuffers { deviceBuffers(backend).activations }
 
-    func indices(_ call: Call, on backend: any Backend, table: Int = 0) -> BatchIndices {
-        part(of: backend).buffers.indices(
+    func indices(_ call: BatchShape, on backend: any Backend, table: Int = 0) -> BatchIndices {
+        deviceBuffers(backend).indices.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
             maximumLength: call.launchLength ?? call.maximumLength, table: table)
     }
@@ -93,14 +83,16 @@ final class StackRunner {
     func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
     /// Which rotary tables a call uses.
-    func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
+    func rotaryVariants(_ call: BatchShape) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
 
-    func counters(_ call: Call, on backend: any Backend) -> Tensor { part(of: backend).buffers.counters(rows: call.rows) }
-    func selected(_ count: Int, on backend: any Backend) -> Tensor { part(of: backend).buffers.selected(count) }
+    func counters(_ call: BatchShape, on backend: any Backend) -> Tensor {
+        deviceBuffers(backend).indices.counters(rows: call.rows)
+    }
+    func selected(_ count: Int, on backend: any Backend) -> Tensor { deviceBuffers(backend).indices.selected(count) }
 
     /// Sends the host's index image to every backend.
     func upload() throws {
-        for part in parts { try part.buffers.upload(image, backend: part.backend) }
+        for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
 
     /// Embeds the call's tokens and runs all blocks. Answers the residual stream, float32 [T, E], and the backend it lies on.
@@ -109,13 +101,13 @@ final class StackRunner {
     ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
     ///   - cross: for block i its cache of the encoder's output and the indices that go with it.
     func run(
-        _ call: Call, embeddedPositions: [Int32]? = nil,
+        _ call: BatchShape, embeddedPositions: [Int32]? = nil,
         cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
     ) throws -> (hidden: Tensor, backend: any Backend) {
         var backend = stack.embedding.backend
-        var hidden = workspace(on: backend).hidden(call.tokens)
+        var hidden = buffers(on: backend).hidden(call.tokens)
         try stack.embedding(
-            indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
+            indices(call, on: backend), positions: embeddedPositions, into: hidden, buffers(on: backend))
         for (index, block) in stack.blocks.enumerated() {
             try interruption?()
             hidden = try moveStream(hidden, from: backend, to: block.backend)
@@ -124,7 +116,7 @@ final class StackRunner {
             let context = Block.Context(
                 cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
                 rotary: try rotaryTable(block.attention.description, call, backend),
-                cross: cross?(index, backend), workspace: workspace(on: backend))
+                cross: cross?(index, backend), activations: buffers(on: backend))
             try block.stream.during { try block(hidden, context) }
         }
         return (hidden, backend)
@@ -134,10 +126,10 @@ final class StackRunner {
     func finish(_ hidden: Tensor, on start: any Backend) throws -> (output: Tensor, backend: any Backend) {
         let (norm, backend) = stack.finalNorm ?? (nil, start)
         let stream = try moveStream(hidden, from: start, to: backend)
-        let input = LinearInput(stream, after: norm, scratch: workspace(on: backend).normed(hidden.shape[0]))
+        let input = LinearInput(stream, after: norm, scratch: buffers(on: backend).normed(hidden.shape[0]))
         let output = try input.materialized(backend)
         guard let (layer, target) = stack.projectOut else { return (output, backend) }
-        let projected = workspace(on: target).projections(hidden.shape[0], width: layer.outFeatures)
+        let projected = buffers(on: target).projections(hidden.shape[0], width: layer.outFeatures)
         try target.linear(try move(output, from: backend, to: target), layer, epilogue: .init(), into: projected)
         return (projected, target)
     }
@@ -145,7 +137,7 @@ final class StackRunner {
     /// The residual stream on another backend.
     private func moveStream(_ hidden: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
         guard source !== target else { return hidden }
-        let destination = workspace(on: target).hidden(hidden.shape[0])
+        let destination = buffers(on: target).hidden(hidden.shape[0])
         try transfer(hidden, from: source, to: destination, on: target)
         return destination
     }
@@ -153,7 +145,7 @@ final class StackRunner {
     /// Activations on another backend, in its dtype.
     func move(_ tensor: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
         guard source !== target else { return tensor }
-        let destination = workspace(on: target).normed(tensor.shape[0]).viewed(as: tensor.shape)
+        let destination = buffers(on: target).normed(tensor.shape[0]).viewed(as: tensor.shape)
         if destination.dtype == tensor.dtype {
             try transfer(tensor, from: source, to: destination, on: target)
             return destination
@@ -165,7 +157,8 @@ final class StackRunner {
         return destination
     }
 
-    private func rotaryTable(_ attention: AttentionDescription, _ call: Call, _ backend: any Backend) throws -> RotaryTable? {
+    private func rotaryTable(_ attention: AttentionDescription, _ call: BatchShape, _ backend: any Backend) throws -> RotaryTable?
+    {
         guard let index = attention.rotary else { return nil }
         let description = stack.description.rotary[index]
         let key = RotaryKey(

@@ -11,7 +11,7 @@ final class StepGraphs {
         private let rotary: [Int]
         private let sampling: SamplingParameters
 
-        init(rows: [Int], call: StackRunner.Call, rotary: [Int], sampling: SamplingParameters) {
+        init(rows: [Int], call: BatchShape, rotary: [Int], sampling: SamplingParameters) {
             self.rows = rows
             launchLength = call.launchLength ?? call.maximumLength
             self.rotary = rotary

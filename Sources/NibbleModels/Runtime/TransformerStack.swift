@@ -34,8 +34,8 @@ struct TransformerStack: Sendable {
         return seen
     }
 
-    var workspaceSizes: WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: description.width)
+    var activationWidths: ActivationWidths {
+        var sizes = ActivationWidths(width: description.width)
         for block in blocks { block.widen(&sizes) }
         return sizes
     }
@@ -43,7 +43,7 @@ struct TransformerStack: Sendable {
 
 extension Block {
     /// Grows `sizes` to what this block needs.
-    func widen(_ sizes: inout WorkspaceSizes) {
+    func widen(_ sizes: inout ActivationWidths) {
         func grow(_ size: inout Int, _ value: Int) { size = max(size, value) }
         grow(&sizes.projections, attention.projections.outFeatures)
         grow(&sizes.attended, attention.output.inFeatures)
@@ -162,21 +162,21 @@ struct EmbeddingLayer: Sendable {
 
     /// Writes [T, E] into `hidden`. `positions` stand in for the batch's where given.
     func callAsFunction(
-        _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ workspace: Workspace
+        _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ buffers: ActivationBuffers
     ) throws {
         try stream?.acquire()
         defer { stream?.release() }
         if let projectIn {
             // The table is narrower than the stream; positions join after the projection.
-            let narrow = workspace.projections(batch.tokenCount, width: call.table.shape[1])
+            let narrow = buffers.projections(batch.tokenCount, width: call.table.shape[1])
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: narrow)
             try backend.linear(narrow, projectIn, epilogue: .init(), into: hidden)
-            try addPositions(batch.positions, batch, to: hidden, workspace)
+            try addPositions(batch.positions, batch, to: hidden, buffers)
         } else if let positions {
             let indices = try backend.allocate(.int32, [positions.count])
             try backend.copy(.host(positions, .int32, [positions.count]), to: indices)
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: hidden)
-            try addPositions(indices, batch, to: hidden, workspace)
+            try addPositions(indices, batch, to: hidden, buffers)
         } else {
             try backend.embed(call, batch, into: hidden)
         }
@@ -184,10 +184,10 @@ struct EmbeddingLayer: Sendable {
     }
 
     private func addPositions(
-        _ positions: Tensor, _ batch: BatchIndices, to hidden: Tensor, _ workspace: Workspace
+        _ positions: Tensor, _ batch: BatchIndices, to hidden: Tensor, _ buffers: ActivationBuffers
     ) throws {
         guard let table = call.positionTable else { return }
-        let added = workspace.normed(batch.tokenCount)
+        let added = buffers.normed(batch.tokenCount)
         try backend.embed(EmbeddingCall(table: table), batch.reading(positions), into: added)
         try backend.add(hidden, added, scale: 1, into: hidden)
     }

@@ -3,7 +3,7 @@ import NibbleCore
 /// The index buffers of a call, on one backend: one allocation, one copy a call, at addresses that never change.
 ///
 /// Each array has a fixed place sized for the largest call, so a captured graph finds it again.
-final class BatchBuffers {
+final class IndexBuffers {
     private let arena: Tensor
     private let limits: Limits
 

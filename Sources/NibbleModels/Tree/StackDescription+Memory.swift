@@ -2,10 +2,10 @@ package import NibbleCore
 
 extension StackDescription {
     /// The widths that running this stack's blocks takes, told from shapes alone.
-    package func workspaceSizes(_ tree: ModuleTree) -> WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: width)
+    package func activationWidths(_ tree: ModuleTree) -> ActivationWidths {
+        var sizes = ActivationWidths(width: width)
         guard let stack = tree.module(at: path) else { return sizes }
-        for block in stack.all(.block) { sizes = sizes.widened(block.workspaceSizes(width: width)) }
+        for block in stack.all(.block) { sizes = sizes.widened(block.activationWidths(width: width)) }
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
         return sizes
@@ -15,7 +15,7 @@ extension StackDescription {
 extension StackDescription {
     /// Bytes of a session's index buffers on one device.
     package static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
-        BatchBuffers.byteCount(
+        IndexBuffers.byteCount(
             .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables))
     }
 
@@ -46,7 +46,7 @@ extension ModelArchitecture {
         _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
         arithmetic: LinearArithmetic
     ) -> WorkspaceRequest {
-        let sizes = stack.workspaceSizes(tree)
+        let sizes = stack.activationWidths(tree)
         // The head is the widest layer by far, but sees few tokens.
         let head = holdsHead ? logitsRows(rows) * vocabularySize / max(tokens, 1) : 0
         let attention = stack.layers.map(\.attention)
@@ -82,8 +82,8 @@ extension LocatedModule {
 
     private func width(_ roles: Role...) -> Int { roles.reduce(0) { $0 + (first($1)?.outFeatures ?? 0) } }
 
-    fileprivate func workspaceSizes(width: Int) -> WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: width)
+    fileprivate func activationWidths(width: Int) -> ActivationWidths {
+        var sizes = ActivationWidths(width: width)
         for attention in [first(.selfAttention), first(.crossAttention)].compactMap({ $0 }) {
             sizes.projections = max(sizes.projections, attention.width(.queryKeyValue, .query, .key, .value))
             sizes.attended = max(sizes.attended, attention.first(.attentionOutput)?.inFeatures ?? 0)
