@@ -73,7 +73,7 @@ let package = Package(
 
         .target(
             name: "NibbleTestSupport",
-            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            dependencies: ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
             path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
         tests("NibbleCore"),
         tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
@@ -82,7 +82,7 @@ let package = Package(
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
-        tests("NibbleModels"),
+        tests("NibbleModels", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),

@@ -2,8 +2,8 @@ import NibbleCore
 
 /// The activations of one backend, allocated once for the largest call.
 ///
-/// Every buffer is handed out as a view of as many rows as the call has tokens. The residual stream is float32 whatever the
-/// activations are: sums over many layers lose nothing to rounding, nor overflow.
+/// Each function returns a view of as many rows as the call has tokens. The residual stream is float32 whatever the
+/// activations' dtype is, so that sums over many layers neither lose precision nor overflow.
 final class ActivationBuffers {
     /// float32 [T, E]: the residual stream.
     private let hiddenBuffer: Tensor
@@ -50,7 +50,7 @@ final class ActivationBuffers {
     func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: Shape(tokens, width)) }
 }
 
-/// Widths of the widest activations of a set of blocks.
+/// The widths of the activations that a set of blocks needs at most.
 package struct ActivationWidths: Sendable, Equatable {
     /// E
     package var width: Int
@@ -62,7 +62,7 @@ package struct ActivationWidths: Sendable, Equatable {
 
     package init(width: Int) { self.width = width }
 
-    /// Sizes that serve both.
+    /// The larger of both, width by width.
     package func widened(_ other: ActivationWidths) -> ActivationWidths {
         var sizes = ActivationWidths(width: max(width, other.width))
         sizes.projections = max(projections, other.projections)

@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// Self-attention of one block: projections, rotation, cache and output, ready to run.
+/// Self-attention of one block, with its weights.
 struct SelfAttention: Sendable {
     let description: AttentionDescription
     /// Query, key and value, fused or side by side.
@@ -27,7 +27,7 @@ struct SelfAttention: Sendable {
         self.bias = bias
     }
 
-    /// [T, E] → [T, H·D]: everything but the output projection.
+    /// [T, E] → [T, H·D]: all of attention but the output projection.
     func attend(
         _ input: LinearInput, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ buffers: ActivationBuffers,
         _ backend: any Backend
@@ -75,7 +75,7 @@ struct CrossAttention: Sendable {
             RotateAndStoreCall(projections: projected, layout: layout, heads: 0, cache: cache), batch)
     }
 
-    /// [T, E] → [T, H·D]. `batch` speaks of the encoder's keys.
+    /// [T, E] → [T, H·D]. Lengths and block table of `batch` are those of the encoder's keys.
     func attend(
         _ input: LinearInput, cache: KeyValueCache, _ batch: BatchIndices, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws -> Tensor {

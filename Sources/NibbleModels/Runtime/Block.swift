@@ -2,15 +2,15 @@ import NibbleCore
 
 /// One transformer block of any family.
 ///
-/// Which norms exist, and where, is the family's business: before a sublayer (GPT-2, Llama), on its output (OLMo 2,
-/// Gemma 2), after the residual sum (OPT-350m, BART). The block runs those it has.
+/// Families have norms before a sublayer (GPT-2, Llama), on its output (OLMo 2, Gemma 2) or after the residual sum (OPT-350m,
+/// BART). The block runs those that it has.
 struct Block: Sendable {
     let description: LayerDescription
     let backend: any Backend
     let attention: SelfAttention
     let crossAttention: CrossAttention?
     let feedForward: FeedForward
-    /// Where the weights are read from for each use.
+    /// The stream that the weights are read from for each use; `nil`: they are resident.
     let stream: (any WeightStream)?
     private let attentionNorms: SublayerNorms
     private let crossAttentionNorms: SublayerNorms
@@ -45,12 +45,12 @@ struct Block: Sendable {
         feedForwardNorms = try norms(.feedForwardNorm, .feedForwardOutputNorm, .feedForwardResidualNorm)
     }
 
-    /// What a call brings along, apart from the hidden states.
+    /// The arguments of a call besides the hidden states.
     struct Context {
         var cache: KeyValueCache
         var batch: BatchIndices
         var rotary: RotaryTable?
-        /// Encoder-decoders: this layer's keys and values of the encoder's output, and which of them a row sees.
+        /// Encoder-decoders: this layer's keys and values of the encoder's output, and the indices that go with them.
         var cross: (cache: KeyValueCache, batch: BatchIndices)?
         var activations: ActivationBuffers
     }
@@ -85,7 +85,7 @@ struct Block: Sendable {
         }
     }
 
-    /// Both sublayers read the block's input; its sum with both is the output.
+    /// Both sublayers read the block's input, and both are added to it.
     private func runParallel(_ hidden: Tensor, _ context: Context) throws {
         let buffers = context.activations
         let tokens = hidden.shape[0]
@@ -101,7 +101,7 @@ struct Block: Sendable {
         try feedForward(LinearInput(second), epilogue: epilogue(residual: hidden), into: hidden, buffers, backend)
     }
 
-    /// What a sublayer reads; its norm is left to the sublayer's first product unless the residual needs it, too.
+    /// The input of a sublayer. Its norm is fused with the sublayer's first product, unless the residual needs it as well.
     private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ buffers: ActivationBuffers) throws -> LinearInput {
         let input = LinearInput(hidden, after: norm, scratch: buffers.normed(hidden.shape[0]))
         return description.residualFollowsNorm ? LinearInput(try input.materialized(backend)) : input
@@ -115,7 +115,7 @@ struct Block: Sendable {
         LinearEpilogue(scale: description.residualScale, residual: residual)
     }
 
-    /// hidden = base + sublayer(…), with the norms that stand around the sum.
+    /// hidden = base + sublayer(…), with the norms before and after the sum.
     private func join(
         _ hidden: Tensor, base: Tensor, _ norms: SublayerNorms, _ buffers: ActivationBuffers,
         _ sublayer: (_ epilogue: LinearEpilogue, _ output: Tensor) throws -> Void

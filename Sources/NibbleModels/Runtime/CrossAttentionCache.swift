@@ -1,7 +1,6 @@
 import NibbleCore
 
-/// What a decoder keeps of the encoder: for each of its layers the keys and values of the encoder's output, and which rows
-/// attend to which input.
+/// The keys and values of the encoder's output for each decoder layer, and the input that each row attends to.
 final class CrossAttentionCache {
     private let caches: [KeyValueCache]
     private let lengths: [Int]
@@ -61,7 +60,7 @@ final class CrossAttentionCache {
         }
     }
 
-    /// Sends the indices that go with a decoder call over `rows`, whose own image tells which token belongs to which.
+    /// Uploads the indices that go with a decoder call over `rows`. Tokens belong to rows as in the call's own image.
     func prepare(rows: [Int], image call: IndexBuffers.Image, tokens: Int) throws {
         for token in 0..<tokens { image.rows[token] = call.rows[token] }
         for index in 0...rows.count { image.queryOffsets[index] = call.queryOffsets[index] }
@@ -72,7 +71,7 @@ final class CrossAttentionCache {
         for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
 
-    /// Layer `index`'s cache and indices on the backend it runs on.
+    /// The cache and the indices of layer `index` on the backend that runs it.
     func context(
         _ index: Int, _ call: BatchShape, on backend: any Backend
     ) -> (cache: KeyValueCache, batch: BatchIndices) {

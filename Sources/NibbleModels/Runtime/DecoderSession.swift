@@ -1,7 +1,6 @@
 import NibbleCore
 
-/// The running state of a decoder for some rows: block table, caches, buffers, and the encoder's output where there is
-/// one.
+/// The state of a decoder for some rows: block tables, caches, buffers, and the encoder's keys and values where there are any.
 final class DecoderSession: DecodingSession {
     let rows: Int
     let capacity: Int
@@ -14,12 +13,12 @@ final class DecoderSession: DecodingSession {
     /// int32 [R]
     private let sampled: Tensor
     private let sets: TokenSets
-    /// Captured decode steps, where everything runs on one device that has graphs.
+    /// Captured decode steps, where the whole model runs on one device that has graphs.
     private let graphs: StepGraphs?
-    /// The hidden states of the last call whose logits are wanted, and where they lie.
+    /// The hidden states of the last call whose logits are wanted, and their backend.
     private var chosen: (hidden: Tensor, backend: any Backend)?
     private var plan = FeedPlan()
-    /// What rows held before the feed.
+    /// The rows' lengths before the feed.
     private var lengthsBefore: [Int]
 
     init(_ model: LanguageModel, _ request: SessionRequest) throws {
@@ -132,7 +131,7 @@ extension DecoderSession {
         return try readSampled(inputs.count)
     }
 
-    /// Runs a feed; if it fails, rows hold again what they held before.
+    /// Runs a feed. If it fails, restores what rows held before.
     private func restoringOnError<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
         for row in 0..<rows { lengthsBefore[row] = tables.lengths[row] }
         do {
@@ -147,7 +146,7 @@ extension DecoderSession {
         }
     }
 
-    /// A device that runs behind the host is waited for now and then, or an interruption would come when all is enqueued.
+    /// Waits for the devices every few chunks. Otherwise the host would have enqueued everything before an interruption.
     private func pause(before chunk: Int) throws {
         guard interruption != nil, chunk > 0, chunk % 4 == 0 else { return }
         for backend in model.decoder.backends { try backend.synchronize() }
@@ -159,7 +158,7 @@ extension DecoderSession {
         return tokens
     }
 
-    /// Runs a decode step (one token a row, everything on one device) as one captured graph. Answers `false` where the step
+    /// Runs a decode step (one token a row, everything on one device) as one captured graph. Returns `false` where the step
     /// has to be enqueued operation by operation.
     private func stepByGraph(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> Bool {
         guard let graphs, plan.isStep, plan.chunks.count == 1 else { return false }
@@ -168,7 +167,10 @@ extension DecoderSession {
         let rows = plan.finishedRows
         try sets.prepare(sampling, rows: rows, addsLatest: true)
         call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
-        try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
+        let key = StepGraphs.Key(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)
+        try graphs.step(key) {
+            try [logits] + self.runner.rotaryTensors(call)
+        } _: {
             try self.run(call, selected: selected)
             try self.project(0..<selected, into: logits)
             let latest = self.runner.indices(call, on: self.model.head.backend).tokens
@@ -177,7 +179,7 @@ extension DecoderSession {
         return true
     }
 
-    /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
+    /// Selects a token for each row. Row r draws from stream `firstStream + r`; consecutive rows share a call.
     private func select(
         _ rows: [Int], _ call: BatchShape, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
         of logits: Tensor
@@ -213,7 +215,7 @@ extension DecoderSession {
         }
     }
 
-    /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Answers how many those are.
+    /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Returns how many those are.
     private func enqueue(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
     ) throws -> Int {
@@ -222,7 +224,7 @@ extension DecoderSession {
         return selected
     }
 
-    /// Makes room for a chunk's tokens and sends their indices to every device.
+    /// Makes room for a chunk's tokens and uploads their indices to every device.
     private func place(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
     ) throws -> (call: BatchShape, selected: Int) {
@@ -235,7 +237,8 @@ extension DecoderSession {
         return placed
     }
 
-    /// Enqueues the blocks over placed tokens; leaves the hidden states whose logits are wanted in ``chosen``.
+    /// Enqueues the blocks over tokens whose indices are uploaded. Leaves the hidden states whose logits are wanted in
+    /// ``chosen``.
     private func run(_ call: BatchShape, selected: Int) throws {
         let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
         guard selected > 0, selected < call.tokens else {
@@ -302,7 +305,7 @@ extension DecoderSession {
         }
     }
 
-    /// Final norm and head over some of the chosen hidden states, each once.
+    /// Final norm and head over some of the chosen hidden states. Each may be projected once only.
     private func project(_ range: Range<Int>, into output: Tensor) throws {
         guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
         let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend)

@@ -35,7 +35,7 @@ final class EncoderPass {
         max(KeyValueGeometry.blocks(for: inputs.map(\.count).max() ?? 0), 1)
     }
 
-    /// Hands out the final hidden states [T, E] of each batch, inputs in order.
+    /// Passes the final hidden states [T, E] of each batch to `body`, inputs in order.
     func forEachBatch(_ body: (_ encoded: Tensor, _ backend: any Backend, _ call: BatchShape) throws -> Void) throws {
         for batch in batches {
             let call = fill(runner.image, batch)
@@ -47,13 +47,13 @@ final class EncoderPass {
         }
     }
 
-    /// The positions to embed, where they are not those in the cache.
+    /// The positions to embed, where padding moves them away from those in the cache.
     private func embeddedPositions(_ batch: [Int]) -> [Int32]? {
         guard batch.contains(where: { starts[$0] != 0 }) else { return nil }
         return batch.flatMap { index in inputs[index].indices.map { Int32(starts[index] + $0) } }
     }
 
-    /// Indices of inputs that are encoded together, each batch at least one.
+    /// Batches of the indices of inputs that are encoded together, at least one each.
     private static func batches(_ inputs: [[Int32]]) -> [[Int]] {
         var batches = [[Int]]()
         var tokens = 0
@@ -68,7 +68,7 @@ final class EncoderPass {
         return batches
     }
 
-    /// Places the batch's tokens; the block table is the one the cross caches use, so one serves both.
+    /// Writes the batch's tokens and indices. The cross-attention caches use the same block table.
     private func fill(_ image: IndexBuffers.Image, _ batch: [Int]) -> BatchShape {
         var call = BatchShape(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
         for (row, index) in batch.enumerated() {
@@ -96,7 +96,7 @@ final class EncoderPass {
 }
 
 extension LanguageModel {
-    /// An encoder's inputs are run together up to this many tokens.
+    /// The most tokens of encoder inputs that run in one batch, unless a single input is longer.
     package static let encoderBatchTokens = 2048
 
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.

@@ -41,7 +41,7 @@ enum FeedForward: Sendable {
             try backend.gate(inner, activation, into: gated)
             try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, buffers, backend)
+            try mixture(try input.materialized(backend), epilogue: epilogue, into: output, buffers, backend)
         }
     }
 }
@@ -76,7 +76,22 @@ struct MixtureOfExperts: Sendable {
         }
     }
 
+    /// output = mixture(input) × scale + residual, of an epilogue's scale and residual. [T, E]
     func callAsFunction(
+        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
+    ) throws {
+        guard epilogue.scale != 1 else {
+            return try run(input, residual: epilogue.residual, into: output, buffers, backend)
+        }
+        // Attention is done with its projections when the feed-forward runs.
+        let sum = buffers.projections(input.shape[0], width: output.shape[1])
+        try run(input, residual: nil, into: sum, buffers, backend)
+        // Without a residual: sum + sum × (scale − 1).
+        let (base, factor) = epilogue.residual.map { ($0, epilogue.scale) } ?? (sum, epilogue.scale - 1)
+        try backend.add(base, sum, scale: factor, into: output)
+    }
+
+    private func run(
         _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.shape[0]

@@ -31,6 +31,7 @@ package final class LanguageModel: GenerativeModel {
     package var vocabularySize: Int { architecture.vocabularySize }
     package var isEncoderDecoder: Bool { encoder != nil }
     package var maximumPositions: Int? { architecture.maximumPositions }
+    package var positionLimit: Int? { architecture.positionLimit }
 
     package func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         try DecoderSession(self, request)

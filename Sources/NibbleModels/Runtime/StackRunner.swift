@@ -1,7 +1,7 @@
 package import NibbleCore
 
-/// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
-/// them, one cache a block.
+/// Runs a stack's blocks, call by call. Holds one cache a block, activation and index buffers for every backend that takes
+/// part, and copies activations between backends.
 final class StackRunner {
     let stack: TransformerStack
     private(set) var caches: [KeyValueCache] = []
@@ -9,9 +9,11 @@ final class StackRunner {
     private let devices: [DeviceBuffers]
     private let limits: IndexBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
+    /// Where activations are converted before they go to a device with another activation dtype, by source and target.
+    private var staging: [StagingKey: Tensor] = [:]
     private let positions: Int
     private let layout: CacheLayout
-    /// Asked between blocks; what it throws ends the call.
+    /// Called between blocks. What it throws ends the call.
     var interruption: (@Sendable () throws -> Void)?
 
     /// What one backend holds for this stack.
@@ -19,6 +21,11 @@ final class StackRunner {
         let backend: any Backend
         let activations: ActivationBuffers
         let indices: IndexBuffers
+    }
+
+    private struct StagingKey: Hashable {
+        let source: ObjectIdentifier
+        let target: ObjectIdentifier
     }
 
     private struct RotaryKey: Hashable {
@@ -31,8 +38,8 @@ final class StackRunner {
     ///   - layout: the block tables, and the physical cache blocks of each layer.
     ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
     ///   - positions: positions a row can reach.
-    ///   - widening: makes the workspace serve these sizes too.
-    ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
+    ///   - widening: further widths that the activation buffers have to serve.
+    ///   - extraBackends: backends that need buffers though no block of the stack runs there.
     init(
         _ stack: TransformerStack, limits: IndexBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
         sharesCache: Bool,
@@ -82,7 +89,7 @@ final class StackRunner {
     /// The block table that layer `index` uses.
     func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
-    /// Which rotary tables a call uses.
+    /// Identifies the rotary tables that a call uses.
     func rotaryVariants(_ call: BatchShape) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
 
     func counters(_ call: BatchShape, on backend: any Backend) -> Tensor {
@@ -90,16 +97,16 @@ final class StackRunner {
     }
     func selected(_ count: Int, on backend: any Backend) -> Tensor { deviceBuffers(backend).indices.selected(count) }
 
-    /// Sends the host's index image to every backend.
+    /// Uploads the host's index image to every backend.
     func upload() throws {
         for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
 
-    /// Embeds the call's tokens and runs all blocks. Answers the residual stream, float32 [T, E], and the backend it lies on.
+    /// Embeds the call's tokens and runs all blocks. Returns the residual stream, float32 [T, E], and its backend.
     ///
     /// - Parameters:
     ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
-    ///   - cross: for block i its cache of the encoder's output and the indices that go with it.
+    ///   - cross: returns block i's cache of the encoder's output and the indices that go with it.
     func run(
         _ call: BatchShape, embeddedPositions: [Int32]? = nil,
         cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
@@ -122,7 +129,7 @@ final class StackRunner {
         return (hidden, backend)
     }
 
-    /// Final norm and projection of the stream's rows [n, E]; answers activations [n, width] and their backend.
+    /// Final norm and projection of the stream's rows [n, E]. Returns activations [n, width] and their backend.
     func finish(_ hidden: Tensor, on start: any Backend) throws -> (output: Tensor, backend: any Backend) {
         let (norm, backend) = stack.finalNorm ?? (nil, start)
         let stream = try moveStream(hidden, from: start, to: backend)
@@ -150,11 +157,30 @@ final class StackRunner {
             try transfer(tensor, from: source, to: destination, on: target)
             return destination
         }
-        let staged = try source.allocate(destination.dtype, tensor.shape)
+        let staged = try stagingBuffer(destination.dtype, tensor.shape, from: source, to: target)
         try source.convert(tensor, to: staged)
         try transfer(staged, from: source, to: destination, on: target)
-        try target.synchronize()
         return destination
+    }
+
+    /// A buffer on `source`, made once for the largest call. It may be overwritten as soon as the copy is enqueued: copies
+    /// between devices come in the order of both.
+    private func stagingBuffer(
+        _ dtype: DType, _ shape: Shape, from source: any Backend, to target: any Backend
+    ) throws -> Tensor {
+        let key = StagingKey(source: ObjectIdentifier(source), target: ObjectIdentifier(target))
+        if let buffer = staging[key], buffer.count >= shape.count { return buffer.viewed(as: shape) }
+        let buffer = try source.allocate(dtype, [max(limits.tokens, shape[0]), shape[1]])
+        staging[key] = buffer
+        return buffer.viewed(as: shape)
+    }
+
+    /// The rotary tables of a call, made where they are missing.
+    func rotaryTensors(_ call: BatchShape) throws -> [Tensor] {
+        guard !stack.description.rotary.isEmpty else { return [] }
+        return try stack.blocks.flatMap { block in
+            try rotaryTable(block.attention.description, call, block.backend).map { [$0.cosines, $0.sines] } ?? []
+        }
     }
 
     private func rotaryTable(_ attention: AttentionDescription, _ call: BatchShape, _ backend: any Backend) throws -> RotaryTable?
@@ -166,8 +192,8 @@ final class StackRunner {
         if let table = rotary[key] { return table }
         let table = try makeRotaryTable(description, length: call.maximumLength, backend)
         if description.dependsOnLength {
-            // Tables of other lengths will not be asked for again, save the two of long rope.
-            rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 }
+            // Tables of other lengths will hardly be asked for again, save the two of long rope.
+            rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 || $0.key.variant == key.variant }
         }
         rotary[key] = table
         return table
@@ -188,7 +214,7 @@ final class StackRunner {
 }
 
 extension AttentionDescription {
-    /// What a layer's cache looks like.
+    /// The shape of a layer's cache.
     package func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
         KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, format: format)
     }

@@ -26,7 +26,7 @@ struct TransformerStack: Sendable {
         projectOut = try stack.first(.projectOut).map { (try weights.group($0), weights.backend($0.path)) }
     }
 
-    /// Backends in the order in which tokens pass through them, without repeats.
+    /// The backends in the order in which tokens pass through them, each once.
     var backends: [any Backend] {
         var seen = [any Backend]()
         let all = [embedding.backend] + blocks.map(\.backend) + [finalNorm?.backend, projectOut?.backend].compactMap { $0 }
@@ -59,6 +59,8 @@ extension Block {
             grow(&sizes.gated, down.inFeatures)
         case .experts(let mixture):
             grow(&sizes.router, mixture.router.outFeatures)
+            // A scaled mixture is summed beside the residual stream.
+            if description.residualScale != 1 { grow(&sizes.projections, sizes.width) }
             if let shared = mixture.shared {
                 grow(&sizes.inner, shared.gateUp.outFeatures)
                 grow(&sizes.gated, shared.down.inFeatures)
@@ -67,7 +69,7 @@ extension Block {
     }
 }
 
-/// Position biases of a stack's layers. A relative table that layers share gets a copy on every backend that runs one.
+/// Position biases of a stack's layers. A relative table that layers share is copied to every backend that needs it.
 private struct RelativeBiases {
     private let weights: ModelWeights
     private let shared: Table?
@@ -144,7 +146,7 @@ struct EmbeddingLayer: Sendable {
             positionTable: positionTable)
     }
 
-    /// The checkpoint's position table, or the one that it would hold.
+    /// The checkpoint's position table, or the computed one where the checkpoint has none.
     private static func sinusoids(
         _ module: LocatedModule?, _ shape: Shape, _ weights: ModelWeights, on backend: any Backend
     ) throws -> Tensor {
@@ -160,7 +162,7 @@ struct EmbeddingLayer: Sendable {
         throw SessionError.positionOutOfRange(position: count - 1, positions: limit)
     }
 
-    /// Writes [T, E] into `hidden`. `positions` stand in for the batch's where given.
+    /// Writes [T, E] into `hidden`. `positions` replace the batch's where given.
     func callAsFunction(
         _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ buffers: ActivationBuffers
     ) throws {

@@ -1,11 +1,12 @@
 package import NibbleCore
 
 extension StackDescription {
-    /// The widths that running this stack's blocks takes, told from shapes alone.
+    /// The widths that running this stack's blocks takes, from shapes alone.
     package func activationWidths(_ tree: ModuleTree) -> ActivationWidths {
         var sizes = ActivationWidths(width: width)
         guard let stack = tree.module(at: path) else { return sizes }
         for block in stack.all(.block) { sizes = sizes.widened(block.activationWidths(width: width)) }
+        if layers.contains(where: \.scalesMixture) { sizes.projections = max(sizes.projections, width) }
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
         return sizes
@@ -30,18 +31,18 @@ extension StackDescription {
             + heads * DType.float32.byteCount + computedBytes(tree)
     }
 
-    /// Position tables that a checkpoint may leave out are made in float32.
+    /// Position tables that a checkpoint may leave out are computed in float32.
     private func computedBytes(_ tree: ModuleTree) -> Int {
         let parameters = tree.module(at: path)?.descendants.flatMap(\.node.parameters) ?? []
         return parameters.reduce(0) { $0 + ($1.isComputed ? $1.shape.count * DType.float32.byteCount : 0) }
     }
 
-    /// Pairs of copied blocks, sampled tokens and other small things.
+    /// An allowance for pairs of copied blocks, sampled tokens and other small buffers.
     package static let smallBytes = 64 << 10
 }
 
 extension ModelArchitecture {
-    /// The largest calls of a session that runs `stack`, told from shapes alone, for a device with or without the head.
+    /// The largest calls of a session that runs `stack`, from shapes alone, on a device with or without the head.
     package func workspaceRequest(
         _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
         arithmetic: LinearArithmetic
@@ -68,6 +69,13 @@ extension StackDescription {
             guard case .experts(let experts) = layer.feedForward else { return nil }
             return WorkspaceRequest.Experts(count: experts.count, topK: experts.topK, width: width, hidden: experts.width)
         }.first
+    }
+}
+
+extension LayerDescription {
+    /// Whether a mixture is summed beside the residual stream before it joins.
+    fileprivate var scalesMixture: Bool {
+        if case .experts = feedForward { residualScale != 1 } else { false }
     }
 }
 
