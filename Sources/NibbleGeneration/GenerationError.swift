@@ -78,6 +78,8 @@ package enum GenerationWarning: Sendable, Equatable, Hashable {
     case padFromEndOfSequence(Int32)
     case rightPadding(row: Int)
     case beyondModelPositions(length: Int, positions: Int)
+    /// The model's positions are a table, which ends before the length asked for.
+    case cutToPositions(length: Int, positions: Int)
     /// The caller's processor stands where a standard one of the same type would have been.
     case replacedProcessor(String)
     /// A field that is read but has no effect here.
@@ -98,6 +100,8 @@ extension GenerationWarning: CustomStringConvertible {
         case .rightPadding(let row): "row \(row) is padded on the right; decoder-only models expect padding on the left"
         case .beyondModelPositions(let length, let positions):
             "sequences may grow to \(length) tokens, but the model was made for \(positions)"
+        case .cutToPositions(let length, let positions):
+            "the model has embeddings for \(positions) positions: sequences end at \(positions + 1) tokens instead of \(length)"
         case .replacedProcessor(let name): "the given \(name) replaces the one made from the configuration"
         case .withoutEffect(let field): "`\(field)` has no effect here"
         }

@@ -88,9 +88,9 @@ package final class ChatSession {
         config.numBeams = 1
         config.numReturnSequences = 1
         guard config.maxNewTokens == nil, config.maxLength == nil else { return config }
-        let room = model.model.maximumPositions.map { $0 - promptLength } ?? Self.defaultNewTokens
-        // Without room the prompt is refused, which says more than a length of 0.
-        config.maxNewTokens = room > 0 ? min(room, Self.defaultNewTokens) : nil
+        let room = (model.model.positionLimit ?? model.model.maximumPositions).map { $0 - promptLength } ?? .max
+        // Beyond the positions that the model was made for it goes on, unless they are a table; then the prompt is refused.
+        config.maxNewTokens = room > 0 ? min(room, Self.defaultNewTokens) : Self.defaultNewTokens
         return config
     }
 }

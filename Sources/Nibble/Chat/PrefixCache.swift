@@ -25,6 +25,7 @@ final class PrefixCache: GenerativeModel {
     var vocabularySize: Int { model.vocabularySize }
     var isEncoderDecoder: Bool { model.isEncoderDecoder }
     var maximumPositions: Int? { model.maximumPositions }
+    var positionLimit: Int? { model.positionLimit }
 
     func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         guard request.rows == 1, !isEncoderDecoder else { return try model.makeSession(request) }

@@ -47,7 +47,7 @@ enum PromptCheck {
         var description: String {
             switch self {
             case .tooLong(let tokens, let limit):
-                "the prompt has \(tokens) tokens, but the model was made for \(limit) positions: shorten it"
+                "the prompt has \(tokens) tokens, but the model has embeddings for \(limit) positions: shorten it"
             case .empty:
                 "the prompt is empty, and the model has no start token to begin from"
             }
@@ -58,7 +58,7 @@ enum PromptCheck {
         for row in rows.inputIDs {
             if row.isEmpty { throw PromptError.empty }
             guard !pretrained.isEncoderDecoder else { continue }
-            if let limit = pretrained.model.maximumPositions, row.count >= limit {
+            if let limit = pretrained.model.positionLimit, row.count > limit {
                 throw PromptError.tooLong(tokens: row.count, limit: limit)
             }
             if let limit = tokenizer?.modelMaxLength, row.count > limit {

@@ -12,6 +12,8 @@ final class DraftModel {
     /// Tokens to draft before the next check.
     private(set) var draftLength: Int
     private let confidence: Float
+    /// Positions that the draft model has embeddings for.
+    private let positionLimit: Int?
     /// Sampling: the distribution each drafted token was drawn from, row after row of V.
     private(set) var distributions: [Float] = []
     /// How often the model was run.
@@ -27,6 +29,7 @@ final class DraftModel {
             throw GenerationError.conflict("the assistant and the model must both be encoder-decoders, or neither")
         }
         session = try run.makeSession(model)
+        positionLimit = model.positionLimit
         ids = RowMatrix(rows: 1, capacity: min(run.maxLength, run.promptLength + 256))
         draftLength = run.config.numAssistantTokens ?? 20
         confidence = Float(run.config.assistantConfidenceThreshold ?? 0)
@@ -38,7 +41,8 @@ final class DraftModel {
     ///   - sequence: the sequence, padding included, for the processors.
     ///   - tokens: the same without padding, for the model.
     func propose(after sequence: UnsafeBufferPointer<Int32>, tokens: [Int32], limit: Int) throws -> [Int32] {
-        let limit = min(limit, draftLength)
+        // Where the draft model's positions are a table, it proposes nothing beyond them.
+        let limit = min(limit, draftLength, positionLimit.map { $0 + 1 - tokens.count } ?? .max)
         distributions.removeAll(keepingCapacity: true)
         guard limit > 0 else { return [] }
         ids.reserve(sequence.count + limit, used: known.sequence)

@@ -4,8 +4,12 @@ struct Lengths {
     var minimum: Int
     var warnings: [GenerationWarning] = []
 
-    /// - Parameter prompt: L, padding included; for an encoder-decoder the decoder's.
-    init(_ config: GenerationConfig, prompt: Int, positions: Int?) throws {
+    /// - Parameters:
+    ///   - prompt: L, padding included; for an encoder-decoder the decoder's.
+    ///   - positions: what the model was made for. Beyond it there is a warning.
+    ///   - limit: the positions that the model has embeddings for, if they are a table. Sequences end there: the last token
+    ///     needs no position, since it is not fed.
+    init(_ config: GenerationConfig, prompt: Int, positions: Int?, limit: Int? = nil) throws {
         maximum = 0
         minimum = config.minNewTokens.map { Self.sum(prompt, $0) } ?? config.minLength ?? 0
         if let newTokens = config.maxNewTokens {
@@ -17,11 +21,18 @@ struct Lengths {
             maximum = min(length, Self.limit)
         } else {
             maximum = prompt + GenerationConfig.defaultNewTokens
-            if let positions { maximum = min(maximum, positions) }
+            if let positions, prompt < positions { maximum = min(maximum, positions) }
             warnings.append(.defaultLength(newTokens: max(maximum - prompt, 0)))
         }
+        if let limit {
+            guard prompt <= limit else { throw GenerationError.promptTooLong(length: prompt, maximum: limit) }
+            if maximum > limit + 1 {
+                warnings.append(.cutToPositions(length: maximum, positions: limit))
+                maximum = limit + 1
+            }
+        }
         guard prompt < maximum else { throw GenerationError.promptTooLong(length: prompt, maximum: maximum) }
-        noteImpossible(config, positions: positions)
+        noteImpossible(config, positions: limit == nil ? positions : nil)
     }
 
     private mutating func noteImpossible(_ config: GenerationConfig, positions: Int?) {
