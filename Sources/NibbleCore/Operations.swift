@@ -27,7 +27,7 @@ package struct Norm: Sendable {
 
     package var kind: Kind
     package var epsilon: Float
-    /// float32 [E]; `nil` means ones. Weights that a family stores as w − 1 are stored here as w.
+    /// float32 [E]; `nil` means ones. A weight that checkpoints store as w − 1 is w here.
     package var weight: Tensor?
     /// float32 [E]
     package var bias: Tensor?
@@ -40,10 +40,11 @@ package struct Norm: Sendable {
     }
 }
 
-/// Where queries, keys and values stand in a row of the projections' output: head h of the queries begins at
-/// `query.offset + h × query.stride`, and so on. Covers separate, stacked and interleaved (per head or per group) layouts.
+/// Where queries, keys and values lie in a row of the projections' output: head h of the queries begins at
+/// `query.offset + h × query.stride`, and so on. Covers separate projections, and fused ones that are stacked or interleaved
+/// by head or by group.
 package struct QueryKeyValueLayout: Sendable, Hashable {
-    /// Heads at regular distances. With `groupSize` > 0, heads come in groups: head h is at
+    /// The offsets of heads at regular distances, in groups of `groupSize`: head h begins at
     /// `offset + (h / groupSize) × stride + (h mod groupSize) × D`.
     package struct HeadOffsets: Sendable, Hashable {
         package var offset: Int
@@ -94,7 +95,7 @@ package struct QueryKeyValueLayout: Sendable, Hashable {
     }
 }
 
-/// Cosines and sines for every position a session can reach.
+/// Cosines and sines for every position of a session.
 package struct RotaryTable: Sendable {
     /// float32 [P, rotated / 2]
     package let cosines: Tensor
