@@ -28,7 +28,8 @@ package struct ModelSource: Sendable {
         storedQuantization = try config.object("quantization_config").map { reader in
             try BitsAndBytesConfig(reader.values) { unknown.append($0) }
         }
-        warnings = architecture.warnings + unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
+        warnings =
+            architecture.warnings + unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
     }
 
     /// Whether a name is that of a file that holds a whole model.

@@ -43,7 +43,8 @@ final class GenerationRun {
         inputs = try PreparedInputs(request, config, isEncoderDecoder: model.isEncoderDecoder)
         eos = config.eosTokenId ?? []
         pad = config.padTokenId ?? eos.first ?? 0
-        let lengths = try Lengths(config, prompt: inputs.promptLength, positions: model.maximumPositions, limit: model.positionLimit)
+        let lengths = try Lengths(
+            config, prompt: inputs.promptLength, positions: model.maximumPositions, limit: model.positionLimit)
         maxLength = lengths.maximum
         copies = max(config.numBeams ?? 1, config.numReturnSequences ?? 1)
         vocabularySize = model.vocabularySize
