@@ -10,7 +10,7 @@ struct BlockTable {
     private var references: [Int]
     private var free: [Int32]
     /// Logical blocks of a row.
-    let blocksPerRow: Int
+    private(set) var blocksPerRow: Int
     private let window: Int?
 
     static let released: Int32 = -1
@@ -26,6 +26,14 @@ struct BlockTable {
         for row in 0..<rows { blocks[row].reserveCapacity(blocksPerRow) }
         references = Array(repeating: 0, count: blockCount)
         free = (0..<Int32(blockCount)).reversed()
+    }
+
+    /// Adds logical blocks for rows of `capacity` tokens and physical blocks up to `blockCount`. Rows keep theirs.
+    mutating func grow(capacity: Int, blockCount: Int) {
+        blocksPerRow = max(KeyValueGeometry.blocks(for: capacity), blocksPerRow)
+        let added = Int32(references.count)..<Int32(max(blockCount, references.count))
+        references += Array(repeating: 0, count: added.count)
+        free = added.reversed() + free
     }
 
     /// Gives back the blocks that no row's next tokens can see.
@@ -106,6 +114,11 @@ struct BlockTables {
 
     /// Blocks to copy within the caches of one table's layers.
     typealias Copies = [(table: Int, from: Int32, to: Int32)]
+
+    /// See ``BlockTable/grow(capacity:blockCount:)``; `layout` has the same tables.
+    mutating func grow(_ layout: CacheLayout, capacity: Int) {
+        for table in tables.indices { tables[table].grow(capacity: capacity, blockCount: layout.blocks[table]) }
+    }
 
     mutating func releasePassed() {
         for table in tables.indices { tables[table].releasePassed() }

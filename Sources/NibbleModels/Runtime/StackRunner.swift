@@ -5,12 +5,12 @@ package import NibbleCore
 final class StackRunner {
     let stack: TransformerStack
     private(set) var caches: [KeyValueCache] = []
-    let image: BatchBuffers.Image
-    private let parts: [Part]
-    private let limits: BatchBuffers.Limits
+    private(set) var image: BatchBuffers.Image
+    private var parts: [Part]
+    private var limits: BatchBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
-    private let positions: Int
-    private let layout: CacheLayout
+    private var positions: Int
+    private var layout: CacheLayout
     /// Asked between blocks; what it throws ends the call.
     var interruption: (@Sendable () throws -> Void)?
 
@@ -18,7 +18,7 @@ final class StackRunner {
     private struct Part {
         let backend: any Backend
         let workspace: Workspace
-        let buffers: BatchBuffers
+        var buffers: BatchBuffers
     }
 
     private struct RotaryKey: Hashable {
@@ -191,6 +191,47 @@ final class StackRunner {
         return RotaryTable(
             cosines: try upload(cosines), sines: try upload(sines), rotated: description.rotated,
             isInterleaved: description.isInterleaved)
+    }
+}
+
+extension StackRunner {
+    /// Makes room for rows of `positions` tokens: larger caches with the old blocks in front, and index buffers with longer
+    /// block tables. Captured graphs are void afterwards.
+    ///
+    /// - Parameter layout: the same tables with more blocks.
+    /// - Throws: `BackendError` where memory runs out. The runner can then still be used as it was.
+    func grow(_ layout: CacheLayout, blocksPerRow: Int, positions: Int) throws {
+        for (index, block) in stack.blocks.enumerated() {
+            let blocks = layout.blocks[layout.tableOfLayer[index]]
+            caches[index] = try caches[index].enlarged(to: blocks, on: block.backend)
+        }
+        var limits = limits
+        limits.blocksPerRow = blocksPerRow
+        let buffers = try parts.map { try BatchBuffers(limits, backend: $0.backend) }
+        for index in parts.indices { parts[index].buffers = buffers[index] }
+        image = BatchBuffers.Image(limits)
+        self.limits = limits
+        self.layout = layout
+        self.positions = positions
+        rotary = [:]
+    }
+}
+
+extension KeyValueCache {
+    /// A cache of `blocks` blocks that begins with this one's; the cache itself where it is large enough.
+    fileprivate func enlarged(to blocks: Int, on backend: any Backend) throws -> KeyValueCache {
+        guard blocks > keys.shape[0] else { return self }
+        func enlarge(_ old: Tensor, size: Int) throws -> Tensor {
+            let new = try backend.allocate(geometry.dtype, geometry.shape(blocks: blocks, size: size))
+            try backend.copy(old, to: new.rows(0..<old.shape[0]))
+            return new
+        }
+        let larger = KeyValueCache(
+            geometry: geometry, keys: try enlarge(keys, size: geometry.keySize),
+            values: try enlarge(values, size: geometry.valueSize))
+        // The old memory goes away with this cache, so the copies have to be done.
+        try backend.synchronize()
+        return larger
     }
 }
 
