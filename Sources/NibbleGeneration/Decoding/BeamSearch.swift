@@ -120,13 +120,14 @@ struct BeamSearch {
         for beam in 0..<beams {
             let row = item * beams + beam
             let scores = batch[row]
+            guard !scores.holdsNaN else { throw GenerationError.noTokenAllowed(row: row, position: length) }
             let score = running.scores[row]
             accumulated.withUnsafeMutableBufferPointer { accumulated in
                 for token in 0..<width { accumulated[beam * width + token] = scores[token] + score }
             }
         }
         let selected = select(item)
-        if let best = selected.first, accumulated[best].isNaN {
+        guard let best = selected.first, accumulated[best] > -.infinity else {
             throw GenerationError.noTokenAllowed(row: item * beams, position: length)
         }
         return selected.map { index in

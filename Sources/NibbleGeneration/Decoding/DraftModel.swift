@@ -69,7 +69,7 @@ final class DraftModel {
             let scores = batch[0]
             guard scores.softmax() else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
             guard run.config.doSample ?? false else {
-                let token = scores.argmax
+                guard let token = scores.argmax else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
                 return (Int32(token), scores[token])
             }
             distributions.append(contentsOf: scores)

@@ -152,17 +152,9 @@ final class GenerationRun {
 
     /// The token that processed scores give: the best, or a draw.
     func choose(_ scores: UnsafeMutableBufferPointer<Float>, row: Int, step: Int) throws -> Int32 {
-        if config.doSample ?? false {
-            guard let token = scratch.drawToken(scores, random.uniform(row: row, step: step)) else {
-                throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
-            }
-            return Int32(token)
-        }
-        let token = scores.argmax
-        // Where all is forbidden the reference's argmax is token 0. Logits that are no numbers are another matter.
-        if !(scores[token] > -.infinity), scores.contains(where: \.isNaN) {
-            throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
-        }
+        let isSampling = config.doSample ?? false
+        let token = isSampling ? scratch.drawToken(scores, random.uniform(row: row, step: step)) : scores.argmax
+        guard let token else { throw GenerationError.noTokenAllowed(row: row, position: promptLength + step) }
         return Int32(token)
     }
 

@@ -69,6 +69,9 @@ struct SamplingLoop {
             guard chosen.count == inputs.count else {
                 throw GenerationError.modelMisbehaved("\(inputs.count) tokens were due, got \(chosen.count)")
             }
+            if let index = chosen.firstIndex(where: { $0 < 0 }) {
+                throw GenerationError.noTokenAllowed(row: fed[index], position: length)
+            }
             chosenLogProbabilities = Array(repeating: nil, count: chosen.count)
         } else {
             try session.feed(inputs, logits: .last) { batch in
