@@ -33,6 +33,9 @@ let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto"
 // Errors of the network, and the server in the tests.
 let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
 
+// `nibble --version` names the commit. A target of its own, so that a new commit compiles one small file.
+let commit = Context.gitInformation.map { $0.currentCommit.prefix(12) + ($0.hasUncommittedChanges ? "+" : "") } ?? ""
+
 let package = Package(
     name: "nibble",
     products: [
@@ -48,6 +51,7 @@ let package = Package(
     ],
     targets: [
         // Each line may import the lines above it, never below.
+        .target(name: "CNibbleVersion", cSettings: [.define("NIBBLE_COMMIT", to: commit)]),
         cModule("CNibbleCPU"),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
@@ -69,7 +73,11 @@ let package = Package(
                 "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
-            name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
+            name: "NibbleCommand",
+            dependencies: [
+                "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGeneration",
+                "NibbleConformance", "Nibble", argumentParser,
+            ], swiftSettings: swiftSettings),
 
         .target(
             name: "NibbleTestSupport",

@@ -90,7 +90,8 @@ package protocol Backend: AnyObject, Sendable {
     // MARK: Selection
 
     /// One token id per row of float32 logits [R, V] into int32 [R]. Row r draws random number `counters[r]` (int32 [R]) of
-    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place.
+    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place. A row of which every
+    /// logit is −∞, or one is NaN, gets a negative number instead of an id.
     func select(
         _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
     ) throws

@@ -154,7 +154,9 @@ package struct ModelLoader: Sendable {
         let model = try LanguageModel(
             prepared.architecture, weights,
             options: SessionOptions(
-                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens))
+                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens,
+                // What was planned for is there from the beginning.
+                initialCapacity: max(placed.memory.context, SessionOptions.defaultInitialCapacity)))
 
         var report = report(prepared, weights, resolved)
         report.placement = placed.placement

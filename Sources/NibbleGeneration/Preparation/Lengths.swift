@@ -1,4 +1,4 @@
-/// How long the sequences of one generation may and must become, prompt included.
+/// The maximum and minimum length of the sequences of one generation, prompt included.
 struct Lengths {
     var maximum: Int
     var minimum: Int
@@ -45,7 +45,7 @@ struct Lengths {
         }
     }
 
-    /// Positions are 32-bit numbers everywhere below.
+    /// Backends hold positions as 32-bit numbers.
     private static let limit = Int(Int32.max)
 
     private static func sum(_ a: Int, _ b: Int) -> Int {

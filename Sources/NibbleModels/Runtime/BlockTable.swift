@@ -11,7 +11,7 @@ package struct BlockTable {
     private var references: [Int]
     private var free: [Int32]
     /// Logical blocks of a row.
-    package let blocksPerRow: Int
+    package private(set) var blocksPerRow: Int
     private let window: Int?
 
     package static let released: Int32 = -1
@@ -27,6 +27,14 @@ package struct BlockTable {
         for row in 0..<rows { blocks[row].reserveCapacity(blocksPerRow) }
         references = Array(repeating: 0, count: blockCount)
         free = (0..<Int32(blockCount)).reversed()
+    }
+
+    /// Adds logical blocks for rows of `capacity` tokens and physical blocks up to `blockCount`. Rows keep theirs.
+    package mutating func grow(capacity: Int, blockCount: Int) {
+        blocksPerRow = max(KeyValueGeometry.blocks(for: capacity), blocksPerRow)
+        let added = Int32(references.count)..<Int32(max(blockCount, references.count))
+        references += Array(repeating: 0, count: added.count)
+        free = added.reversed() + free
     }
 
     /// Frees the blocks that lie before every window and before what rows can be rolled back to.
@@ -108,6 +116,11 @@ package struct BlockTables {
 
     /// Blocks to copy within the caches of one table's layers.
     package typealias Copies = [(table: Int, from: Int32, to: Int32)]
+
+    /// See ``BlockTable/grow(capacity:blockCount:)``; `layout` has the same tables.
+    package mutating func grow(_ layout: CacheLayout, capacity: Int) {
+        for table in tables.indices { tables[table].grow(capacity: capacity, blockCount: layout.blocks[table]) }
+    }
 
     package mutating func releasePassed() {
         for table in tables.indices { tables[table].releasePassed() }

@@ -18,10 +18,13 @@ package struct CacheLayout: Sendable {
         self.blocks = [blocks]
     }
 
-    package init(_ layers: [LayerDescription], rows: Int, capacity: Int, chunkTokens: Int) {
+    /// - Parameters:
+    ///   - capacity: tokens of a row that blocks are counted for.
+    ///   - limit: tokens that a row may grow to; `nil`: `capacity`. A window that reaches further keeps every position.
+    package init(_ layers: [LayerDescription], rows: Int, capacity: Int, limit: Int? = nil, chunkTokens: Int) {
         var windows: [Int?] = []
         tableOfLayer = layers.map { layer in
-            let window = layer.attention.window.flatMap { $0 < capacity ? $0 : nil }
+            let window = layer.attention.window.flatMap { $0 < limit ?? capacity ? $0 : nil }
             if let place = windows.firstIndex(of: window) { return place }
             windows.append(window)
             return windows.count - 1

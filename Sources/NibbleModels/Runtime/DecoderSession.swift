@@ -4,6 +4,8 @@ import NibbleCore
 final class DecoderSession: DecodingSession {
     let rows: Int
     let capacity: Int
+    /// Tokens of a row that memory is there for. Grows up to ``capacity`` as rows do.
+    private(set) var allocatedCapacity: Int
     private let model: LanguageModel
     private let runner: StackRunner
     private let cross: CrossAttentionCache?
@@ -28,16 +30,17 @@ final class DecoderSession: DecodingSession {
         self.model = model
         rows = request.rows
         capacity = request.capacity
+        allocatedCapacity = min(capacity, model.options.initialCapacity)
         let tokens = CacheBlocks.chunkTokens(model.options.chunkTokens, rows: rows, capacity: capacity)
         chunkTokens = tokens
         let layout = CacheLayout(
-            model.decoder.description.layers, rows: rows, capacity: capacity, chunkTokens: tokens)
-        tables = BlockTables(layout, rows: rows, capacity: capacity)
+            model.decoder.description.layers, rows: rows, capacity: allocatedCapacity, limit: capacity, chunkTokens: tokens)
+        tables = BlockTables(layout, rows: rows, capacity: allocatedCapacity)
         let limits = IndexBuffers.Limits(
             tokens: tokens, rows: rows, blocksPerRow: tables.blocksPerRow, tables: layout.windows.count)
         runner = try StackRunner(
             model.decoder, limits: limits, layout: layout, cacheFormat: model.options.cacheFormat(request),
-            sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
+            sharesCache: false, positions: allocatedCapacity, options: model.options, extraBackends: [model.head.backend])
         cross = try model.encoder.map { try CrossAttentionCache(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(
             backend: model.head.backend, vocabularySize: model.vocabularySize, rows: rows)
@@ -67,8 +70,26 @@ final class DecoderSession: DecodingSession {
     private func reserve() throws {
         for backend in model.decoder.backends + [model.head.backend] {
             try backend.reserve(
-                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: capacity))
+                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: allocatedCapacity))
         }
+    }
+}
+
+// MARK: Growing
+
+extension DecoderSession {
+    /// Memory follows what rows hold, not what they may come to hold: it doubles when a feed does not fit.
+    private func makeRoom(for inputs: [RowTokens]) throws {
+        let needed = inputs.reduce(0) { max($0, tables.lengths[$1.row] + $1.tokens.count) }
+        guard needed > allocatedCapacity else { return }
+        let larger = min(max(needed, 2 * allocatedCapacity), capacity)
+        let layout = CacheLayout(
+            model.decoder.description.layers, rows: rows, capacity: larger, limit: capacity, chunkTokens: chunkTokens)
+        graphs?.removeAll()
+        try runner.grow(layout, blocksPerRow: max(KeyValueGeometry.blocks(for: larger), 1), positions: larger)
+        tables.grow(layout, capacity: larger)
+        allocatedCapacity = larger
+        try reserve()
     }
 }
 
@@ -79,6 +100,7 @@ extension DecoderSession {
         _ inputs: [RowTokens], logits selection: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
         try validate(inputs)
+        try makeRoom(for: inputs)
         let count =
             switch selection {
             case .last: inputs.count
@@ -106,6 +128,7 @@ extension DecoderSession {
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
         try validate(inputs)
+        try makeRoom(for: inputs)
         return try restoringOnError(inputs) { try sample(inputs, sampling) }
     }
 
@@ -166,7 +189,7 @@ extension DecoderSession {
         var (call, selected) = try place(plan.chunk(0), inputs, selection: .last, counter: sampling.step)
         let rows = plan.finishedRows
         try sets.prepare(sampling, rows: rows, addsLatest: true)
-        call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
+        call.launchLength = graphs.launchLength(call.maximumLength, capacity: allocatedCapacity)
         let key = StepGraphs.Key(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)
         try graphs.step(key) {
             try [logits] + self.runner.rotaryTensors(call)

@@ -5,14 +5,14 @@ package import NibbleCore
 final class StackRunner {
     let stack: TransformerStack
     private(set) var caches: [KeyValueCache] = []
-    let image: IndexBuffers.Image
-    private let devices: [DeviceBuffers]
-    private let limits: IndexBuffers.Limits
+    private(set) var image: IndexBuffers.Image
+    private var devices: [DeviceBuffers]
+    private var limits: IndexBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
     /// Where activations are converted before they go to a device with another activation dtype, by source and target.
     private var staging: [StagingKey: Tensor] = [:]
-    private let positions: Int
-    private let layout: CacheLayout
+    private var positions: Int
+    private var layout: CacheLayout
     /// Called between blocks. What it throws ends the call.
     var interruption: (@Sendable () throws -> Void)?
 
@@ -20,7 +20,7 @@ final class StackRunner {
     private struct DeviceBuffers {
         let backend: any Backend
         let activations: ActivationBuffers
-        let indices: IndexBuffers
+        var indices: IndexBuffers
     }
 
     private struct StagingKey: Hashable {
@@ -210,6 +210,47 @@ final class StackRunner {
         return RotaryTable(
             cosines: try upload(cosines), sines: try upload(sines), rotated: description.rotated,
             isInterleaved: description.isInterleaved)
+    }
+}
+
+extension StackRunner {
+    /// Makes room for rows of `positions` tokens: larger caches with the old blocks in front, and index buffers with longer
+    /// block tables. Captured graphs are void afterwards.
+    ///
+    /// - Parameter layout: the same tables with more blocks.
+    /// - Throws: `BackendError` where memory runs out. The runner can then still be used as it was.
+    func grow(_ layout: CacheLayout, blocksPerRow: Int, positions: Int) throws {
+        for (index, block) in stack.blocks.enumerated() {
+            let blocks = layout.blocks[layout.tableOfLayer[index]]
+            caches[index] = try caches[index].enlarged(to: blocks, on: block.backend)
+        }
+        var limits = limits
+        limits.blocksPerRow = blocksPerRow
+        let indices = try devices.map { try IndexBuffers(limits, backend: $0.backend) }
+        for index in devices.indices { devices[index].indices = indices[index] }
+        image = IndexBuffers.Image(limits)
+        self.limits = limits
+        self.layout = layout
+        self.positions = positions
+        rotary = [:]
+    }
+}
+
+extension KeyValueCache {
+    /// A cache of `blocks` blocks that begins with this one's; the cache itself where it is large enough.
+    fileprivate func enlarged(to blocks: Int, on backend: any Backend) throws -> KeyValueCache {
+        guard blocks > keys.shape[0] else { return self }
+        func enlarge(_ old: Tensor, size: Int) throws -> Tensor {
+            let new = try backend.allocate(geometry.dtype, geometry.shape(blocks: blocks, size: size))
+            try backend.copy(old, to: new.rows(0..<old.shape[0]))
+            return new
+        }
+        let larger = KeyValueCache(
+            geometry: geometry, keys: try enlarge(keys, size: geometry.keySize),
+            values: try enlarge(values, size: geometry.valueSize))
+        // The old memory goes away with this cache, so the copies have to be done.
+        try backend.synchronize()
+        return larger
     }
 }
 

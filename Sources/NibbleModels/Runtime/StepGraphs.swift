@@ -42,6 +42,9 @@ package final class StepGraphs {
         backend = first
     }
 
+    /// Forgets every graph: the buffers they were captured with are gone.
+    func removeAll() { states = [:] }
+
     /// The bound that launches are sized for: the next power of two, at least 256.
     package func launchLength(_ length: Int, capacity: Int) -> Int {
         var bound = 256
