@@ -33,6 +33,9 @@ let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto"
 // Errors of the network, and the server in the tests.
 let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
 
+// `nibble --version` names the commit. A target of its own, so that a new commit compiles one small file.
+let commit = Context.gitInformation.map { $0.currentCommit.prefix(12) + ($0.hasUncommittedChanges ? "+" : "") } ?? ""
+
 let package = Package(
     name: "nibble",
     products: [
@@ -48,17 +51,15 @@ let package = Package(
     ],
     targets: [
         // Each line may import the lines above it, never below.
-        cModule(
-            "CNibbleCPU",
-            exclude: ["vectors", "attention/templates", "elementwise/templates", "linear/templates", "quantize/templates"]),
+        .target(name: "CNibbleVersion", cSettings: [.define("NIBBLE_COMMIT", to: commit)]),
+        cModule("CNibbleCPU"),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
         module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
-        module("NibbleTemplates", ["NibbleCore"]),
-        module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
+        module("NibbleTokenizers", ["NibbleCore"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
@@ -68,25 +69,28 @@ let package = Package(
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTemplates",
-                "NibbleTokenizers", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers",
+                "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
-            name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
+            name: "NibbleCommand",
+            dependencies: [
+                "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGeneration",
+                "NibbleConformance", "Nibble", argumentParser,
+            ], swiftSettings: swiftSettings),
 
         .target(
             name: "NibbleTestSupport",
-            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            dependencies: ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
             path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
         tests("NibbleCore"),
-        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance", "NibbleCore"]),
+        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
         tests("NibbleCheckpoint"),
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
-        tests("NibbleTemplates"),
-        tests("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
+        tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
-        tests("NibbleModels"),
+        tests("NibbleModels", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),

@@ -1,10 +1,19 @@
-import Foundation
+package import Foundation
 import NibbleCore
 package import NibbleGeneration
+import NibbleLoading
 package import NibbleTokenizers
 import Synchronization
 
 extension PretrainedModel {
+    /// What generation_config.json, or the config, of the model in `folder` says. Needs no weights.
+    ///
+    /// - Throws: `JSONError`, `GenerationError`; `CheckpointError` for a GGUF file that cannot be read.
+    package static func generationConfig(of folder: URL) throws -> GenerationConfig {
+        guard ModelSource.isGGUF(folder) else { return try GenerationConfig(modelFolder: folder) }
+        return try GenerationConfig(modelConfig: .object(ModelSource(folder: folder).config.values), source: folder.path)
+    }
+
     /// A generator over this model and its generation_config.json.
     ///
     /// - Parameter tokenizer: needed for stop strings.

@@ -1,7 +1,7 @@
 internal import CNibbleCPU
 package import NibbleCore
 
-extension QueryKeyValueLayout.Part {
+extension QueryKeyValueLayout.HeadOffsets {
     var kernelArguments: nibble_head_layout { nibble_head_layout(offset: offset, stride: stride, group: max(groupSize, 1)) }
 }
 

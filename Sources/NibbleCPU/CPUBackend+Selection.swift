@@ -57,12 +57,15 @@ extension CPUBackend {
             let arguments = nibble_greedy_arguments(
                 kernels: pool.kernels, logits: values, vocabulary: vocabulary, part: part, best: best)
             pool.run(count: parts, arguments, nibble_greedy_task)
-            var winner = best[0]
-            for index in 1..<parts {
-                let challenger = best[index]
-                if values[Int(challenger)] > values[Int(winner)] || values[Int(winner)].isNaN { winner = challenger }
+            var winner: Int32 = NIBBLE_NO_TOKEN
+            for challenger in UnsafeBufferPointer(start: best, count: parts) where winner != NIBBLE_NOT_A_NUMBER {
+                if challenger == NIBBLE_NOT_A_NUMBER {
+                    winner = challenger
+                } else if challenger >= 0, winner < 0 || values[Int(challenger)] > values[Int(winner)] {
+                    winner = challenger
+                }
             }
-            tokens.mutableIntegers[row] = values[Int(winner)].isNaN ? 0 : winner
+            tokens.mutableIntegers[row] = winner
         }
     }
 

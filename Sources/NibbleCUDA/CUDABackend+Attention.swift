@@ -160,7 +160,7 @@ extension NibbleBatch {
 }
 
 extension NibbleHeads {
-    init(_ part: QueryKeyValueLayout.Part, heads: Int) {
+    init(_ part: QueryKeyValueLayout.HeadOffsets, heads: Int) {
         self.init(
             offset: Int32(part.offset), stride: Int32(part.stride), group: Int32(max(part.groupSize, 1)), heads: Int32(heads))
     }

@@ -8,10 +8,10 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench",
         abstract: "Measure loading, prompt reading and decoding.",
         discussion: """
-            Every combination of -p (prompt tokens), -n (decoded tokens) and -b (rows side by side) is run. Decoding is also given \
-            as a share of the device's measured bandwidth: what a CPU reads, what a GPU copies. --load measures one load instead; \
-            --prompt-lookup continues a text that repeats itself: plainly, with prompt look-up and, with --assistant, with a smaller \
-            model's drafts.
+            Every combination of -p (prompt tokens) and -b (rows side by side), and of -n (decoded tokens) and -b, is run. Decoding \
+            is also given as a share of the device's measured bandwidth: the reads of a CPU, the copies of a GPU. --load measures \
+            one load instead. --prompt-lookup continues a text that repeats itself: without look-up, with it and, with \
+            --assistant, with the drafts of a smaller model.
 
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
@@ -19,19 +19,19 @@ struct BenchCommand: AsyncParsableCommand {
     @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
-    @Option(name: .short, help: "Prompt lengths, separated by commas.")
+    @Option(name: .short, parsing: .unconditional, help: "Prompt lengths, separated by commas; 0: none.")
     var p = "512"
 
-    @Option(name: .short, help: "Numbers of tokens to decode, separated by commas.")
+    @Option(name: .short, parsing: .unconditional, help: "Numbers of tokens to decode, separated by commas; 0: none.")
     var n = "128"
 
-    @Option(name: .short, help: "Batch sizes, separated by commas.")
+    @Option(name: .short, parsing: .unconditional, help: "Batch sizes, separated by commas.")
     var b = "1"
 
-    @Option(name: .shortAndLong, help: "Tokens of context before decoding begins.")
+    @Option(name: .shortAndLong, parsing: .unconditional, help: "Tokens of context before decoding begins.")
     var depth = 0
 
-    @Option(help: "Runs of each case, after one that does not count.")
+    @Option(help: "Repetitions of each case, after one that does not count.")
     var repetitions = 5
 
     @Flag(name: .customLong("load"), help: "Measure loading: seconds, processor seconds, peak memory.")
@@ -40,35 +40,38 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(help: "Measure prompt look-up of this many tokens against plain greedy decoding of -n tokens.")
     var promptLookup: Int?
 
-    @Option(help: "With --prompt-lookup: a smaller model whose drafts are measured, too.")
+    @Option(help: "With --prompt-lookup: a smaller model whose drafts are measured too.")
     var assistant: String?
 
-    @Option(help: "With --prompt-lookup: a file with the text to continue (default: a short one that repeats itself).")
+    @Option(help: "With --prompt-lookup: a file with the text to continue (default: a short text that repeats itself).")
     var text: String?
 
-    @Flag(help: "One JSON object a case.")
+    @Flag(help: "Print one JSON object a case.")
     var json = false
 
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
     func validate() throws {
-        for (name, text) in [("-p", p), ("-n", n), ("-b", b)] { _ = try numbers(text, name) }
-        if depth < 0 { throw ValidationError("--depth should not be negative, found \(depth)") }
+        for (name, text) in [("-p", p), ("-n", n)] { _ = try numbers(text, name) }
+        if try numbers(b, "-b").contains(0) { throw ValidationError("-b must be 1 or more, found \"\(b)\"") }
+        if depth < 0 { throw ValidationError("--depth must be 0 or more, found \(depth)") }
+        if repetitions < 1 { throw ValidationError("--repetitions must be 1 or more, found \(repetitions)") }
         if promptLookup == nil, assistant != nil || text != nil {
             throw ValidationError("--assistant and --text need --prompt-lookup")
         }
         if let promptLookup, promptLookup < 1 {
-            throw ValidationError("--prompt-lookup should be at least 1, found \(promptLookup)")
+            throw ValidationError("--prompt-lookup must be 1 or more, found \(promptLookup)")
         }
     }
 
     func run() async throws {
         if measuresLoad { return try await runLoad() }
+        let text = try text.map(TextFile.read) ?? Self.repeatingText
         let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
         let benchmark = try Benchmark(pretrained, repetitions: repetitions, depth: depth)
-        if let promptLookup { return try await runAssisted(benchmark, lookup: promptLookup) }
+        if let promptLookup { return try await runAssisted(benchmark, text, lookup: promptLookup) }
         if !json {
             Console.output(String(format: "\(benchmark.bandwidthName) bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
             Console.output("| test | batch | tokens/s | weights | of bandwidth |\n| --- | --- | --- | --- | --- |")
@@ -77,20 +80,23 @@ struct BenchCommand: AsyncParsableCommand {
             try numbers(p, "-p").filter { $0 > 0 }.map(Benchmark.Test.prompt)
             + numbers(n, "-n").filter { $0 > 0 }.map(Benchmark.Test.decode)
         for test in tests {
-            for batch in try numbers(b, "-b") { show(try benchmark.run(test, batch: batch)) }
+            for batch in try numbers(b, "-b") {
+                show(try benchmark.run(test, batch: batch))
+                try Console.checkOutput()
+            }
         }
     }
 
-    /// A text whose continuation is likely to take up what stands in it.
+    /// A text whose likely continuation repeats parts of it.
     private static let repeatingText = """
         The recipe: take two eggs, a cup of flour and a cup of milk. Beat the eggs, add the flour, add the milk, and let it rest. \
         The recipe again: take two eggs, a cup of flour and a cup of milk. Beat the eggs, add the flour, add the milk, and let it \
         rest. The recipe once more: take two eggs,
         """
 
-    private func runAssisted(_ benchmark: Benchmark, lookup: Int) async throws {
+    private func runAssisted(_ benchmark: Benchmark, _ text: String, lookup: Int) async throws {
         let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: load.configuration())
-        let prompt = tokenizer.encode(try text.map(TextFile.read) ?? Self.repeatingText)
+        let prompt = tokenizer.encode(text)
         let draft = try await load.draftModel(assistant)
         if !json { Console.output("| decoding | new tokens | forwards | tokens/s | same ids |\n| --- | --- | --- | --- | --- |") }
         for count in try numbers(n, "-n") where count > 1 {
@@ -159,11 +165,10 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func numbers(_ text: String, _ option: String) throws -> [Int] {
-        try text.split(separator: ",").map { part in
-            guard let number = Int(part), number >= 0 else {
-                throw ValidationError("\(option) should be numbers separated by commas, found \"\(text)\"")
-            }
-            return number
+        let numbers = text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+        guard numbers.allSatisfy({ ($0 ?? -1) >= 0 }) else {
+            throw ValidationError("\(option) must be numbers of 0 or more, separated by commas, found \"\(text)\"")
         }
+        return numbers.compactMap(\.self)
     }
 }

@@ -7,9 +7,11 @@ struct ChatCommand: AsyncParsableCommand {
         commandName: "chat",
         abstract: "Talk with a model in the terminal.",
         discussion: """
-            Answers stream as they are made; the whole conversation counts for the next one. Ctrl-C stops an answer, Ctrl-D or \
-            /exit ends. /help lists the commands. Sampling follows the model's generation_config.json unless flags say \
-            otherwise. Where standard input is no terminal, each of its lines is a message, and only answers are printed.
+            Answers stream as they are made; the model sees the whole conversation. Ctrl-C stops an answer, Ctrl-D or /exit \
+            ends. /help lists the commands; /set changes options. Answers are sampled at temperature 0.7 and top-p 0.9 where \
+            neither options nor the model's generation_config.json say otherwise; --do-sample false or --temperature 0 always \
+            takes the most likely token. Where standard input is no terminal, each of its lines is a message, and only answers \
+            are printed.
             """)
 
     @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
@@ -27,69 +29,29 @@ struct ChatCommand: AsyncParsableCommand {
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
+    func validate() throws {
+        if (generation.numBeams ?? 1) > 1 || (generation.numReturnSequences ?? 1) > 1 {
+            throw ValidationError("a chat answers with one sequence: --num-beams and --num-return-sequences cannot be used")
+        }
+    }
+
     func run() async throws {
-        let config = try generation.config(isGreedyByDefault: false)
-        let configuration = try load.configuration()
-        let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
-        let pretrained = try await AutoModelForCausalLM.from(pretrained: model, configuration: configuration)
+        var config = try generation.config(isGreedyByDefault: false)
+        let template = try chat.template()
+        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let tokenizer = try AutoTokenizer.from(model: folder)
+        try tokenizer.checkChatTemplate(template)
+        if let ids = generation.rarer.badWordsIds(tokenizer) { config.badWordsIds = ids }
+        let modelConfig = try PretrainedModel.generationConfig(of: folder)
+        try ChatSession.resolved(config, model: modelConfig).validate()
+
+        let pretrained = try PretrainedModel.load(folder: folder, load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
         let session = try ChatSession(
-            model: pretrained, tokenizer: tokenizer, system: system, template: try chat.template(), generation: config)
-        let editor = LineEditor()
-        if editor.isTerminal, !load.quiet { Console.error("Talk to \(model). /help lists the commands, Ctrl-D ends.") }
-        while let line = nextLine(editor) {
-            if line.hasPrefix("/") {
-                guard perform(line, session) else { return }
-            } else if !line.allSatisfy(\.isWhitespace) {
-                try await answer(line, session, isTerminal: editor.isTerminal)
-            }
-        }
+            model: pretrained, tokenizer: tokenizer, system: system, template: template, generation: config)
+        let settings = ChatSettings(config, model: modelConfig, tokenizer: tokenizer)
+        var conversation = ChatConversation(session, settings, isQuiet: load.quiet)
+        if conversation.isTerminal, !load.quiet { Console.error("Talk to \(model). /help lists the commands, Ctrl-D ends.") }
+        try await conversation.run()
     }
-
-    /// The next line; `nil` at the end. Ctrl-C empties the line.
-    private func nextLine(_ editor: LineEditor) -> String? {
-        while true {
-            switch editor.read(prompt: "> ") {
-            case .text(let line): return line
-            case .interrupted: Console.error("(Ctrl-D or /exit ends)")
-            case .end: return nil
-            }
-        }
-    }
-
-    private func answer(_ line: String, _ session: ChatSession, isTerminal: Bool) async throws {
-        do {
-            _ = try await Interrupts.catching {
-                try await session.answer(line, shouldStop: { Interrupts.isRequested }) { Console.output($0, newline: false) }
-            }
-            Console.output("")
-        } catch  where isTerminal {
-            // The conversation may go on: with another text, or after /reset.
-            Console.error("error: \(error)")
-        }
-    }
-
-    /// - Returns: false at the end.
-    private func perform(_ line: String, _ session: ChatSession) -> Bool {
-        let parts = line.split(maxSplits: 1, omittingEmptySubsequences: true, whereSeparator: \.isWhitespace)
-        let rest = parts.count > 1 ? String(parts[1]) : nil
-        switch parts[0] {
-        case "/exit", "/quit": return false
-        case "/reset": session.reset()
-        case "/system":
-            session.system = rest
-            session.reset()
-        case "/help": Console.output(Self.help)
-        default: Console.error("no command \(parts[0]); /help lists them")
-        }
-        return true
-    }
-
-    private static let help = """
-        /reset        forget the conversation
-        /system TEXT  tell the model something before all messages, and start over; without TEXT: nothing
-        /help         this list
-        /exit         end (as Ctrl-D)
-        Ctrl-C        stop the answer; what was said of it is kept
-        """
 }

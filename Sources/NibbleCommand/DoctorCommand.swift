@@ -7,10 +7,10 @@ import NibbleCore
 struct DoctorCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "doctor",
-        abstract: "Tell what this machine offers, and check that it computes correctly.",
-        discussion: "With --selftest every backend operation is compared with its plain form.")
+        abstract: "Show the devices of this machine, and check that they compute correctly.",
+        discussion: "With --selftest every operation of every device is compared with its plain form.")
 
-    @Flag(help: "Run every operation case and compare.")
+    @Flag(help: "Run every case of every operation and compare.")
     var selftest = false
 
     @Flag(help: "Print JSON.")
@@ -18,6 +18,10 @@ struct DoctorCommand: AsyncParsableCommand {
 
     @Option(help: "CPU threads (default: all cores).")
     var threads: Int?
+
+    func validate() throws {
+        if let threads, threads < 1 { throw ValidationError("--threads must be 1 or more, found \(threads)") }
+    }
 
     func run() async throws {
         let devices = Machine.backends(threads: threads)

@@ -9,9 +9,11 @@ struct ForwardCommand: AsyncParsableCommand {
         commandName: "forward",
         abstract: "Run one forward pass and write the logits.",
         discussion: """
-            Reads input_ids (integers [B, T]), optionally attention_mask and decoder_input_ids, from a safetensors file; writes \
-            logits (float32 [B, T, V]) and, for encoder-decoders, encoder_last_hidden_state. Positions follow from the mask; \
-            positions without attention come out as zeros.
+            Reads input_ids (integers [B, T]) and optionally attention_mask and decoder_input_ids from a safetensors file. Writes \
+            logits (float32 [B, T, V]) and, for encoder-decoders, encoder_last_hidden_state. Positions are counted by the \
+            mask; the results of positions without attention are zeros.
+
+            Example: nibble forward MODEL --input ids.safetensors --output logits.safetensors
             """)
 
     @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
@@ -29,14 +31,19 @@ struct ForwardCommand: AsyncParsableCommand {
     func run() async throws {
         let inputs = try CheckpointFiles.open(file: URL(filePath: input))
         let ids = try IntegerMatrix.read("input_ids", from: inputs, file: input)
-        let mask = try inputs.descriptor("attention_mask").map { _ in
-            try IntegerMatrix.read("attention_mask", from: inputs, file: input)
+        let mask = try IntegerMatrix.readIfPresent("attention_mask", from: inputs, file: input)
+        if let mask, mask.map(\.count) != ids.map(\.count) {
+            throw IntegerMatrix.FormError(
+                file: input, name: "attention_mask", expected: "the shape of input_ids, [\(ids.count), \(ids[0].count)]",
+                found: "[\(mask.count), \(mask[0].count)]")
         }
-        let decoderIDs = try inputs.descriptor("decoder_input_ids").map { _ in
-            try IntegerMatrix.read("decoder_input_ids", from: inputs, file: input)
-        }
+        let decoderIDs = try IntegerMatrix.readIfPresent("decoder_input_ids", from: inputs, file: input)
+        try OutputFile.checkFolder(of: output)
         let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
+        if decoderIDs != nil, !pretrained.isEncoderDecoder {
+            Console.error("warning: \(input): decoder_input_ids has no effect, as the model has no encoder")
+        }
         let result = try pretrained.forward(inputIDs: ids, attentionMask: mask, decoderInputIDs: decoderIDs)
         var tensors = [(name: "logits", tensor: result.logits)]
         if let hidden = result.encoderLastHiddenState { tensors.append(("encoder_last_hidden_state", hidden)) }
@@ -55,10 +62,18 @@ enum IntegerMatrix {
         var description: String { "\(file), tensor \(name): expected \(expected), found \(found)" }
     }
 
+    static func readIfPresent(_ name: String, from checkpoint: any Checkpoint, file: String) throws -> [[Int32]]? {
+        try checkpoint.descriptor(name).map { _ in try read(name, from: checkpoint, file: file) }
+    }
+
+    /// At least one row of at least one id.
     static func read(_ name: String, from checkpoint: any Checkpoint, file: String) throws -> [[Int32]] {
+        guard checkpoint.descriptor(name) != nil else {
+            throw FormError(file: file, name: name, expected: "integers [B, T]", found: "no such tensor")
+        }
         let tensor = try checkpoint.tensor(name)
-        guard tensor.shape.rank == 2 else {
-            throw FormError(file: file, name: name, expected: "shape [B, T]", found: "\(tensor.shape)")
+        guard tensor.shape.rank == 2, tensor.shape.count > 0 else {
+            throw FormError(file: file, name: name, expected: "shape [B, T], both at least 1", found: "\(tensor.shape)")
         }
         let values: [Int]
         switch tensor.dtype {
@@ -76,5 +91,22 @@ enum IntegerMatrix {
                 return id
             }
         }
+    }
+}
+
+/// Files that commands write.
+enum OutputFile {
+    struct FolderError: Error, CustomStringConvertible {
+        let file: String
+        let reason: String
+        var description: String { "\(file): cannot be written: \(reason)" }
+    }
+
+    /// Finds out before the work is done whether there is a folder for its result.
+    /// - Throws: ``FolderError``
+    static func checkFolder(of file: String) throws {
+        let folder = URL(filePath: file).deletingLastPathComponent().path
+        guard access(folder, W_OK) != 0 else { return }
+        throw FolderError(file: file, reason: "\(folder): \(SystemError.text(errno))")
     }
 }

@@ -18,7 +18,7 @@ struct GenerateCommand: AsyncParsableCommand {
     @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
     var model: String
 
-    @Argument(help: "One or several prompts.")
+    @Argument(help: "One or several prompts. An empty one lets the model begin from its start token.")
     var prompts: [String] = []
 
     @Option(help: "A file with one prompt a line.")
@@ -38,7 +38,7 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "With --chat: what the model is told before the message.")
     var system: String?
 
-    @Option(help: "A smaller model with the same vocabulary that drafts tokens for this one to check (one prompt, no beams).")
+    @Option(help: "A smaller model with the same vocabulary that drafts tokens, which MODEL checks (one prompt, no beams).")
     var assistant: String?
 
     @Option(help: "With --guidance-scale: a text to be guided away from.")
@@ -59,7 +59,7 @@ struct GenerateCommand: AsyncParsableCommand {
             throw ValidationError(
                 sources == 0
                     ? "a prompt is needed: as an argument, with --prompt-file or --input-ids"
-                    : "prompts, --prompt-file and --input-ids exclude each other")
+                    : "give only one of: prompts, --prompt-file, --input-ids")
         }
         if chat, inputIDs != nil { throw ValidationError("--chat needs texts, not --input-ids") }
         if !chat, system != nil || chatOptions.chatTemplate != nil {
@@ -71,72 +71,53 @@ struct GenerateCommand: AsyncParsableCommand {
     private var batchSize: Int { load.batchSize ?? 8 }
 
     func run() async throws {
-        var config = try generation.config()
-        let prompts = try promptTexts()
-        let configuration = try load.configuration()
-        let folder = try await PretrainedFiles.folder(for: model, .all, configuration)
-        // Ids can be generated without a tokenizer; text cannot.
-        let tokenizer = inputIDs == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
-        if let ids = tokenizer.flatMap({ generation.rarer.badWordsIds($0) }) { config.badWordsIds = ids }
-        let pretrained = try PretrainedModel.load(folder: folder, configuration)
+        let inputs = try await prepare()
+        let pretrained = try PretrainedModel.load(folder: inputs.folder, load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)
-        let rows = try inputs(prompts, tokenizer)
-        try PromptCheck.check(rows, pretrained, tokenizer)
-        var request = GenerationRequest(config: config)
+        try PromptCheck.check(inputs.rows, pretrained, inputs.tokenizer)
+        var request = GenerationRequest(config: inputs.config)
         request.assistant = try await load.draftModel(assistant)?.model
-        if let negativePrompt, let tokenizer { request.negativePrompt = [tokenizer.encode(negativePrompt)] }
+        request.negativePrompt = inputs.negativePrompt.map { [$0] }
+        if chat, let tokenizer = inputs.tokenizer {
+            request.config = withAnswerLength(request.config, inputs.rows, pretrained, tokenizer)
+        }
 
         var statistics = GenerationStatistics()
-        if !json, rows.inputIDs.count == 1, (config.numBeams ?? 1) == 1, (config.numReturnSequences ?? 1) == 1, let tokenizer {
-            try await stream(rows, request, prompt: prompts.first ?? "", pretrained, tokenizer, &statistics)
+        if inputs.canStream(json: json), let tokenizer = inputs.tokenizer {
+            let opening = pretrained.isEncoderDecoder || chat ? "" : inputs.texts.first ?? ""
+            try await stream(inputs.rows, request, opening: opening, pretrained, tokenizer, &statistics)
         } else {
-            try await generateBatches(rows, request, pretrained, tokenizer, &statistics)
+            try await generateBatches(inputs.rows, request, pretrained, inputs.tokenizer, &statistics)
         }
         if !load.quiet { Console.error(statistics.line) }
     }
 
-    private func promptTexts() throws -> [String] {
-        guard let promptFile else { return prompts }
-        let text = try TextFile.read(promptFile)
-        return text.textLines.map(String.init).filter { !$0.isEmpty }
-    }
-
-    private func inputs(_ prompts: [String], _ tokenizer: Tokenizer?) throws -> BatchEncoding {
-        if let inputIDs { return try TokenIDFile.read(inputIDs) }
-        guard let tokenizer else { return BatchEncoding(inputIDs: [], attentionMask: []) }
-        guard chat else { return try tokenizer(prompts) }
-        let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
-        let template = try chatOptions.template()
-        let rows = try prompts.map { prompt in
-            try tokenizer.applyChatTemplate(
-                messages: opening + [ChatMessage(role: "user", content: prompt)], template: template, addGenerationPrompt: true
-            ).inputIDs
-        }
-        return BatchEncoding(inputIDs: rows, attentionMask: rows.map { $0.map { _ in 1 } })
-    }
-
-    /// One prompt: text appears as it is made. A decoder's prompt is repeated in front of what it adds, but not a chat's.
+    /// One prompt: text appears as it is made, behind `opening`.
     private func stream(
-        _ rows: BatchEncoding, _ request: GenerationRequest, prompt: String, _ pretrained: PretrainedModel,
+        _ rows: BatchEncoding, _ request: GenerationRequest, opening: String, _ pretrained: PretrainedModel,
         _ tokenizer: Tokenizer, _ statistics: inout GenerationStatistics
     ) async throws {
         var request = request
         request.inputs = rows.inputIDs
         request.attentionMask = rows.attentionMask
         var decoder = TokenStreamDecoder(tokenizer, skipSpecialTokens: true)
-        if !pretrained.isEncoderDecoder, !chat { Console.output(prompt, newline: false) }
+        // Shown with the first token: an error before it leaves nothing half-written.
+        var opening = opening
+        var warnings: [GenerationWarning] = []
         statistics.begin(promptTokens: rows.inputIDs.reduce(0) { $0 + $1.count })
         for try await event in pretrained.generator(tokenizer: tokenizer).stream(request) {
             switch event {
             case .token(let token):
                 statistics.token()
-                Console.output(decoder.push(token.id), newline: false)
-            case .finished(let output):
-                for warning in output.warnings where !load.quiet { Console.error("warning: \(warning)") }
+                Console.output(opening + decoder.push(token.id), newline: false)
+                opening = ""
+                try Console.checkOutput()
+            case .finished(let output): warnings = output.warnings
             }
         }
         Console.output(decoder.finish())
         statistics.end()
+        showWarnings(warnings)
     }
 
     private func generateBatches(
@@ -158,13 +139,19 @@ struct GenerateCommand: AsyncParsableCommand {
                 request.attentionMask = rows.attentionMask
             }
             let output = try await pretrained.generate(request, tokenizer: tokenizer)
-            for warning in output.warnings where !load.quiet { Console.error("warning: \(warning)") }
+            showWarnings(output.warnings)
             statistics.tokens(output.newTokenCounts.reduce(0, +))
             for (row, sequence) in output.sequences.enumerated() {
                 show(sequence, promptLength: output.promptLength, score: output.sequencesScores?[row], tokenizer)
             }
+            try Console.checkOutput()
         }
         statistics.end()
+    }
+
+    private func showWarnings(_ warnings: [GenerationWarning]) {
+        guard !load.quiet else { return }
+        for warning in warnings { Console.error("warning: \(OptionNames.onCommandLine("\(warning)"))") }
     }
 
     private func show(_ sequence: [Int32], promptLength: Int, score: Float?, _ tokenizer: Tokenizer?) {

@@ -7,10 +7,12 @@ import NibbleTokenizers
 struct TokenizeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tokenize",
-        abstract: "Encode lines of standard input.",
+        abstract: "Encode the lines of standard input.",
         discussion: """
-            With --json every line is an object {"text": …}, answered by one line {"ids", "ids_with_special", "decoded", \
-            "decoded_skip_special"}. Without it every line is text, answered by its ids.
+            Each line is a text, and the answer is its ids. With --json each line is an object {"text": …}, and the answer is \
+            an object {"ids", "ids_with_special", "decoded", "decoded_skip_special"}.
+
+            Example: echo "Hello, my llama is cute" | nibble tokenize Models/bloom-stories
             """)
 
     @Argument(help: "A folder with tokenizer files, a GGUF file, or owner/name on the Hub.")
@@ -31,15 +33,19 @@ struct TokenizeCommand: AsyncParsableCommand {
             number += 1
             if json {
                 if line.isEmpty { continue }
-                Console.output(try answer(JSONField(line: line, number: number, of: "standard input"), tokenizer))
+                Console.output(try answer(line, number: number, tokenizer))
             } else {
                 Console.output(try tokenizer.encodeCompletely(line).map(String.init).joined(separator: " "))
             }
+            try Console.checkOutput()
         }
     }
 
-    private func answer(_ line: JSONField, _ tokenizer: Tokenizer) throws -> String {
-        let text = try line.text("text")
+    private func answer(_ line: String, number: Int, _ tokenizer: Tokenizer) throws -> String {
+        guard let text = (try? JSONValue.parse(line))?["text"]?.string else {
+            throw LineError(
+                file: "standard input", line: number, expected: "an object with \"text\"", found: LineError.excerpt(line))
+        }
         let plain = try tokenizer.encodeCompletely(text, addSpecialTokens: false)
         let special = tokenizer.encode(text, addSpecialTokens: true)
         return JSONValue.object(

@@ -104,7 +104,7 @@ extension OperationCases {
         let part =
             variant.isInterleaved
             ? QueryKeyValueLayout.interleaved(headSize: variant.keySize).query
-            : QueryKeyValueLayout.Part(offset: 3, stride: variant.keySize)
+            : QueryKeyValueLayout.HeadOffsets(offset: 3, stride: variant.keySize)
         let width = variant.isInterleaved ? 3 * variant.heads * variant.keySize : variant.heads * variant.keySize + 5
         let queries = try context.random(context.activation, [batch.tokenCount, width], seed: 20, scale: 1.5)
         let plain = try PlainAttention(context, variant, batch, cache)

@@ -165,7 +165,7 @@ struct PlainRotation {
                 cosines: cosines.tensor, sines: sines.tensor, rotated: variant.rotated, isInterleaved: variant.isInterleaved)
     }
 
-    static func start(_ part: QueryKeyValueLayout.Part, _ head: Int, _ size: Int) -> Int {
+    static func start(_ part: QueryKeyValueLayout.HeadOffsets, _ head: Int, _ size: Int) -> Int {
         part.offset + head / part.groupSize * part.stride + head % part.groupSize * size
     }
 

@@ -1,49 +1,51 @@
 /// A device that can hold weights and run the operations a transformer needs, at the size that is fast.
 ///
-/// Operations enqueue: they may return before the work is done, in order with everything enqueued before on the same
-/// backend. Only ``read(_:into:)`` and ``synchronize()`` wait. Operations allocate nothing on the host and only from
-/// workspace that ``reserve(_:)`` announced.
+/// Operations enqueue: they may return before the work is done, and run in the order in which they were enqueued. Only
+/// ``read(_:into:)`` and ``synchronize()`` wait. Operations allocate no host memory, and on the device only workspace that
+/// ``reserve(_:)`` announced.
 ///
-/// Shapes are checked where models are built; a wrong shape here is a programmer's error and may trap. What depends on the
-/// device (memory, a failing launch) is thrown as ``BackendError``.
+/// Shapes are checked where models are built. A wrong shape here is a programmer's error and may trap. Failures that depend
+/// on the device (memory, launches) are thrown as ``BackendError``.
 package protocol Backend: AnyObject, Sendable {
     var device: Device { get }
     /// For `doctor` and reports: instruction set or card, threads, driver.
     var summary: String { get }
 
-    /// Bytes this device can give now, as its driver or system tells; `nil` where nobody says.
+    /// Free bytes on this device, as its driver or operating system reports them; `nil` if unknown.
     var availableBytes: Int? { get }
-    /// What this backend has allocated.
+    /// The bytes that this backend holds.
     var memoryUse: MemoryUse { get }
 
-    /// The dtype activations have when a model is loaded in `loadDType`. The CPU answers float32.
+    /// The dtype of activations when a model is loaded in `loadDType`; float32 on the CPU.
     func activationDType(loadDType: DType) -> DType
 
-    /// Makes ready whatever a model of this load dtype may call, so that its first step does not have to. Takes long where
-    /// kernels are compiled; may run beside everything else.
+    /// Compiles and loads the kernels that a model of this load dtype may call, ahead of its first step. May take long; may
+    /// run concurrently with loading.
     func prepareKernels(loadDType: DType) throws
 
     // MARK: Memory
 
-    /// Announces how much a load will allocate in all, so that it may be taken in one piece. Promises nothing.
+    /// Announces the total that a load will allocate, so that the backend can reserve it in one piece. A hint only.
     func expect(_ byteCount: Int) throws
     /// Uninitialised memory on this device.
     /// - Throws: ``BackendError/outOfMemory(device:requested:available:budget:)``
     func allocate(_ dtype: DType, _ shape: Shape) throws -> Tensor
-    /// Enqueues a copy of equal byte counts. Either side may be a host tensor; source and destination may lie on two
-    /// devices, one of which is this one.
+    /// Enqueues a copy of equal byte counts. Either side may be a host tensor. At least one side lies on this device.
+    ///
+    /// A host source may be changed as soon as this returns. Between two devices, both wait for the copy: what either enqueues
+    /// later comes after it.
     func copy(_ source: Tensor, to destination: Tensor) throws
     /// Enqueues `destination = convert(source)`; equal element counts, float dtypes, both on this device.
     func convert(_ source: Tensor, to destination: Tensor) throws
     /// Waits for everything enqueued, then copies to the host.
     func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws
     func synchronize() throws
-    /// Announces the largest call to come, so that workspace is allocated once.
+    /// Allocates workspace for the largest calls to come, so that none of them has to.
     func reserve(_ workspace: WorkspaceRequest) throws
-    /// The bytes that ``reserve(_:)`` takes, or less.
+    /// An upper bound of the bytes that ``reserve(_:)`` allocates.
     func workspaceBytes(for request: WorkspaceRequest) -> Int
-    /// A way to bring weights here from the host, over and over, beside the operations that run.
-    /// - Parameter slots: pieces of this device's memory that take turns.
+    /// Makes an object that uploads weights from the host repeatedly, concurrently with running operations.
+    /// - Parameter slots: how many pieces of device memory are filled in turn.
     func makeUploads(slots: Int) throws -> any Uploads
 
     // MARK: Weights
@@ -54,7 +56,7 @@ package protocol Backend: AnyObject, Sendable {
     func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight
     /// The weight as a float tensor [N, K] on this device.
     func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor
-    /// Repacks a canonical weight on this device into the layout its kernels like best. May return it unchanged.
+    /// Repacks a canonical weight on this device into the layout that its kernels prefer. May return it unchanged.
     func prepare(_ weight: LinearWeight) throws -> LinearWeight
 
     // MARK: Operations
@@ -65,16 +67,18 @@ package protocol Backend: AnyObject, Sendable {
     func normalize(_ input: Tensor, _ norm: Norm, residual: Tensor?, into output: Tensor) throws
     /// [T, K] → [T, ΣN]; `output` may be float32 whatever the activation dtype (logits, router).
     func linear(_ input: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws
-    /// `linear` of norm(input), or of the input itself, rounded to the dtype of `scratch`: said together so that a backend can save
-    /// a pass over memory. `scratch` [T, K] may be overwritten.
+    /// `linear` of norm(input), or of the input itself, rounded to the dtype of `scratch`. One operation, so that a backend
+    /// can fuse them. `scratch` [T, K] may be overwritten.
     func linear(
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
         throws
+    /// Normalizes and rotates queries and keys in place, and stores keys and values in the cache.
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
     func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws
     /// [T, 2F] → [T, F]: activation(first half) ⊙ second half.
     func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws
+    /// [T, E] → [T, E]: the weighted sum of each token's experts, plus a residual.
     func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws
     /// output = a + b × scale, element by element; `output` may be `a`.
     func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws
@@ -86,7 +90,8 @@ package protocol Backend: AnyObject, Sendable {
     // MARK: Selection
 
     /// One token id per row of float32 logits [R, V] into int32 [R]. Row r draws random number `counters[r]` (int32 [R]) of
-    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place.
+    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place. A row of which every
+    /// logit is −∞, or one is NaN, gets a negative number instead of an id.
     func select(
         _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
     ) throws
@@ -94,13 +99,16 @@ package protocol Backend: AnyObject, Sendable {
     /// counters grow by one. Only for batches of one token a row.
     func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws
 
-    /// Records what `body` enqueues for later replay, or returns `nil` where the device has no graphs. The same calls should have
-    /// been made once before: what they load or grow is then there.
+    /// Records the calls of `body` without running them, or returns `nil` where the device has no graphs. Run the same calls
+    /// once before, so that kernels are loaded and workspace is large enough.
+    ///
+    /// A graph stores addresses: the caller keeps every buffer alive that the graph uses, for as long as it may be launched.
     func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)?
 }
 
 /// A recorded sequence of operations over fixed buffers.
 package protocol CapturedGraph: AnyObject {
+    /// Enqueues the recorded operations.
     func launch() throws
 }
 
@@ -135,7 +143,7 @@ extension Backend {
     }
 }
 
-/// Copies between the memories of two backends, by the one that can: a GPU reaches host memory, not the other way round.
+/// Copies between the memories of two backends. The GPU does it where one is involved: the CPU cannot reach its memory.
 /// - Precondition: equal byte counts.
 package func transfer(
     _ source: Tensor, from origin: any Backend, to destination: Tensor, on target: any Backend

@@ -1,7 +1,7 @@
 /// The shape of one layer's key/value cache.
 ///
 /// The cache is block-wise: position p of a row lies in slot p mod ``blockSize`` of block `blockTable[row][p / blockSize]`.
-/// A contiguous cache is the identity table; beams, prefix sharing and sliding windows are other tables.
+/// Beams, shared prefixes and sliding windows differ only in their block tables.
 package struct KeyValueGeometry: Sendable, Hashable {
     /// Positions a block holds.
     package static let blockSize = 32
@@ -46,8 +46,8 @@ package struct KeyValueGeometry: Sendable, Hashable {
     package static func blocks(for positions: Int) -> Int { (positions + blockSize - 1) / blockSize }
 }
 
-/// One layer's keys and values: [blocks, heads, blockSize, D], or the bytes of ``KeyValueQuantization``, as many for each head
-/// of a block.
+/// One layer's keys and values: [blocks, heads, blockSize, D], or as many bytes of ``KeyValueQuantization`` for each head of a
+/// block.
 package struct KeyValueCache: Sendable {
     package let geometry: KeyValueGeometry
     package let keys: Tensor
@@ -60,18 +60,18 @@ package struct KeyValueCache: Sendable {
     }
 }
 
-/// Where each token of a call stands: everything that changes from step to step, as device buffers, so that one captured
-/// graph serves every step. Rows are ragged; there is no padding.
+/// The tokens of a call, their positions and their rows. Everything that changes from step to step is a device buffer, so that
+/// one captured graph serves every step. Rows are ragged; there is no padding.
 package struct BatchIndices: Sendable {
     /// int32 [T]
     package let tokens: Tensor
-    /// int32 [T]: index within its row, which is also its place in the cache.
+    /// int32 [T]: each token's position in its row, and in the cache.
     package let positions: Tensor
     /// int32 [T]: the row it belongs to.
     package let rows: Tensor
     /// int32 [R + 1]: row r's tokens are `queryOffsets[r] ..< queryOffsets[r + 1]`.
     package let queryOffsets: Tensor
-    /// int32 [R]: keys a row holds once this call has written its own.
+    /// int32 [R]: keys of each row, those that this call writes included.
     package let lengths: Tensor
     /// int32 [R, B]: physical block of each logical block.
     package let blockTable: Tensor
@@ -80,9 +80,9 @@ package struct BatchIndices: Sendable {
     package let tokenCount: Int
     /// R
     package let rowCount: Int
-    /// Upper bound of the tokens a row has in this call; sizes launches, never results.
+    /// Upper bound of the tokens a row has in this call. Sizes launches; results do not depend on it.
     package let maximumQueryLength: Int
-    /// Upper bound of ``lengths``; sizes launches, never results.
+    /// Upper bound of ``lengths``. Sizes launches; results do not depend on it.
     package let maximumLength: Int
 
     package init(

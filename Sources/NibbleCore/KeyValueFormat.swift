@@ -5,10 +5,11 @@ package enum KeyValueFormat: Sendable, Hashable {
     case quantized(KeyValueQuantization)
 }
 
-/// Keys and values as integer codes, quantized as they are stored.
+/// Keys and values as integer codes, quantized when they are stored.
 ///
-/// Each vector of D elements is cut into groups of ``groupSize`` (the last one may be shorter). A group has a scale and a
-/// minimum, both float16: x ≈ minimum + code × scale, code in 0 ..< 2^``bits``. What is not finite makes its group NaN.
+/// Each vector of D elements is divided into groups of ``groupSize`` (the last one may be shorter). A group has a float16 scale
+/// and a float16 minimum: x ≈ minimum + code × scale, code in 0 ..< 2^``bits``. An element that is not finite makes its group
+/// NaN.
 ///
 /// Bytes of one head in one block: the 32 positions' codes, then their (scale, minimum) pairs, [32, groups, 2]. With
 /// `perByte` = 8 / ``bits`` codes a byte, a group of n elements takes s = ⌈n / perByte⌉ bytes; element i lies in byte i mod s,

@@ -20,19 +20,19 @@ package struct Linear: Sendable {
 
 /// How a quantized product is computed, apart from how its weight is stored.
 package struct LinearArithmetic: Sendable, Hashable {
-    /// 4-bit layers: the dtype that activations and dequantized weights are rounded to before they are multiplied
-    /// (accumulation is float32 always). `nil`: whatever the activations have.
+    /// 4-bit layers: the dtype that activations and dequantized weights are rounded to before they are multiplied. Sums are
+    /// always float32. `nil`: the activations' dtype.
     package var computeDType: DType?
-    /// 4-bit layers on float32 activations without a compute dtype: products with float16's precision (not its range) will
-    /// do, because that is what the weights were stored in.
+    /// 4-bit layers on float32 activations without a compute dtype: whether products may have float16's precision (with
+    /// float32's range), because the weights were stored in 16 bits.
     package var allowsHalfPrecision: Bool
     /// int8 layers: columns of the input with |x| ≥ threshold are multiplied in floating point. 0 turns it off.
     package var outlierThreshold: Float
-    /// int8 layers: whether outlier columns are found per token row, or over the whole call as the reference does.
+    /// int8 layers: whether outlier columns are found for each token, or over the whole call as bitsandbytes does.
     package var outlierScope: OutlierScope
-    /// int8 layers: round activations to float16 before their absmax is taken, as the reference does.
+    /// int8 layers: whether activations are rounded to float16 before their absmax is taken, as bitsandbytes does.
     package var roundsActivationsToHalf: Bool
-    /// 4-bit layers: allow products with activations quantized to int8. Changes results beyond rounding.
+    /// 4-bit layers: whether activations may be quantized to int8. Changes results beyond rounding.
     package var allowsInt8Activations: Bool
 
     package enum OutlierScope: Sendable, Hashable {
@@ -53,10 +53,9 @@ package struct LinearArithmetic: Sendable, Hashable {
     }
 }
 
-/// Linear layers that read the same input; their outputs stand side by side: [T, N₀ + N₁ + …].
+/// Linear layers that read the same input. Their outputs stand side by side: [T, N₀ + N₁ + …].
 ///
-/// Query, key and value, or gate and up, go through the backend together, so that the input is read, quantized and
-/// distributed once.
+/// Query, key and value, or gate and up, go through the backend in one call, so that the input is read and quantized once.
 package struct LinearGroup: Sendable {
     package let layers: [Linear]
     /// ΣN
@@ -74,7 +73,7 @@ package struct LinearGroup: Sendable {
     }
 }
 
-/// What happens to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
+/// What is applied to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
 package struct LinearEpilogue: Sendable {
     package var activation: Activation
     package var scale: Float

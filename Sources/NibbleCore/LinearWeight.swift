@@ -1,7 +1,7 @@
-/// The weight [N, K] of a linear layer, in whichever form it is stored.
+/// The weight [N, K] of a linear layer, in any stored form. ``Backend/linear(_:_:epilogue:into:)`` takes all of them.
 ///
-/// Models never ask which: ``Backend/linear(_:_:epilogue:into:)`` takes them all. The first three cases are the canonical
-/// layouts, byte for byte what a checkpoint holds; ``prepared(_:)`` is what a backend made of one of them.
+/// The first three cases are the canonical layouts, byte for byte as in a checkpoint. ``prepared(_:)`` is a backend's own
+/// layout of one of them.
 package enum LinearWeight: Sendable {
     /// float32, float16 or bfloat16, row-major [N, K].
     case dense(Tensor)
@@ -17,13 +17,13 @@ package protocol PreparedWeight: Sendable {
     var outFeatures: Int { get }
     /// K
     var inFeatures: Int { get }
-    /// Bytes it really occupies, padding included.
+    /// Bytes it occupies, padding included.
     var byteCount: Int { get }
     /// The exact canonical bytes it was made from.
     func canonical() throws -> LinearWeight
 }
 
-/// How a linear weight is stored: what a quantizer is asked for and what a checkpoint says.
+/// How a linear weight is stored.
 package enum WeightFormat: Sendable, Hashable {
     case dense(DType)
     case fourBit(FourBitFormat)
@@ -157,7 +157,7 @@ extension LinearWeight {
         }
     }
 
-    /// The same weight with `transform` of each tensor in its place; a prepared one is left as it is.
+    /// The same weight with each tensor replaced by `transform` of it. A prepared weight is returned unchanged.
     package func mapTensors(_ transform: (Tensor) throws -> Tensor) rethrows -> LinearWeight {
         switch self {
         case .dense(let tensor): return .dense(try transform(tensor))
@@ -181,7 +181,7 @@ extension LinearWeight {
         }
     }
 
-    /// The canonical layout, whatever a backend has made of it.
+    /// The weight in its canonical layout.
     package func canonical() throws -> LinearWeight {
         if case .prepared(let weight) = self { try weight.canonical() } else { self }
     }

@@ -1,10 +1,10 @@
-/// What a backend has allocated, in bytes: weights, caches, activations, workspace.
+/// The bytes that a backend holds: weights, caches, activations and workspace.
 package struct MemoryUse: Sendable, Equatable {
-    /// Now.
+    /// Bytes held now.
     package var held: Int
-    /// At most so far.
+    /// The most bytes held so far.
     package var peak: Int
-    /// The most it may hold; `nil` means no limit was set.
+    /// The most bytes it may hold; `nil`: no limit.
     package var budget: Int?
 
     package init(held: Int, peak: Int, budget: Int?) {
@@ -14,7 +14,7 @@ package struct MemoryUse: Sendable, Equatable {
     }
 }
 
-/// Byte counts for people.
+/// Byte counts as text.
 package enum ByteCount {
     /// In the largest decimal unit that leaves at least one digit before the point: `1.28 GB`.
     package static func text(_ bytes: Int) -> String {

@@ -27,7 +27,7 @@ package struct Norm: Sendable {
 
     package var kind: Kind
     package var epsilon: Float
-    /// float32 [E]; `nil` means ones. Weights that a family stores as w − 1 are stored here as w.
+    /// float32 [E]; `nil` means ones. A weight that checkpoints store as w − 1 is w here.
     package var weight: Tensor?
     /// float32 [E]
     package var bias: Tensor?
@@ -40,12 +40,13 @@ package struct Norm: Sendable {
     }
 }
 
-/// Where queries, keys and values stand in a row of the projections' output: head h of the queries begins at
-/// `query.offset + h × query.stride`, and so on. Covers separate, stacked and interleaved (per head or per group) layouts.
+/// Where queries, keys and values lie in a row of the projections' output: head h of the queries begins at
+/// `query.offset + h × query.stride`, and so on. Covers separate projections, and fused ones that are stacked or interleaved
+/// by head or by group.
 package struct QueryKeyValueLayout: Sendable, Hashable {
-    /// Heads at regular distances. With `groupSize` > 0, heads come in groups: head h is at
+    /// The offsets of heads at regular distances, in groups of `groupSize`: head h begins at
     /// `offset + (h / groupSize) × stride + (h mod groupSize) × D`.
-    package struct Part: Sendable, Hashable {
+    package struct HeadOffsets: Sendable, Hashable {
         package var offset: Int
         package var stride: Int
         package var groupSize: Int
@@ -57,11 +58,11 @@ package struct QueryKeyValueLayout: Sendable, Hashable {
         }
     }
 
-    package var query: Part
-    package var key: Part
-    package var value: Part
+    package var query: HeadOffsets
+    package var key: HeadOffsets
+    package var value: HeadOffsets
 
-    package init(query: Part, key: Part, value: Part) {
+    package init(query: HeadOffsets, key: HeadOffsets, value: HeadOffsets) {
         self.query = query
         self.key = key
         self.value = value
@@ -70,17 +71,17 @@ package struct QueryKeyValueLayout: Sendable, Hashable {
     /// [H·D | G·D | G·D]
     package static func stacked(heads: Int, keyValueHeads: Int, headSize: Int) -> QueryKeyValueLayout {
         QueryKeyValueLayout(
-            query: Part(offset: 0, stride: headSize),
-            key: Part(offset: heads * headSize, stride: headSize),
-            value: Part(offset: (heads + keyValueHeads) * headSize, stride: headSize))
+            query: HeadOffsets(offset: 0, stride: headSize),
+            key: HeadOffsets(offset: heads * headSize, stride: headSize),
+            value: HeadOffsets(offset: (heads + keyValueHeads) * headSize, stride: headSize))
     }
 
     /// For each head its query, key and value: [H, 3, D] (BLOOM, GPT-NeoX).
     package static func interleaved(headSize: Int) -> QueryKeyValueLayout {
         QueryKeyValueLayout(
-            query: Part(offset: 0, stride: 3 * headSize),
-            key: Part(offset: headSize, stride: 3 * headSize),
-            value: Part(offset: 2 * headSize, stride: 3 * headSize))
+            query: HeadOffsets(offset: 0, stride: 3 * headSize),
+            key: HeadOffsets(offset: headSize, stride: 3 * headSize),
+            value: HeadOffsets(offset: 2 * headSize, stride: 3 * headSize))
     }
 
     /// For each key/value head its queries, then key, then value: [G, H/G + 2, D] (Falcon's new decoder).
@@ -88,13 +89,13 @@ package struct QueryKeyValueLayout: Sendable, Hashable {
         let perGroup = heads / keyValueHeads
         let stride = (perGroup + 2) * headSize
         return QueryKeyValueLayout(
-            query: Part(offset: 0, stride: stride, groupSize: perGroup),
-            key: Part(offset: perGroup * headSize, stride: stride),
-            value: Part(offset: (perGroup + 1) * headSize, stride: stride))
+            query: HeadOffsets(offset: 0, stride: stride, groupSize: perGroup),
+            key: HeadOffsets(offset: perGroup * headSize, stride: stride),
+            value: HeadOffsets(offset: (perGroup + 1) * headSize, stride: stride))
     }
 }
 
-/// Cosines and sines for every position a session can reach.
+/// Cosines and sines for every position of a session.
 package struct RotaryTable: Sendable {
     /// float32 [P, rotated / 2]
     package let cosines: Tensor
@@ -173,7 +174,7 @@ package enum PositionBias: Sendable {
 package struct AttentionCall: Sendable {
     /// [T, width] with queries placed by `layout.query`.
     package var queries: Tensor
-    package var layout: QueryKeyValueLayout.Part
+    package var layout: QueryKeyValueLayout.HeadOffsets
     /// H, a multiple of the cache's heads; query head h reads key/value head h / (H/G).
     package var heads: Int
     package var cache: KeyValueCache
@@ -187,7 +188,7 @@ package struct AttentionCall: Sendable {
     package var bias: PositionBias
 
     package init(
-        queries: Tensor, layout: QueryKeyValueLayout.Part, heads: Int, cache: KeyValueCache, scale: Float,
+        queries: Tensor, layout: QueryKeyValueLayout.HeadOffsets, heads: Int, cache: KeyValueCache, scale: Float,
         softCap: Float? = nil, window: Int? = nil, isCausal: Bool = true, bias: PositionBias = .none
     ) {
         self.queries = queries

@@ -1,4 +1,4 @@
-/// Token selection that every backend can do where the logits are.
+/// Token selection that every backend can do on its device.
 package struct SamplingParameters: Sendable, Hashable {
     /// 0 means greedy: the largest logit, the lowest id among equals.
     package var temperature: Float = 0
@@ -6,8 +6,8 @@ package struct SamplingParameters: Sendable, Hashable {
     package var topK: Int = 0
     package var topP: Float = 1
     package var minP: Float = 0
-    /// Before all others: the logit of a token that the row holds is divided by this where it is positive, else multiplied.
-    /// 1 means off.
+    /// Applied first: the logit of every token that the row holds is divided by this if it is positive, else multiplied by it. 1
+    /// means off.
     package var repetitionPenalty: Float = 1
     /// Tokens that are never chosen.
     package var forbiddenTokens: [Int32] = []
@@ -22,12 +22,12 @@ package struct SamplingParameters: Sendable, Hashable {
     package init() {}
 }
 
-/// Sets of tokens that selection needs beside the logits. A set is a row of ⌈V/32⌉ int32 words: token v is bit v mod 32 of
+/// Sets of tokens that selection needs in addition to the logits. A set is a row of ⌈V/32⌉ int32 words: token v is bit v mod 32 of
 /// word v / 32.
 package struct SelectionMasks: Sendable {
     /// int32 [R, words]: the tokens each row holds. Needed with ``SamplingParameters/repetitionPenalty``.
     package var seen: Tensor?
-    /// int32 [R]: tokens that are added to ``seen`` first, one a row, so that a captured step keeps it up to date.
+    /// int32 [R]: one token a row that is added to ``seen`` first, so that a captured step keeps the set up to date.
     package var latest: Tensor?
     /// int32 [words]: ``SamplingParameters/forbiddenTokens``.
     package var forbidden: Tensor?

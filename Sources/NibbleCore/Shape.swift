@@ -5,8 +5,7 @@ package struct Shape: Sendable, Hashable {
     private var extents: (Int, Int, Int, Int) = (1, 1, 1, 1)
     package private(set) var rank: Int = 0
 
-    /// A vector's shape. Unlike a literal, this and the next make no array on the way: steps that are taken again and again name
-    /// their buffers' shapes so.
+    /// A vector's shape. Unlike a literal, this and the next initializer make no array: decode steps use them.
     package init(_ count: Int) {
         extents.0 = count
         rank = 1

@@ -1,13 +1,12 @@
 /// Memory on one device, freed when the last tensor that uses it goes away.
 ///
-/// The class knows an address and how to give it back, nothing else: the CPU's heap, a mapped file and a GPU's pool all
-/// make it with their own `release`.
+/// The CPU's heap, a mapped file and a GPU's pool each pass their own `release`.
 package final class Storage: @unchecked Sendable {
     package let device: Device
     package let byteCount: Int
     /// A host pointer on the CPU, a device pointer on a GPU.
     package let address: UInt
-    /// Whether the address is a host pointer. So it is where a CPU stands in for another device, too.
+    /// Whether the address is a host pointer. It may be one on another device, too: in tests a CPU stands in for a GPU.
     package let isHostMemory: Bool
 
     private let release: @Sendable (UInt) -> Void

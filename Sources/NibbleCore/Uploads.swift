@@ -1,17 +1,17 @@
-/// Copies of weights from the host to pieces ("slots") of a device's memory that are used again and again.
+/// Uploads weights from the host to slots: pieces of device memory that are filled again and again.
 ///
-/// The order is fill, acquire, operations that read the slot, release. Filling may run beside operations that use other
-/// slots. The caller sees to it that one task at a time has a slot.
+/// The order for a slot is fill, acquire, operations that read it, release. A slot may be filled while operations read other
+/// slots. The caller makes sure that one task at a time uses a slot.
 package protocol Uploads: AnyObject, Sendable {
-    /// Begins copying into a slot, once what was enqueued before its last ``release(_:)`` has run.
+    /// Enqueues copies into a slot, after everything that was enqueued before its last ``release(_:)``.
     func fill(_ slot: Int, _ copies: [(source: Tensor, destination: Tensor)]) throws
-    /// What is enqueued on the backend from now on finds the slot filled.
+    /// Makes everything that is enqueued on the backend from now on wait until the slot is filled.
     func acquire(_ slot: Int) throws
-    /// What has been enqueued so far is the last that reads the slot.
+    /// Marks everything enqueued so far as the last that reads the slot.
     func release(_ slot: Int) throws
 }
 
-/// Uploads of a backend whose operations run at once.
+/// Uploads of a backend whose operations run synchronously.
 final class ImmediateUploads: Uploads {
     private let backend: any Backend
 

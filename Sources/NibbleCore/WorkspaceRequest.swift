@@ -13,7 +13,7 @@ package struct WorkspaceRequest: Sendable {
     package var heads: Int
     package var headSize: Int
     package var vocabulary: Int
-    /// How the linear layers' weights are stored; empty means any way.
+    /// How the linear layers' weights are stored; empty: in any form.
     package var formats: Set<WeightFormat>
     /// How quantized products are computed.
     package var arithmetic: LinearArithmetic

@@ -147,13 +147,13 @@ package struct ModelMemory: Sendable {
     func workspaceBytes(on device: Device, holdsHead: Bool, crossesDevices: Bool) -> Int {
         let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
-        var sizes = architecture.decoder.workspaceSizes(tree)
+        var sizes = architecture.decoder.activationWidths(tree)
         var bytes =
             sizes.byteCount(tokens: tokens, rows: batch, elementSize: element)
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
             + StackDescription.smallBytes
         if let encoder = architecture.encoder {
-            sizes = sizes.widened(encoder.workspaceSizes(tree))
+            sizes = sizes.widened(encoder.activationWidths(tree))
             let encoded = encodedTokens
             bytes +=
                 sizes.byteCount(tokens: encoded, rows: batch, elementSize: element)

@@ -2,9 +2,9 @@
 package enum GenerationError: Error, Sendable, Equatable {
     /// A field's value cannot be used. `source` names the file it came from, where there is one.
     case invalidValue(field: String, expected: String, found: String, source: String?)
-    /// Fields nobody knows, each with the known name that looks most like it.
+    /// Unknown fields, each with the most similar known name.
     case unknownFields([UnknownField])
-    /// A decoding mode that was moved out of the reference library's core, or that Nibble does not have.
+    /// A decoding mode that transformers has moved out of its core, or that Nibble does not have.
     case unsupportedMode(field: String, mode: String)
     /// Two settings that cannot both hold.
     case conflict(String)
@@ -12,13 +12,13 @@ package enum GenerationError: Error, Sendable, Equatable {
     case missingToken(name: String, purpose: String)
     case tokenOutOfRange(field: String, token: Int32, vocabularySize: Int)
     case shapeMismatch(what: String, expected: String, found: String)
-    /// Nothing but padding in a row.
+    /// A row of nothing but padding.
     case emptyRow(row: Int)
-    /// Processors left no token that could follow, or the logits hold no finite value.
+    /// Every token is forbidden, or a score is NaN.
     case noTokenAllowed(row: Int, position: Int)
     /// `prefix_allowed_tokens_fn` returned no token for a row.
     case constraintUnsatisfiable(item: Int)
-    /// A model handed out something else than it promised.
+    /// A model broke the contract of ``NibbleModels/DecodingSession``.
     case modelMisbehaved(String)
 
     package struct UnknownField: Sendable, Equatable {
@@ -49,13 +49,13 @@ extension GenerationError: CustomStringConvertible {
         case .promptTooLong(let length, let maximum):
             "the prompt has \(length) tokens, which leaves no room below max_length \(maximum): raise max_length or, better, set "
                 + "max_new_tokens"
-        case .missingToken(let name, let purpose): "`\(name)` is not set, but needed \(purpose)"
+        case .missingToken(let name, let purpose): "`\(name)` is not set; it is needed \(purpose)"
         case .tokenOutOfRange(let field, let token, let size):
             "`\(field)` names token \(token), outside the vocabulary of \(size)"
         case .shapeMismatch(let what, let expected, let found): "\(what): expected \(expected), found \(found)"
         case .emptyRow(let row): "row \(row) of the inputs holds nothing but padding"
         case .noTokenAllowed(let row, let position):
-            "row \(row): no token can follow at position \(position); every score is -inf or not a number"
+            "row \(row): no token can be chosen at position \(position): every token is forbidden, or the model's scores are not numbers (NaN)"
         case .constraintUnsatisfiable(let item):
             "prefix_allowed_tokens_fn returned no token for batch item \(item): the constraint cannot be satisfied"
         case .modelMisbehaved(let text): "the model did not keep its contract: \(text)"
@@ -78,7 +78,9 @@ package enum GenerationWarning: Sendable, Equatable, Hashable {
     case padFromEndOfSequence(Int32)
     case rightPadding(row: Int)
     case beyondModelPositions(length: Int, positions: Int)
-    /// The caller's processor stands where a standard one of the same type would have been.
+    /// The model's positions are a table, which ends before the length asked for.
+    case cutToPositions(length: Int, positions: Int)
+    /// The caller's processor replaces a standard one of the same type.
     case replacedProcessor(String)
     /// A field that is read but has no effect here.
     case withoutEffect(field: String)
@@ -90,7 +92,7 @@ extension GenerationWarning: CustomStringConvertible {
         case .ignoredWithoutSampling(let field): "`\(field)` has no effect without do_sample"
         case .ignoredWithoutBeams(let field): "`\(field)` has no effect with num_beams 1"
         case .bothLengthsGiven(let maxLength, let maxNewTokens):
-            "both max_new_tokens (\(maxNewTokens)) and max_length (\(maxLength)) are set; max_new_tokens counts"
+            "both max_new_tokens (\(maxNewTokens)) and max_length (\(maxLength)) are set; max_new_tokens takes precedence"
         case .defaultLength(let newTokens): "no length was given: at most \(newTokens) new tokens; set max_new_tokens"
         case .impossibleMinimum(let field, let minimum, let maximum):
             "`\(field)` asks for \(minimum) tokens, more than the maximum of \(maximum)"
@@ -98,6 +100,8 @@ extension GenerationWarning: CustomStringConvertible {
         case .rightPadding(let row): "row \(row) is padded on the right; decoder-only models expect padding on the left"
         case .beyondModelPositions(let length, let positions):
             "sequences may grow to \(length) tokens, but the model was made for \(positions)"
+        case .cutToPositions(let length, let positions):
+            "the model has embeddings for \(positions) positions: sequences end at \(positions + 1) tokens instead of \(length)"
         case .replacedProcessor(let name): "the given \(name) replaces the one made from the configuration"
         case .withoutEffect(let field): "`\(field)` has no effect here"
         }

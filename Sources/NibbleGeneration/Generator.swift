@@ -3,11 +3,11 @@ package import NibbleModels
 /// Generates tokens with a model.
 package struct Generator: Sendable {
     package let model: any GenerativeModel
-    /// The model's own configuration (generation_config.json). Counts for what a call leaves open.
+    /// The model's own configuration (generation_config.json), for fields that a call leaves unset.
     package let modelConfig: GenerationConfig
     private let tokenBytes: (@Sendable (Int32) -> [UInt8])?
 
-    /// - Parameter tokenBytes: the bytes a token stands for (`Tokenizer.tokenBytes`). Needed for stop strings only.
+    /// - Parameter tokenBytes: the bytes of a token's text (`Tokenizer.tokenBytes`). Needed for stop strings only.
     package init(
         model: any GenerativeModel, modelConfig: GenerationConfig = GenerationConfig(),
         tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil
@@ -19,33 +19,33 @@ package struct Generator: Sendable {
 
     /// Generates in the calling thread until every row has ended.
     ///
-    /// - Parameter onToken: called with each token as it is chosen, rows of a step in ascending order. What it throws ends
-    ///   the generation. Not available with beams.
+    /// - Parameter onToken: called with each token as it is chosen, rows of a step in ascending order. An error that it throws
+    ///   ends the generation. Not available with beams.
     /// - Throws: ``GenerationError``; what the model, a processor, a criterion or `onToken` throws.
     package func generate(
         _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)? = nil
     ) throws -> GenerationOutput {
         let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
-        let run = try GenerationRun(request, config: config, model: model, tokenBytes: tokenBytes, onToken: onToken)
+        let resolved = try ResolvedRequest(request, config: config, model: model, tokenBytes: tokenBytes, onToken: onToken)
         let isAssisted = request.assistant != nil || config.promptLookupNumTokens != nil
         switch config.mode {
         case .greedy where isAssisted, .sampling where isAssisted:
-            var loop = try AssistedDecoding(run, assistant: request.assistant)
+            var loop = try AssistedDecoding(resolved, assistant: request.assistant)
             return try loop.generate()
         case .greedy, .sampling:
-            var loop = try SamplingLoop(run)
+            var loop = try SamplingLoop(resolved)
             return try loop.generate()
         case .beamSearch, .beamSampling:
             guard !isAssisted else {
                 throw GenerationError.conflict("assisted decoding and prompt look-up cannot be combined with num_beams above 1")
             }
             guard onToken == nil else { throw GenerationError.conflict("tokens cannot be streamed with num_beams above 1") }
-            var search = try BeamSearch(run)
+            var search = try BeamSearch(resolved)
             return try search.generate()
         }
     }
 
-    /// As ``generate(_:onToken:)``, for the common arguments.
+    /// ``generate(_:onToken:)`` for the common arguments.
     package func generate(
         inputs: [[Int32]], attentionMask: [[Int32]]? = nil, config: GenerationConfig = GenerationConfig(),
         processors: [any LogitsProcessor] = [], stopping: [StoppingCriterion] = [],

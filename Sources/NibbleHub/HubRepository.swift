@@ -20,7 +20,9 @@ package struct HubRepository: Sendable, Hashable, CustomStringConvertible {
     package var description: String { name }
 
     /// The repository's folder in a cache.
-    var folderName: String { "models--" + name.replacing("/", with: "--") }
+    var folderName: String { HubRepository.folderPrefix + name.replacing("/", with: "--") }
+
+    static let folderPrefix = "models--"
 }
 
 /// Checks of what servers and users name, before it becomes part of a path or an address.

@@ -28,7 +28,8 @@ package struct ModelSource: Sendable {
         storedQuantization = try config.object("quantization_config").map { reader in
             try BitsAndBytesConfig(reader.values) { unknown.append($0) }
         }
-        warnings = unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
+        warnings =
+            architecture.warnings + unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
     }
 
     /// Whether a name is that of a file that holds a whole model.
@@ -153,7 +154,9 @@ package struct ModelLoader: Sendable {
         let model = try LanguageModel(
             prepared.architecture, weights,
             options: SessionOptions(
-                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens))
+                loadDType: prepared.dtype, cacheFormat: placed.memory.cacheFormat, chunkTokens: placed.memory.chunkTokens,
+                // What was planned for is there from the beginning.
+                initialCapacity: max(placed.memory.context, SessionOptions.defaultInitialCapacity)))
 
         var report = report(prepared, weights, resolved)
         report.placement = placed.placement

@@ -1,31 +1,37 @@
 package import NibbleCore
 
-/// What generation needs to know of a model: enough to make sessions, nothing of what is inside.
+/// A model as generation sees it: something that makes sessions.
 package protocol GenerativeModel: AnyObject, Sendable {
     var vocabularySize: Int { get }
     var isEncoderDecoder: Bool { get }
-    /// The number of positions the model was made for (`max_position_embeddings`), where it says so.
+    /// The number of positions the model was made for (`max_position_embeddings`); `nil` if its config does not say.
     var maximumPositions: Int? { get }
+    /// The number of positions the model has embeddings for, where positions are a table; `nil` where they go on.
+    var positionLimit: Int? { get }
 
     /// Allocates caches and workspace for a run. For an encoder-decoder the encoder runs here, once.
     func makeSession(_ request: SessionRequest) throws -> any DecodingSession
+}
+
+extension GenerativeModel {
+    package var positionLimit: Int? { nil }
 }
 
 /// How large a session has to be.
 package struct SessionRequest: Sendable {
     /// Sequences that are decoded side by side (batch × beams).
     package var rows: Int
-    /// Tokens a row may come to hold, prompt included.
+    /// The most tokens a row may hold, prompt included.
     package var capacity: Int
     /// Encoder-decoders only: for each row the encoder's input ids, without padding. Rows with equal `encoderGroup` share
     /// one encoder run.
     package var encoderInputs: [[Int32]]
-    /// How much padding stands before each of ``encoderInputs``: it moves the positions of the families that count it. Empty
-    /// means none.
+    /// The number of padding tokens before each of ``encoderInputs``, for families whose positions count padding. Empty means
+    /// none.
     package var encoderPadding: [Int]
-    /// Which entry of ``encoderInputs`` each row attends to; empty means row r ↔ entry r.
+    /// The index into ``encoderInputs`` that each row attends to; empty means that row r attends to entry r.
     package var encoderGroup: [Int]
-    /// Keys and values are stored in this form; `nil`: as the model was loaded to.
+    /// How keys and values are stored; `nil`: as the model was loaded to store them.
     package var cacheQuantization: KeyValueQuantization?
     /// See ``DecodingSession/interruption``.
     package var interruption: (@Sendable () throws -> Void)?
@@ -44,7 +50,7 @@ package struct SessionRequest: Sendable {
     }
 }
 
-/// New tokens for one row. Rows are ragged: there is no padding anywhere below this line.
+/// New tokens for one row, without padding.
 package struct RowTokens: Sendable {
     package var row: Int
     package var tokens: [Int32]
@@ -55,7 +61,7 @@ package struct RowTokens: Sendable {
     }
 }
 
-/// For which of the fed tokens logits are wanted.
+/// The fed tokens whose logits are wanted.
 package enum LogitsSelection: Sendable {
     /// The last token of every fed row: one logits row per entry of the feed, in its order.
     case last
@@ -63,7 +69,7 @@ package enum LogitsSelection: Sendable {
     case all
 }
 
-/// Float32 logits [rows, V] on the host, writable in place, valid only inside the closure they are handed to.
+/// Float32 logits [rows, V] on the host. They may be changed in place, and are valid only inside the closure that gets them.
 package struct LogitsBatch {
     package let rows: Int
     package let vocabularySize: Int
@@ -81,7 +87,7 @@ package struct LogitsBatch {
     }
 }
 
-/// A model's running state for some rows: caches, lengths, workspace. Not `Sendable`; used by one task at a time.
+/// The state of some rows that are being decoded: caches, lengths, activations. Not `Sendable`; used by one task at a time.
 package protocol DecodingSession: AnyObject {
     var vocabularySize: Int { get }
     var rows: Int { get }
@@ -91,32 +97,33 @@ package protocol DecodingSession: AnyObject {
     /// Tokens held by `row`.
     func length(ofRow row: Int) -> Int
 
-    /// Bytes that the rows' keys and values take, whatever they hold.
+    /// Bytes allocated for the rows' keys and values.
     var cacheByteCount: Int { get }
 
-    /// Asked often while tokens are fed, also within a long prompt. What it throws ends the feed.
+    /// Called often while tokens are fed, also within a long prompt. What it throws ends the feed.
     var interruption: (@Sendable () throws -> Void)? { get set }
 
-    /// Appends tokens to rows, runs the model over them and hands out logits.
+    /// Appends tokens to rows, runs the model over them and passes logits to `body`.
     ///
-    /// - Throws: ``SessionError`` when a row would exceed ``capacity``; whatever the backend, ``interruption`` and `body`
-    ///   throw. The rows then hold what they held before, or nothing where a window has passed that.
+    /// - Throws: ``SessionError`` when a row would exceed ``capacity`` or the model's positions; whatever the backend,
+    ///   ``interruption`` and `body` throw. The rows then hold what they held before, or nothing where an attention window has
+    ///   moved past it.
     func feed<Result>(
         _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result
 
-    /// As ``feed(_:logits:_:)`` with ``LogitsSelection/last``, but picks the next token of every fed row where the logits
-    /// are, without handing them out. One id per entry of `inputs`.
+    /// As ``feed(_:logits:_:)`` with ``LogitsSelection/last``, but chooses the next token of every fed row on the device. Returns
+    /// one id per entry of `inputs`.
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32]
 
-    /// Row r continues as a copy of what row `sources[r]` holds now. Costs no copy of full cache blocks.
+    /// Makes row r a copy of what row `sources[r]` holds now. Full cache blocks are shared, not copied.
     func gather(_ sources: [Int]) throws
 
-    /// Whether `row` can be cut to `length` tokens. Where layers see a window only, what has left it is gone; at least the
-    /// last 64 tokens can be taken back, and all of them always.
+    /// Whether `row` can be cut to `length` tokens. Where all layers attend to a window, keys that left it are gone: at least
+    /// the last 64 tokens can be removed, and always all of them.
     func canTruncate(row: Int, to length: Int) -> Bool
 
-    /// Forgets all but the first `length` tokens of `row`.
+    /// Removes all but the first `length` tokens of `row`.
     /// - Throws: ``SessionError/cannotTruncate(row:from:to:)`` unless ``canTruncate(row:to:)``.
     func truncate(row: Int, to length: Int) throws
 }
@@ -131,7 +138,7 @@ extension DecodingSession {
 
     package func canTruncate(row: Int, to length: Int) -> Bool { true }
 
-    /// Cuts `row` to `length` tokens, or to none where that is no longer possible. Answers how many it then holds.
+    /// Cuts `row` to `length` tokens, or to none where that is no longer possible. Returns how many it then holds.
     package func rollBack(row: Int, to length: Int) throws -> Int {
         let kept = min(canTruncate(row: row, to: length) ? length : 0, self.length(ofRow: row))
         try truncate(row: row, to: kept)
@@ -139,6 +146,7 @@ extension DecodingSession {
     }
 }
 
+/// Why a session refuses a feed.
 package enum SessionError: Error, Sendable, Equatable {
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
     case tokenOutOfRange(token: Int32, vocabularySize: Int)

@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// A model that counts how often its sessions are fed, for benchmarks and tests of decoding with drafts. For one thread.
+/// A model that counts the feeds of its sessions, for benchmarks and tests of assisted decoding. For one thread.
 package final class FeedCountingModel: GenerativeModel, @unchecked Sendable {
     private let base: any GenerativeModel
     package fileprivate(set) var feeds = 0
@@ -10,6 +10,7 @@ package final class FeedCountingModel: GenerativeModel, @unchecked Sendable {
     package var vocabularySize: Int { base.vocabularySize }
     package var isEncoderDecoder: Bool { base.isEncoderDecoder }
     package var maximumPositions: Int? { base.maximumPositions }
+    package var positionLimit: Int? { base.positionLimit }
 
     package func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         FeedCountingSession(try base.makeSession(request), self)

@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// A model without weights: what `config.json` says, in Nibble's terms.
+/// A model without weights: its config as a module tree and a description of what the modules do.
 package struct ModelArchitecture: Sendable {
     package let modelType: String
     package let tree: ModuleTree
@@ -8,8 +8,13 @@ package struct ModelArchitecture: Sendable {
     package let decoder: StackDescription
     package let encoder: StackDescription?
     package let head: HeadDescription
+    /// V
     package let vocabularySize: Int
+    /// The number of positions the model was made for, where the config says so. Rotary, linear and relative positions go on
+    /// beyond it.
     package let maximumPositions: Int?
+    /// Warnings about the config: fields that have no effect.
+    package fileprivate(set) var warnings: [String] = []
 
     package init(
         modelType: String, tree: ModuleTree, keys: CheckpointKeys, decoder: StackDescription, encoder: StackDescription? = nil,
@@ -71,18 +76,20 @@ package enum ModelRegistry {
     /// Supported `model_type` words, sorted.
     package static var modelTypes: [String] { readers.keys.sorted() }
 
-    /// - Throws: ``ModelError/unknownModelType(_:file:known:)``, or what is wrong with a field.
+    /// - Throws: ``ModelError/unknownModelType(_:file:known:)``, or the ``ModelError`` of a field, a size or the description.
     package static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let type = try config.optionalString("model_type")
         guard let type, let reader = readers[type] else {
             throw ModelError.unknownModelType(type, file: config.file, known: modelTypes)
         }
-        let architecture = try reader(config)
+        var architecture = try reader(config)
         try check(architecture.tree, config)
+        try architecture.check()
+        architecture.warnings = config.warnings
         return architecture
     }
 
-    /// Sizes may each be possible and together not: everything that counts elements relies on this.
+    /// Bounds the number of elements of all parameters and buffers. Everything that adds up sizes relies on it.
     private static func check(_ tree: ModuleTree, _ config: ConfigReader) throws {
         let limit = 1 << 48
         var total = 0
@@ -95,6 +102,18 @@ package enum ModelRegistry {
         guard total < limit else {
             throw ModelError.wrongField(
                 "config", file: config.file, expected: "sizes that make fewer than 2⁴⁸ parameters", found: "more")
+        }
+    }
+}
+
+extension ModelArchitecture {
+    /// Positions that the decoder has embeddings for; `nil` where they are not a table.
+    package var positionLimit: Int? {
+        switch decoder.positions {
+        case .none: nil
+        case .sinusoidal(let positions): positions
+        case .learned(let offset):
+            tree.module(at: decoder.path)?.first(.positionEmbedding)?.node.parameters.first.map { max($0.shape[0] - offset, 0) }
         }
     }
 }

@@ -1,10 +1,12 @@
 package import NibbleCore
 
-/// What can be wrong with a model's description or its weights.
+/// What can be wrong with a model's config, its description or its weights.
 package enum ModelError: Error, Sendable, Equatable {
     case unknownModelType(String?, file: String, known: [String])
     case missingField(String, file: String)
     case wrongField(String, file: String, expected: String, found: String)
+    /// A family's description and its module tree contradict each other.
+    case wrongDescription(module: String, expected: String, found: String)
     case missingWeight(String, module: String)
     case wrongWeight(String, expected: Shape, found: Shape)
     case encoderInputsMissing
@@ -21,6 +23,8 @@ extension ModelError: CustomStringConvertible {
             "\(file): the field \"\(field)\" is missing"
         case .wrongField(let field, let file, let expected, let found):
             "\(file): \"\(field)\" should be \(expected), found \(found)"
+        case .wrongDescription(let module, let expected, let found):
+            "the description of the model is wrong: \(module.isEmpty ? "the root" : module) should be \(expected), found \(found)"
         case .missingWeight(let weight, let module):
             "the weight \(weight) of \(module) was not loaded"
         case .wrongWeight(let weight, let expected, let found):

@@ -137,19 +137,48 @@ final class Hits: Sendable {
         #expect(chiSquare < 65)
     }
 
-    @Test("logits of minus infinity are never drawn; a row without any finite logit gives token 0")
+    @Test("logits of minus infinity are never drawn; rows with NaN or without any finite logit give no token")
     func masked() throws {
         let backend = CPUBackend(threads: 1)
-        let row: [Float] = [-.infinity, 1, -.infinity, .nan, 1]
-        let logits = Tensor.host(row + [Float](repeating: -.infinity, count: 5), .float32, [2, 5])
-        let tokens = Tensor.host(.int32, [2])
+        let row: [Float] = [-.infinity, 1, -.infinity, -.infinity, 1]
+        let forbidden = [Float](repeating: -.infinity, count: 5)
+        let logits = Tensor.host(row + forbidden + [1, 2, .nan, 1, 1], .float32, [3, 5])
+        let tokens = Tensor.host(.int32, [3])
         var parameters = SamplingParameters()
         parameters.temperature = 1
         for step in 0..<200 {
-            let counters = Tensor.host([Int32(step), 0], .int32, [2])
+            let counters = Tensor.host([Int32(step), 0, 0], .int32, [3])
             try backend.select(logits, parameters, counters: counters, into: tokens)
             let chosen = withExtendedLifetime(tokens) { Array(tokens.hostElements(Int32.self)) }
-            #expect((chosen[0] == 1 || chosen[0] == 4) && chosen[1] == 0)
+            #expect((chosen[0] == 1 || chosen[0] == 4) && chosen[1] < 0 && chosen[2] < 0)
+        }
+        try backend.select(logits, .greedy, counters: Tensor.host(.int32, [3]), into: tokens)
+        let chosen = withExtendedLifetime(tokens) { Array(tokens.hostElements(Int32.self)) }
+        #expect(chosen[0] == 1 && chosen[1] < 0 && chosen[2] < 0)
+    }
+
+    @Test("a greedy choice divided among threads skips forbidden parts and reports NaN")
+    func dividedGreedyChoice() throws {
+        let backend = CPUBackend(threads: 2)
+        let vocabulary = 40000
+        func choose(_ change: (inout [Float]) -> Void) throws -> Int32 {
+            var row = [Float](repeating: -.infinity, count: vocabulary)
+            change(&row)
+            let tokens = Tensor.host(.int32, [1])
+            try backend.select(
+                .host(row, .float32, [1, vocabulary]), .greedy, counters: Tensor.host([Int32(0)], .int32, [1]), into: tokens)
+            return withExtendedLifetime(tokens) { tokens.hostElements(Int32.self)[0] }
+        }
+        #expect(try choose { $0[39999] = -5 } == 39999)
+        #expect(try choose { $0[7] = -5 } == 7)
+        #expect(try choose { _ in } < 0)
+        for place in [3, 39990] {
+            #expect(
+                try choose {
+                    $0[20] = 1
+                    $0[39000] = 2
+                    $0[place] = .nan
+                } < 0)
         }
     }
 }

@@ -110,8 +110,108 @@ import Testing
         try expect(generate("--load-in-4bit", "--quant-type", "nf5", "Hello"), status: 64, mentions: "nf5", "fp4 or nf4")
     }
 
-    @Test func emptyPrompt() throws {
-        try expect(generate(""), mentions: "prompt is empty")
+    @Test("an empty prompt begins with bos; without one it is an error")
+    func emptyPrompt() throws {
+        let ids = folder.appending(path: "ids.json")
+        try Data("{\"input_ids\": [[]]}".utf8).write(to: ids)
+        let bos = folder.appending(path: "bos.json")
+        try Data("{\"input_ids\": [[1]]}".utf8).write(to: bos)
+        func outputIDs(_ arguments: String...) throws -> [[JSONValue]?] {
+            let outcome = try CommandLineTool.run(generate("--json") + arguments)
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            return try outcome.output.split(separator: "\n").map { try JSONValue.parse(String($0))["output_ids"]?.array }
+        }
+        let begun = try outputIDs("--input-ids", bos.path)
+        #expect(begun[0]?.count == 3 && begun[0]?.first == .int(1))
+        #expect(try outputIDs("") == begun)
+        #expect(try outputIDs("--input-ids", ids.path) == begun)
+        // Beside another prompt it is padded on the left.
+        #expect(try outputIDs("", "Once upon a time")[0]?.suffix(3) == begun[0]?[...])
+
+        for file in ["generation_config.json", "tokenizer_config.json"] {
+            try FileManager.default.removeItem(at: model.appending(path: file))
+        }
+        try Data("{\"pad_token_id\": 3}".utf8).write(to: model.appending(path: "generation_config.json"))
+        try expect(generate(""), mentions: "prompt is empty", "bos_token_id")
+    }
+
+    @Test("ids without a row are an error that names the file")
+    func noRows() throws {
+        let ids = folder.appending(path: "ids.json")
+        try Data("{\"input_ids\": []}".utf8).write(to: ids)
+        try expect(generate("--input-ids", ids.path), mentions: ids.path, "no rows")
+    }
+
+    @Test("a prompt file without a prompt is an error that names it; its lines may end in CRLF")
+    func promptFile() throws {
+        let prompts = folder.appending(path: "prompts.txt")
+        try Data("Once upon a time\r\n\r\nThe dog\r\n".utf8).write(to: prompts)
+        let outcome = try CommandLineTool.run(generate("--json", "--prompt-file", prompts.path))
+        let plain = try CommandLineTool.run(generate("--json", "Once upon a time", "The dog"))
+        #expect(outcome.status == 0 && outcome.output == plain.output, "\(outcome.errors)")
+        try Data("\r\n\n".utf8).write(to: prompts)
+        try expect(generate("--prompt-file", prompts.path), mentions: prompts.path)
+    }
+
+    @Test("a text without a token to score is an error that names the file", arguments: ["--file", "--stories"])
+    func nothingToScore(_ option: String) throws {
+        let text = folder.appending(path: "empty.txt")
+        try Data().write(to: text)
+        try expect(["perplexity", model.path, option, text.path, "--quiet"], mentions: text.path, "found 0")
+    }
+
+    @Test("a missing text is named in our own words", arguments: ["--file", "--stories"])
+    func missingText(_ option: String) throws {
+        let text = folder.appending(path: "none.txt")
+        try expect(
+            ["perplexity", model.path, option, text.path, "--quiet"], mentions: "\(text.path): cannot be read: no such file")
+    }
+
+    @Test("a wrong line is named with its file and number")
+    func wrongLine() throws {
+        let stories = folder.appending(path: "stories.jsonl")
+        try Data("\"A dog.\"\r\n\r\nA cat.\r\n".utf8).write(to: stories)
+        try expect(
+            ["perplexity", model.path, "--stories", stories.path, "--quiet"], mentions: "\(stories.path), line 3", "A cat.")
+    }
+
+    @Test("a wrong line of standard input is named with its number")
+    func wrongInputLine() throws {
+        let outcome = try CommandLineTool.run(
+            ["tokenize", model.path, "--json"], input: "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n")
+        #expect(outcome.status == 1)
+        #expect(outcome.errors.contains("standard input, line 3") && outcome.errors.split(separator: "\n").count == 1)
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    @Test(
+        "options that cannot be used are refused before a byte of the model is read",
+        arguments: [
+            ["generate", "--do-sample", "--top-p", "1.5", "Hello"], ["generate", "--temperature", "-0.5", "Hello"],
+            ["generate", "--repetition-penalty", "-1", "Hello"], ["generate", "--seed", "-1", "Hello"],
+            ["generate", "--num-return-sequences", "0", "Hello"], ["generate", "--stop", "", "Hello"],
+            ["chat", "--top-p", "1.5"], ["chat", "--num-beams", "4"], ["bench", "-b", "0"], ["bench", "-n", "-5"],
+            ["bench", "--repetitions", "-1"], ["perplexity", "--window", "-3", "--file", "x"],
+        ])
+    func lateOptions(_ arguments: [String]) throws {
+        try FileManager.default.removeItem(at: model.appending(path: "config.json"))
+        let outcome = try CommandLineTool.run([arguments[0], model.path] + arguments.dropFirst())
+        #expect(outcome.status == 64 && outcome.output.isEmpty, "\(outcome.errors)")
+        #expect(outcome.errors.contains(arguments[1]) || outcome.errors.contains(arguments[2]), "\(outcome.errors)")
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    @Test("settings that conflict, with each other or with the model's own, are found before the weights are read")
+    func conflictsBeforeLoading() throws {
+        try FileManager.default.removeItem(at: weights)
+        try expect(
+            generate("--num-beams", "2", "--num-return-sequences", "3", "Hello"), mentions: "--num-return-sequences (3)")
+    }
+
+    @Test("what the command line cannot combine is wrong usage", arguments: ["--assistant", "--prompt-lookup-num-tokens"])
+    func assistanceOfSeveralRows(_ option: String) throws {
+        let value = option == "--assistant" ? model.path : "3"
+        try expect(generate(option, value, "Once", "Twice"), status: 64, mentions: option)
     }
 
     @Test func noPrompt() throws {
@@ -132,7 +232,29 @@ import Testing
         let output = folder.appending(path: "nowhere/out.safetensors")
         let ids = folder.appending(path: "ids.safetensors")
         try SafetensorsWriter().write([("input_ids", .host([Int64(1), 2], .int64, [1, 2]))], to: ids)
+        // Found out before the model is loaded.
+        try FileManager.default.removeItem(at: weights)
         try expect(["forward", model.path, "--input", ids.path, "--output", output.path, "--quiet"], mentions: output.path)
+    }
+
+    @Test("input tensors of the wrong form are named")
+    func wrongInputTensors() throws {
+        let ids = folder.appending(path: "ids.safetensors")
+        let output = folder.appending(path: "out.safetensors").path
+        func forward(_ tensors: [(name: String, tensor: Tensor)]) throws -> CommandLineTool.Outcome {
+            try SafetensorsWriter().write(tensors, to: ids)
+            let outcome = try CommandLineTool.run(["forward", model.path, "--input", ids.path, "--output", output, "--quiet"])
+            #expect(outcome.status == 1 && outcome.errors.contains(ids.path), "\(outcome.errors)")
+            #expect(!FileManager.default.fileExists(atPath: output))
+            return outcome
+        }
+        let row = Tensor.host([Int64(1), 2], .int64, [1, 2])
+        #expect(try forward([("ids", row)]).errors.contains("tensor input_ids"))
+        #expect(try forward([("input_ids", .host([Int64(1)], .int64, [1]))]).errors.contains("[B, T]"))
+        #expect(try forward([("input_ids", .host([Float(1)], .float32, [1, 1]))]).errors.contains("int64"))
+        let mask = Tensor.host([Int64(1), 1, 1], .int64, [1, 3])
+        #expect(try forward([("input_ids", row), ("attention_mask", mask)]).errors.contains("attention_mask"))
+        try? FileManager.default.removeItem(at: folder)
     }
 
     @Test func idsBeyondTheVocabulary() throws {

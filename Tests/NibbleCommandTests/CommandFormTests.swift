@@ -108,11 +108,4 @@ import Testing
         #expect(a.hostBytes.elementsEqual(b.hostBytes))
         try FileManager.default.removeItem(at: folder)
     }
-
-    @Test func help() throws {
-        let outcome = try run("--help")
-        for command in ["generate", "chat", "forward", "tokenize", "quantize", "perplexity", "doctor"] {
-            #expect(outcome.output.contains(command))
-        }
-    }
 }

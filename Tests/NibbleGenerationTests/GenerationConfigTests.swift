@@ -119,7 +119,7 @@ import Testing
     }
 
     @Test(
-        "Modes the reference moved out are refused by name",
+        "Modes that transformers moved out of its core are refused by name",
         arguments: [
             (#"{"penalty_alpha": 0.6, "top_k": 4}"#, "contrastive search"), (#"{"num_beam_groups": 2}"#, "group beam search"),
             (#"{"constraints": [1]}"#, "constrained beam search"), (#"{"force_words_ids": [[1]]}"#, "constrained beam search"),

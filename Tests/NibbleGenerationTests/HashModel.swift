@@ -16,10 +16,12 @@ final class HashModel: GenerativeModel {
     let spread: Float
     /// How many of the last tokens the logits depend on.
     let memory: Int
+    /// The number of tokens from which on one logit is NaN.
+    let poisonedLength: Int
 
     init(
         vocabularySize: Int = 24, isEncoderDecoder: Bool = false, maximumPositions: Int? = nil, seed: UInt64 = 1,
-        spread: Float = 6, memory: Int = .max
+        spread: Float = 6, memory: Int = .max, poisonedLength: Int = .max
     ) {
         self.vocabularySize = vocabularySize
         self.isEncoderDecoder = isEncoderDecoder
@@ -27,6 +29,7 @@ final class HashModel: GenerativeModel {
         self.seed = seed
         self.spread = spread
         self.memory = memory
+        self.poisonedLength = poisonedLength
     }
 
     func makeSession(_ request: SessionRequest) throws -> any DecodingSession { HashSession(self, request) }
@@ -36,6 +39,7 @@ final class HashModel: GenerativeModel {
         var state = RandomStream.mix(seed)
         for token in encoder + [-1] + tokens.suffix(memory) { state = RandomStream.mix(state ^ UInt64(bitPattern: Int64(token))) }
         return (0..<vocabularySize).map { token in
+            if token == 5, tokens.count >= poisonedLength { return .nan }
             let bits = RandomStream.mix(state ^ UInt64(token + 1) << 32)
             return (Float(bits >> 40) * 0x1p-24 - 0.5) * spread
         }
@@ -108,6 +112,7 @@ final class HashSession: DecodingSession {
                 last[Int(token)] = score < 0 ? score * sampling.repetitionPenalty : score / sampling.repetitionPenalty
             }
             for token in sampling.forbiddenTokens where last.indices.contains(Int(token)) { last[Int(token)] = -.infinity }
+            guard !last.contains(where: \.isNaN), last.contains(where: { $0 > -.infinity }) else { return -1 }
             let u = RandomStream.uniform(
                 seed: sampling.seed, stream: sampling.firstStream + UInt64(input.row), counter: sampling.step)
             return Int32(NaiveSampling.pick(last, sampling, u))

@@ -4,10 +4,12 @@ import NibbleModels
 import Testing
 
 @Suite struct ProcessorFixtureTests {
-    @Test("Processors give the recorded probabilities", arguments: SamplingFixture.all)
+    /// Fixtures with recorded distributions. A file that cannot be read stays among them, for the test to fail on.
+    static let recorded = SamplingFixture.all.filter { (try? $0.cases().isEmpty) != true }
+
+    @Test("Processors give the recorded probabilities", arguments: recorded)
     func recordedProbabilities(_ fixture: SamplingFixture) throws {
         let cases = try fixture.cases()
-        guard !cases.isEmpty else { return }
         let tensors = try fixture.tensors()
         let logits = Array(try tensors.tensor("sampling.logits").hostElements(Float.self))
         let ids = try tensors.tensor("sampling.input_ids").hostElements(Int64.self).map { Int32($0) }
@@ -20,8 +22,9 @@ import Testing
             let scores = try processed(logits, ids, config)
             let kept = scores.count { $0 > -.infinity }
             #expect(kept == entry["kept"]?.int, "\(name)")
-            let difference = zip(NaiveSampling.softmax(scores), expected).map { abs($0 - Double($1)) }.max() ?? 1
-            #expect(difference < 1e-5, "\(name)")
+            #expect(scores.count == expected.count)
+            // A comparison with NaN is false.
+            #expect(zip(NaiveSampling.softmax(scores), expected).allSatisfy { abs($0 - Double($1)) < 1e-5 }, "\(name)")
         }
     }
 

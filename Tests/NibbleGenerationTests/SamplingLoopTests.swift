@@ -218,22 +218,6 @@ func config(
         }
     }
 
-    @Test("Logits that are no numbers are an error, not token 0")
-    func notANumber() {
-        struct Poison: LogitsProcessor {
-            func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) {
-                scores.update(repeating: context.ids.count < 3 ? 0 : .nan)
-            }
-        }
-        for sampling in [false, true] {
-            var config = config(new: 5)
-            config.doSample = sampling
-            #expect(throws: GenerationError.noTokenAllowed(row: 0, position: 3)) {
-                try generator.generate(inputs: [[1]], config: config, processors: [Poison()])
-            }
-        }
-    }
-
     @Test("Guidance moves scores away from the other prompt")
     func guidance() throws {
         for negative in [nil, [[7, 8, 9]]] as [[[Int32]]?] {

@@ -46,7 +46,7 @@ import Testing
     @Test("rotary parameters replaced by anything", arguments: ["llama", "phi3_longrope", "gemma3_text", "gpt_neox"])
     func replacedRotary(name: String) throws {
         let config = try config(name)
-        guard let parameters = config["rope_parameters"]?.object else { return }
+        let parameters = try #require(config["rope_parameters"]?.object)
         for key in parameters.keys + ["factor", "short_factor", "original_max_position_embeddings"] {
             for type: JSONValue in ["default", "linear", "dynamic", "llama3", "yarn", "longrope"] {
                 for value in Self.replacements {

@@ -34,8 +34,8 @@ import Testing
         try session.feed([RowTokens(row: row, tokens: Array(tokens))], logits: .all) { Array($0.values) }
     }
 
-    private func agree(_ got: some Sequence<Float>, _ wanted: some Sequence<Float>) -> Bool {
-        zip(got, wanted).allSatisfy { abs($0 - $1) < 1e-4 }
+    private func agree(_ got: some Collection<Float>, _ wanted: some Collection<Float>) -> Bool {
+        !got.isEmpty && got.count == wanted.count && zip(got, wanted).allSatisfy { abs($0 - $1) < 1e-4 }
     }
 
     @Test("memory is the window's, not the text's", arguments: [true, false])
@@ -133,6 +133,69 @@ import Testing
         }
         #expect(try await generate { $0.config.promptLookupNumTokens = 100 } == plain)
         #expect(try await generate { $0.assistant = model.model } == plain)
-        #expect(try await generate { $0.config.numBeams = 3 }.count == plain.count)
+        // Beams are cut short: their truth reads every sequence anew for each token.
+        func beams(_ model: any GenerativeModel) throws -> [Int32] {
+            var config = GenerationConfig(maxNewTokens: 40, doSample: false, numBeams: 3)
+            config.eosTokenId = []
+            return try Generator(model: model).generate(inputs: [prompt], config: config).sequences[0]
+        }
+        let found = try beams(model.model)
+        #expect(found == (try beams(RereadingModel(base: model.model))))
+        #expect(found.count == 130)
+    }
+}
+
+/// A model whose sessions keep tokens instead of keys and values, and read all of them for each feed: nothing is ever given
+/// back.
+private final class RereadingModel: GenerativeModel {
+    private let base: any GenerativeModel
+
+    init(base: any GenerativeModel) { self.base = base }
+
+    var vocabularySize: Int { base.vocabularySize }
+    var isEncoderDecoder: Bool { base.isEncoderDecoder }
+    var maximumPositions: Int? { base.maximumPositions }
+
+    func makeSession(_ request: SessionRequest) throws -> any DecodingSession { Session(base, request) }
+
+    private final class Session: DecodingSession {
+        private let base: any GenerativeModel
+        private var held: [[Int32]]
+        let capacity: Int
+
+        init(_ base: any GenerativeModel, _ request: SessionRequest) {
+            self.base = base
+            capacity = request.capacity
+            held = Array(repeating: [], count: request.rows)
+        }
+
+        var vocabularySize: Int { base.vocabularySize }
+        var rows: Int { held.count }
+        func length(ofRow row: Int) -> Int { held[row].count }
+        func gather(_ sources: [Int]) throws { held = sources.map { held[$0] } }
+        func truncate(row: Int, to length: Int) throws { held[row].removeLast(held[row].count - length) }
+
+        func feed<Result>(
+            _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
+        ) throws -> Result {
+            var values: [Float] = []
+            for input in inputs {
+                held[input.row] += input.tokens
+                let session = try base.makeSession(SessionRequest(rows: 1, capacity: held[input.row].count))
+                let count = logits == .last ? 1 : input.tokens.count
+                values += try session.feed([RowTokens(row: 0, tokens: held[input.row])], logits: .all) {
+                    Array($0.values.suffix(count * vocabularySize))
+                }
+            }
+            return try values.withUnsafeMutableBufferPointer {
+                try body(LogitsBatch(rows: $0.count / vocabularySize, vocabularySize: vocabularySize, values: $0))
+            }
+        }
+
+        func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
+            try feed(inputs, logits: .last) { batch in
+                (0..<batch.rows).map { row in Int32(batch[row].indices.max { batch[row][$0] < batch[row][$1] } ?? 0) }
+            }
+        }
     }
 }

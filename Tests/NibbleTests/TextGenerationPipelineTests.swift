@@ -156,6 +156,26 @@ import Testing
         try FileManager.default.removeItem(at: folder)
     }
 
+    @Test("a chat's answer ends where the model's positions do, a text's continuation after 256 tokens")
+    func answerLength() async throws {
+        let folder = try ExampleModel.folder(of: "bloom-stories", replacing: ["chat_template.jinja": ExampleModel.chatTemplate])
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let generate = try TextGenerationPipeline(model: stories.model, tokenizer: try AutoTokenizer.from(folder: folder))
+        var endless = GenerationConfig(doSample: false)
+        endless.suppressTokens = [0, 1, 2, 3]
+        var options = TextGenerationPipeline.Options()
+        options.returned = .tokenIDs
+        let chat = [ChatMessage(role: "user", content: "Tell me a story.")]
+        // The tokenizer's model_max_length, as BLOOM's positions have no end.
+        #expect(try await generate(chat, endless, options: options)[0].generatedTokenIDs?.count == 1024)
+        endless.maxNewTokens = 5
+        let short = try await generate(chat, endless, options: options)[0].generatedTokenIDs?.count ?? 0
+        #expect(short > 5 && short < 50)
+        endless.maxNewTokens = nil
+        let prompt = try generate.tokenizer("Once upon a time").inputIDs[0].count
+        #expect(try await generate("Once upon a time", endless, options: options)[0].generatedTokenIDs?.count == prompt + 256)
+    }
+
     @Test("progress is told after every batch")
     func progress() async throws {
         let seen = Progress()

@@ -6,11 +6,16 @@
 
 #include "nibble_levels.h"
 
+/// In place of a token where every logit is −∞.
+#define NIBBLE_NO_TOKEN (-1)
+/// In place of a token where a logit is NaN.
+#define NIBBLE_NOT_A_NUMBER (-2)
+
 /// Items: rows.
 typedef struct {
   const nibble_kernels *kernels;
   const float *logits;  // [R, V]
-  int32_t *tokens;      // [R]
+  int32_t *tokens;      // [R]: ids, NIBBLE_NO_TOKEN or NIBBLE_NOT_A_NUMBER
   const int32_t *counters;
   size_t vocabulary;
   float temperature, top_p, min_p;
@@ -43,5 +48,5 @@ typedef struct {
 } nibble_greedy_arguments;
 void nibble_greedy_task(void *arguments, size_t begin, size_t end, int thread);
 
-/// The largest logit's index, the lowest among equals; NaN counts as −∞.
+/// The largest logit's index, the lowest among equals; or NIBBLE_NO_TOKEN or NIBBLE_NOT_A_NUMBER.
 int32_t nibble_greedy(const nibble_kernels *kernels, const float *logits, size_t count);

@@ -5,17 +5,26 @@
 #include <math.h>
 #include <stdlib.h>
 
+static int has_nan(const float *logits, size_t count) {
+  int found = 0;
+  for (size_t i = 0; i < count; i++) found |= logits[i] != logits[i];
+  return found;
+}
+
 int32_t nibble_greedy(const nibble_kernels *kernels, const float *logits, size_t count) {
   const elementwise_kernels *k = kernels->elementwise;
-  size_t place = k->find(logits, k->maximum(logits, count), count);
-  return place < count ? (int32_t)place : 0;
+  if (has_nan(logits, count)) return NIBBLE_NOT_A_NUMBER;
+  float best = k->maximum(logits, count);
+  if (!(best > -INFINITY)) return NIBBLE_NO_TOKEN;
+  return (int32_t)k->find(logits, best, count);
 }
 
 void nibble_greedy_task(void *arguments, size_t begin, size_t end, int thread) {
   const nibble_greedy_arguments *a = arguments;
   for (size_t i = begin; i < end; i++) {
     size_t first = i * a->part, left = a->vocabulary - first;
-    a->best[i] = (int32_t)first + nibble_greedy(a->kernels, a->logits + first, left < a->part ? left : a->part);
+    int32_t token = nibble_greedy(a->kernels, a->logits + first, left < a->part ? left : a->part);
+    a->best[i] = token < 0 ? token : (int32_t)first + token;
   }
 }
 
@@ -175,9 +184,10 @@ static int32_t draw_row(const nibble_select_arguments *a, size_t row, float *scr
   size_t count = a->vocabulary;
   float *scores = scratch, *work = scratch + 4 * count;
   candidates kept = {scratch + count, scratch + 2 * count, (int32_t *)(scratch + 3 * count), 0};
+  if (has_nan(a->logits + row * count, count)) return NIBBLE_NOT_A_NUMBER;
   k->scale(a->logits + row * count, 1 / a->temperature, scores, count);
   float best = k->maximum(scores, count);
-  if (best == -INFINITY) return 0;
+  if (!(best > -INFINITY)) return NIBBLE_NO_TOKEN;
   float threshold = -INFINITY;
   if (a->top_k > 0 && a->top_k < count) threshold = kth_largest(k, scores, count, a->top_k, work);
   keep_from(k, scores, count, threshold, &kept);

@@ -1,7 +1,7 @@
 package import NibbleGeneration
 package import NibbleTokenizers
 
-/// A conversation with a model: remembers what was said and what the cache holds of it.
+/// A conversation with a model: its messages, and the KV cache of what the model has read.
 ///
 /// Between two answers only what is new is fed to the model.
 package final class ChatSession {
@@ -17,8 +17,9 @@ package final class ChatSession {
     private let generator: Generator
     private let cache: PrefixCache
 
-    /// New tokens of an answer where neither the call nor the model says.
-    package static let defaultNewTokens = 512
+    /// How answers are sampled where neither the call nor the model's generation_config.json says. Greedy answers of small models
+    /// repeat themselves.
+    package static let defaults = GenerationConfig(doSample: true, temperature: 0.7, topP: 0.9)
 
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
     package init(
@@ -26,7 +27,7 @@ package final class ChatSession {
         generation: GenerationConfig = .init()
     ) throws {
         guard !model.isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(model.folder.path) }
-        _ = try ChatTemplate(source: try tokenizer.chatTemplate(template))
+        try tokenizer.checkChatTemplate(template)
         self.model = model
         self.tokenizer = tokenizer
         self.system = system
@@ -54,7 +55,7 @@ package final class ChatSession {
         let prompt = try tokenizer.applyChatTemplate(
             messages: opening + asked, template: template, addGenerationPrompt: true)
         var request = GenerationRequest(inputs: [prompt.inputIDs])
-        // A template may write nothing: then the answer begins with bos.
+        // A template may render nothing: the answer then begins with bos.
         if !prompt.inputIDs.isEmpty { request.attentionMask = [prompt.inputIDs.map { _ in 1 }] }
         request.config = config(promptLength: prompt.inputIDs.count)
         request.stopping = [{ _ in shouldStop() }]
@@ -84,13 +85,19 @@ package final class ChatSession {
 
     /// One sequence, as long as the model's positions allow.
     private func config(promptLength: Int) -> GenerationConfig {
-        var config = generation.filling(from: model.generationConfig)
+        var config = Self.resolved(generation, model: model.generationConfig)
+        if config.maxNewTokens == nil, config.maxLength == nil {
+            config = config.filling(from: model.answerLength(tokenizer, promptLength: promptLength))
+        }
+        return config
+    }
+
+    /// What a chat generates with: `generation`, over the model's configuration, over ``defaults``; always one sequence.
+    package static func resolved(_ generation: GenerationConfig, model: GenerationConfig) -> GenerationConfig {
+        var config = generation.filling(from: model)
         config.numBeams = 1
         config.numReturnSequences = 1
-        guard config.maxNewTokens == nil, config.maxLength == nil else { return config }
-        let room = model.model.maximumPositions.map { $0 - promptLength } ?? Self.defaultNewTokens
-        // Without room the prompt is refused, which says more than a length of 0.
-        config.maxNewTokens = room > 0 ? min(room, Self.defaultNewTokens) : nil
+        if config.doSample ?? true { config = config.filling(from: defaults) }
         return config
     }
 }

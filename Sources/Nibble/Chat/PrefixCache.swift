@@ -2,22 +2,21 @@ import NibbleCore
 import NibbleModels
 import Synchronization
 
-/// A model that keeps its cache from one generation to the next: of a prompt that begins as the last sequence did, only the
-/// rest is fed.
+/// A model whose KV cache outlives a generation: of a prompt that begins like the last sequence, only the rest is fed.
 ///
-/// Holds for single sequences of decoder-only models; other requests pass through. One generation at a time profits; one that
-/// starts while another runs begins with an empty cache.
+/// Works for single sequences of decoder-only models; other requests pass through. A generation that starts while another runs
+/// begins with an empty cache.
 final class PrefixCache: GenerativeModel {
-    /// A session is used by whoever has taken it out.
-    private struct Kept: @unchecked Sendable {
+    /// The session of the last generation. Taken out by the generation that uses it, so it has one user at a time.
+    private struct RetainedSession: @unchecked Sendable {
         var session: any DecodingSession
         var cacheQuantization: KeyValueQuantization?
         var tokens: [Int32]
     }
 
     private let model: any GenerativeModel
-    private let kept = Mutex<Kept?>(nil)
-    /// Tokens of the last prompt that the cache held already.
+    private let retained = Mutex<RetainedSession?>(nil)
+    /// Tokens of the last prompt that the cache already held.
     let reused = Atomic<Int>(0)
 
     init(_ model: any GenerativeModel) { self.model = model }
@@ -25,12 +24,13 @@ final class PrefixCache: GenerativeModel {
     var vocabularySize: Int { model.vocabularySize }
     var isEncoderDecoder: Bool { model.isEncoderDecoder }
     var maximumPositions: Int? { model.maximumPositions }
+    var positionLimit: Int? { model.positionLimit }
 
     func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         guard request.rows == 1, !isEncoderDecoder else { return try model.makeSession(request) }
-        let found = kept.withLock { kept in
-            defer { kept = nil }
-            return kept
+        let found = retained.withLock { retained in
+            defer { retained = nil }
+            return retained
         }
         let form = request.cacheQuantization
         found?.session.interruption = request.interruption
@@ -42,7 +42,7 @@ final class PrefixCache: GenerativeModel {
         return PrefixCacheSession(try model.makeSession(larger), tokens: [], form, owner: self)
     }
 
-    /// To a power of two, so that a growing chat seldom needs a new session.
+    /// Rounds up to a power of two, so that a growing chat seldom needs a new session.
     private static func rounded(_ capacity: Int, limit: Int?) -> Int {
         var size = 1024
         while size < capacity, size < 1 << 30 { size *= 2 }
@@ -50,19 +50,19 @@ final class PrefixCache: GenerativeModel {
     }
 
     fileprivate func keep(_ session: any DecodingSession, _ cacheQuantization: KeyValueQuantization?, tokens: [Int32]) {
-        let value = Kept(session: session, cacheQuantization: cacheQuantization, tokens: tokens)
-        kept.withLock { $0 = value }
+        let value = RetainedSession(session: session, cacheQuantization: cacheQuantization, tokens: tokens)
+        retained.withLock { $0 = value }
     }
 }
 
-/// Feeds what the session behind it does not hold yet, and hands it back at the end.
+/// Feeds the retained session the tokens that it does not hold yet, and returns it to the cache when the generation ends.
 private final class PrefixCacheSession: DecodingSession {
     private let session: any DecodingSession
     private let cacheQuantization: KeyValueQuantization?
     private let owner: PrefixCache
-    /// What the session behind holds.
+    /// The tokens that the retained session holds.
     private var held: [Int32]
-    /// Of these, what this generation has fed.
+    /// How many of them belong to this generation.
     private var fed = 0
 
     init(
@@ -90,7 +90,7 @@ private final class PrefixCacheSession: DecodingSession {
     func feed<Result>(
         _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
-        // All logits are wanted: those of held tokens, too.
+        // If all logits are wanted, held tokens have to be fed again.
         let missing = try missing(inputs, reuses: logits == .last)
         return try recording(missing) { try session.feed(missing, logits: logits, body) }
     }
@@ -118,14 +118,14 @@ private final class PrefixCacheSession: DecodingSession {
         fed = min(fed, held.count)
     }
 
-    /// The end of `inputs` that is not held, at least its last token.
+    /// The part of `inputs` that is not held, at least its last token.
     private func missing(_ inputs: [RowTokens], reuses: Bool) throws -> [RowTokens] {
         guard inputs.count == 1, let input = inputs.first else { return inputs }
         let isPrompt = fed == 0
         var common = 0
         if reuses { common = zip(held[fed...], input.tokens.dropLast()).prefix { $0 == $1 }.count }
         if fed + common < held.count, !session.canTruncate(row: 0, to: fed + common) {
-            // A window has passed: this generation's own beginning is all that can be fed again.
+            // An attention window has passed what would have to be cut back to: this generation's tokens are fed again.
             try session.truncate(row: 0, to: 0)
             let begun = held[..<fed]
             held = []
@@ -139,7 +139,7 @@ private final class PrefixCacheSession: DecodingSession {
         return common == 0 ? inputs : [RowTokens(row: input.row, tokens: Array(input.tokens[common...]))]
     }
 
-    /// Forgets what an earlier generation fed beyond this point.
+    /// Forgets the tokens of an earlier generation beyond this point.
     private func dropUnfed() throws {
         guard held.count > fed else { return }
         held.removeLast(held.count - fed)
@@ -153,7 +153,7 @@ private final class PrefixCacheSession: DecodingSession {
             fed = held.count
             return result
         } catch {
-            // The session took its rows back to what they held, or to nothing.
+            // The session has restored its rows, or emptied them.
             held.removeLast(max(held.count - session.length(ofRow: 0), 0))
             fed = min(fed, held.count)
             throw error

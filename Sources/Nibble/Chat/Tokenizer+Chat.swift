@@ -10,14 +10,14 @@ package struct ChatPrompt: Sendable, Equatable {
 }
 
 extension Tokenizer {
-    /// Writes a chat as a prompt with the model's chat template, as transformers' `apply_chat_template` does.
+    /// Renders a chat with the model's chat template, as transformers' `apply_chat_template` does.
     ///
     /// - Parameters:
     ///   - tools: function schemas the model may call. Their presence picks the template `tool_use`, where there is one.
     ///   - documents: texts for templates that answer from documents.
     ///   - template: the name of one of the model's templates, or the text of one to use instead.
     ///   - addGenerationPrompt: whether the prompt ends with the start of an assistant's message.
-    ///   - continueFinalMessage: whether the prompt ends within the final message, so that the model goes on with it.
+    ///   - continueFinalMessage: whether the prompt ends within the final message, so that the model continues it.
     ///   - extra: further variables, such as `enable_thinking`.
     /// - Throws: ``ChatTemplateError`` if there is no template; `JinjaError` if it cannot be parsed or refuses the chat.
     package func applyChatTemplate(
@@ -31,6 +31,10 @@ extension Tokenizer {
             specialTokens: specialTokens.named.mapValues(\.text), extra: extra)
         return ChatPrompt(text: text, inputIDs: try encodeCompletely(text, addSpecialTokens: false))
     }
+
+    /// Finds out whether chats can be rendered, without one.
+    /// - Throws: ``ChatTemplateError`` if there is no template; `JinjaError` if it cannot be parsed.
+    package func checkChatTemplate(_ name: String? = nil) throws { _ = try ChatTemplate(source: chatTemplate(name)) }
 
     /// The text of the template for a chat: the one named `name`, `name` itself where it names none, else `tool_use` if there
     /// are tools, else `default`.
@@ -47,7 +51,7 @@ extension Tokenizer {
 /// Why no chat template could be chosen.
 package enum ChatTemplateError: Error, Sendable, Equatable, CustomStringConvertible {
     case noTemplate
-    /// There are templates, but none that is taken without being named.
+    /// There are templates, but none of them is the default.
     case noDefaultTemplate(names: [String])
 
     package var description: String {

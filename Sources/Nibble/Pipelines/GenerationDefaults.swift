@@ -1,8 +1,8 @@
 import NibbleGeneration
 import NibbleTokenizers
 
-/// What a pipeline generates with: the call's options over those given at construction, over the task's own in config.json,
-/// over the model's generation_config.json, over the pipeline's defaults.
+/// The layers of a pipeline's configuration: the call's options, over those given at construction, over the task's in
+/// config.json, over the model's generation_config.json, over the pipeline's defaults.
 struct PipelineGeneration: Sendable {
     /// Given at construction.
     var construction: GenerationConfig
@@ -18,11 +18,16 @@ struct PipelineGeneration: Sendable {
         self.defaults = defaults
     }
 
-    /// - Parameter prefixLength: tokens of a prefix before the prompt, by which total lengths grow.
-    func resolved(_ call: GenerationConfig, prefixLength: Int = 0) -> GenerationConfig {
+    /// - Parameters:
+    ///   - defaultLength: the length where nobody gives one, if it is another than that of ``defaults``.
+    ///   - prefixLength: tokens of a prefix before the prompt, by which total lengths grow.
+    func resolved(
+        _ call: GenerationConfig, defaultLength: GenerationConfig = .init(), prefixLength: Int = 0
+    ) -> GenerationConfig {
         var given = call.filling(from: construction).filling(from: task).filling(from: model)
+        if given.maxLength == nil, given.maxNewTokens == nil { given = given.filling(from: defaultLength) }
         var added = defaults
-        // A default number of new tokens would beat a total length that somebody chose.
+        // A default number of new tokens would take precedence over a total length that was chosen.
         if given.maxLength != nil { added.maxNewTokens = nil }
         if (given.doSample ?? added.doSample) != true { added.temperature = nil }
         if prefixLength > 0 {

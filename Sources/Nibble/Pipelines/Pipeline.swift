@@ -77,7 +77,7 @@ package func pipeline<Pipeline>(
 package enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     /// `hole` leaves no room for a prompt.
     case noRoomForPrompt(newTokens: Int, modelMaxLength: Int)
-    /// `hole` cannot tell how many tokens will be new.
+    /// `hole` without a limit from which the number of new tokens follows.
     case unknownNewTokens(promptLength: Int, maxLength: Int?)
     case noModelMaxLength
     case emptyChat

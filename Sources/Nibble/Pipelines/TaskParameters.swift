@@ -2,7 +2,7 @@ import Foundation
 import NibbleCore
 import NibbleGeneration
 
-/// What config.json says about a task: `prefix`, and `task_specific_params` by the task's name.
+/// The settings of a task in config.json: `prefix`, and `task_specific_params` under the task's name.
 struct TaskParameters {
     var prefix: String?
     var generation = GenerationConfig()

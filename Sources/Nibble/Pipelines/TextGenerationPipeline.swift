@@ -11,9 +11,9 @@ package struct TextGenerationPipeline: TextPipeline {
         package enum Returned: Sendable {
             /// The prompt as it was given and what was added; a chat with the answer.
             case fullText
-            /// Only what was added.
+            /// Only the new text.
             case newText
-            /// The whole sequence as `generate` returns it, padding included; the text is the new one.
+            /// The whole sequence as `generate` returns it, padding included; the text is the new text.
             case tokenIDs
         }
 
@@ -104,7 +104,9 @@ package struct TextGenerationPipeline: TextPipeline {
     ) async throws -> [[GeneratedText]] {
         let prefix = options.prefix ?? prefix ?? ""
         let prefixLength = prefix.isEmpty ? 0 : tokenizer.encode(prefix, addSpecialTokens: false).count
-        var config = generation.resolved(call, prefixLength: prefixLength)
+        let isChat = prompts.contains { if case .chat = $0 { true } else { false } }
+        let answers = isChat ? model.answerLength(tokenizer) : GenerationConfig()
+        var config = generation.resolved(call, defaultLength: answers, prefixLength: prefixLength)
         if !options.stopSequence.isEmpty { config.stopStrings = options.stopSequence }
         let rows = try prompts.map { try ids(of: $0, prefix: prefix, config, maxLength: call.maxLength, options) }
         var results: [[GeneratedText]] = []
@@ -125,7 +127,7 @@ package struct TextGenerationPipeline: TextPipeline {
     /// One batch: rows of different length are padded on the left.
     private func generate(_ rows: [[Int32]], _ config: GenerationConfig) async throws -> GenerationOutput {
         var rows = rows
-        // A lone empty prompt is for generation to begin; beside others it begins with bos here.
+        // Padding would hide an empty prompt from generation, which begins it with bos.
         if rows.contains(where: { !$0.isEmpty }), let bos = config.bosTokenId { rows = rows.map { $0.isEmpty ? [bos] : $0 } }
         var request = GenerationRequest(inputs: rows, config: config)
         let width = rows.map(\.count).max() ?? 0

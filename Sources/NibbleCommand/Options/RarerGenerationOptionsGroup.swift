@@ -2,15 +2,18 @@ import ArgumentParser
 import Foundation
 import Nibble
 
-/// Options few people need. Whatever is missing here can be said with `--generation-config`.
+/// Options that few people need. Fields without an option can be set with `--generation-config`.
 struct RarerGenerationOptionsGroup: ParsableArguments {
-    @Option(help: "Tokens of prompt and answer together at most; --max-new-tokens goes before it.")
+    @Option(help: "Tokens of prompt and answer together at most; --max-new-tokens takes precedence.")
     var maxLength: Int?
 
     @Option(help: "Tokens of prompt and answer together at least.")
     var minLength: Int?
 
-    @Option(help: "When beam search ends: true (as soon as there are enough answers), false or never (default: false).")
+    @Option(
+        help:
+            "When beam search ends: true (as soon as there are enough answers), false (when a better answer is unlikely) or never (when it is impossible); default: false."
+    )
     var earlyStopping: String?
 
     @Option(help: "Exponent on the length in beam scores.")
@@ -28,13 +31,13 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
     @Option(help: "As --epsilon-cutoff, lower where the distribution is flat.")
     var etaCutoff: Double?
 
-    @Option(help: "Raises the logits of tokens of the prompt or the encoder's text.")
+    @Option(help: "Raises the logits of tokens that occur in the prompt, or in the encoder's text.")
     var encoderRepetitionPenalty: Double?
 
     @Option(help: "No run of this many tokens of the encoder's text occurs in the answer.")
     var encoderNoRepeatNgramSize: Int?
 
-    @Option(help: "How much the prompt counts (classifier-free guidance; 1: no guidance).")
+    @Option(help: "How strongly the prompt guides the answer (classifier-free guidance; 1: no guidance).")
     var guidanceScale: Double?
 
     @Option(name: .customLong("bad-words"), help: "A text that must not appear; may be repeated.")
@@ -46,7 +49,7 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
     @Option(help: "Ids that do not begin the answer, separated by commas.")
     var beginSuppressTokens: String?
 
-    @Option(help: "Id the decoder's first token is forced to be.")
+    @Option(help: "Id that the decoder's first token is forced to be.")
     var forcedBosTokenId: Int32?
 
     @Option(help: "Ids, separated by commas, one of which ends an answer that reaches its maximum length.")
@@ -79,12 +82,11 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
     @Option(help: "The assistant ends a draft at a token it gives less than this probability (default: 0.4).")
     var assistantConfidenceThreshold: Double?
 
-    var asksForSampling: Bool { typicalP != nil || topH != nil || epsilonCutoff != nil || etaCutoff != nil }
-
-    /// Words that cannot be read are wrong usage, found before anything is loaded.
+    /// Values that cannot be read are wrong usage, found before anything is loaded.
     func validate() throws {
         var config = GenerationConfig()
         try apply(to: &config)
+        if badWords.contains("") { throw ValidationError("--bad-words must not be empty") }
     }
 
     func apply(to config: inout GenerationConfig) throws {
@@ -114,9 +116,14 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
         config.assistantConfidenceThreshold = assistantConfidenceThreshold
     }
 
-    /// The tokens of the forbidden texts, with and without a space before them, as they stand in a text and at its beginning.
+    /// The tokens of the texts that must not appear; `nil` if there are none.
     func badWordsIds(_ tokenizer: Tokenizer) -> [[Int32]]? {
-        guard !badWords.isEmpty else { return nil }
+        badWords.isEmpty ? nil : Self.badWordsIds(badWords, tokenizer)
+    }
+
+    /// The tokens of each text with a space before it, as it stands within a text, and without one, as it stands at the
+    /// beginning.
+    static func badWordsIds(_ badWords: [String], _ tokenizer: Tokenizer) -> [[Int32]] {
         var rows: [[Int32]] = []
         for text in badWords.flatMap({ [$0, " " + $0] }) {
             let ids = tokenizer.encode(text, addSpecialTokens: false)
@@ -131,7 +138,7 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
         case "true": .whenAllBeamsAreDone
         case "false": .heuristic
         case "never": .never
-        case let word?: throw ValidationError("--early-stopping should be true, false or never, found \"\(word)\"")
+        case let word?: throw ValidationError("--early-stopping must be true, false or never, found \"\(word)\"")
         }
     }
 
@@ -139,7 +146,7 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
         guard let word = numAssistantTokensSchedule else { return nil }
         guard let schedule = AssistantSchedule(rawValue: word) else {
             let words = AssistantSchedule.allCases.map(\.rawValue).joined(separator: ", ")
-            throw ValidationError("--num-assistant-tokens-schedule should be one of \(words), found \"\(word)\"")
+            throw ValidationError("--num-assistant-tokens-schedule must be one of \(words), found \"\(word)\"")
         }
         return schedule
     }
@@ -147,7 +154,7 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
     private func ids(_ text: String?, _ option: String) throws -> [Int32]? {
         try text?.split(separator: ",").map { part in
             guard let id = Int32(part.trimmingCharacters(in: .whitespaces)) else {
-                throw ValidationError("\(option) should be ids separated by commas, found \"\(part)\"")
+                throw ValidationError("\(option) must be ids separated by commas, found \"\(part)\"")
             }
             return id
         }

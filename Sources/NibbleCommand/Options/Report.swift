@@ -1,7 +1,7 @@
 import Foundation
 import Nibble
 
-/// What commands say about a load, on standard error.
+/// The warnings of a load, on standard error.
 enum Report {
     static func show(_ report: LoadReport, quiet: Bool) {
         for warning in report.warnings { Console.error("warning: \(warning)") }

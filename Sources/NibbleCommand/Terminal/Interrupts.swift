@@ -1,14 +1,14 @@
 import Foundation
 import Synchronization
 
-/// Ctrl-C, where it shall stop one thing and not the program.
+/// Makes Ctrl-C stop one operation instead of the program.
 enum Interrupts {
     private static let count = Atomic<Int>(0)
 
     /// Whether Ctrl-C was pressed since ``catching(_:)`` began.
     static var isRequested: Bool { count.load(ordering: .relaxed) > 0 }
 
-    /// Runs `body`; Ctrl-C only sets ``isRequested`` meanwhile. Pressed twice more, it ends the program as usual.
+    /// Runs `body`. Meanwhile Ctrl-C only sets ``isRequested``; pressed twice more, it ends the program as usual.
     static func catching<Result>(isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Result) async rethrows
         -> Result
     {

@@ -1,12 +1,12 @@
 import Foundation
 
-/// What was pressed.
+/// A key press.
 enum Key: Equatable {
     case edit(LineBuffer.Edit)
     case enter
     /// Ctrl-C
     case interrupt
-    /// Ctrl-D: the end on an empty line, else deletes forward.
+    /// Ctrl-D: ends the input on an empty line, else deletes forward.
     case endOfInput
     /// Ctrl-L
     case clearScreen

@@ -1,12 +1,12 @@
-/// A line of text that is being edited, and the lines entered before.
+/// A line of text that is being edited, and the history of lines.
 struct LineBuffer {
     private(set) var characters: [Character] = []
     /// Characters before the cursor.
     private(set) var cursor = 0
     private var history: [String] = []
-    /// Where in ``history`` the line comes from; its end is the new line.
+    /// The index in ``history`` of the line that is shown; the history's end stands for the new line.
     private var place = 0
-    /// The new line, while an old one is shown.
+    /// The new line, while one from the history is shown.
     private var draft: [Character] = []
 
     var text: String { String(characters) }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Reads lines: with editing and a history where both ends are a terminal, plainly where they are not.
+/// Reads lines. If standard input and output are a terminal, lines can be edited and have a history.
 final class LineEditor {
     enum Line: Equatable {
         case text(String)
@@ -15,7 +15,7 @@ final class LineEditor {
 
     init() { isTerminal = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 }
 
-    /// - Parameter prompt: shown before the line on terminals.
+    /// - Parameter prompt: shown before the line on a terminal.
     func read(prompt: String) -> Line {
         guard isTerminal, let mode = RawMode() else { return Swift.readLine().map(Line.text) ?? .end }
         defer {
@@ -42,7 +42,7 @@ final class LineEditor {
         return .end
     }
 
-    /// One screen line; a longer text is shifted so that the cursor is seen.
+    /// Draws one screen line. A longer text is shifted so that the cursor is visible.
     private func draw(_ prompt: String) {
         let columns = max(Self.columns - Self.width(prompt) - 1, 8)
         var first = 0

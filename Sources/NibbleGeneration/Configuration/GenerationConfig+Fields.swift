@@ -4,7 +4,7 @@ internal import NibbleCore
 struct ConfigField: Sendable {
     let name: String
     let expected: String
-    /// Returns false where the value has not the expected form.
+    /// Returns false if the value does not have the expected form.
     let read: @Sendable (inout GenerationConfig, JSONValue) -> Bool
     let fill: @Sendable (inout GenerationConfig, GenerationConfig) -> Void
     let isSet: @Sendable (GenerationConfig) -> Bool
@@ -33,6 +33,16 @@ extension GenerationConfig {
         for field in Self.fields { field.fill(&result, other) }
         return result
     }
+
+    /// This configuration with the field `name` unset.
+    package func removing(_ name: String) -> GenerationConfig {
+        var result = GenerationConfig()
+        for field in Self.fields where field.name != name { field.fill(&result, self) }
+        return result
+    }
+
+    /// The names of all fields, as they are written in JSON.
+    package static var fieldNames: [String] { fields.map(\.name) }
 
     static let fields: [ConfigField] = [
         ConfigField("max_length", \.maxLength, .integer),
@@ -94,7 +104,7 @@ extension GenerationConfig {
         ConfigField("assistant_early_exit", \.assistantEarlyExit, .integer),
     ]
 
-    /// Fields of the reference that say nothing about Nibble's work. They may be given and change nothing.
+    /// Fields of transformers without a meaning for Nibble. They may be given and have no effect.
     static let ignoredNames: Set<String> = [
         "transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash", "generation_kwargs",
         "max_cache_len", "return_legacy_cache", "token_healing", "low_memory", "is_assistant",

@@ -2,10 +2,9 @@ package import Foundation
 package import NibbleCore
 
 extension GenerationConfig {
-    /// Options as a caller writes them: a JSON object with GenerationConfig's own field names. `null` means unset.
+    /// Options of a caller: a JSON object with GenerationConfig's field names. `null` means unset.
     ///
-    /// - Throws: ``GenerationError/unknownFields(_:)`` for names nobody knows, ``GenerationError/invalidValue`` for values
-    ///   of the wrong form.
+    /// - Throws: ``GenerationError/unknownFields(_:)``; ``GenerationError/invalidValue`` for values of the wrong form.
     package init(options json: JSONValue, source: String? = nil) throws {
         self.init()
         let object = try Self.object(json, source: source)
@@ -17,17 +16,17 @@ extension GenerationConfig {
         try read(object, source: source)
     }
 
-    /// A model's generation_config.json. Names that are not known are skipped, as publishers add their own.
+    /// A model's generation_config.json. Unknown names are skipped, as publishers add their own.
     ///
     /// - Throws: ``GenerationError/invalidValue`` for values of the wrong form.
     package init(modelFile json: JSONValue, source: String? = "generation_config.json") throws {
         self.init()
         try read(Self.object(json, source: source), source: source)
-        // The reference replaces this old word by its own choice of cache.
+        // transformers ignores this old value and chooses the cache itself.
         if cacheImplementation == .hybrid { cacheImplementation = nil }
     }
 
-    /// The generation fields that old checkpoints keep in config.json, for models without a generation_config.json.
+    /// The generation fields of config.json, where old checkpoints without a generation_config.json keep them.
     package init(modelConfig json: JSONValue, source: String? = "config.json") throws {
         self.init()
         let skipped: Set<String> = ["use_cache", "seed", "output_scores", "output_logits", "return_dict_in_generate"]
@@ -76,7 +75,7 @@ extension GenerationConfig {
 
     static func field(named name: String) -> ConfigField? { fieldIndex[name].map { fields[$0] } }
 
-    /// The known name with the fewest edits from `name`, if they are few for its length.
+    /// The known name with the smallest edit distance to `name`, if that is small for its length.
     static func nearestName(to name: String) -> String? {
         let distances = fields.map { (name: $0.name, distance: editDistance(name, $0.name)) }
         guard let best = distances.min(by: { ($0.distance, $0.name) < ($1.distance, $1.name) }) else { return nil }
@@ -84,8 +83,8 @@ extension GenerationConfig {
     }
 }
 
-/// Levenshtein's distance over bytes: insertions, deletions and replacements. Texts longer than 64 bytes count as far away.
-func editDistance(_ a: String, _ b: String) -> Int {
+/// The Levenshtein distance over bytes: insertions, deletions and replacements. Texts of more than 64 bytes are far apart.
+package func editDistance(_ a: String, _ b: String) -> Int {
     let (a, b) = (Array(a.utf8), Array(b.utf8))
     guard a.count <= 64, b.count <= 64 else { return max(a.count, b.count) }
     var row = Array(0...b.count)

@@ -1,6 +1,6 @@
 internal import NibbleCore
 
-/// What a configuration asks for, see section "Modes" of the reference.
+/// The decoding mode that a configuration selects.
 package enum GenerationMode: Sendable, Equatable {
     case greedy, sampling, beamSearch, beamSampling
 }
@@ -14,16 +14,23 @@ extension GenerationConfig {
 
     /// Checks a resolved configuration.
     ///
-    /// - Returns: what has no effect.
+    /// - Returns: warnings about fields without effect.
     /// - Throws: ``GenerationError`` for values out of range, conflicts and modes Nibble does not have.
     @discardableResult
     package func validate() throws -> [GenerationWarning] {
+        try validateValues()
+        try checkReturnedSequences()
+        return idleFields()
+    }
+
+    /// Checks each value on its own, so that a part of a configuration can be checked before the rest is known.
+    ///
+    /// - Throws: ``GenerationError`` for values out of range and modes Nibble does not have.
+    package func validateValues() throws {
         try refuseRemovedModes()
         try checkCounts()
         try checkRanges()
         try checkTokenLists()
-        try checkReturnedSequences()
-        return idleFields()
     }
 
     private func refuseRemovedModes() throws {
@@ -77,6 +84,8 @@ extension GenerationConfig {
         try require("min_p", minP, "0…1") { (0...1).contains($0) }
         try require("top_h", topH, "above 0, at most 1") { $0 > 0 && $0 <= 1 }
         try require("typical_p", typicalP, "above 0") { $0 > 0 }
+        try require("epsilon_cutoff", epsilonCutoff, "0…1") { (0...1).contains($0) }
+        try require("eta_cutoff", etaCutoff, "0…1") { (0...1).contains($0) }
     }
 
     private func checkTokenLists() throws {

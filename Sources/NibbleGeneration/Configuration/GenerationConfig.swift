@@ -77,7 +77,7 @@ package struct GenerationConfig: Sendable, Equatable {
     package var outputLogits: Bool?
     package var returnDictInGenerate: Bool?
 
-    // MARK: Modes that are refused by name
+    // MARK: Unsupported modes, refused by name
 
     package var penaltyAlpha: Double?
     package var numBeamGroups: Int?
@@ -138,8 +138,8 @@ extension GenerationConfig {
     /// New tokens where no length is given anywhere.
     package static let defaultNewTokens = 20
 
-    /// The values that count: those of the call, else of the configuration it was given, else of the model's file, else
-    /// the defaults.
+    /// The effective values: those of the call, else of the configuration given to it, else of the model's file, else of
+    /// ``defaults``.
     package static func resolved(
         call: GenerationConfig = GenerationConfig(), given: GenerationConfig? = nil, model: GenerationConfig? = nil
     ) -> GenerationConfig {
@@ -195,7 +195,7 @@ package struct ExponentialDecay: Sendable, Equatable {
     }
 }
 
-/// The value of an option that is known, but only to be refused: its JSON text.
+/// The value of an option that is only refused: its JSON text.
 package struct OpaqueOption: Sendable, Equatable {
     package var text: String
 

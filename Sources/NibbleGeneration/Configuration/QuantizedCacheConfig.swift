@@ -19,7 +19,7 @@ package struct QuantizedCacheConfig: Sendable, Equatable {
 }
 
 extension GenerationConfig {
-    /// The cache's form where a quantized one is asked for.
+    /// The format of the KV cache, if the configuration asks for a quantized one.
     var cacheQuantization: KeyValueQuantization? {
         guard cacheImplementation == .quantized else { return nil }
         return KeyValueQuantization(
@@ -30,7 +30,7 @@ extension GenerationConfig {
 extension ValueForm where Value == QuantizedCacheConfig {
     static let cacheConfig = ValueForm(expected: "an object with nbits, q_group_size and residual_length") { json in
         guard let object = json.object else { return nil }
-        // What belongs to the reference's libraries and says nothing here.
+        // Settings of transformers' cache backends that have no meaning here.
         let ignored: Set<String> = ["backend", "axis_key", "axis_value", "compute_dtype", "device"]
         let known: Set<String> = ["nbits", "q_group_size", "residual_length"]
         guard object.keys.allSatisfy({ known.contains($0) || ignored.contains($0) }) else { return nil }

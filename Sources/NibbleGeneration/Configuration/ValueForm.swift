@@ -1,6 +1,6 @@
 internal import NibbleCore
 
-/// How a value of one type is written in JSON.
+/// The JSON form of a value.
 struct ValueForm<Value>: Sendable {
     let expected: String
     let read: @Sendable (JSONValue) -> Value?

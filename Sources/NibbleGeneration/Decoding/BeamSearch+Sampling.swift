@@ -8,7 +8,7 @@ extension BeamSearch {
         var drawn: [Int] = []
         let limit = min(keep, accumulated.count)
         while drawn.count < limit {
-            let u = run.random.uniform(row: item * beams, step: newCount, .beam, number: drawn.count)
+            let u = request.random.uniform(row: item * beams, step: newCount, .beam, number: drawn.count)
             guard let index = weights.take(u) else { break }
             drawn.append(index)
         }

@@ -8,50 +8,50 @@ internal import NibbleModels
 struct BeamSearch {
     static let penalty: Float = -1e9
 
-    let run: GenerationRun
+    let request: ResolvedRequest
     let beams: Int
     /// Candidates that are kept for an item at each step.
     let keep: Int
     let session: any DecodingSession
     var length: Int
-    /// The beams that go on, and room for the next step's.
+    /// The current beams, and room for those of the next step.
     var running: BeamRows
     private var next: BeamRows
     /// items × beams slots, best first.
     private var finished: [[BeamHypothesis]]
     /// Items that can still improve.
     private var isOpen: [Bool]
-    /// One candidate's tokens, for the stopping criteria.
+    /// The tokens of one candidate, as the stopping criteria see them.
     private let probe: RowMatrix<Int32>
-    /// Of the item at hand: each continuation of each beam with its score, [n · V].
+    /// The scores of all continuations of the current item's beams, [n · V].
     var accumulated: [Float]
-    /// What beam sampling draws from.
+    /// The distribution that beam sampling draws from.
     var weights = WeightPool()
     private var inputs: [RowTokens] = []
     private var contexts: [RowContext] = []
 
-    var newCount: Int { length - run.promptLength }
-    private var lengthPenalty: Double { run.config.lengthPenalty ?? 1 }
-    private var earlyStopping: EarlyStopping { run.config.earlyStopping ?? .heuristic }
+    var newCount: Int { length - request.promptLength }
+    private var lengthPenalty: Double { request.config.lengthPenalty ?? 1 }
+    private var earlyStopping: EarlyStopping { request.config.earlyStopping ?? .heuristic }
 
-    init(_ run: GenerationRun) throws {
-        self.run = run
-        beams = run.copies
-        keep = max(2, 1 + run.eos.count) * beams
-        session = try run.makeSession(run.model)
-        try run.prepareGuidance()
-        length = run.promptLength
-        let room = min(run.maxLength, run.promptLength + 256)
-        running = BeamRows(rows: run.rows, length: room)
-        next = BeamRows(rows: run.rows, length: room)
+    init(_ request: ResolvedRequest) throws {
+        self.request = request
+        beams = request.copies
+        keep = max(2, 1 + request.eos.count) * beams
+        session = try request.makeSession(request.model)
+        try request.prepareGuidance()
+        length = request.promptLength
+        let room = min(request.maxLength, request.promptLength + 256)
+        running = BeamRows(rows: request.rows, length: room)
+        next = BeamRows(rows: request.rows, length: room)
         probe = RowMatrix(rows: 1, capacity: room)
-        for row in 0..<run.rows {
-            running.tokens.setRow(row, to: run.inputs.prompts[row / beams])
+        for row in 0..<request.rows {
+            running.tokens.setRow(row, to: request.inputs.prompts[row / beams])
             running.scores[row] = row % beams == 0 ? 0 : Self.penalty
         }
-        finished = Array(repeating: Array(repeating: BeamHypothesis(), count: beams), count: run.items)
-        isOpen = Array(repeating: true, count: run.items)
-        accumulated = Array(repeating: 0, count: beams * run.vocabularySize)
+        finished = Array(repeating: Array(repeating: BeamHypothesis(), count: beams), count: request.items)
+        isOpen = Array(repeating: true, count: request.items)
+        accumulated = Array(repeating: 0, count: beams * request.vocabularySize)
     }
 
     mutating func generate() throws -> GenerationOutput {
@@ -62,7 +62,7 @@ struct BeamSearch {
             closeItems()
             let allFull = earlyStopping == .whenAllBeamsAreDone && finished.allSatisfy { $0.allSatisfy(\.isDone) }
             if allHit || allFull || !isOpen.contains(true) { break }
-            try session.gather((0..<run.rows).map { Int(running.origins[$0, newCount - 1]) })
+            try session.gather((0..<request.rows).map { Int(running.origins[$0, newCount - 1]) })
             candidates = try step()
         }
         return output()
@@ -72,41 +72,41 @@ struct BeamSearch {
 
     /// Runs the model over each item's prompt once; every beam of the item sees the same scores.
     private mutating func prefill() throws -> [[BeamCandidate]] {
-        let first = (0..<run.items).map { RowTokens(row: $0 * beams, tokens: run.inputs.tokens[$0]) }
+        let first = (0..<request.items).map { RowTokens(row: $0 * beams, tokens: request.inputs.tokens[$0]) }
         let logits = try session.feed(first, logits: .last) { batch in
-            try run.check(batch, rows: run.items)
-            return Array(batch.values.prefix(run.items * run.vocabularySize))
+            try request.check(batch, rows: request.items)
+            return Array(batch.values.prefix(request.items * request.vocabularySize))
         }
-        try session.gather((0..<run.rows).map { $0 / beams * beams })
-        let width = run.vocabularySize
-        var expanded = (0..<run.rows).flatMap { logits[($0 / beams * width)..<(($0 / beams + 1) * width)] }
-        inputs = (0..<run.rows).map { RowTokens(row: $0, tokens: [0]) }
+        try session.gather((0..<request.rows).map { $0 / beams * beams })
+        let width = request.vocabularySize
+        var expanded = (0..<request.rows).flatMap { logits[($0 / beams * width)..<(($0 / beams + 1) * width)] }
+        inputs = (0..<request.rows).map { RowTokens(row: $0, tokens: [0]) }
         return try expanded.withUnsafeMutableBufferPointer {
-            try candidates(LogitsBatch(rows: run.rows, vocabularySize: width, values: $0))
+            try candidates(LogitsBatch(rows: request.rows, vocabularySize: width, values: $0))
         }
     }
 
     private mutating func step() throws -> [[BeamCandidate]] {
-        for row in 0..<run.rows { inputs[row].tokens[0] = running.tokens[row, length - 1] }
+        for row in 0..<request.rows { inputs[row].tokens[0] = running.tokens[row, length - 1] }
         return try session.feed(inputs, logits: .last) { batch in
-            try run.check(batch, rows: run.rows)
+            try request.check(batch, rows: request.rows)
             return try candidates(batch)
         }
     }
 
     // MARK: Candidates
 
-    /// The best (or drawn) continuations of each item, with what would end them.
+    /// The best (or drawn) continuations of each item, each with the reason why it would end its sequence.
     private mutating func candidates(_ batch: LogitsBatch) throws -> [[BeamCandidate]] {
-        let rows = Array(0..<run.rows)
-        run.recorder.recordLogits(batch, rows: rows, total: run.rows)
+        let rows = Array(0..<request.rows)
+        request.recorder.recordLogits(batch, rows: rows, total: request.rows)
         for row in rows { batch[row].normalizeLogarithms() }
         contexts.removeAll(keepingCapacity: true)
-        for row in rows { contexts.append(run.context(row, running.tokens.row(row, count: length))) }
-        try run.process(batch, contexts)
-        run.recorder.recordScores(batch, rows: rows, total: run.rows)
-        let outOfTime = run.stopping.isOutOfTime
-        return try (0..<run.items).map { item in
+        for row in rows { contexts.append(request.context(row, running.tokens.row(row, count: length))) }
+        try request.process(batch, contexts)
+        request.recorder.recordScores(batch, rows: rows, total: request.rows)
+        let outOfTime = request.stopping.isOutOfTime
+        return try (0..<request.items).map { item in
             try candidates(item, batch).map { candidate in
                 var candidate = candidate
                 candidate.finish = try finishReason(candidate, outOfTime: outOfTime)
@@ -116,17 +116,18 @@ struct BeamSearch {
     }
 
     private mutating func candidates(_ item: Int, _ batch: LogitsBatch) throws -> [BeamCandidate] {
-        let width = run.vocabularySize
+        let width = request.vocabularySize
         for beam in 0..<beams {
             let row = item * beams + beam
             let scores = batch[row]
+            guard !scores.holdsNaN else { throw GenerationError.noTokenAllowed(row: row, position: length) }
             let score = running.scores[row]
             accumulated.withUnsafeMutableBufferPointer { accumulated in
                 for token in 0..<width { accumulated[beam * width + token] = scores[token] + score }
             }
         }
         let selected = select(item)
-        if let best = selected.first, accumulated[best].isNaN {
+        guard let best = selected.first, accumulated[best] > -.infinity else {
             throw GenerationError.noTokenAllowed(row: item * beams, position: length)
         }
         return selected.map { index in
@@ -138,24 +139,24 @@ struct BeamSearch {
 
     /// Indices into ``accumulated``, in the order in which candidates are listed.
     private mutating func select(_ item: Int) -> [Int] {
-        if run.config.doSample ?? false { return drawWithoutReplacement(item) }
-        run.scratch.selection.reset(limit: keep)
-        accumulated.withUnsafeMutableBufferPointer { run.scratch.selection.insert(contentsOf: $0) }
-        run.scratch.selection.finish()
-        return run.scratch.selection.entries.map(\.index)
+        if request.config.doSample ?? false { return drawWithoutReplacement(item) }
+        request.scratch.selection.reset(limit: keep)
+        accumulated.withUnsafeMutableBufferPointer { request.scratch.selection.insert(contentsOf: $0) }
+        request.scratch.selection.finish()
+        return request.scratch.selection.entries.map(\.index)
     }
 
     private func finishReason(_ candidate: BeamCandidate, outOfTime: Bool) throws -> FinishReason? {
         probe.reserve(length + 1, used: 0)
         probe.copyRow(0, from: running.tokens, candidate.row, count: length)
         probe[0, length] = candidate.token
-        return try run.stopping.finishReason(
-            run.context(candidate.row, probe.row(0, count: length + 1)), outOfTime: outOfTime)
+        return try request.stopping.finishReason(
+            request.context(candidate.row, probe.row(0, count: length + 1)), outOfTime: outOfTime)
     }
 
     // MARK: One step
 
-    /// Chooses the beams that go on and the sequences that are finished; the length grows by one.
+    /// Chooses the next beams and the finished sequences; the length grows by one.
     private mutating func advance(_ candidates: [[BeamCandidate]]) {
         running.reserve(length + 1, used: length)
         next.reserve(length + 1, used: 0)
@@ -185,7 +186,7 @@ struct BeamSearch {
         }
     }
 
-    /// Those among the first n candidates that end here compete with the item's finished sequences.
+    /// Candidates among the first n that end here compete with the item's finished sequences.
     private mutating func finish(_ item: Int, _ candidates: [BeamCandidate]) {
         let slots = finished[item]
         let divisor = Float(pow(Double(newCount + 1), lengthPenalty))
@@ -219,8 +220,8 @@ struct BeamSearch {
     /// Closes the items that cannot improve any more (or, by default, are unlikely to). Uses the new length.
     private mutating func closeItems() {
         let hopes = earlyStopping == .never && lengthPenalty > 0
-        let divisor = Float(pow(Double(hopes ? run.maxLength - run.promptLength : newCount), lengthPenalty))
-        for item in 0..<run.items where isOpen[item] {
+        let divisor = Float(pow(Double(hopes ? request.maxLength - request.promptLength : newCount), lengthPenalty))
+        for item in 0..<request.items where isOpen[item] {
             let best = running.scores[item * beams] / divisor
             let worst = finished[item].map(\.score).min() ?? Self.penalty
             isOpen[item] = finished[item].contains { best > ($0.isDone ? worst : Self.penalty) }
@@ -230,22 +231,22 @@ struct BeamSearch {
     // MARK: Result
 
     private func output() -> GenerationOutput {
-        let returned = finished.flatMap { $0.prefix(run.config.numReturnSequences ?? 1) }
+        let returned = finished.flatMap { $0.prefix(request.config.numReturnSequences ?? 1) }
         let longest = returned.map(\.origins.count).max() ?? 0
-        let width = run.promptLength + longest
-        // As in the reference a pad id of 0 counts as unset, and without eos nothing is filled in.
-        let fill = run.eos.first.map { run.pad == 0 ? $0 : run.pad } ?? -1
+        let width = request.promptLength + longest
+        // As in the reference, a pad id of 0 means unset, and without eos nothing is filled in.
+        let fill = request.eos.first.map { request.pad == 0 ? $0 : request.pad } ?? -1
         let sequences = returned.enumerated().map { index, hypothesis in
-            let prompt = run.inputs.prompts[index / (run.config.numReturnSequences ?? 1)]
+            let prompt = request.inputs.prompts[index / (request.config.numReturnSequences ?? 1)]
             let tokens = hypothesis.tokens.isEmpty ? prompt : hypothesis.tokens
             return tokens + Array(repeating: fill, count: width - tokens.count)
         }
         return GenerationOutput(
-            sequences: sequences, promptLength: run.promptLength, newTokenCounts: returned.map(\.origins.count),
+            sequences: sequences, promptLength: request.promptLength, newTokenCounts: returned.map(\.origins.count),
             finishReasons: returned.map(\.finish), sequencesScores: returned.map(\.score),
             beamIndices: returned.map { $0.origins + Array(repeating: -1, count: longest - $0.origins.count) },
-            tokenLogProbabilities: run.wantsLogProbabilities ? returned.map(\.logProbabilities) : nil,
-            scores: run.recorder.scores, logits: run.recorder.logits,
-            seed: run.config.doSample ?? false ? run.random.seed : nil, warnings: run.warnings)
+            tokenLogProbabilities: request.wantsLogProbabilities ? returned.map(\.logProbabilities) : nil,
+            scores: request.recorder.scores, logits: request.recorder.logits,
+            seed: request.config.doSample ?? false ? request.random.seed : nil, warnings: request.warnings)
     }
 }

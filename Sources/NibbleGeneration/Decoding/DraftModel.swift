@@ -2,43 +2,48 @@ internal import NibbleModels
 
 /// Proposes tokens with a smaller model.
 final class DraftModel {
-    private let run: GenerationRun
+    private let request: ResolvedRequest
     private let session: any DecodingSession
     private let ids: RowMatrix<Int32>
-    /// Tokens the session holds.
+    /// Tokens that the session holds.
     private var fed: [Int32] = []
-    /// How much of the sequence was there at the last call, and is the same now.
+    /// Lengths of the sequence, with padding and without, that are the same as at the last call.
     private var known = (sequence: 0, tokens: 0)
     /// Tokens to draft before the next check.
     private(set) var draftLength: Int
     private let confidence: Float
+    /// Positions that the draft model has embeddings for.
+    private let positionLimit: Int?
     /// Sampling: the distribution each drafted token was drawn from, row after row of V.
     private(set) var distributions: [Float] = []
     /// How often the model was run.
     private(set) var steps = 0
 
-    init(_ run: GenerationRun, model: any GenerativeModel) throws {
-        self.run = run
-        guard model.vocabularySize == run.vocabularySize else {
+    init(_ request: ResolvedRequest, model: any GenerativeModel) throws {
+        self.request = request
+        guard model.vocabularySize == request.vocabularySize else {
             throw GenerationError.shapeMismatch(
-                what: "the assistant's vocabulary", expected: "\(run.vocabularySize) tokens", found: "\(model.vocabularySize)")
+                what: "the assistant's vocabulary", expected: "\(request.vocabularySize) tokens", found: "\(model.vocabularySize)"
+            )
         }
-        guard model.isEncoderDecoder == run.model.isEncoderDecoder else {
+        guard model.isEncoderDecoder == request.model.isEncoderDecoder else {
             throw GenerationError.conflict("the assistant and the model must both be encoder-decoders, or neither")
         }
-        session = try run.makeSession(model)
-        ids = RowMatrix(rows: 1, capacity: min(run.maxLength, run.promptLength + 256))
-        draftLength = run.config.numAssistantTokens ?? 20
-        confidence = Float(run.config.assistantConfidenceThreshold ?? 0)
+        session = try request.makeSession(model)
+        positionLimit = model.positionLimit
+        ids = RowMatrix(rows: 1, capacity: min(request.maxLength, request.promptLength + 256))
+        draftLength = request.config.numAssistantTokens ?? 20
+        confidence = Float(request.config.assistantConfidenceThreshold ?? 0)
     }
 
-    /// Up to `limit` tokens that may follow.
+    /// Drafts up to `limit` tokens.
     ///
     /// - Parameters:
-    ///   - sequence: the sequence, padding included, for the processors.
-    ///   - tokens: the same without padding, for the model.
+    ///   - sequence: the sequence with its padding, as the processors see it.
+    ///   - tokens: the sequence without padding, as the model sees it.
     func propose(after sequence: UnsafeBufferPointer<Int32>, tokens: [Int32], limit: Int) throws -> [Int32] {
-        let limit = min(limit, draftLength)
+        // Where the draft model's positions are a table, it proposes nothing beyond them.
+        let limit = min(limit, draftLength, positionLimit.map { $0 + 1 - tokens.count } ?? .max)
         distributions.removeAll(keepingCapacity: true)
         guard limit > 0 else { return [] }
         ids.reserve(sequence.count + limit, used: known.sequence)
@@ -54,7 +59,7 @@ final class DraftModel {
             let (token, probability) = try next(pending, length: sequence.count + drafted.count)
             ids[0, sequence.count + drafted.count] = token
             drafted.append(token)
-            if drafted.count == limit || run.eos.contains(token) || probability < confidence { break }
+            if drafted.count == limit || request.eos.contains(token) || probability < confidence { break }
             pending = [token]
             fed.append(token)
         }
@@ -64,24 +69,24 @@ final class DraftModel {
     private func next(_ pending: [Int32], length: Int) throws -> (token: Int32, probability: Float) {
         steps += 1
         return try session.feed([RowTokens(row: 0, tokens: pending)], logits: .last) { batch in
-            try run.check(batch, rows: 1)
-            try run.processors.process(batch, [run.context(0, ids.row(0, count: length))])
+            try request.check(batch, rows: 1)
+            try request.processors.process(batch, [request.context(0, ids.row(0, count: length))])
             let scores = batch[0]
             guard scores.softmax() else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
-            guard run.config.doSample ?? false else {
-                let token = scores.argmax
+            guard request.config.doSample ?? false else {
+                guard let token = scores.argmax else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
                 return (Int32(token), scores[token])
             }
             distributions.append(contentsOf: scores)
-            let u = run.random.uniform(row: 0, step: length - run.promptLength, .draft)
+            let u = request.random.uniform(row: 0, step: length - request.promptLength, .draft)
             guard let token = scores.draw(u) else { throw GenerationError.noTokenAllowed(row: 0, position: length) }
             return (Int32(token), scores[token])
         }
     }
 
-    /// Learns how many of its tokens were good.
+    /// Adapts the length of drafts to how many tokens were accepted.
     func adapt(accepted: Int, of proposed: Int) {
-        guard run.config.numAssistantTokensSchedule ?? .constant != .constant else { return }
+        guard request.config.numAssistantTokensSchedule ?? .constant != .constant else { return }
         draftLength = accepted == proposed ? draftLength + 2 : max(draftLength - 1, 1)
     }
 }

@@ -1,9 +1,9 @@
-/// Proposes what followed the last tokens when they stood in the sequence before (Saxena 2023).
+/// Proposes the tokens that followed an earlier occurrence of the sequence's last tokens (Saxena 2023).
 struct PromptLookup {
     /// The most tokens to propose.
     let tokens: Int
     let maximumNgram: Int
-    /// How many of them are worth checking by what was accepted last.
+    /// The most tokens to propose next, adapted to how many were accepted last.
     private var length: Int
 
     init(tokens: Int, maximumNgram: Int) {
@@ -12,8 +12,8 @@ struct PromptLookup {
         length = tokens
     }
 
-    /// Proposals that are refused cost as much as tokens: after one of which k were accepted, k + 1 are tried, and twice as many
-    /// each time that all are.
+    /// A rejected token costs as much as an accepted one. After a proposal of which k tokens were accepted, the next has at most
+    /// k + 1; after one that was accepted as a whole, twice as many.
     mutating func adapt(accepted: Int, of proposed: Int) {
         guard proposed > 0 else { return }
         length = accepted == proposed ? min(length * 2, tokens) : accepted + 1

@@ -1,4 +1,4 @@
-/// Rows of equal capacity in one piece of memory; what tokens, beam indices and their scores are kept in while they grow.
+/// Rows of equal capacity in one allocation: the tokens, beam indices and scores of sequences that grow.
 final class RowMatrix<Element: BitwiseCopyable> {
     let rows: Int
     private(set) var capacity: Int
@@ -12,7 +12,7 @@ final class RowMatrix<Element: BitwiseCopyable> {
 
     deinit { base.deallocate() }
 
-    /// Makes room for `length` elements a row, of which the first `used` are kept. Invalidates what ``row(_:count:)`` gave.
+    /// Makes room for `length` elements a row and keeps the first `used`. Invalidates the buffers that ``row(_:count:)`` returned.
     func reserve(_ length: Int, used: Int) {
         guard length > capacity else { return }
         let wider = max(length, capacity * 2)
@@ -34,7 +34,7 @@ final class RowMatrix<Element: BitwiseCopyable> {
         }
     }
 
-    /// The first `count` elements of `row`; valid until the matrix grows or goes away.
+    /// The first `count` elements of `row`; valid until the matrix grows or is released.
     func row(_ row: Int, count: Int) -> UnsafeBufferPointer<Element> {
         precondition(row < rows && count <= capacity)
         return UnsafeBufferPointer(start: base + row * capacity, count: count)

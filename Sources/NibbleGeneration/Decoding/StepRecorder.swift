@@ -1,6 +1,6 @@
 internal import NibbleModels
 
-/// Keeps the scores and logits of each step for those who asked for them.
+/// Keeps the scores and logits of each step, if the configuration asks for them.
 struct StepRecorder {
     private(set) var scores: [[Float]]?
     private(set) var logits: [[Float]]?

@@ -1,8 +1,8 @@
 import Foundation
 internal import NibbleCore
 
-/// Random numbers of one generation. A number is named by its row, the row's step and what it is for, so that neither the
-/// batch nor the order of computation matters.
+/// Random numbers of one generation. A number depends on its row, the row's step and its purpose, and neither on the batch nor
+/// on the order of computation.
 struct RandomSource {
     enum Purpose: UInt64 {
         case token = 0

@@ -1,11 +1,15 @@
-/// How long the sequences of one generation may and must become, prompt included.
+/// The maximum and minimum length of the sequences of one generation, prompt included.
 struct Lengths {
     var maximum: Int
     var minimum: Int
     var warnings: [GenerationWarning] = []
 
-    /// - Parameter prompt: L, padding included; for an encoder-decoder the decoder's.
-    init(_ config: GenerationConfig, prompt: Int, positions: Int?) throws {
+    /// - Parameters:
+    ///   - prompt: L, padding included; for an encoder-decoder the decoder's.
+    ///   - positions: what the model was made for. Beyond it there is a warning.
+    ///   - limit: the positions that the model has embeddings for, if they are a table. Sequences end there: the last token
+    ///     needs no position, since it is not fed.
+    init(_ config: GenerationConfig, prompt: Int, positions: Int?, limit: Int? = nil) throws {
         maximum = 0
         minimum = config.minNewTokens.map { Self.sum(prompt, $0) } ?? config.minLength ?? 0
         if let newTokens = config.maxNewTokens {
@@ -17,11 +21,18 @@ struct Lengths {
             maximum = min(length, Self.limit)
         } else {
             maximum = prompt + GenerationConfig.defaultNewTokens
-            if let positions { maximum = min(maximum, positions) }
+            if let positions, prompt < positions { maximum = min(maximum, positions) }
             warnings.append(.defaultLength(newTokens: max(maximum - prompt, 0)))
         }
+        if let limit {
+            guard prompt <= limit else { throw GenerationError.promptTooLong(length: prompt, maximum: limit) }
+            if maximum > limit + 1 {
+                warnings.append(.cutToPositions(length: maximum, positions: limit))
+                maximum = limit + 1
+            }
+        }
         guard prompt < maximum else { throw GenerationError.promptTooLong(length: prompt, maximum: maximum) }
-        noteImpossible(config, positions: positions)
+        noteImpossible(config, positions: limit == nil ? positions : nil)
     }
 
     private mutating func noteImpossible(_ config: GenerationConfig, positions: Int?) {
@@ -34,7 +45,7 @@ struct Lengths {
         }
     }
 
-    /// Positions are 32-bit numbers everywhere below.
+    /// Backends hold positions as 32-bit numbers.
     private static let limit = Int(Int32.max)
 
     private static func sum(_ a: Int, _ b: Int) -> Int {

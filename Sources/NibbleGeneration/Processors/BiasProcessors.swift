@@ -77,9 +77,9 @@ package struct SuppressTokensAtBeginProcessor: LogitsProcessor {
 /// Which tokens may follow, decided by the caller from the item's number and the tokens so far.
 package typealias PrefixAllowedTokens = @Sendable (_ item: Int, _ ids: [Int32]) -> [Int32]
 
-/// Keeps only the tokens a caller's function allows.
+/// Keeps only the tokens that the caller's function allows.
 ///
-/// If that leaves an item without any finite score, its allowed tokens all become equally likely.
+/// If an item is left without any finite score, its allowed tokens become equally likely.
 package struct PrefixConstrainedProcessor: LogitsProcessor {
     private let allowed: PrefixAllowedTokens
     private let beams: Int

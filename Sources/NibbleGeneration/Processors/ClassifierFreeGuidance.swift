@@ -1,11 +1,11 @@
 internal import NibbleCore
 internal import NibbleModels
 
-/// Moves scores away from what the model would say to another prompt (Sanchez et al. 2023): with log-probabilities s of the
-/// prompt and u of the other one, u + g·(s − u).
+/// Moves scores away from those for another prompt (Sanchez et al. 2023): with log-probabilities s for the prompt and u for the
+/// other one, u + g·(s − u).
 ///
-/// A second session follows the rows. Before each step it is brought to the row's tokens from wherever it stands, so that
-/// rows may be reordered and rolled back.
+/// A second session holds the other prompts, each followed by its row's new tokens. Before each step it is rolled back to the
+/// prefix it shares with the row, so rows may be reordered and rolled back.
 final class ClassifierFreeGuidance {
     private let scale: Float
     private let prompts: [[Int32]]
@@ -13,8 +13,8 @@ final class ClassifierFreeGuidance {
     private var fed: [[Int32]]
 
     /// - Parameters:
-    ///   - prompts: for each decoding row the tokens that stand in its prompt's place.
-    ///   - newTokens: the most tokens that may follow.
+    ///   - prompts: for each decoding row, the tokens that replace its prompt.
+    ///   - newTokens: the most tokens that may follow a prompt.
     init(
         scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int, cacheQuantization: KeyValueQuantization?
     ) throws {
@@ -33,7 +33,7 @@ final class ClassifierFreeGuidance {
         }
     }
 
-    /// Rolls a row back to what it has in common with its sequence; returns what is missing (at least one token).
+    /// Rolls a row back to the prefix it shares with its sequence; returns the missing tokens, at least one.
     private func advance(_ context: RowContext) throws -> [Int32] {
         let target = prompts[context.row] + context.ids.dropFirst(context.promptLength)
         let common = zip(fed[context.row], target).prefix { $0 == $1 }.count

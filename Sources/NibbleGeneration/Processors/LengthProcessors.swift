@@ -30,7 +30,7 @@ package struct MinNewTokensProcessor: LogitsProcessor {
     }
 }
 
-/// Forces the token behind the first one.
+/// Forces the token after the first one.
 package struct ForcedBosProcessor: LogitsProcessor {
     private let token: Int32
 
@@ -56,7 +56,7 @@ package struct ForcedEosProcessor: LogitsProcessor {
     }
 }
 
-/// Replaces what is not a finite number.
+/// Replaces scores that are not finite: NaN by 0, infinities by the largest and smallest number.
 package struct InfNanRemoveProcessor: LogitsProcessor {
     package init() {}
 

@@ -13,7 +13,7 @@ package protocol LogitsProcessor: Sendable {
     /// one another implement it.
     func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws
 
-    /// How the same effect is had where the logits are, if it can be.
+    /// The step of a backend's token selection that has the same effect, if there is one.
     var deviceForm: DeviceForm? { get }
 }
 
@@ -29,7 +29,7 @@ extension LogitsProcessor {
 package enum DeviceForm: Sendable, Equatable {
     /// Of the tokens a row holds.
     case repetitionPenalty(Float)
-    /// Tokens that are never chosen. May be asked for more than once.
+    /// Tokens that are never chosen. May occur more than once.
     case forbidden([Int32])
     case temperature(Float)
     case topK(Int)
@@ -76,7 +76,7 @@ package struct RowContext {
     }
 }
 
-/// The processors of a generation, in the order in which they act.
+/// The processors of a generation, in the order in which they are applied.
 package struct LogitsProcessorList: Sendable {
     package var processors: [any LogitsProcessor]
 
@@ -86,8 +86,8 @@ package struct LogitsProcessorList: Sendable {
         for processor in processors { try processor.process(batch, contexts) }
     }
 
-    /// The parameters of a selection on the device that has the effect of all processors and a draw (or, without
-    /// `sampling`, an argmax); `nil` where one of them can only run on the host.
+    /// The parameters of a selection on the device that is equivalent to all processors followed by a draw (or, without
+    /// `sampling`, an argmax); `nil` if a processor can only run on the host.
     package func deviceParameters(sampling: Bool) -> SamplingParameters? {
         var parameters = SamplingParameters()
         if sampling { parameters.temperature = 1 }

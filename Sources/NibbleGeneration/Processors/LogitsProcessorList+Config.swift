@@ -1,4 +1,4 @@
-/// What the processors of one generation depend on besides the configuration.
+/// What the processors of a generation depend on besides its configuration.
 package struct ProcessorSetting: Sendable {
     package var vocabularySize: Int
     /// L, padding included.
@@ -7,7 +7,7 @@ package struct ProcessorSetting: Sendable {
     package var minLength: Int
     package var eos: [Int32]
     package var prefixAllowedTokens: PrefixAllowedTokens?
-    /// The caller's own.
+    /// The caller's processors.
     package var custom: [any LogitsProcessor]
 
     package init(
@@ -25,8 +25,8 @@ package struct ProcessorSetting: Sendable {
 }
 
 extension LogitsProcessorList {
-    /// The processors a resolved configuration asks for, in the reference's order. Guidance is not among them; it needs a
-    /// model and comes first.
+    /// The processors of a resolved configuration, in transformers' order. Guidance is not among them: it needs a model and is
+    /// applied first.
     ///
     /// - Throws: ``GenerationError/tokenOutOfRange`` for tokens that would be forced or biased outside the vocabulary.
     package static func make(
@@ -82,7 +82,7 @@ extension LogitsProcessorList {
         }
     }
 
-    /// A caller's processor takes the place of a standard one of its own type.
+    /// A caller's processor replaces a standard one of the same type.
     private mutating func appendCustom(_ custom: [any LogitsProcessor]) -> [GenerationWarning] {
         var warnings: [GenerationWarning] = []
         for processor in custom {

@@ -1,4 +1,4 @@
-/// Makes tokens that were there before less likely (Keskar et al. 2019, CTRL). Left padding does not count.
+/// Makes tokens that already occur in the row less likely (Keskar et al. 2019, CTRL). Left padding does not count.
 package struct RepetitionPenaltyProcessor: LogitsProcessor {
     private let penalty: Float
 

@@ -37,14 +37,17 @@ extension UnsafeMutableBufferPointer<Float> {
         for token in tokens where indices.contains(Int(token)) { self[Int(token)] = 0 }
     }
 
-    /// The index of the largest number, the lowest among equals; 0 if there is none.
-    var argmax: Int {
-        var best = 0
-        var maximum = -Float.infinity
-        for index in indices where self[index] > maximum {
-            best = index
-            maximum = self[index]
-        }
-        return best
+    /// The index of the largest score, the lowest among equals; `nil` where every score is −∞ or one is NaN.
+    var argmax: Int? {
+        guard !holdsNaN else { return nil }
+        let maximum = self.maximum
+        return maximum > -.infinity ? firstIndex(of: maximum) : nil
+    }
+
+    var holdsNaN: Bool {
+        // Without an early exit the loop is vectorized.
+        var found: UInt32 = 0
+        for score in self { found |= score != score ? 1 : 0 }
+        return found != 0
     }
 }

@@ -36,7 +36,7 @@ package final class ScoreScratch {
     }
 }
 
-/// Keeps the `limit` best of the numbers it is shown: larger first, among equals the lower index. NaN counts as −∞.
+/// Keeps the `limit` best of the inserted numbers: the larger, among equals the one of lower index. NaN counts as −∞.
 struct TopSelection {
     struct Entry {
         var score: Float
@@ -69,9 +69,9 @@ struct TopSelection {
         }
     }
 
-    /// Shows all numbers of a row, each under its index.
+    /// Inserts all numbers of a row under their indices.
     mutating func insert(contentsOf scores: UnsafeMutableBufferPointer<Float>) {
-        // Later indices lose against equals, so once the heap is full most numbers are turned away by one comparison.
+        // Among equals the earlier index wins, so a full heap rejects most numbers by one comparison.
         var bound = entries.count == limit ? worst?.score : nil
         for index in scores.indices {
             if let bound, !(scores[index] > bound) { continue }

@@ -1,8 +1,8 @@
 import Foundation
 
-// Warpers narrow the distribution that is sampled from. Each works on what the one before has left.
+// Warpers narrow the distribution that is sampled from. Each is applied to the result of the one before.
 
-/// A warper's number, and how many tokens it leaves at least.
+/// A warper's threshold, and the number of tokens that it keeps at least.
 struct WarperLimit: Sendable {
     let value: Double
     let minimumKept: Int
@@ -26,7 +26,7 @@ package struct TemperatureWarper: LogitsProcessor {
     package var deviceForm: DeviceForm? { .temperature(temperature) }
 }
 
-/// Keeps the k largest scores, and whatever equals the k-th.
+/// Keeps the k largest scores, and scores equal to the k-th.
 package struct TopKWarper: LogitsProcessor {
     private let k: Int
 
@@ -96,10 +96,9 @@ package struct TopPWarper: LogitsProcessor {
         }
     }
 
-    /// The largest ones that must stay, the higher index first among equals.
+    /// The largest scores, which must stay; among equals those of higher index.
     private func protectedTokens(_ scores: UnsafeMutableBufferPointer<Float>) -> [TopSelection.Entry] {
         if limit.minimumKept == 1 {
-            // Every score is at most the maximum, so the last that reaches it is the one.
             let maximum = scores.maximum
             return scores.lastIndex { $0 == maximum }.map { [.init(score: maximum, index: $0)] } ?? []
         }

@@ -1,6 +1,6 @@
-/// Finds stop strings at the end of a row's text, on bytes, across the borders of tokens.
+/// Finds stop strings at the end of a row's text. Compares bytes, across token boundaries.
 ///
-/// A string counts when it ends inside the last token; it may begin in an earlier one, and the last token may run past it.
+/// A string matches if it ends inside the last token. It may begin in an earlier token, and the last token may continue past it.
 struct StopStringMatcher: Sendable {
     private let strings: [(text: String, bytes: [UInt8])]
     private let longest: Int
@@ -27,8 +27,7 @@ struct StopStringMatcher: Sendable {
         }?.text
     }
 
-    /// The bytes before the last token that a match could begin in. Looks at no more tokens than the longest string has
-    /// bytes.
+    /// The bytes before the last token in which a match could begin. Reads at most as many tokens as the longest string has bytes.
     private func precedingBytes(_ ids: Slice<UnsafeBufferPointer<Int32>>) -> [UInt8] {
         var pieces: [[UInt8]] = []
         var count = 0

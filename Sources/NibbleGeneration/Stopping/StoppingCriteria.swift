@@ -18,7 +18,7 @@ struct StoppingCriteria {
     let custom: [StoppingCriterion]
     private let deadline: ContinuousClock.Instant?
 
-    /// The time begins to run here.
+    /// The time limit starts now.
     init(
         maxLength: Int, maxTime: Double?, eos: [Int32], stopStrings: StopStringMatcher?, custom: [StoppingCriterion]
     ) {
@@ -26,11 +26,11 @@ struct StoppingCriteria {
         self.eos = eos
         self.stopStrings = stopStrings
         self.custom = custom
-        // A century is as good as never, and can be added to an instant.
+        // A century at most: longer times overflow the instant.
         deadline = maxTime.map { ContinuousClock.now + .seconds(min($0, 3.2e9)) }
     }
 
-    /// Whether ``finishReason(_:outOfTime:)`` should be told that the time has run out. Asked once a step.
+    /// Whether the time has run out; read once per step, for ``finishReason(_:outOfTime:)``.
     var isOutOfTime: Bool { deadline.map { ContinuousClock.now > $0 } ?? false }
 
     func finishReason(_ context: RowContext, outOfTime: Bool) throws -> FinishReason? {

@@ -62,7 +62,7 @@ final class BoundedChannel<Element: Sendable>: @unchecked Sendable {
         }
     }
 
-    /// Tells the producer that nobody listens any more.
+    /// Makes the producer's next call throw: the consumer is gone.
     func cancel() {
         condition.lock()
         isCancelled = true

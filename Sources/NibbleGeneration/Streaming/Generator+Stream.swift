@@ -8,17 +8,17 @@ package enum GenerationEvent: Sendable {
 }
 
 extension Generator {
-    /// Generates on a thread of its own and delivers tokens as they are chosen. With beams only the end is delivered.
+    /// Generates on a thread of its own and delivers tokens as they are chosen; with beams, only the finished output.
     ///
-    /// The thread waits when `buffering` events have not been taken yet. Cancelling the task that reads, or dropping the
-    /// stream, ends the generation at the next token, or within the prompt.
+    /// The thread waits while `buffering` events are unread. Cancelling the reading task, or dropping the stream, ends the
+    /// generation at the next token, or within the prompt.
     package func stream(
         _ request: GenerationRequest, buffering: Int = 32
     ) -> AsyncThrowingStream<GenerationEvent, any Error> {
         let channel = BoundedChannel<GenerationEvent>(capacity: buffering)
         let thread = Thread { produce(request, into: channel) }
         thread.name = "nibble.generate"
-        // Deep enough for processors and criteria of the caller's.
+        // Leaves room for the caller's processors and criteria.
         thread.stackSize = 8 << 20
         thread.start()
         let consumer = ChannelConsumer(channel)
@@ -48,7 +48,7 @@ extension Generator {
     }
 }
 
-/// Ends the producer when the stream that holds it goes away.
+/// Ends the producer when the stream that holds it is released.
 private final class ChannelConsumer: Sendable {
     let channel: BoundedChannel<GenerationEvent>
 

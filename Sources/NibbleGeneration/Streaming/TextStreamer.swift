@@ -1,15 +1,15 @@
-/// Turns tokens into pieces of text that need not be taken back: whole words, lines, or CJK characters.
+/// Turns tokens into pieces of text that later tokens cannot change: whole words, lines, or CJK characters.
 ///
-/// Gives the pieces of `transformers`' TextStreamer for one sequence.
+/// The pieces are those of transformers' TextStreamer for one sequence.
 package struct TextStreamer: Sendable {
     private let decode: @Sendable ([Int32]) -> String
     private let skipsPrompt: Bool
     private var tokens: [Int32] = []
-    /// Unicode scalars of the pending text that were handed out.
+    /// Unicode scalars of the pending text that were returned.
     private var delivered = 0
     private var isPromptNext = true
 
-    /// - Parameter decode: the text of tokens that belong together.
+    /// - Parameter decode: the text of consecutive tokens.
     package init(skipsPrompt: Bool = false, decode: @escaping @Sendable ([Int32]) -> String) {
         self.skipsPrompt = skipsPrompt
         self.decode = decode
@@ -36,7 +36,7 @@ package struct TextStreamer: Sendable {
         return String(text.prefix(certain).dropFirst(delivered))
     }
 
-    /// The rest, at the end of a sequence. Another may follow.
+    /// The rest of the text, at the end of a sequence. Another sequence may follow.
     package mutating func finish() -> String {
         isPromptNext = true
         guard !tokens.isEmpty else { return "" }

@@ -1,15 +1,15 @@
-/// How a checkpoint's names become a tree's parameter names.
+/// How the names in a checkpoint map to the tree's parameter names.
 ///
-/// In order: the family's renames, then the base prefix is added or removed where that makes a known name
+/// First the family's renames apply. Then the base prefix is added or removed, if that makes a known name
 /// (`h.0.ln_1.weight` ↔ `transformer.h.0.ln_1.weight`).
 package struct CheckpointKeys: Sendable {
     /// `transformer`, `model` …; empty for families without.
     package var basePrefix: String
     /// Rewrites a name, or returns it unchanged.
     package var rename: @Sendable (String) -> String
-    /// The name under which files hold what the tree calls otherwise: undoes ``rename`` where that loses something.
+    /// The name in written files of a parameter that ``rename`` renames: its inverse.
     package var fileName: @Sendable (String) -> String
-    /// Endings of names that may be in a file and mean nothing.
+    /// Endings of names that files may hold and that have no meaning.
     package var ignoredSuffixes: [String]
 
     package init(
@@ -22,13 +22,17 @@ package struct CheckpointKeys: Sendable {
         self.rename = rename
     }
 
+    /// Adds endings to ``ignoredSuffixes``.
+    mutating func ignore(_ suffixes: String...) { ignoredSuffixes += suffixes }
+
     /// The parameter that `key` holds, or `nil` if the model has none of that name.
     package func parameter(for key: String, isKnown: (String) -> Bool) -> String? {
         let name = rename(key)
         let prefix = basePrefix + "."
         if !basePrefix.isEmpty {
-            if name.hasPrefix(prefix), isKnown(String(name.dropFirst(prefix.count))) {
-                return String(name.dropFirst(prefix.count))
+            if name.utf8.starts(with: prefix.utf8) {
+                let rest = String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)
+                if isKnown(rest) { return rest }
             }
             if isKnown(prefix + name) { return prefix + name }
         }
@@ -36,6 +40,8 @@ package struct CheckpointKeys: Sendable {
     }
 
     package func isIgnored(_ key: String) -> Bool {
-        ignoredSuffixes.contains { key == $0 || key.hasSuffix("." + $0) }
+        ignoredSuffixes.contains {
+            key.utf8.elementsEqual($0.utf8) || key.utf8.reversed().starts(with: ("." + $0).utf8.reversed())
+        }
     }
 }

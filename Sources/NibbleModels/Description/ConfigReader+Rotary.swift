@@ -1,95 +1,218 @@
-import Foundation
+internal import Foundation
+import NibbleCore
+
+/// How a family reads the rotary fields of its config, where families differ.
+struct RotaryConvention {
+    /// The field that holds theta, and its default.
+    var thetaKey = "rope_theta"
+    var defaultTheta = 10000.0
+    /// The field that holds the share of a head that is rotated.
+    var shareKey = "partial_rotary_factor"
+    /// The default of that share; `nil` for families that always rotate whole heads.
+    var defaultShare: Double?
+    /// Pairs are (2i, 2i+1).
+    var isInterleaved = false
+    /// Phi-3 knows no scaling but long rope, which older configs call "su" or "yarn", and takes the original length from
+    /// the top level of the config only.
+    var isLongRopeOnly = false
+}
 
 extension ConfigReader {
-    /// The rotary embedding described by `rope_parameters`, or by the older `rope_scaling` and `rope_theta`.
+    /// The rotary embedding described by `rope_parameters`, or by the older `rope_scaling` and `rope_theta`, read as
+    /// transformers reads them: a `rope_scaling` that is not empty takes the place of `rope_parameters`, and each of these
+    /// takes precedence over the fields at the top level.
     ///
-    /// - Parameter headSize: D; `partial_rotary_factor` of it is rotated.
-    package func rotary(
-        headSize: Int, partial: Double? = nil, isInterleaved: Bool = false, layerType: String? = nil, defaultTheta: Double = 10000
-    ) throws -> RotaryDescription {
-        var parameters = try object("rope_parameters", "rope_scaling") ?? ConfigReader(.init(), file: file)
-        if let layerType, let nested = try parameters.object(layerType) { parameters = nested }
-        let theta = try parameters.optionalDouble("rope_theta") ?? double("rope_theta", "rotary_emb_base", default: defaultTheta)
-        let share =
-            try parameters.optionalDouble("partial_rotary_factor")
-            ?? optionalDouble("partial_rotary_factor", "rotary_pct") ?? partial ?? 1
-        let rotated = share > 0 && share <= 1 ? Int(Double(headSize) * share) : 0
-        guard rotated > 0, rotated % 2 == 0, theta > 0 else {
-            throw ModelError.wrongField(
-                "rope_parameters", file: file,
-                expected: "a positive theta and an even number of rotated elements within the head size \(headSize)",
-                found: "theta \(theta), \(share) of the head")
+    /// - Parameter headSize: D
+    func rotary(headSize: Int, _ convention: RotaryConvention = .init()) throws -> RotaryDescription {
+        let scaling = try object("rope_scaling").flatMap { $0.values.isEmpty ? nil : $0 }
+        let parameters = try object("rope_parameters").flatMap { $0.values.isEmpty ? nil : $0 }
+        if scaling != nil, let parameters, parameters.values != scaling?.values {
+            noteUnread("rope_parameters", because: "rope_scaling takes its place")
         }
-        return RotaryDescription(
-            rotated: rotated, theta: theta, isInterleaved: isInterleaved,
-            scaling: try rotaryScaling(parameters, rotated: rotated))
+        let fields = scaling ?? parameters ?? nested([:])
+        let reading = RotaryReading(config: self, fields: fields, convention: convention, headSize: headSize, isNested: false)
+        return try reading.description()
     }
 
-    private func rotaryScaling(_ parameters: ConfigReader, rotated: Int) throws -> RotaryDescription.Scaling {
-        let positions = try int("max_position_embeddings", default: 2048)
-        func factor() throws -> Double {
-            guard let factor = try parameters.optionalDouble("factor"), factor > 0 else {
-                throw ModelError.missingField("rope_scaling.factor", file: file)
-            }
-            return factor
+    /// As ``rotary(headSize:_:)`` of a layer type with parameters of its own.
+    func rotary(headSize: Int, fields: ConfigReader, _ convention: RotaryConvention) throws -> RotaryDescription {
+        try RotaryReading(config: self, fields: fields, convention: convention, headSize: headSize, isNested: true).description()
+    }
+}
+
+/// One reading of the rotary fields.
+private struct RotaryReading {
+    let config: ConfigReader
+    let fields: ConfigReader
+    let convention: RotaryConvention
+    let headSize: Int
+    /// Whether `fields` are those of one layer type. The original length at the top level then counts for nothing.
+    let isNested: Bool
+
+    func description() throws -> RotaryDescription {
+        let type = try self.type()
+        let theta = try preferring(fields: "rope_theta", config: convention.thetaKey) ?? convention.defaultTheta
+        if convention.thetaKey != "rope_theta", config.value("rope_theta") != nil {
+            config.noteUnread("rope_theta", because: "this family reads \(convention.thetaKey)")
         }
-        let type = try parameters.string("rope_type", "type", default: "default")
+        let rotated = try rotatedElements(type, theta: theta)
+        noteUnknownFields(type)
+        return RotaryDescription(
+            rotated: rotated, theta: theta, isInterleaved: convention.isInterleaved, scaling: try scaling(type, rotated: rotated))
+    }
+
+    private func type() throws -> String {
+        let type = try fields.string("rope_type", "type", default: "default")
+        guard convention.isLongRopeOnly else { return type }
+        if ["su", "yarn"].contains(type) { return "longrope" }
+        guard ["default", "longrope"].contains(type) else { throw unknown(type, expected: "default or longrope") }
+        return type
+    }
+
+    private func unknown(_ type: String, expected: String) -> ModelError {
+        .wrongField("rope_scaling.rope_type", file: config.file, expected: expected, found: "\"\(type)\"")
+    }
+
+    /// A number among the rotary fields, or else at the top level of the config.
+    private func preferring(fields key: String, config topKey: String) throws -> Double? {
+        let top = isNested ? nil : try config.optionalDouble(topKey)
+        guard let value = try fields.optionalDouble(key) else { return top }
+        if let top, top != value { config.noteUnread(topKey, because: "the rotary parameters hold \(key)") }
+        return value
+    }
+
+    private func rotatedElements(_ type: String, theta: Double) throws -> Int {
+        var share = try preferring(fields: "partial_rotary_factor", config: convention.shareKey)
+        if convention.shareKey != "partial_rotary_factor", config.value("partial_rotary_factor") != nil {
+            config.noteUnread("partial_rotary_factor", because: "this family reads \(convention.shareKey)")
+        }
+        if convention.defaultShare == nil, let given = share, given != 1, type == "default" {
+            config.noteUnread(convention.shareKey, because: "this family rotates whole heads")
+            share = 1
+        }
+        let rotatedShare = share ?? convention.defaultShare ?? 1
+        let rotated = rotatedShare > 0 && rotatedShare <= 1 ? Int(Double(headSize) * rotatedShare) : 0
+        guard rotated > 0, rotated % 2 == 0, theta > 0, convention.defaultShare != nil || rotated == headSize else {
+            throw ModelError.wrongField(
+                "rope_parameters", file: config.file,
+                expected: convention.defaultShare == nil
+                    ? "a positive theta and the whole of an even head size"
+                    : "a positive theta and an even number of rotated elements within the head size \(headSize)",
+                found: "theta \(theta), \(rotatedShare) of a head of \(headSize)")
+        }
+        return rotated
+    }
+
+    /// The fields that each type reads.
+    private static let knownFields: [String: Set<String>] = [
+        "default": [], "linear": ["factor"], "dynamic": ["factor"],
+        "llama3": ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+        "yarn": [
+            "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+            "mscale_all_dim", "truncate",
+        ],
+        "longrope": ["short_factor", "long_factor", "original_max_position_embeddings", "attention_factor", "factor"],
+    ]
+
+    private func noteUnknownFields(_ type: String) {
+        guard let known = Self.knownFields[type] else { return }
+        let common: Set = ["rope_type", "type", "rope_theta", "partial_rotary_factor"]
+        for (key, value) in fields.values where !known.contains(key) && !common.contains(key) && !value.isNull {
+            config.noteUnread("\(key) of the rotary parameters", because: "rope type \(type) does not use it")
+        }
+        let original = "original_max_position_embeddings"
+        if !known.contains(original), !convention.isLongRopeOnly, config.value(original) != nil {
+            config.noteUnread(original, because: "rope type \(type) does not use it")
+        }
+    }
+
+    private func scaling(_ type: String, rotated: Int) throws -> RotaryDescription.Scaling {
         switch type {
         case "default": return .none
-        case "linear": return .linear(factor: try factor())
-        case "dynamic": return .dynamic(factor: try factor(), original: positions)
+        case "linear": return .linear(factor: try positive("factor"))
+        case "dynamic": return .dynamic(factor: try positive("factor"), original: try positions())
         case "llama3":
             return .llama3(
-                factor: try factor(), lowFrequency: try parameters.double("low_freq_factor", default: 1),
-                highFrequency: try parameters.double("high_freq_factor", default: 4),
-                original: try parameters.size("original_max_position_embeddings", default: max(positions, 1)))
-        // The first Phi-3 configs called their long rope so.
-        case "yarn" where parameters.value("short_factor") != nil:
-            return try longRope(parameters, positions: positions, rotated: rotated)
-        case "yarn": return .yarn(try yarn(parameters, positions: positions))
-        case "longrope", "su": return try longRope(parameters, positions: positions, rotated: rotated)
-        default:
-            throw ModelError.wrongField(
-                "rope_scaling.rope_type", file: file, expected: "default, linear, dynamic, llama3, yarn or longrope",
-                found: "\"\(type)\"")
+                factor: try positive("factor"), lowFrequency: try number("low_freq_factor"),
+                highFrequency: try number("high_freq_factor"), original: try originalPositions())
+        case "yarn": return .yarn(try yarn())
+        case "longrope": return try longRope(rotated: rotated)
+        default: throw unknown(type, expected: "default, linear, dynamic, llama3, yarn or longrope")
         }
     }
 
-    private func yarn(_ parameters: ConfigReader, positions: Int) throws -> RotaryDescription.Yarn {
-        let original = try parameters.size("original_max_position_embeddings", default: max(positions, 1))
-        let factor = try parameters.double("factor", default: Double(positions) / Double(original))
+    private func yarn() throws -> RotaryDescription.Yarn {
+        let original = try originalPositions()
+        // An explicit null asks for the ratio of the lengths; a factor that is not there at all is an error.
+        let asksForRatio = fields.values["factor"]?.isNull == true
+        let factor = asksForRatio ? Double(try positions()) / Double(original) : try positive("factor")
         func magnitude(_ scale: Double) -> Double { factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1 }
         let attention: Double
-        if let given = try parameters.optionalDouble("attention_factor") {
+        if let given = try fields.optionalDouble("attention_factor") {
             attention = given
-        } else if let scale = try parameters.optionalDouble("mscale"), let all = try parameters.optionalDouble("mscale_all_dim"),
+        } else if let scale = try fields.optionalDouble("mscale"), let all = try fields.optionalDouble("mscale_all_dim"),
             scale != 0, all != 0
         {
             attention = magnitude(scale) / magnitude(all)
         } else {
             attention = magnitude(1)
         }
+        func rotations(_ key: String, default fallback: Double) throws -> Double {
+            let value = try fields.double(key, default: fallback)
+            return value == 0 ? fallback : value
+        }
         return .init(
-            factor: factor, original: original, betaFast: try parameters.double("beta_fast", default: 32),
-            betaSlow: try parameters.double("beta_slow", default: 1), attention: attention,
-            truncates: try parameters.bool("truncate", default: true))
+            factor: factor, original: original, betaFast: try rotations("beta_fast", default: 32),
+            betaSlow: try rotations("beta_slow", default: 1), attention: attention,
+            truncates: try fields.bool("truncate", default: true))
     }
 
-    private func longRope(_ parameters: ConfigReader, positions: Int, rotated: Int) throws -> RotaryDescription.Scaling {
-        let original =
-            try parameters.optionalInt("original_max_position_embeddings")
-            ?? int("original_max_position_embeddings", default: positions)
-        guard let short = try parameters.doubles("short_factor"), let long = try parameters.doubles("long_factor"),
-            short.count == rotated / 2, long.count == rotated / 2, original > 1
-        else {
-            throw ModelError.wrongField(
-                "rope_scaling", file: file, expected: "short_factor and long_factor with \(rotated / 2) numbers each",
-                found: parameters.values["short_factor"]?.kind ?? "nothing")
+    private func longRope(rotated: Int) throws -> RotaryDescription.Scaling {
+        let original = try originalPositions()
+        func factors(_ key: String) throws -> [Double] {
+            guard let factors = try fields.doubles(key) else { throw missing(key) }
+            // The reference spreads a single factor over all frequencies.
+            if factors.count == 1, !convention.isLongRopeOnly { return Array(repeating: factors[0], count: rotated / 2) }
+            guard factors.count == rotated / 2 else {
+                throw ModelError.wrongField(
+                    "rope_scaling.\(key)", file: config.file, expected: "\(rotated / 2) numbers", found: "\(factors.count)")
+            }
+            return factors
         }
-        let stretch = try parameters.optionalDouble("factor") ?? Double(positions) / Double(original)
+        let (short, long) = (try factors("short_factor"), try factors("long_factor"))
+        let factor = try fields.optionalDouble("factor") ?? Double(try positions()) / Double(original)
         let attention =
-            try parameters.optionalDouble("attention_factor")
-            ?? (stretch <= 1 ? 1 : sqrt(1 + log(stretch) / log(Double(original))))
+            try fields.optionalDouble("attention_factor")
+            ?? (factor <= 1 ? 1 : sqrt(1 + log(factor) / log(Double(original))))
         return .longRope(short: short, long: long, original: original, attention: attention)
+    }
+
+    private func positions() throws -> Int { max(try config.positions("max_position_embeddings", default: 2048), 1) }
+
+    /// The length a model was first trained on. Where the config has it at the top level, that one counts.
+    private func originalPositions() throws -> Int {
+        let key = "original_max_position_embeddings"
+        let inner = try fields.optionalPositions(key)
+        let top = isNested ? nil : try config.optionalPositions(key) ?? (convention.isLongRopeOnly ? 4096 : nil)
+        if let top, let inner, top != inner {
+            config.noteUnread("\(key) of the rotary parameters", because: "the config's own is \(top)")
+        }
+        return max(try top ?? inner ?? positions(), 1)
+    }
+
+    private func missing(_ key: String) -> ModelError { .missingField("rope_scaling.\(key)", file: config.file) }
+
+    private func number(_ key: String) throws -> Double {
+        guard let value = try fields.optionalDouble(key) else { throw missing(key) }
+        return value
+    }
+
+    private func positive(_ key: String) throws -> Double {
+        let value = try number(key)
+        guard value > 0 else {
+            throw ModelError.wrongField(
+                "rope_scaling.\(key)", file: config.file, expected: "a positive number", found: String(value))
+        }
+        return value
     }
 }

@@ -1,17 +1,39 @@
 package import NibbleCore
+internal import Synchronization
 
-/// Typed access to `config.json`: key, alternatives and default are declared once, where the value is read.
+/// Typed access to `config.json`. Key, alternatives and default are given where a value is read.
 ///
-/// A field that is absent or `null` falls to the next alternative, then to the default; one of the wrong type is an error
-/// that names file, field and what was found.
+/// A field that is absent or `null` gives way to the next alternative, then to the default. A field of the wrong type is an
+/// error that names the file, the field and the value found.
 package struct ConfigReader: Sendable {
     package let file: String
     package let values: JSONObject
+    private let notes: Notes
 
-    package init(_ values: JSONObject, file: String = "config.json") {
+    package init(_ values: JSONObject, file: String = "config.json") { self.init(values, file: file, Notes()) }
+
+    private init(_ values: JSONObject, file: String, _ notes: Notes) {
         self.values = values
         self.file = file
+        self.notes = notes
     }
+
+    /// The warnings of all readers of one file.
+    private final class Notes: Sendable {
+        let texts = Mutex<[String]>([])
+    }
+
+    /// Warnings about the fields read so far.
+    package var warnings: [String] { notes.texts.withLock { $0 } }
+
+    /// Records that the value of `field` has no effect.
+    func noteUnread(_ field: String, because reason: String) {
+        let text = "\(file): \(field) has no effect: \(reason)"
+        notes.texts.withLock { if !$0.contains(text) { $0.append(text) } }
+    }
+
+    /// A reader of other values that belong to the same file.
+    func nested(_ values: JSONObject) -> ConfigReader { ConfigReader(values, file: file, notes) }
 
     package func value(_ keys: String...) -> JSONValue? { value(keys) }
 
@@ -40,7 +62,7 @@ package struct ConfigReader: Sendable {
     package func int(_ keys: String...) throws -> Int { try required(count(keys), keys) }
     package func int(_ keys: String..., default fallback: Int) throws -> Int { try count(keys) ?? fallback }
 
-    /// Larger counts in a config are mistakes; bounding them keeps every product of two sizes inside 64 bits.
+    /// Larger counts are mistakes. The bound keeps every product of two sizes within 64 bits.
     private static let largestCount = 1 << 30
 
     private func count(_ keys: [String]) throws -> Int? {
@@ -49,8 +71,20 @@ package struct ConfigReader: Sendable {
         }
     }
 
+    /// A number of positions. Configs may name more than any text has; larger numbers are cut to the largest 32-bit position.
+    package func optionalPositions(_ keys: String...) throws -> Int? { try positions(keys) }
+    package func positions(_ keys: String..., default fallback: Int) throws -> Int { try positions(keys) ?? fallback }
+
+    private func positions(_ keys: [String]) throws -> Int? {
+        try read(keys, "a whole number that is not negative") { value in
+            guard let number = value.double, number >= 0, number == number.rounded() else { return nil }
+            return Int(min(number, Double(Int32.max)))
+        }
+    }
+
     /// A size that something is divided by or made of: at least 1.
     package func size(_ keys: String...) throws -> Int { try required(positive(keys), keys) }
+    func size(_ keys: [String]) throws -> Int { try required(positive(keys), keys) }
     package func size(_ keys: String..., default fallback: Int) throws -> Int { try positive(keys) ?? fallback }
 
     private func positive(_ keys: [String]) throws -> Int? {
@@ -95,13 +129,17 @@ package struct ConfigReader: Sendable {
 
     /// A nested object, under the same error rules.
     package func object(_ keys: String...) throws -> ConfigReader? {
-        try read(keys, "an object", \.object).map { ConfigReader($0, file: file) }
+        try read(keys, "an object", \.object).map(nested)
     }
 
     package func optionalSize(_ keys: String...) throws -> Int? { try positive(keys) }
 
-    /// The number of layers: bounded, since each becomes modules at once.
+    /// The number of layers. Bounded, because each layer becomes modules right away.
     package func layerCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+        try layerCount(keys, default: fallback)
+    }
+
+    func layerCount(_ keys: [String], default fallback: Int? = nil) throws -> Int {
         let limit = 1 << 12
         let layers = try read(keys, "a whole number from 0 to \(limit)") { value in
             value.int.flatMap { (0...limit).contains($0) ? $0 : nil }
@@ -111,6 +149,10 @@ package struct ConfigReader: Sendable {
 
     /// The number of attention heads or experts: bounded like ``layerCount(_:default:)``.
     package func headCount(_ keys: String..., default fallback: Int? = nil) throws -> Int {
+        try headCount(keys, default: fallback)
+    }
+
+    func headCount(_ keys: [String], default fallback: Int? = nil) throws -> Int {
         let limit = 1 << 12
         let heads = try read(keys, "a whole number from 1 to \(limit)") { value in
             value.int.flatMap { (1...limit).contains($0) ? $0 : nil }
@@ -122,7 +164,7 @@ package struct ConfigReader: Sendable {
     package func filled(_ defaults: JSONObject) -> ConfigReader {
         var filled = values
         for (key, value) in defaults where filled[key] == nil { filled[key] = value }
-        return ConfigReader(filled, file: file)
+        return nested(filled)
     }
 
     /// The kind of each layer, from `layer_types`, or `fallback` of its index.
@@ -163,7 +205,7 @@ package struct ConfigReader: Sendable {
     }
 }
 
-/// An activation as a config names it: what it computes, and which module it is in the reference.
+/// An activation as a config names it: the function, and the class of its module in the reference.
 package struct NamedActivation: Sendable {
     package let function: Activation
     package let className: String

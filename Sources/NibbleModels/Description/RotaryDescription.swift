@@ -1,7 +1,7 @@
 import Foundation
 import NibbleCore
 
-/// A rotary position embedding (arXiv 2104.09864) and how it is stretched.
+/// A rotary position embedding (arXiv 2104.09864) and its scaling.
 package struct RotaryDescription: Sendable {
     /// Elements of a head that are rotated; even.
     package var rotated: Int
@@ -17,7 +17,7 @@ package struct RotaryDescription: Sendable {
         case dynamic(factor: Double, original: Int)
         case llama3(factor: Double, lowFrequency: Double, highFrequency: Double, original: Int)
         case yarn(Yarn)
-        /// Phi-3: one factor a frequency, another list once the length exceeds `original`.
+        /// Phi-3: one factor a frequency; the long list applies once the length exceeds `original`.
         case longRope(short: [Double], long: [Double], original: Int, attention: Double)
     }
 
@@ -46,7 +46,7 @@ package struct RotaryDescription: Sendable {
         }
     }
 
-    /// Identifies the table that serves a call whose longest row has `length` tokens.
+    /// Identifies the table for a call whose longest row has `length` tokens.
     func variant(length: Int) -> Int {
         switch scaling {
         case .longRope(_, _, let original, _): length > original ? 1 : 0
@@ -58,7 +58,7 @@ package struct RotaryDescription: Sendable {
 
 extension RotaryDescription {
     /// Inverse frequencies [rotated / 2] and the factor on cosines and sines, for a call of at most `length` tokens a row.
-    func frequencies(length: Int) -> (inverse: [Float], attention: Float) {
+    package func frequencies(length: Int) -> (inverse: [Float], attention: Float) {
         switch scaling {
         case .none:
             (plain(theta: theta), 1)

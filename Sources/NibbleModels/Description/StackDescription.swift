@@ -1,17 +1,16 @@
 package import NibbleCore
 
-/// Everything the decoder (or encoder) needs to know of a family beyond its module tree.
+/// What the decoder (or encoder) does with the modules of a family's tree.
 package struct StackDescription: Sendable {
     /// The module that holds embeddings, blocks and final norm.
     package var path: String
     /// E
     package var width: Int
     package var embeddingScale: Float = 1
-    /// Whether that factor is first rounded to the table's dtype, as the Gemma models do.
+    /// Whether ``embeddingScale`` is first rounded to the table's dtype, as in the Gemma models.
     package var roundsEmbeddingScale = false
     package var positions: PositionTable = .none
-    /// Whether padding before an input moves its positions, as in the encoders of BART's kind. Elsewhere positions count
-    /// real tokens only.
+    /// Whether positions count the padding before an input, as in BART's encoder. Elsewhere they count real tokens only.
     package var countsPadding = false
     package var layers: [LayerDescription]
     /// Rotary embeddings that layers refer to by index.
@@ -23,6 +22,7 @@ package struct StackDescription: Sendable {
         self.layers = layers
     }
 
+    /// The position embeddings that are added to the token embeddings.
     package enum PositionTable: Sendable {
         case none
         /// A learned table whose row for position p is p + offset.
@@ -33,6 +33,7 @@ package struct StackDescription: Sendable {
     }
 }
 
+/// One block: its attention, its feed-forward, and how they join the residual stream.
 package struct LayerDescription: Sendable {
     package var attention: AttentionDescription
     /// Encoder-decoders: the attention over the encoder's output.
@@ -51,6 +52,7 @@ package struct LayerDescription: Sendable {
     }
 }
 
+/// An attention's heads, and how scores are computed.
 package struct AttentionDescription: Sendable {
     /// H
     package var heads: Int
@@ -60,7 +62,7 @@ package struct AttentionDescription: Sendable {
     package var headSize: Int
     /// Scores are multiplied by this.
     package var scale: Float
-    /// How queries, keys and values stand in the projections' output.
+    /// Where queries, keys and values lie in the projections' output.
     package var layout: QueryKeyValueLayout
     package var isCausal = true
     package var softCap: Float?
@@ -72,11 +74,12 @@ package struct AttentionDescription: Sendable {
     /// Projections are clamped to ± this.
     package var clip: Float?
 
+    /// What is added to scores.
     package enum Bias: Sendable {
         case none
         /// One slope a head.
         case alibi(slopes: [Float])
-        /// The table is the block's own, or else the first one found in the stack.
+        /// The table is the block's own, or else the first one in the stack.
         case relative(isBidirectional: Bool, maximumDistance: Int)
     }
 
@@ -92,6 +95,7 @@ package struct AttentionDescription: Sendable {
     }
 }
 
+/// The feed-forward of a block.
 package enum FeedForwardDescription: Sendable {
     /// down(activation(up x))
     case plain(Activation)
@@ -100,6 +104,7 @@ package enum FeedForwardDescription: Sendable {
     case experts(ExpertsDescription)
 }
 
+/// A sparse mixture of gated experts.
 package struct ExpertsDescription: Sendable {
     package var count: Int
     package var topK: Int

@@ -6,9 +6,9 @@ import NibbleCore
 ///     nibble generate CohereForAI/aya-23-8B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum Cohere {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["tie_word_embeddings": true, "logit_scale": 0.0625])
+        let config = config.filled(["tie_word_embeddings": true, "logit_scale": 0.0625, "max_position_embeddings": 8192])
         let epsilon = try config.float("layer_norm_eps", default: 1e-5)
-        var model = try LlamaLike(config, "Cohere")
+        var model = try LlamaLike(config, "Cohere", rotary: .init(defaultTheta: 500_000))
         try model.readBiases()
         let shapes: [Shape] = [[model.width], [model.heads, model.headSize], [model.keyValueHeads, model.headSize]]
         func norm(_ name: String, _ shape: Shape, _ role: Role) -> ModuleNode {

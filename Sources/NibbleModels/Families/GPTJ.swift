@@ -5,80 +5,62 @@ import NibbleCore
 ///     nibble generate EleutherAI/gpt-j-6b --load-in-4bit --quant-type nf4 "Once upon a time"
 enum GPTJ {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        try architecture(config, prefix: "GPTJ") { width, heads, headSize in
-            let projections = ["k_proj": Role.key, "v_proj": .value, "q_proj": .query]
-            return (
-                ["k_proj", "v_proj", "q_proj"].map { linear($0, width, width, role: projections[$0]) },
-                .stacked(heads: heads, keyValueHeads: heads, headSize: headSize)
-            )
+        try architecture(config, prefix: "GPTJ", layout: nil) { model in
+            [("k_proj", Role.key), ("v_proj", .value), ("q_proj", .query)].map { linear($0, model.width, model.width, role: $1) }
         }
     }
 
-    /// - Parameter projections: an attention's query, key and value modules, and how they stand in their output.
+    /// - Parameters:
+    ///   - layout: where queries, keys and values lie in the projections' output; `nil`: side by side.
+    ///   - projections: the modules that compute them.
     static func architecture(
-        _ config: ConfigReader, prefix: String,
-        projections: (_ width: Int, _ heads: Int, _ headSize: Int) throws -> (modules: [ModuleNode], layout: QueryKeyValueLayout)
+        _ config: ConfigReader, prefix: String, layout: ((GPTLike) throws -> QueryKeyValueLayout)?,
+        projections: @escaping (GPTLike) -> [ModuleNode]
     ) throws -> ModelArchitecture {
-        let width = try config.size("n_embd", "hidden_size")
-        let layers = try config.layerCount("n_layer", "num_hidden_layers")
-        let heads = try config.headCount("n_head", "num_attention_heads")
-        let headSize = try config.headSize(width: width, heads: heads)
-        let inner = try config.size("n_inner", default: 4 * width)
-        let vocabulary = try config.size("vocab_size")
+        var model = try GPTLike(
+            config, prefix,
+            .init(
+                width: ["n_embd", "hidden_size"], layers: ["n_layer", "num_hidden_layers"],
+                heads: ["n_head", "num_attention_heads"], inner: "n_inner"))
         let positions = try config.size("n_positions", "max_position_embeddings", default: 2048)
-        let epsilon = try config.float("layer_norm_epsilon", default: 1e-5)
-        let activation = try config.activation("activation_function", default: "gelu_new")
-        let rotated = try config.size("rotary_dim", default: min(64, headSize))
+        let rotated = try config.size("rotary_dim", default: min(64, model.headSize))
         try config.require(
-            rotated % 2 == 0 && rotated <= headSize, "rotary_dim", "an even number of a head's \(headSize) elements")
-        let (queryKeyValue, layout) = try projections(width, heads, headSize)
+            rotated % 2 == 0 && rotated <= model.headSize, "rotary_dim", "an even number of a head's \(model.headSize) elements")
+        model.beforeBlocks = [dropout("drop")]
+        model.block = { [model] in block(model, tableCount: positions * rotated, projections(model)) }
+        model.headBias = true
+        model.isTied = false
+        model.keys.ignore("attn.bias", "attn.masked_bias", "attn.causal_mask")
 
-        let root = module("", "\(prefix)ForCausalLM") {
-            module("transformer", "\(prefix)Model") {
-                embedding("wte", vocabulary, width, role: .tokenEmbedding)
-                dropout("drop")
-                list("h", layers) { _, name in
-                    module(name, "\(prefix)Block", role: .block) {
-                        layerNorm("ln_1", width, epsilon, role: .attentionNorm)
-                        module(
-                            "attn", "\(prefix)Attention", role: .selfAttention,
-                            buffers: [.init("embed_positions", count: positions * rotated)]
-                        ) {
-                            dropout("attn_dropout")
-                            dropout("resid_dropout")
-                            queryKeyValue
-                            linear("out_proj", width, width, role: .attentionOutput)
-                        }
-                        module("mlp", "\(prefix)MLP", role: .feedForward) {
-                            linear("fc_in", inner, width, bias: true, role: .up)
-                            linear("fc_out", width, inner, bias: true, role: .down)
-                            plain("act", activation.className)
-                            dropout("dropout")
-                        }
-                    }
-                }
-                layerNorm("ln_f", width, epsilon, role: .finalNorm)
-            }
-            linear("lm_head", vocabulary, width, bias: true, role: .head)
+        try model.rotate(RotaryDescription(rotated: rotated, theta: 10000, isInterleaved: true))
+        model.maximumPositions = positions
+        let layout = try layout?(model)
+        model.forEachBlock {
+            $0.isParallel = true
+            if let layout { $0.attention.layout = layout }
         }
+        return try model.architecture()
+    }
 
-        var attention = AttentionDescription(heads: heads, headSize: headSize, layout: layout)
-        attention.rotary = 0
-        var layer = LayerDescription(attention: attention, feedForward: .plain(activation.function))
-        layer.isParallel = true
-        var decoder = StackDescription(path: "transformer", width: width, layers: Array(repeating: layer, count: layers))
-        decoder.rotary = [RotaryDescription(rotated: rotated, theta: 10000, isInterleaved: true)]
-
-        return ModelArchitecture(
-            modelType: prefix.lowercased(),
-            tree: ModuleTree(
-                root: root,
-                tied: .tied(
-                    try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "transformer.wte.weight")),
-                noSplitClasses: ["\(prefix)Block"]),
-            keys: CheckpointKeys(
-                basePrefix: "transformer", ignoredSuffixes: ["attn.bias", "attn.masked_bias", "attn.causal_mask"]),
-            decoder: decoder, vocabularySize: vocabulary, maximumPositions: positions)
+    @ModuleBuilder private static func block(
+        _ model: GPTLike, tableCount: Int, _ projections: [ModuleNode]
+    ) -> [ModuleNode] {
+        let (width, prefix) = (model.width, model.prefix)
+        model.norm("ln_1", .attentionNorm)
+        module(
+            "attn", "\(prefix)Attention", role: .selfAttention, buffers: [.init("embed_positions", count: tableCount)]
+        ) {
+            dropout("attn_dropout")
+            dropout("resid_dropout")
+            projections
+            linear("out_proj", width, width, role: .attentionOutput)
+        }
+        module("mlp", "\(prefix)MLP", role: .feedForward) {
+            linear("fc_in", model.inner, width, bias: true, role: .up)
+            linear("fc_out", width, model.inner, bias: true, role: .down)
+            plain("act", model.activation.className)
+            dropout("dropout")
+        }
     }
 }
 
@@ -88,16 +70,15 @@ enum GPTJ {
 ///     nibble generate Salesforce/codegen-350M-mono --load-in-8bit "def fibonacci(n):"
 enum CodeGen {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        try GPTJ.architecture(config, prefix: "CodeGen") { width, heads, headSize in
-            try config.require(heads % 4 == 0, "n_head", "a multiple of 4")
-            let quarter = width / 4
-            func part(_ index: Int) -> QueryKeyValueLayout.Part {
-                .init(offset: index * quarter, stride: 3 * quarter, groupSize: heads / 4)
+        try GPTJ.architecture(config, prefix: "CodeGen") { model in
+            try config.require(model.heads % 4 == 0, "n_head", "a multiple of 4")
+            let quarter = model.width / 4
+            func offsets(_ index: Int) -> QueryKeyValueLayout.HeadOffsets {
+                .init(offset: index * quarter, stride: 3 * quarter, groupSize: model.heads / 4)
             }
-            return (
-                [linear("qkv_proj", 3 * width, width, role: .queryKeyValue)],
-                QueryKeyValueLayout(query: part(0), key: part(2), value: part(1))
-            )
+            return QueryKeyValueLayout(query: offsets(0), key: offsets(2), value: offsets(1))
+        } projections: { model in
+            [linear("qkv_proj", 3 * model.width, model.width, role: .queryKeyValue)]
         }
     }
 }

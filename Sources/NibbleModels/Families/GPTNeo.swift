@@ -5,70 +5,48 @@ import NibbleCore
 ///     nibble generate EleutherAI/gpt-neo-125m --load-in-8bit "Once upon a time"
 enum GPTNeo {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let width = try config.size("hidden_size")
-        let layers = try config.layerCount("num_layers", "num_hidden_layers")
-        let heads = try config.headCount("num_heads", "num_attention_heads")
-        let headSize = try config.headSize(width: width, heads: heads)
-        let inner = try config.size("intermediate_size", default: 4 * width)
-        let vocabulary = try config.size("vocab_size")
+        var model = try GPTLike(
+            config, "GPTNeo",
+            .init(
+                layers: ["num_layers", "num_hidden_layers"], heads: ["num_heads", "num_attention_heads"],
+                inner: "intermediate_size"))
         let positions = try config.size("max_position_embeddings", default: 2048)
-        let epsilon = try config.float("layer_norm_epsilon", default: 1e-5)
-        let activation = try config.activation("activation_function", default: "gelu_new")
+        model.learnPositions("wpe", count: positions)
+        model.beforeBlocks.append(dropout("drop"))
+        model.block = { [model] in block(model, positions: positions) }
+        model.keys.ignore("attention.bias", "attention.masked_bias")
+
         let window = try config.size("window_size", default: 256)
-        let isLocal = try localLayers(config, layers)
+        for (layer, isLocal) in try localLayers(config, model.layers).enumerated() {
+            model.blocks[layer].attention.scale = 1
+            model.blocks[layer].attention.window = isLocal ? window : nil
+        }
+        return try model.architecture()
+    }
 
-        let root = module("", "GPTNeoForCausalLM") {
-            module("transformer", "GPTNeoModel") {
-                embedding("wte", vocabulary, width, role: .tokenEmbedding)
-                embedding("wpe", positions, width, role: .positionEmbedding)
-                dropout("drop")
-                list("h", layers) { _, name in
-                    module(name, "GPTNeoBlock", role: .block) {
-                        layerNorm("ln_1", width, epsilon, role: .attentionNorm)
-                        module("attn", "GPTNeoAttention") {
-                            module(
-                                "attention", "GPTNeoSelfAttention", role: .selfAttention,
-                                buffers: [.init("bias", count: positions * positions, dtype: .bool)]
-                            ) {
-                                dropout("attn_dropout")
-                                dropout("resid_dropout")
-                                linear("k_proj", width, width, role: .key)
-                                linear("v_proj", width, width, role: .value)
-                                linear("q_proj", width, width, role: .query)
-                                linear("out_proj", width, width, bias: true, role: .attentionOutput)
-                            }
-                        }
-                        layerNorm("ln_2", width, epsilon, role: .feedForwardNorm)
-                        module("mlp", "GPTNeoMLP", role: .feedForward) {
-                            linear("c_fc", inner, width, bias: true, role: .up)
-                            linear("c_proj", width, inner, bias: true, role: .down)
-                            plain("act", activation.className)
-                            dropout("dropout")
-                        }
-                    }
-                }
-                layerNorm("ln_f", width, epsilon, role: .finalNorm)
+    @ModuleBuilder private static func block(_ model: GPTLike, positions: Int) -> [ModuleNode] {
+        let width = model.width
+        model.norm("ln_1", .attentionNorm)
+        module("attn", "GPTNeoAttention") {
+            module(
+                "attention", "GPTNeoSelfAttention", role: .selfAttention,
+                buffers: [.init("bias", count: positions * positions, dtype: .bool)]
+            ) {
+                dropout("attn_dropout")
+                dropout("resid_dropout")
+                linear("k_proj", width, width, role: .key)
+                linear("v_proj", width, width, role: .value)
+                linear("q_proj", width, width, role: .query)
+                linear("out_proj", width, width, bias: true, role: .attentionOutput)
             }
-            linear("lm_head", vocabulary, width, role: .head)
         }
-
-        let blocks = isLocal.map { isLocal in
-            var attention = AttentionDescription(heads: heads, headSize: headSize, scale: 1)
-            attention.window = isLocal ? window : nil
-            return LayerDescription(attention: attention, feedForward: .plain(activation.function))
+        model.norm("ln_2", .feedForwardNorm)
+        module("mlp", "GPTNeoMLP", role: .feedForward) {
+            linear("c_fc", model.inner, width, bias: true, role: .up)
+            linear("c_proj", width, model.inner, bias: true, role: .down)
+            plain("act", model.activation.className)
+            dropout("dropout")
         }
-        var decoder = StackDescription(path: "transformer", width: width, layers: blocks)
-        decoder.positions = .learned(offset: 0)
-
-        return ModelArchitecture(
-            modelType: "gpt_neo",
-            tree: ModuleTree(
-                root: root,
-                tied: .tied(
-                    try config.bool("tie_word_embeddings", default: true), ("lm_head.weight", "transformer.wte.weight")),
-                noSplitClasses: ["GPTNeoBlock"]),
-            keys: CheckpointKeys(basePrefix: "transformer", ignoredSuffixes: ["attention.bias", "attention.masked_bias"]),
-            decoder: decoder, vocabularySize: vocabulary, maximumPositions: positions)
     }
 
     /// `[[["global", "local"], 12]]`: patterns and how often each is repeated.

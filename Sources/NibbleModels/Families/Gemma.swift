@@ -7,6 +7,7 @@ enum Gemma {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let defaults: JSONObject = [
             "num_key_value_heads": 16, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true,
+            "max_position_embeddings": 8192,
         ]
         var model = try LlamaLike(config.filled(defaults), "Gemma")
         try model.becomeGemma()
@@ -22,7 +23,7 @@ enum Gemma2 {
         let defaults: JSONObject = [
             "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
             "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
-            "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0, "max_position_embeddings": 8192,
         ]
         var model = try LlamaLike(config.filled(defaults), "Gemma2")
         try model.becomeGemma()
@@ -42,17 +43,15 @@ enum Gemma3 {
         let defaults: JSONObject = [
             "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
             "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+            "max_position_embeddings": 131_072,
         ]
         let config = config.filled(defaults)
         let pattern = try config.size("sliding_window_pattern", "_sliding_window_pattern", default: 6)
         let layers = try config.layerCount("num_hidden_layers")
         let types = try config.layerTypes(layers) { ($0 + 1) % pattern == 0 ? "full_attention" : "sliding_attention" }
 
-        var model = try LlamaLike(config, "Gemma3")
-        model.rotary = [
-            try config.rotary(headSize: model.headSize, layerType: "full_attention", defaultTheta: 1_000_000),
-            try localRotary(config, model.headSize),
-        ]
+        var model = try LlamaLike(config, "Gemma3", rotary: nil)
+        model.rotary = try rotary(config, headSize: model.headSize)
         model.rotaryLayerTypes = ["full_attention", "sliding_attention"]
         model.modelClass = "Gemma3TextModel"
         try model.becomeGemma()
@@ -69,16 +68,25 @@ enum Gemma3 {
         return try model.architecture()
     }
 
-    /// Older configs give the windowed layers' base alone, and their `rope_scaling` speaks of the others only.
-    private static func localRotary(_ config: ConfigReader, _ headSize: Int) throws -> RotaryDescription {
-        let layerType = "sliding_attention"
-        if try config.object("rope_parameters")?.object(layerType) != nil {
-            return try config.rotary(headSize: headSize, layerType: layerType)
+    /// The rotary embeddings of full and of windowed layers. `rope_scaling` and `rope_theta` of older configs concern the
+    /// full layers only; `rope_local_base_freq` is the windowed layers' base.
+    private static func rotary(_ config: ConfigReader, headSize: Int) throws -> [RotaryDescription] {
+        let parameters = try config.object("rope_parameters")
+        var (full, windowed) = (
+            try parameters?.object("full_attention")?.values ?? [:], try parameters?.object("sliding_attention")?.values ?? [:]
+        )
+        if let parameters, !parameters.values.isEmpty, full.isEmpty, windowed.isEmpty {
+            config.noteUnread("rope_parameters", because: "it holds neither full_attention nor sliding_attention")
         }
-        var local = try config.rotary(headSize: headSize)
-        local.theta = try config.double("rope_local_base_freq", default: 10000)
-        local.scaling = .none
-        return local
+        for (key, value) in try config.object("rope_scaling")?.values ?? [:] { full[key] = value }
+        func read(_ fields: JSONObject, theta key: String, default fallback: Double) throws -> RotaryDescription {
+            let theta = try config.double(key, default: fallback)
+            return try config.rotary(headSize: headSize, fields: config.nested(fields), .init(defaultTheta: theta))
+        }
+        return [
+            try read(full, theta: "rope_theta", default: 1_000_000),
+            try read(windowed, theta: "rope_local_base_freq", default: 10000),
+        ]
     }
 }
 

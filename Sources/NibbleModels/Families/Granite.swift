@@ -5,7 +5,7 @@ import NibbleCore
 ///     nibble generate ibm-granite/granite-3.1-2b-base --load-in-4bit --quant-type nf4 "def fibonacci(n):"
 enum Granite {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        var model = try LlamaLike(config, "Granite")
+        var model = try LlamaLike(config.filled(["max_position_embeddings": 2048]), "Granite")
         try model.readBiases(feedForward: true)
         let divisor = try config.float("logits_scaling", default: 1)
         try config.require(divisor != 0, "logits_scaling", "another number than zero")

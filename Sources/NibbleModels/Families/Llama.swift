@@ -5,7 +5,7 @@ import NibbleCore
 ///     nibble generate meta-llama/Llama-3.2-1B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum Llama {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        var model = try LlamaLike(config, "Llama")
+        var model = try LlamaLike(config.filled(["max_position_embeddings": 2048]), "Llama")
         try model.readBiases(feedForward: true)
         return try model.architecture()
     }

@@ -36,7 +36,8 @@ struct LlamaLike {
     var rename: @Sendable (String) -> String = { $0 }
     var fileName: @Sendable (String) -> String = { $0 }
 
-    init(_ config: ConfigReader, _ prefix: String, partialRotary: Double? = nil) throws {
+    /// - Parameter convention: how the rotary fields are read; `nil` where the family sets ``rotary`` itself.
+    init(_ config: ConfigReader, _ prefix: String, rotary convention: RotaryConvention? = .init()) throws {
         let width = try config.size("hidden_size")
         let heads = try config.headCount("num_attention_heads")
         let headSize = try config.optionalSize("head_dim") ?? config.headSize(width: width, heads: heads)
@@ -56,7 +57,7 @@ struct LlamaLike {
         norm = { rmsNorm($0, width, epsilon, role: $1, className: "\(prefix)RMSNorm") }
         blockEnd = [norm("input_layernorm", .attentionNorm), norm("post_attention_layernorm", .feedForwardNorm)]
 
-        rotary = [try config.rotary(headSize: headSize, partial: partialRotary)]
+        rotary = try convention.map { [try config.rotary(headSize: headSize, $0)] } ?? []
         var attention = AttentionDescription(heads: heads, keyValueHeads: keyValueHeads, headSize: headSize)
         attention.rotary = 0
         let block = LayerDescription(attention: attention, feedForward: .gated(activation.function))
@@ -136,6 +137,6 @@ struct LlamaLike {
                 noSplitClasses: ["\(prefix)DecoderLayer"]),
             keys: CheckpointKeys(basePrefix: "model", fileName: fileName, rename: rename),
             decoder: decoder, head: head, vocabularySize: vocabulary,
-            maximumPositions: try config.optionalInt("max_position_embeddings"))
+            maximumPositions: try config.optionalPositions("max_position_embeddings"))
     }
 }

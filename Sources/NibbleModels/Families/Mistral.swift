@@ -5,7 +5,8 @@ import NibbleCore
 ///     nibble generate mistralai/Mistral-7B-v0.1 --load-in-4bit --quant-type nf4 "My favourite condiment is"
 enum Mistral {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        var model = try LlamaLike(config.filled(["num_key_value_heads": 8, "sliding_window": 4096]), "Mistral")
+        var model = try LlamaLike(
+            config.filled(["num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131_072]), "Mistral")
         try model.slide()
         return try model.architecture()
     }
@@ -17,9 +18,9 @@ enum Mistral {
 enum Mixtral {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let config = config.filled([
-            "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2,
+            "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2, "max_position_embeddings": 131_072,
         ])
-        var model = try LlamaLike(config, "Mixtral")
+        var model = try LlamaLike(config, "Mixtral", rotary: .init(defaultTheta: 1_000_000))
         try model.slide()
         let experts = ExpertsDescription(
             count: try config.headCount("num_local_experts", "num_experts", default: 8),

@@ -6,7 +6,7 @@ import NibbleCore
 ///     nibble generate allenai/OLMo-2-0425-1B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum OLMo2 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["rms_norm_eps": 1e-5])
+        let config = config.filled(["rms_norm_eps": 1e-5, "max_position_embeddings": 2048])
         var model = try LlamaLike(config, "Olmo2")
         try model.readBiases()
         let epsilon = try config.float("rms_norm_eps", default: 1e-5)

@@ -6,66 +6,54 @@ import NibbleCore
 ///     nibble generate microsoft/phi-2 --load-in-4bit --quant-type nf4 "def fibonacci(n):"
 enum Phi {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let width = try config.size("hidden_size")
-        let layers = try config.layerCount("num_hidden_layers")
-        let heads = try config.headCount("num_attention_heads")
-        let keyValueHeads = try config.headCount("num_key_value_heads", default: heads)
-        let headSize = try config.headSize(width: width, heads: heads)
-        try config.require(heads % keyValueHeads == 0, "num_key_value_heads", "a divisor of the \(heads) heads")
-        let inner = try config.size("intermediate_size")
-        let vocabulary = try config.size("vocab_size")
-        let epsilon = try config.float("layer_norm_eps", default: 1e-5)
-        let activation = try config.activation("hidden_act", default: "gelu_new")
+        let config = config.filled(["max_position_embeddings": 2048])
+        var model = try GPTLike(config, "Phi", .init(epsilon: "layer_norm_eps", activation: ("hidden_act", "gelu_new")))
+        model.inner = try config.size("intermediate_size")
+        let keyValueHeads = try config.headCount("num_key_value_heads", default: model.heads)
+        try config.require(
+            model.heads % keyValueHeads == 0, "num_key_value_heads", "a divisor of the \(model.heads) heads")
         let normalizesHeads = try config.bool("qk_layernorm", default: false)
-        let rotary = try config.rotary(headSize: headSize, partial: 0.5)
+        let rotary = try config.rotary(headSize: model.headSize, .init(defaultShare: 0.5))
+        model.base = "model"
+        model.blockClass = "PhiDecoderLayer"
+        model.tokenEmbedding = "embed_tokens"
+        model.blockList = "layers"
+        model.block = { [model] in block(model, keyValueHeads: keyValueHeads, normalizesHeads: normalizesHeads) }
+        model.afterBlocks = [rotaryModule("rotary_emb", "PhiRotaryEmbedding", rotated: rotary.rotated), dropout("embed_dropout")]
+        model.finalNorm = "final_layernorm"
+        model.headBias = true
+        model.isTied = false
 
-        let root = module("", "PhiForCausalLM") {
-            module("model", "PhiModel") {
-                embedding("embed_tokens", vocabulary, width, role: .tokenEmbedding)
-                list("layers", layers) { _, name in
-                    module(name, "PhiDecoderLayer", role: .block) {
-                        module("self_attn", "PhiAttention", role: .selfAttention) {
-                            linear("q_proj", heads * headSize, width, bias: true, role: .query)
-                            linear("k_proj", keyValueHeads * headSize, width, bias: true, role: .key)
-                            linear("v_proj", keyValueHeads * headSize, width, bias: true, role: .value)
-                            linear("dense", width, heads * headSize, bias: true, role: .attentionOutput)
-                            if normalizesHeads {
-                                layerNorm("q_layernorm", headSize, epsilon, role: .queryNorm)
-                                layerNorm("k_layernorm", headSize, epsilon, role: .keyNorm)
-                            }
-                        }
-                        module("mlp", "PhiMLP", role: .feedForward) {
-                            plain("activation_fn", activation.className)
-                            linear("fc1", inner, width, bias: true, role: .up)
-                            linear("fc2", width, inner, bias: true, role: .down)
-                        }
-                        layerNorm("input_layernorm", width, epsilon, role: .attentionNorm)
-                        dropout("resid_dropout")
-                    }
-                }
-                rotaryModule("rotary_emb", "PhiRotaryEmbedding", rotated: rotary.rotated)
-                dropout("embed_dropout")
-                layerNorm("final_layernorm", width, epsilon, role: .finalNorm)
-            }
-            linear("lm_head", vocabulary, width, bias: true, role: .head)
+        let attention = AttentionDescription(heads: model.heads, keyValueHeads: keyValueHeads, headSize: model.headSize)
+        model.forEachBlock {
+            $0.attention = attention
+            $0.isParallel = true
         }
+        try model.rotate(rotary)
+        return try model.architecture()
+    }
 
-        var attention = AttentionDescription(heads: heads, keyValueHeads: keyValueHeads, headSize: headSize)
-        attention.rotary = 0
-        var layer = LayerDescription(attention: attention, feedForward: .plain(activation.function))
-        layer.isParallel = true
-        var decoder = StackDescription(path: "model", width: width, layers: Array(repeating: layer, count: layers))
-        decoder.rotary = [rotary]
-
-        return ModelArchitecture(
-            modelType: "phi",
-            tree: ModuleTree(
-                root: root,
-                tied: .tied(
-                    try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embed_tokens.weight")),
-                noSplitClasses: ["PhiDecoderLayer"]),
-            keys: CheckpointKeys(basePrefix: "model"), decoder: decoder, vocabularySize: vocabulary,
-            maximumPositions: try config.optionalInt("max_position_embeddings"))
+    @ModuleBuilder private static func block(
+        _ model: GPTLike, keyValueHeads: Int, normalizesHeads: Bool
+    ) -> [ModuleNode] {
+        let (width, headSize) = (model.width, model.headSize)
+        module("self_attn", "PhiAttention", role: .selfAttention) {
+            linear("q_proj", width, width, bias: true, role: .query)
+            linear("k_proj", keyValueHeads * headSize, width, bias: true, role: .key)
+            linear("v_proj", keyValueHeads * headSize, width, bias: true, role: .value)
+            linear("dense", width, width, bias: true, role: .attentionOutput)
+            if normalizesHeads {
+                layerNorm("q_layernorm", headSize, model.epsilon, role: .queryNorm)
+                layerNorm("k_layernorm", headSize, model.epsilon, role: .keyNorm)
+            }
+        }
+        module("mlp", "PhiMLP", role: .feedForward) {
+            plain("activation_fn", model.activation.className)
+            linear("fc1", model.inner, width, bias: true, role: .up)
+            linear("fc2", width, model.inner, bias: true, role: .down)
+        }
+        model.norm("input_layernorm", .attentionNorm)
+        dropout("resid_dropout")
     }
 }
 
@@ -75,7 +63,9 @@ enum Phi {
 ///     nibble generate microsoft/Phi-3-mini-4k-instruct --load-in-4bit --quant-type nf4 "def fibonacci(n):"
 enum Phi3 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        var model = try LlamaLike(config.filled(["rms_norm_eps": 1e-5]), "Phi3")
+        var model = try LlamaLike(
+            config.filled(["rms_norm_eps": 1e-5, "max_position_embeddings": 4096]), "Phi3",
+            rotary: .init(defaultShare: 1, isLongRopeOnly: true))
         try model.slide()
         model.blockEnd += [dropout("resid_attn_dropout"), dropout("resid_mlp_dropout")]
         model.feedForward = { [model] _ in

@@ -5,7 +5,8 @@ import NibbleCore
 ///     nibble generate Qwen/Qwen2.5-0.5B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum Qwen2 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        var model = try LlamaLike(config.filled(["num_key_value_heads": 32, "sliding_window": 4096]), "Qwen2")
+        var model = try LlamaLike(
+            config.filled(["num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32768]), "Qwen2")
         model.queryKeyValueBias = true
         try model.slideByLayerTypes()
         return try model.architecture()
@@ -14,7 +15,8 @@ enum Qwen2 {
     /// Qwen1.5-MoE and Qwen2-MoE: mixtures of small experts beside one that sees every token.
     static func mixtureArchitecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let config = config.filled([
-            "num_key_value_heads": 16, "sliding_window": 4096, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+            "num_key_value_heads": 16, "sliding_window": 4096, "max_position_embeddings": 32768, "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
             "shared_expert_intermediate_size": 5632,
         ])
         var model = try LlamaLike(config, "Qwen2Moe")
@@ -36,7 +38,9 @@ enum Qwen2 {
 ///     nibble generate Qwen/Qwen3-0.6B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum Qwen3 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096])
+        let config = config.filled([
+            "num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_position_embeddings": 32768,
+        ])
         var model = try LlamaLike(config, "Qwen3")
         try model.normalizeHeads()
         try model.slideByLayerTypes()
@@ -45,7 +49,8 @@ enum Qwen3 {
 
     static func mixtureArchitecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let config = config.filled([
-            "num_key_value_heads": 4, "sliding_window": 4096, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+            "num_key_value_heads": 4, "sliding_window": 4096, "max_position_embeddings": 32768, "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
         ])
         var model = try LlamaLike(config, "Qwen3Moe")
         try model.normalizeHeads()

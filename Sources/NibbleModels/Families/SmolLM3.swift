@@ -5,8 +5,10 @@ import NibbleCore
 ///     nibble generate HuggingFaceTB/SmolLM3-3B --load-in-4bit --quant-type nf4 "The capital of France is"
 enum SmolLM3 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["num_key_value_heads": 4, "tie_word_embeddings": true])
-        var model = try LlamaLike(config, "SmolLM3")
+        let config = config.filled([
+            "num_key_value_heads": 4, "tie_word_embeddings": true, "max_position_embeddings": 32768,
+        ])
+        var model = try LlamaLike(config, "SmolLM3", rotary: .init(defaultTheta: 2_000_000))
         try model.readBiases(feedForward: true)
         let interval = try config.size("no_rope_layer_interval", default: 4)
         // In spite of its name the list holds 1 where a layer rotates.

@@ -6,10 +6,10 @@ import NibbleCore
 ///     nibble generate stabilityai/stablelm-2-1_6b --load-in-4bit --quant-type nf4 "The capital of France is"
 enum StableLM {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["num_key_value_heads": 32])
+        let config = config.filled(["num_key_value_heads": 32, "max_position_embeddings": 4096])
         let epsilon = try config.float("layer_norm_eps", default: 1e-5)
         let isParallel = try config.bool("use_parallel_residual", default: false)
-        var model = try LlamaLike(config, "StableLm", partialRotary: 0.25)
+        var model = try LlamaLike(config, "StableLm", rotary: .init(defaultShare: 0.25))
         model.queryKeyValueBias = try config.bool("use_qkv_bias", default: false)
         let width = model.width
         model.norm = { layerNorm($0, width, epsilon, role: $1) }

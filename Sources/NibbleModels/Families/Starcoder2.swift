@@ -7,6 +7,7 @@ enum Starcoder2 {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
         let config = config.filled([
             "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true,
+            "max_position_embeddings": 4096,
         ])
         let epsilon = try config.float("norm_epsilon", default: 1e-5)
         let bias = try config.bool("use_bias", default: true)

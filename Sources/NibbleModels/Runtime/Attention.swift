@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// Self-attention of one block: projections, rotation, cache and output, ready to run.
+/// Self-attention of one block, with its weights.
 struct SelfAttention: Sendable {
     let description: AttentionDescription
     /// Query, key and value, fused or side by side.
@@ -27,14 +27,14 @@ struct SelfAttention: Sendable {
         self.bias = bias
     }
 
-    /// [T, E] → [T, H·D]: everything but the output projection.
+    /// [T, E] → [T, H·D]: all of attention but the output projection.
     func attend(
-        _ input: LinearInput, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ workspace: Workspace,
+        _ input: LinearInput, cache: KeyValueCache, rotary: RotaryTable?, _ batch: BatchIndices, _ buffers: ActivationBuffers,
         _ backend: any Backend
     ) throws -> Tensor {
         let tokens = input.tokens
-        let projected = workspace.projections(tokens, width: projections.outFeatures)
-        let attended = workspace.attended(tokens, width: output.inFeatures)
+        let projected = buffers.projections(tokens, width: projections.outFeatures)
+        let attended = buffers.attended(tokens, width: output.inFeatures)
         try backend.linear(input, projections, epilogue: .init(), into: projected)
         try backend.rotateAndStore(
             RotateAndStoreCall(
@@ -65,9 +65,9 @@ struct CrossAttention: Sendable {
 
     /// Fills `cache` from the encoder's output [T, E].
     func store(
-        _ encoded: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
+        _ encoded: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
-        let projected = workspace.projections(encoded.shape[0], width: keyValue.outFeatures)
+        let projected = buffers.projections(encoded.shape[0], width: keyValue.outFeatures)
         try backend.linear(encoded, keyValue, epilogue: .init(), into: projected)
         let layout = QueryKeyValueLayout.stacked(
             heads: 0, keyValueHeads: description.keyValueHeads, headSize: description.headSize)
@@ -75,13 +75,13 @@ struct CrossAttention: Sendable {
             RotateAndStoreCall(projections: projected, layout: layout, heads: 0, cache: cache), batch)
     }
 
-    /// [T, E] → [T, H·D]. `batch` speaks of the encoder's keys.
+    /// [T, E] → [T, H·D]. Lengths and block table of `batch` are those of the encoder's keys.
     func attend(
-        _ input: LinearInput, cache: KeyValueCache, _ batch: BatchIndices, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, cache: KeyValueCache, _ batch: BatchIndices, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws -> Tensor {
         let tokens = input.tokens
-        let queries = workspace.projections(tokens, width: query.outFeatures)
-        let attended = workspace.attended(tokens, width: output.inFeatures)
+        let queries = buffers.projections(tokens, width: query.outFeatures)
+        let attended = buffers.attended(tokens, width: output.inFeatures)
         try backend.linear(input, query, epilogue: .init(), into: queries)
         try backend.attend(
             AttentionCall(

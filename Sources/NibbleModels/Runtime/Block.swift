@@ -2,15 +2,15 @@ import NibbleCore
 
 /// One transformer block of any family.
 ///
-/// Which norms exist, and where, is the family's business: before a sublayer (GPT-2, Llama), on its output (OLMo 2,
-/// Gemma 2), after the residual sum (OPT-350m, BART). The block runs those it has.
+/// Families have norms before a sublayer (GPT-2, Llama), on its output (OLMo 2, Gemma 2) or after the residual sum (OPT-350m,
+/// BART). The block runs those that it has.
 struct Block: Sendable {
     let description: LayerDescription
     let backend: any Backend
     let attention: SelfAttention
     let crossAttention: CrossAttention?
     let feedForward: FeedForward
-    /// Where the weights are read from for each use.
+    /// The stream that the weights are read from for each use; `nil`: they are resident.
     let stream: (any WeightStream)?
     private let attentionNorms: SublayerNorms
     private let crossAttentionNorms: SublayerNorms
@@ -45,14 +45,14 @@ struct Block: Sendable {
         feedForwardNorms = try norms(.feedForwardNorm, .feedForwardOutputNorm, .feedForwardResidualNorm)
     }
 
-    /// What a call brings along, apart from the hidden states.
+    /// The arguments of a call besides the hidden states.
     struct Context {
         var cache: KeyValueCache
         var batch: BatchIndices
         var rotary: RotaryTable?
-        /// Encoder-decoders: this layer's keys and values of the encoder's output, and which of them a row sees.
+        /// Encoder-decoders: this layer's keys and values of the encoder's output, and the indices that go with them.
         var cross: (cache: KeyValueCache, batch: BatchIndices)?
-        var workspace: Workspace
+        var activations: ActivationBuffers
     }
 
     /// Transforms the residual stream `hidden`, float32 [T, E], in place.
@@ -65,45 +65,45 @@ struct Block: Sendable {
     }
 
     private func runSequential(_ hidden: Tensor, _ context: Context) throws {
-        let workspace = context.workspace
-        var input = try sublayerInput(hidden, attentionNorms.input, workspace)
+        let buffers = context.activations
+        var input = try sublayerInput(hidden, attentionNorms.input, buffers)
         let attended = try attention.attend(
-            input, cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
-        try join(hidden, base: residual(hidden, input), attentionNorms, workspace) {
+            input, cache: context.cache, rotary: context.rotary, context.batch, buffers, backend)
+        try join(hidden, base: residual(hidden, input), attentionNorms, buffers) {
             try backend.linear(attended, attention.output, epilogue: $0, into: $1)
         }
         if let crossAttention, let cross = context.cross {
-            input = try sublayerInput(hidden, crossAttentionNorms.input, workspace)
-            let attended = try crossAttention.attend(input, cache: cross.cache, cross.batch, workspace, backend)
-            try join(hidden, base: residual(hidden, input), crossAttentionNorms, workspace) {
+            input = try sublayerInput(hidden, crossAttentionNorms.input, buffers)
+            let attended = try crossAttention.attend(input, cache: cross.cache, cross.batch, buffers, backend)
+            try join(hidden, base: residual(hidden, input), crossAttentionNorms, buffers) {
                 try backend.linear(attended, crossAttention.output, epilogue: $0, into: $1)
             }
         }
-        input = try sublayerInput(hidden, feedForwardNorms.input, workspace)
-        try join(hidden, base: residual(hidden, input), feedForwardNorms, workspace) {
-            try feedForward(input, epilogue: $0, into: $1, workspace, backend)
+        input = try sublayerInput(hidden, feedForwardNorms.input, buffers)
+        try join(hidden, base: residual(hidden, input), feedForwardNorms, buffers) {
+            try feedForward(input, epilogue: $0, into: $1, buffers, backend)
         }
     }
 
-    /// Both sublayers read the block's input; its sum with both is the output.
+    /// Both sublayers read the block's input, and both are added to it.
     private func runParallel(_ hidden: Tensor, _ context: Context) throws {
-        let workspace = context.workspace
+        let buffers = context.activations
         let tokens = hidden.shape[0]
-        let input = try LinearInput(hidden, after: attentionNorms.input, scratch: workspace.normed(tokens)).materialized(backend)
+        let input = try LinearInput(hidden, after: attentionNorms.input, scratch: buffers.normed(tokens)).materialized(backend)
         var second = input
         if let norm = feedForwardNorms.input {
-            second = workspace.secondNormed(tokens)
+            second = buffers.secondNormed(tokens)
             try backend.normalize(hidden, norm, residual: nil, into: second)
         }
         let attended = try attention.attend(
-            LinearInput(input), cache: context.cache, rotary: context.rotary, context.batch, workspace, backend)
+            LinearInput(input), cache: context.cache, rotary: context.rotary, context.batch, buffers, backend)
         try backend.linear(attended, attention.output, epilogue: epilogue(residual: hidden), into: hidden)
-        try feedForward(LinearInput(second), epilogue: epilogue(residual: hidden), into: hidden, workspace, backend)
+        try feedForward(LinearInput(second), epilogue: epilogue(residual: hidden), into: hidden, buffers, backend)
     }
 
-    /// What a sublayer reads; its norm is left to the sublayer's first product unless the residual needs it, too.
-    private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ workspace: Workspace) throws -> LinearInput {
-        let input = LinearInput(hidden, after: norm, scratch: workspace.normed(hidden.shape[0]))
+    /// The input of a sublayer. Its norm is fused with the sublayer's first product, unless the residual needs it as well.
+    private func sublayerInput(_ hidden: Tensor, _ norm: Norm?, _ buffers: ActivationBuffers) throws -> LinearInput {
+        let input = LinearInput(hidden, after: norm, scratch: buffers.normed(hidden.shape[0]))
         return description.residualFollowsNorm ? LinearInput(try input.materialized(backend)) : input
     }
 
@@ -115,13 +115,13 @@ struct Block: Sendable {
         LinearEpilogue(scale: description.residualScale, residual: residual)
     }
 
-    /// hidden = base + sublayer(…), with the norms that stand around the sum.
+    /// hidden = base + sublayer(…), with the norms before and after the sum.
     private func join(
-        _ hidden: Tensor, base: Tensor, _ norms: SublayerNorms, _ workspace: Workspace,
+        _ hidden: Tensor, base: Tensor, _ norms: SublayerNorms, _ buffers: ActivationBuffers,
         _ sublayer: (_ epilogue: LinearEpilogue, _ output: Tensor) throws -> Void
     ) throws {
         if let norm = norms.output {
-            let output = workspace.secondNormed(hidden.shape[0])
+            let output = buffers.secondNormed(hidden.shape[0])
             try sublayer(epilogue(residual: nil), output)
             try backend.normalize(output, norm, residual: base, into: hidden)
         } else {

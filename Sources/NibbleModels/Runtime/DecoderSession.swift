@@ -1,25 +1,26 @@
 import NibbleCore
 
-/// The running state of a decoder for some rows: block table, caches, workspace, and the encoder's output where there is
-/// one.
+/// The state of a decoder for some rows: block tables, caches, buffers, and the encoder's keys and values where there are any.
 final class DecoderSession: DecodingSession {
     let rows: Int
     let capacity: Int
+    /// Tokens of a row that memory is there for. Grows up to ``capacity`` as rows do.
+    private(set) var allocatedCapacity: Int
     private let model: LanguageModel
     private let runner: StackRunner
-    private let cross: CrossState?
+    private let cross: CrossAttentionCache?
     private var tables: BlockTables
     private let chunkTokens: Int
     private var logits: LogitsBuffers
     /// int32 [R]
     private let sampled: Tensor
     private let sets: TokenSets
-    /// Captured decode steps, where everything runs on one device that has graphs.
+    /// Captured decode steps, where the whole model runs on one device that has graphs.
     private let graphs: StepGraphs?
-    /// The hidden states of the last call whose logits are wanted, and where they lie.
+    /// The hidden states of the last call whose logits are wanted, and their backend.
     private var chosen: (hidden: Tensor, backend: any Backend)?
     private var plan = FeedPlan()
-    /// What rows held before the feed.
+    /// The rows' lengths before the feed.
     private var lengthsBefore: [Int]
 
     init(_ model: LanguageModel, _ request: SessionRequest) throws {
@@ -29,17 +30,18 @@ final class DecoderSession: DecodingSession {
         self.model = model
         rows = request.rows
         capacity = request.capacity
+        allocatedCapacity = min(capacity, model.options.initialCapacity)
         let tokens = CacheBlocks.chunkTokens(model.options.chunkTokens, rows: rows, capacity: capacity)
         chunkTokens = tokens
         let layout = CacheLayout(
-            model.decoder.description.layers, rows: rows, capacity: capacity, chunkTokens: tokens)
-        tables = BlockTables(layout, rows: rows, capacity: capacity)
-        let limits = BatchBuffers.Limits(
+            model.decoder.description.layers, rows: rows, capacity: allocatedCapacity, limit: capacity, chunkTokens: tokens)
+        tables = BlockTables(layout, rows: rows, capacity: allocatedCapacity)
+        let limits = IndexBuffers.Limits(
             tokens: tokens, rows: rows, blocksPerRow: tables.blocksPerRow, tables: layout.windows.count)
         runner = try StackRunner(
             model.decoder, limits: limits, layout: layout, cacheFormat: model.options.cacheFormat(request),
-            sharesCache: false, positions: capacity, options: model.options, extraBackends: [model.head.backend])
-        cross = try model.encoder.map { try CrossState(model, encoder: $0, request, tokens: tokens) }
+            sharesCache: false, positions: allocatedCapacity, options: model.options, extraBackends: [model.head.backend])
+        cross = try model.encoder.map { try CrossAttentionCache(model, encoder: $0, request, tokens: tokens) }
         logits = LogitsBuffers(
             backend: model.head.backend, vocabularySize: model.vocabularySize, rows: rows)
         sampled = try model.head.backend.allocate(.int32, [max(rows, 1)])
@@ -68,8 +70,26 @@ final class DecoderSession: DecodingSession {
     private func reserve() throws {
         for backend in model.decoder.backends + [model.head.backend] {
             try backend.reserve(
-                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: capacity))
+                model.workspaceRequest(backend, tokens: chunkTokens, rows: rows, context: allocatedCapacity))
         }
+    }
+}
+
+// MARK: Growing
+
+extension DecoderSession {
+    /// Memory follows what rows hold, not what they may come to hold: it doubles when a feed does not fit.
+    private func makeRoom(for inputs: [RowTokens]) throws {
+        let needed = inputs.reduce(0) { max($0, tables.lengths[$1.row] + $1.tokens.count) }
+        guard needed > allocatedCapacity else { return }
+        let larger = min(max(needed, 2 * allocatedCapacity), capacity)
+        let layout = CacheLayout(
+            model.decoder.description.layers, rows: rows, capacity: larger, limit: capacity, chunkTokens: chunkTokens)
+        graphs?.removeAll()
+        try runner.grow(layout, blocksPerRow: max(KeyValueGeometry.blocks(for: larger), 1), positions: larger)
+        tables.grow(layout, capacity: larger)
+        allocatedCapacity = larger
+        try reserve()
     }
 }
 
@@ -80,6 +100,7 @@ extension DecoderSession {
         _ inputs: [RowTokens], logits selection: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
         try validate(inputs)
+        try makeRoom(for: inputs)
         let count =
             switch selection {
             case .last: inputs.count
@@ -88,10 +109,10 @@ extension DecoderSession {
         let target = selection == .last ? try logits.host(rows: count) : logits.output(rows: count)
         return try restoringOnError(inputs) {
             var written = 0
-            plan.fill(inputs, tokensPerCall: chunkTokens)
-            for index in plan.calls {
+            plan.fill(inputs, chunkTokens: chunkTokens)
+            for index in plan.chunks {
                 try pause(before: index)
-                let selected = try enqueue(plan.call(index), inputs, selection: selection)
+                let selected = try enqueue(plan.chunk(index), inputs, selection: selection)
                 guard selected > 0 else { continue }
                 try logits.compute(rows: selected, at: written, of: target) { range, output in
                     try self.project(range, into: output)
@@ -107,19 +128,20 @@ extension DecoderSession {
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
         try validate(inputs)
+        try makeRoom(for: inputs)
         return try restoringOnError(inputs) { try sample(inputs, sampling) }
     }
 
     private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
         try interruption?()
-        plan.fill(inputs, tokensPerCall: chunkTokens)
+        plan.fill(inputs, chunkTokens: chunkTokens)
         if try stepByGraph(inputs, sampling) { return try readSampled(inputs.count) }
         var written = 0
-        var call = StackRunner.Call(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
+        var call = BatchShape(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: 0)
         let device = try logits.device(rows: inputs.count)
-        for index in plan.calls {
+        for index in plan.chunks {
             try pause(before: index)
-            let chunk = plan.call(index)
+            let chunk = plan.chunk(index)
             (call.rows, call.tokens) = (chunk.count, chunk.count)
             let selected = try enqueue(chunk, inputs, selection: .last, counter: sampling.step)
             guard selected > 0 else { continue }
@@ -132,7 +154,7 @@ extension DecoderSession {
         return try readSampled(inputs.count)
     }
 
-    /// Runs a feed; if it fails, rows hold again what they held before.
+    /// Runs a feed. If it fails, restores what rows held before.
     private func restoringOnError<Result>(_ inputs: [RowTokens], _ feed: () throws -> Result) throws -> Result {
         for row in 0..<rows { lengthsBefore[row] = tables.lengths[row] }
         do {
@@ -147,7 +169,7 @@ extension DecoderSession {
         }
     }
 
-    /// A device that runs behind the host is waited for now and then, or an interruption would come when all is enqueued.
+    /// Waits for the devices every few chunks. Otherwise the host would have enqueued everything before an interruption.
     private func pause(before chunk: Int) throws {
         guard interruption != nil, chunk > 0, chunk % 4 == 0 else { return }
         for backend in model.decoder.backends { try backend.synchronize() }
@@ -159,16 +181,19 @@ extension DecoderSession {
         return tokens
     }
 
-    /// Runs a decode step (one token a row, everything on one device) as one captured graph. Answers `false` where the step
+    /// Runs a decode step (one token a row, everything on one device) as one captured graph. Returns `false` where the step
     /// has to be enqueued operation by operation.
     private func stepByGraph(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> Bool {
-        guard let graphs, plan.isStep, plan.calls.count == 1 else { return false }
+        guard let graphs, plan.isStep, plan.chunks.count == 1 else { return false }
         let logits = try logits.device(rows: inputs.count)
-        var (call, selected) = try place(plan.call(0), inputs, selection: .last, counter: sampling.step)
+        var (call, selected) = try place(plan.chunk(0), inputs, selection: .last, counter: sampling.step)
         let rows = plan.finishedRows
         try sets.prepare(sampling, rows: rows, addsLatest: true)
-        call.launchLength = graphs.launchLength(call.maximumLength, capacity: capacity)
-        try graphs.step(.init(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)) {
+        call.launchLength = graphs.launchLength(call.maximumLength, capacity: allocatedCapacity)
+        let key = StepGraphs.Key(rows: rows, call: call, rotary: runner.rotaryVariants(call), sampling: sampling)
+        try graphs.step(key) {
+            try [logits] + self.runner.rotaryTensors(call)
+        } _: {
             try self.run(call, selected: selected)
             try self.project(0..<selected, into: logits)
             let latest = self.runner.indices(call, on: self.model.head.backend).tokens
@@ -177,9 +202,9 @@ extension DecoderSession {
         return true
     }
 
-    /// Selection draws stream `firstStream + row`; rows that follow each other share a call.
+    /// Selects a token for each row. Row r draws from stream `firstStream + r`; consecutive rows share a call.
     private func select(
-        _ rows: [Int], _ call: StackRunner.Call, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
+        _ rows: [Int], _ call: BatchShape, _ sampling: SamplingParameters, latest: Tensor?, from offset: Int,
         of logits: Tensor
     ) throws {
         let backend = model.head.backend
@@ -213,7 +238,7 @@ extension DecoderSession {
         }
     }
 
-    /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Answers how many those are.
+    /// Runs the blocks over one chunk and gathers the hidden states whose logits are wanted. Returns how many those are.
     private func enqueue(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64 = 0
     ) throws -> Int {
@@ -222,10 +247,10 @@ extension DecoderSession {
         return selected
     }
 
-    /// Makes room for a chunk's tokens and sends their indices to every device.
+    /// Makes room for a chunk's tokens and uploads their indices to every device.
     private func place(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64
-    ) throws -> (call: StackRunner.Call, selected: Int) {
+    ) throws -> (call: BatchShape, selected: Int) {
         tables.releasePassed()
         var copies = BlockTables.Copies()
         let placed = fillImage(chunk, inputs, selection: selection, counter: counter, copies: &copies)
@@ -235,14 +260,15 @@ extension DecoderSession {
         return placed
     }
 
-    /// Enqueues the blocks over placed tokens; leaves the hidden states whose logits are wanted in ``chosen``.
-    private func run(_ call: StackRunner.Call, selected: Int) throws {
+    /// Enqueues the blocks over tokens whose indices are uploaded. Leaves the hidden states whose logits are wanted in
+    /// ``chosen``.
+    private func run(_ call: BatchShape, selected: Int) throws {
         let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
         guard selected > 0, selected < call.tokens else {
             chosen = (hidden, backend)
             return
         }
-        let gathered = runner.workspace(on: backend).gathered(selected)
+        let gathered = runner.buffers(on: backend).gathered(selected)
         try backend.gatherRows(hidden, runner.selected(selected, on: backend), into: gathered)
         chosen = (gathered, backend)
     }
@@ -250,14 +276,14 @@ extension DecoderSession {
     private func fillImage(
         _ chunk: ArraySlice<FeedPlan.Segment>, _ inputs: [RowTokens], selection: LogitsSelection, counter: UInt64,
         copies: inout BlockTables.Copies
-    ) -> (call: StackRunner.Call, selected: Int) {
+    ) -> (call: BatchShape, selected: Int) {
         let image = runner.image
         let (tokens, positions, tokenRows) = (image.tokens, image.positions, image.rows)
         let (offsets, lengths, counters) = (image.queryOffsets, image.lengths, image.counters)
         let selectedTokens = image.selected
         var count = 0
         var selected = 0
-        var call = StackRunner.Call(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
+        var call = BatchShape(tokens: 0, rows: chunk.count, maximumQueryLength: 0, maximumLength: 0)
         for (index, segment) in chunk.enumerated() {
             let row = segment.row
             let start = tables.lengths[row]
@@ -302,7 +328,7 @@ extension DecoderSession {
         }
     }
 
-    /// Final norm and head over some of the chosen hidden states, each once.
+    /// Final norm and head over some of the chosen hidden states. Each may be projected once only.
     private func project(_ range: Range<Int>, into output: Tensor) throws {
         guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
         let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend)

@@ -26,22 +26,22 @@ enum FeedForward: Sendable {
 
     /// output = feedForward(input) × scale + residual. [T, E]; `output` may be `residual`, not `input`.
     func callAsFunction(
-        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.tokens
         switch self {
         case .plain(let up, let activation, let down):
-            let inner = workspace.inner(tokens, width: up.outFeatures)
+            let inner = buffers.inner(tokens, width: up.outFeatures)
             try backend.linear(input, up, epilogue: .init(activation: activation), into: inner)
             try backend.linear(inner, down, epilogue: epilogue, into: output)
         case .gated(let gateUp, let activation, let down):
-            let inner = workspace.inner(tokens, width: gateUp.outFeatures)
-            let gated = workspace.gated(tokens, width: down.inFeatures)
+            let inner = buffers.inner(tokens, width: gateUp.outFeatures)
+            let gated = buffers.gated(tokens, width: down.inFeatures)
             try backend.linear(input, gateUp, epilogue: .init(), into: inner)
             try backend.gate(inner, activation, into: gated)
             try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(try input.materialized(backend), residual: epilogue.residual, into: output, workspace, backend)
+            try mixture(try input.materialized(backend), epilogue: epilogue, into: output, buffers, backend)
         }
     }
 }
@@ -76,11 +76,26 @@ struct MixtureOfExperts: Sendable {
         }
     }
 
+    /// output = mixture(input) × scale + residual, of an epilogue's scale and residual. [T, E]
     func callAsFunction(
-        _ input: Tensor, residual: Tensor?, into output: Tensor, _ workspace: Workspace, _ backend: any Backend
+        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
+    ) throws {
+        guard epilogue.scale != 1 else {
+            return try run(input, residual: epilogue.residual, into: output, buffers, backend)
+        }
+        // Attention is done with its projections when the feed-forward runs.
+        let sum = buffers.projections(input.shape[0], width: output.shape[1])
+        try run(input, residual: nil, into: sum, buffers, backend)
+        // Without a residual: sum + sum × (scale − 1).
+        let (base, factor) = epilogue.residual.map { ($0, epilogue.scale) } ?? (sum, epilogue.scale - 1)
+        try backend.add(base, sum, scale: factor, into: output)
+    }
+
+    private func run(
+        _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.shape[0]
-        let logits = workspace.router(tokens, width: router.outFeatures)
+        let logits = buffers.router(tokens, width: router.outFeatures)
         try backend.linear(input, router, epilogue: .init(), into: logits)
         try backend.experts(
             input,
@@ -89,9 +104,9 @@ struct MixtureOfExperts: Sendable {
                 normalizesWeights: description.normalizesWeights, activation: description.activation, residual: residual),
             into: output)
         guard let shared else { return }
-        let weight = workspace.router(tokens, width: 1)
-        let inner = workspace.inner(tokens, width: shared.gateUp.outFeatures)
-        let gated = workspace.gated(tokens, width: shared.down.inFeatures)
+        let weight = buffers.router(tokens, width: 1)
+        let inner = buffers.inner(tokens, width: shared.gateUp.outFeatures)
+        let gated = buffers.gated(tokens, width: shared.down.inFeatures)
         try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
         try backend.gate(inner, description.activation, into: gated)

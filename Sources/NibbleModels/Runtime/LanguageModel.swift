@@ -31,6 +31,7 @@ package final class LanguageModel: GenerativeModel {
     package var vocabularySize: Int { architecture.vocabularySize }
     package var isEncoderDecoder: Bool { encoder != nil }
     package var maximumPositions: Int? { architecture.maximumPositions }
+    package var positionLimit: Int? { architecture.positionLimit }
 
     package func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         try DecoderSession(self, request)
@@ -46,10 +47,18 @@ package struct SessionOptions: Sendable {
     /// Longer feeds are run in chunks of this many tokens.
     package var chunkTokens: Int
 
-    package static let defaultChunkTokens = 512
+    /// Tokens of a row that a session allocates memory for at once. What a row may hold beyond it is allocated when it is needed.
+    package var initialCapacity: Int
 
-    package init(loadDType: DType, cacheFormat: KeyValueFormat? = nil, chunkTokens: Int = defaultChunkTokens) {
+    package static let defaultChunkTokens = 512
+    package static let defaultInitialCapacity = 4096
+
+    package init(
+        loadDType: DType, cacheFormat: KeyValueFormat? = nil, chunkTokens: Int = defaultChunkTokens,
+        initialCapacity: Int = defaultInitialCapacity
+    ) {
         self.loadDType = loadDType
+        self.initialCapacity = initialCapacity
         self.cacheFormat = cacheFormat ?? .dense(loadDType)
         self.chunkTokens = chunkTokens
     }

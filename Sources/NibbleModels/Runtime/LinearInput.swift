@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// What linear layers read: activations, or the residual stream on its way to them.
+/// The input of linear layers: activations, or the residual stream with a norm that is still to be applied.
 struct LinearInput {
     let tensor: Tensor
     fileprivate let preparation: (norm: Norm?, scratch: Tensor)?
@@ -10,7 +10,7 @@ struct LinearInput {
         preparation = nil
     }
 
-    /// - Parameter scratch: takes the activations where they have to be stored.
+    /// - Parameter scratch: the buffer for the activations, where they have to be stored.
     init(_ stream: Tensor, after norm: Norm?, scratch: Tensor) {
         tensor = stream
         preparation = norm == nil && stream.dtype == scratch.dtype ? nil : (norm, scratch)
@@ -19,7 +19,7 @@ struct LinearInput {
     /// T
     var tokens: Int { tensor.shape[0] }
 
-    /// For what is more than one product.
+    /// The activations in memory, for inputs of more than one product.
     func materialized(_ backend: any Backend) throws -> Tensor {
         guard let preparation else { return tensor }
         try backend.activations(tensor, after: preparation.norm, into: preparation.scratch)

@@ -1,9 +1,9 @@
 import NibbleCore
 
-/// Memory for logits, on the head's device and on the host, kept between calls and grown when more is asked for.
+/// Buffers for logits on the head's device and on the host. They are kept between calls and grow on demand.
 ///
-/// On its device a session holds logits of as many rows as it has, and at least 16; those of every token of a prompt are the
-/// caller's result, and made in slices.
+/// The device buffer holds as many rows as the session has, and at least 16. Logits of every token of a prompt are computed in
+/// slices of that size and collected on the host.
 struct LogitsBuffers {
     private let backend: any Backend
     private let vocabularySize: Int
@@ -21,30 +21,34 @@ struct LogitsBuffers {
 
     static func sliceRows(_ rows: Int) -> Int { max(rows, 16) }
 
-    /// float32 [rows, V] on the head's device.
+    /// float32 [rows, V] on the head's device. On a device that captures graphs the buffer is made for a whole slice at once,
+    /// so that its address stays.
     mutating func device(rows: Int) throws -> Tensor {
-        return try grown(&deviceBuffer, rows) { try backend.allocate(.float32, $0) }
+        let least = backend.device == .cpu ? rows : max(rows, sliceRows)
+        return try grown(&deviceBuffer, rows, atLeast: least) { try backend.allocate(.float32, $0) }
     }
 
-    /// float32 [rows, V] on the host; the device's own where that is the CPU.
+    /// float32 [rows, V] on the host; the device buffer itself where the head runs on the CPU.
     mutating func host(rows: Int) throws -> Tensor {
         backend.device == .cpu ? try device(rows: rows) : output(rows: rows)
     }
 
-    /// float32 [rows, V] on the host, beside what the device holds.
+    /// float32 [rows, V] on the host, apart from the device buffer.
     mutating func output(rows: Int) -> Tensor {
-        grown(&hostBuffer, rows) { .host(.float32, $0) }
+        grown(&hostBuffer, rows, atLeast: rows) { .host(.float32, $0) }
     }
 
-    private func grown(_ buffer: inout Tensor?, _ rows: Int, _ allocate: (Shape) throws -> Tensor) rethrows -> Tensor {
+    private func grown(
+        _ buffer: inout Tensor?, _ rows: Int, atLeast least: Int, _ allocate: (Shape) throws -> Tensor
+    ) rethrows -> Tensor {
         let shape = Shape(rows, vocabularySize)
         if let buffer, buffer.count >= shape.count { return buffer.viewed(as: shape) }
-        let fresh = try allocate(shape)
+        let fresh = try allocate(Shape(least, vocabularySize))
         buffer = fresh
-        return fresh
+        return fresh.viewed(as: shape)
     }
 
-    /// Computes logits of `rows` rows and puts them at row `offset` of the host tensor `target`.
+    /// Computes logits of `rows` rows and stores them from row `offset` of the host tensor `target`.
     mutating func compute(
         rows: Int, at offset: Int, of target: Tensor, _ project: (_ range: Range<Int>, _ output: Tensor) throws -> Void
     ) throws {

@@ -1,6 +1,6 @@
 package import NibbleCore
 
-/// A model's weights as the loader leaves them, by their paths in the module tree.
+/// A model's loaded weights, by their paths in the module tree.
 package struct ModelWeights: Sendable {
     /// By module path; biases and arithmetic included.
     package var linears: [String: Linear] = [:]
@@ -10,7 +10,7 @@ package struct ModelWeights: Sendable {
     package var experts: [String: [Expert]] = [:]
     /// Blocks whose weights stay in mapped files, by module path.
     package var streams: [String: any WeightStream] = [:]
-    /// Where a module runs.
+    /// The backend that runs a module.
     package var backend: @Sendable (_ modulePath: String) -> any Backend
 
     package init(backend: @escaping @Sendable (_ modulePath: String) -> any Backend) {
@@ -20,17 +20,16 @@ package struct ModelWeights: Sendable {
 
 /// Weights of one block that stay in mapped files and are read for each use.
 package protocol WeightStream: Sendable {
-    /// Starts reading, so that the block finds its weights in memory. Returns at once.
+    /// Starts to read the weights into memory. Returns at once.
     func prefetch()
-    /// What is enqueued from now on finds the weights where the block reads them. They are this caller's until
-    /// ``release()``; others wait.
+    /// Makes the weights available to everything that is enqueued from now on. Other callers wait until ``release()``.
     func acquire() throws
-    /// What has been enqueued so far is the last that reads the weights, for now.
+    /// Marks everything enqueued so far as the last that reads the weights for this use.
     func release()
 }
 
 extension Optional where Wrapped == any WeightStream {
-    /// Runs what reads the weights, if they are streamed at all.
+    /// Runs `body` with the weights acquired, where they are streamed.
     func during<Result>(_ body: () throws -> Result) throws -> Result {
         try self?.acquire()
         defer { self?.release() }

@@ -1,24 +1,31 @@
 package import NibbleCore
 
-/// Runs a stack's blocks over one call: workspace and index buffers for every backend that takes part, copies between
-/// them, one cache a block.
+/// Runs a stack's blocks, call by call. Holds one cache a block, activation and index buffers for every backend that takes
+/// part, and copies activations between backends.
 final class StackRunner {
     let stack: TransformerStack
     private(set) var caches: [KeyValueCache] = []
-    let image: BatchBuffers.Image
-    private let parts: [Part]
-    private let limits: BatchBuffers.Limits
+    private(set) var image: IndexBuffers.Image
+    private var devices: [DeviceBuffers]
+    private var limits: IndexBuffers.Limits
     private var rotary: [RotaryKey: RotaryTable] = [:]
-    private let positions: Int
-    private let layout: CacheLayout
-    /// Asked between blocks; what it throws ends the call.
+    /// Where activations are converted before they go to a device with another activation dtype, by source and target.
+    private var staging: [StagingKey: Tensor] = [:]
+    private var positions: Int
+    private var layout: CacheLayout
+    /// Called between blocks. What it throws ends the call.
     var interruption: (@Sendable () throws -> Void)?
 
     /// What one backend holds for this stack.
-    private struct Part {
+    private struct DeviceBuffers {
         let backend: any Backend
-        let workspace: Workspace
-        let buffers: BatchBuffers
+        let activations: ActivationBuffers
+        var indices: IndexBuffers
+    }
+
+    private struct StagingKey: Hashable {
+        let source: ObjectIdentifier
+        let target: ObjectIdentifier
     }
 
     private struct RotaryKey: Hashable {
@@ -27,42 +34,32 @@ final class StackRunner {
         let backend: ObjectIdentifier
     }
 
-    /// The shape of one call.
-    struct Call {
-        var tokens: Int
-        var rows: Int
-        var maximumQueryLength: Int
-        var maximumLength: Int
-        /// What launches are sized for where a captured graph has to serve longer rows too.
-        var launchLength: Int?
-    }
-
     /// - Parameters:
     ///   - layout: the block tables, and the physical cache blocks of each layer.
     ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
     ///   - positions: positions a row can reach.
-    ///   - widening: makes the workspace serve these sizes too.
-    ///   - extraBackends: backends that need workspace and indices though no block of the stack runs there.
+    ///   - widening: further widths that the activation buffers have to serve.
+    ///   - extraBackends: backends that need buffers though no block of the stack runs there.
     init(
-        _ stack: TransformerStack, limits: BatchBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
+        _ stack: TransformerStack, limits: IndexBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
         sharesCache: Bool,
-        positions: Int, options: SessionOptions, widening: WorkspaceSizes? = nil, extraBackends: [any Backend] = []
+        positions: Int, options: SessionOptions, widening: ActivationWidths? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         self.limits = limits
         self.positions = positions
         self.layout = layout
-        image = BatchBuffers.Image(limits)
+        image = IndexBuffers.Image(limits)
         var backends = stack.backends
         for backend in extraBackends where !backends.contains(where: { $0 === backend }) { backends.append(backend) }
-        let sizes = widening.map(stack.workspaceSizes.widened) ?? stack.workspaceSizes
-        parts = try backends.map { backend in
-            Part(
+        let sizes = widening.map(stack.activationWidths.widened) ?? stack.activationWidths
+        devices = try backends.map { backend in
+            DeviceBuffers(
                 backend: backend,
-                workspace: try Workspace(
+                activations: try ActivationBuffers(
                     sizes, tokens: limits.tokens, rows: limits.rows, dtype: backend.activationDType(loadDType: options.loadDType),
                     backend: backend),
-                buffers: try BatchBuffers(limits, backend: backend))
+                indices: try IndexBuffers(limits, backend: backend))
         }
         for (index, block) in stack.blocks.enumerated() {
             let blocks = layout.blocks[layout.tableOfLayer[index]]
@@ -74,17 +71,17 @@ final class StackRunner {
         }
     }
 
-    private func part(of backend: any Backend) -> Part {
-        guard let part = parts.first(where: { $0.backend === backend }) else {
-            preconditionFailure("the backend \(backend.device) has no part in this stack")
+    private func deviceBuffers(_ backend: any Backend) -> DeviceBuffers {
+        guard let buffers = devices.first(where: { $0.backend === backend }) else {
+            preconditionFailure("the backend \(backend.device) runs no layer of this stack")
         }
-        return part
+        return buffers
     }
 
-    func workspace(on backend: any Backend) -> Workspace { part(of: backend).workspace }
+    func buffers(on backend: any Backend) -> ActivationBuffers { deviceBuffers(backend).activations }
 
-    func indices(_ call: Call, on backend: any Backend, table: Int = 0) -> BatchIndices {
-        part(of: backend).buffers.indices(
+    func indices(_ call: BatchShape, on backend: any Backend, table: Int = 0) -> BatchIndices {
+        deviceBuffers(backend).indices.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
             maximumLength: call.launchLength ?? call.maximumLength, table: table)
     }
@@ -92,30 +89,32 @@ final class StackRunner {
     /// The block table that layer `index` uses.
     func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
-    /// Which rotary tables a call uses.
-    func rotaryVariants(_ call: Call) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
+    /// Identifies the rotary tables that a call uses.
+    func rotaryVariants(_ call: BatchShape) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
 
-    func counters(_ call: Call, on backend: any Backend) -> Tensor { part(of: backend).buffers.counters(rows: call.rows) }
-    func selected(_ count: Int, on backend: any Backend) -> Tensor { part(of: backend).buffers.selected(count) }
+    func counters(_ call: BatchShape, on backend: any Backend) -> Tensor {
+        deviceBuffers(backend).indices.counters(rows: call.rows)
+    }
+    func selected(_ count: Int, on backend: any Backend) -> Tensor { deviceBuffers(backend).indices.selected(count) }
 
-    /// Sends the host's index image to every backend.
+    /// Uploads the host's index image to every backend.
     func upload() throws {
-        for part in parts { try part.buffers.upload(image, backend: part.backend) }
+        for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
 
-    /// Embeds the call's tokens and runs all blocks. Answers the residual stream, float32 [T, E], and the backend it lies on.
+    /// Embeds the call's tokens and runs all blocks. Returns the residual stream, float32 [T, E], and its backend.
     ///
     /// - Parameters:
     ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
-    ///   - cross: for block i its cache of the encoder's output and the indices that go with it.
+    ///   - cross: returns block i's cache of the encoder's output and the indices that go with it.
     func run(
-        _ call: Call, embeddedPositions: [Int32]? = nil,
+        _ call: BatchShape, embeddedPositions: [Int32]? = nil,
         cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
     ) throws -> (hidden: Tensor, backend: any Backend) {
         var backend = stack.embedding.backend
-        var hidden = workspace(on: backend).hidden(call.tokens)
+        var hidden = buffers(on: backend).hidden(call.tokens)
         try stack.embedding(
-            indices(call, on: backend), positions: embeddedPositions, into: hidden, workspace(on: backend))
+            indices(call, on: backend), positions: embeddedPositions, into: hidden, buffers(on: backend))
         for (index, block) in stack.blocks.enumerated() {
             try interruption?()
             hidden = try moveStream(hidden, from: backend, to: block.backend)
@@ -124,20 +123,20 @@ final class StackRunner {
             let context = Block.Context(
                 cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
                 rotary: try rotaryTable(block.attention.description, call, backend),
-                cross: cross?(index, backend), workspace: workspace(on: backend))
+                cross: cross?(index, backend), activations: buffers(on: backend))
             try block.stream.during { try block(hidden, context) }
         }
         return (hidden, backend)
     }
 
-    /// Final norm and projection of the stream's rows [n, E]; answers activations [n, width] and their backend.
+    /// Final norm and projection of the stream's rows [n, E]. Returns activations [n, width] and their backend.
     func finish(_ hidden: Tensor, on start: any Backend) throws -> (output: Tensor, backend: any Backend) {
         let (norm, backend) = stack.finalNorm ?? (nil, start)
         let stream = try moveStream(hidden, from: start, to: backend)
-        let input = LinearInput(stream, after: norm, scratch: workspace(on: backend).normed(hidden.shape[0]))
+        let input = LinearInput(stream, after: norm, scratch: buffers(on: backend).normed(hidden.shape[0]))
         let output = try input.materialized(backend)
         guard let (layer, target) = stack.projectOut else { return (output, backend) }
-        let projected = workspace(on: target).projections(hidden.shape[0], width: layer.outFeatures)
+        let projected = buffers(on: target).projections(hidden.shape[0], width: layer.outFeatures)
         try target.linear(try move(output, from: backend, to: target), layer, epilogue: .init(), into: projected)
         return (projected, target)
     }
@@ -145,7 +144,7 @@ final class StackRunner {
     /// The residual stream on another backend.
     private func moveStream(_ hidden: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
         guard source !== target else { return hidden }
-        let destination = workspace(on: target).hidden(hidden.shape[0])
+        let destination = buffers(on: target).hidden(hidden.shape[0])
         try transfer(hidden, from: source, to: destination, on: target)
         return destination
     }
@@ -153,19 +152,39 @@ final class StackRunner {
     /// Activations on another backend, in its dtype.
     func move(_ tensor: Tensor, from source: any Backend, to target: any Backend) throws -> Tensor {
         guard source !== target else { return tensor }
-        let destination = workspace(on: target).normed(tensor.shape[0]).viewed(as: tensor.shape)
+        let destination = buffers(on: target).normed(tensor.shape[0]).viewed(as: tensor.shape)
         if destination.dtype == tensor.dtype {
             try transfer(tensor, from: source, to: destination, on: target)
             return destination
         }
-        let staged = try source.allocate(destination.dtype, tensor.shape)
+        let staged = try stagingBuffer(destination.dtype, tensor.shape, from: source, to: target)
         try source.convert(tensor, to: staged)
         try transfer(staged, from: source, to: destination, on: target)
-        try target.synchronize()
         return destination
     }
 
-    private func rotaryTable(_ attention: AttentionDescription, _ call: Call, _ backend: any Backend) throws -> RotaryTable? {
+    /// A buffer on `source`, made once for the largest call. It may be overwritten as soon as the copy is enqueued: copies
+    /// between devices come in the order of both.
+    private func stagingBuffer(
+        _ dtype: DType, _ shape: Shape, from source: any Backend, to target: any Backend
+    ) throws -> Tensor {
+        let key = StagingKey(source: ObjectIdentifier(source), target: ObjectIdentifier(target))
+        if let buffer = staging[key], buffer.count >= shape.count { return buffer.viewed(as: shape) }
+        let buffer = try source.allocate(dtype, [max(limits.tokens, shape[0]), shape[1]])
+        staging[key] = buffer
+        return buffer.viewed(as: shape)
+    }
+
+    /// The rotary tables of a call, made where they are missing.
+    func rotaryTensors(_ call: BatchShape) throws -> [Tensor] {
+        guard !stack.description.rotary.isEmpty else { return [] }
+        return try stack.blocks.flatMap { block in
+            try rotaryTable(block.attention.description, call, block.backend).map { [$0.cosines, $0.sines] } ?? []
+        }
+    }
+
+    private func rotaryTable(_ attention: AttentionDescription, _ call: BatchShape, _ backend: any Backend) throws -> RotaryTable?
+    {
         guard let index = attention.rotary else { return nil }
         let description = stack.description.rotary[index]
         let key = RotaryKey(
@@ -173,8 +192,8 @@ final class StackRunner {
         if let table = rotary[key] { return table }
         let table = try makeRotaryTable(description, length: call.maximumLength, backend)
         if description.dependsOnLength {
-            // Tables of other lengths will not be asked for again, save the two of long rope.
-            rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 }
+            // Tables of other lengths will hardly be asked for again, save the two of long rope.
+            rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 || $0.key.variant == key.variant }
         }
         rotary[key] = table
         return table
@@ -194,8 +213,49 @@ final class StackRunner {
     }
 }
 
+extension StackRunner {
+    /// Makes room for rows of `positions` tokens: larger caches with the old blocks in front, and index buffers with longer
+    /// block tables. Captured graphs are void afterwards.
+    ///
+    /// - Parameter layout: the same tables with more blocks.
+    /// - Throws: `BackendError` where memory runs out. The runner can then still be used as it was.
+    func grow(_ layout: CacheLayout, blocksPerRow: Int, positions: Int) throws {
+        for (index, block) in stack.blocks.enumerated() {
+            let blocks = layout.blocks[layout.tableOfLayer[index]]
+            caches[index] = try caches[index].enlarged(to: blocks, on: block.backend)
+        }
+        var limits = limits
+        limits.blocksPerRow = blocksPerRow
+        let indices = try devices.map { try IndexBuffers(limits, backend: $0.backend) }
+        for index in devices.indices { devices[index].indices = indices[index] }
+        image = IndexBuffers.Image(limits)
+        self.limits = limits
+        self.layout = layout
+        self.positions = positions
+        rotary = [:]
+    }
+}
+
+extension KeyValueCache {
+    /// A cache of `blocks` blocks that begins with this one's; the cache itself where it is large enough.
+    fileprivate func enlarged(to blocks: Int, on backend: any Backend) throws -> KeyValueCache {
+        guard blocks > keys.shape[0] else { return self }
+        func enlarge(_ old: Tensor, size: Int) throws -> Tensor {
+            let new = try backend.allocate(geometry.dtype, geometry.shape(blocks: blocks, size: size))
+            try backend.copy(old, to: new.rows(0..<old.shape[0]))
+            return new
+        }
+        let larger = KeyValueCache(
+            geometry: geometry, keys: try enlarge(keys, size: geometry.keySize),
+            values: try enlarge(values, size: geometry.valueSize))
+        // The old memory goes away with this cache, so the copies have to be done.
+        try backend.synchronize()
+        return larger
+    }
+}
+
 extension AttentionDescription {
-    /// What a layer's cache looks like.
+    /// The shape of a layer's cache.
     package func geometry(_ format: KeyValueFormat) -> KeyValueGeometry {
         KeyValueGeometry(heads: keyValueHeads, keySize: headSize, valueSize: headSize, format: format)
     }

@@ -1,17 +1,18 @@
-import NibbleCore
+package import NibbleCore
 
 /// Captured decode steps of one session, by everything that is baked into a launch.
 ///
 /// Positions, lengths, tokens, tables and counters are device buffers, so one graph serves every step with the same rows
-/// until a launch bound is outgrown.
-final class StepGraphs {
-    struct Key: Hashable {
+/// until a launch bound is outgrown. A graph knows buffers by their addresses only: it keeps those that the session may
+/// replace for as long as it may be launched.
+package final class StepGraphs {
+    package struct Key: Hashable {
         private let rows: [Int]
         private let launchLength: Int
         private let rotary: [Int]
         private let sampling: SamplingParameters
 
-        init(rows: [Int], call: StackRunner.Call, rotary: [Int], sampling: SamplingParameters) {
+        package init(rows: [Int], call: BatchShape, rotary: [Int], sampling: SamplingParameters) {
             self.rows = rows
             launchLength = call.launchLength ?? call.maximumLength
             self.rotary = rotary
@@ -23,40 +24,46 @@ final class StepGraphs {
     }
 
     private enum State {
-        /// Run once operation by operation: tables are made and workspace is grown outside of a capture.
+        /// Run once without a graph, so that tables are made and workspace is grown before a capture.
         case warm
-        case captured(any CapturedGraph)
+        case captured(any CapturedGraph, kept: [Tensor])
     }
 
     private let backend: any Backend
     private var states: [Key: State] = [:]
     private var isSupported = true
 
-    /// Graphs kept before the oldest bounds are forgotten.
-    private static let limit = 16
+    /// Steps that are remembered. When there are more, all are forgotten.
+    package static let limit = 16
 
     /// `nil` unless all of `backends` are one device other than the CPU.
-    init?(backends: [any Backend]) {
+    package init?(backends: [any Backend]) {
         guard let first = backends.first, first.device != .cpu, backends.allSatisfy({ $0 === first }) else { return nil }
         backend = first
     }
 
+    /// Forgets every graph: the buffers they were captured with are gone.
+    func removeAll() { states = [:] }
+
     /// The bound that launches are sized for: the next power of two, at least 256.
-    func launchLength(_ length: Int, capacity: Int) -> Int {
+    package func launchLength(_ length: Int, capacity: Int) -> Int {
         var bound = 256
         while bound < length { bound *= 2 }
         return max(min(bound, capacity), length)
     }
 
     /// Runs `body` for a step with `key`: as a graph from the second time on.
-    func step(_ key: Key, _ body: () throws -> Void) throws {
+    ///
+    /// - Parameter buffers: makes and gives the buffers that `body` uses and the session may replace later. Asked before a
+    ///   capture, within which nothing can be copied from the host.
+    package func step(_ key: Key, keeping buffers: () throws -> [Tensor], _ body: () throws -> Void) throws {
         switch states[key] {
-        case .captured(let graph):
+        case .captured(let graph, _):
             try graph.launch()
         case .warm where isSupported:
-            if states.count > StepGraphs.limit { states = [:] }
+            let kept = try buffers()
             if let graph = try backend.capture(body) {
-                states[key] = .captured(graph)
+                states[key] = .captured(graph, kept: kept)
                 try graph.launch()
             } else {
                 isSupported = false
@@ -64,6 +71,7 @@ final class StepGraphs {
             }
         default:
             try body()
+            if states.count >= StepGraphs.limit { states.removeAll(keepingCapacity: true) }
             states[key] = .warm
         }
     }

@@ -1,44 +1,44 @@
-import NibbleCore
+package import NibbleCore
 
-/// The sets of tokens that selection on the device needs: what each row holds, and what is never chosen.
+/// The sets of tokens that selection on the device needs: the tokens of each row, and those that are never chosen.
 ///
-/// Selection itself keeps rows that are decoded token by token up to date. After anything else a row's set is made anew from
-/// its tokens.
-final class TokenSets {
+/// Selection itself updates the sets of rows that are decoded token by token. After any other change a row's set is made again
+/// from its tokens.
+package final class TokenSets {
     private let backend: any Backend
     private let vocabulary: Int
     /// The tokens of each row.
     private var tokens: [[Int32]]
-    /// How many of a row's tokens its set holds; −1 where it holds others.
+    /// How many of a row's tokens are in its set; −1 if the set holds other tokens.
     private var counted: [Int]
-    /// int32 [rows, words], made when first needed and kept where captured graphs find it.
+    /// int32 [rows, words], made when first needed. Its address stays, for captured graphs.
     private var seen: Tensor?
-    /// Kept for the same reason.
+    /// One set for each list of forbidden tokens. Their addresses stay, too.
     private var forbidden: [[Int32]: Tensor] = [:]
 
-    init(rows: Int, vocabulary: Int, backend: any Backend) {
+    package init(rows: Int, vocabulary: Int, backend: any Backend) {
         self.backend = backend
         self.vocabulary = vocabulary
         tokens = Array(repeating: [], count: rows)
         counted = Array(repeating: 0, count: rows)
     }
 
-    func append(_ new: some Sequence<Int32>, to row: Int) { tokens[row] += new }
+    package func append(_ new: some Sequence<Int32>, to row: Int) { tokens[row] += new }
 
-    func truncate(_ row: Int, to length: Int) {
+    package func truncate(_ row: Int, to length: Int) {
         guard length < tokens[row].count else { return }
         tokens[row].removeLast(tokens[row].count - length)
         counted[row] = -1
     }
 
-    func gather(_ sources: [Int]) {
+    package func gather(_ sources: [Int]) {
         tokens = sources.map { tokens[$0] }
         counted = counted.map { _ in -1 }
     }
 
-    /// Brings the sets of `rows` up to date as far as `parameters` need them, all tokens (or all but the last one, which
-    /// selection adds) counted.
-    func prepare(_ parameters: SamplingParameters, rows: [Int], addsLatest: Bool) throws {
+    /// Brings the sets that `parameters` need up to date for `rows`.
+    /// - Parameter addsLatest: whether selection will add each row's last token itself.
+    package func prepare(_ parameters: SamplingParameters, rows: [Int], addsLatest: Bool) throws {
         if !parameters.forbiddenTokens.isEmpty, forbidden[parameters.forbiddenTokens] == nil {
             let words = SelectionMasks.set(parameters.forbiddenTokens, vocabulary: vocabulary)
             forbidden[parameters.forbiddenTokens] = try upload(words)
@@ -58,9 +58,9 @@ final class TokenSets {
         }
     }
 
-    /// The sets of rows that follow each other.
+    /// The sets of consecutive rows.
     /// - Parameter latest: int32, one token a row.
-    func masks(_ parameters: SamplingParameters, rows: Range<Int>, latest: Tensor?) -> SelectionMasks {
+    package func masks(_ parameters: SamplingParameters, rows: Range<Int>, latest: Tensor?) -> SelectionMasks {
         guard parameters.repetitionPenalty != 1 else {
             return SelectionMasks(forbidden: forbidden[parameters.forbiddenTokens])
         }

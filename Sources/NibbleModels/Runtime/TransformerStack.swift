@@ -26,7 +26,7 @@ struct TransformerStack: Sendable {
         projectOut = try stack.first(.projectOut).map { (try weights.group($0), weights.backend($0.path)) }
     }
 
-    /// Backends in the order in which tokens pass through them, without repeats.
+    /// The backends in the order in which tokens pass through them, each once.
     var backends: [any Backend] {
         var seen = [any Backend]()
         let all = [embedding.backend] + blocks.map(\.backend) + [finalNorm?.backend, projectOut?.backend].compactMap { $0 }
@@ -34,8 +34,8 @@ struct TransformerStack: Sendable {
         return seen
     }
 
-    var workspaceSizes: WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: description.width)
+    var activationWidths: ActivationWidths {
+        var sizes = ActivationWidths(width: description.width)
         for block in blocks { block.widen(&sizes) }
         return sizes
     }
@@ -43,7 +43,7 @@ struct TransformerStack: Sendable {
 
 extension Block {
     /// Grows `sizes` to what this block needs.
-    func widen(_ sizes: inout WorkspaceSizes) {
+    func widen(_ sizes: inout ActivationWidths) {
         func grow(_ size: inout Int, _ value: Int) { size = max(size, value) }
         grow(&sizes.projections, attention.projections.outFeatures)
         grow(&sizes.attended, attention.output.inFeatures)
@@ -59,6 +59,8 @@ extension Block {
             grow(&sizes.gated, down.inFeatures)
         case .experts(let mixture):
             grow(&sizes.router, mixture.router.outFeatures)
+            // A scaled mixture is summed beside the residual stream.
+            if description.residualScale != 1 { grow(&sizes.projections, sizes.width) }
             if let shared = mixture.shared {
                 grow(&sizes.inner, shared.gateUp.outFeatures)
                 grow(&sizes.gated, shared.down.inFeatures)
@@ -67,7 +69,7 @@ extension Block {
     }
 }
 
-/// Position biases of a stack's layers. A relative table that layers share gets a copy on every backend that runs one.
+/// Position biases of a stack's layers. A relative table that layers share is copied to every backend that needs it.
 private struct RelativeBiases {
     private let weights: ModelWeights
     private let shared: Table?
@@ -144,7 +146,7 @@ struct EmbeddingLayer: Sendable {
             positionTable: positionTable)
     }
 
-    /// The checkpoint's position table, or the one that it would hold.
+    /// The checkpoint's position table, or the computed one where the checkpoint has none.
     private static func sinusoids(
         _ module: LocatedModule?, _ shape: Shape, _ weights: ModelWeights, on backend: any Backend
     ) throws -> Tensor {
@@ -160,23 +162,23 @@ struct EmbeddingLayer: Sendable {
         throw SessionError.positionOutOfRange(position: count - 1, positions: limit)
     }
 
-    /// Writes [T, E] into `hidden`. `positions` stand in for the batch's where given.
+    /// Writes [T, E] into `hidden`. `positions` replace the batch's where given.
     func callAsFunction(
-        _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ workspace: Workspace
+        _ batch: BatchIndices, positions: [Int32]? = nil, into hidden: Tensor, _ buffers: ActivationBuffers
     ) throws {
         try stream?.acquire()
         defer { stream?.release() }
         if let projectIn {
             // The table is narrower than the stream; positions join after the projection.
-            let narrow = workspace.projections(batch.tokenCount, width: call.table.shape[1])
+            let narrow = buffers.projections(batch.tokenCount, width: call.table.shape[1])
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: narrow)
             try backend.linear(narrow, projectIn, epilogue: .init(), into: hidden)
-            try addPositions(batch.positions, batch, to: hidden, workspace)
+            try addPositions(batch.positions, batch, to: hidden, buffers)
         } else if let positions {
             let indices = try backend.allocate(.int32, [positions.count])
             try backend.copy(.host(positions, .int32, [positions.count]), to: indices)
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: hidden)
-            try addPositions(indices, batch, to: hidden, workspace)
+            try addPositions(indices, batch, to: hidden, buffers)
         } else {
             try backend.embed(call, batch, into: hidden)
         }
@@ -184,10 +186,10 @@ struct EmbeddingLayer: Sendable {
     }
 
     private func addPositions(
-        _ positions: Tensor, _ batch: BatchIndices, to hidden: Tensor, _ workspace: Workspace
+        _ positions: Tensor, _ batch: BatchIndices, to hidden: Tensor, _ buffers: ActivationBuffers
     ) throws {
         guard let table = call.positionTable else { return }
-        let added = workspace.normed(batch.tokenCount)
+        let added = buffers.normed(batch.tokenCount)
         try backend.embed(EmbeddingCall(table: table), batch.reading(positions), into: added)
         try backend.add(hidden, added, scale: 1, into: hidden)
     }

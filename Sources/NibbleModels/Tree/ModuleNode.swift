@@ -2,8 +2,8 @@ package import NibbleCore
 
 /// One module of a model, as the reference library names and orders it.
 ///
-/// The tree is the checkpoint's: a parameter's path in the tree is its key in the file. Planning walks it for sizes,
-/// quantization for skip rules, loading for shapes; a ``Role`` tells the decoder block which module does what.
+/// A parameter's path in the tree is its key in the checkpoint. The planner takes sizes from the tree, quantization its skip
+/// rules, and loading its shapes. A ``Role`` tells the decoder what a module does.
 package struct ModuleNode: Sendable {
     package let name: String
     /// The class name in the reference library; no-split rules and reports go by it.
@@ -14,15 +14,16 @@ package struct ModuleNode: Sendable {
     package let buffers: [Buffer]
     package let children: [ModuleNode]
 
+    /// What a module is, as far as loading, quantization and planning differ.
     package enum Kind: Sendable {
         case container
         /// Replaced by a quantized layer unless skipped.
         case linear
         /// A linear layer whose weight is stored transposed, [K, N] (GPT-2).
         case transposedLinear
-        /// A subclass of the linear layer, which the reference leaves alone (Falcon).
+        /// A subclass of the linear layer, which bitsandbytes does not quantize (Falcon).
         case linearSubclass
-        /// Weights of many experts in 3-D tensors, which the reference leaves alone.
+        /// Weights of many experts in 3-D tensors, which bitsandbytes does not quantize.
         case experts
         /// A mixture's router: multiplied like a linear layer, never quantized.
         case router
@@ -30,6 +31,7 @@ package struct ModuleNode: Sendable {
         case norm(NormDescription)
     }
 
+    /// A parameter's name, and its shape as stored.
     package struct Parameter: Sendable {
         package let name: String
         package let shape: Shape
@@ -43,8 +45,8 @@ package struct ModuleNode: Sendable {
         }
     }
 
-    /// A tensor that is no parameter but counted where the reference counts it. Persistent ones are in checkpoints; the
-    /// others are computed.
+    /// A tensor that is not a parameter. It counts for sizes where the reference counts it. Persistent buffers are stored in
+    /// checkpoints; the others are computed.
     package struct Buffer: Sendable {
         package let name: String
         package let count: Int

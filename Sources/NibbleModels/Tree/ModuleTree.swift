@@ -1,10 +1,10 @@
 package import NibbleCore
 
-/// A model's modules with everything about them that does not depend on weights.
+/// A model's modules, and what the reference declares about them.
 package struct ModuleTree: Sendable {
     /// The root has an empty name.
     package let root: ModuleNode
-    /// Parameters that share storage: target → source, in the reference's order of declaration.
+    /// Parameters that share storage, as target and source, in the reference's order of declaration.
     package let tied: [(target: String, source: String)]
     /// Classes whose modules are never divided between devices.
     package let noSplitClasses: Set<String>
@@ -94,7 +94,7 @@ extension ModuleTree {
         var current = located
         guard !path.isEmpty else { return current }
         for part in path.split(separator: ".") {
-            guard let child = current.node.children.first(where: { $0.name == part }) else { return nil }
+            guard let child = current.node.children.first(where: { $0.name.utf8.elementsEqual(part.utf8) }) else { return nil }
             current = LocatedModule(path: current.path(of: child.name), node: child)
         }
         return current

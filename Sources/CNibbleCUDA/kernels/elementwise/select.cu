@@ -17,12 +17,14 @@ __device__ __forceinline__ u64 uniform(u64 seed, u64 stream, u64 counter) {
 
 // MARK: Greedy
 
-// The largest logit, the lowest id among equals. NaN counts as the smallest.
+// The largest logit, the lowest id among equals; -1 where every logit is -infinity or one is NaN.
 __device__ int argmax(const float *logits, int count, float *largest) {
     float best = -NIBBLE_INFINITY;
     int place = count;
+    bool isNumber = true;
     for (int v = threadIdx.x; v < count; v += blockDim.x) {
         const float x = logits[v];
+        isNumber = isNumber && x == x;
         if (x > best || (place == count && x == best)) {
             best = x;
             place = v;
@@ -32,10 +34,14 @@ __device__ int argmax(const float *logits, int count, float *largest) {
     __shared__ int winner;
     if (threadIdx.x == 0) winner = count;
     __syncthreads();
-    if (best == top && place < count) atomicMin(&winner, place);
+    if (!isNumber) {
+        atomicMin(&winner, -1);
+    } else if (best == top && place < count) {
+        atomicMin(&winner, place);
+    }
     __syncthreads();
     *largest = top;
-    return winner < count ? winner : 0;
+    return top > -NIBBLE_INFINITY && winner < count ? winner : -1;
 }
 
 // MARK: Sampling
@@ -229,7 +235,7 @@ extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArg
     if (a.seen || a.forbidden) mask(a, r, logits);
     float largest;
     int token = argmax(logits, a.vocabulary, &largest);
-    if (a.temperature > 0.f && largest > -NIBBLE_INFINITY) {
+    if (a.temperature > 0.f && token >= 0) {
         const Row row{logits, a.vocabulary, a.temperature, largest / a.temperature};
         Candidates c{0, 0, fminf(a.minP, 1.f)};
         if (a.topK > 0 && a.topK < a.vocabulary) c.lowest = threshold<false>(row, 0, (u64)a.topK).key;

@@ -2,9 +2,9 @@ import NibbleCore
 
 /// The activations of one backend, allocated once for the largest call.
 ///
-/// Every buffer is handed out as a view of as many rows as the call has tokens. The residual stream is float32 whatever the
-/// activations are: sums over many layers lose nothing to rounding, nor overflow.
-final class Workspace {
+/// Each function returns a view of as many rows as the call has tokens. The residual stream is float32 whatever the
+/// activations' dtype is, so that sums over many layers neither lose precision nor overflow.
+final class ActivationBuffers {
     /// float32 [T, E]: the residual stream.
     private let hiddenBuffer: Tensor
     /// float32 [R, E]: rows of it.
@@ -22,9 +22,9 @@ final class Workspace {
     /// float32 [T, X]: router logits and shared-expert gates.
     private let routerBuffer: Tensor
 
-    let sizes: WorkspaceSizes
+    let sizes: ActivationWidths
 
-    init(_ sizes: WorkspaceSizes, tokens: Int, rows: Int, dtype: DType, backend: any Backend) throws {
+    init(_ sizes: ActivationWidths, tokens: Int, rows: Int, dtype: DType, backend: any Backend) throws {
         func buffer(_ width: Int, _ dtype: DType = dtype, rows: Int = tokens) throws -> Tensor {
             try backend.allocate(dtype, [max(rows, 1), max(width, 1)])
         }
@@ -50,8 +50,8 @@ final class Workspace {
     func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: Shape(tokens, width)) }
 }
 
-/// Widths of the widest activations of a set of blocks.
-package struct WorkspaceSizes: Sendable, Equatable {
+/// The widths of the activations that a set of blocks needs at most.
+package struct ActivationWidths: Sendable, Equatable {
     /// E
     package var width: Int
     package var projections = 0
@@ -62,9 +62,9 @@ package struct WorkspaceSizes: Sendable, Equatable {
 
     package init(width: Int) { self.width = width }
 
-    /// Sizes that serve both.
-    package func widened(_ other: WorkspaceSizes) -> WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: max(width, other.width))
+    /// The larger of both, width by width.
+    package func widened(_ other: ActivationWidths) -> ActivationWidths {
+        var sizes = ActivationWidths(width: max(width, other.width))
         sizes.projections = max(projections, other.projections)
         sizes.attended = max(attended, other.attended)
         sizes.inner = max(inner, other.inner)

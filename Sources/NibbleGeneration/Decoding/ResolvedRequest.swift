@@ -1,16 +1,17 @@
 internal import NibbleCore
 internal import NibbleModels
 
-/// One call of `generate` while it runs: everything the decoding loops share.
-final class GenerationRun {
+/// One call of `generate` with everything resolved that the decoding loops share: configuration, inputs, lengths, processors and
+/// stopping criteria.
+final class ResolvedRequest {
     let config: GenerationConfig
-    let inputs: PreparedInputs
+    let inputs: InputRows
     let model: any GenerativeModel
     let eos: [Int32]
-    /// What follows a finished row.
+    /// Fills a row after its end.
     let pad: Int32
     let maxLength: Int
-    /// Rows each item is repeated to.
+    /// Decoding rows per item: beams, or returned sequences.
     let copies: Int
     let vocabularySize: Int
     let scratch: ScoreScratch
@@ -25,7 +26,7 @@ final class GenerationRun {
     var warnings: [GenerationWarning]
 
     private var guidance: ClassifierFreeGuidance?
-    /// Encoder ids with padding, or nothing for a decoder-only model.
+    /// Encoder ids with padding; `nil` for a decoder-only model.
     private let encoderRows: RowMatrix<Int32>?
 
     var items: Int { inputs.items }
@@ -40,10 +41,11 @@ final class GenerationRun {
         self.model = model
         self.onToken = onToken
         warnings = try config.validate()
-        inputs = try PreparedInputs(request, config, isEncoderDecoder: model.isEncoderDecoder)
+        inputs = try InputRows(request, config, isEncoderDecoder: model.isEncoderDecoder)
         eos = config.eosTokenId ?? []
         pad = config.padTokenId ?? eos.first ?? 0
-        let lengths = try Lengths(config, prompt: inputs.promptLength, positions: model.maximumPositions)
+        let lengths = try Lengths(
+            config, prompt: inputs.promptLength, positions: model.maximumPositions, limit: model.positionLimit)
         maxLength = lengths.maximum
         copies = max(config.numBeams ?? 1, config.numReturnSequences ?? 1)
         vocabularySize = model.vocabularySize
@@ -102,7 +104,7 @@ final class GenerationRun {
         return session
     }
 
-    /// Makes the guidance the configuration asks for.
+    /// Prepares guidance, if the configuration asks for it.
     func prepareGuidance() throws {
         guard let scale = config.guidanceScale, scale != 1 else { return }
         guard !model.isEncoderDecoder else {
@@ -123,7 +125,7 @@ final class GenerationRun {
 
     // MARK: Scores
 
-    /// The parameters with which tokens can be chosen where the logits are, if nothing needs them on the host.
+    /// The parameters of token selection on the device; `nil` if logits are needed on the host.
     var deviceParameters: SamplingParameters? {
         guard guidance == nil, !recorder.isRecording, !wantsLogProbabilities else { return nil }
         var parameters = processors.deviceParameters(sampling: config.doSample ?? false)
@@ -150,19 +152,12 @@ final class GenerationRun {
         }
     }
 
-    /// The token that processed scores give: the best, or a draw.
+    /// Selects a token by processed scores: the best, or a draw.
+    /// - Throws: ``GenerationError/noTokenAllowed(row:position:)``
     func choose(_ scores: UnsafeMutableBufferPointer<Float>, row: Int, step: Int) throws -> Int32 {
-        if config.doSample ?? false {
-            guard let token = scratch.drawToken(scores, random.uniform(row: row, step: step)) else {
-                throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
-            }
-            return Int32(token)
-        }
-        let token = scores.argmax
-        // Where all is forbidden the reference's argmax is token 0. Logits that are no numbers are another matter.
-        if !(scores[token] > -.infinity), scores.contains(where: \.isNaN) {
-            throw GenerationError.noTokenAllowed(row: row, position: promptLength + step)
-        }
+        let isSampling = config.doSample ?? false
+        let token = isSampling ? scratch.drawToken(scores, random.uniform(row: row, step: step)) : scores.argmax
+        guard let token else { throw GenerationError.noTokenAllowed(row: row, position: promptLength + step) }
         return Int32(token)
     }
 

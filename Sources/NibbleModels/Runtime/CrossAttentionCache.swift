@@ -1,14 +1,13 @@
 import NibbleCore
 
-/// What a decoder keeps of the encoder: for each of its layers the keys and values of the encoder's output, and which rows
-/// attend to which input.
-final class CrossState {
+/// The keys and values of the encoder's output for each decoder layer, and the input that each row attends to.
+final class CrossAttentionCache {
     private let caches: [KeyValueCache]
     private let lengths: [Int]
     private let blocksPerInput: Int
     private var inputOfRow: [Int]
-    private let image: BatchBuffers.Image
-    private var parts: [(backend: any Backend, buffers: BatchBuffers)] = []
+    private let image: IndexBuffers.Image
+    private var devices: [(backend: any Backend, indices: IndexBuffers)] = []
 
     var cacheByteCount: Int { caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
 
@@ -20,17 +19,17 @@ final class CrossState {
         guard inputOfRow.count == request.rows, inputOfRow.allSatisfy(inputs.indices.contains) else {
             throw ModelError.encoderInputsMissing
         }
-        blocksPerInput = EncoderRun.blocksPerInput(inputs)
+        blocksPerInput = EncoderPass.blocksPerInput(inputs)
         let blocks = blocksPerInput * inputs.count
         let format = model.options.cacheFormat(request)
         caches = try model.decoder.blocks.map { block in
             let description = block.crossAttention?.description ?? block.attention.description
             return try description.makeCache(blocks: blocks, format, block.backend)
         }
-        let limits = BatchBuffers.Limits(tokens: tokens, rows: request.rows, blocksPerRow: blocksPerInput)
-        image = BatchBuffers.Image(limits)
+        let limits = IndexBuffers.Limits(tokens: tokens, rows: request.rows, blocksPerRow: blocksPerInput)
+        image = IndexBuffers.Image(limits)
         for backend in model.decoder.backends {
-            parts.append((backend, try BatchBuffers(limits, backend: backend)))
+            devices.append((backend, try IndexBuffers(limits, backend: backend)))
         }
         try encode(request, encoder, model)
     }
@@ -38,7 +37,7 @@ final class CrossState {
     private func encode(
         _ request: SessionRequest, _ encoder: TransformerStack, _ model: LanguageModel
     ) throws {
-        let run = try EncoderRun(
+        let run = try EncoderPass(
             encoder, request.encoderInputs, padding: request.encoderPadding, model, blocksPerInput: blocksPerInput)
         run.runner.interruption = request.interruption
         try run.forEachBatch { encoded, backend, call in
@@ -47,7 +46,7 @@ final class CrossState {
     }
 
     private func store(
-        _ encoded: Tensor, from source: any Backend, _ call: StackRunner.Call, _ runner: StackRunner, _ model: LanguageModel
+        _ encoded: Tensor, from source: any Backend, _ call: BatchShape, _ runner: StackRunner, _ model: LanguageModel
     ) throws {
         var (encoded, source) = (encoded, source)
         for (block, cache) in zip(model.decoder.blocks, caches) {
@@ -56,32 +55,32 @@ final class CrossState {
             source = block.backend
             try block.stream.during {
                 try attention.store(
-                    encoded, cache: cache, runner.indices(call, on: source), runner.workspace(on: source), source)
+                    encoded, cache: cache, runner.indices(call, on: source), runner.buffers(on: source), source)
             }
         }
     }
 
-    /// Sends the indices that go with a decoder call over `rows`, whose own image tells which token belongs to which.
-    func prepare(rows: [Int], image call: BatchBuffers.Image, tokens: Int) throws {
+    /// Uploads the indices that go with a decoder call over `rows`. Tokens belong to rows as in the call's own image.
+    func prepare(rows: [Int], image call: IndexBuffers.Image, tokens: Int) throws {
         for token in 0..<tokens { image.rows[token] = call.rows[token] }
         for index in 0...rows.count { image.queryOffsets[index] = call.queryOffsets[index] }
         for (index, row) in rows.enumerated() {
             image.lengths[index] = Int32(lengths[inputOfRow[row]])
-            EncoderRun.fillTable(image, row: index, input: inputOfRow[row], blocksPerInput: blocksPerInput)
+            EncoderPass.fillTable(image, row: index, input: inputOfRow[row], blocksPerInput: blocksPerInput)
         }
-        for part in parts { try part.buffers.upload(image, backend: part.backend) }
+        for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
 
-    /// Layer `index`'s cache and indices on the backend it runs on.
+    /// The cache and the indices of layer `index` on the backend that runs it.
     func context(
-        _ index: Int, _ call: StackRunner.Call, on backend: any Backend
+        _ index: Int, _ call: BatchShape, on backend: any Backend
     ) -> (cache: KeyValueCache, batch: BatchIndices) {
-        guard let part = parts.first(where: { $0.backend === backend }) else {
+        guard let indices = devices.first(where: { $0.backend === backend })?.indices else {
             preconditionFailure("the decoder has no layer on \(backend.device)")
         }
         return (
             caches[index],
-            part.buffers.indices(
+            indices.indices(
                 tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
                 maximumLength: lengths.max() ?? 0)
         )

@@ -2,7 +2,7 @@ import Foundation
 import NibbleModels
 
 /// Beam search written from the listing alone: arrays of arrays, full sorts, the model asked anew for each sequence.
-struct BeamSearchReference {
+struct PlainBeamSearch {
     var model: HashModel
     var prompts: [[Int32]]
     /// Tokens of each prompt that count (without padding).

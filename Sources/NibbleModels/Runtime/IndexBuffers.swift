@@ -1,26 +1,34 @@
 import NibbleCore
 
-/// The index buffers of a call, on one backend: one allocation, one copy a call, at addresses that never change.
+/// The index buffers of a session on one backend: one allocation, and one copy from the host a call.
 ///
-/// Each array has a fixed place sized for the largest call, so a captured graph finds it again.
-final class BatchBuffers {
+/// Each array has a fixed place, sized for the largest call, so that captured graphs find it at the same address.
+package final class IndexBuffers {
     private let arena: Tensor
     private let limits: Limits
 
-    struct Limits {
-        var tokens: Int
-        var rows: Int
-        var blocksPerRow: Int
-        /// Block tables.
-        var tables = 1
+    /// The sizes of the largest call.
+    package struct Limits {
+        package var tokens: Int
+        package var rows: Int
+        package var blocksPerRow: Int
+        /// The number of block tables.
+        package var tables: Int
+
+        package init(tokens: Int, rows: Int, blocksPerRow: Int, tables: Int = 1) {
+            self.tokens = tokens
+            self.rows = rows
+            self.blocksPerRow = blocksPerRow
+            self.tables = tables
+        }
     }
 
-    /// The host's image of the arena.
-    struct Image {
+    /// The host's copy of all index buffers, which ``upload(_:backend:)`` sends.
+    package struct Image {
         fileprivate(set) var values: Tensor
         fileprivate let limits: Limits
 
-        init(_ limits: Limits) {
+        package init(_ limits: Limits) {
             self.limits = limits
             values = .host(.int32, [Places(limits).total])
             values.mutableHostElements(Int32.self).initialize(repeating: 0)
@@ -30,15 +38,15 @@ final class BatchBuffers {
             UnsafeMutableBufferPointer(rebasing: values.mutableHostElements(Int32.self)[place..<place + count])
         }
 
-        var tokens: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).tokens, limits.tokens) }
-        var positions: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).positions, limits.tokens) }
-        var rows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).rows, limits.tokens) }
-        var queryOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).queryOffsets, limits.rows + 1) }
-        var lengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).lengths, limits.rows) }
-        var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
-        /// Tokens of the call whose logits are wanted.
-        var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
-        func blockTable(_ table: Int = 0) -> UnsafeMutableBufferPointer<Int32> {
+        package var tokens: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).tokens, limits.tokens) }
+        package var positions: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).positions, limits.tokens) }
+        package var rows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).rows, limits.tokens) }
+        package var queryOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).queryOffsets, limits.rows + 1) }
+        package var lengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).lengths, limits.rows) }
+        package var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
+        /// Indices of the tokens whose logits are wanted.
+        package var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
+        package func blockTable(_ table: Int = 0) -> UnsafeMutableBufferPointer<Int32> {
             let size = limits.rows * limits.blocksPerRow
             return slice(Places(limits).blockTable + table * size, size)
         }

@@ -3,10 +3,10 @@ import Nibble
 import NibbleCore
 import Synchronization
 
-/// A bar on standard error, redrawn at most ten times a second.
+/// A progress bar on standard error, redrawn at most ten times a second.
 final class ProgressBar: Sendable {
     private struct State {
-        /// When the first bytes were seen, and how many.
+        /// The first call's time and bytes, from which the rate is counted.
         var start: (time: ContinuousClock.Instant, bytes: Int)?
         var lastDrawn: ContinuousClock.Instant?
     }
@@ -42,12 +42,4 @@ final class ProgressBar: Sendable {
         return String(
             format: "\(label) %@ %3.0f %%  %@  %@/s", bar, share * 100, ByteCount.text(bytes), ByteCount.text(Int(max(rate, 0))))
     }
-}
-
-/// Standard output and standard error, unbuffered where text is streamed.
-enum Console {
-    static func output(_ text: String, newline: Bool = true) { write(text + (newline ? "\n" : ""), to: .standardOutput) }
-    static func error(_ text: String, newline: Bool = true) { write(text + (newline ? "\n" : ""), to: .standardError) }
-
-    private static func write(_ text: String, to handle: FileHandle) { try? handle.write(contentsOf: Data(text.utf8)) }
 }

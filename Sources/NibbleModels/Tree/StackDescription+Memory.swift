@@ -1,11 +1,12 @@
 package import NibbleCore
 
 extension StackDescription {
-    /// The widths that running this stack's blocks takes, told from shapes alone.
-    package func workspaceSizes(_ tree: ModuleTree) -> WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: width)
+    /// The widths that running this stack's blocks takes, from shapes alone.
+    package func activationWidths(_ tree: ModuleTree) -> ActivationWidths {
+        var sizes = ActivationWidths(width: width)
         guard let stack = tree.module(at: path) else { return sizes }
-        for block in stack.all(.block) { sizes = sizes.widened(block.workspaceSizes(width: width)) }
+        for block in stack.all(.block) { sizes = sizes.widened(block.activationWidths(width: width)) }
+        if layers.contains(where: \.scalesMixture) { sizes.projections = max(sizes.projections, width) }
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
         return sizes
@@ -15,7 +16,7 @@ extension StackDescription {
 extension StackDescription {
     /// Bytes of a session's index buffers on one device.
     package static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
-        BatchBuffers.byteCount(
+        IndexBuffers.byteCount(
             .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables))
     }
 
@@ -30,23 +31,23 @@ extension StackDescription {
             + heads * DType.float32.byteCount + computedBytes(tree)
     }
 
-    /// Position tables that a checkpoint may leave out are made in float32.
+    /// Position tables that a checkpoint may leave out are computed in float32.
     private func computedBytes(_ tree: ModuleTree) -> Int {
         let parameters = tree.module(at: path)?.descendants.flatMap(\.node.parameters) ?? []
         return parameters.reduce(0) { $0 + ($1.isComputed ? $1.shape.count * DType.float32.byteCount : 0) }
     }
 
-    /// Pairs of copied blocks, sampled tokens and other small things.
+    /// An allowance for pairs of copied blocks, sampled tokens and other small buffers.
     package static let smallBytes = 64 << 10
 }
 
 extension ModelArchitecture {
-    /// The largest calls of a session that runs `stack`, told from shapes alone, for a device with or without the head.
+    /// The largest calls of a session that runs `stack`, from shapes alone, on a device with or without the head.
     package func workspaceRequest(
         _ stack: StackDescription, holdsHead: Bool, tokens: Int, rows: Int, context: Int, formats: Set<WeightFormat>,
         arithmetic: LinearArithmetic
     ) -> WorkspaceRequest {
-        let sizes = stack.workspaceSizes(tree)
+        let sizes = stack.activationWidths(tree)
         // The head is the widest layer by far, but sees few tokens.
         let head = holdsHead ? logitsRows(rows) * vocabularySize / max(tokens, 1) : 0
         let attention = stack.layers.map(\.attention)
@@ -71,6 +72,13 @@ extension StackDescription {
     }
 }
 
+extension LayerDescription {
+    /// Whether a mixture is summed beside the residual stream before it joins.
+    fileprivate var scalesMixture: Bool {
+        if case .experts = feedForward { residualScale != 1 } else { false }
+    }
+}
+
 extension LocatedModule {
     /// Of a linear module: N, or 0 for any other.
     var outFeatures: Int { matrix.map { isTransposed ? $0[1] : $0[0] } ?? 0 }
@@ -82,8 +90,8 @@ extension LocatedModule {
 
     private func width(_ roles: Role...) -> Int { roles.reduce(0) { $0 + (first($1)?.outFeatures ?? 0) } }
 
-    fileprivate func workspaceSizes(width: Int) -> WorkspaceSizes {
-        var sizes = WorkspaceSizes(width: width)
+    fileprivate func activationWidths(width: Int) -> ActivationWidths {
+        var sizes = ActivationWidths(width: width)
         for attention in [first(.selfAttention), first(.crossAttention)].compactMap({ $0 }) {
             sizes.projections = max(sizes.projections, attention.width(.queryKeyValue, .query, .key, .value))
             sizes.attended = max(sizes.attended, attention.first(.attentionOutput)?.inFeatures ?? 0)

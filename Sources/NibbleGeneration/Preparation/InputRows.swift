@@ -1,15 +1,15 @@
-/// The rows of a call, checked, with masks and padding worked out, before they are expanded to beams or copies.
-struct PreparedInputs {
-    /// What the decoder begins with, padding included: [items, L].
+/// The input rows of a call, checked and padded, one per item: before they are expanded to beams or returned sequences.
+struct InputRows {
+    /// The decoder's prompts with their padding: [items, L].
     var prompts: [[Int32]]
-    /// The same without padding: what the model is fed.
+    /// The prompts without padding, as the model is fed.
     var tokens: [[Int32]]
-    /// Where each prompt begins behind its left padding.
+    /// Index of each prompt's first token after its left padding.
     var maskStarts: [Int]
     /// Encoder-decoders: the encoder's ids with padding and without.
     var encoderIds: [[Int32]] = []
     var encoderTokens: [[Int32]] = []
-    /// How much padding stands before each of them.
+    /// Length of the padding before each of them.
     var encoderPadding: [Int] = []
     var warnings: [GenerationWarning] = []
 
@@ -71,7 +71,8 @@ private struct MaskedRows {
         ids = request.inputs
         mask = []
         try beginEmptyRows(config)
-        if let given = request.attentionMask, !request.inputs.isEmpty {
+        // A mask of rows without tokens says nothing about the bos that they begin with.
+        if let given = request.attentionMask, request.inputs.contains(where: { !$0.isEmpty }) {
             try checkMask(given)
             mask = given.map { $0.map { $0 != 0 } }
         } else {
@@ -83,13 +84,14 @@ private struct MaskedRows {
         if let row = mask.firstIndex(where: { !$0.contains(true) }) { throw GenerationError.emptyRow(row: row) }
     }
 
-    /// No input, or none but empty rows: each begins with bos.
+    /// Empty rows, and the one row of a call without inputs, begin with bos.
     private mutating func beginEmptyRows(_ config: GenerationConfig) throws {
-        guard ids.allSatisfy(\.isEmpty) else { return }
+        if ids.isEmpty { ids = [[]] }
+        guard ids.contains(where: \.isEmpty) else { return }
         guard let bos = config.bosTokenId else {
             throw GenerationError.missingToken(name: "bos_token_id", purpose: "to begin without a prompt")
         }
-        ids = Array(repeating: [bos], count: max(ids.count, 1))
+        ids = ids.map { $0.isEmpty ? [bos] : $0 }
     }
 
     private func checkMask(_ given: [[Int32]]) throws {

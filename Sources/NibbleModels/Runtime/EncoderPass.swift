@@ -1,7 +1,7 @@
 package import NibbleCore
 
 /// Runs an encoder over ragged inputs, several at a time.
-final class EncoderRun {
+final class EncoderPass {
     let runner: StackRunner
     private let inputs: [[Int32]]
     /// Position of each input's first token.
@@ -20,14 +20,14 @@ final class EncoderRun {
         starts = counts ? padding.map { max($0, 0) } : Array(repeating: 0, count: inputs.count)
         for (start, input) in zip(starts, inputs) { try encoder.embedding.validate(positions: start + input.count) }
         self.blocksPerInput = blocksPerInput
-        batches = EncoderRun.batches(inputs)
-        let limits = BatchBuffers.Limits(
+        batches = EncoderPass.batches(inputs)
+        let limits = IndexBuffers.Limits(
             tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
             blocksPerRow: blocksPerInput)
         runner = try StackRunner(
             encoder, limits: limits, layout: CacheLayout(blocks: blocksPerInput * inputs.count, layers: encoder.blocks.count),
             cacheFormat: .dense(model.options.loadDType), sharesCache: true,
-            positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.workspaceSizes,
+            positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.activationWidths,
             extraBackends: model.decoder.backends)
     }
 
@@ -35,8 +35,8 @@ final class EncoderRun {
         max(KeyValueGeometry.blocks(for: inputs.map(\.count).max() ?? 0), 1)
     }
 
-    /// Hands out the final hidden states [T, E] of each batch, inputs in order.
-    func forEachBatch(_ body: (_ encoded: Tensor, _ backend: any Backend, _ call: StackRunner.Call) throws -> Void) throws {
+    /// Passes the final hidden states [T, E] of each batch to `body`, inputs in order.
+    func forEachBatch(_ body: (_ encoded: Tensor, _ backend: any Backend, _ call: BatchShape) throws -> Void) throws {
         for batch in batches {
             let call = fill(runner.image, batch)
             guard call.tokens > 0 else { continue }
@@ -47,13 +47,13 @@ final class EncoderRun {
         }
     }
 
-    /// The positions to embed, where they are not those in the cache.
+    /// The positions to embed, where padding moves them away from those in the cache.
     private func embeddedPositions(_ batch: [Int]) -> [Int32]? {
         guard batch.contains(where: { starts[$0] != 0 }) else { return nil }
         return batch.flatMap { index in inputs[index].indices.map { Int32(starts[index] + $0) } }
     }
 
-    /// Indices of inputs that are encoded together, each batch at least one.
+    /// Batches of the indices of inputs that are encoded together, at least one each.
     private static func batches(_ inputs: [[Int32]]) -> [[Int]] {
         var batches = [[Int]]()
         var tokens = 0
@@ -68,13 +68,13 @@ final class EncoderRun {
         return batches
     }
 
-    /// Places the batch's tokens; the block table is the one the cross caches use, so one serves both.
-    private func fill(_ image: BatchBuffers.Image, _ batch: [Int]) -> StackRunner.Call {
-        var call = StackRunner.Call(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
+    /// Writes the batch's tokens and indices. The cross-attention caches use the same block table.
+    private func fill(_ image: IndexBuffers.Image, _ batch: [Int]) -> BatchShape {
+        var call = BatchShape(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
         for (row, index) in batch.enumerated() {
             image.queryOffsets[row] = Int32(call.tokens)
             image.lengths[row] = Int32(inputs[index].count)
-            EncoderRun.fillTable(image, row: row, input: index, blocksPerInput: blocksPerInput)
+            EncoderPass.fillTable(image, row: row, input: index, blocksPerInput: blocksPerInput)
             for (position, token) in inputs[index].enumerated() {
                 image.tokens[call.tokens] = token
                 image.positions[call.tokens] = Int32(position)
@@ -88,7 +88,7 @@ final class EncoderRun {
         return call
     }
 
-    static func fillTable(_ image: BatchBuffers.Image, row: Int, input: Int, blocksPerInput: Int) {
+    static func fillTable(_ image: IndexBuffers.Image, row: Int, input: Int, blocksPerInput: Int) {
         for block in 0..<blocksPerInput {
             image.blockTable()[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
         }
@@ -96,7 +96,7 @@ final class EncoderRun {
 }
 
 extension LanguageModel {
-    /// An encoder's inputs are run together up to this many tokens.
+    /// The most tokens of encoder inputs that run in one batch, unless a single input is longer.
     package static let encoderBatchTokens = 2048
 
     /// The encoder's last hidden states, float32 [T, E] on the host: all inputs' tokens one after the other.
@@ -106,8 +106,8 @@ extension LanguageModel {
         guard let encoder else { throw ModelError.notEncoderDecoder }
         let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
         var written = 0
-        let run = try EncoderRun(
-            encoder, inputs, padding: padding, self, blocksPerInput: EncoderRun.blocksPerInput(inputs))
+        let run = try EncoderPass(
+            encoder, inputs, padding: padding, self, blocksPerInput: EncoderPass.blocksPerInput(inputs))
         try run.forEachBatch { encoded, backend, call in
             let target = result.rows(written..<written + call.tokens)
             written += call.tokens

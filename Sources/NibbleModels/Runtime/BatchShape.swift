@@ -1,0 +1,21 @@
+/// The sizes of one call: how many tokens of how many rows, and how long they are.
+package struct BatchShape: Sendable {
+    /// T
+    package var tokens: Int
+    /// R
+    package var rows: Int
+    /// The most tokens of one row in this call.
+    package var maximumQueryLength: Int
+    /// The most keys of one row, those of this call included.
+    package var maximumLength: Int
+    /// Sizes the launches in place of ``maximumLength`` where a captured graph has to serve longer rows too.
+    package var launchLength: Int?
+
+    package init(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, launchLength: Int? = nil) {
+        self.tokens = tokens
+        self.rows = rows
+        self.maximumQueryLength = maximumQueryLength
+        self.maximumLength = maximumLength
+        self.launchLength = launchLength
+    }
+}

@@ -1,0 +1,342 @@
+import Foundation
+import NibbleCore
+import NibbleModels
+import NibbleTestSupport
+import Testing
+
+/// Descriptions that contradict their module tree: each must be a ``ModelError`` before anything runs.
+@Suite struct DescriptionCheckTests {
+    private func architecture(_ name: String) throws -> ModelArchitecture {
+        let file = Fixtures.repository.appending(path: "Tests/Fixtures/trees/\(name).json")
+        let config = try #require(try JSONValue(contentsOf: file)["config"]?.object)
+        return try ModelRegistry.architecture(ConfigReader(config, file: name))
+    }
+
+    @Test("every family's description fits its tree", arguments: ConfigTests.names)
+    func families(name: String) throws { try architecture(name).check() }
+
+    /// A change to a description; `nil` where it changes nothing for this model.
+    struct Mutation: Sendable, CustomStringConvertible {
+        let description: String
+        let apply: @Sendable (ModelArchitecture) -> ModelArchitecture?
+
+        init(_ description: String, _ apply: @escaping @Sendable (ModelArchitecture) -> ModelArchitecture?) {
+            self.description = description
+            self.apply = apply
+        }
+
+        /// A change to the decoder's stack.
+        static func stack(
+            _ description: String, _ change: @escaping @Sendable (inout StackDescription) -> Bool
+        ) -> Mutation {
+            Mutation(description) { architecture in
+                var decoder = architecture.decoder
+                return change(&decoder) ? architecture.with(decoder: decoder) : nil
+            }
+        }
+
+        /// A change to the first layer's attention.
+        static func attention(
+            _ description: String, _ change: @escaping @Sendable (inout AttentionDescription) -> Bool
+        ) -> Mutation {
+            stack(description) { change(&$0.layers[0].attention) }
+        }
+    }
+
+    static let mutations: [Mutation] = [
+        .attention("twice the heads") {
+            $0.heads *= 2
+            return true
+        },
+        .attention("half the heads") { attention in
+            guard attention.heads % 2 == 0, attention.heads / 2 % attention.keyValueHeads == 0 else { return false }
+            attention.heads /= 2
+            return true
+        },
+        .attention("other key/value heads") { attention in
+            let (heads, old) = (attention.heads, attention.keyValueHeads)
+            guard let other = (1...heads).first(where: { heads % $0 == 0 && $0 != old }) else { return false }
+            attention.keyValueHeads = other
+            return true
+        },
+        .attention("heads that make no whole groups") {
+            $0.keyValueHeads = $0.heads + 1
+            return true
+        },
+        .attention("no heads") {
+            $0.heads = 0
+            return true
+        },
+        .attention("twice the head size") {
+            $0.headSize *= 2
+            return true
+        },
+        .attention("keys where the queries are") {
+            $0.layout.key = $0.layout.query
+            return $0.heads > 0
+        },
+        .attention("a layout that begins too late") {
+            $0.layout.query.offset += $0.headSize
+            return true
+        },
+        .attention("a layout with wide gaps") {
+            $0.layout.value.stride += 1
+            return $0.keyValueHeads > 1
+        },
+        .attention("an infinite scale") {
+            $0.scale = .infinity
+            return true
+        },
+        .attention("an empty window") {
+            $0.window = 0
+            return true
+        },
+        .attention("a slope short") { attention in
+            guard case .alibi(let slopes) = attention.bias else { return false }
+            attention.bias = .alibi(slopes: Array(slopes.dropLast()))
+            return true
+        },
+        .attention("relative biases without a table") { attention in
+            guard case .none = attention.bias else { return false }
+            attention.bias = .relative(isBidirectional: false, maximumDistance: 8)
+            return true
+        },
+        .attention("a rotary embedding that is not there") {
+            $0.rotary = 7
+            return true
+        },
+        .stack("relative biases ignored") { stack in
+            guard case .relative = stack.layers[0].attention.bias else { return false }
+            for layer in stack.layers.indices { stack.layers[layer].attention.bias = .none }
+            return true
+        },
+        .stack("one layer short") {
+            $0.layers.removeLast()
+            return true
+        },
+        .stack("one layer more") {
+            $0.layers.append($0.layers[0])
+            return true
+        },
+        .stack("no layers") {
+            $0.layers = []
+            return true
+        },
+        .stack("another module") {
+            $0.path = "nowhere"
+            return true
+        },
+        .stack("another width") {
+            $0.width += 1
+            return true
+        },
+        .stack("positions ignored") { stack in
+            if case .none = stack.positions { return false }
+            stack.positions = .none
+            return true
+        },
+        .stack("positions without a table") { stack in
+            guard case .none = stack.positions else { return false }
+            stack.positions = .learned(offset: 0)
+            return true
+        },
+        .stack("positions beyond the table") { stack in
+            guard case .learned = stack.positions else { return false }
+            stack.positions = .learned(offset: 1 << 20)
+            return true
+        },
+        .stack("more rotated than the head has") { stack in
+            guard !stack.rotary.isEmpty, stack.layers.contains(where: { $0.attention.rotary == 0 }) else { return false }
+            stack.rotary[0].rotated = stack.layers[0].attention.headSize + 2
+            return true
+        },
+        .stack("a plain feed-forward for a gated one, or the reverse") { stack in
+            switch stack.layers[0].feedForward {
+            case .plain(let activation): stack.layers[0].feedForward = .gated(activation)
+            case .gated(let activation): stack.layers[0].feedForward = .plain(activation)
+            case .experts(let experts): stack.layers[0].feedForward = .gated(experts.activation)
+            }
+            return true
+        },
+        .stack("an expert more") { $0.changeExperts { $0.count += 1 } },
+        .stack("wider experts") { $0.changeExperts { $0.width += 1 } },
+        .stack("no expert chosen") { $0.changeExperts { $0.topK = 0 } },
+        .stack("more experts chosen than there are") { $0.changeExperts { $0.topK = $0.count + 1 } },
+        .stack("cross-attention where there is none, or none where it is") { stack in
+            stack.layers[0].crossAttention = stack.layers[0].crossAttention == nil ? stack.layers[0].attention : nil
+            return true
+        },
+        .stack("cross-attention with twice the heads") { stack in
+            guard stack.layers[0].crossAttention != nil else { return false }
+            stack.layers[0].crossAttention?.heads *= 2
+            return true
+        },
+        Mutation("another vocabulary") { $0.with(vocabularySize: $0.vocabularySize + 1) },
+        Mutation("an encoder that is one layer short") { architecture in
+            guard var encoder = architecture.encoder else { return nil }
+            encoder.layers.removeLast()
+            return architecture.with(encoder: encoder)
+        },
+        Mutation("an encoder with twice the heads") { architecture in
+            guard var encoder = architecture.encoder else { return nil }
+            encoder.layers[0].attention.heads *= 2
+            return architecture.with(encoder: encoder)
+        },
+        Mutation("a bias that is not stored") { architecture in
+            var head = architecture.head
+            head.biasPath = "nowhere"
+            return architecture.with(head: head)
+        },
+        Mutation("no output embedding") { architecture in
+            architecture.with(
+                root: architecture.tree.root.changing { $0.node.role == .head ? .some(nil) : nil } ?? architecture.tree.root)
+        },
+    ]
+
+    @Test("a description that does not fit is refused", arguments: ConfigTests.names)
+    func descriptions(name: String) throws {
+        let architecture = try architecture(name)
+        var applied = 0
+        for mutation in Self.mutations {
+            guard let mutant = mutation.apply(architecture) else { continue }
+            applied += 1
+            #expect(throws: ModelError.self, "\(mutation)") { try mutant.check() }
+        }
+        #expect(applied > 15)
+    }
+
+    @Test("heads that are normalized together are not each on its own", arguments: ["olmo2", "qwen3", "cohere_qk_norm"])
+    func normScope(name: String) throws {
+        let architecture = try architecture(name)
+        var decoder = architecture.decoder
+        for layer in decoder.layers.indices {
+            let scope = decoder.layers[layer].attention.normScope
+            decoder.layers[layer].attention.normScope = scope == .head ? .token : .head
+        }
+        #expect(throws: ModelError.self) { try architecture.with(decoder: decoder).check() }
+    }
+
+    /// Roles that a family may do without.
+    private static let optional: Set<Role> = [
+        .embeddingNorm, .finalNorm, .positionEmbedding, .projectIn, .projectOut, .queryNorm, .keyNorm, .feedForwardNorm,
+        .attentionNorm, .attentionOutputNorm, .feedForwardOutputNorm, .relativeBias, .feedForward, .tokenEmbedding,
+        .attentionResidualNorm, .feedForwardResidualNorm, .crossAttentionNorm, .crossAttentionResidualNorm,
+    ]
+
+    @Test("every module with weights is read by a role, in its own shape", arguments: ConfigTests.names)
+    func trees(name: String) throws {
+        let architecture = try architecture(name)
+        let tree = architecture.tree
+        let roles = Set(tree.modules.compactMap(\.node.role)).subtracting([.block])
+        for role in roles {
+            let first = try #require(tree.located.first(role))
+            let isShared = tree.tied.contains { $0.source.hasPrefix(first.path + ".") || $0.target.hasPrefix(first.path + ".") }
+            func check(_ what: String, _ change: (ModuleNode) -> ModuleNode?) {
+                let root = tree.root.changing { $0.path == first.path ? .some(change($0.node)) : nil } ?? tree.root
+                #expect(throws: ModelError.self, "\(role): \(what)") { try architecture.with(root: root).check() }
+            }
+            // A table that others share is found through them.
+            if !isShared, role != .feedForward { check("without its role") { $0.with(role: nil) } }
+            if !Self.optional.contains(role) { check("left out") { _ in nil } }
+            for (place, parameter) in first.node.parameters.enumerated() where parameter.name != "bias" {
+                for axis in 0..<parameter.shape.rank where axis > 0 || ![.relativeBias, .positionEmbedding].contains(role) {
+                    // The number of positions and of buckets is the table's to say.
+                    check("\(parameter.name) longer along axis \(axis)") { $0.widened(parameter: place, axis: axis) }
+                }
+            }
+        }
+    }
+
+    @Test("a module that no role reads is refused", arguments: ConfigTests.names)
+    func unread(name: String) throws {
+        let architecture = try architecture(name)
+        let block = try #require(architecture.tree.located.first(.block))
+        let attention = try #require(block.first(.selfAttention))
+        let extra = [
+            ModuleNode("extra", "Linear", kind: .linear, parameters: [.init("weight", [4, 4])]),
+            ModuleNode("extra", "Linear", kind: .linear, role: .attentionOutput, parameters: [.init("weight", [4, 4])]),
+            ModuleNode("extra", "LayerNorm", kind: .norm(.init(kind: .layer, epsilon: 1e-5)), parameters: [.init("weight", [4])]),
+        ]
+        for (place, module) in [block, attention].enumerated() {
+            for node in extra {
+                let root = architecture.tree.root.changing { located in
+                    located.path == module.path ? .some(located.node.with(child: node)) : nil
+                }
+                let mutant = architecture.with(root: root ?? architecture.tree.root)
+                let wanted = module.path + ".extra"
+                do {
+                    try mutant.check()
+                    Issue.record("\(node.className) in \(place) passes")
+                } catch ModelError.wrongDescription(let found, _, _) {
+                    #expect(found == wanted)
+                }
+            }
+        }
+    }
+
+    @Test("the error names module, expected and found")
+    func message() throws {
+        let architecture = try architecture("llama")
+        var decoder = architecture.decoder
+        decoder.layers.removeLast()
+        let error = #expect(throws: ModelError.self) { try architecture.with(decoder: decoder).check() }
+        #expect(
+            error?.description
+                == "the description of the model is wrong: model should be 1 described blocks, found 2 modules")
+    }
+}
+
+// MARK: - Changed descriptions
+
+extension StackDescription {
+    fileprivate mutating func changeExperts(_ change: (inout ExpertsDescription) -> Void) -> Bool {
+        for layer in layers.indices {
+            guard case .experts(var experts) = layers[layer].feedForward else { continue }
+            change(&experts)
+            layers[layer].feedForward = .experts(experts)
+            return true
+        }
+        return false
+    }
+}
+
+extension ModelArchitecture {
+    func with(
+        decoder: StackDescription? = nil, encoder: StackDescription? = nil, head: HeadDescription? = nil, root: ModuleNode? = nil,
+        vocabularySize: Int? = nil
+    ) -> ModelArchitecture {
+        let tree = ModuleTree(
+            root: root ?? self.tree.root, tied: self.tree.tied, noSplitClasses: self.tree.noSplitClasses,
+            keepInFloat32: self.tree.keepInFloat32, outputEmbedding: self.tree.outputEmbedding)
+        return ModelArchitecture(
+            modelType: modelType, tree: tree, keys: keys, decoder: decoder ?? self.decoder, encoder: encoder ?? self.encoder,
+            head: head ?? self.head, vocabularySize: vocabularySize ?? self.vocabularySize, maximumPositions: maximumPositions)
+    }
+}
+
+extension ModuleNode {
+    /// The tree with `change` of some modules: `nil` leaves a module to its children, `.some(nil)` takes it out.
+    fileprivate func changing(_ change: (LocatedModule) -> ModuleNode??, at path: String = "") -> ModuleNode? {
+        let located = LocatedModule(path: path, node: self)
+        if let changed = change(located) { return changed }
+        return with(children: children.compactMap { $0.changing(change, at: located.path(of: $0.name)) })
+    }
+
+    fileprivate func with(children: [ModuleNode]) -> ModuleNode {
+        ModuleNode(name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children)
+    }
+
+    fileprivate func with(child: ModuleNode) -> ModuleNode { with(children: children + [child]) }
+
+    fileprivate func with(role: Role?) -> ModuleNode {
+        ModuleNode(name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children)
+    }
+
+    fileprivate func widened(parameter place: Int, axis: Int) -> ModuleNode {
+        var dimensions = parameters[place].shape.dimensions
+        dimensions[axis] += 1
+        var changed = parameters
+        changed[place] = Parameter(parameters[place].name, Shape(dimensions))
+        return ModuleNode(name, className, kind: kind, role: role, parameters: changed, buffers: buffers, children: children)
+    }
+}
