@@ -62,9 +62,9 @@ struct PerplexityCommand: AsyncParsableCommand {
     private func sequences(_ tokenizer: Tokenizer) throws -> [[Int32]] {
         if let file {
             return TextWindows.cut(
-                tokenizer.encode(try String(contentsOfFile: file, encoding: .utf8), addSpecialTokens: false), window)
+                tokenizer.encode(try TextFile.read(file), addSpecialTokens: false), window)
         }
-        let lines = try String(contentsOfFile: stories ?? "", encoding: .utf8).split(separator: "\n")
+        let lines = try TextFile.read(stories ?? "").split(separator: "\n")
         return try lines.map { line in
             guard let text = try JSONValue.parse(String(line)).string else {
                 throw ValidationError("\(stories ?? ""): expected a JSON string a line, found \(line.prefix(60))")

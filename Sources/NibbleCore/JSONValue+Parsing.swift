@@ -41,8 +41,7 @@ extension JSONValue {
         do {
             data = try Data(contentsOf: file)
         } catch {
-            let exists = FileManager.default.fileExists(atPath: file.path)
-            throw JSONError.unreadable(file: file.path, reason: exists ? "\(error.localizedDescription)" : "no such file")
+            throw JSONError.unreadable(file: file.path, reason: FileError.reason(of: error))
         }
         do {
             self = try data.withUnsafeBytes { try JSONValue.parse($0, options: options) }

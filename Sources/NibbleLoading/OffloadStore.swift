@@ -48,7 +48,7 @@ final class OffloadStore {
         do {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         } catch {
-            throw LoadError.unwritableOffloadFolder(folder: folder.path, reason: error.localizedDescription)
+            throw LoadError.unwritableOffloadFolder(folder: folder.path, reason: FileError.reason(of: error))
         }
         isMade = true
     }

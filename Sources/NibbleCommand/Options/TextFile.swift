@@ -1,4 +1,5 @@
 import Foundation
+import NibbleCore
 
 /// Text files that users name.
 enum TextFile {
@@ -19,7 +20,7 @@ enum TextFile {
         do {
             data = try Data(contentsOf: URL(filePath: file))
         } catch {
-            throw ReadError.unreadable(file: file, reason: error.localizedDescription)
+            throw ReadError.unreadable(file: file, reason: FileError.reason(of: error))
         }
         guard let text = String(validating: data, as: UTF8.self) else { throw ReadError.notUTF8(file: file) }
         return text
