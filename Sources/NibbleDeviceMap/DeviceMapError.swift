@@ -9,10 +9,10 @@ package enum DeviceMapError: Error, Sendable, Equatable {
     /// Part of a quantized model was planned off the GPUs, which the reference refuses.
     case offloadOfQuantizedModules([Device])
     case uncovered([String])
-    case doesNotFit([Shortage], ways: [String])
+    case doesNotFit([MemoryShortage], ways: [String])
 
     /// A device that cannot hold its part.
-    package struct Shortage: Sendable, Equatable {
+    package struct MemoryShortage: Sendable, Equatable {
         package var device: Device
         package var needed: Int
         package var free: Int

@@ -61,22 +61,24 @@ package struct ModelMemory: Sendable {
     package static let roughOperationBytes: OperationBytes = { _, request in request.tokens * request.inFeatures * 4 }
 
     /// Bytes of stored tensors.
-    package struct Bytes: Sendable, Equatable {
+    package struct StoredBytes: Sendable, Equatable {
         package var weights = 0
         /// Absmax of blocks, or of rows.
         package var scales = 0
 
         package var total: Int { weights + scales }
 
-        static func + (a: Bytes, b: Bytes) -> Bytes { Bytes(weights: a.weights + b.weights, scales: a.scales + b.scales) }
+        static func + (a: StoredBytes, b: StoredBytes) -> StoredBytes {
+            StoredBytes(weights: a.weights + b.weights, scales: a.scales + b.scales)
+        }
     }
 
     // MARK: Weights
 
     /// A module with all below it, tied targets left out.
-    func bytes(below module: LocatedModule) -> Bytes {
+    func bytes(below module: LocatedModule) -> StoredBytes {
         let tied = Set(tree.tied.map(\.target))
-        return module.descendants.reduce(Bytes()) { sum, module in
+        return module.descendants.reduce(StoredBytes()) { sum, module in
             module.node.parameters.reduce(sum) { sum, parameter in
                 tied.contains(module.path(of: parameter.name)) ? sum : sum + bytes(parameter, of: module)
             }
@@ -86,22 +88,22 @@ package struct ModelMemory: Sendable {
     /// Buffers that checkpoints hold, which lie beside the output embedding.
     var bufferBytes: Int { tree.persistentBuffers.reduce(0) { $0 + $1.buffer.count * DType.float32.byteCount } }
 
-    func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bytes {
+    func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> StoredBytes {
         let shape = parameter.shape
         let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
         switch module.node.kind {
         case .linear, .transposedLinear, .linearSubclass, .experts, .router:
             guard shape.rank >= 2 else { break }
-            guard let format = format(of: module) else { return Bytes(weights: dense) }
+            guard let format = format(of: module) else { return StoredBytes(weights: dense) }
             // Experts are quantized one by one.
             let parts = shape.rank == 3 ? shape[0] : 1
             let part = ModelMemory.bytes(format, count: shape.count / max(parts, 1), rows: rows(shape, module) / max(parts, 1))
-            return Bytes(weights: part.weights * parts, scales: part.scales * parts)
+            return StoredBytes(weights: part.weights * parts, scales: part.scales * parts)
         case .embedding where module.node.role != .relativeBias:
-            return Bytes(weights: dense)
+            return StoredBytes(weights: dense)
         default: break
         }
-        return Bytes(weights: shape.count * DType.float32.byteCount)
+        return StoredBytes(weights: shape.count * DType.float32.byteCount)
     }
 
     func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
@@ -114,14 +116,14 @@ package struct ModelMemory: Sendable {
         return plan.isQuantized(module.path) ? plan.config?.format : nil
     }
 
-    static func bytes(_ format: WeightFormat, count: Int, rows: Int) -> Bytes {
+    static func bytes(_ format: WeightFormat, count: Int, rows: Int) -> StoredBytes {
         switch format {
-        case .dense(let dtype): return Bytes(weights: count * dtype.byteCount)
-        case .int8: return Bytes(weights: count, scales: rows * DType.float32.byteCount)
+        case .dense(let dtype): return StoredBytes(weights: count * dtype.byteCount)
+        case .int8: return StoredBytes(weights: count, scales: rows * DType.float32.byteCount)
         case .fourBit(let format):
             let blocks = (count + format.blockSize - 1) / format.blockSize
             let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
-            return Bytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
+            return StoredBytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
         }
     }
 

@@ -4,7 +4,7 @@ import NibbleCore
 struct PlacementFilling {
     private let memory: ModelMemory
     private let request: PlacementRequest
-    private let units: PlacementUnits
+    private let units: ModelSegments
     /// GPUs ascending, then the CPU if it has a budget, then the disk.
     private let tiers: [Device]
 
@@ -14,7 +14,7 @@ struct PlacementFilling {
     init(_ memory: ModelMemory, _ request: PlacementRequest) {
         self.memory = memory
         self.request = request
-        units = PlacementUnits(memory)
+        units = ModelSegments(memory)
         tiers = request.limits.keys.filter { $0 != .disk }.sorted() + [.disk]
     }
 
@@ -58,7 +58,7 @@ struct PlacementFilling {
     }
 
     /// What streaming takes before anything else is placed.
-    private struct Reserve: Equatable {
+    private struct StreamingReserve: Equatable {
         /// On the device that runs the blocks: buffers, caches, norms and biases.
         var blocks = 0
         /// Of what runs on the CPU straight from the disk, the largest part has to have room there.
@@ -66,34 +66,34 @@ struct PlacementFilling {
     }
 
     /// What is put aside for streaming sends more to the disk, until it suffices.
-    private func streaming(table: Device, head: Device?, stream: Device, _ start: Reserve) -> Candidate? {
+    private func streaming(table: Device, head: Device?, stream: Device, _ start: StreamingReserve) -> Candidate? {
         var reserve = start
         for _ in 0...units.chain.count {
             guard let candidate = fill(table: table, head: head, stream: stream, reserve) else { return nil }
             let needed = self.reserve(candidate)
             guard needed.blocks > reserve.blocks || needed.window > reserve.window else { return candidate }
-            reserve = Reserve(blocks: max(needed.blocks, reserve.blocks), window: max(needed.window, reserve.window))
+            reserve = StreamingReserve(blocks: max(needed.blocks, reserve.blocks), window: max(needed.window, reserve.window))
         }
         return nil
     }
 
-    private func reserve(_ candidate: Candidate) -> Reserve {
+    private func reserve(_ candidate: Candidate) -> StreamingReserve {
         let onDisk = units.all.filter { $0.paths.contains { candidate.devices[$0] == .disk } }
         let held = onDisk.reduce(0) { $0 + $1.costs.held }
         guard candidate.stream.isGPU else {
-            return Reserve(blocks: held, window: onDisk.map(\.streamed).max() ?? 0)
+            return StreamingReserve(blocks: held, window: onDisk.map(\.streamed).max() ?? 0)
         }
-        return Reserve(
-            blocks: PlacementUnits.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
+        return StreamingReserve(
+            blocks: ModelSegments.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
             window: onDisk.lazy.filter { $0.runs(on: .disk, stream: candidate.stream) == .cpu }.map(\.streamed).max() ?? 0)
     }
 
     /// Bytes of a device that are left: for what runs, and for weights while they are brought in.
-    private struct Room {
+    private struct FreeMemory {
         var running: Int
         var loading: Int
 
-        static let unlimited = Room(running: .max, loading: .max)
+        static let unlimited = FreeMemory(running: .max, loading: .max)
 
         /// `false` if it does not fit.
         mutating func take(weights: Int = 0, running other: Int = 0) -> Bool {
@@ -104,7 +104,7 @@ struct PlacementFilling {
         }
     }
 
-    private func fill(table: Device, head: Device?, stream: Device, _ reserve: Reserve) -> Candidate? {
+    private func fill(table: Device, head: Device?, stream: Device, _ reserve: StreamingReserve) -> Candidate? {
         let headDevice = head ?? (units.head == nil ? units.tables.runs(on: table, stream: stream) : nil)
         var free = budgets(headDevice: headDevice)
         guard free[.cpu]?.take(running: reserve.window) ?? true, free[stream]?.take(running: reserve.blocks) ?? true
@@ -133,11 +133,11 @@ struct PlacementFilling {
     }
 
     /// What is left of each device once activations, and what loading takes, are allotted.
-    private func budgets(headDevice: Device?) -> [Device: Room] {
-        var free: [Device: Room] = [.disk: .unlimited, .cpu: .unlimited]
+    private func budgets(headDevice: Device?) -> [Device: FreeMemory] {
+        var free: [Device: FreeMemory] = [.disk: .unlimited, .cpu: .unlimited]
         for (device, limit) in request.limits {
             guard device != .disk else {
-                free[device] = Room(running: limit, loading: .max)
+                free[device] = FreeMemory(running: limit, loading: .max)
                 continue
             }
             // A head at the chain's end may come to lie on any device.
@@ -146,16 +146,16 @@ struct PlacementFilling {
             let loading = units.loadingBytes(on: device)
             if device.isGPU {
                 let context = request.limitsAreGiven ? 0 : PlacementFilling.contextBytes
-                free[device] = Room(running: limit - workspace - loading - context, loading: .max)
+                free[device] = FreeMemory(running: limit - workspace - loading - context, loading: .max)
             } else {
-                free[device] = Room(running: limit - workspace, loading: limit - loading)
+                free[device] = FreeMemory(running: limit - workspace, loading: limit - loading)
             }
         }
         return free
     }
 
     private func place(
-        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Room],
+        _ unit: ModelSegment, on device: Device, withCache: Bool = true, _ free: inout [Device: FreeMemory],
         _ devices: inout [String: Device]
     ) -> Bool {
         let weights = unit.bytes.total + unit.costs.padding

@@ -16,7 +16,7 @@ package struct PlacementPlan: Sendable {
     package var streamDevice = Device.cpu
     package var planner: Planner
     /// In the order in which devices are filled.
-    package var devices: [DeviceUse]
+    package var devices: [DeviceMemory]
     /// Runs of modules, in the order in which tokens pass through them.
     package var ranges: [Range]
     /// Why loading must refuse this plan.
@@ -24,7 +24,7 @@ package struct PlacementPlan: Sendable {
     package var warnings: [String] = []
 
     /// What a plan takes of one device.
-    package struct DeviceUse: Sendable {
+    package struct DeviceMemory: Sendable {
         package var device: Device
         package var weights = 0
         package var scales = 0
@@ -61,7 +61,7 @@ package struct PlacementPlan: Sendable {
     }
 
     /// Whether the devices hold all of it. A map of the user's, or the reference's, is as it is.
-    package var isRoomy: Bool {
+    package var fitsInMemory: Bool {
         planner != .nibble || refusal == nil && devices.allSatisfy { $0.device != .disk || $0.weights + $0.scales == 0 }
     }
 

@@ -36,7 +36,7 @@ package struct PlacementPlanner: Sendable {
     /// What stands in the way of loading is left in ``PlacementPlan/refusal``, so that the plan can be looked at.
     /// - Throws: ``DeviceMapError/uncovered(_:)``
     package func plan(_ request: PlacementRequest) throws -> PlacementPlan {
-        let units = PlacementUnits(memory)
+        let units = ModelSegments(memory)
         let (map, planner, stream) = try deviceMap(request, units)
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
@@ -51,7 +51,7 @@ package struct PlacementPlanner: Sendable {
 
     /// `stream` is `nil` where the map does not decide it.
     private func deviceMap(
-        _ request: PlacementRequest, _ units: PlacementUnits
+        _ request: PlacementRequest, _ units: ModelSegments
     ) throws -> (map: DeviceMap, planner: PlacementPlan.Planner, stream: Device?) {
         let balance: ReferencePlanner.Balance
         switch request.deviceMap {
@@ -75,7 +75,7 @@ package struct PlacementPlanner: Sendable {
     }
 
     /// Whether budgets hold all that running takes, not weights alone.
-    private func fits(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Bool {
+    private func fits(_ map: DeviceMap, _ units: ModelSegments, _ request: PlacementRequest) throws -> Bool {
         try use(of: map, stream: .cpu, units, request).allSatisfy { use in use.budget.map { use.total <= $0 } ?? true }
     }
 
@@ -88,7 +88,7 @@ package struct PlacementPlanner: Sendable {
 
     // MARK: What a map takes
 
-    private func device(_ unit: PlacementUnits.Unit, _ map: DeviceMap) throws -> Device {
+    private func device(_ unit: ModelSegment, _ map: DeviceMap) throws -> Device {
         let direct = unit.paths.lazy.compactMap { map.device(of: $0) }.first
         if let device = direct ?? unit.paths.lazy.compactMap({ firstDevice(below: $0, map) }).first { return device }
         throw DeviceMapError.uncovered(unit.paths)
@@ -101,7 +101,7 @@ package struct PlacementPlanner: Sendable {
 
     /// The main GPU, the first of the map or of the machine, runs blocks from the disk if its budget holds two of them beside
     /// all else; the CPU otherwise.
-    private func streamDevice(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Device {
+    private func streamDevice(_ map: DeviceMap, _ units: ModelSegments, _ request: PlacementRequest) throws -> Device {
         let present = request.limits.filter { $0.value > 0 }.keys
         guard let main = (map.devices.filter(\.isGPU) + present.filter(\.isGPU).sorted()).first else { return .cpu }
         let use = try use(of: map, stream: main, units, request).first { $0.device == main }
@@ -110,15 +110,15 @@ package struct PlacementPlanner: Sendable {
     }
 
     private func use(
-        of map: DeviceMap, stream: Device, _ units: PlacementUnits, _ request: PlacementRequest
-    ) throws -> [PlacementPlan.DeviceUse] {
-        var use: [Device: PlacementPlan.DeviceUse] = [:]
+        of map: DeviceMap, stream: Device, _ units: ModelSegments, _ request: PlacementRequest
+    ) throws -> [PlacementPlan.DeviceMemory] {
+        var use: [Device: PlacementPlan.DeviceMemory] = [:]
         for (device, limit) in request.limits { use[device] = .init(device, budget: limit) }
         var running = Set<Device>()
         var headDevice = Device.cpu
         // Of what the CPU runs from the disk, one part at a time is in memory.
         var window = 0
-        var streamed = [PlacementUnits.Unit]()
+        var streamed = [ModelSegment]()
         for unit in units.all {
             let device = try device(unit, map)
             let runs = unit.runs(on: device, stream: stream)
@@ -135,7 +135,7 @@ package struct PlacementPlanner: Sendable {
             if unit.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
         }
         use[.cpu]?.workspace += window
-        use[stream]?.workspace += PlacementUnits.streamBytes(streamed)
+        use[stream]?.workspace += ModelSegments.streamBytes(streamed)
         for device in running {
             use[device]?.workspace += memory.workspaceBytes(
                 on: device, holdsHead: device == headDevice, crossesDevices: running.count > 1)
@@ -149,7 +149,9 @@ package struct PlacementPlanner: Sendable {
     /// what they want, and is said.
     private func check(_ plan: inout PlacementPlan) {
         let short = plan.devices.compactMap { use in
-            use.budget.flatMap { $0 < use.total ? DeviceMapError.Shortage(device: use.device, needed: use.total, free: $0) : nil }
+            use.budget.flatMap {
+                $0 < use.total ? DeviceMapError.MemoryShortage(device: use.device, needed: use.total, free: $0) : nil
+            }
         }
         guard !short.isEmpty else { return }
         if plan.planner == .nibble {
@@ -164,7 +166,7 @@ package struct PlacementPlanner: Sendable {
     }
 
     /// Two ways out of a shortage, the more effective first.
-    private func ways(_ short: [DeviceMapError.Shortage], _ plan: PlacementPlan) -> [String] {
+    private func ways(_ short: [DeviceMapError.MemoryShortage], _ plan: PlacementPlan) -> [String] {
         var ways = [String]()
         if let first = short.first {
             ways.append("raise its budget: --max-memory \(first.device.mapKey)=\(MemoryLimit.limitText(first.needed))")
@@ -179,8 +181,8 @@ package struct PlacementPlanner: Sendable {
         return Array(ways.prefix(2))
     }
 
-    private func ranges(of map: DeviceMap, stream: Device, _ units: PlacementUnits) throws -> [PlacementPlan.Range] {
-        var ranges = [PlacementPlan.Range]()
+    private func ranges(of map: DeviceMap, stream: Device, _ units: ModelSegments) throws -> [PlacementPlan.ModuleRange] {
+        var ranges = [PlacementPlan.ModuleRange]()
         for unit in units.all {
             let device = try device(unit, map)
             let reason = reason(unit, device, stream: stream, units)
@@ -198,7 +200,7 @@ package struct PlacementPlanner: Sendable {
     }
 
     private func reason(
-        _ unit: PlacementUnits.Unit, _ device: Device, stream: Device, _ units: PlacementUnits
+        _ unit: ModelSegment, _ device: Device, stream: Device, _ units: ModelSegments
     ) -> String {
         if unit.isTable {
             guard !device.isGPU else { return units.hasTiedHead ? "embedding and tied head" : "embedding" }

@@ -23,7 +23,7 @@ package struct ResolvedPlacement: Sendable {
         warnings = unknown.map { "the device map names \($0), which the model does not have" }
 
         var placed = Set<String>()
-        let front = PlacementUnits.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
+        let front = ModelSegments.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
         place(front, map, &placed)
         for block in tree.located.all(.block) { place([block], map, streamDevice: streamDevice, &placed) }
         for module in tree.modules where !placed.contains(module.path) {

@@ -6,9 +6,9 @@ import NibbleQuantization
 /// Which tensors of a checkpoint make up each parameter of a tree.
 struct KeyMatching {
     /// By parameter path.
-    private(set) var sources: [String: Source] = [:]
+    private(set) var sources: [String: WeightSource] = [:]
     /// By the path a single expert's weight would have: `M.experts.3.gate_proj.weight`.
-    private(set) var expertSources: [String: Source] = [:]
+    private(set) var expertSources: [String: WeightSource] = [:]
     private(set) var unexpected: [String] = []
     private(set) var missing: [String] = []
     private(set) var mismatched: [LoadError.Mismatch] = []
@@ -17,7 +17,7 @@ struct KeyMatching {
     private(set) var warnings: [String] = []
 
     /// A tensor, and those that describe it if it is quantized.
-    struct Source {
+    struct WeightSource {
         var key: String
         /// By ending: `absmax`, `quant_map`, …, `SCB`, `weight_format`.
         var companions: [String: String] = [:]
@@ -34,11 +34,11 @@ struct KeyMatching {
 
         for key in checkpoint.names {
             if let path = architecture.keys.parameter(for: key, isKnown: known.contains) {
-                sources[path] = Source(key: key)
+                sources[path] = WeightSource(key: key)
             } else if let path = KeyMatching.expertPath(
                 architecture.keys.rename(key), expertModules, architecture.keys.basePrefix)
             {
-                expertSources[path] = Source(key: key)
+                expertSources[path] = WeightSource(key: key)
             } else if let (owner, ending) = KeyMatching.companion(key),
                 let path = architecture.keys.parameter(for: owner, isKnown: known.contains)
             {

@@ -4,32 +4,38 @@ package import NibbleModels
 package import NibbleQuantization
 
 extension ModelLoader {
-    /// A placement, and the quantization that goes with it.
-    package struct Placed: Sendable {
+    /// Everything that is decided about a load before a weight is read.
+    package struct LoadPlan: Sendable {
         package var placement: PlacementPlan
         package var quantization: QuantizationPlan
         package var memory: ModelMemory
+        /// The dtype that unquantized weights are stored in.
+        package var dtype: DType
+        /// The quantization config in effect.
+        package var config: BitsAndBytesConfig?
         /// Bytes as `get_memory_footprint` counts them.
         package var footprint: Int
+        package var warnings: [String] = []
     }
 
     /// Plans from `config.json` alone: no weight file need be there.
     /// - Throws: `DeviceMapError`, ``LoadError``, `QuantizationConfigError`.
     package static func plan(
-        _ source: ModelSource, options: LoadOptions, _ request: PlacementRequest
-    ) throws -> (placed: Placed, dtype: DType, config: BitsAndBytesConfig?, warnings: [String]) {
+        _ source: ModelSource, options: LoaderOptions, _ request: PlacementRequest
+    ) throws -> LoadPlan {
         var warnings = source.warnings
         let config = try quantization(source, options, &warnings)
         let dtype = try checked(options.dtype ?? source.configDType() ?? .float32)
-        let placed = try place(
+        var plan = try place(
             request, source, options, source.architecture.tree, dtype: dtype, config: config,
             checkpointDType: source.configDType())
-        return (placed, dtype, config, warnings)
+        plan.warnings = warnings + plan.placement.warnings
+        return plan
     }
 
     func place(
-        _ request: PlacementRequest, _ prepared: Prepared
-    ) throws -> Placed {
+        _ request: PlacementRequest, _ prepared: MatchedCheckpoint
+    ) throws -> LoadPlan {
         try ModelLoader.place(
             request, source, options, prepared.tree, dtype: prepared.dtype, config: prepared.config,
             checkpointDType: prepared.checkpoint.firstFloatingPointDType)
@@ -37,32 +43,32 @@ extension ModelLoader {
 
     /// Where not everything fits, long prompts are fed in smaller chunks if that makes it fit: activations take less.
     private static func place(
-        _ request: PlacementRequest, _ source: ModelSource, _ options: LoadOptions, _ tree: ModuleTree, dtype: DType,
+        _ request: PlacementRequest, _ source: ModelSource, _ options: LoaderOptions, _ tree: ModuleTree, dtype: DType,
         config: BitsAndBytesConfig?, checkpointDType: DType?
-    ) throws -> Placed {
-        let step = PlacementStep(
+    ) throws -> LoadPlan {
+        let step = PlacementAttempt(
             request: request, source: source, options: options, tree: tree, dtype: dtype, config: config,
             checkpointDType: checkpointDType)
         var placed = try step.place(chunkTokens: SessionOptions.defaultChunkTokens)
-        for chunkTokens in [128, 32] where !placed.placement.isRoomy {
+        for chunkTokens in [128, 32] where !placed.placement.fitsInMemory {
             let smaller = try step.place(chunkTokens: chunkTokens)
-            if smaller.placement.isRoomy || placed.placement.refusal != nil { placed = smaller }
+            if smaller.placement.fitsInMemory || placed.placement.refusal != nil { placed = smaller }
         }
         return placed
     }
 }
 
 /// One attempt to place a model.
-private struct PlacementStep {
+private struct PlacementAttempt {
     let request: PlacementRequest
     let source: ModelSource
-    let options: LoadOptions
+    let options: LoaderOptions
     let tree: ModuleTree
     let dtype: DType
     let config: BitsAndBytesConfig?
     let checkpointDType: DType?
 
-    func place(chunkTokens: Int) throws -> ModelLoader.Placed {
+    func place(chunkTokens: Int) throws -> LoadPlan {
         var plan = quantization()
         var memory = memory(plan, chunkTokens)
         let reference = quantization(reference: true)
@@ -78,8 +84,9 @@ private struct PlacementStep {
             placement = try PlacementPlanner(memory, referencePlan: reference).plan(fixed)
             placement.planner = planner
         }
-        return ModelLoader.Placed(
-            placement: placement, quantization: plan, memory: memory, footprint: tree.footprint(plan, loadDType: dtype))
+        return LoadPlan(
+            placement: placement, quantization: plan, memory: memory, dtype: dtype, config: config,
+            footprint: tree.footprint(plan, loadDType: dtype))
     }
 
     private func quantization(skipping: [String] = [], reference: Bool? = nil) -> QuantizationPlan {

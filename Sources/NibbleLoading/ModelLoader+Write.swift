@@ -40,7 +40,7 @@ extension ModelLoader {
     }
 
     private func tensors(
-        _ prepared: Prepared, _ weights: ModelWeights, _ checkpoint: any Checkpoint
+        _ prepared: MatchedCheckpoint, _ weights: ModelWeights, _ checkpoint: any Checkpoint
     ) throws -> [(name: String, tensor: Tensor)] {
         let host = HostTensors(cpu: cpu)
         let fileName = prepared.architecture.keys.fileName
@@ -74,7 +74,7 @@ extension ModelLoader {
     }
 
     private func expertTensors(
-        _ module: String, _ prepared: Prepared, _ checkpoint: any Checkpoint, _ host: HostTensors
+        _ module: String, _ prepared: MatchedCheckpoint, _ checkpoint: any Checkpoint, _ host: HostTensors
     ) throws -> [(name: String, tensor: Tensor)] {
         try prepared.matching.expertSources.filter { $0.key.hasPrefix(module + ".") }.values.map(\.key).sorted().map { key in
             (name: key, tensor: try host.cast(checkpoint.tensor(key), to: prepared.dtype))
@@ -99,7 +99,7 @@ extension ModelLoader {
         }
     }
 
-    private func writeConfig(_ prepared: Prepared, to folder: URL) throws {
+    private func writeConfig(_ prepared: MatchedCheckpoint, to folder: URL) throws {
         var values = source.config.values
         values["torch_dtype"] = nil
         values["dtype"] = .string(prepared.dtype.rawValue)

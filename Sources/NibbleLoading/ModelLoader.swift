@@ -69,13 +69,13 @@ package struct ModelSource: Sendable {
 /// Makes a resident model of a folder: matches names, plans quantization, streams weights to their devices.
 package struct ModelLoader: Sendable {
     package let source: ModelSource
-    package let options: LoadOptions
+    package let options: LoaderOptions
     /// Every device the map names, the CPU always among them.
     let backends: [Device: any Backend]
     let cpu: any Backend
 
     /// - Parameter backends: one for each device in use; the first for a device wins. One must be the CPU's.
-    package init(_ source: ModelSource, options: LoadOptions, backends: [any Backend]) {
+    package init(_ source: ModelSource, options: LoaderOptions, backends: [any Backend]) {
         guard let cpu = backends.first(where: { $0.device == .cpu }) else {
             preconditionFailure("loading needs the CPU backend")
         }
@@ -85,7 +85,7 @@ package struct ModelLoader: Sendable {
         self.backends = Dictionary(backends.map { ($0.device, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
-    package struct Loaded: Sendable {
+    package struct LoadedModel: Sendable {
         package let model: LanguageModel
         package let weights: ModelWeights
         /// The tree with ties as the checkpoint has them.
@@ -95,7 +95,7 @@ package struct ModelLoader: Sendable {
     }
 
     /// What is known once names are matched and quantization is planned, before a weight is read.
-    struct Prepared {
+    struct MatchedCheckpoint {
         var checkpoint: any Checkpoint
         var architecture: ModelArchitecture
         var dtype: DType
@@ -104,7 +104,7 @@ package struct ModelLoader: Sendable {
         var matching: KeyMatching
         /// Ties as the checkpoint has them.
         var tree: ModuleTree
-        var options: LoadOptions
+        var options: LoaderOptions
         var cpu: any Backend
         var warnings: [String]
 
@@ -116,7 +116,7 @@ package struct ModelLoader: Sendable {
     }
 
     /// - Parameter plainLayersOnly: leave alone what the reference could not read back.
-    func prepare(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> Prepared {
+    func prepare(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> MatchedCheckpoint {
         var warnings = source.warnings
         let config = try ModelLoader.quantization(source, options, &warnings)
         let architecture = source.architecture
@@ -125,7 +125,7 @@ package struct ModelLoader: Sendable {
             throw LoadError.missingWeights(matching.missing, files: checkpoint.files.map(\.path))
         }
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
-        return Prepared(
+        return MatchedCheckpoint(
             checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config,
             plan: QuantizationPlan(
                 architecture.tree, config: config, addedSkips: options.addedSkipModules,
@@ -136,7 +136,7 @@ package struct ModelLoader: Sendable {
     }
 
     /// - Throws: ``LoadError``, `DeviceMapError`, `CheckpointError`, `BackendError` …; nothing stays allocated.
-    package func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> Loaded {
+    package func load(_ checkpoint: any Checkpoint, placement request: PlacementRequest) throws -> LoadedModel {
         let start = ContinuousClock.now
         var prepared = try prepare(checkpoint)
         let placed = try place(request, prepared)
@@ -159,11 +159,11 @@ package struct ModelLoader: Sendable {
         report.placement = placed.placement
         report.warnings += placed.placement.warnings
         report.seconds = (ContinuousClock.now - start) / .seconds(1)
-        return Loaded(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
+        return LoadedModel(model: model, weights: weights, tree: prepared.tree, plan: prepared.plan, report: report)
     }
 
     /// Takes a GPU's memory in one piece, and first of all its workspace: once weights lie behind it, it cannot grow in place.
-    private func makeRoom(_ placed: Placed, _ resolved: ResolvedPlacement, head: String) throws {
+    private func makeRoom(_ placed: LoadPlan, _ resolved: ResolvedPlacement, head: String) throws {
         for use in placed.placement.devices where use.device.isGPU && resolved.devices.contains(use.device) {
             guard let backend = backends[use.device], use.budget.map({ use.total <= $0 }) ?? true else { continue }
             try backend.expect(use.total - use.context)
@@ -171,7 +171,7 @@ package struct ModelLoader: Sendable {
         }
     }
 
-    private func report(_ prepared: Prepared, _ weights: ModelWeights, _ placement: ResolvedPlacement) -> LoadReport {
+    private func report(_ prepared: MatchedCheckpoint, _ weights: ModelWeights, _ placement: ResolvedPlacement) -> LoadReport {
         var report = LoadReport()
         report.dtype = prepared.dtype
         report.quantization = prepared.config
@@ -198,7 +198,7 @@ package struct ModelLoader: Sendable {
 
     /// The user's config, or the checkpoint's own, which beats it.
     static func quantization(
-        _ source: ModelSource, _ options: LoadOptions, _ warnings: inout [String]
+        _ source: ModelSource, _ options: LoaderOptions, _ warnings: inout [String]
     ) throws -> BitsAndBytesConfig? {
         guard var stored = source.storedQuantization else {
             try options.quantization?.validate()

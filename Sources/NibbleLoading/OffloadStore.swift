@@ -67,7 +67,7 @@ final class OffloadStore {
 
     private func read(_ file: SafetensorsFile, _ url: URL) throws -> LinearWeight {
         let name = OffloadStore.name
-        var source = KeyMatching.Source(key: name)
+        var source = KeyMatching.WeightSource(key: name)
         for other in file.names where other.hasPrefix(name + ".") {
             source.companions[String(other.dropFirst(name.count + 1))] = other
         }
@@ -76,7 +76,7 @@ final class OffloadStore {
         return try StoredWeightReader(checkpoint: file) { $0 }.weight(source, shape: shape)
     }
 
-    private func shape(_ file: SafetensorsFile, _ source: KeyMatching.Source) throws -> Shape {
+    private func shape(_ file: SafetensorsFile, _ source: KeyMatching.WeightSource) throws -> Shape {
         for codebook in FourBitFormat.Codebook.allCases {
             guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
             return try QuantState(parsing: try file.tensor(key).hostBytes, name: key).shape

@@ -9,12 +9,12 @@ struct StoredWeightReader {
     let place: (Tensor) throws -> Tensor
 
     /// - Parameter shape: [N, K]
-    func weight(_ source: KeyMatching.Source, shape: Shape) throws -> LinearWeight {
+    func weight(_ source: KeyMatching.WeightSource, shape: Shape) throws -> LinearWeight {
         if source.companions[QuantizedNames.rowScales] != nil { return .int8(try int8(source, shape)) }
         return .fourBit(try fourBit(source, shape))
     }
 
-    private func int8(_ source: KeyMatching.Source, _ shape: Shape) throws -> Int8Weight {
+    private func int8(_ source: KeyMatching.WeightSource, _ shape: Shape) throws -> Int8Weight {
         let values = try checkpoint.tensor(source.key)
         try require(
             values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
@@ -30,7 +30,7 @@ struct StoredWeightReader {
             values: try place(values), scales: try place(scales.viewed(as: [shape[0]])))
     }
 
-    private func fourBit(_ source: KeyMatching.Source, _ shape: Shape) throws -> FourBitWeight {
+    private func fourBit(_ source: KeyMatching.WeightSource, _ shape: Shape) throws -> FourBitWeight {
         let (state, stateKey) = try quantState(source)
         try require(state.shape == shape, stateKey, "shape \(shape)", "\(state.shape)")
         let codes = try checkpoint.tensor(source.key)
@@ -44,7 +44,7 @@ struct StoredWeightReader {
             scales: try scales(source, state, blocks: blocks), sourceDType: state.dtype)
     }
 
-    private func scales(_ source: KeyMatching.Source, _ state: QuantState, blocks: Int) throws -> BlockScales {
+    private func scales(_ source: KeyMatching.WeightSource, _ state: QuantState, blocks: Int) throws -> BlockScales {
         let absmax = try companion(QuantizedNames.absmax, of: source)
         let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
         try require(
@@ -64,7 +64,7 @@ struct StoredWeightReader {
                 codes: try place(absmax.viewed(as: [blocks])), absmax: try place(nested.viewed(as: [groups])), offset: offset))
     }
 
-    private func quantState(_ source: KeyMatching.Source) throws -> (state: QuantState, key: String) {
+    private func quantState(_ source: KeyMatching.WeightSource) throws -> (state: QuantState, key: String) {
         for codebook in FourBitFormat.Codebook.allCases {
             guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
             let state = try QuantState(parsing: try checkpoint.tensor(key).hostBytes, name: key)
@@ -76,7 +76,7 @@ struct StoredWeightReader {
     }
 
     /// A table in a file is always the standard one; another would be silently misread.
-    private func checkMap(_ source: KeyMatching.Source, _ ending: String, _ standard: [Float]) throws {
+    private func checkMap(_ source: KeyMatching.WeightSource, _ ending: String, _ standard: [Float]) throws {
         guard let key = source.companions[ending] else { return }
         let map = try checkpoint.tensor(key)
         let isStandard =
@@ -85,7 +85,7 @@ struct StoredWeightReader {
         try require(isStandard, key, "the standard table of \(standard.count) values", "another")
     }
 
-    private func companion(_ ending: String, of source: KeyMatching.Source) throws -> Tensor {
+    private func companion(_ ending: String, of source: KeyMatching.WeightSource) throws -> Tensor {
         guard let key = source.companions[ending] else {
             throw LoadError.missingCompanion(tensor: source.key, companion: ending, file: file(of: source.key))
         }

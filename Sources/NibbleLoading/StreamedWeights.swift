@@ -8,12 +8,12 @@ import NibbleModels
 /// Weights are views of these pieces at places that never change. Sessions on several threads take turns, block by block.
 final class StreamBuffers: @unchecked Sendable {
     private let uploads: any Uploads
-    private let blocks: [Block]
+    private let blocks: [BlockUpload]
     private let locks = [NSLock(), NSLock()]
     /// The block whose weights a piece holds. Guarded by the piece's lock.
     private var holders: [Int?] = [nil, nil]
 
-    struct Block {
+    struct BlockUpload {
         var files: MappedWeights
         var copies: [(source: Tensor, destination: Tensor)]
         /// The block that runs after this one, the stack's first after its last.
@@ -23,7 +23,7 @@ final class StreamBuffers: @unchecked Sendable {
     static let count = 2
 
     /// - Parameter blocks: block i's destinations lie in piece i mod 2.
-    init(_ blocks: [Block], uploads: any Uploads) {
+    init(_ blocks: [BlockUpload], uploads: any Uploads) {
         self.blocks = blocks
         self.uploads = uploads
     }

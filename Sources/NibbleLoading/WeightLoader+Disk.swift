@@ -45,7 +45,7 @@ extension WeightLoader {
         let size = layouts.map(\.byteCount).max() ?? 0
         let pieces = try (0..<StreamBuffers.count).map { _ in try device.allocate(.uint8, [size]) }
 
-        var parts = [StreamBuffers.Block]()
+        var parts = [StreamBuffers.BlockUpload]()
         for stack in blocks {
             let start = parts.count
             for (place, block) in stack.enumerated() {

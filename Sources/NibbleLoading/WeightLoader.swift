@@ -10,7 +10,7 @@ final class WeightLoader {
     let checkpoint: any Checkpoint
     let matching: KeyMatching
     let plan: QuantizationPlan
-    let options: LoadOptions
+    let options: LoaderOptions
     let dtype: DType
     let placement: ResolvedPlacement
     let host: HostTensors
@@ -26,7 +26,7 @@ final class WeightLoader {
 
     init(
         _ architecture: ModelArchitecture, _ checkpoint: any Checkpoint, _ matching: KeyMatching, _ plan: QuantizationPlan,
-        dtype: DType, options: LoadOptions, cpu: any Backend, backends: [Device: any Backend], placement: ResolvedPlacement
+        dtype: DType, options: LoaderOptions, cpu: any Backend, backends: [Device: any Backend], placement: ResolvedPlacement
     ) {
         self.architecture = architecture
         self.checkpoint = checkpoint
@@ -50,9 +50,9 @@ final class WeightLoader {
     func backend(_ module: String) -> any Backend { weights.backend(module) }
 
     /// One parameter to load.
-    private struct Job {
+    private struct ParameterSource {
         var parameter: LocatedParameter
-        var source: KeyMatching.Source
+        var source: KeyMatching.WeightSource
     }
 
     /// Loads everything. `tree` knows which parameters are tied.
@@ -76,22 +76,22 @@ final class WeightLoader {
     }
 
     /// What was copied need not stay mapped.
-    private func release(_ job: Job) {
+    private func release(_ job: ParameterSource) {
         for key in [job.source.key] + job.source.companions.values { checkpoint.dropPages(key) }
     }
 
-    private func jobsInFileOrder(_ tree: ModuleTree) throws -> [Job] {
+    private func jobsInFileOrder(_ tree: ModuleTree) throws -> [ParameterSource] {
         var place: [String: Int] = [:]
         for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
-        let jobs = tree.parameters.compactMap { parameter -> Job? in
+        let jobs = tree.parameters.compactMap { parameter -> ParameterSource? in
             guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path]
             else { return nil }
-            return Job(parameter: parameter, source: source)
+            return ParameterSource(parameter: parameter, source: source)
         }
         return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
     }
 
-    private func load(_ job: Job) throws {
+    private func load(_ job: ParameterSource) throws {
         let path = job.parameter.path
         let backend = backend(job.parameter.module.path)
         if job.parameter.module.isMatrix, path.hasSuffix(".weight") {
@@ -197,7 +197,7 @@ final class WeightLoader {
 
     /// The weight of one linear module, quantized as planned, on its device.
     func linearWeight(
-        _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
+        _ source: KeyMatching.WeightSource, _ module: LocatedModule, shape: Shape, on backend: any Backend
     ) throws -> LinearWeight {
         let path = module.path(of: "weight")
         guard source.isQuantized else {

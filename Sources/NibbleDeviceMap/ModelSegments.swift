@@ -3,19 +3,19 @@ import NibbleModels
 
 /// A model's modules as placement moves them: parts that must lie together, and a chain of blocks in the order tokens pass
 /// through them.
-struct PlacementUnits {
+struct ModelSegments {
     /// Something placed as a whole.
-    struct Unit {
+    struct ModelSegment {
         /// Its modules (or parameters), by full name.
         var paths: [String]
-        var bytes: ModelMemory.Bytes
+        var bytes: ModelMemory.StoredBytes
         /// Bytes read for each token that passes.
         var streamed: Int
         var cache = 0
         var isTable = false
         /// A block may be streamed to a GPU.
         var isBlock = false
-        var costs = PlacingCosts()
+        var costs = PlacementOverhead()
 
         /// Where it runs if its weights lie on `device`. Of what lies on the disk, blocks run where they are streamed to, and
         /// norms, which are held in memory, beside them; tables and single matrices on the CPU.
@@ -26,11 +26,11 @@ struct PlacementUnits {
     }
 
     /// Embedding tables with what is computed beside them; the tied head, too.
-    private(set) var tables: Unit
+    private(set) var tables: ModelSegment
     /// A head with its own weight.
-    private(set) var head: Unit?
+    private(set) var head: ModelSegment?
     /// Blocks, final norms and the rest.
-    private(set) var chain: [Unit] = []
+    private(set) var chain: [ModelSegment] = []
     /// Modules without tensors, which lie where their neighbours do.
     private(set) var empty: [String] = []
     let hasTiedHead: Bool
@@ -43,11 +43,11 @@ struct PlacementUnits {
         hasTiedHead = tiedTargets.contains(headPath + ".weight")
 
         var placed = Set<String>()
-        tables = Unit(paths: [], bytes: .init(), streamed: 0, isTable: true)
-        for module in PlacementUnits.front(tree, stacks) where placed.insert(module.path).inserted {
+        tables = ModelSegment(paths: [], bytes: .init(), streamed: 0, isTable: true)
+        for module in ModelSegments.front(tree, stacks) where placed.insert(module.path).inserted {
             tables.paths.append(module.path)
             tables.bytes = tables.bytes + memory.bytes(below: module)
-            tables.costs = tables.costs + memory.placingCosts(below: module)
+            tables.costs = tables.costs + memory.overhead(below: module)
         }
         if let module = tree.module(at: headPath), placed.insert(headPath).inserted {
             var bytes = memory.bytes(below: module)
@@ -63,8 +63,8 @@ struct PlacementUnits {
                 tables.streamed = memory.headFormat == nil ? tables.bytes.weights : bytes.total
                 tables.bytes = tables.bytes + bytes
             } else {
-                head = Unit(
-                    paths: [headPath], bytes: bytes, streamed: bytes.total, costs: memory.placingCosts(below: module))
+                head = ModelSegment(
+                    paths: [headPath], bytes: bytes, streamed: bytes.total, costs: memory.overhead(below: module))
             }
         }
         for stack in stacks {
@@ -73,15 +73,15 @@ struct PlacementUnits {
                 let bytes = memory.bytes(below: block)
                 let isEncoder = stack.path == memory.architecture.encoder?.path
                 chain.append(
-                    Unit(
+                    ModelSegment(
                         paths: [block.path], bytes: bytes, streamed: bytes.total, cache: isEncoder ? 0 : memory.cacheBytes(layer),
-                        isBlock: true, costs: memory.placingCosts(below: block)))
+                        isBlock: true, costs: memory.overhead(below: block)))
             }
             for module in module.all(.finalNorm) + module.all(.projectOut) where placed.insert(module.path).inserted {
                 let bytes = memory.bytes(below: module)
                 chain.append(
-                    Unit(
-                        paths: [module.path], bytes: bytes, streamed: bytes.total, costs: memory.placingCosts(below: module)))
+                    ModelSegment(
+                        paths: [module.path], bytes: bytes, streamed: bytes.total, costs: memory.overhead(below: module)))
             }
         }
         addRest(tree.located, memory, placed)
@@ -107,28 +107,28 @@ struct PlacementUnits {
         for parameter in module.node.parameters {
             let path = isLeaf ? module.path : module.path(of: parameter.name)
             let bytes = memory.bytes(parameter, of: module)
-            let costs = memory.placingCosts(parameter, of: module)
+            let costs = memory.overhead(parameter, of: module)
             if isLeaf, let last = chain.last, last.paths == [path] {
                 chain[chain.count - 1].bytes = last.bytes + bytes
                 chain[chain.count - 1].costs = last.costs + costs
             } else {
-                chain.append(Unit(paths: [path], bytes: bytes, streamed: bytes.total, costs: costs))
+                chain.append(ModelSegment(paths: [path], bytes: bytes, streamed: bytes.total, costs: costs))
             }
         }
         for child in module.children { addRest(child, memory, placed) }
     }
 
     /// Everything, in the order in which tokens pass.
-    var all: [Unit] { [tables] + chain + (head.map { [$0] } ?? []) }
+    var all: [ModelSegment] { [tables] + chain + (head.map { [$0] } ?? []) }
 
     /// Device memory that blocks pass through on their way from the disk: two take turns.
-    static func streamBytes(_ units: some Sequence<Unit>) -> Int {
+    static func streamBytes(_ units: some Sequence<ModelSegment>) -> Int {
         2 * (units.lazy.filter(\.isBlock).map(\.streamed).max() ?? 0)
     }
 
     /// While weights are brought in, beside those already there.
     func loadingBytes(on device: Device) -> Int {
-        let costs = all.reduce(PlacingCosts()) { $0 + $1.costs }
+        let costs = all.reduce(PlacementOverhead()) { $0 + $1.costs }
         return costs.deviceLoading + (device == .cpu ? costs.hostLoading : 0)
     }
 }

@@ -4,7 +4,7 @@ package import NibbleDeviceMap
 package import NibbleQuantization
 
 /// How a model is loaded.
-package struct LoadOptions: Sendable {
+package struct LoaderOptions: Sendable {
     /// `nil`: the dtype that the config or the checkpoint names ("auto").
     package var dtype: DType?
     package var quantization: BitsAndBytesConfig?
@@ -36,7 +36,7 @@ package struct LoadOptions: Sendable {
     package init() {}
 }
 
-extension LoadOptions {
+extension LoaderOptions {
     /// How quantized products are computed.
     func arithmetic(_ config: BitsAndBytesConfig?, dtype: DType) -> LinearArithmetic {
         // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.

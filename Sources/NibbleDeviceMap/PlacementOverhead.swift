@@ -2,7 +2,7 @@ import NibbleCore
 import NibbleModels
 
 /// What a part of a model takes beside the bytes it stores.
-struct PlacingCosts {
+struct PlacementOverhead {
     /// Held in memory though the part lies on the disk: norms and biases.
     var held = 0
     /// What prepared layouts add: rows to a whole tile.
@@ -12,25 +12,25 @@ struct PlacingCosts {
     /// … and on the device it goes to.
     var deviceLoading = 0
 
-    static func + (a: PlacingCosts, b: PlacingCosts) -> PlacingCosts {
-        PlacingCosts(
+    static func + (a: PlacementOverhead, b: PlacementOverhead) -> PlacementOverhead {
+        PlacementOverhead(
             held: a.held + b.held, padding: a.padding + b.padding, hostLoading: max(a.hostLoading, b.hostLoading),
             deviceLoading: max(a.deviceLoading, b.deviceLoading))
     }
 }
 
 extension ModelMemory {
-    func placingCosts(below module: LocatedModule) -> PlacingCosts {
+    func overhead(below module: LocatedModule) -> PlacementOverhead {
         let tied = Set(tree.tied.map(\.target))
-        return module.descendants.reduce(PlacingCosts()) { sum, module in
+        return module.descendants.reduce(PlacementOverhead()) { sum, module in
             module.node.parameters.reduce(sum) { sum, parameter in
-                tied.contains(module.path(of: parameter.name)) ? sum : sum + placingCosts(parameter, of: module)
+                tied.contains(module.path(of: parameter.name)) ? sum : sum + overhead(parameter, of: module)
             }
         }
     }
 
-    func placingCosts(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> PlacingCosts {
-        var costs = PlacingCosts()
+    func overhead(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> PlacementOverhead {
+        var costs = PlacementOverhead()
         let path = module.path(of: parameter.name)
         guard isMapped(parameter, of: module) else {
             costs.held = parameter.shape.count * DType.float32.byteCount
