@@ -8,7 +8,8 @@ struct PlanCommand: AsyncParsableCommand {
         commandName: "plan",
         abstract: "Tell what would go where, and why; load nothing.",
         discussion: """
-            Needs config.json only, and downloads no more. Devices named in --max-memory are taken as present. With --json: \
+            Needs config.json only, and downloads no more. Devices named in --max-memory are taken as present. The exit code is \
+            1 if the model does not fit. With --json: \
             {"device_map": {"module": "device", …}, "devices": {"0": {"weights": …, "kv_cache": …, …}}, …}.
 
             Example: nibble plan bigscience/bloom-3b --load-in-4bit --max-memory 0=600MB,1=1GB
@@ -35,6 +36,7 @@ struct PlanCommand: AsyncParsableCommand {
                 json ? EstimateReport.json(preview.estimate).encoded(.pretty) : EstimateReport.text(preview.estimate))
         } else {
             Console.output(json ? PlanReport.json(preview).encoded(.pretty) : PlanReport(preview, name: model).text)
+            if case .doesNotFit? = preview.placement.refusal { throw ExitCode.failure }
         }
     }
 }
@@ -70,6 +72,7 @@ struct PlanReport {
             ("context", .int(preview.context)), ("batch_size", .int(preview.batchSize)),
             ("memory_footprint", .int(preview.footprint)), ("stored_bytes", .int(plan.storedBytes)),
             ("warnings", .array(preview.warnings.map(JSONValue.string))),
+            ("hints", .array(plan.hints.map(JSONValue.string))),
         ]
         if let refusal = plan.refusal {
             members += [("error", .string(refusal.code)), ("message", .string(refusal.description))]
@@ -81,23 +84,24 @@ struct PlanReport {
 
     var text: String {
         let plan = preview.placement
-        let form = preview.quantization.map { "\($0.method), the rest \(preview.dtype)" } ?? "\(preview.dtype)"
+        let format = preview.quantization.map { "\($0.method), the rest \(preview.dtype)" } ?? "\(preview.dtype)"
         let planner =
             switch plan.planner {
             case .reference: "transformers' plan"
             case .nibble: "Nibble's plan"
             case .explicit: "the given map"
             }
-        var lines = ["\(name): \(form); \(planner), for \(preview.batchSize) × \(preview.context) tokens", ""]
+        var lines = ["\(name): \(format); \(planner), for \(preview.batchSize) × \(preview.context) tokens", ""]
         lines += TextTable.lines([["MODULES", "DEVICE", "BYTES", "WHY"]] + plan.ranges.map(row), rightAligned: [2])
         lines.append("")
         let header = ["DEVICE", "WEIGHTS", "SCALES", "KV CACHE", "WORKSPACE", "LOADING", "CONTEXT", "TOTAL", "BUDGET"]
         lines += TextTable.lines([header] + plan.devices.map(row), rightAligned: Set(1...8))
         lines += [
             "",
-            "footprint as transformers counts it: \(ByteCount.text(preview.footprint)); stored in truth: \(ByteCount.text(plan.storedBytes))",
+            "footprint as transformers counts it: \(ByteCount.text(preview.footprint)); stored by Nibble: \(ByteCount.text(plan.storedBytes))",
         ]
         lines += preview.warnings.map { "warning: \($0)" }
+        lines += plan.hints.map { "hint: \($0)" }
         if let refusal = plan.refusal { lines.append("loading would stop: \(refusal)") }
         return lines.joined(separator: "\n")
     }

@@ -1,93 +1,64 @@
 import NibbleCore
 import NibbleModels
 
-/// A model's modules as placement moves them: parts that must lie together, and a chain of blocks in the order tokens pass
-/// through them.
-struct ModelSegments {
-    /// Something placed as a whole.
-    struct ModelSegment {
-        /// Its modules (or parameters), by full name.
-        var paths: [String]
-        var bytes: ModelMemory.StoredBytes
-        /// Bytes read for each token that passes.
-        var streamed: Int
-        var cache = 0
-        var isTable = false
-        /// A block may be streamed to a GPU.
-        var isBlock = false
-        var costs = PlacementOverhead()
+/// Modules that are placed together, and what they take.
+struct ModelSegment {
+    /// The modules (or parameters), by full name.
+    var paths: [String]
+    var bytes: ModelMemory.StoredBytes
+    /// Bytes that are read for each token.
+    var bytesPerToken: Int
+    var cache = 0
+    var isTable = false
+    var isBlock = false
+    /// A head with a weight of its own.
+    var isHead = false
+    var overhead = PlacementOverhead()
 
-        /// Where it runs if its weights lie on `device`. Of what lies on the disk, blocks run where they are streamed to, and
-        /// norms, which are held in memory, beside them; tables and single matrices on the CPU.
-        func runs(on device: Device, stream: Device) -> Device {
-            guard device == .disk else { return device }
-            return isBlock || costs.held == bytes.total ? stream : .cpu
-        }
+    /// Where the segment runs if its weights lie on `device`.
+    ///
+    /// From the disk, blocks run on the device they are streamed to, and norms, which are held in memory, beside them.
+    /// Tables and single matrices on the disk run on the CPU.
+    func runs(on device: Device, stream: Device) -> Device {
+        guard device == .disk else { return device }
+        return isBlock || overhead.held == bytes.total ? stream : .cpu
     }
+}
 
-    /// Embedding tables with what is computed beside them; the tied head, too.
+/// A model as placement sees it: segments in the order in which tokens pass through them.
+struct ModelSegments {
+    /// The embedding tables with what is computed beside them, and a head that reads the token table.
     private(set) var tables: ModelSegment
-    /// A head with its own weight.
+    /// A head with a weight of its own: one that is not tied, or the quantized copy of one that is.
     private(set) var head: ModelSegment?
     /// Blocks, final norms and the rest.
     private(set) var chain: [ModelSegment] = []
-    /// Modules without tensors, which lie where their neighbours do.
+    /// Modules without tensors, which go with their neighbours.
     private(set) var empty: [String] = []
-    let hasTiedHead: Bool
+    /// Whether the head shares the token table's weight, be it through a quantized copy.
+    let isHeadTied: Bool
+    /// Paths that are in a segment. Used while segments are made.
+    private var placed = Set<String>()
+
+    /// Whether the head is computed from the token table itself.
+    var hasTiedHead: Bool { isHeadTied && head == nil }
 
     init(_ memory: ModelMemory) {
         let tree = memory.tree
         let stacks = [memory.architecture.encoder, memory.architecture.decoder].compactMap { $0 }
-        let tiedTargets = Set(tree.tied.map(\.target))
-        let headPath = tree.outputEmbedding
-        hasTiedHead = tiedTargets.contains(headPath + ".weight")
-
-        var placed = Set<String>()
-        tables = ModelSegment(paths: [], bytes: .init(), streamed: 0, isTable: true)
+        isHeadTied = tree.tied.contains { $0.target == tree.outputEmbedding + ".weight" }
+        tables = ModelSegment(paths: [], bytes: .init(), bytesPerToken: 0, isTable: true)
         for module in ModelSegments.front(tree, stacks) where placed.insert(module.path).inserted {
             tables.paths.append(module.path)
             tables.bytes = tables.bytes + memory.bytes(below: module)
-            tables.costs = tables.costs + memory.overhead(below: module)
+            tables.overhead = tables.overhead + memory.overhead(below: module)
         }
-        if let module = tree.module(at: headPath), placed.insert(headPath).inserted {
-            var bytes = memory.bytes(below: module)
-            bytes.weights += memory.bufferBytes
-            if hasTiedHead {
-                // A quantized head is a copy beside the table.
-                if let format = memory.headFormat, let shape = module.node.parameters.first?.shape {
-                    let head = ModelMemory.bytes(format, count: shape.count, rows: shape[0])
-                    bytes = bytes + head
-                    tables.costs.deviceLoading = max(tables.costs.deviceLoading, head.total)
-                }
-                tables.paths.append(headPath)
-                tables.streamed = memory.headFormat == nil ? tables.bytes.weights : bytes.total
-                tables.bytes = tables.bytes + bytes
-            } else {
-                head = ModelSegment(
-                    paths: [headPath], bytes: bytes, streamed: bytes.total, costs: memory.overhead(below: module))
-            }
-        }
-        for stack in stacks {
-            guard let module = tree.module(at: stack.path) else { continue }
-            for (block, layer) in zip(module.all(.block), stack.layers) where placed.insert(block.path).inserted {
-                let bytes = memory.bytes(below: block)
-                let isEncoder = stack.path == memory.architecture.encoder?.path
-                chain.append(
-                    ModelSegment(
-                        paths: [block.path], bytes: bytes, streamed: bytes.total, cache: isEncoder ? 0 : memory.cacheBytes(layer),
-                        isBlock: true, costs: memory.overhead(below: block)))
-            }
-            for module in module.all(.finalNorm) + module.all(.projectOut) where placed.insert(module.path).inserted {
-                let bytes = memory.bytes(below: module)
-                chain.append(
-                    ModelSegment(
-                        paths: [module.path], bytes: bytes, streamed: bytes.total, costs: memory.overhead(below: module)))
-            }
-        }
-        addRest(tree.located, memory, placed)
+        addHead(memory)
+        for stack in stacks { addStack(stack, memory) }
+        addRest(tree.located, memory)
     }
 
-    /// Where tokens become hidden states: the backend of the token table runs all of it.
+    /// The modules that turn tokens into hidden states; they run where the token table lies.
     static func front(_ tree: ModuleTree, _ stacks: [StackDescription]) -> [LocatedModule] {
         let tables = tree.located.all(.tokenEmbedding)
         let others = stacks.compactMap { tree.module(at: $0.path) }.flatMap { stack in
@@ -96,8 +67,47 @@ struct ModelSegments {
         return tables + others
     }
 
-    /// What no role names: parameters of modules that hold others, and modules without any.
-    private mutating func addRest(_ module: LocatedModule, _ memory: ModelMemory, _ placed: Set<String>) {
+    private mutating func addHead(_ memory: ModelMemory) {
+        let path = memory.tree.outputEmbedding
+        guard let module = memory.tree.module(at: path), placed.insert(path).inserted else { return }
+        if isHeadTied, memory.headFormat == nil {
+            tables.paths.append(path)
+            tables.bytesPerToken = tables.bytes.weights
+            tables.bytes.weights += memory.bufferBytes
+            return
+        }
+        var segment = ModelSegment(paths: [path], bytes: .init(), bytesPerToken: 0, isHead: true)
+        for parameter in module.node.parameters {
+            segment.bytes = segment.bytes + memory.bytes(parameter, of: module)
+            segment.overhead = segment.overhead + memory.overhead(parameter, of: module)
+        }
+        segment.bytes.weights += memory.bufferBytes
+        segment.bytesPerToken = segment.bytes.total
+        head = segment
+    }
+
+    private mutating func addStack(_ stack: StackDescription, _ memory: ModelMemory) {
+        guard let module = memory.tree.module(at: stack.path) else { return }
+        let isEncoder = stack.path == memory.architecture.encoder?.path
+        for (block, layer) in zip(module.all(.block), stack.layers) where placed.insert(block.path).inserted {
+            var segment = segment(block, memory)
+            segment.cache = isEncoder ? 0 : memory.cacheBytes(layer)
+            segment.isBlock = true
+            chain.append(segment)
+        }
+        for module in module.all(.finalNorm) + module.all(.projectOut) where placed.insert(module.path).inserted {
+            chain.append(segment(module, memory))
+        }
+    }
+
+    private func segment(_ module: LocatedModule, _ memory: ModelMemory) -> ModelSegment {
+        let bytes = memory.bytes(below: module)
+        return ModelSegment(
+            paths: [module.path], bytes: bytes, bytesPerToken: bytes.total, overhead: memory.overhead(below: module))
+    }
+
+    /// Adds what no role names: parameters of modules that hold other modules, and modules without parameters.
+    private mutating func addRest(_ module: LocatedModule, _ memory: ModelMemory) {
         guard !placed.contains(module.path) else { return }
         let isLeaf = module.node.children.isEmpty
         if isLeaf, module.node.parameters.isEmpty {
@@ -107,28 +117,32 @@ struct ModelSegments {
         for parameter in module.node.parameters {
             let path = isLeaf ? module.path : module.path(of: parameter.name)
             let bytes = memory.bytes(parameter, of: module)
-            let costs = memory.overhead(parameter, of: module)
+            let overhead = memory.overhead(parameter, of: module)
             if isLeaf, let last = chain.last, last.paths == [path] {
                 chain[chain.count - 1].bytes = last.bytes + bytes
-                chain[chain.count - 1].costs = last.costs + costs
+                chain[chain.count - 1].overhead = last.overhead + overhead
             } else {
-                chain.append(ModelSegment(paths: [path], bytes: bytes, streamed: bytes.total, costs: costs))
+                chain.append(ModelSegment(paths: [path], bytes: bytes, bytesPerToken: bytes.total, overhead: overhead))
             }
         }
-        for child in module.children { addRest(child, memory, placed) }
+        for child in module.children { addRest(child, memory) }
     }
 
-    /// Everything, in the order in which tokens pass.
+    /// Every segment, in the order in which tokens pass.
     var all: [ModelSegment] { [tables] + chain + (head.map { [$0] } ?? []) }
 
-    /// Device memory that blocks pass through on their way from the disk: two take turns.
-    static func streamBytes(_ units: some Sequence<ModelSegment>) -> Int {
-        2 * (units.lazy.filter(\.isBlock).map(\.streamed).max() ?? 0)
+    /// Memory of the device that streams blocks from the disk: two of the largest, which take turns.
+    static func streamBytes(_ segments: some Sequence<ModelSegment>) -> Int {
+        2 * (segments.lazy.filter(\.isBlock).map(\.bytesPerToken).max() ?? 0)
     }
 
-    /// While weights are brought in, beside those already there.
-    func loadingBytes(on device: Device) -> Int {
-        let costs = all.reduce(PlacementOverhead()) { $0 + $1.costs }
-        return costs.deviceLoading + (device == .cpu ? costs.hostLoading : 0)
-    }
+    /// Host memory for conversions while weights are loaded, wherever they go.
+    var hostLoadingBytes: Int { all.reduce(0) { max($0, $1.overhead.hostLoading) } }
+}
+
+extension Device {
+    /// The device whose memory a weight passes through while it is loaded to this one.
+    ///
+    /// What lies on the disk is quantized on the CPU before it is written there.
+    var loadingDevice: Device { self == .disk ? .cpu : self }
 }
