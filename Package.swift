@@ -84,6 +84,9 @@ let package = Package(
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
+        tests(
+            "NibbleLoading",
+            ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),

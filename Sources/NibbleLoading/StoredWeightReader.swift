@@ -1,15 +1,22 @@
-import NibbleCheckpoint
-import NibbleCore
+package import NibbleCheckpoint
+package import NibbleCore
 import NibbleQuantization
 
 /// Reads weights that a checkpoint holds in quantized form.
-struct StoredWeightReader {
-    let checkpoint: any Checkpoint
-    /// Brings a tensor of the file to where it shall lie.
-    let place: (Tensor) throws -> Tensor
+package struct StoredWeightReader {
+    private let checkpoint: any Checkpoint
+    private let place: (Tensor) throws -> Tensor
+
+    /// - Parameter place: copies a tensor of the file to its device, or returns it as it is to use it mapped.
+    package init(checkpoint: any Checkpoint, _ place: @escaping (Tensor) throws -> Tensor) {
+        self.checkpoint = checkpoint
+        self.place = place
+    }
 
     /// - Parameter shape: [N, K]
-    func weight(_ source: KeyMatching.WeightSource, shape: Shape) throws -> LinearWeight {
+    /// - Throws: ``LoadError/missingCompanion(tensor:companion:file:)``,
+    ///   ``LoadError/malformedQuantization(tensor:file:expected:found:)``, `QuantStateError`, `CheckpointError`.
+    package func weight(_ source: KeyMatching.WeightSource, shape: Shape) throws -> LinearWeight {
         if source.companions[QuantizedNames.rowScales] != nil { return .int8(try int8(source, shape)) }
         return .fourBit(try fourBit(source, shape))
     }
@@ -75,7 +82,7 @@ struct StoredWeightReader {
             tensor: source.key, companion: "its quant_state", file: file(of: source.key))
     }
 
-    /// A table in a file is always the standard one; another would be silently misread.
+    /// Only the standard table is supported. Another one would be misread silently.
     private func checkMap(_ source: KeyMatching.WeightSource, _ ending: String, _ standard: [Float]) throws {
         guard let key = source.companions[ending] else { return }
         let map = try checkpoint.tensor(key)
