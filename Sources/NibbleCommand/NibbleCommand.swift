@@ -13,6 +13,6 @@ struct NibbleCommand: AsyncParsableCommand {
             """,
         subcommands: [
             GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,
-            PlanCommand.self, PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
+            DequantizeCommand.self, PlanCommand.self, PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
         ])
 }

@@ -53,6 +53,17 @@ struct GenerationOptionsGroup: ParsableArguments {
     @OptionGroup(title: "Rarer generation options")
     var rarer: RarerGenerationOptionsGroup
 
+    /// Refuses values out of range before a model is loaded. What also depends on the model's own file is checked later.
+    func validate() throws {
+        do {
+            var config = try config()
+            if numBeams == nil { config.numReturnSequences = nil }
+            try config.validate()
+        } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
     /// What the flags say, over what the file says.
     ///
     /// - Parameter isGreedyByDefault: greedy unless sampling is asked for here, whatever the model's file would do.
