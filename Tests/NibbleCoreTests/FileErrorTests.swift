@@ -9,7 +9,7 @@ import Testing
         #expect(throws: FileError(path: path.path, operation, reason: reason), performing: body)
     }
 
-    @Test("files that are missing, folders in place of files, and files in place of folders") func reasons() throws {
+    @Test("files that are missing, folders in place of files, and a file in place of a folder") func reasons() throws {
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let missing = folder.appending(path: "missing")
@@ -19,8 +19,8 @@ import Testing
         expectReason("no such file or directory", .listed, missing) { _ = try Files.names(in: missing) }
         expectReason("is a directory", .read, folder) { _ = try Files.data(of: folder) }
         expectReason("a file of that name exists", .created, file) { try Files.makeFolder(file) }
-        let below = file.appending(path: "below")
-        expectReason("not a directory", .written, below) { try Files.write(Data(), to: below) }
+        let below = missing.appending(path: "below")
+        expectReason("no such file or directory", .written, below) { try Files.write(Data(), to: below) }
         #expect(try Files.text(of: file) == "text")
     }
 
