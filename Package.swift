@@ -92,6 +92,9 @@ let package = Package(
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
+        tests(
+            "NibbleLoading",
+            ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),

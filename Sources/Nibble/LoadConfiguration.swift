@@ -53,8 +53,8 @@ package struct LoadConfiguration: Sendable {
 
     package init() {}
 
-    var loadOptions: LoadOptions {
-        var options = LoadOptions()
+    var loadOptions: LoaderOptions {
+        var options = LoaderOptions()
         options.dtype = dtype
         options.quantization = quantization
         options.computeDType = computeDType

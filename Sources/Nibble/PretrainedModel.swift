@@ -22,7 +22,7 @@ package final class PretrainedModel: Sendable {
     /// What generation_config.json, or the config, says.
     package let generationConfig: GenerationConfig
 
-    private init(_ source: ModelSource, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
+    private init(_ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap) throws {
         folder = source.folder
         model = loaded.model
         report = loaded.report

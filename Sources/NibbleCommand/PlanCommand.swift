@@ -8,7 +8,8 @@ struct PlanCommand: AsyncParsableCommand {
         commandName: "plan",
         abstract: "Tell what would go where, and why; load nothing.",
         discussion: """
-            Needs config.json only, and downloads no more. Devices named in --max-memory are taken as present. With --json: \
+            Needs config.json only, and downloads no more. Devices named in --max-memory are taken as present. The exit code is \
+            1 if the model does not fit. With --json: \
             {"device_map": {"module": "device", …}, "devices": {"0": {"weights": …, "kv_cache": …, …}}, …}.
 
             Example: nibble plan bigscience/bloom-3b --load-in-4bit --max-memory 0=600MB,1=1GB
@@ -29,30 +30,31 @@ struct PlanCommand: AsyncParsableCommand {
     func run() async throws {
         let configuration = try load.configuration()
         let folder = try await PretrainedFiles.folder(for: model, .config, configuration)
-        let placement = try Placement.plan(folder: folder, configuration)
+        let preview = try LoadPreview(folder: folder, configuration)
         if estimate {
             Console.output(
-                json ? EstimateReport.json(placement.estimate).encoded(.pretty) : EstimateReport.text(placement.estimate))
+                json ? EstimateReport.json(preview.estimate).encoded(.pretty) : EstimateReport.text(preview.estimate))
         } else {
-            Console.output(json ? PlanReport.json(placement).encoded(.pretty) : PlanReport(placement, name: model).text)
+            Console.output(json ? PlanReport.json(preview).encoded(.pretty) : PlanReport(preview, name: model).text)
+            if case .doesNotFit? = preview.placement.refusal { throw ExitCode.failure }
         }
     }
 }
 
 /// A placement as text and as JSON.
 struct PlanReport {
-    let placement: Placement
+    let preview: LoadPreview
     let name: String
 
-    init(_ placement: Placement, name: String) {
-        self.placement = placement
+    init(_ preview: LoadPreview, name: String) {
+        self.preview = preview
         self.name = name
     }
 
     // MARK: JSON
 
-    static func json(_ placement: Placement) -> JSONValue {
-        let plan = placement.plan
+    static func json(_ preview: LoadPreview) -> JSONValue {
+        let plan = preview.placement
         let map = plan.deviceMap.entries.sorted { $0.key < $1.key }.map { ($0.key, JSONValue.string($0.value.mapKey)) }
         let devices = plan.devices.map { use -> (String, JSONValue) in
             var members: [(String, JSONValue)] = [
@@ -65,11 +67,12 @@ struct PlanReport {
         }
         var members: [(String, JSONValue)] = [
             ("device_map", .object(JSONObject(map))), ("devices", .object(JSONObject(devices))),
-            ("planner", .string(plan.planner.rawValue)), ("dtype", .string(placement.dtype.rawValue)),
-            ("quantization", placement.quantization.map { .string($0.method) } ?? .null),
-            ("context", .int(placement.context)), ("batch_size", .int(placement.batchSize)),
-            ("memory_footprint", .int(placement.footprint)), ("stored_bytes", .int(plan.storedBytes)),
-            ("warnings", .array(placement.warnings.map(JSONValue.string))),
+            ("planner", .string(plan.planner.rawValue)), ("dtype", .string(preview.dtype.rawValue)),
+            ("quantization", preview.quantization.map { .string($0.method) } ?? .null),
+            ("context", .int(preview.context)), ("batch_size", .int(preview.batchSize)),
+            ("memory_footprint", .int(preview.footprint)), ("stored_bytes", .int(plan.storedBytes)),
+            ("warnings", .array(preview.warnings.map(JSONValue.string))),
+            ("hints", .array(plan.hints.map(JSONValue.string))),
         ]
         if let refusal = plan.refusal {
             members += [("error", .string(refusal.code)), ("message", .string(refusal.description))]
@@ -80,36 +83,37 @@ struct PlanReport {
     // MARK: Text
 
     var text: String {
-        let plan = placement.plan
-        let form = placement.quantization.map { "\($0.method), the rest \(placement.dtype)" } ?? "\(placement.dtype)"
+        let plan = preview.placement
+        let format = preview.quantization.map { "\($0.method), the rest \(preview.dtype)" } ?? "\(preview.dtype)"
         let planner =
             switch plan.planner {
             case .reference: "transformers' plan"
             case .nibble: "Nibble's plan"
             case .explicit: "the given map"
             }
-        var lines = ["\(name): \(form); \(planner), for \(placement.batchSize) × \(placement.context) tokens", ""]
+        var lines = ["\(name): \(format); \(planner), for \(preview.batchSize) × \(preview.context) tokens", ""]
         lines += TextTable.lines([["MODULES", "DEVICE", "BYTES", "WHY"]] + plan.ranges.map(row), rightAligned: [2])
         lines.append("")
         let header = ["DEVICE", "WEIGHTS", "SCALES", "KV CACHE", "WORKSPACE", "LOADING", "CONTEXT", "TOTAL", "BUDGET"]
         lines += TextTable.lines([header] + plan.devices.map(row), rightAligned: Set(1...8))
         lines += [
             "",
-            "footprint as transformers counts it: \(ByteCount.text(placement.footprint)); stored in truth: \(ByteCount.text(plan.storedBytes))",
+            "footprint as transformers counts it: \(ByteCount.text(preview.footprint)); stored by Nibble: \(ByteCount.text(plan.storedBytes))",
         ]
-        lines += placement.warnings.map { "warning: \($0)" }
+        lines += preview.warnings.map { "warning: \($0)" }
+        lines += plan.hints.map { "hint: \($0)" }
         if let refusal = plan.refusal { lines.append("loading would stop: \(refusal)") }
         return lines.joined(separator: "\n")
     }
 }
 
 extension PlanReport {
-    private func row(_ range: PlacementPlan.Range) -> [String] {
+    private func row(_ range: PlacementPlan.ModuleRange) -> [String] {
         let modules = range.first == range.last ? range.first : "\(range.first) … \(range.last)"
         return [modules, "\(range.device)", ByteCount.text(range.bytes), range.reason]
     }
 
-    private func row(_ use: PlacementPlan.DeviceUse) -> [String] {
+    private func row(_ use: PlacementPlan.DeviceMemory) -> [String] {
         let counts: [Int] = [use.weights, use.scales, use.cache, use.workspace, use.loading, use.context, use.total]
         return ["\(use.device)"] + counts.map(ByteCount.text) + [use.budget.map(ByteCount.text) ?? "none"]
     }

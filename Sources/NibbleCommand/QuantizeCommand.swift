@@ -7,37 +7,117 @@ struct QuantizeCommand: AsyncParsableCommand {
         commandName: "quantize",
         abstract: "Write a quantized checkpoint.",
         discussion: """
-            A model folder becomes a pre-quantized checkpoint that transformers with bitsandbytes reads. A safetensors file has \
-            every floating-point tensor quantized on its own (8 bits: every 2-D one).
+            A model folder becomes a pre-quantized checkpoint that transformers with bitsandbytes reads. In a bare safetensors \
+            file, every floating-point tensor is quantized on its own (8 bits: every 2-D one).
+
+            Example: nibble quantize MODEL --output FOLDER --load-in-4bit --quant-type nf4
             """)
 
     @Argument(help: "A model folder, a GGUF file, owner/name on the Hub, or a bare safetensors file.")
     var model: String
 
-    @Option(help: "Folder, or safetensors file, to write.")
-    var output: String
+    @OptionGroup(title: "Output")
+    var output: CheckpointOutputGroup
 
-    @Option(help: "Largest file, in bytes or with a unit.")
-    var maxShardSize: String = "5GB"
+    @Option(
+        help: "Dtype that 4-bit codes are labelled with: uint8, int8, float16, bfloat16, float32 or float64 (default: uint8).")
+    var quantStorage: String?
+
+    @OptionGroup(title: "Load options")
+    var load: LoadOptionsGroup
+
+    private var isTensorFile: Bool { model.hasSuffix(".safetensors") }
+
+    func validate() throws {
+        guard load.loadIn4Bit || load.loadIn8Bit else { throw ValidationError("give --load-in-4bit or --load-in-8bit") }
+        if quantStorage != nil, load.loadIn8Bit { throw ValidationError("--quant-storage needs --load-in-4bit") }
+        _ = try storage()
+        try load.refusePlacement(in: "quantize")
+        if isTensorFile { try load.refuseModelOptions(for: "a bare safetensors file") }
+    }
+
+    private func storage() throws -> DType {
+        guard let quantStorage else { return .uint8 }
+        guard let dtype = DType(name: quantStorage), BitsAndBytesConfig.storageDTypes.contains(dtype) else {
+            let words = BitsAndBytesConfig.storageDTypes.map(\.rawValue).joined(separator: ", ")
+            throw ValidationError("--quant-storage should be one of \(words), found \"\(quantStorage)\"")
+        }
+        return dtype
+    }
+
+    func run() async throws {
+        var configuration = try load.configuration()
+        configuration.quantization?.quantStorage = try storage()
+        if isTensorFile {
+            let names = try Export.quantizedTensors(URL(filePath: model), to: output.url, configuration)
+            if !load.quiet { Console.error("\(output.path): \(names.count) tensors quantized") }
+        } else {
+            let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
+            configuration.notice = { Console.error("warning: \($0)") }
+            let names = try Export.quantizedModel(
+                folder, to: output.url, maximumShardBytes: try output.maximumShardBytes(), configuration)
+            if !load.quiet { Console.error("\(output.path): \(names.count) layers quantized") }
+        }
+    }
+}
+
+struct DequantizeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dequantize",
+        abstract: "Write a quantized checkpoint's weights in floating point.",
+        discussion: """
+            The folder that is written holds the values that the quantized weights stand for, and loads as an ordinary \
+            checkpoint. What quantizing lost does not come back.
+
+            Example: nibble dequantize MODEL --output FOLDER --dtype bfloat16
+            """)
+
+    @Argument(help: "A quantized model's folder, or owner/name on the Hub.")
+    var model: String
+
+    @OptionGroup(title: "Output")
+    var output: CheckpointOutputGroup
 
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
     func validate() throws {
-        guard load.loadIn4Bit || load.loadIn8Bit else { throw ValidationError("give --load-in-4bit or --load-in-8bit") }
+        if load.loadIn4Bit || load.loadIn8Bit {
+            throw ValidationError("dequantize takes no --load-in-4bit or --load-in-8bit: nibble quantize does that")
+        }
+        try load.refusePlacement(in: "dequantize")
     }
 
     func run() async throws {
-        let configuration = try load.configuration()
-        let destination = URL(filePath: output)
-        if model.hasSuffix(".safetensors") {
-            let names = try Export.quantizedTensors(URL(filePath: model), to: destination, configuration)
-            if !load.quiet { Console.error("\(output): \(names.count) tensors quantized") }
-        } else {
-            let folder = try await PretrainedFiles.folder(for: model, [.config, .weights], configuration)
-            let names = try Export.quantizedModel(
-                folder, to: destination, maximumShardBytes: try MemoryLimit(maxShardSize).bytes(), configuration)
-            if !load.quiet { Console.error("\(output): \(names.count) layers quantized") }
+        var configuration = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
+        configuration.notice = { Console.error("warning: \($0)") }
+        let names = try Export.dequantizedModel(
+            folder, to: output.url, maximumShardBytes: try output.maximumShardBytes(), configuration)
+        if !load.quiet { Console.error("\(output.path): \(names.count) layers dequantized") }
+    }
+}
+
+/// Where a checkpoint is written.
+struct CheckpointOutputGroup: ParsableArguments {
+    @Option(name: .customLong("output"), help: "Folder, or safetensors file, to write.")
+    var path: String
+
+    @Option(help: "Largest file, in bytes or with a unit.")
+    var maxShardSize: String = "5GB"
+
+    var url: URL { URL(filePath: path) }
+
+    func validate() throws {
+        if path.isEmpty { throw ValidationError("--output should name a folder, found nothing") }
+        _ = try maximumShardBytes()
+    }
+
+    func maximumShardBytes() throws -> Int {
+        do {
+            return try MemoryLimit(maxShardSize).bytes()
+        } catch {
+            throw ValidationError("--max-shard-size: \(error)")
         }
     }
 }

@@ -39,7 +39,7 @@ struct LinearOperand {
         case .dense(let tensor): return (try context.values(of: tensor), nil)
         case .fourBit(let weight):
             let count = weight.outFeatures * weight.inFeatures
-            let codes = ReferenceFourBit.unpack(try context.bytes(of: weight.codes), count: count)
+            let codes = PlainFourBit.unpack(try context.bytes(of: weight.codes), count: count)
             let scales = try absmax(weight.scales, context)
             let table = weight.format.codebook.values
             return (codes.indices.map { Double(table[Int(codes[$0])]) * scales[$0 / weight.format.blockSize] }, nil)
@@ -56,7 +56,7 @@ struct LinearOperand {
         switch scales {
         case .plain(let absmax): try context.values(of: absmax)
         case .nested(let nested):
-            ReferenceNested.dequantize(
+            PlainNested.dequantize(
                 .init(
                     codes: try context.bytes(of: nested.codes), absmax: try context.values(of: nested.absmax).map { Float($0) },
                     offset: nested.offset)

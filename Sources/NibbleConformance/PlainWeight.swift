@@ -82,22 +82,22 @@ private struct StoredWeight: Sendable {
             weight = .dense(tensor)
             values = HostValues.values(tensor)
         case .fourBit(let format):
-            let quantized = ReferenceFourBit.quantize(source, format.codebook, blockSize: format.blockSize)
+            let quantized = PlainFourBit.quantize(source, format.codebook, blockSize: format.blockSize)
             let packed = quantized.packed(format.codebook)
             let (scales, absmax) = StoredWeight.scales(quantized.absmax, isNested: format.isNested)
             weight = .fourBit(
                 FourBitWeight(
                     format: format, outFeatures: shape[0], inFeatures: shape[1],
                     codes: .host(packed, .uint8, [packed.count]), scales: scales, sourceDType: .float32))
-            values = ReferenceFourBit.dequantize(
+            values = PlainFourBit.dequantize(
                 codes: quantized.codes, absmax: absmax, format.codebook, blockSize: format.blockSize
             ).map(Double.init)
         case .int8:
-            let quantized = ReferenceInt8.quantize(source, columns: shape[1])
+            let quantized = PlainInt8.quantize(source, columns: shape[1])
             weight = .int8(
                 Int8Weight(
                     values: .host(quantized.codes, .int8, shape), scales: .host(quantized.absmax, .float32, [shape[0]])))
-            values = ReferenceInt8.dequantize(codes: quantized.codes, absmax: quantized.absmax, columns: shape[1])
+            values = PlainInt8.dequantize(codes: quantized.codes, absmax: quantized.absmax, columns: shape[1])
                 .map(Double.init)
         }
     }
@@ -105,11 +105,11 @@ private struct StoredWeight: Sendable {
     /// The scales as stored, and the values they stand for.
     private static func scales(_ absmax: [Float], isNested: Bool) -> (BlockScales, [Float]) {
         guard isNested else { return (.plain(.host(absmax, .float32, [absmax.count])), absmax) }
-        let nested = ReferenceNested.quantize(absmax)
+        let nested = PlainNested.quantize(absmax)
         let scales = NestedScales(
             codes: .host(nested.codes, .uint8, [nested.codes.count]),
             absmax: .host(nested.absmax, .float32, [nested.absmax.count]), offset: nested.offset)
-        return (.nested(scales), ReferenceNested.dequantize(nested))
+        return (.nested(scales), PlainNested.dequantize(nested))
     }
 }
 

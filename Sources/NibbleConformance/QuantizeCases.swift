@@ -32,7 +32,7 @@ extension OperationCases {
     private static func quantizeFourBit(
         _ context: OperationContext, _ source: OperationContext.Operand, _ format: FourBitFormat
     ) throws -> OperationResult {
-        let wanted = ReferenceFourBit.quantize(
+        let wanted = PlainFourBit.quantize(
             source.values.map { Float($0) }, format.codebook, blockSize: format.blockSize)
         guard case .fourBit(let weight) = try context.backend.quantize(source.tensor, to: .fourBit(format)) else {
             return OperationResult(worstError: .infinity, tolerance: 0, detail: "not a 4-bit weight")
@@ -43,7 +43,7 @@ extension OperationCases {
         case .plain(let absmax):
             return result.and(OperationResult(got: try context.values(of: absmax), exactly: wanted.absmax.map(Double.init)))
         case .nested(let scales):
-            let plain = ReferenceNested.quantize(wanted.absmax)
+            let plain = PlainNested.quantize(wanted.absmax)
             return result.and(differing(try context.bytes(of: scales.codes), plain.codes)).and(
                 OperationResult(
                     got: try context.values(of: scales.absmax) + [Double(scales.offset)],
@@ -54,7 +54,7 @@ extension OperationCases {
     private static func quantizeInt8(
         _ context: OperationContext, _ source: OperationContext.Operand, columns: Int
     ) throws -> OperationResult {
-        let wanted = ReferenceInt8.quantize(source.values.map { Float($0) }, columns: columns)
+        let wanted = PlainInt8.quantize(source.values.map { Float($0) }, columns: columns)
         guard case .int8(let weight) = try context.backend.quantize(source.tensor, to: .int8) else {
             return OperationResult(worstError: .infinity, tolerance: 0, detail: "not an int8 weight")
         }

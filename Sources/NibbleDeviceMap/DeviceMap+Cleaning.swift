@@ -1,7 +1,7 @@
 import NibbleCore
 
 extension DeviceMap {
-    /// The same map with modules whose parts all lie on one device in place of those parts.
+    /// The same map, with one entry for each module that lies on one device as a whole.
     package func cleaned() -> DeviceMap {
         var entries = entries
         DeviceMap.clean(&entries, "")

@@ -1,8 +1,8 @@
 package import NibbleCore
 
-/// Which device each module lies on: module name → device, the longest matching name deciding.
+/// Which device each module lies on, by module name. The longest matching name decides.
 ///
-/// Names match on whole parts: `h.1` covers `h.1.mlp`, not `h.11`. The empty name covers everything.
+/// Names match whole parts: `h.1` covers `h.1.mlp`, but not `h.11`. The empty name covers everything.
 package struct DeviceMap: Sendable, Hashable {
     package var entries: [String: Device]
 
@@ -11,7 +11,7 @@ package struct DeviceMap: Sendable, Hashable {
     /// The whole model on one device.
     package static func all(on device: Device) -> DeviceMap { DeviceMap(["": device]) }
 
-    /// The device of a module or parameter; `nil` if no entry covers it.
+    /// The device of a module or parameter. `nil` if no entry covers it.
     package func device(of path: String) -> Device? {
         var name = Substring(path)
         while true {

@@ -1,18 +1,18 @@
 package import NibbleCore
 
-/// What can be wrong with a request for placement, or stand in the way of a plan.
+/// A request for placement that cannot be understood or met.
 package enum DeviceMapError: Error, Sendable, Equatable {
     case unknownWord(String)
     case malformedMap(source: String, expected: String, found: String)
     case unknownLimitKey(String)
     case malformedLimit(String)
-    /// Part of a quantized model was planned off the GPUs, which the reference refuses.
+    /// The reference refuses to place part of a quantized model off the GPUs.
     case offloadOfQuantizedModules([Device])
     case uncovered([String])
-    case doesNotFit([Shortage], ways: [String])
+    case doesNotFit([MemoryShortage], ways: [String])
 
-    /// A device that cannot hold its part.
-    package struct Shortage: Sendable, Equatable {
+    /// A device that cannot hold what is placed on it.
+    package struct MemoryShortage: Sendable, Equatable {
         package var device: Device
         package var needed: Int
         package var free: Int
@@ -41,24 +41,24 @@ extension DeviceMapError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .unknownWord(let word):
-            "\"\(word)\" is no device map: give auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "
-                + "or a map of modules to devices"
+            "\"\(word)\" is no device map: use auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "
+                + "or a JSON object of modules to devices"
         case .malformedMap(let source, let expected, let found):
             "\(source): expected \(expected), found \(found)"
         case .unknownLimitKey(let key):
-            "\"\(key)\" is no device for a memory limit: give GPU numbers, cpu or disk, such as 0=600MB,cpu=2GB"
+            "\"\(key)\" is no device for a memory limit: use GPU numbers, cpu or disk, such as 0=600MB,cpu=2GB"
         case .malformedLimit(let text):
-            "\"\(text)\" is no memory limit: give DEVICE=SIZE, such as 0=600MB,cpu=2GB"
+            "\"\(text)\" is no memory limit: use DEVICE=SIZE, such as 0=600MB,cpu=2GB"
         case .offloadOfQuantizedModules(let devices):
             "part of the model was planned on \(devices.map(\.description).joined(separator: " and ")), but quantized layers must fit "
-                + "in GPU memory: give more GPU memory, take a smaller model, or turn on fp32 CPU offload with a device map of your own"
+                + "in GPU memory: allow more GPU memory, use a smaller model, or allow fp32 CPU offload and give a device map"
         case .uncovered(let names):
-            "the device map covers no device for \(names.prefix(5).joined(separator: ", "))"
+            "the device map names no device for \(names.prefix(5).joined(separator: ", "))"
                 + (names.count > 5 ? " and \(names.count - 5) more" : "")
         case .doesNotFit(let shortages, let ways):
             "the model does not fit: "
                 + shortages.map {
-                    "\($0.device) needs \(ByteCount.text($0.needed)), \(ByteCount.text($0.free)) are free"
+                    "\($0.device) needs \(ByteCount.text($0.needed)), \(ByteCount.text($0.free)) are available"
                 }.joined(separator: "; ") + (ways.isEmpty ? "" : ". Either " + ways.joined(separator: ", or "))
         }
     }

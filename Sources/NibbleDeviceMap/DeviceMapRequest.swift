@@ -1,11 +1,11 @@
 package import NibbleCore
 
-/// What a user may ask of placement: the values of `device_map`.
+/// The values of `device_map`.
 package enum DeviceMapRequest: Sendable, Hashable {
-    /// GPUs if there are any, else the CPU: spread so that each carries its share.
+    /// Spread evenly over the GPUs; on the CPU if there are none.
     case auto
     case balanced
-    /// Balanced over all GPUs but the first, which stays as free as possible.
+    /// As ``balanced``, but the first GPU is kept as free as possible.
     case balancedLow0
     /// Devices are filled in order.
     case sequential
@@ -15,7 +15,7 @@ package enum DeviceMapRequest: Sendable, Hashable {
 }
 
 extension DeviceMapRequest {
-    /// Reads `auto`, `balanced`, `balanced_low_0`, `sequential` and device names.
+    /// Parses `auto`, `balanced`, `balanced_low_0`, `sequential` and device names.
     package init?(name: String) {
         switch name {
         case "auto": self = .auto

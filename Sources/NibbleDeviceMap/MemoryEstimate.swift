@@ -3,7 +3,7 @@ import NibbleCore
 package import NibbleModels
 import NibbleQuantization
 
-/// The rough size table of accelerate's `estimate-memory`: the model without its head, in float32 and divided by 2, 4, 8.
+/// The size table of accelerate's `estimate-memory`: the model without its head in float32, and that divided by 2, 4 and 8.
 package struct MemoryEstimate: Sendable {
     package struct Row: Sendable {
         package var dtype: String
@@ -31,7 +31,7 @@ package struct MemoryEstimate: Sendable {
         }
     }
 
-    /// Bytes divided by 1024 but labelled KB, MB, GB, as the reference prints them.
+    /// Bytes in powers of 1024, but labelled KB, MB and GB, as the reference prints them.
     package static func text(_ bytes: Double) -> String {
         var value = bytes
         for unit in ["bytes", "KB", "MB", "GB", "TB"] {

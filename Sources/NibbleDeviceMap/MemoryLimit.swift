@@ -1,24 +1,24 @@
-/// A budget in bytes, as `max_memory` takes it: a number, or a number with a unit.
+/// A budget in bytes, as `max_memory` takes it: a number with or without a unit.
 ///
-/// `GiB`, `MiB`, `KiB` are powers of two, `GB`, `MB`, `KB` powers of ten, in any case; a unit that ends in a lower-case `b`
-/// after a decimal prefix (`Gb`, `gb`) counts bits.
+/// `GiB`, `MiB`, `KiB` are powers of two, `GB`, `MB`, `KB` powers of ten, in upper or lower case. A unit that ends in a
+/// lower-case `b` after a decimal prefix (`Gb`, `gb`) counts bits. A whole number without a unit counts bytes.
 package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
-    private let form: Form
+    private let notation: Notation
 
-    private enum Form: Sendable, Hashable {
+    private enum Notation: Sendable, Hashable {
         case bytes(Int)
         case text(String)
     }
 
-    package init(bytes: Int) { form = .bytes(bytes) }
-    /// The text is read when the limit is used, so that a mistake is thrown, not trapped on.
-    package init(_ text: String) { form = .text(text) }
+    package init(bytes: Int) { notation = .bytes(bytes) }
+    /// The text is parsed when the limit is used, so that a mistake is an error and not a trap.
+    package init(_ text: String) { notation = .text(text) }
     package init(stringLiteral value: String) { self.init(value) }
     package init(integerLiteral value: Int) { self.init(bytes: value) }
 
     /// - Throws: ``MemoryLimitError``
     package func bytes() throws -> Int {
-        switch form {
+        switch notation {
         case .bytes(let bytes):
             guard bytes >= 0 else { throw MemoryLimitError(text: String(bytes)) }
             return bytes
@@ -29,12 +29,14 @@ package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, Expr
     }
 
     private static func parse(_ text: String) -> Int? {
+        let text = text[...].trimmed()
+        if text.allSatisfy(\.isWholeNumber), let bytes = Int(text) { return bytes }
         let upper = text.uppercased()
         let units: [(suffix: String, factor: Double)] = [
             ("GIB", 0x1p30), ("MIB", 0x1p20), ("KIB", 0x1p10), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3),
         ]
         guard let unit = units.first(where: { upper.hasSuffix($0.suffix) }),
-            let number = Double(text.dropLast(unit.suffix.count).trimmingCharacters()), number >= 0, number.isFinite
+            let number = Double(text.dropLast(unit.suffix.count).trimmed()), number >= 0, number.isFinite
         else { return nil }
         let product = (number * unit.factor).rounded(.towardZero)
         guard let bytes = Int(exactly: product) else { return nil }
@@ -44,7 +46,8 @@ package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, Expr
 }
 
 extension Substring {
-    fileprivate func trimmingCharacters() -> Substring {
+    /// Without white space at both ends.
+    func trimmed() -> Substring {
         var slice = drop(while: \.isWhitespace)
         while slice.last?.isWhitespace == true { slice.removeLast() }
         return slice
@@ -55,6 +58,6 @@ package struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvert
     package let text: String
 
     package var description: String {
-        "\"\(text)\" is no size of memory: write a number and one of GB, MB, KB, GiB, MiB, KiB, such as 600MB or 2.5GiB"
+        "\"\(text)\" is no size of memory: write a number of bytes, or a number and one of GB, MB, KB, GiB, MiB, KiB, such as 600MB or 2.5GiB"
     }
 }

@@ -2,27 +2,27 @@ package import NibbleCore
 package import NibbleModels
 import NibbleQuantization
 
-/// What a model's parts take in Nibble's own storage: codes and scales of quantized weights, float32 norms and biases,
-/// weights that stay float32, caches and activations.
+/// Bytes that a model takes as Nibble stores it: codes and scales of quantized weights, float32 norms and biases, weights that
+/// stay in floating point, caches and activations.
 package struct ModelMemory: Sendable {
     package let architecture: ModelArchitecture
-    /// Ties as they are known; the checkpoint's own once it was read.
+    /// The module tree. Once a checkpoint has been read, its ties are the checkpoint's.
     package let tree: ModuleTree
     package let plan: QuantizationPlan
     package let loadDType: DType
-    /// The format of a head that is stored quantized on request.
+    /// The format of an output head that the user asked to quantize.
     package let headFormat: WeightFormat?
-    /// Tokens a sequence may come to hold.
+    /// Tokens of a sequence that caches are counted for.
     package let context: Int
     /// Sequences side by side.
     package let batch: Int
-    /// Longer feeds are run in chunks of this many tokens; activations are sized by it.
+    /// Longer prompts run in chunks of this many tokens. Activations are sized by it.
     package let chunkTokens: Int
     /// How quantized products are computed.
     package let arithmetic: LinearArithmetic
-    /// The type of the checkpoint's floats; weights of another are converted on the way.
+    /// The dtype of the checkpoint's floats. Weights are converted where they are stored in another.
     package let checkpointDType: DType
-    /// Whether the checkpoint is quantized already.
+    /// Whether the checkpoint is pre-quantized.
     package let isStoredQuantized: Bool
     /// What a device's operations take beside activations.
     package let operationBytes: OperationBytes
@@ -31,7 +31,7 @@ package struct ModelMemory: Sendable {
 
     package typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
 
-    /// What is planned for when nobody says how long sequences will be.
+    /// The context that is planned for where none is given.
     package static let defaultContext = 512
 
     package init(
@@ -57,51 +57,53 @@ package struct ModelMemory: Sendable {
         cacheFormat = cacheQuantization.map { .quantized($0) } ?? .dense(loadDType)
     }
 
-    /// One input in the form a quantized layer wants it, where nobody knows the devices.
+    /// An estimate for unknown devices: one input in float32.
     package static let roughOperationBytes: OperationBytes = { _, request in request.tokens * request.inFeatures * 4 }
 
     /// Bytes of stored tensors.
-    package struct Bytes: Sendable, Equatable {
+    package struct StoredBytes: Sendable, Equatable {
         package var weights = 0
-        /// Absmax of blocks, or of rows.
+        /// Scales of blocks, or of rows.
         package var scales = 0
 
         package var total: Int { weights + scales }
 
-        static func + (a: Bytes, b: Bytes) -> Bytes { Bytes(weights: a.weights + b.weights, scales: a.scales + b.scales) }
+        static func + (a: StoredBytes, b: StoredBytes) -> StoredBytes {
+            StoredBytes(weights: a.weights + b.weights, scales: a.scales + b.scales)
+        }
     }
 
     // MARK: Weights
 
-    /// A module with all below it, tied targets left out.
-    func bytes(below module: LocatedModule) -> Bytes {
+    /// Of a module with all below it, without tied targets.
+    func bytes(below module: LocatedModule) -> StoredBytes {
         let tied = Set(tree.tied.map(\.target))
-        return module.descendants.reduce(Bytes()) { sum, module in
+        return module.descendants.reduce(StoredBytes()) { sum, module in
             module.node.parameters.reduce(sum) { sum, parameter in
                 tied.contains(module.path(of: parameter.name)) ? sum : sum + bytes(parameter, of: module)
             }
         }
     }
 
-    /// Buffers that checkpoints hold, which lie beside the output embedding.
+    /// Of buffers that checkpoints hold. They lie beside the output embedding.
     var bufferBytes: Int { tree.persistentBuffers.reduce(0) { $0 + $1.buffer.count * DType.float32.byteCount } }
 
-    func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bytes {
+    func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> StoredBytes {
         let shape = parameter.shape
         let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
         switch module.node.kind {
         case .linear, .transposedLinear, .linearSubclass, .experts, .router:
             guard shape.rank >= 2 else { break }
-            guard let format = format(of: module) else { return Bytes(weights: dense) }
+            guard let format = format(of: module) else { return StoredBytes(weights: dense) }
             // Experts are quantized one by one.
-            let parts = shape.rank == 3 ? shape[0] : 1
-            let part = ModelMemory.bytes(format, count: shape.count / max(parts, 1), rows: rows(shape, module) / max(parts, 1))
-            return Bytes(weights: part.weights * parts, scales: part.scales * parts)
+            let experts = shape.rank == 3 ? max(shape[0], 1) : 1
+            let expert = ModelMemory.bytes(format, count: shape.count / experts, rows: rows(shape, module) / experts)
+            return StoredBytes(weights: expert.weights * experts, scales: expert.scales * experts)
         case .embedding where module.node.role != .relativeBias:
-            return Bytes(weights: dense)
+            return StoredBytes(weights: dense)
         default: break
         }
-        return Bytes(weights: shape.count * DType.float32.byteCount)
+        return StoredBytes(weights: shape.count * DType.float32.byteCount)
     }
 
     func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
@@ -114,20 +116,20 @@ package struct ModelMemory: Sendable {
         return plan.isQuantized(module.path) ? plan.config?.format : nil
     }
 
-    static func bytes(_ format: WeightFormat, count: Int, rows: Int) -> Bytes {
+    static func bytes(_ format: WeightFormat, count: Int, rows: Int) -> StoredBytes {
         switch format {
-        case .dense(let dtype): return Bytes(weights: count * dtype.byteCount)
-        case .int8: return Bytes(weights: count, scales: rows * DType.float32.byteCount)
+        case .dense(let dtype): return StoredBytes(weights: count * dtype.byteCount)
+        case .int8: return StoredBytes(weights: count, scales: rows * DType.float32.byteCount)
         case .fourBit(let format):
             let blocks = (count + format.blockSize - 1) / format.blockSize
             let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
-            return Bytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
+            return StoredBytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
         }
     }
 
     // MARK: Caches and activations
 
-    /// Keys and values of one layer, with those of the encoder's output where the layer attends to it.
+    /// Keys and values of one layer, its cross attention's included.
     func cacheBytes(_ layer: LayerDescription) -> Int {
         [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
             let blocks = CacheBlocks.count(
@@ -137,7 +139,7 @@ package struct ModelMemory: Sendable {
         }
     }
 
-    /// The cache that an encoder's layers share while it runs.
+    /// The cache that all layers of an encoder share.
     private func encoderCacheBytes(_ layer: LayerDescription) -> Int {
         layer.attention.geometry(.dense(loadDType)).byteCount(blocks: batch * KeyValueGeometry.blocks(for: context))
     }
@@ -158,7 +160,7 @@ package struct ModelMemory: Sendable {
             bytes +=
                 sizes.byteCount(tokens: encoded, rows: batch, elementSize: element)
                 + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
-            // Indices of the encoder's call, and of those that attend to its output.
+            // Index tables of the encoder's call, and of calls with cross attention.
             bytes +=
                 encoder.tableBytes(tree, tokens: encoded, rows: batch, context: context)
                 + StackDescription.indexBytes(tokens: tokens, rows: batch, context: context)
@@ -171,14 +173,14 @@ package struct ModelMemory: Sendable {
         return bytes + operationBytes(device, workspaceRequest(holdsHead: holdsHead))
     }
 
-    /// The largest calls that sessions make on a device with or without the head.
+    /// The largest calls that sessions make on a device, with or without the head.
     package func workspaceRequest(holdsHead: Bool) -> WorkspaceRequest {
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         let decoder = request(architecture.decoder, holdsHead, tokens)
         return architecture.encoder.map { decoder.widened(request($0, holdsHead, encodedTokens)) } ?? decoder
     }
 
-    /// Tokens that an encoder runs together.
+    /// Tokens that an encoder runs in one call.
     private var encodedTokens: Int { max(context, min(LanguageModel.encoderBatchTokens, batch * context)) }
 
     private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {

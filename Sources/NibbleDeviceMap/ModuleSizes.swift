@@ -3,8 +3,8 @@ package import NibbleModels
 
 /// Bytes of every module and tensor of a tree, as transformers' planner counts them.
 ///
-/// Parameters and buffers count elements × element size; a quantized weight 1 or ½ byte an element, without its scales.
-/// Tied targets count 0 everywhere. Sizes may be halves of bytes, so they are doubles (exact up to 2⁵³).
+/// A parameter or buffer counts elements × element size, a quantized weight 1 or ½ byte an element, without its scales. Tied
+/// targets count 0. Sizes may be half bytes, so they are doubles (exact up to 2⁵³).
 package struct ModuleSizes: Sendable {
     struct Module: Sendable {
         var className: String
@@ -19,12 +19,12 @@ package struct ModuleSizes: Sendable {
     /// Of modules, parameters and buffers, by full name.
     private let bytes: [String: Double]
     let noSplitClasses: Set<String>
-    /// For each shared parameter, all names that share it, sorted targets first, then the source.
+    /// The names of each shared parameter: targets, sorted, then the source.
     let tiedGroups: [[String]]
 
     /// - Parameters:
     ///   - loadDType: of buffers that follow it.
-    ///   - parameterBytes: what one parameter takes; not asked for tied targets.
+    ///   - parameterBytes: the size of one parameter. Not called for tied targets.
     package init(_ tree: ModuleTree, loadDType: DType = .float32, parameterBytes: (LocatedParameter) -> Double) {
         var modules: [String: Module] = [:]
         var bytes: [String: Double] = [:]
@@ -38,7 +38,7 @@ package struct ModuleSizes: Sendable {
                 bytes[module.path(of: buffer.name)] = Double(buffer.byteCount(loadDType: loadDType))
             }
         }
-        // Children come after their parents, so sums are made from the back.
+        // Children follow their parents, so sums are built from the back.
         for module in tree.modules.reversed() {
             guard let entry = modules[module.path] else { continue }
             bytes[module.path] = (entry.parameters + entry.buffers + entry.children).reduce(0) { $0 + (bytes[$1] ?? 0) }
@@ -49,8 +49,8 @@ package struct ModuleSizes: Sendable {
         tiedGroups = ModuleSizes.groups(tree.tied)
     }
 
-    /// Sizes of a model that is quantized as `plan` says and otherwise stored in `loadDType`. Parameters that stay float32
-    /// beside a float16 model are not known to the reference, and count as float16 here.
+    /// Sizes of a model that is quantized as `plan` says and otherwise stored in `loadDType`. The reference does not know that
+    /// some parameters of a float16 model stay in float32, so they count as float16.
     package init(_ tree: ModuleTree, _ plan: QuantizationPlan, loadDType: DType) {
         self.init(tree, loadDType: loadDType) { parameter in
             let count = Double(parameter.shape.count)
@@ -87,7 +87,7 @@ package struct ModuleSizes: Sendable {
         modules.filter { noSplitClasses.contains($0.value.className) }.map { self[$0.key] }.max() ?? 0
     }
 
-    /// The most bytes of tensors that one module holds itself.
+    /// The largest sum of a single module's own tensors.
     var largestOwn: Double {
         modules.values.map { module in (module.parameters + module.buffers).reduce(0) { $0 + self[$1] } }.max() ?? 0
     }
@@ -112,6 +112,6 @@ package struct ModuleSizes: Sendable {
 }
 
 extension LocatedParameter {
-    /// A weight that quantization replaces, where its module is quantized; anything but a bias.
+    /// Whether quantizing its module replaces it: anything but a bias.
     var isMatrix: Bool { shape.rank >= 2 }
 }

@@ -1,10 +1,11 @@
 import NibbleCore
 
-/// Fills devices in order, the tables first, and keeps the best of all places for the tables.
+/// Nibble's own way to place a model: for every place of the tables and the head, fills the devices in order, and keeps the
+/// placement with the least estimated time a token.
 struct PlacementFilling {
     private let memory: ModelMemory
     private let request: PlacementRequest
-    private let units: PlacementUnits
+    private let segments: ModelSegments
     /// GPUs ascending, then the CPU if it has a budget, then the disk.
     private let tiers: [Device]
 
@@ -14,22 +15,34 @@ struct PlacementFilling {
     init(_ memory: ModelMemory, _ request: PlacementRequest) {
         self.memory = memory
         self.request = request
-        units = PlacementUnits(memory)
+        segments = ModelSegments(memory)
         tiers = request.limits.keys.filter { $0 != .disk }.sorted() + [.disk]
     }
 
-    /// One way to place everything.
-    private struct Candidate {
+    /// A device for every segment.
+    private struct CandidatePlacement {
         var devices: [String: Device]
+        /// Where blocks from the disk run.
         var stream: Device
+        /// Seconds a token.
         var cost: Double
     }
 
+    /// What is decided before the chain is placed.
+    private struct FixedPlaces {
+        var tables: Device
+        /// `nil`: the head goes to the end of the chain, or with the tables where it has no weight of its own.
+        var head: Device?
+        var stream: Device
+        /// Whether activations pass between devices.
+        var crossesDevices: Bool
+    }
+
     func deviceMap() -> (map: DeviceMap, stream: Device) {
-        var best: Candidate?
-        for table in placesForTables {
+        var best: CandidatePlacement?
+        for tables in placesForTables {
             for head in placesForHead {
-                guard let candidate = candidate(table: table, head: head) else { continue }
+                guard let candidate = candidate(tables: tables, head: head) else { continue }
                 if best.map({ candidate.cost < $0.cost }) ?? true { best = candidate }
             }
         }
@@ -39,129 +52,128 @@ struct PlacementFilling {
 
     private var gpus: [Device] { tiers.filter(\.isGPU) }
 
-    /// The CPU may hold the tables though it was not named, unless it was ruled out.
-    private var placesForTables: [Device] { gpus + (request.limits[.cpu] == 0 ? [] : [.cpu]) + [.disk] }
-    /// `nil`: at the end of the chain.
-    private var placesForHead: [Device?] { units.head == nil ? [nil] : [nil] + gpus.map { $0 } }
+    /// The CPU may hold tables and a tied head though no limit names it, unless a limit of 0 rules it out.
+    private var cpuForTables: [Device] { request.limits[.cpu] == 0 ? [] : [.cpu] }
+    private var placesForTables: [Device] { gpus + cpuForTables + [.disk] }
+    private var placesForHead: [Device?] {
+        guard segments.head != nil else { return [nil] }
+        return [nil] + gpus + (segments.isHeadTied ? cpuForTables : [])
+    }
 
     // MARK: One candidate
 
     /// Blocks on the disk run on the main GPU if it has room for two of them beside all else, or on the CPU.
-    private func candidate(table: Device, head: Device?) -> Candidate? {
-        guard let first = fill(table: table, head: head, stream: .cpu, .init()) else {
-            return gpus.first.flatMap { streaming(table: table, head: head, stream: $0, .init()) }
+    private func candidate(tables: Device, head: Device?) -> CandidatePlacement? {
+        var places = FixedPlaces(tables: tables, head: head, stream: .cpu, crossesDevices: false)
+        if let candidate = fill(places, .init()), Set(candidate.devices.values).count == 1, tables != .disk { return candidate }
+        places.crossesDevices = !gpus.isEmpty
+        guard let first = fill(places, .init()) else {
+            return gpus.first.flatMap { streaming(places, through: $0, .init()) }
         }
         guard first.devices.values.contains(.disk) else { return first }
         let reserve = reserve(first)
-        return gpus.first.flatMap { streaming(table: table, head: head, stream: $0, reserve) }
-            ?? streaming(table: table, head: head, stream: .cpu, reserve)
+        return gpus.first.flatMap { streaming(places, through: $0, reserve) } ?? streaming(places, through: .cpu, reserve)
     }
 
-    /// What streaming takes before anything else is placed.
-    private struct Reserve: Equatable {
+    /// Memory that streaming from the disk needs, set aside before anything else is placed.
+    private struct StreamingReserve: Equatable {
         /// On the device that runs the blocks: buffers, caches, norms and biases.
         var blocks = 0
-        /// Of what runs on the CPU straight from the disk, the largest part has to have room there.
+        /// On the CPU, for the largest segment that it runs straight from the disk.
         var window = 0
     }
 
-    /// What is put aside for streaming sends more to the disk, until it suffices.
-    private func streaming(table: Device, head: Device?, stream: Device, _ start: Reserve) -> Candidate? {
+    /// A larger reserve sends more to the disk, which may need a larger reserve; repeated until it suffices.
+    private func streaming(
+        _ places: FixedPlaces, through stream: Device, _ start: StreamingReserve
+    ) -> CandidatePlacement? {
+        var places = places
+        places.stream = stream
         var reserve = start
-        for _ in 0...units.chain.count {
-            guard let candidate = fill(table: table, head: head, stream: stream, reserve) else { return nil }
+        for _ in 0...segments.chain.count {
+            guard let candidate = fill(places, reserve) else { return nil }
             let needed = self.reserve(candidate)
             guard needed.blocks > reserve.blocks || needed.window > reserve.window else { return candidate }
-            reserve = Reserve(blocks: max(needed.blocks, reserve.blocks), window: max(needed.window, reserve.window))
+            reserve = StreamingReserve(
+                blocks: max(needed.blocks, reserve.blocks), window: max(needed.window, reserve.window))
         }
         return nil
     }
 
-    private func reserve(_ candidate: Candidate) -> Reserve {
-        let onDisk = units.all.filter { $0.paths.contains { candidate.devices[$0] == .disk } }
-        let held = onDisk.reduce(0) { $0 + $1.costs.held }
+    private func reserve(_ candidate: CandidatePlacement) -> StreamingReserve {
+        let onDisk = segments.all.filter { $0.paths.contains { candidate.devices[$0] == .disk } }
+        let held = onDisk.reduce(0) { $0 + $1.overhead.held }
         guard candidate.stream.isGPU else {
-            return Reserve(blocks: held, window: onDisk.map(\.streamed).max() ?? 0)
+            return StreamingReserve(blocks: held, window: onDisk.map(\.bytesPerToken).max() ?? 0)
         }
-        return Reserve(
-            blocks: PlacementUnits.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
-            window: onDisk.lazy.filter { $0.runs(on: .disk, stream: candidate.stream) == .cpu }.map(\.streamed).max() ?? 0)
+        let onCPU = onDisk.lazy.filter { $0.runs(on: .disk, stream: candidate.stream) == .cpu }
+        return StreamingReserve(
+            blocks: ModelSegments.streamBytes(onDisk) + held + onDisk.reduce(0) { $0 + $1.cache },
+            window: onCPU.map(\.bytesPerToken).max() ?? 0)
     }
 
-    /// Bytes of a device that are left: for what runs, and for weights while they are brought in.
-    private struct Room {
-        var running: Int
-        var loading: Int
-
-        static let unlimited = Room(running: .max, loading: .max)
-
-        /// `false` if it does not fit.
-        mutating func take(weights: Int = 0, running other: Int = 0) -> Bool {
-            guard weights + other <= running, weights <= loading else { return weights + other == 0 }
-            if running != .max { running -= weights + other }
-            if loading != .max { loading -= weights }
-            return true
-        }
-    }
-
-    private func fill(table: Device, head: Device?, stream: Device, _ reserve: Reserve) -> Candidate? {
-        let headDevice = head ?? (units.head == nil ? units.tables.runs(on: table, stream: stream) : nil)
-        var free = budgets(headDevice: headDevice)
-        guard free[.cpu]?.take(running: reserve.window) ?? true, free[stream]?.take(running: reserve.blocks) ?? true
+    private func fill(_ places: FixedPlaces, _ reserve: StreamingReserve) -> CandidatePlacement? {
+        var filling = DeviceFilling(free: budgets(places))
+        guard filling.take(running: reserve.window, on: .cpu), filling.take(running: reserve.blocks, on: places.stream),
+            filling.place(segments.tables, on: places.tables)
         else { return nil }
-        var devices: [String: Device] = [:]
-        guard place(units.tables, on: table, &free, &devices) else { return nil }
-        if let unit = units.head, let head {
-            guard place(unit, on: head, &free, &devices) else { return nil }
+        var chain = segments.chain
+        if let segment = segments.head {
+            if let head = places.head {
+                guard filling.place(segment, on: head) else { return nil }
+            } else {
+                chain.append(segment)
+            }
         }
-        let chain = units.chain + (head == nil ? units.head.map { [$0] } ?? [] : [])
         var tier = 0
-        // Where the CPU runs what lies on the disk, all caches from the first unit off the GPUs on lie in its memory.
+        // Once the CPU runs what lies on the disk, it holds the caches of all segments from the first one off the GPUs on.
         var holdsCaches = false
-        for (index, unit) in chain.enumerated() {
+        for (index, segment) in chain.enumerated() {
             while true {
-                if stream == .cpu, !tiers[tier].isGPU, !holdsCaches {
-                    guard free[.cpu]?.take(running: chain[index...].reduce(0) { $0 + $1.cache }) ?? true else { return nil }
+                let device = tiers[tier]
+                if places.stream == .cpu, !device.isGPU, !holdsCaches {
+                    guard filling.take(running: chain[index...].reduce(0) { $0 + $1.cache }, on: .cpu) else { return nil }
                     holdsCaches = true
                 }
-                if place(unit, on: tiers[tier], withCache: !holdsCaches && tiers[tier] != .disk, &free, &devices) { break }
+                let logits = segment.isHead ? logitsBytes(on: device, places) : 0
+                if filling.place(segment, on: device, withCache: !holdsCaches && device != .disk, extra: logits) { break }
                 guard tier + 1 < tiers.count else { return nil }
                 tier += 1
             }
         }
-        return Candidate(devices: devices, stream: stream, cost: cost(devices))
+        return CandidatePlacement(devices: filling.devices, stream: places.stream, cost: cost(filling.devices))
     }
 
-    /// What is left of each device once activations, and what loading takes, are allotted.
-    private func budgets(headDevice: Device?) -> [Device: Room] {
-        var free: [Device: Room] = [.disk: .unlimited, .cpu: .unlimited]
+    /// What is left of each device once the operations' own memory, and conversions on the host, are allotted.
+    private func budgets(_ places: FixedPlaces) -> [Device: FreeMemory] {
+        let tablesRun = segments.tables.runs(on: places.tables, stream: places.stream)
+        let headDevice = places.head ?? (segments.head == nil ? tablesRun : nil)
+        var free: [Device: FreeMemory] = [.disk: .unlimited, .cpu: .unlimited]
         for (device, limit) in request.limits {
             guard device != .disk else {
-                free[device] = Room(running: limit, loading: .max)
+                free[device] = FreeMemory(running: limit, loading: .max)
                 continue
             }
-            // A head at the chain's end may come to lie on any device.
-            let holdsHead = headDevice.map { $0 == device } ?? true
-            let workspace = memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: !gpus.isEmpty)
-            let loading = units.loadingBytes(on: device)
+            let holdsHead = device == (headDevice ?? .cpu)
+            let workspace = memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: places.crossesDevices)
             if device.isGPU {
                 let context = request.limitsAreGiven ? 0 : PlacementFilling.contextBytes
-                free[device] = Room(running: limit - workspace - loading - context, loading: .max)
+                free[device] = FreeMemory(running: limit - workspace - context, loading: .max, loadingStays: true)
             } else {
-                free[device] = Room(running: limit - workspace, loading: limit - loading)
+                free[device] = FreeMemory(running: limit - workspace, loading: limit - segments.hostLoadingBytes)
             }
         }
         return free
     }
 
-    private func place(
-        _ unit: PlacementUnits.Unit, on device: Device, withCache: Bool = true, _ free: inout [Device: Room],
-        _ devices: inout [String: Device]
-    ) -> Bool {
-        let weights = unit.bytes.total + unit.costs.padding
-        guard free[device]?.take(weights: weights, running: withCache ? unit.cache : 0) ?? (weights == 0) else { return false }
-        for path in unit.paths { devices[path] = device }
-        return true
+    /// What a device takes beside the head's weight to compute logits. The CPU's budget counts them from the start where it
+    /// may have to read the head from the disk.
+    private func logitsBytes(on device: Device, _ places: FixedPlaces) -> Int {
+        guard device.isGPU, request.limits[device] != nil else { return 0 }
+        func workspace(_ holdsHead: Bool) -> Int {
+            memory.workspaceBytes(on: device, holdsHead: holdsHead, crossesDevices: places.crossesDevices)
+        }
+        return workspace(true) - workspace(false)
     }
 
     // MARK: Choosing
@@ -170,9 +182,9 @@ struct PlacementFilling {
     private func cost(_ devices: [String: Device]) -> Double {
         var seconds = 0.0
         var last: Device?
-        for unit in units.all {
-            guard let device = unit.paths.first.flatMap({ devices[$0] }) else { continue }
-            seconds += Double(unit.streamed) / device.bytesPerSecond
+        for segment in segments.all {
+            guard let device = segment.paths.first.flatMap({ devices[$0] }) else { continue }
+            seconds += Double(segment.bytesPerToken) / device.bytesPerSecond
             if let last, last != device { seconds += 2e-5 }
             last = device
         }
@@ -182,9 +194,9 @@ struct PlacementFilling {
     /// Adds modules without tensors, beside the module before them.
     private func complete(_ placed: [String: Device]) -> DeviceMap {
         var entries: [String: Device] = [:]
-        let first = units.chain.first.flatMap { placed[$0.paths[0]] } ?? units.tables.paths.first.flatMap { placed[$0] } ?? .cpu
-        let empty = Set(units.empty)
-        var last = first
+        let tables = segments.tables.paths.first.flatMap { placed[$0] } ?? .cpu
+        let empty = Set(segments.empty)
+        var last = segments.chain.first.flatMap { placed[$0.paths[0]] } ?? tables
         for module in memory.tree.modules {
             if let device = placed[module.path] {
                 entries[module.path] = device

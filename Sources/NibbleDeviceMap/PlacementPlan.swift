@@ -5,36 +5,55 @@ package struct PlacementPlan: Sendable {
     package enum Planner: String, Sendable {
         /// transformers' plan.
         case reference
-        /// Nibble's own, where the reference's would spill.
+        /// Nibble's own, where the reference's would not keep everything on the GPUs.
         case nibble
         /// The user's map.
         case explicit
     }
 
     package var deviceMap: DeviceMap
-    /// Where blocks run that lie on the disk.
+    /// Where blocks from the disk run.
     package var streamDevice = Device.cpu
     package var planner: Planner
     /// In the order in which devices are filled.
-    package var devices: [DeviceUse]
+    package var devices: [DeviceMemory]
     /// Runs of modules, in the order in which tokens pass through them.
-    package var ranges: [Range]
+    package var ranges: [ModuleRange]
     /// Why loading must refuse this plan.
     package var refusal: DeviceMapError?
     package var warnings: [String] = []
+    /// Options that would keep more of the model where it is fast, most effective first.
+    package var hints: [String] = []
+    /// How much of the model is where it is fast.
+    package var residency = Residency.complete
 
-    /// What a plan takes of one device.
-    package struct DeviceUse: Sendable {
+    /// How much of a model is where it is fast, from worst to best.
+    package enum Residency: Int, Sendable, Comparable {
+        /// Not even the disk makes it fit.
+        case refused
+        /// Part of the model is read from the disk for each use.
+        case partlyOnDisk
+        /// A tied head runs on the CPU though there are GPUs: each token reads the token table from main memory.
+        case headOffGPUs
+        case complete
+
+        package static func < (a: Residency, b: Residency) -> Bool { a.rawValue < b.rawValue }
+    }
+
+    /// What a plan takes of one device, in bytes.
+    package struct DeviceMemory: Sendable {
         package var device: Device
         package var weights = 0
         package var scales = 0
         package var cache = 0
-        /// Activations and logits, operations' own memory, and what blocks from the disk pass through.
+        /// Activations and logits, the operations' own memory, and buffers for blocks from the disk.
         package var workspace = 0
-        /// While weights are brought in, beside those already there: before there are caches and activations. A GPU's memory
-        /// is one piece of which loading leaves gaps, so that there it counts all the time.
+        /// Taken while weights are loaded, beside the weights already there.
+        ///
+        /// There are no caches and activations yet. On a GPU, whose memory is one piece, loading leaves gaps, so there these
+        /// bytes count all the time.
         package var loading = 0
-        /// What the driver takes for itself; counted where the budget is free memory.
+        /// What the driver takes for itself. Counted where the budget is measured free memory.
         package var context = 0
         /// `nil`: no limit was given.
         package var budget: Int?
@@ -52,17 +71,13 @@ package struct PlacementPlan: Sendable {
     }
 
     /// Neighbouring modules on one device.
-    package struct Range: Sendable {
+    package struct ModuleRange: Sendable {
         package var first: String
         package var last: String
         package var device: Device
+        /// Weights, scales and caches.
         package var bytes: Int
         package var reason: String
-    }
-
-    /// Whether the devices hold all of it. A map of the user's, or the reference's, is as it is.
-    package var isRoomy: Bool {
-        planner != .nibble || refusal == nil && devices.allSatisfy { $0.device != .disk || $0.weights + $0.scales == 0 }
     }
 
     /// Bytes of weights and scales on all devices.

@@ -1,28 +1,13 @@
-package import NibbleCore
+import NibbleCore
 package import NibbleModels
 import NibbleQuantization
 
-/// What is asked of placement.
-package struct PlacementRequest: Sendable {
-    package var deviceMap: DeviceMapRequest = .auto
-    /// Bytes by device. What is not named does not exist, except the disk and, for embeddings and a tied head, the CPU.
-    package var limits: [Device: Int] = [:]
-    /// Whether the user named the limits. They then bound what Nibble allocates; measured ones also hold the driver's share.
-    package var limitsAreGiven = true
-    /// transformers' own plan, whatever it does.
-    package var followsReference = false
-    /// What a device's operations take beside activations.
-    package var operationBytes = ModelMemory.roughOperationBytes
-
-    package init() {}
-}
-
 /// Nibble's planner.
 ///
-/// Where the reference keeps everything on GPUs, and they hold that, its plan is taken. Where that one spills, fails, or takes
-/// more than it counts, devices are filled to their budgets by what Nibble really stores there: weights, scales, caches, activations. Embedding tables may stay on the
-/// CPU, where a look-up costs nothing; a tied head runs where its table lies. Of all choices for the tables the one with
-/// the least estimated time a token is taken.
+/// It takes the reference's plan where that keeps everything on GPUs and their budgets hold it. Otherwise it fills devices to
+/// their budgets by what Nibble stores there: weights, scales, caches and activations. Embedding tables may stay on the
+/// CPU, where a look-up costs nothing. A tied head runs where its table lies. Among all places for tables and head, it takes
+/// those with the least estimated time a token.
 package struct PlacementPlanner: Sendable {
     package let memory: ModelMemory
     /// Quantization as the reference would plan it.
@@ -33,25 +18,27 @@ package struct PlacementPlanner: Sendable {
         self.referencePlan = referencePlan
     }
 
-    /// What stands in the way of loading is left in ``PlacementPlan/refusal``, so that the plan can be looked at.
+    /// Plans without refusing: what stands in the way of loading is in ``PlacementPlan/refusal``, so that the plan can be
+    /// shown.
     /// - Throws: ``DeviceMapError/uncovered(_:)``
     package func plan(_ request: PlacementRequest) throws -> PlacementPlan {
-        let units = PlacementUnits(memory)
-        let (map, planner, stream) = try deviceMap(request, units)
+        let segments = ModelSegments(memory)
+        let (map, planner, stream) = try deviceMap(request, segments)
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
-        plan.streamDevice = try stream ?? streamDevice(map, units, request)
-        plan.devices = try use(of: map, stream: plan.streamDevice, units, request)
-        plan.ranges = try ranges(of: map, stream: plan.streamDevice, units)
+        plan.streamDevice = try stream ?? streamDevice(map, segments, request)
+        plan.devices = try use(of: map, stream: plan.streamDevice, segments, request)
+        plan.ranges = try ranges(of: map, stream: plan.streamDevice, segments)
         if request.followsReference { plan.refusal = refusal(map) }
         check(&plan)
+        plan.residency = try residency(plan, segments, request)
         return plan
     }
 
     /// `stream` is `nil` where the map does not decide it.
     private func deviceMap(
-        _ request: PlacementRequest, _ units: PlacementUnits
+        _ request: PlacementRequest, _ segments: ModelSegments
     ) throws -> (map: DeviceMap, planner: PlacementPlan.Planner, stream: Device?) {
         let balance: ReferencePlanner.Balance
         switch request.deviceMap {
@@ -66,32 +53,42 @@ package struct PlacementPlanner: Sendable {
             balance, limits: request.limits.mapValues { Double($0) }, areGiven: request.limitsAreGiven)
         let isTaken =
             try request.followsReference
-            || reference.entries.values.allSatisfy(\.isGPU) && fits(reference, units, request)
-        if isTaken {
-            return (reference, .reference, nil)
-        }
+            || reference.entries.values.allSatisfy(\.isGPU) && fits(reference, segments, request)
+        if isTaken { return (reference, .reference, nil) }
         let filled = PlacementFilling(memory, request).deviceMap()
         return (filled.map, .nibble, filled.stream)
     }
 
     /// Whether budgets hold all that running takes, not weights alone.
-    private func fits(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Bool {
-        try use(of: map, stream: .cpu, units, request).allSatisfy { use in use.budget.map { use.total <= $0 } ?? true }
+    private func fits(_ map: DeviceMap, _ segments: ModelSegments, _ request: PlacementRequest) throws -> Bool {
+        try use(of: map, stream: .cpu, segments, request).allSatisfy { use in use.budget.map { use.total <= $0 } ?? true }
     }
 
-    /// Quantized layers off the GPU are refused by the reference unless everything lies on the CPU.
+    /// The reference refuses quantized layers off the GPU, unless everything lies on the CPU.
     private func refusal(_ map: DeviceMap) -> DeviceMapError? {
         guard let config = referencePlan.config, !config.int8EnableFP32CPUOffload else { return nil }
         let off = map.devices.filter { !$0.isGPU }
         return off.isEmpty || map.devices == [.cpu] ? nil : .offloadOfQuantizedModules(off)
     }
 
+    /// A map of the user's, or the reference's, is taken as it is.
+    private func residency(
+        _ plan: PlacementPlan, _ segments: ModelSegments, _ request: PlacementRequest
+    ) throws -> PlacementPlan.Residency {
+        guard plan.planner == .nibble else { return .complete }
+        if plan.refusal != nil { return .refused }
+        if plan.devices.contains(where: { $0.device == .disk && $0.weights + $0.scales > 0 }) { return .partlyOnDisk }
+        let hasGPUs = request.limits.contains { $0.key.isGPU && $0.value > 0 }
+        let headDevice = try device(segments.head ?? segments.tables, plan.deviceMap)
+        return hasGPUs && segments.isHeadTied && !headDevice.isGPU ? .headOffGPUs : .complete
+    }
+
     // MARK: What a map takes
 
-    private func device(_ unit: PlacementUnits.Unit, _ map: DeviceMap) throws -> Device {
-        let direct = unit.paths.lazy.compactMap { map.device(of: $0) }.first
-        if let device = direct ?? unit.paths.lazy.compactMap({ firstDevice(below: $0, map) }).first { return device }
-        throw DeviceMapError.uncovered(unit.paths)
+    private func device(_ segment: ModelSegment, _ map: DeviceMap) throws -> Device {
+        let direct = segment.paths.lazy.compactMap { map.device(of: $0) }.first
+        if let device = direct ?? segment.paths.lazy.compactMap({ firstDevice(below: $0, map) }).first { return device }
+        throw DeviceMapError.uncovered(segment.paths)
     }
 
     /// Of a module that the map names part by part, the device of its first part.
@@ -100,56 +97,60 @@ package struct PlacementPlanner: Sendable {
     }
 
     /// The main GPU, the first of the map or of the machine, runs blocks from the disk if its budget holds two of them beside
-    /// all else; the CPU otherwise.
-    private func streamDevice(_ map: DeviceMap, _ units: PlacementUnits, _ request: PlacementRequest) throws -> Device {
+    /// all else. Otherwise the CPU does.
+    private func streamDevice(_ map: DeviceMap, _ segments: ModelSegments, _ request: PlacementRequest) throws -> Device {
         let present = request.limits.filter { $0.value > 0 }.keys
         guard let main = (map.devices.filter(\.isGPU) + present.filter(\.isGPU).sorted()).first else { return .cpu }
-        let use = try use(of: map, stream: main, units, request).first { $0.device == main }
+        let use = try use(of: map, stream: main, segments, request).first { $0.device == main }
         guard let use, let budget = use.budget else { return main }
         return use.total <= budget ? main : .cpu
     }
 
     private func use(
-        of map: DeviceMap, stream: Device, _ units: PlacementUnits, _ request: PlacementRequest
-    ) throws -> [PlacementPlan.DeviceUse] {
-        var use: [Device: PlacementPlan.DeviceUse] = [:]
+        of map: DeviceMap, stream: Device, _ segments: ModelSegments, _ request: PlacementRequest
+    ) throws -> [PlacementPlan.DeviceMemory] {
+        var use: [Device: PlacementPlan.DeviceMemory] = [:]
         for (device, limit) in request.limits { use[device] = .init(device, budget: limit) }
         var running = Set<Device>()
         var headDevice = Device.cpu
-        // Of what the CPU runs from the disk, one part at a time is in memory.
+        // The CPU holds one segment at a time of those that it runs from the disk.
         var window = 0
-        var streamed = [PlacementUnits.Unit]()
-        for unit in units.all {
-            let device = try device(unit, map)
-            let runs = unit.runs(on: device, stream: stream)
-            use[device, default: .init(device)].weights += unit.bytes.weights
-            use[device, default: .init(device)].scales += unit.bytes.scales
-            use[runs, default: .init(runs)].cache += unit.cache
-            let beside = device == .disk ? unit.costs.held : unit.costs.padding
+        var streamed = [ModelSegment]()
+        var loading: [Device: Int] = [:]
+        for segment in segments.all {
+            let device = try device(segment, map)
+            let runs = segment.runs(on: device, stream: stream)
+            use[device, default: .init(device)].weights += segment.bytes.weights
+            use[device, default: .init(device)].scales += segment.bytes.scales
+            use[runs, default: .init(runs)].cache += segment.cache
+            let beside = device == .disk ? segment.overhead.held : segment.overhead.padding
             use[runs]?.workspace += beside
             if runs == .cpu { use[runs]?.loading += beside }
+            loading[device.loadingDevice] = max(loading[device.loadingDevice] ?? 0, segment.overhead.deviceLoading)
             running.insert(runs)
             if device == .disk {
-                if runs == .cpu { window = max(window, unit.streamed) } else { streamed.append(unit) }
+                if runs == .cpu { window = max(window, segment.bytesPerToken) } else { streamed.append(segment) }
             }
-            if unit.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
+            if segment.paths.contains(memory.tree.outputEmbedding) { headDevice = runs }
         }
         use[.cpu]?.workspace += window
-        use[stream]?.workspace += PlacementUnits.streamBytes(streamed)
+        use[stream]?.workspace += ModelSegments.streamBytes(streamed)
+        for (device, bytes) in loading { use[device]?.loading += bytes }
+        if running.contains(.cpu) || (request.limits[.cpu] ?? 0) > 0 { use[.cpu]?.loading += segments.hostLoadingBytes }
         for device in running {
             use[device]?.workspace += memory.workspaceBytes(
                 on: device, holdsHead: device == headDevice, crossesDevices: running.count > 1)
-            use[device]?.loading += units.loadingBytes(on: device)
             if device.isGPU, !request.limitsAreGiven { use[device]?.context = PlacementFilling.contextBytes }
         }
         return use.values.sorted { $0.device < $1.device }
     }
 
-    /// A budget that a plan of Nibble's own exceeds is an error; one that the reference's or the user's plan exceeds may be
-    /// what they want, and is said.
+    /// A plan of Nibble's own that exceeds a budget is refused. The user's plan and the reference's may be meant so: they get
+    /// a warning.
     private func check(_ plan: inout PlacementPlan) {
-        let short = plan.devices.compactMap { use in
-            use.budget.flatMap { $0 < use.total ? DeviceMapError.Shortage(device: use.device, needed: use.total, free: $0) : nil }
+        let short = plan.devices.compactMap { use -> DeviceMapError.MemoryShortage? in
+            guard let budget = use.budget, budget < use.total else { return nil }
+            return DeviceMapError.MemoryShortage(device: use.device, needed: use.total, free: budget)
         }
         guard !short.isEmpty else { return }
         if plan.planner == .nibble {
@@ -164,7 +165,7 @@ package struct PlacementPlanner: Sendable {
     }
 
     /// Two ways out of a shortage, the more effective first.
-    private func ways(_ short: [DeviceMapError.Shortage], _ plan: PlacementPlan) -> [String] {
+    private func ways(_ short: [DeviceMapError.MemoryShortage], _ plan: PlacementPlan) -> [String] {
         var ways = [String]()
         if let first = short.first {
             ways.append("raise its budget: --max-memory \(first.device.mapKey)=\(MemoryLimit.limitText(first.needed))")
@@ -179,37 +180,38 @@ package struct PlacementPlanner: Sendable {
         return Array(ways.prefix(2))
     }
 
-    private func ranges(of map: DeviceMap, stream: Device, _ units: PlacementUnits) throws -> [PlacementPlan.Range] {
-        var ranges = [PlacementPlan.Range]()
-        for unit in units.all {
-            let device = try device(unit, map)
-            let reason = reason(unit, device, stream: stream, units)
-            let bytes = unit.bytes.total + unit.cache
+    private func ranges(of map: DeviceMap, stream: Device, _ segments: ModelSegments) throws -> [PlacementPlan.ModuleRange] {
+        var ranges = [PlacementPlan.ModuleRange]()
+        for segment in segments.all {
+            let device = try device(segment, map)
+            let reason = reason(segment, device, stream: stream, segments)
+            let bytes = segment.bytes.total + segment.cache
             if let last = ranges.last, last.device == device, last.reason == reason {
-                ranges[ranges.count - 1].last = unit.paths[unit.paths.count - 1]
+                ranges[ranges.count - 1].last = segment.paths.last ?? ""
                 ranges[ranges.count - 1].bytes += bytes
             } else {
                 ranges.append(
                     .init(
-                        first: unit.paths.first ?? "", last: unit.paths.last ?? "", device: device, bytes: bytes, reason: reason))
+                        first: segment.paths.first ?? "", last: segment.paths.last ?? "", device: device, bytes: bytes,
+                        reason: reason))
             }
         }
         return ranges
     }
 
     private func reason(
-        _ unit: PlacementUnits.Unit, _ device: Device, stream: Device, _ units: PlacementUnits
+        _ segment: ModelSegment, _ device: Device, stream: Device, _ segments: ModelSegments
     ) -> String {
-        if unit.isTable {
-            guard !device.isGPU else { return units.hasTiedHead ? "embedding and tied head" : "embedding" }
+        if segment.isTable {
+            guard !device.isGPU else { return segments.hasTiedHead ? "embedding and tied head" : "embedding" }
             let lookup = "embedding: a look-up costs nothing here"
-            guard units.hasTiedHead else { return lookup }
-            return lookup + "; the tied head reads \(ByteCount.text(unit.streamed)) a token"
+            guard segments.hasTiedHead else { return lookup }
+            return lookup + "; the tied head reads \(ByteCount.text(segment.bytesPerToken)) a token"
         }
         switch device {
         case .cuda: return "resident"
         case .cpu: return "computed on the CPU as stored"
-        case .disk where unit.runs(on: device, stream: stream).isGPU: return "mapped, streamed through \(stream) for each use"
+        case .disk where segment.runs(on: device, stream: stream).isGPU: return "mapped, streamed through \(stream) for each use"
         case .disk: return "mapped, computed on the CPU"
         }
     }

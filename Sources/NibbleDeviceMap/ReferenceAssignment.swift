@@ -1,17 +1,17 @@
 import NibbleCore
 
-/// The state of one run of the reference's assignment.
+/// One run of the reference's assignment of modules to devices.
 struct ReferenceAssignment {
     private let sizes: ModuleSizes
     private let limits: [Device: Double]
     private let devices: [Device]
-    /// Devices that keep room for the largest layer, which may have to be brought there.
+    /// Devices that keep room for the largest layer, which may be moved there to run.
     private let mainDevices: Set<Device>
 
     private var map: [String: Device] = [:]
     private var used: [Device: Double] = [:]
     private var current = 0
-    /// Names still to be placed, the next one last.
+    /// Names that are not placed yet, the next one last.
     private var queue: [String]
     private var largest: (bytes: Double, names: Set<String>)
 
@@ -48,11 +48,11 @@ struct ReferenceAssignment {
         } else if !tied.isEmpty, sizes[name] <= room, let owner = owners.first(where: sizes.isDivisible),
             let place = queue.firstIndex(of: owner)
         {
-            queue.replaceSubrange(place...place, with: parts(of: owner).reversed())
+            queue.replaceSubrange(place...place, with: members(of: owner).reversed())
             queue.append(name)
             findLargest()
         } else if sizes.isDivisible(name) {
-            queue.append(contentsOf: parts(of: name).reversed())
+            queue.append(contentsOf: members(of: name).reversed())
             findLargest()
         } else {
             used[device, default: 0] += reserve
@@ -61,8 +61,8 @@ struct ReferenceAssignment {
         }
     }
 
-    /// What a module is divided into. Its own buffers are not placed.
-    private func parts(of name: String) -> [String] {
+    /// What a module is divided into: its parameters and children. Its own buffers are not placed.
+    private func members(of name: String) -> [String] {
         guard let module = sizes.modules[name] else { return [] }
         return module.parameters + module.children
     }
@@ -73,7 +73,7 @@ struct ReferenceAssignment {
 
     /// Parameters outside `name` that share storage with one inside, and the queue entries that hold them.
     private func tiedElsewhere(_ name: String) -> (parameters: [String], owners: [String]) {
-        // The reference tests by text, so a short name may match in the middle of a longer one.
+        // The reference compares text, so a short name may match in the middle of a longer one.
         func isInside(_ member: String) -> Bool { (member + ".").contains(name + ".") }
         var tied = [String]()
         for group in sizes.tiedGroups where group.contains(where: isInside) { tied += group.filter { !isInside($0) } }

@@ -1,9 +1,8 @@
 package import NibbleCore
 
-/// transformers' own planner: fills devices in order, module by module, and never looks back.
+/// transformers' own planner: fills devices in order, module by module, without going back.
 ///
-/// Follows `infer_auto_device_map` and `get_balanced_memory` of transformers 5, including what they do badly; kept so that
-/// its plans can be had exactly, and as the base of ``PlacementPlanner``.
+/// Follows `infer_auto_device_map` and `get_balanced_memory` of transformers 5 exactly, weaknesses included.
 package struct ReferencePlanner: Sendable {
     package let sizes: ModuleSizes
     package let isQuantized: Bool
@@ -25,8 +24,8 @@ package struct ReferencePlanner: Sendable {
     static let quantizedShare = 0.9
 
     /// - Parameters:
-    ///   - limits: bytes by device; what is not in it does not exist, except the disk.
-    ///   - areGiven: whether the user named the limits; else a lone GPU keeps a tenth free.
+    ///   - limits: bytes by device. A device that is not named does not exist, except the disk.
+    ///   - areGiven: whether the user named the limits. If not, a single GPU keeps a tenth free.
     package func plan(_ balance: Balance, limits: [Device: Double], areGiven: Bool) -> DeviceMap {
         assign(limits: self.limits(balance, limits: limits, areGiven: areGiven))
     }
@@ -58,7 +57,7 @@ package struct ReferencePlanner: Sendable {
         return limits
     }
 
-    /// Assigns modules to devices, `limits` taken as they are.
+    /// Assigns modules to devices within `limits`, without balancing.
     package func assign(limits: [Device: Double]) -> DeviceMap {
         var assignment = ReferenceAssignment(sizes, limits: limits)
         return DeviceMap(assignment.run()).cleaned()

@@ -1,7 +1,7 @@
 package import NibbleCore
 
 extension DeviceMapRequest {
-    /// Reads a word or device name, or a JSON object of module names to devices.
+    /// Parses a word, a device name, or a JSON object of module names to devices.
     /// - Parameter source: for errors.
     /// - Throws: ``DeviceMapError``
     package init(parsing text: String, source: String) throws {
@@ -11,7 +11,7 @@ extension DeviceMapRequest {
                 throw DeviceMapError.malformedMap(source: source, expected: "a JSON object", found: "\(error)")
             }
             self = .explicit(try DeviceMap(json: json, source: source))
-        } else if let request = DeviceMapRequest(name: text) {
+        } else if let request = DeviceMapRequest(name: String(text[...].trimmed())) {
             self = request
         } else if Int(text) != nil {
             throw DeviceMapError.malformedMap(
@@ -23,7 +23,7 @@ extension DeviceMapRequest {
 }
 
 extension DeviceMap {
-    /// Reads `{"transformer.h.0": 0, "lm_head": "cpu"}`.
+    /// Parses `{"transformer.h.0": 0, "lm_head": "cpu"}`.
     /// - Throws: ``DeviceMapError/malformedMap(source:expected:found:)``
     package init(json: JSONValue, source: String) throws {
         guard let object = json.object else {
@@ -48,15 +48,15 @@ extension DeviceMap {
 }
 
 extension MemoryLimit {
-    /// Reads `0=600MB,1=1GB,cpu=2GB`.
+    /// Parses `0=600MB, 1=1GB, cpu=2GB`; spaces are ignored.
     /// - Throws: ``DeviceMapError``, ``MemoryLimitError``
     package static func limits(parsing text: String) throws -> [Device: MemoryLimit] {
         var limits: [Device: MemoryLimit] = [:]
         for entry in text.split(separator: ",") {
-            let parts = entry.split(separator: "=", omittingEmptySubsequences: false)
+            let parts = entry.split(separator: "=", omittingEmptySubsequences: false).map { $0.trimmed() }
             guard parts.count == 2, !parts[0].isEmpty else { throw DeviceMapError.malformedLimit(String(entry)) }
             guard let device = Device(name: String(parts[0])) else { throw DeviceMapError.unknownLimitKey(String(parts[0])) }
-            let limit = Int(parts[1]).map { MemoryLimit(bytes: $0) } ?? MemoryLimit(String(parts[1]))
+            let limit = MemoryLimit(String(parts[1]))
             _ = try limit.bytes()
             guard limits.updateValue(limit, forKey: device) == nil else { throw DeviceMapError.malformedLimit(text) }
         }

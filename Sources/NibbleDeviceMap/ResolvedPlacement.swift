@@ -1,16 +1,16 @@
 package import NibbleCore
 package import NibbleModels
 
-/// A device map made definite for one model: where every tensor is stored, and where every module runs.
+/// A device map applied to one model: where every tensor is stored, and where every module runs.
 ///
-/// A block runs on one device, so what a map divides inside a block is brought together: on its first GPU, if the map names
-/// one for it. A block that lies wholly on the disk runs where the plan streams such blocks, a norm beside them, all else on
-/// the disk on the CPU.
-/// Everything that turns tokens into hidden states lies with the token table.
+/// A block runs on one device. What a map divides inside a block is brought together, on the block's first GPU if the map
+/// names one. A block that lies wholly on the disk runs where the plan streams such blocks to, and norms on the disk run
+/// beside it. Everything else on the disk runs on the CPU. All modules that turn tokens into hidden states lie with the token
+/// table.
 package struct ResolvedPlacement: Sendable {
     /// By parameter path, tied targets included.
     private var stored: [String: Device] = [:]
-    /// By module path: what runs inside a block runs where the block does.
+    /// By module path. What is inside a block runs where the block does.
     private var running: [String: Device] = [:]
     package private(set) var warnings: [String] = []
 
@@ -23,7 +23,7 @@ package struct ResolvedPlacement: Sendable {
         warnings = unknown.map { "the device map names \($0), which the model does not have" }
 
         var placed = Set<String>()
-        let front = PlacementUnits.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
+        let front = ModelSegments.front(tree, stacks).filter { $0.path != tree.outputEmbedding }
         place(front, map, &placed)
         for block in tree.located.all(.block) { place([block], map, streamDevice: streamDevice, &placed) }
         for module in tree.modules where !placed.contains(module.path) {
@@ -65,12 +65,12 @@ package struct ResolvedPlacement: Sendable {
     package func storage(of parameter: String) -> Device { stored[parameter] ?? .cpu }
     /// Where a module runs: a GPU or the CPU.
     package func device(of module: String) -> Device { running[module] ?? .cpu }
-    /// Every device that is stored on or run on.
+    /// Every device that holds or runs something.
     package var devices: Set<Device> { Set(stored.values).union(running.values) }
 }
 
 extension LocatedModule {
-    /// Whether its parameters are held in memory even where the rest lies on the disk.
+    /// Whether its parameters are held in memory even where weights beside it lie on the disk.
     fileprivate var isHeld: Bool {
         if case .norm = node.kind { true } else { false }
     }

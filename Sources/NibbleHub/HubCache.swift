@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import NibbleCore
 
 /// The layout of the cache that huggingface_hub and its kin share.
 ///
@@ -97,7 +98,7 @@ struct HubCache: Sendable {
         do {
             try FileManager.default.copyItem(at: blob(etag), to: temporary)
         } catch {
-            throw HubError.cacheFailure(path: place.path, reason: "cannot be copied: \(error.localizedDescription)")
+            throw HubError.cacheFailure(path: place.path, reason: "cannot be copied: \(FileError.reason(of: error))")
         }
         try rename(temporary, to: place)
     }
@@ -114,7 +115,7 @@ struct HubCache: Sendable {
         do {
             try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
         } catch {
-            throw HubError.cacheFailure(path: url.path, reason: "cannot be made: \(error.localizedDescription)")
+            throw HubError.cacheFailure(path: url.path, reason: "cannot be created: \(FileError.reason(of: error))")
         }
     }
 

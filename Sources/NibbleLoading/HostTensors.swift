@@ -1,8 +1,8 @@
 import NibbleCore
 
-/// Conversions on the host between a mapped file and a device.
+/// Conversions of tensors on the host, between a mapped file and a device.
 struct HostTensors {
-    /// Converts on all cores.
+    /// Runs the conversions, on all cores.
     let cpu: any Backend
 
     /// `tensor` as `dtype`; itself if it is already.
@@ -29,7 +29,7 @@ struct HostTensors {
         let (rows, columns) = (source.shape[0], source.shape[1])
         let from = source.hostElements(Element.self)
         let to = result.mutableHostElements(Element.self)
-        // Tiles keep both sides within the cache.
+        // Tiles keep source and destination in the cache.
         let tile = 64
         for rowStart in stride(from: 0, to: rows, by: tile) {
             for columnStart in stride(from: 0, to: columns, by: tile) {
@@ -42,8 +42,8 @@ struct HostTensors {
         }
     }
 
-    /// The tensor's bytes in memory of `backend` that does not depend on `file`, the mapping it may be a view of.
-    /// - Parameter release: called between parts of a large tensor, to give back what was read of the file.
+    /// A copy in memory of `backend`, or the tensor itself if it lies there and is no view of the mapped `file`.
+    /// - Parameter release: called between the pieces of a large tensor, to drop pages of the file that were read.
     func resident(
         _ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor, release: () -> Void = {}
     ) throws -> Tensor {
@@ -51,17 +51,17 @@ struct HostTensors {
         let copy = try backend.allocate(tensor.dtype, tensor.shape)
         var start = 0
         while start < tensor.byteCount {
-            let count = min(HostTensors.partBytes, tensor.byteCount - start)
-            func part(_ whole: Tensor) -> Tensor {
+            let count = min(HostTensors.pieceBytes, tensor.byteCount - start)
+            func piece(_ whole: Tensor) -> Tensor {
                 Tensor(storage: whole.storage, byteOffset: whole.byteOffset + start, dtype: .uint8, shape: [count])
             }
-            try backend.copy(part(tensor), to: part(copy))
+            try backend.copy(piece(tensor), to: piece(copy))
             start += count
             if start < tensor.byteCount { release() }
         }
         return copy
     }
 
-    /// Of a large tensor, this much is mapped and copied at a time.
-    private static let partBytes = 64 << 20
+    /// Large tensors are copied in pieces of this size, so that few pages of the file are resident at a time.
+    private static let pieceBytes = 64 << 20
 }

@@ -2,7 +2,7 @@ import Dispatch
 import NibbleCore
 import Synchronization
 
-/// Kernels are made while weights are read.
+/// Compiles kernels while weights are loaded.
 final class KernelPreparation: Sendable {
     private let group = DispatchGroup()
     private let failure = Mutex<(any Error)?>(nil)
@@ -19,7 +19,8 @@ final class KernelPreparation: Sendable {
         }
     }
 
-    /// - Throws: what stopped a backend.
+    /// Waits for all backends.
+    /// - Throws: what a backend threw.
     func wait() throws {
         group.wait()
         if let failure = failure.withLock({ $0 }) { throw failure }

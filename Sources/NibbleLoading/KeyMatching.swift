@@ -1,53 +1,59 @@
-import NibbleCheckpoint
-import NibbleCore
-import NibbleModels
+package import NibbleCheckpoint
+package import NibbleCore
+package import NibbleModels
 import NibbleQuantization
 
 /// Which tensors of a checkpoint make up each parameter of a tree.
-struct KeyMatching {
+package struct KeyMatching {
     /// By parameter path.
-    private(set) var sources: [String: Source] = [:]
-    /// By the path a single expert's weight would have: `M.experts.3.gate_proj.weight`.
-    private(set) var expertSources: [String: Source] = [:]
-    private(set) var unexpected: [String] = []
-    private(set) var missing: [String] = []
-    private(set) var mismatched: [LoadError.Mismatch] = []
+    package private(set) var sources: [ByteText: WeightSource] = [:]
+    /// By the path that a single expert's weight would have: `M.experts.3.gate_proj.weight`.
+    package private(set) var expertSources: [ByteText: WeightSource] = [:]
+    /// Tensors of the checkpoint that the model does not use.
+    package private(set) var unexpected: [String] = []
+    /// Parameters that the checkpoint does not hold.
+    package private(set) var missing: [String] = []
+    package private(set) var mismatched: [LoadError.Mismatch] = []
     /// Tied pairs that the checkpoint does not contradict.
-    private(set) var tied: [(target: String, source: String)] = []
-    private(set) var warnings: [String] = []
+    package private(set) var tied: [(target: String, source: String)] = []
+    package private(set) var warnings: [String] = []
 
-    /// A tensor, and those that describe it if it is quantized.
-    struct Source {
-        var key: String
-        /// By ending: `absmax`, `quant_map`, …, `SCB`, `weight_format`.
-        var companions: [String: String] = [:]
+    /// A tensor that holds a weight, and the tensors that describe it if it is quantized.
+    package struct WeightSource: Sendable {
+        /// The tensor's name in the checkpoint.
+        package var key: String
+        /// Names of describing tensors by their ending: `absmax`, `quant_map`, …, `SCB`, `weight_format`.
+        package var companions: [ByteText: String] = [:]
 
-        var isQuantized: Bool { !companions.isEmpty }
+        package init(key: String) { self.key = key }
+
+        package var isQuantized: Bool { !companions.isEmpty }
     }
 
-    init(_ architecture: ModelArchitecture, _ checkpoint: any Checkpoint) throws {
+    /// - Throws: `CheckpointError` where tied tensors cannot be read to compare them.
+    package init(_ architecture: ModelArchitecture, _ checkpoint: any Checkpoint) throws {
         let tree = architecture.tree
         let parameters = tree.parameters
-        let known = Set(parameters.map(\.path) + tree.persistentBuffers.map(\.path))
-        let expertModules = Set(tree.modules.filter { $0.node.role == .experts }.map(\.path))
-        var companions: [String: [String: String]] = [:]
+        let known = Set(texts: parameters.map(\.path) + tree.persistentBuffers.map(\.path))
+        let expertModules = Set(texts: tree.modules.filter { $0.node.role == .experts }.map(\.path))
+        var companions: [ByteText: [ByteText: String]] = [:]
 
         for key in checkpoint.names {
-            if let path = architecture.keys.parameter(for: key, isKnown: known.contains) {
-                sources[path] = Source(key: key)
+            if let path = architecture.keys.parameter(for: key, isKnown: { known.contains($0) }) {
+                sources[path] = WeightSource(key: key)
             } else if let path = KeyMatching.expertPath(
                 architecture.keys.rename(key), expertModules, architecture.keys.basePrefix)
             {
-                expertSources[path] = Source(key: key)
+                expertSources[path] = WeightSource(key: key)
             } else if let (owner, ending) = KeyMatching.companion(key),
-                let path = architecture.keys.parameter(for: owner, isKnown: known.contains)
+                let path = architecture.keys.parameter(for: owner, isKnown: { known.contains($0) })
             {
-                companions[path, default: [:]][ending] = key
+                companions[ByteText(path), default: [:]][ending] = key
             } else if !architecture.keys.isIgnored(key) {
                 unexpected.append(key)
             }
         }
-        for (path, found) in companions {
+        for (path, found) in companions.sorted(by: { $0.key < $1.key }) {
             if sources[path] == nil { unexpected += found.values.sorted() } else { sources[path]?.companions = found }
         }
         try resolveTies(tree, checkpoint)
@@ -59,21 +65,21 @@ struct KeyMatching {
         }
     }
 
-    /// The weight that a companion tensor belongs to, and its ending.
+    /// The weight that a describing tensor belongs to, and its ending.
     private static func companion(_ key: String) -> (owner: String, ending: String)? {
-        if let range = key.range(of: ".weight.") {
+        if let range = key.firstByteRange(of: ".weight.") {
             return (String(key[..<range.lowerBound]) + ".weight", String(key[range.upperBound...]))
         }
-        for ending in [QuantizedNames.rowScales, QuantizedNames.weightFormat] where key.hasSuffix("." + ending) {
+        for ending in [QuantizedNames.rowScales, QuantizedNames.weightFormat] where key.hasByteSuffix("." + ending) {
             return (String(key.dropLast(ending.count)) + "weight", ending)
         }
         return nil
     }
 
     /// `key` if it is the weight of one expert of a known set, with the base prefix where the tree has it.
-    private static func expertPath(_ key: String, _ modules: Set<String>, _ prefix: String) -> String? {
+    private static func expertPath(_ key: String, _ modules: Set<ByteText>, _ prefix: String) -> String? {
         for candidate in [key, prefix + "." + key] {
-            guard let range = candidate.range(of: ".experts.") else { continue }
+            guard let range = candidate.firstByteRange(of: ".experts.") else { continue }
             if modules.contains(String(candidate[..<range.lowerBound]) + ".experts") { return candidate }
         }
         return nil
@@ -101,12 +107,14 @@ struct KeyMatching {
         return try checkpoint.tensor(a).hostBytes.elementsEqual(checkpoint.tensor(b).hostBytes)
     }
 
-    private mutating func check(_ parameters: [LocatedParameter], _ checkpoint: any Checkpoint, _ expertModules: Set<String>) {
-        let tiedTargets = Set(tied.map(\.target))
+    private mutating func check(
+        _ parameters: [LocatedParameter], _ checkpoint: any Checkpoint, _ expertModules: Set<ByteText>
+    ) {
+        let tiedTargets = Set(texts: tied.map(\.target))
         for parameter in parameters where !tiedTargets.contains(parameter.path) {
             guard let source = sources[parameter.path] else {
-                let isHeldInParts = expertModules.contains(parameter.module.path) && !expertSources.isEmpty
-                if !parameter.isComputed, !isHeldInParts { missing.append(parameter.path) }
+                let isHeldByExpert = expertModules.contains(parameter.module.path) && !expertSources.isEmpty
+                if !parameter.isComputed, !isHeldByExpert { missing.append(parameter.path) }
                 continue
             }
             guard !source.isQuantized, let found = checkpoint.descriptor(source.key)?.shape, found != parameter.shape else {

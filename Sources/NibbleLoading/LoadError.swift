@@ -1,6 +1,6 @@
 package import NibbleCore
 
-/// What can stop a model from being loaded.
+/// Why a model cannot be loaded, or written.
 package enum LoadError: Error, Sendable, Equatable {
     case noConfig(folder: String)
     case unreadable(file: String, reason: String)
@@ -13,8 +13,14 @@ package enum LoadError: Error, Sendable, Equatable {
     case noDevice(Device, present: [Device])
     case unwritableOffloadFolder(folder: String, reason: String)
     case unknownDType(String)
+    /// Another format was asked for than the one a checkpoint's weights are stored in.
+    case alreadyQuantized(String, stored: String, wanted: String)
+    case notQuantized(folder: String)
+    case outputIsModel(folder: String)
 
+    /// A tensor of another shape than the config says.
     package struct Mismatch: Sendable, Equatable {
+        /// In the checkpoint.
         package let name: String
         package let expected: Shape
         package let found: Shape
@@ -25,14 +31,14 @@ extension LoadError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .noConfig(let folder):
-            "\(folder) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "
-                + "as save_pretrained writes them"
+            "\(folder) has no config.json, so it is not a model folder. A model folder has config.json, weights and tokenizer "
+                + "files, as save_pretrained writes them"
         case .unreadable(let file, let reason):
             "\(file) cannot be read: \(reason)"
         case .missingWeights(let names, let files):
             "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).joined(separator: ", "))"
         case .mismatchedWeights(let mismatches):
-            "weights of another shape than the config says: "
+            "weights whose shape differs from the config's: "
                 + mismatches.map { "\($0.name) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
         case .missingCompanion(let tensor, let companion, let file):
             "\(file): \(tensor) is quantized, but \(companion) is missing"
@@ -43,25 +49,32 @@ extension LoadError: CustomStringConvertible {
         case .nonFinite(let tensor, let file, let index):
             "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
         case .noDevice(let device, let present):
-            "the device map names \(device), which this machine does not have; present are "
+            "the device map names \(device), which this machine does not have. It has "
                 + present.map(\.description).joined(separator: ", ") + ". nibble doctor says why a GPU cannot be used"
         case .unwritableOffloadFolder(let folder, let reason):
-            "the offload folder \(folder) cannot be made: \(reason) Give another with --offload-folder"
+            "the offload folder \(folder) cannot be created: \(reason). Choose another with --offload-folder"
         case .unknownDType(let word):
             "config.json: dtype \"\(word)\" is not known"
+        case .alreadyQuantized(let model, let stored, let wanted):
+            "\(model) is already quantized (\(stored)) and is not quantized again to \(wanted). "
+                + "Write its weights in 16 bits first: nibble dequantize \(model) --output FOLDER"
+        case .notQuantized(let folder):
+            "\(folder) is not quantized, so there is nothing to dequantize"
+        case .outputIsModel(let folder):
+            "the output folder \(folder) is the model's own folder. Choose another with --output"
         }
     }
 }
 
-/// Folds names that differ in one number only: `h.{0...29}.mlp.weight`.
+/// Shortens lists of names that differ in one number: `h.{0...29}.mlp.weight`.
 enum LayerFolding {
     static func fold(_ names: [String]) -> [String] {
         var order = [String]()
-        var numbers: [String: [Int]] = [:]
+        var numbers: [ByteText: [Int]] = [:]
         for name in names {
             let (pattern, number) = split(name)
             if numbers[pattern] == nil { order.append(pattern) }
-            numbers[pattern, default: []].append(number ?? -1)
+            numbers[ByteText(pattern), default: []].append(number ?? -1)
         }
         return order.map { pattern in
             let found = (numbers[pattern] ?? []).sorted()
@@ -74,7 +87,7 @@ enum LayerFolding {
         }
     }
 
-    /// The name with its first numeric part replaced by a mark, and the number.
+    /// The name with its first numeric part replaced by a zero character, and the number.
     private static func split(_ name: String) -> (pattern: String, number: Int?) {
         var parts = name.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
         guard let place = parts.firstIndex(where: { Int($0) != nil }), let number = Int(parts[place]) else { return (name, nil) }

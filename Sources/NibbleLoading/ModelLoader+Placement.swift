@@ -4,72 +4,78 @@ package import NibbleModels
 package import NibbleQuantization
 
 extension ModelLoader {
-    /// A placement, and the quantization that goes with it.
-    package struct Placed: Sendable {
+    /// Everything that is decided about a load before a weight is read.
+    package struct LoadPlan: Sendable {
         package var placement: PlacementPlan
         package var quantization: QuantizationPlan
         package var memory: ModelMemory
+        /// The dtype of weights that are not quantized.
+        package var dtype: DType
+        /// The quantization config in effect.
+        package var config: BitsAndBytesConfig?
         /// Bytes as `get_memory_footprint` counts them.
         package var footprint: Int
+        package var warnings: [String] = []
     }
 
-    /// Plans from `config.json` alone: no weight file need be there.
+    /// Plans from `config.json` alone: no weight file need be present.
     /// - Throws: `DeviceMapError`, ``LoadError``, `QuantizationConfigError`.
     package static func plan(
-        _ source: ModelSource, options: LoadOptions, _ request: PlacementRequest
-    ) throws -> (placed: Placed, dtype: DType, config: BitsAndBytesConfig?, warnings: [String]) {
+        _ source: ModelSource, options: LoaderOptions, _ request: PlacementRequest
+    ) throws -> LoadPlan {
         var warnings = source.warnings
         let config = try quantization(source, options, &warnings)
-        let dtype = try checked(options.dtype ?? source.configDType() ?? .float32)
-        let placed = try place(
-            request, source, options, source.architecture.tree, dtype: dtype, config: config,
-            checkpointDType: source.configDType())
-        return (placed, dtype, config, warnings)
+        let search = PlacementSearch(
+            request: request, source: source, options: options, tree: source.architecture.tree,
+            dtype: try checked(options.dtype ?? source.configDType() ?? .float32), config: config,
+            checkpointDType: try source.configDType())
+        var plan = try search.best()
+        plan.placement.hints = try search.hints(for: plan)
+        warnings += options.skipWarnings(source, config)
+        plan.warnings = warnings + plan.placement.warnings
+        return plan
     }
 
-    func place(
-        _ request: PlacementRequest, _ prepared: Prepared
-    ) throws -> Placed {
-        try ModelLoader.place(
-            request, source, options, prepared.tree, dtype: prepared.dtype, config: prepared.config,
-            checkpointDType: prepared.checkpoint.firstFloatingPointDType)
-    }
-
-    /// Where not everything fits, long prompts are fed in smaller chunks if that makes it fit: activations take less.
-    private static func place(
-        _ request: PlacementRequest, _ source: ModelSource, _ options: LoadOptions, _ tree: ModuleTree, dtype: DType,
-        config: BitsAndBytesConfig?, checkpointDType: DType?
-    ) throws -> Placed {
-        let step = PlacementStep(
-            request: request, source: source, options: options, tree: tree, dtype: dtype, config: config,
-            checkpointDType: checkpointDType)
-        var placed = try step.place(chunkTokens: SessionOptions.defaultChunkTokens)
-        for chunkTokens in [128, 32] where !placed.placement.isRoomy {
-            let smaller = try step.place(chunkTokens: chunkTokens)
-            if smaller.placement.isRoomy || placed.placement.refusal != nil { placed = smaller }
-        }
-        return placed
+    func place(_ request: PlacementRequest, _ matched: MatchedCheckpoint) throws -> LoadPlan {
+        try PlacementSearch(
+            request: request, source: source, options: options, tree: matched.tree, dtype: matched.dtype,
+            config: matched.config, checkpointDType: matched.checkpoint.firstFloatingPointDType
+        ).best()
     }
 }
 
-/// One attempt to place a model.
-private struct PlacementStep {
+/// Looks for the best placement of one model.
+struct PlacementSearch {
     let request: PlacementRequest
     let source: ModelSource
-    let options: LoadOptions
+    var options: LoaderOptions
     let tree: ModuleTree
     let dtype: DType
-    let config: BitsAndBytesConfig?
+    var config: BitsAndBytesConfig?
     let checkpointDType: DType?
 
-    func place(chunkTokens: Int) throws -> ModelLoader.Placed {
+    /// Tried in this order where a larger chunk leaves part of the model where it is slow. Activations and the operations'
+    /// own memory grow with the chunk.
+    static let smallerChunks = [256, 128, 64, 32]
+
+    /// The placement with the largest chunks of prompt tokens among those that keep most of the model where it is fast.
+    func best() throws -> ModelLoader.LoadPlan {
+        var best = try place(chunkTokens: SessionOptions.defaultChunkTokens)
+        for chunkTokens in PlacementSearch.smallerChunks where best.placement.residency < .complete {
+            let smaller = try place(chunkTokens: chunkTokens)
+            if smaller.placement.residency > best.placement.residency || best.placement.residency == .refused { best = smaller }
+        }
+        return best
+    }
+
+    private func place(chunkTokens: Int) throws -> ModelLoader.LoadPlan {
         var plan = quantization()
         var memory = memory(plan, chunkTokens)
         let reference = quantization(reference: true)
         var placement = try PlacementPlanner(memory, referencePlan: reference).plan(request)
         let floats = modulesLeftFloat(placement)
         if !floats.isEmpty {
-            // Planned with quantized sizes, as the reference does; what that takes in truth is told.
+            // The plan was made with quantized sizes, as the reference makes it. Here it gets the sizes of the load.
             plan = quantization(skipping: floats)
             memory = self.memory(plan, chunkTokens)
             var fixed = request
@@ -78,8 +84,9 @@ private struct PlacementStep {
             placement = try PlacementPlanner(memory, referencePlan: reference).plan(fixed)
             placement.planner = planner
         }
-        return ModelLoader.Placed(
-            placement: placement, quantization: plan, memory: memory, footprint: tree.footprint(plan, loadDType: dtype))
+        return ModelLoader.LoadPlan(
+            placement: placement, quantization: plan, memory: memory, dtype: dtype, config: config,
+            footprint: tree.footprint(plan, loadDType: dtype))
     }
 
     private func quantization(skipping: [String] = [], reference: Bool? = nil) -> QuantizationPlan {
@@ -96,11 +103,68 @@ private struct PlacementStep {
             isStoredQuantized: source.storedQuantization != nil, operationBytes: request.operationBytes)
     }
 
-    /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is no
-    /// offload; a map of the user's is taken at its word.
+    /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is not
+    /// offloaded. A map of the user's is taken literally.
     private func modulesLeftFloat(_ placement: PlacementPlan) -> [String] {
         guard config?.int8EnableFP32CPUOffload == true else { return [] }
         if placement.planner != .explicit, placement.deviceMap.devices.allSatisfy({ !$0.isGPU }) { return [] }
         return placement.deviceMap.entries.filter { !$0.value.isGPU }.keys.sorted()
+    }
+}
+
+// MARK: Hints
+
+extension PlacementSearch {
+    /// At most this many options are named.
+    private static let hintLimit = 2
+
+    /// What would bring a tied head back to the GPUs: options that do it alone, or else together.
+    func hints(for plan: ModelLoader.LoadPlan) throws -> [String] {
+        guard plan.placement.residency == .headOffGPUs else { return [] }
+        let context = plan.memory.context
+        let alone = try alternatives(context: context).filter { try $0.search.best().placement.residency == .complete }
+        if !alone.isEmpty {
+            let options = alone.prefix(PlacementSearch.hintLimit).map(\.option).joined(separator: ", or with ")
+            return ["the tied head would stay on the GPUs with \(options)"]
+        }
+        guard let nested = doubleQuantized else { return [] }
+        let pair = try nested.alternatives(context: context).first { try $0.search.best().placement.residency == .complete }
+        return pair.map { ["the tied head would stay on the GPUs with --double-quant and \($0.option)"] } ?? []
+    }
+
+    /// The same load with one option changed, those first that change results least.
+    private func alternatives(context: Int) -> [(option: String, search: PlacementSearch)] {
+        var alternatives: [(option: String, search: PlacementSearch)] = []
+        if let nested = doubleQuantized { alternatives.append(("--double-quant", nested)) }
+        if let shorter = shorterContext(than: context) { alternatives.append(shorter) }
+        if options.cacheQuantization == nil, let quantization = KeyValueQuantization(bits: 8) {
+            var search = self
+            search.options.cacheQuantization = quantization
+            alternatives.append(("--cache-bits 8", search))
+        }
+        if options.headFormat == nil {
+            var search = self
+            search.options.headFormat = .fourBit(FourBitFormat(codebook: .nf4))
+            alternatives.append(("--quantize-head nf4", search))
+        }
+        return alternatives
+    }
+
+    private var doubleQuantized: PlacementSearch? {
+        guard source.storedQuantization == nil, var config, config.loadIn4Bit, !config.useDoubleQuant else { return nil }
+        config.useDoubleQuant = true
+        var search = self
+        search.config = config
+        return search
+    }
+
+    /// The longest context, of those halved from `context`, that keeps the head on the GPUs.
+    private func shorterContext(than context: Int) -> (option: String, search: PlacementSearch)? {
+        var search = self
+        for shorter in sequence(first: context / 2, next: { $0 / 2 }).prefix(while: { $0 >= 64 }) {
+            search.options.context = shorter
+            if (try? search.best().placement.residency) == .complete { return ("--context \(shorter)", search) }
+        }
+        return nil
     }
 }

@@ -5,117 +5,124 @@ import NibbleDeviceMap
 import NibbleModels
 import NibbleQuantization
 
+/// What was written.
+package struct WrittenCheckpoint: Sendable {
+    /// Modules that are quantized in the checkpoint (for a dequantized one: that were).
+    package var quantizedModules: [String]
+    package var warnings: [String]
+}
+
 extension ModelLoader {
-    /// Writes the model as a pre-quantized checkpoint, as `save_pretrained` lays it out.
+    /// Writes the model as a pre-quantized checkpoint, laid out as by `save_pretrained`.
     ///
-    /// Layers that only Nibble quantizes (fused experts, subclassed linear layers) are left as they are, so that
-    /// transformers reads the result. Weights get their names when all are written; `config.json` comes last.
-    /// - Returns: the names of the quantized modules.
-    /// - Throws: as loading does; `CheckpointError/unwritable(file:reason:)`.
+    /// Layers that only Nibble quantizes (fused experts, subclassed linear layers) stay as they are, with a warning, so that
+    /// transformers reads the result. Weight files get their names when all are written; `config.json` comes last.
+    /// - Throws: as loading does; ``LoadError/alreadyQuantized(_:stored:wanted:)`` if another format was asked for than
+    ///   the checkpoint has; `FileError`, `CheckpointError/unwritable(file:reason:)`.
     package func writeQuantized(
         _ checkpoint: any Checkpoint, to folder: URL, maximumShardBytes: Int
-    ) throws -> [String] {
+    ) throws -> WrittenCheckpoint {
+        try refuseRequantizing()
+        let output = try CheckpointFolder(folder, of: source)
         var options = options
         options.preparesWeights = false
         options.headFormat = nil
         let writer = ModelLoader(source, options: options, backends: Array(backends.values))
-        let prepared = try writer.prepare(checkpoint, plainLayersOnly: true)
-        let weights = try prepared.loader(writer.resolve(prepared.tree, .all(on: .cpu)), writer.backends).load(prepared.tree)
-        let tensors = try writer.tensors(prepared, weights, checkpoint)
+        let matched = try writer.match(checkpoint, plainLayersOnly: true)
+        let weights = try matched.loader(writer.resolve(matched.tree, .all(on: .cpu)), writer.backends).load(matched.tree)
+        let tensors = try writer.tensors(matched, weights, checkpoint)
+        try output.write(tensors, maximumShardBytes: maximumShardBytes)
+        try output.copyCompanions()
+        try output.writeConfig(writer.writtenConfig(matched))
+        return WrittenCheckpoint(
+            quantizedModules: matched.plan.quantized, warnings: matched.warnings + writer.unquantizedWarnings(matched))
+    }
 
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        let held = Dictionary(tensors.map { ($0.name, $0.tensor) }, uniquingKeysWith: { first, _ in first })
-        try SafetensorsWriter(order: .reference).writeSharded(
-            tensors.map { TensorSpecification(name: $0.name, tensor: $0.tensor) }, to: folder,
-            maximumShardByteCount: maximumShardBytes
-        ) { specification in
-            guard let tensor = held[specification.name] else {
-                throw CheckpointError.noSuchTensor(name: specification.name, files: [folder.path])
-            }
-            return tensor
-        }
-        try copyCompanions(to: folder)
-        try writeConfig(prepared, to: folder)
-        return prepared.plan.quantized
+    /// A format other than the stored one cannot be made from quantized weights without losing more than it would from the
+    /// original ones.
+    private func refuseRequantizing() throws {
+        guard let stored = source.storedQuantization, let wanted = options.quantization else { return }
+        guard wanted.format != stored.format || wanted.int8SkipModules != nil || !options.addedSkipModules.isEmpty else { return }
+        let difference = wanted.format == stored.format ? " with other skip entries" : ""
+        throw LoadError.alreadyQuantized(
+            source.folder.path, stored: stored.formatName, wanted: wanted.formatName + difference)
+    }
+
+    /// Names the layers that a load would quantize, but a checkpoint for transformers cannot hold quantized.
+    private func unquantizedWarnings(_ matched: MatchedCheckpoint) -> [String] {
+        let all = QuantizationPlan(
+            matched.architecture.tree, config: matched.config, addedSkips: options.addedSkipModules,
+            keptInFloat32: !options.quantizesFloat32Modules)
+        let left = all.quantized.filter { !matched.plan.isQuantized($0) }
+        guard !left.isEmpty else { return [] }
+        return [
+            "\(LayerFolding.fold(left).joined(separator: ", ")): left in \(matched.dtype), because transformers reads such layers "
+                + "unquantized only"
+        ]
     }
 
     private func tensors(
-        _ prepared: Prepared, _ weights: ModelWeights, _ checkpoint: any Checkpoint
+        _ matched: MatchedCheckpoint, _ weights: ModelWeights, _ checkpoint: any Checkpoint
     ) throws -> [(name: String, tensor: Tensor)] {
         let host = HostTensors(cpu: cpu)
-        let fileName = prepared.architecture.keys.fileName
-        let buffers = try prepared.tree.persistentBuffers.compactMap { path, _ -> (name: String, tensor: Tensor)? in
-            guard let source = prepared.matching.sources[path] else { return nil }
-            return (fileName(path), try host.cast(checkpoint.tensor(source.key), to: prepared.dtype))
-        }
+        let fileName = matched.architecture.keys.fileName
+        let buffers = try matched.bufferTensors(host)
         return try buffers
-            + prepared.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
+            + matched.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
                 let module = parameter.module.path
                 if parameter.path == parameter.module.path(of: "weight"), let linear = weights.linears[module] {
                     switch try linear.weight.canonical() {
                     case .fourBit(let weight):
                         return try QuantizedTensors.fourBit(
-                            weight, name: fileName(parameter.path), storage: prepared.config?.quantStorage ?? .uint8)
+                            weight, name: fileName(parameter.path), storage: matched.config?.quantStorage ?? .uint8)
                     case .int8(let weight): return QuantizedTensors.int8(weight, module: fileName(module))
                     case .dense, .prepared: break
                     }
                 }
-                guard let source = prepared.matching.sources[parameter.path] else {
-                    // Experts saved one by one keep their own names, and are written with the first of the fused parameters.
-                    guard parameter.path == parameter.module.node.parameters.first.map({ parameter.module.path(of: $0.name) })
-                    else { return [] }
-                    return try expertTensors(parameter.module.path, prepared, checkpoint, host)
-                }
-                let tensor = try host.cast(
-                    checkpoint.tensor(source.key),
-                    to: prepared.tree.storedDType(of: parameter.path, loadDType: prepared.dtype))
-                return [(name: fileName(parameter.path), tensor: tensor)]
+                return try matched.floatTensors(parameter, host)
             }
     }
 
-    private func expertTensors(
-        _ module: String, _ prepared: Prepared, _ checkpoint: any Checkpoint, _ host: HostTensors
-    ) throws -> [(name: String, tensor: Tensor)] {
-        try prepared.matching.expertSources.filter { $0.key.hasPrefix(module + ".") }.values.map(\.key).sorted().map { key in
-            (name: key, tensor: try host.cast(checkpoint.tensor(key), to: prepared.dtype))
-        }
-    }
-
-    /// Everything beside the weights that a reader of the folder needs.
-    private func copyCompanions(to folder: URL) throws {
-        let manager = FileManager.default
-        let names = [
-            "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-            "tokenizer.model", "spiece.model", "spm.model", "vocab.json", "merges.txt", "chat_template.jinja", "tekken.json",
-            ModelSource.vocabularyFile,
-        ]
-        if ModelSource.isGGUF(source.folder) {
-            return try GGUFFile(source.folder).writeMetadata(to: folder.appending(path: ModelSource.vocabularyFile))
-        }
-        let templates = "additional_chat_templates"
-        let named = (try? manager.contentsOfDirectory(atPath: source.folder.appending(path: templates).path)) ?? []
-        if !named.isEmpty {
-            try manager.createDirectory(at: folder.appending(path: templates), withIntermediateDirectories: true)
-        }
-        for name in names + named.map({ "\(templates)/\($0)" }) {
-            let original = source.folder.appending(path: name)
-            guard manager.fileExists(atPath: original.path) else { continue }
-            try Data(contentsOf: original).write(to: folder.appending(path: name), options: .atomic)
-        }
-    }
-
-    private func writeConfig(_ prepared: Prepared, to folder: URL) throws {
+    private func writtenConfig(_ matched: MatchedCheckpoint) -> JSONObject {
         var values = source.config.values
         values["torch_dtype"] = nil
-        values["dtype"] = .string(prepared.dtype.rawValue)
-        if var config = prepared.config {
-            if config.loadIn4Bit { config.computeDType = config.computeDType ?? prepared.dtype }
+        values["dtype"] = .string(matched.dtype.rawValue)
+        if var config = matched.config {
+            if config.loadIn4Bit { config.computeDType = config.computeDType ?? matched.dtype }
             if !options.addedSkipModules.isEmpty {
-                config.int8SkipModules = (config.int8SkipModules ?? prepared.tree.defaultSkips) + options.addedSkipModules
+                config.int8SkipModules = (config.int8SkipModules ?? matched.tree.defaultSkips) + options.addedSkipModules
             }
             values["quantization_config"] = .object(config.json)
         }
-        let text = JSONValue.object(values).encoded(.pretty, sortedKeys: true) + "\n"
-        try Data(text.utf8).write(to: folder.appending(path: "config.json"), options: .atomic)
+        return values
+    }
+}
+
+extension MatchedCheckpoint {
+    /// The buffers that checkpoints hold, in the load dtype.
+    func bufferTensors(_ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
+        try tree.persistentBuffers.compactMap { path, _ in
+            guard let source = matching.sources[path] else { return nil }
+            return (architecture.keys.fileName(path), try host.cast(checkpoint.tensor(source.key), to: dtype))
+        }
+    }
+
+    /// A parameter as the checkpoint holds it, in the dtype it is stored in.
+    func floatTensors(_ parameter: LocatedParameter, _ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
+        guard let source = matching.sources[parameter.path] else {
+            // Experts that are saved one by one keep their own names. They are written with the first fused parameter.
+            let first = parameter.module.node.parameters.first.map { parameter.module.path(of: $0.name) }
+            return parameter.path == first ? try expertTensors(parameter.module.path, host) : []
+        }
+        let tensor = try host.cast(
+            checkpoint.tensor(source.key), to: tree.storedDType(of: parameter.path, loadDType: dtype))
+        return [(name: architecture.keys.fileName(parameter.path), tensor: tensor)]
+    }
+
+    private func expertTensors(_ module: String, _ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
+        let keys = matching.expertSources.filter { $0.key.text.hasBytePrefix(module + ".") }.map { ByteText($0.value.key) }
+        return try keys.sorted().map { key in
+            (name: key.text, tensor: try host.cast(checkpoint.tensor(key.text), to: dtype))
+        }
     }
 }

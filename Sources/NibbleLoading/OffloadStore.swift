@@ -1,38 +1,43 @@
-import Foundation
-import NibbleCheckpoint
-import NibbleCore
+package import Foundation
+package import NibbleCheckpoint
+package import NibbleCore
 import NibbleQuantization
 
-/// Weights in the form they are used in, one safetensors file each, written once and mapped.
+/// Weights on the disk in the form in which they are used: one safetensors file each, written once and mapped.
 ///
-/// In a folder of the user's, files stay and are found again by the next load of the same checkpoint in the same form. In a
-/// temporary folder a file loses its name as soon as it is mapped, so that nothing is left behind.
-final class OffloadStore {
+/// In a folder of the user's, files stay: the next load of the same checkpoint in the same form uses them. In a temporary
+/// folder, a file is unlinked as soon as it is mapped, so that nothing is left behind.
+package final class OffloadStore {
     private let folder: URL
     private let isTemporary: Bool
-    private var isMade = false
+    private var isCreated = false
 
     private static let identityKey = "nibble_source"
 
-    init(_ folder: URL?) {
+    /// - Parameter folder: `nil` for a temporary one.
+    package init(_ folder: URL?) {
         isTemporary = folder == nil
         self.folder = folder ?? FileManager.default.temporaryDirectory.appending(path: "nibble-offload-\(UUID().uuidString)")
     }
 
     deinit {
-        if isTemporary, isMade { try? FileManager.default.removeItem(at: folder) }
+        if isTemporary, isCreated { try? FileManager.default.removeItem(at: folder) }
     }
 
-    /// The weight, mapped; the file it lies in, and its tensors' names there.
+    /// The mapped weight, its file, and its tensors' names there.
     /// - Parameters:
-    ///   - identity: tells the source and the form apart from all others.
-    ///   - make: gives the weight in its canonical layout on the host; called only if no file holds it.
-    func weight(
+    ///   - name: the file's name, without an extension.
+    ///   - identity: what the weight was made from, and its form. A file with another identity is replaced.
+    ///   - make: makes the weight in its canonical layout on the host. Called only if no file holds it.
+    /// - Throws: ``LoadError/unwritableOffloadFolder(folder:reason:)``, `CheckpointError`, what `make` throws.
+    package func weight(
         _ name: String, identity: String, _ make: () throws -> LinearWeight
     ) throws -> (weight: LinearWeight, file: any Checkpoint, names: [String]) {
         try makeFolder()
         let url = folder.appending(path: "\(name).safetensors")
-        if !isTemporary, let file = try? SafetensorsFile(url), file.metadata[OffloadStore.identityKey] == identity {
+        if !isTemporary, let file = try? SafetensorsFile(url),
+            file.metadata[OffloadStore.identityKey]?.hasSameBytes(as: identity) == true
+        {
             return (try read(file, url), file, file.names)
         }
         let tensors = try OffloadStore.tensors(try make())
@@ -44,13 +49,13 @@ final class OffloadStore {
     }
 
     private func makeFolder() throws {
-        guard !isMade else { return }
+        guard !isCreated else { return }
         do {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         } catch {
-            throw LoadError.unwritableOffloadFolder(folder: folder.path, reason: error.localizedDescription)
+            throw LoadError.unwritableOffloadFolder(folder: folder.path, reason: FileError.reason(of: error))
         }
-        isMade = true
+        isCreated = true
     }
 
     private static let name = "weight"
@@ -67,7 +72,7 @@ final class OffloadStore {
 
     private func read(_ file: SafetensorsFile, _ url: URL) throws -> LinearWeight {
         let name = OffloadStore.name
-        var source = KeyMatching.Source(key: name)
+        var source = KeyMatching.WeightSource(key: name)
         for other in file.names where other.hasPrefix(name + ".") {
             source.companions[String(other.dropFirst(name.count + 1))] = other
         }
@@ -76,7 +81,7 @@ final class OffloadStore {
         return try StoredWeightReader(checkpoint: file) { $0 }.weight(source, shape: shape)
     }
 
-    private func shape(_ file: SafetensorsFile, _ source: KeyMatching.Source) throws -> Shape {
+    private func shape(_ file: SafetensorsFile, _ source: KeyMatching.WeightSource) throws -> Shape {
         for codebook in FourBitFormat.Codebook.allCases {
             guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
             return try QuantState(parsing: try file.tensor(key).hostBytes, name: key).shape
@@ -86,7 +91,7 @@ final class OffloadStore {
 }
 
 extension Checkpoint {
-    /// Tells a tensor of one file, as it was when it was opened, from others.
+    /// A text that differs for every tensor of every file, and changes with the file.
     func identity(of name: String) -> String {
         guard let descriptor = descriptor(name) else { return name }
         let attributes = try? FileManager.default.attributesOfItem(atPath: descriptor.file.path)

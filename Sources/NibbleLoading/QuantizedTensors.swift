@@ -1,12 +1,12 @@
 package import NibbleCore
 import NibbleQuantization
 
-/// The tensors that a quantized weight becomes in a checkpoint, under bitsandbytes' names.
+/// The tensors of a quantized weight in a checkpoint, under bitsandbytes' names.
 package enum QuantizedTensors {
     /// - Parameters:
     ///   - weight: 4-bit, in the canonical layout on the CPU.
-    ///   - name: the weight's own name; the others are `name.absmax` and so on.
-    ///   - storage: the dtype the codes are labelled with.
+    ///   - name: the weight's name. The others' are `name.absmax` and so on.
+    ///   - storage: the dtype that the codes are labelled with.
     ///   - shape: recorded in the quant state; [N, K] for a linear layer.
     /// - Throws: ``LoadError/malformedQuantization(tensor:file:expected:found:)`` if the codes do not fill whole elements of
     ///   `storage`.

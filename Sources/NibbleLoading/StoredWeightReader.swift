@@ -1,20 +1,27 @@
-import NibbleCheckpoint
-import NibbleCore
+package import NibbleCheckpoint
+package import NibbleCore
 import NibbleQuantization
 
 /// Reads weights that a checkpoint holds in quantized form.
-struct StoredWeightReader {
-    let checkpoint: any Checkpoint
-    /// Brings a tensor of the file to where it shall lie.
-    let place: (Tensor) throws -> Tensor
+package struct StoredWeightReader {
+    private let checkpoint: any Checkpoint
+    private let place: (Tensor) throws -> Tensor
+
+    /// - Parameter place: copies a tensor of the file to its device, or returns it as it is to use it mapped.
+    package init(checkpoint: any Checkpoint, _ place: @escaping (Tensor) throws -> Tensor) {
+        self.checkpoint = checkpoint
+        self.place = place
+    }
 
     /// - Parameter shape: [N, K]
-    func weight(_ source: KeyMatching.Source, shape: Shape) throws -> LinearWeight {
+    /// - Throws: ``LoadError/missingCompanion(tensor:companion:file:)``,
+    ///   ``LoadError/malformedQuantization(tensor:file:expected:found:)``, `QuantStateError`, `CheckpointError`.
+    package func weight(_ source: KeyMatching.WeightSource, shape: Shape) throws -> LinearWeight {
         if source.companions[QuantizedNames.rowScales] != nil { return .int8(try int8(source, shape)) }
         return .fourBit(try fourBit(source, shape))
     }
 
-    private func int8(_ source: KeyMatching.Source, _ shape: Shape) throws -> Int8Weight {
+    private func int8(_ source: KeyMatching.WeightSource, _ shape: Shape) throws -> Int8Weight {
         let values = try checkpoint.tensor(source.key)
         try require(
             values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
@@ -30,7 +37,7 @@ struct StoredWeightReader {
             values: try place(values), scales: try place(scales.viewed(as: [shape[0]])))
     }
 
-    private func fourBit(_ source: KeyMatching.Source, _ shape: Shape) throws -> FourBitWeight {
+    private func fourBit(_ source: KeyMatching.WeightSource, _ shape: Shape) throws -> FourBitWeight {
         let (state, stateKey) = try quantState(source)
         try require(state.shape == shape, stateKey, "shape \(shape)", "\(state.shape)")
         let codes = try checkpoint.tensor(source.key)
@@ -44,7 +51,7 @@ struct StoredWeightReader {
             scales: try scales(source, state, blocks: blocks), sourceDType: state.dtype)
     }
 
-    private func scales(_ source: KeyMatching.Source, _ state: QuantState, blocks: Int) throws -> BlockScales {
+    private func scales(_ source: KeyMatching.WeightSource, _ state: QuantState, blocks: Int) throws -> BlockScales {
         let absmax = try companion(QuantizedNames.absmax, of: source)
         let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
         try require(
@@ -64,7 +71,7 @@ struct StoredWeightReader {
                 codes: try place(absmax.viewed(as: [blocks])), absmax: try place(nested.viewed(as: [groups])), offset: offset))
     }
 
-    private func quantState(_ source: KeyMatching.Source) throws -> (state: QuantState, key: String) {
+    private func quantState(_ source: KeyMatching.WeightSource) throws -> (state: QuantState, key: String) {
         for codebook in FourBitFormat.Codebook.allCases {
             guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
             let state = try QuantState(parsing: try checkpoint.tensor(key).hostBytes, name: key)
@@ -75,8 +82,8 @@ struct StoredWeightReader {
             tensor: source.key, companion: "its quant_state", file: file(of: source.key))
     }
 
-    /// A table in a file is always the standard one; another would be silently misread.
-    private func checkMap(_ source: KeyMatching.Source, _ ending: String, _ standard: [Float]) throws {
+    /// Only the standard table is supported. Another one would be misread silently.
+    private func checkMap(_ source: KeyMatching.WeightSource, _ ending: String, _ standard: [Float]) throws {
         guard let key = source.companions[ending] else { return }
         let map = try checkpoint.tensor(key)
         let isStandard =
@@ -85,7 +92,7 @@ struct StoredWeightReader {
         try require(isStandard, key, "the standard table of \(standard.count) values", "another")
     }
 
-    private func companion(_ ending: String, of source: KeyMatching.Source) throws -> Tensor {
+    private func companion(_ ending: String, of source: KeyMatching.WeightSource) throws -> Tensor {
         guard let key = source.companions[ending] else {
             throw LoadError.missingCompanion(tensor: source.key, companion: ending, file: file(of: source.key))
         }

@@ -1,56 +1,65 @@
 import Foundation
-import NibbleCheckpoint
-import NibbleCore
+package import NibbleCore
 import NibbleModels
 
-/// Two pieces of a device's memory that blocks from the disk pass through: while one block runs, the next is brought in.
+/// Two buffers on a device that blocks from the disk pass through: while one block runs, the next is uploaded.
 ///
-/// Weights are views of these pieces at places that never change. Sessions on several threads take turns, block by block.
-final class StreamBuffers: @unchecked Sendable {
-    private let uploads: any Uploads
-    private let blocks: [Block]
+/// Weights are views of these buffers at addresses that never change. Sessions on several threads take turns, block by block.
+package final class StreamBuffers: @unchecked Sendable {
+    private let device: any Uploads
+    private let blocks: [BlockUpload]
     private let locks = [NSLock(), NSLock()]
-    /// The block whose weights a piece holds. Guarded by the piece's lock.
+    /// The block whose weights a buffer holds. Guarded by the buffer's lock.
     private var holders: [Int?] = [nil, nil]
 
-    struct Block {
+    /// One block's weights on their way to the device.
+    package struct BlockUpload {
         var files: MappedWeights
         var copies: [(source: Tensor, destination: Tensor)]
-        /// The block that runs after this one, the stack's first after its last.
+        /// The block that runs after this one; after the last of a stack, its first.
         var next: Int
+
+        package init(files: MappedWeights, copies: [(source: Tensor, destination: Tensor)], next: Int) {
+            self.files = files
+            self.copies = copies
+            self.next = next
+        }
     }
 
-    static let count = 2
+    package static let count = 2
 
-    /// - Parameter blocks: block i's destinations lie in piece i mod 2.
-    init(_ blocks: [Block], uploads: any Uploads) {
+    /// - Parameter blocks: block i's destinations lie in buffer i mod 2.
+    package init(_ blocks: [BlockUpload], device: any Uploads) {
         self.blocks = blocks
-        self.uploads = uploads
+        self.device = device
     }
 
-    func prefetch(_ index: Int) { blocks[index].files.prefetch() }
+    package func prefetch(_ index: Int) { blocks[index].files.prefetch() }
 
-    func acquire(_ index: Int) throws {
+    /// Waits until the block's weights are on the device, and keeps them there until ``release(_:)``.
+    /// - Throws: `BackendError`; then nothing is kept.
+    package func acquire(_ index: Int) throws {
         let slot = index % StreamBuffers.count
         locks[slot].lock()
         do {
             try fill(index)
-            try uploads.acquire(slot)
+            try device.acquire(slot)
         } catch {
             locks[slot].unlock()
             throw error
         }
     }
 
-    func release(_ index: Int) {
+    package func release(_ index: Int) {
         let slot = index % StreamBuffers.count
-        // Without the mark nobody may take the block for read: it is brought in again.
-        if (try? uploads.release(slot)) == nil { holders[slot] = nil }
+        // If the device cannot mark the end of the block's work, the buffer counts as empty and is filled again.
+        if (try? device.release(slot)) == nil { holders[slot] = nil }
         locks[slot].unlock()
         fillAhead(blocks[index].next)
     }
 
-    /// Brings in what will be wanted next, unless another session is at it. What fails here fails again where it is needed.
+    /// Uploads the block that is needed next, unless another session uses its buffer. A failure is ignored here: it comes
+    /// again where the block is needed.
     private func fillAhead(_ index: Int) {
         let slot = index % StreamBuffers.count
         guard locks[slot].try() else { return }
@@ -64,13 +73,13 @@ final class StreamBuffers: @unchecked Sendable {
         holders[slot] = nil
         let block = blocks[index]
         blocks[block.next].files.prefetch()
-        try uploads.fill(slot, block.copies)
+        try device.fill(slot, block.copies)
         holders[slot] = index
         block.files.release()
     }
 }
 
-/// One block of those.
+/// The weights of one block that passes through ``StreamBuffers``.
 struct StreamedWeights: WeightStream {
     let buffers: StreamBuffers
     let index: Int
@@ -80,16 +89,18 @@ struct StreamedWeights: WeightStream {
     func release() { buffers.release(index) }
 }
 
-/// Lays tensors out one after the other in a piece of device memory.
-struct StreamLayout {
-    private(set) var byteCount = 0
-    private(set) var places: [(source: Tensor, byteOffset: Int)] = []
+/// Offsets of tensors that lie one after the other in a buffer on a device.
+package struct StreamLayout {
+    package private(set) var byteCount = 0
+    package private(set) var offsets: [Int] = []
 
     /// Kernels load whole vectors.
-    private static let alignment = 256
+    package static let alignment = 256
 
-    mutating func add(_ tensor: Tensor) {
-        places.append((tensor, byteCount))
+    package init() {}
+
+    package mutating func add(_ tensor: Tensor) {
+        offsets.append(byteCount)
         byteCount += (tensor.byteCount + StreamLayout.alignment - 1) / StreamLayout.alignment * StreamLayout.alignment
     }
 }

@@ -1,9 +1,9 @@
 import NibbleCore
 import NibbleQuantization
 
-/// 4-bit weights as the reference makes them when it runs on a CPU.
+/// 4-bit weights as the reference quantizes them on a CPU, for compatibility mode.
 extension WeightLoader {
-    /// `nil` where the canonical quantizer gives the same.
+    /// `nil` where the reference gives the same bytes on the CPU as on a GPU.
     func quantizedOnCPUPath(_ tensor: Tensor, to format: WeightFormat, on backend: any Backend) throws -> LinearWeight? {
         guard options.followsReference, backend.device == .cpu, case .fourBit(let fourBit) = format,
             fourBit.codebook == .fp4 || fourBit.isNested

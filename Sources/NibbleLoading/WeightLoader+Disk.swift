@@ -1,9 +1,9 @@
-import NibbleCheckpoint
+package import NibbleCheckpoint
 import NibbleCore
 import NibbleModels
 
-/// Weights that stay on the disk: mapped from the checkpoint where it holds them as they are used, else written once to the
-/// offload folder and mapped from there.
+/// Weights that stay on the disk. They are mapped from the checkpoint where it holds them in the form in which they are used.
+/// Otherwise they are written once to the offload folder, and mapped from there.
 extension WeightLoader {
     func isOnDisk(_ parameter: String) -> Bool { placement.storage(of: parameter) == .disk }
 
@@ -20,7 +20,7 @@ extension WeightLoader {
         return stored
     }
 
-    /// A weight that the checkpoint does not hold in this form, under a name of its own.
+    /// A weight in a form that the checkpoint does not hold.
     func offloaded(
         _ name: String, key: String, module: String, form: String, _ make: () throws -> LinearWeight
     ) throws -> LinearWeight {
@@ -31,7 +31,7 @@ extension WeightLoader {
     }
 }
 
-/// Blocks on the disk that run on another device than the CPU.
+/// Blocks on the disk that run on a GPU.
 extension WeightLoader {
     /// Puts views of two buffers on the device in place of the mapped weights.
     func streamToDevice() throws {
@@ -43,22 +43,23 @@ extension WeightLoader {
         let device = backend(first.path)
         let layouts = blocks.joined().map(layout)
         let size = layouts.map(\.byteCount).max() ?? 0
-        let pieces = try (0..<StreamBuffers.count).map { _ in try device.allocate(.uint8, [size]) }
+        let buffers = try (0..<StreamBuffers.count).map { _ in try device.allocate(.uint8, [size]) }
 
-        var parts = [StreamBuffers.Block]()
+        var uploads = [StreamBuffers.BlockUpload]()
         for stack in blocks {
-            let start = parts.count
-            for (place, block) in stack.enumerated() {
-                let index = parts.count
-                let copies = replaceWeights(of: block, layouts[index], by: pieces[index % StreamBuffers.count])
-                parts.append(
+            let start = uploads.count
+            for (position, block) in stack.enumerated() {
+                let index = uploads.count
+                let copies = replaceWeights(of: block, layouts[index], by: buffers[index % StreamBuffers.count])
+                uploads.append(
                     .init(
-                        files: streams[block.path] ?? MappedWeights(), copies: copies, next: start + (place + 1) % stack.count))
+                        files: streams[block.path] ?? MappedWeights(), copies: copies, next: start + (position + 1) % stack.count)
+                )
             }
         }
-        let buffers = StreamBuffers(parts, uploads: try device.makeUploads(slots: StreamBuffers.count))
+        let shared = StreamBuffers(uploads, device: try device.makeUploads(slots: StreamBuffers.count))
         for (index, block) in blocks.joined().enumerated() {
-            weights.streams[block.path] = StreamedWeights(buffers: buffers, index: index)
+            weights.streams[block.path] = StreamedWeights(buffers: shared, index: index)
         }
     }
 
@@ -78,13 +79,13 @@ extension WeightLoader {
 
     /// Visits weights in the order of ``layout(_:)``.
     private func replaceWeights(
-        of block: LocatedModule, _ layout: StreamLayout, by piece: Tensor
+        of block: LocatedModule, _ layout: StreamLayout, by buffer: Tensor
     ) -> [(source: Tensor, destination: Tensor)] {
         var copies: [(source: Tensor, destination: Tensor)] = []
         func replaced(_ layer: Linear) -> Linear {
             let weight = layer.weight.mapTensors { tensor in
                 let view = Tensor(
-                    storage: piece.storage, byteOffset: layout.places[copies.count].byteOffset, dtype: tensor.dtype,
+                    storage: buffer.storage, byteOffset: layout.offsets[copies.count], dtype: tensor.dtype,
                     shape: tensor.shape)
                 copies.append((tensor, view))
                 return view
@@ -105,24 +106,26 @@ extension Checkpoint {
     /// Whether `tensor`, as ``tensor(_:)`` gave it, lies in the mapped file itself.
     func isView(_ tensor: Tensor, of name: String) -> Bool {
         guard let descriptor = descriptor(name) else { return false }
-        // A copy begins at its own storage's start; nothing in a file does.
+        // A copy begins at the start of its storage. In a file, the header comes first.
         return descriptor.isContiguous && descriptor.byteOffset > 0 && tensor.byteOffset == descriptor.byteOffset
     }
 }
 
-/// The mapped tensors of one block.
-struct MappedWeights: WeightStream {
-    private var parts: [(checkpoint: any Checkpoint, names: [String])] = []
+/// The mapped tensors that one block reads.
+package struct MappedWeights: WeightStream {
+    package init() {}
 
-    mutating func add(_ names: [String], of checkpoint: any Checkpoint) { parts.append((checkpoint, names)) }
+    private var tensors: [(checkpoint: any Checkpoint, names: [String])] = []
 
-    func acquire() throws {}
+    package mutating func add(_ names: [String], of checkpoint: any Checkpoint) { tensors.append((checkpoint, names)) }
 
-    func prefetch() {
-        for part in parts { part.names.forEach(part.checkpoint.prefetch) }
+    package func acquire() throws {}
+
+    package func prefetch() {
+        for file in tensors { file.names.forEach(file.checkpoint.prefetch) }
     }
 
-    func release() {
-        for part in parts { part.names.forEach(part.checkpoint.dropPages) }
+    package func release() {
+        for file in tensors { file.names.forEach(file.checkpoint.dropPages) }
     }
 }

@@ -1,7 +1,7 @@
 import NibbleCore
 import NibbleModels
 
-/// Sets of experts: fused 3-D tensors, or one tensor an expert and projection.
+/// Sets of experts: fused 3-D tensors, or one tensor for each expert and projection.
 extension WeightLoader {
     func loadExperts(_ tree: ModuleTree) throws {
         for module in tree.modules where module.isExperts {
@@ -18,8 +18,8 @@ extension WeightLoader {
         let (inner, width) = (down.shape[2], down.shape[1])
         return try (0..<count).map { index in
             let name = "\(module.path).\(index)"
-            func layer(_ part: String, _ shape: Shape) throws -> Linear {
-                let path = "\(name).\(part)"
+            func layer(_ projection: String, _ shape: Shape) throws -> Linear {
+                let path = "\(name).\(projection)"
                 guard let source = matching.expertSources[path + ".weight"] else {
                     throw LoadError.missingWeights([path + ".weight"], files: checkpoint.files.map(\.path))
                 }
@@ -34,17 +34,18 @@ extension WeightLoader {
                         tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file,
                         on: backend))
             }
-            func slice(_ part: String) throws -> Linear? {
-                guard let source = matching.sources[module.path(of: part)] else { return nil }
+            func slice(_ projection: String) throws -> Linear? {
+                let (parameter, path) = (module.path(of: projection), "\(name).\(projection)")
+                guard let source = matching.sources[parameter] else { return nil }
                 let file = try checkpoint.tensor(source.key)
                 let rows = file.rows(index..<index + 1)
                 let tensor = try castToStored(
-                    rows.viewed(as: [file.shape[1], file.shape[2]]), parameter: module.path(of: part), key: source.key)
+                    rows.viewed(as: [file.shape[1], file.shape[2]]), parameter: parameter, key: source.key)
                 return linear(
-                    "\(name).\(part)",
+                    path,
                     try linearWeight(
-                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: "\(name).\(part)",
-                        key: source.key, file: file, on: backend))
+                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file,
+                        on: backend))
             }
             let gates =
                 try slice("gate_up_proj").map { [$0] }

@@ -10,7 +10,7 @@ final class WeightLoader {
     let checkpoint: any Checkpoint
     let matching: KeyMatching
     let plan: QuantizationPlan
-    let options: LoadOptions
+    let options: LoaderOptions
     let dtype: DType
     let placement: ResolvedPlacement
     let host: HostTensors
@@ -20,51 +20,52 @@ final class WeightLoader {
     private(set) var streams: [String: MappedWeights] = [:]
     private let blockOfModule: [String: String]
     var weights: ModelWeights
-    /// Weights of linear modules, waiting for their biases.
+    /// Weights of linear modules, whose biases may still have to be loaded.
     private var linearWeights: [String: LinearWeight] = [:]
     private var readBytes = 0
 
-    init(
-        _ architecture: ModelArchitecture, _ checkpoint: any Checkpoint, _ matching: KeyMatching, _ plan: QuantizationPlan,
-        dtype: DType, options: LoadOptions, cpu: any Backend, backends: [Device: any Backend], placement: ResolvedPlacement
-    ) {
-        self.architecture = architecture
-        self.checkpoint = checkpoint
-        self.matching = matching
-        self.plan = plan
-        self.options = options
-        self.dtype = dtype
+    /// - Parameter backends: every device that `placement` runs on has one.
+    init(_ matched: MatchedCheckpoint, _ placement: ResolvedPlacement, _ backends: [Device: any Backend]) {
+        architecture = matched.architecture
+        checkpoint = matched.checkpoint
+        matching = matched.matching
+        plan = matched.plan
+        options = matched.options
+        dtype = matched.dtype
         self.placement = placement
         self.backends = backends
-        host = HostTensors(cpu: cpu)
+        host = HostTensors(cpu: matched.cpu)
         offload = OffloadStore(options.offloadFolder)
         var blocks: [String: String] = [:]
         for block in architecture.tree.located.all(.block) {
             for module in block.descendants { blocks[module.path] = block.path }
         }
         blockOfModule = blocks
-        // Every device that is run on was found present before loading began.
+        let cpu = matched.cpu
         weights = ModelWeights { backends[placement.device(of: $0)] ?? cpu }
     }
 
     func backend(_ module: String) -> any Backend { weights.backend(module) }
 
-    /// One parameter to load.
-    private struct Job {
+    /// A parameter, and the tensor that holds it.
+    private struct ParameterSource {
         var parameter: LocatedParameter
-        var source: KeyMatching.Source
+        var source: KeyMatching.WeightSource
+
+        var key: String { source.key }
     }
 
     /// Loads everything. `tree` knows which parameters are tied.
     func load(_ tree: ModuleTree) throws -> ModelWeights {
-        let jobs = try jobsInFileOrder(tree)
-        let total = jobs.reduce(0) { $0 + (checkpoint.descriptor($1.source.key)?.byteCount ?? 0) }
-        for (index, job) in jobs.enumerated() {
-            if index + 1 < jobs.count { checkpoint.prefetch(jobs[index + 1].source.key) }
-            try load(job)
-            release(job)
-            readBytes += checkpoint.descriptor(job.source.key)?.byteCount ?? 0
-            options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: job.parameter.path))
+        let parameters = parametersInFileOrder(tree)
+        func byteCount(_ parameter: ParameterSource) -> Int { checkpoint.descriptor(parameter.key)?.byteCount ?? 0 }
+        let total = parameters.reduce(0) { $0 + byteCount($1) }
+        for (index, parameter) in parameters.enumerated() {
+            if index + 1 < parameters.count { checkpoint.prefetch(parameters[index + 1].key) }
+            try load(parameter)
+            dropPages(parameter)
+            readBytes += byteCount(parameter)
+            options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: parameter.parameter.path))
         }
         try loadBuffers(tree)
         try loadExperts(tree)
@@ -75,38 +76,38 @@ final class WeightLoader {
         return weights
     }
 
-    /// What was copied need not stay mapped.
-    private func release(_ job: Job) {
-        for key in [job.source.key] + job.source.companions.values { checkpoint.dropPages(key) }
+    /// Gives back the pages of tensors that were copied.
+    private func dropPages(_ parameter: ParameterSource) {
+        for key in [parameter.key] + parameter.source.companions.values { checkpoint.dropPages(key) }
     }
 
-    private func jobsInFileOrder(_ tree: ModuleTree) throws -> [Job] {
-        var place: [String: Int] = [:]
-        for (index, name) in checkpoint.namesInFileOrder.enumerated() { place[name] = index }
-        let jobs = tree.parameters.compactMap { parameter -> Job? in
+    private func parametersInFileOrder(_ tree: ModuleTree) -> [ParameterSource] {
+        var positions: [ByteText: Int] = [:]
+        for (index, name) in checkpoint.namesInFileOrder.enumerated() { positions[name] = index }
+        let parameters = tree.parameters.compactMap { parameter -> ParameterSource? in
             guard parameter.tiedTo == nil, !parameter.module.isExperts, let source = matching.sources[parameter.path]
             else { return nil }
-            return Job(parameter: parameter, source: source)
+            return ParameterSource(parameter: parameter, source: source)
         }
-        return jobs.sorted { (place[$0.source.key] ?? 0) < (place[$1.source.key] ?? 0) }
+        return parameters.sorted { (positions[$0.key] ?? 0) < (positions[$1.key] ?? 0) }
     }
 
-    private func load(_ job: Job) throws {
-        let path = job.parameter.path
-        let backend = backend(job.parameter.module.path)
-        if job.parameter.module.isMatrix, path.hasSuffix(".weight") {
-            linearWeights[job.parameter.module.path] = try linearWeight(
-                job.source, job.parameter.module, shape: job.parameter.shape, on: backend)
+    private func load(_ parameter: ParameterSource) throws {
+        let (path, key, module) = (parameter.parameter.path, parameter.key, parameter.parameter.module)
+        let backend = backend(module.path)
+        if module.isMatrix, path.hasSuffix(".weight") {
+            linearWeights[module.path] = try linearWeight(
+                parameter.source, module, shape: parameter.parameter.shape, on: backend)
             return
         }
-        let file = try checkpoint.tensor(job.source.key)
-        let stored = try castToStored(file, parameter: path, key: job.source.key)
-        switch job.parameter.module.node.kind {
-        case .embedding where job.parameter.module.node.role != .relativeBias:
+        let file = try checkpoint.tensor(key)
+        let stored = try castToStored(file, parameter: path, key: key)
+        switch module.node.kind {
+        case .embedding where module.node.role != .relativeBias:
             weights.tensors[path] =
                 isOnDisk(path)
-                ? try mapped(stored, name: path, file: file, key: job.source.key, module: job.parameter.module.path)
-                : try host.resident(stored, on: backend, unlessBackedBy: file) { checkpoint.dropPages(job.source.key) }
+                ? try mapped(stored, name: path, file: file, key: key, module: module.path)
+                : try host.resident(stored, on: backend, unlessBackedBy: file) { checkpoint.dropPages(key) }
         case .norm(let norm) where norm.weightOffset != 0 && path.hasSuffix(".weight"):
             weights.tensors[path] = try host.resident(
                 try shifted(stored, by: norm.weightOffset), on: backend, unlessBackedBy: file)
@@ -136,7 +137,7 @@ final class WeightLoader {
         return result
     }
 
-    /// Buffers that the checkpoint holds, as float32 beside the output embedding, which is what reads them.
+    /// Loads buffers that the checkpoint holds as float32 to the device of the output embedding, which reads them.
     private func loadBuffers(_ tree: ModuleTree) throws {
         let backend = backend(tree.outputEmbedding)
         for (path, _) in tree.persistentBuffers {
@@ -148,7 +149,7 @@ final class WeightLoader {
         }
     }
 
-    /// Notes that a block reads these tensors for each use.
+    /// Records that a block reads these tensors of the mapped file for each use.
     func stream(_ names: some Sequence<String>, of file: any Checkpoint, module: String) {
         streams[blockOfModule[module] ?? module, default: MappedWeights()].add(Array(names), of: file)
     }
@@ -168,6 +169,8 @@ final class WeightLoader {
             let weight: LinearWeight
             if let loaded = linearWeights[module.path] {
                 weight = loaded
+            } else if let copy = try quantizedHead(module) {
+                weight = copy
             } else if let table = weights.tensors[module.path(of: "weight")] {
                 weight = try tiedWeight(table, module)
             } else {
@@ -178,15 +181,27 @@ final class WeightLoader {
         }
     }
 
-    /// A head that shares the embedding table: the table itself where both lie on one device, else a copy; a quantized copy
-    /// on request.
+    /// The quantized copy of the embedding table that a tied head uses where ``LoaderOptions/headFormat`` asks for one. It is
+    /// made from the file, so that head and table may lie on different devices.
+    private func quantizedHead(_ module: LocatedModule) throws -> LinearWeight? {
+        let path = module.path(of: "weight")
+        guard options.headFormat != nil, module.path == architecture.tree.outputEmbedding,
+            let table = tiedSource(of: path), let source = matching.sources[table]
+        else { return nil }
+        let file = try checkpoint.tensor(source.key)
+        let tensor = try castToStored(file, parameter: table, key: source.key)
+        defer { checkpoint.dropPages(source.key) }
+        return try linearWeight(
+            tensor, of: module.path, parameter: path, name: path, key: source.key, file: file, on: backend(module.path))
+    }
+
+    private func tiedSource(of target: String) -> String? { architecture.tree.tied.first { $0.target == target }?.source }
+
+    /// A head that shares the embedding table: the table itself where both lie on one device, else a copy.
     private func tiedWeight(_ table: Tensor, _ module: LocatedModule) throws -> LinearWeight {
         let backend = backend(module.path)
-        if let format = options.headFormat, module.path == architecture.tree.outputEmbedding {
-            return try prepared(try backend.quantize(table, to: format), on: backend)
-        }
         guard table.device != backend.device else { return .dense(table) }
-        let source = architecture.tree.tied.first { $0.target == module.path(of: "weight") }?.source ?? ""
+        let source = tiedSource(of: module.path(of: "weight")) ?? ""
         let origin = self.backend(String(source.dropLast(".weight".count)))
         let copy = try backend.allocate(table.dtype, table.shape)
         try transfer(table, from: origin, to: copy, on: backend)
@@ -197,7 +212,7 @@ final class WeightLoader {
 
     /// The weight of one linear module, quantized as planned, on its device.
     func linearWeight(
-        _ source: KeyMatching.Source, _ module: LocatedModule, shape: Shape, on backend: any Backend
+        _ source: KeyMatching.WeightSource, _ module: LocatedModule, shape: Shape, on backend: any Backend
     ) throws -> LinearWeight {
         let path = module.path(of: "weight")
         guard source.isQuantized else {
@@ -222,8 +237,8 @@ final class WeightLoader {
 
     /// Quantizes [N, K] as planned for `module`, or keeps it dense.
     /// - Parameters:
-    ///   - parameter: whose device decides where the weight lies.
-    ///   - name: tells it from all other weights (one expert's, for one).
+    ///   - parameter: the weight lies on this parameter's device.
+    ///   - name: a unique name, such as that of one expert's weight.
     func linearWeight(
         _ tensor: Tensor, of module: String, parameter: String, name: String, key: String, file: Tensor,
         on backend: any Backend
@@ -240,7 +255,7 @@ final class WeightLoader {
             return try offloaded(
                 name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)"
             ) {
-                // Wherever the block runs, its file is written from here.
+                // The file is written by the host, wherever the block runs.
                 try quantizedOnCPUPath(tensor, to: format, on: host.cpu) ?? host.cpu.quantize(tensor, to: format)
             }
         } catch BackendError.nonFiniteWeight(let index) {
@@ -253,7 +268,7 @@ final class WeightLoader {
         return plan.isQuantized(module) ? plan.config?.format : nil
     }
 
-    /// Repacking reads the mapped file directly; only a weight that stays canonical needs its own copy.
+    /// Repacking reads the mapped file directly. Only a weight that stays canonical needs a copy.
     private func dense(_ tensor: Tensor, key: String, file: Tensor, on backend: any Backend) throws -> LinearWeight {
         if backend.device == .cpu, options.preparesWeights, case .prepared(let weight) = try backend.prepare(.dense(tensor)) {
             return .prepared(weight)

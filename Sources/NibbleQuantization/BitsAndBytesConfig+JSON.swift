@@ -3,11 +3,11 @@ package import NibbleCore
 extension BitsAndBytesConfig {
     /// Reads `quantization_config` of a `config.json`.
     ///
-    /// - Parameter unknown: called for every option that is not known; the reference logs and ignores those.
-    /// - Throws: ``QuantizationConfigError``; an int8 threshold may be written as a whole number.
+    /// - Parameter unknown: called for every option that is not known. The reference logs and ignores those.
+    /// - Throws: ``QuantizationConfigError``
     package init(_ json: JSONObject, unknown: (String) -> Void = { _ in }) throws {
         self.init()
-        let known = Set(BitsAndBytesConfig.reference.json.keys).union(["bnb_4bit_blocksize"])
+        let known = Set(BitsAndBytesConfig.example.json.keys).union(["bnb_4bit_blocksize"])
         for (key, _) in json where !known.contains(key) { unknown(key) }
         let reader = OptionReader(json: json)
         if let method = try reader.string("quant_method"), method != "bitsandbytes" {
@@ -33,10 +33,21 @@ extension BitsAndBytesConfig {
         try validate()
     }
 
-    private static let reference = BitsAndBytesConfig(loadIn4Bit: true)
+    /// Reads the `quantization_config` of a checkpoint. `nil` if it asks for neither 4 nor 8 bits: the checkpoint is not
+    /// quantized then.
+    /// - Throws: ``QuantizationConfigError``
+    package static func stored(in json: JSONObject, unknown: (String) -> Void = { _ in }) throws -> BitsAndBytesConfig? {
+        do {
+            return try BitsAndBytesConfig(json, unknown: unknown)
+        } catch QuantizationConfigError.neitherLoad {
+            return nil
+        }
+    }
 
-    /// The object as `save_pretrained` writes it: every option by name, in alphabetical order. A compute dtype that was left
-    /// to the load dtype must be filled in before.
+    private static let example = BitsAndBytesConfig(loadIn4Bit: true)
+
+    /// The object as `save_pretrained` writes it: every option, in alphabetical order. ``computeDType`` must be set before, or
+    /// float32 is written.
     package var json: JSONObject {
         JSONObject([
             ("_load_in_4bit", .bool(loadIn4Bit)),
@@ -56,7 +67,7 @@ extension BitsAndBytesConfig {
     }
 }
 
-/// Options with their type errors.
+/// Reads options and checks their types.
 private struct OptionReader {
     let json: JSONObject
 

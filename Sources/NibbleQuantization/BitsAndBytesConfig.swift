@@ -6,22 +6,22 @@ package import NibbleCore
 package struct BitsAndBytesConfig: Sendable, Hashable {
     package var loadIn8Bit: Bool
     package var loadIn4Bit: Bool
-    /// int8: input columns with |x| ≥ threshold are multiplied in floating point; 0 turns that off.
+    /// int8: inputs with |x| ≥ threshold are multiplied in floating point; 0 turns that off.
     package var int8Threshold: Double
     /// Modules that stay unquantized. `nil`: the default list (output embedding, tied modules, the last module).
     /// Applies to 4 bits as well, despite its name.
     package var int8SkipModules: [String]?
-    /// Modules that an explicit device map puts on the CPU or the disk stay unquantized.
+    /// Whether modules that a device map puts on the CPU or the disk stay unquantized.
     package var int8EnableFP32CPUOffload: Bool
-    /// A training aid of the reference; inference gives the same result.
+    /// Only affects training in the reference.
     package var int8HasFP16Weight: Bool
-    /// 4 bits: what activations and dequantized weights are rounded to before they are multiplied. `nil`: the load dtype.
+    /// 4 bits: the dtype that activations and dequantized weights are rounded to before a product. `nil`: the load dtype.
     package var computeDType: DType?
     package var quantType: FourBitFormat.Codebook
     package var useDoubleQuant: Bool
-    /// The dtype under which packed codes are stored in a file; the bytes are the same.
+    /// The dtype that packed codes are labelled with in a file. The bytes are the same.
     package var quantStorage: DType
-    /// Weights that share a scale. Not an option of the reference, which always uses 64.
+    /// Weights that share a scale. The reference has no such option and always uses 64.
     package var blockSize: Int
 
     package static let defaultThreshold = 6.0
@@ -50,6 +50,9 @@ package struct BitsAndBytesConfig: Sendable, Hashable {
     package var format: WeightFormat {
         loadIn8Bit ? .int8 : .fourBit(FourBitFormat(codebook: quantType, blockSize: blockSize, isNested: useDoubleQuant))
     }
+
+    /// The format in words, such as "nf4 with nested scales".
+    package var formatName: String { format.name }
 
     /// The reference's word for the method: `llm_int8`, `fp4` or `nf4`.
     package var method: String { loadIn8Bit ? "llm_int8" : quantType.rawValue }
@@ -80,6 +83,20 @@ package struct BitsAndBytesConfig: Sendable, Hashable {
     }
 }
 
+extension WeightFormat {
+    /// In words, such as "nf4 with nested scales".
+    package var name: String {
+        switch self {
+        case .dense(let dtype): return dtype.rawValue
+        case .int8: return "int8"
+        case .fourBit(let format):
+            let blocks = format.blockSize == FourBitFormat.defaultBlockSize ? "" : " in blocks of \(format.blockSize)"
+            return format.codebook.rawValue + blocks + (format.isNested ? " with nested scales" : "")
+        }
+    }
+}
+
+/// A quantization config that cannot be used.
 package enum QuantizationConfigError: Error, Sendable, Equatable {
     case bothLoads
     case neitherLoad

@@ -1,23 +1,23 @@
 package import NibbleCore
 
-/// The names a quantized layer's tensors have in a checkpoint, and the description stored beside 4-bit codes.
+/// The names of a quantized layer's tensors in a checkpoint.
 package enum QuantizedNames {
-    /// Endings, after the weight's name, of what belongs to a 4-bit weight.
+    /// Appended to the weight's name: what belongs to a 4-bit weight.
     package static let absmax = "absmax"
     package static let quantMap = "quant_map"
     package static let nestedAbsmax = "nested_absmax"
     package static let nestedQuantMap = "nested_quant_map"
 
-    /// After the module's name, what belongs to an int8 weight.
+    /// Appended to the module's name: what belongs to an int8 weight.
     package static let rowScales = "SCB"
     package static let weightFormat = "weight_format"
 
-    package static func quantState(_ codebook: FourBitFormat.Codebook) -> String {
-        "quant_state.bitsandbytes__\(codebook.rawValue)"
-    }
+    package static let quantStatePrefix = "quant_state.bitsandbytes__"
+
+    package static func quantState(_ codebook: FourBitFormat.Codebook) -> String { quantStatePrefix + codebook.rawValue }
 }
 
-/// The JSON stored as bytes under `….quant_state.bitsandbytes__nf4`.
+/// The description of a 4-bit weight: JSON, stored as bytes under `….quant_state.bitsandbytes__nf4`.
 package struct QuantState: Sendable, Hashable {
     package var codebook: FourBitFormat.Codebook
     package var blockSize: Int

@@ -26,11 +26,11 @@ struct GoldenTests {
             Issue.record("not a 4-bit weight")
             return
         }
-        let absmax = ReferenceFourBit.quantize(values, format.codebook, blockSize: format.blockSize).absmax
+        let absmax = PlainFourBit.quantize(values, format.codebook, blockSize: format.blockSize).absmax
         let agreement = FourBitAgreement(
             codebook: format.codebook, blockSize: format.blockSize, values: values, absmax: absmax)
-        let got = ReferenceFourBit.unpack(try backend.bytes(weight.codes), count: values.count)
-        let wanted = ReferenceFourBit.unpack(try golden.expected("packed").bytes, count: values.count)
+        let got = PlainFourBit.unpack(try backend.bytes(weight.codes), count: values.count)
+        let wanted = PlainFourBit.unpack(try golden.expected("packed").bytes, count: values.count)
         #expect(agreement.firstDisagreement(got, wanted) == nil)
         switch weight.scales {
         case .plain(let scales):
@@ -50,7 +50,7 @@ struct GoldenTests {
         let recorded = try golden.expected("absmax").bytes
         let areClose = zip(codes, recorded).allSatisfy { abs(Int($0) - Int($1)) <= 1 }
         #expect(areClose && codes.count == recorded.count)
-        let ours = ReferenceNested.dequantize(
+        let ours = PlainNested.dequantize(
             .init(codes: codes, absmax: try backend().elements(scales.absmax, Float.self), offset: scales.offset))
         let reconstructed = try golden.expected("absmax_reconstructed").floats
         let agree = codes.indices.allSatisfy {

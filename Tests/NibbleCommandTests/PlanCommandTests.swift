@@ -56,6 +56,61 @@ import Testing
         #expect(plan["devices"]?["disk"] == nil)
     }
 
+    private let bloom = "bloom3b_nf4_two_gpus_600MB_1GB"
+
+    @Test("a quantized head on the CPU takes no loading room of the GPUs") func quantizedHead() throws {
+        let folder = try folder(try golden(bloom))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let arguments = ["--dtype", "float16", "--load-in-4bit", "--max-memory", "0=600MB,1=1GB"]
+        func devices(_ more: String...) throws -> JSONValue {
+            let outcome = try CommandLineTool.run(["plan", folder.path, "--json"] + arguments + more)
+            try #require(outcome.status == 0, "\(outcome.errors)")
+            return try #require(try JSONValue.parse(outcome.output)["devices"])
+        }
+        let (without, with) = (try devices(), try devices("--quantize-head", "nf4"))
+        #expect(with["disk"] == nil)
+        for device in ["0", "1"] {
+            #expect(with[device]?["loading"]?.int == without[device]?["loading"]?.int)
+            #expect(with[device]?["weights"]?.int == without[device]?["weights"]?.int)
+        }
+    }
+
+    @Test("the guide's budgets keep the tied head on a GPU") func guide() throws {
+        let folder = try folder(try golden(bloom))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let plan = try plan(folder, "--dtype", "float16", "--load-in-4bit", "--max-memory", "0=1GB,1=2GB")
+        #expect(plan["device_map"]?["transformer.word_embeddings"]?.string == "1")
+        #expect(plan["device_map"]?["lm_head"]?.string == "1")
+        for device in ["0", "1"] {
+            let use = try #require(plan["devices"]?[device])
+            #expect((use["total"]?.int ?? .max) <= (use["budget"]?.int ?? 0))
+        }
+        #expect(plan["hints"]?.array?.isEmpty == true)
+    }
+
+    @Test("a tied head that does not fit is told of options that bring it back, and they do") func hints() throws {
+        let folder = try folder(try golden(bloom))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let arguments = ["plan", folder.path, "--dtype", "float16", "--load-in-4bit", "--max-memory", "0=900MB,1=1950MB"]
+        let text = try CommandLineTool.run(arguments).output
+        let hint = try #require(text.split(separator: "\n").first { $0.hasPrefix("hint: ") })
+        #expect(hint.contains("--double-quant") && hint.contains("--context 256"))
+        for option in [["--double-quant"], ["--context", "256"]] {
+            let plan = try JSONValue.parse(try CommandLineTool.run(arguments + option + ["--json"]).output)
+            #expect(plan["device_map"]?["lm_head"]?.string == "1", "\(option)")
+        }
+    }
+
+    @Test("the exit code says that a model does not fit; the plan is printed all the same", arguments: [[], ["--json"]])
+    func doesNotFit(form: [String]) throws {
+        let folder = try folder(try golden("bloom560m_f16_seed"))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let outcome = try CommandLineTool.run(["plan", folder.path, "--max-memory", "cpu=1MB"] + form)
+        #expect(outcome.status == 1)
+        #expect(outcome.output.contains("does not fit"))
+        #expect(try CommandLineTool.run(["plan", folder.path, "--max-memory", "cpu=8GB"] + form).status == 0)
+    }
+
     @Test("--estimate gives the size table") func estimate() throws {
         let folder = try folder(try golden("bloom560m_f16_seed"))
         defer { try? FileManager.default.removeItem(at: folder) }

@@ -10,6 +10,13 @@ struct GoldenCase: Sendable, CustomStringConvertible {
     let name: String
     let json: JSONValue
 
+    /// Those whose recorded module tree is among the fixtures. The repository keeps one tree of each family.
+    static let withTree = all.filter { FileManager.default.fileExists(atPath: $0.treeFile.path) }
+    /// Those in which the reference keeps everything on the GPUs.
+    static let onGPUs = all.filter { $0.expectedMap.values.allSatisfy(\.isGPU) }
+    /// Those in which it does not.
+    static let spilling = all.filter { !$0.expectedMap.values.allSatisfy(\.isGPU) }
+
     static let all: [GoldenCase] = {
         let folder = Fixtures.url("golden/device_map")
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
@@ -65,20 +72,13 @@ struct GoldenCase: Sendable, CustomStringConvertible {
         }
     }
 
-    /// `nil` where the family is not known.
-    func architecture() throws -> ModelArchitecture? {
-        guard let config = json["config"]?.object, let type = config["model_type"]?.string,
-            ModelRegistry.modelTypes.contains(type)
-        else { return nil }
-        return try ModelRegistry.architecture(ConfigReader(config, file: name))
+    func architecture() throws -> ModelArchitecture {
+        try ModelRegistry.architecture(ConfigReader(json["config"]?.object ?? [:], file: name))
     }
 
-    /// The recorded tree; `nil` where the fixtures do not hold it.
-    func recordedTree() throws -> RecordedTree? {
-        let url = Fixtures.url("golden/device_map").appending(path: json["tree"]?.string ?? "")
-        guard FileManager.default.fileExists(atPath: url.path) else { return nil }
-        return RecordedTree(try JSONValue(contentsOf: url))
-    }
+    private var treeFile: URL { Fixtures.url("golden/device_map").appending(path: json["tree"]?.string ?? "none") }
+
+    func recordedTree() throws -> RecordedTree { RecordedTree(try JSONValue(contentsOf: treeFile)) }
 }
 
 /// A module tree as the reference listed it, with the bytes it counted.

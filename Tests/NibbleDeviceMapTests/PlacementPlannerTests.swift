@@ -6,9 +6,9 @@ import Testing
 
 /// Nibble's own planner.
 @Suite struct PlacementPlannerTests {
-    @Test("where the reference keeps everything on GPUs, and they hold it, the plan is the same", arguments: GoldenCase.all)
+    @Test("where the reference keeps everything on GPUs, and they hold it, the plan is the same", arguments: GoldenCase.onGPUs)
     func sameOnGPUs(golden: GoldenCase) throws {
-        guard let planner = try golden.planner(), golden.expectedMap.values.allSatisfy(\.isGPU) else { return }
+        let planner = try golden.planner()
         var request = try golden.placementRequest()
         let plan = try planner.plan(request)
         if plan.planner == .nibble {
@@ -21,9 +21,9 @@ import Testing
         #expect(plan.planner == .reference)
     }
 
-    @Test("where the reference spills, budgets hold and every module has a device", arguments: GoldenCase.all)
+    @Test("where the reference spills, budgets hold and every module has a device", arguments: GoldenCase.spilling)
     func budgetsHold(golden: GoldenCase) throws {
-        guard let planner = try golden.planner(context: 64), !golden.expectedMap.values.allSatisfy(\.isGPU) else { return }
+        let planner = try golden.planner(context: 64)
         var request = try golden.placementRequest()
         if golden.name.hasPrefix("tiny") {
             // Activations of 64 tokens are larger than these models.
@@ -37,22 +37,27 @@ import Testing
         for parameter in planner.memory.tree.parameters { #expect(plan.deviceMap.device(of: parameter.path) != nil) }
     }
 
-    @Test("no more of the model lies off the GPUs than in the reference's plan", arguments: GoldenCase.all)
+    /// Cases with a GPU whose plans compare. The reference does not count what stays float32 beside float16, so its plans for
+    /// such models take more than they say.
+    private static let comparable = GoldenCase.spilling.filter { golden in
+        let keepsFloat32 = (try? golden.architecture().tree.keepInFloat32.isEmpty == false) ?? true
+        return golden.json["max_memory"]?["0"] != nil && !golden.name.hasPrefix("tiny")
+            && !(golden.dtype == .float16 && keepsFloat32)
+    }
+
+    @Test("no more of the model lies off the GPUs than in the reference's plan", arguments: comparable)
     func fillsFurther(golden: GoldenCase) throws {
-        guard let planner = try golden.planner(context: 64), golden.json["max_memory"]?["0"] != nil,
-            !golden.name.hasPrefix("tiny"), !golden.expectedMap.values.allSatisfy(\.isGPU)
-        else { return }
-        // The reference does not count what stays float32 beside float16, so its plans take more than they say.
-        if golden.dtype == .float16, !planner.memory.tree.keepInFloat32.isEmpty { return }
+        let planner = try golden.planner(context: 64)
         let plan = try planner.plan(golden.placementRequest())
-        // Buffers that blocks from the disk pass through are GPU memory, too.
-        if plan.streamDevice.isGPU { return }
         let sizes = ModuleSizes(planner.memory.tree, planner.referencePlan, loadDType: golden.dtype)
+        // Buffers for blocks from the disk take GPU memory, too, which the reference does not count.
+        let buffers =
+            plan.streamDevice.isGPU ? 2 * (planner.memory.tree.located.all(.block).map { Int(sizes[$0.path]) }.max() ?? 0) : 0
         func off(_ map: DeviceMap) -> Double {
             planner.memory.tree.parameters.filter { $0.module.node.role != .tokenEmbedding && $0.tiedTo == nil }
                 .reduce(0) { $0 + (map.device(of: $1.path)?.isGPU == true ? 0 : sizes[$1.path]) }
         }
-        #expect(off(plan.deviceMap) <= off(DeviceMap(golden.expectedMap)))
+        #expect(off(plan.deviceMap) <= off(DeviceMap(golden.expectedMap)) + Double(buffers))
     }
 
     @Test(
@@ -61,7 +66,7 @@ import Testing
     func guide(name: String) throws {
         let golden = try #require(GoldenCase.all.first { $0.name == name })
         // Loading takes smaller chunks by itself where larger ones do not fit.
-        let planner = try #require(try golden.planner(chunkTokens: 128))
+        let planner = try golden.planner(chunkTokens: 128)
         var request = try golden.placementRequest()
         if golden.quantization == "int8" { request.limits = [.cuda(0): 1_000_000_000, .cuda(1): 2_000_000_000] }
         let plan = try planner.plan(request)
@@ -72,7 +77,7 @@ import Testing
 
     @Test("cpu=0 keeps the tables off the CPU") func noCPU() throws {
         let golden = try #require(GoldenCase.all.first { $0.name == "bloom560m_f16_two_gpus_600MB_1GB.json" })
-        let planner = try #require(try golden.planner(context: 64))
+        let planner = try golden.planner(context: 64)
         var request = PlacementRequest()
         request.limits = [.cuda(0): 100_000_000, .cuda(1): 1_200_000_000, .cpu: 0]
         let plan = try planner.plan(request)
@@ -81,7 +86,7 @@ import Testing
 
     @Test("a plan that cannot be names what is needed and free, and two ways out") func shortage() throws {
         let golden = try #require(GoldenCase.all.first { $0.name == "bloom560m_f16_seed.json" })
-        let planner = try #require(try golden.planner())
+        let planner = try golden.planner()
         var request = PlacementRequest()
         request.limits = [.cpu: 1_000_000]
         guard case .doesNotFit(let shortages, let ways)? = try planner.plan(request).refusal else {
@@ -95,8 +100,10 @@ import Testing
     }
 
     @Test("limits and maps are read, and mistakes are named") func parsing() throws {
-        let limits = try MemoryLimit.limits(parsing: "0=600MB,cpu=2GiB,disk=5").mapValues { try $0.bytes() }
-        #expect(limits == [.cuda(0): 600_000_000, .cpu: 2 << 30, .disk: 5])
+        for text in ["0=600MB,cpu=2GiB,disk=5", " 0 = 600MB, cpu=2 GiB ,disk=5 "] {
+            let limits = try MemoryLimit.limits(parsing: text).mapValues { try $0.bytes() }
+            #expect(limits == [.cuda(0): 600_000_000, .cpu: 2 << 30, .disk: 5])
+        }
         #expect(throws: DeviceMapError.unknownLimitKey("gpu")) { try MemoryLimit.limits(parsing: "gpu=1GB") }
         #expect(throws: DeviceMapError.malformedLimit("0")) { try MemoryLimit.limits(parsing: "0") }
         #expect(throws: MemoryLimitError.self) { try MemoryLimit.limits(parsing: "0=1TB") }
@@ -104,9 +111,39 @@ import Testing
         #expect(
             try DeviceMapRequest(parsing: "{\"a\": 1, \"\": \"disk\"}", source: "")
                 == .explicit(DeviceMap(["a": .cuda(1), "": .disk])))
+        #expect(try DeviceMapRequest(parsing: " cuda:1 ", source: "") == .device(.cuda(1)))
         #expect(throws: DeviceMapError.unknownWord("fast")) { try DeviceMapRequest(parsing: "fast", source: "") }
         #expect(throws: DeviceMapError.self) { try DeviceMapRequest(parsing: "-1", source: "--device-map") }
         #expect(throws: DeviceMapError.self) { try DeviceMapRequest(parsing: "{\"a\": 1.5}", source: "map.json") }
+    }
+
+    @Test(
+        "sizes are numbers of bytes, or numbers with a unit",
+        arguments: [
+            ("5", 5), ("5000000000", 5_000_000_000), ("600MB", 600_000_000), ("2.5GiB", 5 << 29), ("1 kb", 125),
+            ("8Gb", 1_000_000_000),
+            (" 7 ", 7), ("", nil), ("MB", nil), ("1.5", nil), ("-1", nil), ("1TB", nil), ("\u{663}", nil), ("1e3", nil),
+        ] as [(String, Int?)])
+    func sizes(text: String, bytes: Int?) throws {
+        if let bytes {
+            #expect(try MemoryLimit(text).bytes() == bytes)
+        } else {
+            #expect(throws: MemoryLimitError.self) { try MemoryLimit(text).bytes() }
+        }
+    }
+
+    @Test("loading room counts on the device that a weight goes to, and not on others") func loadingRoom() throws {
+        let golden = try #require(GoldenCase.all.first { $0.name == "bloom3b_nf4_two_gpus_600MB_1GB.json" })
+        let plan = try golden.planner(chunkTokens: 128).plan(golden.placementRequest())
+        let head = try golden.planner(chunkTokens: 128, headFormat: .fourBit(FourBitFormat(codebook: .nf4)))
+        let withHead = try head.plan(golden.placementRequest())
+        #expect(!withHead.deviceMap.devices.contains(.disk))
+        #expect(withHead.deviceMap.device(of: "lm_head") == .cpu)
+        for device in [Device.cuda(0), .cuda(1)] {
+            let (use, other) = (plan.devices.first { $0.device == device }, withHead.devices.first { $0.device == device })
+            #expect(use != nil && use?.loading == other?.loading)
+        }
+        for block in 0..<30 { #expect(withHead.deviceMap.device(of: "transformer.h.\(block)")?.isGPU == true, "\(block)") }
     }
 
     @Test(
@@ -119,7 +156,7 @@ import Testing
         ])
     func estimate(name: String, expected: [String]) throws {
         let golden = try #require(GoldenCase.all.first { $0.name == name })
-        let estimate = MemoryEstimate(try #require(try golden.architecture()).tree)
+        let estimate = MemoryEstimate(try golden.architecture().tree)
         #expect(
             [MemoryEstimate.text(estimate.rows[0].largestLayer)] + estimate.rows.map { MemoryEstimate.text($0.total) } == expected
         )

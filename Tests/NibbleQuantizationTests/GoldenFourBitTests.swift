@@ -30,11 +30,11 @@ import Testing
             Issue.record("not a 4-bit weight")
             return
         }
-        let reference = ReferenceFourBit.quantize(values, format.codebook, blockSize: format.blockSize)
+        let reference = PlainFourBit.quantize(values, format.codebook, blockSize: format.blockSize)
         #expect(weight.codes.bytes == reference.packed(format.codebook))
         let agreement = FourBitAgreement(
             codebook: format.codebook, blockSize: format.blockSize, values: values, absmax: reference.absmax)
-        let wanted = ReferenceFourBit.unpack(try golden.expected("packed").bytes, count: values.count)
+        let wanted = PlainFourBit.unpack(try golden.expected("packed").bytes, count: values.count)
         #expect(agreement.firstDisagreement(reference.codes, wanted) == nil)
         switch weight.scales {
         case .plain(let absmax): try checkPlain(absmax, reference.absmax, golden)
@@ -50,7 +50,7 @@ import Testing
     }
 
     private func checkNested(_ scales: NestedScales, _ absmax: [Float], _ golden: GoldenCase) throws {
-        let reference = ReferenceNested.quantize(absmax)
+        let reference = PlainNested.quantize(absmax)
         #expect(scales.codes.bytes == reference.codes)
         #expect(scales.absmax.floats == reference.absmax)
         #expect(scales.offset == reference.offset)
@@ -61,7 +61,7 @@ import Testing
         let codes = try golden.expected("absmax").bytes
         #expect(zip(reference.codes, codes).allSatisfy { abs(Int($0) - Int($1)) <= 1 })
         let reconstructed = try golden.expected("absmax_reconstructed").floats
-        let ours = ReferenceNested.dequantize(reference)
+        let ours = PlainNested.dequantize(reference)
         for index in codes.indices where reference.codes[index] == codes[index] {
             #expect(abs(ours[index] - reconstructed[index]) <= 1e-6 * abs(reconstructed[index]))
         }
@@ -90,10 +90,10 @@ import Testing
 
     @Test("The 8-bit map quantizes as the reference library does, ties to even", arguments: GoldenCase.all("quantize_blockwise"))
     func quantizesBlockwise(_ golden: GoldenCase) throws {
-        let quantized = ReferenceNested.quantizeBlocks(try golden.input("a").floats)
+        let quantized = PlainNested.quantizeBlocks(try golden.input("a").floats)
         #expect(quantized.codes == (try golden.expected("codes").bytes))
         #expect(quantized.absmax == (try golden.expected("absmax").floats))
-        let values = ReferenceNested.dequantize(.init(codes: quantized.codes, absmax: quantized.absmax, offset: 0))
+        let values = PlainNested.dequantize(.init(codes: quantized.codes, absmax: quantized.absmax, offset: 0))
         #expect(values == (try golden.expected("dequantized").floats))
     }
 

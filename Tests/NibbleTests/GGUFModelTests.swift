@@ -69,9 +69,9 @@ import Testing
     @Test("plans need the header only") func plan() throws {
         var configuration = LoadConfiguration()
         configuration.maxMemory = [.cuda(0): "1GB"]
-        let placement = try Placement.plan(folder: file("qwen2"), configuration)
-        #expect(placement.dtype == .float32)
-        #expect(placement.plan.deviceMap.entries == ["": .cuda(0)])
+        let preview = try LoadPreview(folder: file("qwen2"), configuration)
+        #expect(preview.dtype == .float32)
+        #expect(preview.placement.deviceMap.entries == ["": .cuda(0)])
     }
 
     // MARK: Files that lie

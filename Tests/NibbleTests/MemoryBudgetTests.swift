@@ -187,10 +187,55 @@ import Testing
             configuration.maxMemory = limits(machine)
             let model = try PretrainedModel.load(folder: folder, configuration)
             let plan = try #require(model.report.placement)
-            if plan.deviceMap.devices.contains(.disk) { #expect(plan.streamDevice == stream) }
+            #expect(plan.deviceMap.devices.contains(.disk))
+            #expect(plan.streamDevice == stream)
             #expect(try run(model, load) == expected)
-            for use in plan.devices where use.device == .cuda(0) { #expect(machine[0].memoryUse.peak <= use.total) }
+            let use = try #require(plan.devices.first { $0.device == .cuda(0) })
+            #expect(machine[0].memoryUse.peak <= use.total)
         }
+    }
+
+    @Test("a GPU that holds the model with smaller chunks only gets such chunks, and sessions use them") func smallerChunks()
+        throws
+    {
+        let folder = PlacementRunTests.folder("bloom-stories")
+        let load = Load(form: .nf4, context: 600, batch: 1)
+        func model(_ budget: Int) throws -> (PretrainedModel, CPUBackend) {
+            let machine = machine([budget])
+            var configuration = configuration(load, machine)
+            configuration.maxMemory = limits(machine)
+            return (try PretrainedModel.load(folder: folder, configuration), machine[0])
+        }
+        let (whole, _) = try model(1 << 40)
+        #expect(whole.model.options.chunkTokens == SessionOptions.defaultChunkTokens)
+        let use = try #require(whole.report.placement?.devices.first { $0.device == .cuda(0) })
+        let (small, gpu) = try model(use.total - use.workspace / 4)
+        let placement = try #require(small.report.placement)
+        #expect(placement.deviceMap.devices == [.cuda(0)])
+        #expect(placement.residency == .complete)
+        #expect(small.model.options.chunkTokens < SessionOptions.defaultChunkTokens)
+        let (found, expected) = (try run(small, load), try run(whole, load))
+        let largest = expected.reduce(0) { max($0, abs($1)) }
+        #expect(found.count == expected.count && largest > 0)
+        #expect(zip(found, expected).allSatisfy { abs($0 - $1) <= 1e-4 * largest })
+        #expect(gpu.memoryUse.peak <= use.total - use.workspace / 4)
+    }
+
+    @Test("a quantized copy of a tied head answers the same wherever it lies", arguments: [Device.cuda(0), .cpu])
+    func quantizedHead(table: Device) throws {
+        let folder = PlacementRunTests.folder("bloom-stories")
+        let load = Load(form: .nf4, context: 32, batch: 1)
+        func model(_ map: DeviceMapRequest, _ backends: [any Backend]) throws -> PretrainedModel {
+            var configuration = configuration(load, backends)
+            configuration.headFormat = .fourBit(FourBitFormat(codebook: .nf4))
+            configuration.deviceMap = map
+            return try PretrainedModel.load(folder: folder, configuration)
+        }
+        let whole = try model(.device(.cpu), [CPUBackend(threads: 2)])
+        let map = DeviceMap(["": .cuda(0), "transformer.word_embeddings": table])
+        let split = try model(.explicit(map), machine([1 << 40]))
+        #expect(split.weights.linears["lm_head"]?.weight.byteCount ?? .max < (1 << 20))
+        #expect(try run(split, load) == run(whole, load))
     }
 
     @Test("sessions on several threads share the buffers") func threads() async throws {

@@ -131,7 +131,7 @@ import Testing
         var configuration = LoadConfiguration()
         configuration.dtype = .float32
         configuration.context = 32
-        let whole = try Placement.plan(folder: folder, configuration).plan
+        let whole = try LoadPreview(folder: folder, configuration).placement
         let used = try #require(whole.devices.first { $0.device == .cpu })
         configuration.maxMemory = [.cpu: MemoryLimit(bytes: used.total - used.weights / 4)]
         let split = try PretrainedModel.load(folder: folder, configuration)

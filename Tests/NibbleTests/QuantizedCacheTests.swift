@@ -64,7 +64,7 @@ import Testing
         configuration.dtype = .float32
         configuration.context = 200
         configuration.cacheQuantization = try bits.map { try quantization($0) }
-        let plan = try Placement.plan(folder: Fixtures.models.appending(path: "bloom-stories"), configuration).plan
+        let plan = try LoadPreview(folder: Fixtures.models.appending(path: "bloom-stories"), configuration).placement
         #expect(
             plan.devices.reduce(0) { $0 + $1.cache }
                 == (try session(configuration.cacheQuantization, capacity: 200).cacheByteCount))

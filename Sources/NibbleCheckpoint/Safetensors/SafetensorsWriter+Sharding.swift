@@ -88,7 +88,12 @@ extension SafetensorsWriter {
     private func removeStaleWeights(in folder: URL, keeping: Set<String>) throws {
         let found = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         for name in found where !keeping.contains(name) && Self.isWeightName(name) {
-            try FileManager.default.removeItem(at: folder.appending(path: name))
+            let file = folder.appending(path: name)
+            do {
+                try FileManager.default.removeItem(at: file)
+            } catch {
+                throw FileError(file, .removed, error)
+            }
         }
     }
 

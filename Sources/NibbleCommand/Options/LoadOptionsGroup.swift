@@ -11,8 +11,8 @@ struct LoadOptionsGroup: ParsableArguments {
     @Flag(name: .customLong("load-in-8bit"), help: "Quantize linear layers to 8 bits (LLM.int8()) while loading.")
     var loadIn8Bit = false
 
-    @Option(help: "4-bit codebook: fp4 or nf4. nf4 is more accurate; fp4 is the default of the reference.")
-    var quantType = "fp4"
+    @Option(help: "4-bit codebook: fp4 or nf4 (default: fp4, as in transformers; nf4 is more accurate).")
+    var quantType: String?
 
     @Flag(help: "Quantize the scales of 4-bit weights, too (saves 0.37 bits a weight).")
     var doubleQuant = false
@@ -28,8 +28,8 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Modules to leave unquantized, separated by commas; a leading + adds to the default list.")
     var skipModules: String?
 
-    @Option(help: "Weights that share a scale in 4-bit layers.")
-    var blockSize = FourBitFormat.defaultBlockSize
+    @Option(help: "Weights that share a scale in 4-bit layers (default: \(FourBitFormat.defaultBlockSize)).")
+    var blockSize: Int?
 
     @Option(help: "Quantize the output head, too: int8, nf4 or fp4.")
     var quantizeHead: String?
@@ -88,14 +88,70 @@ struct LoadOptionsGroup: ParsableArguments {
         if loadIn4Bit && loadIn8Bit {
             throw ValidationError("--load-in-4bit and --load-in-8bit exclude each other: only one can be used at the same time")
         }
+        try refuseIdleOptions()
         _ = try quantization()
         _ = try floatDType(dtype == "auto" ? nil : dtype, "--dtype", "auto, ")
+        _ = try floatDType(computeDtype, "--compute-dtype")
         _ = try headFormat()
         _ = try placement()
         _ = try cacheQuantization()
         if let context, context < 1 { throw ValidationError("--context should be at least 1, found \(context)") }
         if let batchSize, batchSize < 1 { throw ValidationError("--batch-size should be at least 1, found \(batchSize)") }
         if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
+        if let offloadFolder, offloadFolder.isEmpty {
+            throw ValidationError("--offload-folder should name a folder, found nothing")
+        }
+    }
+
+    /// An option that would have no effect is a mistake: it is refused rather than ignored.
+    private func refuseIdleOptions() throws {
+        func require(_ condition: Bool, _ needed: String, _ options: [(name: String, isGiven: Bool)]) throws {
+            let idle = options.filter(\.isGiven).map(\.name)
+            guard condition || idle.isEmpty else {
+                throw ValidationError(
+                    "\(idle.joined(separator: " and ")) \(idle.count == 1 ? "needs" : "need") \(needed), or there is no effect")
+            }
+        }
+        let quantizesHeadTo4Bits = quantizeHead.map { $0 != "int8" } ?? false
+        try require(loadIn4Bit, "--load-in-4bit", [("--quant-type", quantType != nil)])
+        try require(
+            loadIn4Bit || quantizesHeadTo4Bits, "--load-in-4bit",
+            [("--double-quant", doubleQuant), ("--block-size", blockSize != nil)])
+        try require(
+            loadIn4Bit || loadIn8Bit, "--load-in-4bit or --load-in-8bit",
+            [("--fp32-cpu-offload", fp32CPUOffload), ("--skip-modules", skipModules.map { !$0.hasPrefix("+") } ?? false)])
+        // Without either, the checkpoint may be quantized itself.
+        try require(!loadIn4Bit, "--load-in-8bit", [("--int8-threshold", int8Threshold != nil)])
+        try require(!loadIn8Bit, "--load-in-4bit", [("--int8-activations", int8Activations)])
+    }
+
+    /// Commands that only write a checkpoint place nothing.
+    func refusePlacement(in command: String) throws {
+        try refuse(
+            "have no effect in \(command)",
+            [
+                ("--device-map", deviceMap != "auto"), ("--max-memory", maxMemory != nil),
+                ("--offload-folder", offloadFolder != nil),
+                ("--planner", planner != .nibble), ("--cache-bits", cacheBits != nil), ("--context", context != nil),
+                ("--batch-size", batchSize != nil), ("--quantize-head", quantizeHead != nil),
+                ("--int8-activations", int8Activations),
+            ])
+    }
+
+    /// Tensors without a model have no names to skip and no dtype to be loaded in.
+    func refuseModelOptions(for input: String) throws {
+        try refuse(
+            "have no effect on \(input)",
+            [
+                ("--skip-modules", skipModules != nil), ("--dtype", dtype != "auto"), ("--compute-dtype", computeDtype != nil),
+                ("--int8-threshold", int8Threshold != nil), ("--fp32-cpu-offload", fp32CPUOffload), ("--variant", variant != nil),
+                ("--revision", revision != nil),
+            ])
+    }
+
+    private func refuse(_ reason: String, _ options: [(name: String, isGiven: Bool)]) throws {
+        let given = options.filter(\.isGiven).map(\.name)
+        guard given.isEmpty else { throw ValidationError("\(given.joined(separator: " and ")) \(reason)") }
     }
 
     func configuration() throws -> LoadConfiguration {
@@ -158,7 +214,10 @@ struct LoadOptionsGroup: ParsableArguments {
         return try DeviceMapRequest(parsing: deviceMap, source: "--device-map")
     }
 
-    private func names(_ text: Substring) -> [String] { text.split(separator: ",").map(String.init) }
+    /// The entries of a list, without the spaces around them.
+    private func names(_ text: Substring) -> [String] {
+        text.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
+    }
 
     private func codebook(_ word: String, _ option: String) throws -> FourBitFormat.Codebook {
         guard let codebook = FourBitFormat.Codebook(rawValue: word) else {
@@ -168,13 +227,14 @@ struct LoadOptionsGroup: ParsableArguments {
     }
 
     private func quantization() throws -> BitsAndBytesConfig? {
-        let quantType = try codebook(quantType, "--quant-type")
+        let quantType = try codebook(quantType ?? "fp4", "--quant-type")
         guard loadIn4Bit || loadIn8Bit else { return nil }
         let config = BitsAndBytesConfig(
             loadIn8Bit: loadIn8Bit, loadIn4Bit: loadIn4Bit, int8Threshold: int8Threshold ?? BitsAndBytesConfig.defaultThreshold,
             int8SkipModules: skipModules.flatMap { $0.hasPrefix("+") ? nil : names($0[...]) },
             int8EnableFP32CPUOffload: fp32CPUOffload, computeDType: try floatDType(computeDtype, "--compute-dtype"),
-            quantType: quantType, useDoubleQuant: doubleQuant, blockSize: blockSize)
+            quantType: quantType, useDoubleQuant: doubleQuant,
+            blockSize: blockSize ?? FourBitFormat.defaultBlockSize)
         do { try config.validate() } catch { throw ValidationError("\(error)") }
         return config
     }
@@ -199,8 +259,11 @@ struct LoadOptionsGroup: ParsableArguments {
     private func headFormat() throws -> WeightFormat? {
         guard let quantizeHead else { return nil }
         if quantizeHead == "int8" { return .int8 }
-        let codebook = try codebook(quantizeHead, "--quantize-head int8, or")
-        return .fourBit(FourBitFormat(codebook: codebook, blockSize: blockSize, isNested: doubleQuant))
+        guard let codebook = FourBitFormat.Codebook(rawValue: quantizeHead) else {
+            throw ValidationError("--quantize-head should be int8, nf4 or fp4, found \"\(quantizeHead)\"")
+        }
+        return .fourBit(
+            FourBitFormat(codebook: codebook, blockSize: blockSize ?? FourBitFormat.defaultBlockSize, isNested: doubleQuant))
     }
 }
 

@@ -1,5 +1,5 @@
 /// Row-wise int8 with outlier decomposition, one element at a time (LLM.int8(), arXiv 2208.07339).
-package enum ReferenceInt8 {
+package enum PlainInt8 {
     package struct Quantized: Sendable, Equatable {
         /// [rows, K]
         package var codes: [Int8]

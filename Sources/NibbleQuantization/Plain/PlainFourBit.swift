@@ -2,7 +2,7 @@ package import NibbleCore
 
 /// FP4 and NF4, one element at a time: what every backend's quantizer is compared with (QLoRA, arXiv 2305.14314; the
 /// arithmetic is that of the bitsandbytes CUDA kernels, except for their approximate reciprocal).
-package enum ReferenceFourBit {
+package enum PlainFourBit {
     /// Codes, one a byte, and the absmax of each block.
     package struct Quantized: Sendable, Equatable {
         package var codes: [UInt8]

@@ -15,12 +15,12 @@ package enum CPUPathQuantizer {
         return zip(values, values.dropFirst()).map { ($0 + $1) * 0.5 }
     }()
 
-    /// As ``ReferenceFourBit/quantize(_:_:blockSize:)``.
+    /// As ``PlainFourBit/quantize(_:_:blockSize:)``.
     package static func quantize(
         _ values: [Float], _ codebook: FourBitFormat.Codebook, blockSize: Int
-    ) -> ReferenceFourBit.Quantized {
-        guard codebook == .fp4 else { return ReferenceFourBit.quantize(values, codebook, blockSize: blockSize) }
-        var quantized = ReferenceFourBit.Quantized(codes: [], absmax: [])
+    ) -> PlainFourBit.Quantized {
+        guard codebook == .fp4 else { return PlainFourBit.quantize(values, codebook, blockSize: blockSize) }
+        var quantized = PlainFourBit.Quantized(codes: [], absmax: [])
         quantized.codes.reserveCapacity(values.count)
         for start in stride(from: 0, to: values.count, by: blockSize) {
             let block = values[start..<min(start + blockSize, values.count)]
@@ -36,9 +36,9 @@ package enum CPUPathQuantizer {
         return quantized
     }
 
-    /// As ``ReferenceNested/quantize(_:)``: scales are first rounded to a grid of 65,536 points.
-    package static func quantizeScales(_ scales: [Float]) -> ReferenceNested.Quantized {
-        var quantized = ReferenceNested.quantize(scales)
+    /// As ``PlainNested/quantize(_:)``: scales are first rounded to a grid of 65,536 points.
+    package static func quantizeScales(_ scales: [Float]) -> PlainNested.Quantized {
+        var quantized = PlainNested.quantize(scales)
         let map = NestedScales.dynamicMap
         let thresholds = zip(map, map.dropFirst()).map { ($0 + $1) * 0.5 }
         for index in scales.indices {

@@ -1,7 +1,7 @@
 internal import NibbleCore
 
 /// Scales quantized to 8 bits against the dynamic map, one at a time ("double quantization").
-package enum ReferenceNested {
+package enum PlainNested {
     package struct Quantized: Sendable, Equatable {
         /// Indices into ``NestedScales/dynamicMap``, one a scale.
         package var codes: [UInt8]

@@ -1,40 +1,5 @@
-package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
-import NibbleLoading
-import NibbleModels
-package import NibbleQuantization
-
-/// What a load would put where; no weight is read.
-package struct Placement: Sendable {
-    package let plan: PlacementPlan
-    /// The dtype the model would be loaded in.
-    package let dtype: DType
-    package let quantization: BitsAndBytesConfig?
-    /// Bytes as transformers' `get_memory_footprint` counts them.
-    package let footprint: Int
-    /// Tokens and sequences that caches are counted for.
-    package let context: Int
-    package let batchSize: Int
-    package let estimate: MemoryEstimate
-    package let warnings: [String]
-
-    /// Plans the model in `folder`, of which only `config.json` need be there. Devices named in
-    /// ``LoadConfiguration/maxMemory`` are taken as present.
-    /// - Throws: `DeviceMapError`, `LoadError`, `ModelError`, `QuantizationConfigError`.
-    package static func plan(folder: URL, _ configuration: LoadConfiguration) throws -> Placement {
-        let source = try ModelSource(folder: folder)
-        try configuration.quantization?.validate()
-        var warnings = [String]()
-        let request = try configuration.placementRequest(present: nil, warnings: &warnings)
-        let found = try ModelLoader.plan(source, options: configuration.loadOptions, request)
-        return Placement(
-            plan: found.placed.placement, dtype: found.dtype, quantization: found.config, footprint: found.placed.footprint,
-            context: found.placed.memory.context, batchSize: found.placed.memory.batch,
-            estimate: MemoryEstimate(source.architecture.tree),
-            warnings: warnings + found.warnings + found.placed.placement.warnings)
-    }
-}
+import NibbleCore
+import NibbleDeviceMap
 
 extension LoadConfiguration {
     /// - Parameter present: the machine's backends; devices that are not among them are left out, with a warning. `nil`: all

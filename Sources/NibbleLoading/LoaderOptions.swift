@@ -3,43 +3,55 @@ package import NibbleCore
 package import NibbleDeviceMap
 package import NibbleQuantization
 
-/// How a model is loaded.
-package struct LoadOptions: Sendable {
+/// What a ``ModelLoader`` is told of how to load a model, beside the placement.
+package struct LoaderOptions: Sendable {
     /// `nil`: the dtype that the config or the checkpoint names ("auto").
     package var dtype: DType?
     package var quantization: BitsAndBytesConfig?
-    /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
+    /// Takes precedence over a pre-quantized checkpoint's own, unless ``followsReference`` is set.
     package var computeDType: DType?
-    /// Beats a pre-quantized checkpoint's own, unless ``followsReference`` is set.
+    /// Takes precedence over a pre-quantized checkpoint's own, unless ``followsReference`` is set.
     package var int8Threshold: Double?
     /// Skip entries added to the default list or to the config's.
     package var addedSkipModules: [String] = []
-    /// Turns off everything in which Nibble deliberately differs from the reference.
+    /// Behaves as transformers does wherever Nibble deliberately differs.
     package var followsReference = false
     /// Stores the output head in this format.
     package var headFormat: WeightFormat?
-    /// Quantizes the modules that the family keeps in float32, too (T5 `wo`).
+    /// Also quantizes the modules that the family keeps in float32 (T5 `wo`).
     package var quantizesFloat32Modules = false
     /// Allows 4-bit products with activations quantized to int8.
     package var int8Activations = false
     /// `false` keeps weights in their canonical layout (for writing them).
     package var preparesWeights = true
-    /// Keys and values are stored in this form; `nil`: in the load dtype.
+    /// The form in which keys and values are stored; `nil`: in the load dtype.
     package var cacheQuantization: KeyValueQuantization?
-    /// Tokens a sequence may come to hold, and sequences side by side, as placement counts them.
+    /// Tokens of a sequence that placement counts caches for; `nil`: ``ModelMemory/defaultContext``.
     package var context: Int?
+    /// Sequences side by side that placement counts caches for.
     package var batchSize = 1
-    /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
+    /// Folder for weights that stay on the disk in a form that the checkpoint does not hold. `nil`: a temporary folder.
     package var offloadFolder: URL?
     package var progress: (@Sendable (LoadProgress) -> Void)?
 
     package init() {}
 }
 
-extension LoadOptions {
+extension LoaderOptions {
+    /// Warnings about the user's skip entries that match no module.
+    func skipWarnings(_ source: ModelSource, _ config: BitsAndBytesConfig?) -> [String] {
+        guard config != nil else { return [] }
+        let named = source.storedQuantization == nil ? quantization?.int8SkipModules ?? [] : []
+        let paths = source.architecture.tree.modules.map(\.path)
+        return (named + addedSkipModules).filter { entry in
+            let rules = SkipRules([entry], wholeParts: !followsReference)
+            return !paths.contains { !$0.isEmpty && rules.skips($0) }
+        }.map { "the skip entry \"\($0)\" matches no module of the model" }
+    }
+
     /// How quantized products are computed.
     func arithmetic(_ config: BitsAndBytesConfig?, dtype: DType) -> LinearArithmetic {
-        // Activations set the precision by default; a bf16 model asks for bf16 products wherever they run.
+        // By default the activations set the precision. A bfloat16 model asks for bfloat16 products on every device.
         let compute = config?.computeDType ?? (followsReference ? .float32 : dtype == .bfloat16 ? .bfloat16 : nil)
         return LinearArithmetic(
             computeDType: compute, allowsHalfPrecision: compute == nil && dtype == .float16,
@@ -49,32 +61,32 @@ extension LoadOptions {
     }
 }
 
-/// How far loading has come.
+/// The progress of a load.
 package struct LoadProgress: Sendable {
     /// Bytes of the checkpoint that have been read.
     package var bytes: Int
     package var totalBytes: Int
-    /// The tensor that was just placed.
+    /// The parameter that was loaded last.
     package var tensor: String
 }
 
-/// What loading did.
+/// What a load did.
 package struct LoadReport: Sendable {
-    /// The checkpoint's or the user's quantization, with everything filled in.
+    /// The quantization config in effect: the checkpoint's, or the user's.
     package var quantization: BitsAndBytesConfig?
     package var dtype: DType = .float32
     package var quantizedModules: [String] = []
     package var skippedModules: [String] = []
-    /// Names in the checkpoint that mean nothing to the model.
+    /// Tensors of the checkpoint that the model does not use.
     package var unexpected: [String] = []
     package var warnings: [String] = []
     /// Bytes as `get_memory_footprint` counts them.
     package var footprint = 0
-    /// Bytes that weights and scales really take, by device.
+    /// Bytes of weights and scales as Nibble stores them, by device.
     package var residentBytes: [Device: Int] = [:]
-    /// Bytes of the checkpoint that were read.
+    /// Bytes of the checkpoint's tensors.
     package var checkpointBytes = 0
     package var seconds = 0.0
-    /// Where everything went, and what it takes.
+    /// Where everything went, and what it takes of each device.
     package var placement: PlacementPlan?
 }

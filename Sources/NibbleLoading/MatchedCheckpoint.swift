@@ -1,0 +1,79 @@
+import NibbleCheckpoint
+import NibbleCore
+import NibbleDeviceMap
+import NibbleModels
+import NibbleQuantization
+
+/// A checkpoint whose names are matched to the model's, with its quantization planned. No weight has been read.
+struct MatchedCheckpoint {
+    var checkpoint: any Checkpoint
+    var architecture: ModelArchitecture
+    /// The dtype of weights that are not quantized.
+    var dtype: DType
+    /// The quantization config in effect.
+    var config: BitsAndBytesConfig?
+    var plan: QuantizationPlan
+    var matching: KeyMatching
+    /// The tree with ties as the checkpoint has them.
+    var tree: ModuleTree
+    var options: LoaderOptions
+    var cpu: any Backend
+    var warnings: [String]
+
+    func loader(_ placement: ResolvedPlacement, _ backends: [Device: any Backend]) -> WeightLoader {
+        WeightLoader(self, placement, backends)
+    }
+}
+
+extension ModelLoader {
+    /// - Parameter plainLayersOnly: leave alone what the reference could not read back.
+    /// - Throws: ``LoadError`` for missing weights and weights of another shape; `QuantizationConfigError`,
+    ///   `CheckpointError`.
+    func match(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> MatchedCheckpoint {
+        var warnings = source.warnings
+        let config = try ModelLoader.quantization(source, options, &warnings)
+        warnings += options.skipWarnings(source, config)
+        let architecture = source.architecture
+        let matching = try KeyMatching(architecture, checkpoint)
+        guard matching.missing.isEmpty else {
+            throw LoadError.missingWeights(matching.missing, files: checkpoint.files.map(\.path))
+        }
+        guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
+        let plan = QuantizationPlan(
+            architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
+            plainLayersOnly: plainLayersOnly, keptInFloat32: !options.quantizesFloat32Modules)
+        return MatchedCheckpoint(
+            checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config, plan: plan,
+            matching: matching, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
+            warnings: warnings + matching.warnings)
+    }
+
+    private func loadDType(_ checkpoint: any Checkpoint) throws -> DType {
+        try ModelLoader.checked(
+            options.dtype ?? source.configDType() ?? checkpoint.firstFloatingPointDType ?? .float32)
+    }
+
+    /// - Throws: ``LoadError/unknownDType(_:)`` for a dtype that models are not loaded in.
+    static func checked(_ dtype: DType) throws -> DType {
+        guard [.float32, .float16, .bfloat16].contains(dtype) else { throw LoadError.unknownDType(dtype.rawValue) }
+        return dtype
+    }
+
+    /// The checkpoint's own config, or else the user's.
+    static func quantization(
+        _ source: ModelSource, _ options: LoaderOptions, _ warnings: inout [String]
+    ) throws -> BitsAndBytesConfig? {
+        guard var stored = source.storedQuantization else {
+            try options.quantization?.validate()
+            return options.quantization
+        }
+        if options.quantization != nil {
+            warnings.append("the checkpoint is already quantized: its own quantization_config is used")
+        }
+        if !options.followsReference {
+            if let computeDType = options.computeDType { stored.computeDType = computeDType }
+            if let threshold = options.int8Threshold { stored.int8Threshold = threshold }
+        }
+        return stored
+    }
+}

@@ -1,0 +1,67 @@
+package import Foundation
+package import NibbleCheckpoint
+package import NibbleCore
+package import NibbleModels
+package import NibbleQuantization
+
+/// What a folder, or a GGUF file, says of its model before a weight is read.
+package struct ModelSource: Sendable {
+    /// The folder, or the file.
+    package let folder: URL
+    package let config: ConfigReader
+    package let architecture: ModelArchitecture
+    /// The config's `quantization_config`, if it says that the checkpoint is quantized.
+    package let storedQuantization: BitsAndBytesConfig?
+    package private(set) var warnings: [String] = []
+
+    /// Reads `config.json`, or the file's header, only.
+    /// - Throws: ``LoadError``, `ModelError`, `QuantizationConfigError`, `JSONError`, `CheckpointError`.
+    package init(folder: URL) throws {
+        let isGGUF = ModelSource.isGGUF(folder)
+        let file = isGGUF ? folder : folder.appending(path: "config.json")
+        let object = isGGUF ? try GGUFNames.config(GGUFFile(folder)) : try ModelSource.config(file, in: folder)
+        self.folder = folder
+        config = ConfigReader(object, file: file.path)
+        architecture = try ModelRegistry.architecture(config)
+        var unknown = [String]()
+        storedQuantization = try config.object("quantization_config").flatMap { reader in
+            try BitsAndBytesConfig.stored(in: reader.values) { unknown.append($0) }
+        }
+        warnings =
+            architecture.warnings + unknown.map { "\(file.path): the quantization option \($0) is not known and is ignored" }
+    }
+
+    /// Whether a name is that of a file that holds a whole model.
+    package static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
+
+    /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
+    package static let vocabularyFile = "tokenizer.gguf"
+
+    private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
+        guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
+        guard let object = try JSONValue(contentsOf: file).object else {
+            throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
+        }
+        return object
+    }
+
+    /// Opens the weights.
+    /// - Parameters:
+    ///   - variant: of a folder's files.
+    ///   - dtype: what the model is to be loaded in, if that is known. A GGUF file's blocks are dequantized to it.
+    /// - Throws: `CheckpointError`
+    package func checkpoint(variant: String?, dtype: DType?) throws -> any Checkpoint {
+        guard ModelSource.isGGUF(folder) else {
+            return try CheckpointFiles.open(
+                folder: folder, variant: variant, named: config.optionalString("transformers_weights"))
+        }
+        return try GGUFCheckpoint(folder, dequantizedTo: ModelLoader.checked(dtype ?? configDType() ?? .float32))
+    }
+
+    /// The dtype that `config.json` names.
+    package func configDType() throws -> DType? {
+        guard let word = try config.optionalString("dtype", "torch_dtype") else { return nil }
+        guard let dtype = DType(name: word) else { throw LoadError.unknownDType(word) }
+        return dtype
+    }
+}
