@@ -1,4 +1,5 @@
 package import Foundation
+import NibbleCore
 
 /// What one load took: time, processor time, memory.
 package struct LoadMeasurement: Sendable {
@@ -49,7 +50,7 @@ package enum ProcessMemory {
     /// A line of `/proc/self/status`.
     package static func bytes(_ field: String) -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
-            let line = text.split(separator: "\n").first(where: { $0.hasPrefix(field + ":") }),
+            let line = text.textLines.first(where: { $0.hasPrefix(field + ":") }),
             let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
         else { return nil }
         return kilobytes * 1024

@@ -17,7 +17,7 @@ private enum AvailableMemory {
     /// `MemAvailable`
     static func system() -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8),
-            let line = text.split(separator: "\n").first(where: { $0.hasPrefix("MemAvailable:") }),
+            let line = text.textLines.first(where: { $0.hasPrefix("MemAvailable:") }),
             let kilobytes = line.split(separator: " ").dropFirst().first.flatMap({ Int($0) })
         else { return nil }
         return kilobytes * 1024
@@ -32,7 +32,7 @@ private enum AvailableMemory {
         guard let limit = number("memory.max"), let used = number("memory.current") else { return nil }
         let statistics = (try? String(contentsOfFile: "/sys/fs/cgroup/memory.stat", encoding: .utf8)) ?? ""
         let cached =
-            statistics.split(separator: "\n").first { $0.hasPrefix("file ") }
+            statistics.textLines.first { $0.hasPrefix("file ") }
             .flatMap { Int($0.dropFirst("file ".count)) } ?? 0
         return max(limit - used + cached, 0)
     }

@@ -98,7 +98,7 @@ struct GenerateCommand: AsyncParsableCommand {
     private func promptTexts() throws -> [String] {
         guard let promptFile else { return prompts }
         let text = try TextFile.read(promptFile)
-        return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init).filter { !$0.isEmpty }
+        return text.textLines.map(String.init).filter { !$0.isEmpty }
     }
 
     private func inputs(_ prompts: [String], _ tokenizer: Tokenizer?) throws -> BatchEncoding {
