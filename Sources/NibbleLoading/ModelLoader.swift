@@ -32,7 +32,7 @@ package struct ModelSource: Sendable {
     }
 
     /// Whether a name is that of a file that holds a whole model.
-    package static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
+    package static func isGGUF(_ url: URL) -> Bool { GGUFFile.isGGUF(url) }
 
     /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
     package static let vocabularyFile = "tokenizer.gguf"
