@@ -78,14 +78,19 @@ let package = Package(
         tests("NibbleCore"),
         tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
-        tests("NibbleCheckpoint"),
+        tests("NibbleCheckpoint", ["NibbleCore"]),
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
         tests("NibbleModels"),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
-        tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
+        tests(
+            "Nibble",
+            [
+                "NibbleCPU", "NibbleCheckpoint", "NibbleCore", "NibbleGeneration", "NibbleLoading", "NibbleModels",
+                "NibbleTokenizers",
+            ]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
     cLanguageStandard: .c2x

@@ -3,12 +3,13 @@ package import NibbleCore
 /// What can stop a model from being loaded.
 package enum LoadError: Error, Sendable, Equatable {
     case noConfig(folder: String)
+    /// The folder holds an adapter (LoRA) alone.
+    case adapterWithoutBase(folder: String, base: String?)
     case unreadable(file: String, reason: String)
     case missingWeights([String], files: [String])
     case mismatchedWeights([Mismatch])
     case missingCompanion(tensor: String, companion: String, file: String)
     case malformedQuantization(tensor: String, file: String, expected: String, found: String)
-    case unsupportedDType(tensor: String, file: String, dtype: DType)
     case nonFinite(tensor: String, file: String, index: Int)
     case noDevice(Device, present: [Device])
     case unwritableOffloadFolder(folder: String, reason: String)
@@ -25,30 +26,31 @@ extension LoadError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .noConfig(let folder):
-            "\(folder) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "
+            "\(folder.printablePath) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "
                 + "as save_pretrained writes them"
+        case .adapterWithoutBase(let folder, let base):
+            "\(folder.printablePath) holds an adapter (adapter_config.json), not a whole model: "
+                + (base.map { "it needs its base model \($0.printable())" } ?? "it needs its base model")
         case .unreadable(let file, let reason):
-            "\(file) cannot be read: \(reason)"
+            "\(file.printablePath) cannot be read: \(reason)"
         case .missingWeights(let names, let files):
-            "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).joined(separator: ", "))"
+            "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).map { $0.printable() }.joined(separator: ", "))"
         case .mismatchedWeights(let mismatches):
             "weights of another shape than the config says: "
-                + mismatches.map { "\($0.name) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
+                + mismatches.map { "\($0.name.printable()) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
         case .missingCompanion(let tensor, let companion, let file):
-            "\(file): \(tensor) is quantized, but \(companion) is missing"
+            "\(file.printablePath): \(tensor.printable()) is quantized, but \(companion) is missing"
         case .malformedQuantization(let tensor, let file, let expected, let found):
-            "\(file), tensor \(tensor): expected \(expected), found \(found)"
-        case .unsupportedDType(let tensor, let file, let dtype):
-            "\(file), tensor \(tensor): weights of type \(dtype) are not supported"
+            "\(file.printablePath), tensor \(tensor.printable()): expected \(expected), found \(found)"
         case .nonFinite(let tensor, let file, let index):
-            "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
+            "\(file.printablePath), tensor \(tensor.printable()): element \(index) is NaN or infinite, so the weight cannot be quantized"
         case .noDevice(let device, let present):
             "the device map names \(device), which this machine does not have; present are "
                 + present.map(\.description).joined(separator: ", ") + ". nibble doctor says why a GPU cannot be used"
         case .unwritableOffloadFolder(let folder, let reason):
             "the offload folder \(folder) cannot be made: \(reason) Give another with --offload-folder"
         case .unknownDType(let word):
-            "config.json: dtype \"\(word)\" is not known"
+            "config.json: dtype \"\(word.printable())\" is not known"
         }
     }
 }

@@ -38,7 +38,12 @@ package struct ModelSource: Sendable {
     package static let vocabularyFile = "tokenizer.gguf"
 
     private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
-        guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
+        guard FileManager.default.fileExists(atPath: file.path) else {
+            let adapter = folder.appending(path: "adapter_config.json")
+            guard FileManager.default.fileExists(atPath: adapter.path) else { throw LoadError.noConfig(folder: folder.path) }
+            let base = try? JSONValue(contentsOf: adapter)["base_model_name_or_path"]?.string
+            throw LoadError.adapterWithoutBase(folder: folder.path, base: base)
+        }
         guard let object = try JSONValue(contentsOf: file).object else {
             throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
         }
@@ -125,12 +130,13 @@ package struct ModelLoader: Sendable {
             throw LoadError.missingWeights(matching.missing, files: checkpoint.files.map(\.path))
         }
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
+        let plan = QuantizationPlan(
+            architecture.tree, config: config, addedSkips: options.addedSkipModules,
+            reference: options.followsReference, plainLayersOnly: plainLayersOnly,
+            keptInFloat32: !options.quantizesFloat32Modules)
+        if source.storedQuantization != nil { try matching.requireScales(of: plan.quantized, checkpoint) }
         return Prepared(
-            checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config,
-            plan: QuantizationPlan(
-                architecture.tree, config: config, addedSkips: options.addedSkipModules,
-                reference: options.followsReference, plainLayersOnly: plainLayersOnly,
-                keptInFloat32: !options.quantizesFloat32Modules),
+            checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config, plan: plan,
             matching: matching, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
             warnings: warnings + matching.warnings)
     }
