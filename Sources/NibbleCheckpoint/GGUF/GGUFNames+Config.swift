@@ -35,7 +35,7 @@ extension GGUFNames {
         var config: JSONObject = ["architectures": [.string(className)], "model_type": .string(architecture)]
         let keys = configKeys + (architecture == "gemma2" ? gemma2Keys : [])
         for (gguf, key) in keys { config[key] = file.metadata["\(architecture).\(gguf)"].flatMap(json) }
-        for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) }
+        for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) ?? defaultToken(key, file) }
         config["eos_token_id"] = endTokens(file) ?? config["eos_token_id"]
         if config["num_key_value_heads"] == nil { config["num_key_value_heads"] = config["num_attention_heads"] }
         // The embedding table decides: token lists are sometimes padded.
@@ -47,6 +47,17 @@ extension GGUFNames {
         config["rope_scaling"] = try ropeFactors(file, config) ?? ropeScaling(file, architecture)
         config["dtype"] = dtype(file, isGemma: isGemma).map { .string($0.rawValue) }
         return config
+    }
+
+    /// The id that llama.cpp takes for a vocabulary of this kind where the file has none.
+    private static func defaultToken(_ key: String, _ file: GGUFFile) -> JSONValue? {
+        let defaults: [String: [String: Int]] = [
+            "llama": ["bos_token_id": 1, "eos_token_id": 2], "gpt2": ["bos_token_id": 11, "eos_token_id": 11],
+        ]
+        guard let model = file.metadata["tokenizer.ggml.model"]?.string, let id = defaults[model]?[key],
+            let tokens = file.metadata["tokenizer.ggml.tokens"]?.strings, id < tokens.count
+        else { return nil }
+        return .int(id)
     }
 
     /// - Throws: ``CheckpointError/refused(file:what:)`` for what is not a model, or not one that is supported.
