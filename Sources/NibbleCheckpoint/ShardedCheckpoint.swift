@@ -42,10 +42,11 @@ package struct ShardedCheckpoint: Checkpoint {
         }
         var missing: [ByteText: CheckpointError] = [:]
         for (tensor, shard) in content.files where owner[tensor] == nil {
+            // A tensor that is not where the index puts it is probably in a shard that is not there.
+            let absentShard = absent.contains(ByteText(shard)) ? shard : absent.min()?.text
             missing[tensor] =
-                absent.contains(ByteText(shard))
-                ? .missingShard(index: index.path, shard: shard)
-                : .missingFromShard(index: index.path, tensor: tensor.text, shard: shard)
+                absentShard.map { .missingShard(index: index.path, shard: $0) }
+                ?? .missingFromShard(index: index.path, tensor: tensor.text, shard: shard)
         }
         names = Set(texts: shards.flatMap(\.names)).map(\.text).sorted(by: NaturalOrder.precedes)
         let readable = Set(texts: names)

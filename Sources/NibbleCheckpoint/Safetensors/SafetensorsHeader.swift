@@ -23,7 +23,7 @@ struct SafetensorsHeader {
     let entries: [Entry]
     let metadata: [String: String]
 
-    /// Reads and checks everything: when this returns, every entry lies inside the file and no byte is unaccounted for.
+    /// Reads and checks the header: afterwards every entry lies inside the file and every byte belongs to one.
     init(_ file: MappedFile) throws {
         let bytes = file.bytes
         guard bytes.count >= 8 else {
@@ -71,7 +71,7 @@ struct SafetensorsHeader {
     }
 }
 
-/// Reads the header without building JSON values: real checkpoints have thousands of entries.
+/// Reads the header without building JSON values, because real checkpoints have thousands of entries.
 private struct SafetensorsHeaderParser {
     let file: MappedFile
     var entries: [SafetensorsHeader.Entry] = []
