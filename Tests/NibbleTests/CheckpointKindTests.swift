@@ -47,7 +47,8 @@ import Testing
     }
 
     private func logits(_ folder: URL) throws -> [Float] {
-        Array(try PretrainedModel.load(folder: folder).forward(inputIDs: ids).logits.hostElements(Float.self))
+        let logits = try PretrainedModel.load(folder: folder).forward(inputIDs: ids).logits
+        return withExtendedLifetime(logits) { Array($0.hostElements(Float.self)) }
     }
 
     @Test("tensors that no layer uses do not matter, whatever they are") func unusedTensors() throws {
