@@ -86,7 +86,7 @@ let package = Package(
         tests("NibbleCore"),
         tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
         tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
-        tests("NibbleCheckpoint"),
+        tests("NibbleCheckpoint", ["NibbleCore"]),
         tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
         tests("NibbleTokenizers"),
         tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
@@ -96,7 +96,12 @@ let package = Package(
             "NibbleLoading",
             ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
-        tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
+        tests(
+            "Nibble",
+            [
+                "NibbleCPU", "NibbleCheckpoint", "NibbleCore", "NibbleGeneration", "NibbleLoading", "NibbleModels",
+                "NibbleTokenizers",
+            ]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
     ],
     cLanguageStandard: .c2x

@@ -2,8 +2,8 @@ import NibbleCheckpoint
 import NibbleTokenizers
 
 extension GGUFVocabulary {
-    /// The tokenizer's part of a GGUF file's metadata.
-    /// - Throws: `TokenizerError` naming the key that is missing or of another form.
+    /// The tokenizer in a GGUF file's metadata.
+    /// - Throws: `TokenizerError` that names a key that is missing or has another type.
     init(_ file: GGUFFile) throws(TokenizerError) {
         let reader = GGUFTokenizerReader(file)
         self.init(
@@ -11,7 +11,10 @@ extension GGUFVocabulary {
             tokens: try reader.required("tokens", "a list of strings", \.strings),
             file: file.url.path)
         pre = try reader.optional("pre", "a string", \.string)
-        merges = try reader.optional("merges", "a list of strings", \.strings) ?? []
+        merges =
+            model == "gpt2"
+            ? try reader.required("merges", "a list of strings", \.strings)
+            : try reader.optional("merges", "a list of strings", \.strings) ?? []
         scores = try reader.optional("scores", "a list of numbers", \.doubles)?.map { Float($0) } ?? []
         tokenTypes = try reader.optional("token_type", "a list of kinds") { $0.ints.flatMap { $0.allExactly(Int32.self) } } ?? []
         bosID = try reader.id("bos_token_id")

@@ -5,7 +5,7 @@ import NibbleHub
 import NibbleLoading
 import NibbleTokenizers
 
-/// What of a model is needed.
+/// The parts of a model that are needed.
 package struct PretrainedParts: OptionSet, Sendable {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
@@ -18,13 +18,16 @@ package struct PretrainedParts: OptionSet, Sendable {
     package static let all: PretrainedParts = [.config, .tokenizer, .weights]
 }
 
-/// From a name to the folder that holds the files.
+/// Finds or downloads the files of a model.
 package enum PretrainedFiles {
-    /// A folder of this name is taken as it is, and so is a GGUF file. Any other name is a model's on the Hub: the files that
-    /// are needed, and no others, are downloaded into the cache that huggingface_hub uses, unless they are there.
-    /// - Parameter configuration: ``LoadConfiguration/revision``, ``LoadConfiguration/variant``, ``LoadConfiguration/hub`` and what
-    ///   reports progress count.
-    /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for what can be no name on the Hub; `HubError`, `CheckpointError`.
+    /// The folder, or the GGUF file, that holds a model.
+    ///
+    /// A folder or a GGUF file of this name is used as it is. Any other name is that of a model on the Hub: the files that
+    /// are needed, and no others, are downloaded into the cache that huggingface_hub uses.
+    /// - Parameter configuration: only ``LoadConfiguration/revision``, ``LoadConfiguration/variant``,
+    ///   ``LoadConfiguration/hub`` and the progress handlers are used.
+    /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for a name that cannot be one on the Hub; `HubError`, `CheckpointError`,
+    ///   `LoadError`.
     package static func folder(
         for name: String, _ parts: PretrainedParts = .all, _ configuration: LoadConfiguration = .init()
     ) async throws -> URL {
@@ -62,7 +65,7 @@ private struct PretrainedDownload {
     private static let generationConfig = "generation_config.json"
 
     func folder(_ parts: PretrainedParts) async throws -> URL {
-        // What may be there or not is marked where it is not, so that no one asks again.
+        // An optional file that does not exist is marked as absent, so that other programs do not ask for it again.
         var optional = parts.contains(.tokenizer) ? AutoTokenizer.companions : []
         if parts.contains(.weights) { optional.append(Self.generationConfig) }
         var small = optional.filter(snapshot.files.contains)
@@ -75,16 +78,19 @@ private struct PretrainedDownload {
             optional += CheckpointFiles.candidates(variant: configuration.variant)
             try await fetch([first])
             let shards = try CheckpointFiles.shards(of: snapshot.folder.appending(path: first))
-            try requireListed(shards)
-            try await fetch(shards)
+            // An index may name files that the model does not need; loading says which one is missed.
+            try await fetch(snapshot.isCachedBecause == nil ? shards.filter(snapshot.files.contains) : shards)
         }
         try hub.publish(snapshot, absent: optional.filter { !snapshot.files.contains($0) })
         return snapshot.folder
     }
 
-    /// What the cache may hold incompletely is for ``HubSession/fetch(_:of:progress:)`` to say.
+    /// Requires that the server lists `names`. If the cache answers, ``HubSession/fetch(_:of:progress:)`` names what is missing.
     private func requireListed(_ names: [String]) throws {
         guard snapshot.isCachedBecause == nil, let name = names.first(where: { !snapshot.files.contains($0) }) else { return }
+        if name == Self.config, snapshot.files.contains("adapter_config.json") {
+            throw LoadError.adapterWithoutBase(folder: "\(snapshot.repository)", base: nil)
+        }
         throw HubError.fileNotFound(name, snapshot.repository, revision: snapshot.revision)
     }
 

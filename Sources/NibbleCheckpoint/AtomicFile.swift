@@ -1,10 +1,10 @@
 import Foundation
 import Glibc
 
-/// A file written under a temporary name beside its place, and renamed there when it is whole.
+/// A file that is written under a temporary name in its folder and renamed when it is complete.
 ///
-/// Whatever happens before ``commit()``, a file that was there before stays as it was; the temporary one is removed when
-/// the last reference goes away.
+/// Until ``commit()`` an existing file of the final name is untouched. Without a commit, the temporary file is removed
+/// with the last reference.
 final class AtomicFile {
     let url: URL
     private let temporaryPath: String

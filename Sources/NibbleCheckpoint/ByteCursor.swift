@@ -1,4 +1,4 @@
-/// Walks over bytes from a file. Nothing is read past the end; what is missing is an error that says where.
+/// Walks over bytes of a file. Reading past the end is an error that says where.
 struct ByteCursor {
     let file: MappedFile
     /// From the file's start.
@@ -26,7 +26,7 @@ struct ByteCursor {
         return UnsafeRawBufferPointer(rebasing: file.bytes[range])
     }
 
-    /// The range of the next `count` bytes, which are passed over.
+    /// Skips `count` bytes and returns their range.
     mutating func skip(_ count: Int) throws -> Range<Int> {
         guard count >= 0, count <= remaining else {
             throw file.malformed(expected: "\(count) bytes at offset \(position)", found: "\(remaining)")
@@ -35,7 +35,7 @@ struct ByteCursor {
         return position..<position + count
     }
 
-    /// Text up to a newline, which is passed over.
+    /// Reads a line and skips its newline.
     mutating func line(limit: Int) throws -> String {
         let window = file.bytes[position..<min(end, position + limit)]
         guard let newline = window.firstIndex(of: 0x0A) else {
@@ -55,12 +55,5 @@ extension MappedFile {
             throw malformed(expected: "UTF-8 at offset \(range.lowerBound)", found: "other bytes")
         }
         return text
-    }
-
-    /// A clone made without large-file support leaves a short text in the place of each weight file.
-    func refusePlaceholder() throws {
-        if bytes.starts(with: "version https://git-lfs".utf8) {
-            throw CheckpointError.refused(file: path, what: "it is a Git LFS pointer, not the file it stands for")
-        }
     }
 }

@@ -1,14 +1,15 @@
 package import Foundation
+import NibbleCore
 
 /// Finds the weights in a folder.
 package enum CheckpointFiles {
-    /// Opens the weights of a model folder, in the reference's order: `model.safetensors`, its index, `pytorch_model.bin`,
-    /// its index.
+    /// Opens the weights of a model folder, in the reference library's order: `model.safetensors`, its index,
+    /// `pytorch_model.bin`, its index.
     /// - Parameters:
     ///   - variant: `fp16` reads `model.fp16.safetensors`, `model.safetensors.index.fp16.json` …
     ///   - useSafetensors: only safetensors (true) or only `.bin` (false).
-    ///   - named: the file a configuration names outright (`transformers_weights`): a safetensors file or an index of
-    ///     such, inside the folder.
+    ///   - named: the file that a configuration names (`transformers_weights`): a safetensors file or an index of
+    ///     such files, inside the folder.
     /// - Throws: ``CheckpointError``.
     package static func open(
         folder: URL, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil
@@ -28,25 +29,22 @@ package enum CheckpointFiles {
         in place: String, variant: String? = nil, useSafetensors: Bool? = nil, named: String? = nil, isThere: (String) -> Bool
     ) throws -> String {
         if let named { return try check(named: named, in: place, isThere: isThere) }
-        let candidates = Candidate.all(useSafetensors: useSafetensors)
+        let candidates = WeightFile.all(useSafetensors: useSafetensors)
         if let found = candidates.map({ $0.name(variant: variant) }).first(where: isThere) { return found }
         throw CheckpointError.noWeights(
             folder: place, tried: candidates.map { $0.name(variant: variant) },
             hint: hint(variant: variant, useSafetensors: useSafetensors, candidates, isThere))
     }
 
-    /// The names among which ``choose(in:variant:useSafetensors:named:isThere:)`` looks, best first.
+    /// The names that ``choose(in:variant:useSafetensors:named:isThere:)`` looks for, best first.
     package static func candidates(variant: String?) -> [String] {
-        Candidate.all(useSafetensors: nil).map { $0.name(variant: variant) }
+        WeightFile.all(useSafetensors: nil).map { $0.name(variant: variant) }
     }
 
-    /// The shards that a file names, sorted; none if it is no index.
+    /// The shards that an index names, sorted; none if `file` is not an index.
     /// - Throws: ``CheckpointError``.
     package static func shards(of file: URL) throws -> [String] {
-        guard file.lastPathComponent.hasSuffix(".json") else { return [] }
-        let shards = try ShardIndex(file).shards
-        for name in shards { _ = try contained(name, in: file.deletingLastPathComponent(), namedBy: file) }
-        return shards
+        file.lastPathComponent.hasSuffix(".json") ? try ShardIndex(file).shards : []
     }
 
     /// Opens one file by its kind: a safetensors file, a pickle, an index of either, or a GGUF file.
@@ -54,14 +52,14 @@ package enum CheckpointFiles {
     package static func open(file: URL) throws -> any Checkpoint {
         let name = file.lastPathComponent
         if name.hasSuffix(".json") {
-            return try name.contains(".bin.") ? Candidate.torchIndex.open(file) : Candidate.safetensorsIndex.open(file)
+            return try name.contains(".bin.") ? WeightFile.torchIndex.open(file) : WeightFile.safetensorsIndex.open(file)
         }
-        if name.hasSuffix(".gguf") { return try GGUFCheckpoint(file) }
-        return try name.hasSuffix(".safetensors") ? Candidate.safetensors.open(file) : Candidate.torch.open(file)
+        if GGUFFile.isGGUF(file) { return try GGUFCheckpoint(file) }
+        return try name.hasSuffix(".safetensors") ? WeightFile.safetensors.open(file) : WeightFile.torch.open(file)
     }
 
     private static func check(named name: String, in place: String, isThere: (String) -> Bool) throws -> String {
-        guard isPlain(name) else { throw CheckpointError.unsafePath(file: place + "/config.json", name: name) }
+        let name = try plainPath(name, namedBy: URL(filePath: place + "/config.json"))
         guard name.hasSuffix(".safetensors") || name.hasSuffix(".safetensors.index.json") else {
             throw CheckpointError.refused(
                 file: "\(place)/\(name)", what: "weights named by a configuration must be a safetensors file or an index of such")
@@ -73,33 +71,41 @@ package enum CheckpointFiles {
     }
 
     private static func hint(
-        variant: String?, useSafetensors: Bool?, _ candidates: [Candidate], _ isThere: (String) -> Bool
+        variant: String?, useSafetensors: Bool?, _ candidates: [WeightFile], _ isThere: (String) -> Bool
     ) -> String? {
         if let variant, let plain = candidates.map({ $0.name(variant: nil) }).first(where: isThere) {
             return "\(plain) is there: leave out the variant \(variant)"
         }
-        guard let useSafetensors else { return nil }
-        let others = Candidate.all(useSafetensors: !useSafetensors).map { $0.name(variant: nil) }
-        return others.first(where: isThere).map { "\($0) is there, but use_safetensors=\(useSafetensors) leaves it out" }
+        if let useSafetensors {
+            let others = WeightFile.all(useSafetensors: !useSafetensors).map { $0.name(variant: nil) }
+            if let other = others.first(where: isThere) {
+                return "\(other) is there, but use_safetensors=\(useSafetensors) leaves it out"
+            }
+        }
+        return ["adapter_model.safetensors", "adapter_model.bin"].first(where: isThere).map {
+            "\($0) is an adapter, which needs the weights of its base model"
+        }
     }
 
-    /// The place of a file that another file names: a plain relative path that stays inside the folder.
-    static func contained(_ name: String, in folder: URL, namedBy source: URL) throws -> URL {
-        guard isPlain(name) else { throw CheckpointError.unsafePath(file: source.path, name: name) }
-        return folder.appending(path: name)
-    }
-
-    private static func isPlain(_ name: String) -> Bool {
-        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." } && !name.contains("\\") && !name.contains("\0")
+    /// A relative path in plain form: without `.` parts and doubled slashes.
+    /// - Throws: ``CheckpointError/unsafePath(file:name:)`` for a path that may lead out of the folder of `source`.
+    static func plainPath(_ name: String, namedBy source: URL) throws -> String {
+        // Bytes, because a slash and a combining mark after it are one Character.
+        let parts = name.utf8.split(separator: UInt8(ascii: "/")).map { String(decoding: $0, as: UTF8.self) }
+        let plain = parts.filter { $0 != "." }
+        let isSafe =
+            name.utf8.first != UInt8(ascii: "/") && !plain.isEmpty && !plain.contains("..")
+            && !name.utf8.contains(UInt8(ascii: "\\")) && !name.utf8.contains(0)
+        guard isSafe else { throw CheckpointError.unsafePath(file: source.path, name: name) }
+        return plain.joined(separator: "/")
     }
 }
 
-/// The four places where weights may be, in the order in which they are tried.
-private enum Candidate {
+/// The four files that may hold or list the weights, in the order in which they are tried.
+private enum WeightFile {
     case safetensors, safetensorsIndex, torch, torchIndex
 
-    static func all(useSafetensors: Bool?) -> [Candidate] {
+    static func all(useSafetensors: Bool?) -> [WeightFile] {
         switch useSafetensors {
         case nil: [.safetensors, .safetensorsIndex, .torch, .torchIndex]
         case true?: [.safetensors, .safetensorsIndex]

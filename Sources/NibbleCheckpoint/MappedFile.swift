@@ -6,6 +6,8 @@ import NibbleCore
 struct MappedFile: Sendable {
     let url: URL
     let storage: Storage
+    /// False where the bytes are what a compressed file unpacks to: its pages cannot be read again.
+    let isFileBacked: Bool
 
     var path: String { url.path }
     var byteCount: Int { storage.byteCount }
@@ -18,6 +20,7 @@ struct MappedFile: Sendable {
     /// - Throws: ``CheckpointError/unreadable(file:reason:)``.
     init(_ url: URL) throws {
         self.url = url
+        isFileBacked = true
         let descriptor = Glibc.open(url.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw CheckpointError.unreadable(file: url.path, reason: systemMessage()) }
         defer { close(descriptor) }
@@ -41,13 +44,20 @@ struct MappedFile: Sendable {
         }
     }
 
+    /// Memory that stands for the unpacked content of the file at `url`.
+    init(_ url: URL, unpacked storage: Storage) {
+        self.url = url
+        self.storage = storage
+        isFileBacked = false
+    }
+
     /// Starts reading the pages that `range` touches.
     func prefetch(_ range: Range<Int>) {
         let first = range.lowerBound / Self.pageSize * Self.pageSize
         advise(first..<range.upperBound, MADV_WILLNEED)
     }
 
-    /// Gives back the pages that lie wholly inside `range`.
+    /// Releases the pages that lie completely inside `range`.
     func dropPages(_ range: Range<Int>) {
         let first = (range.lowerBound + Self.pageSize - 1) / Self.pageSize * Self.pageSize
         let end = range.upperBound == byteCount ? byteCount : range.upperBound / Self.pageSize * Self.pageSize
@@ -55,8 +65,8 @@ struct MappedFile: Sendable {
     }
 
     private func advise(_ range: Range<Int>, _ advice: Int32) {
-        // An empty file is not a mapping.
-        guard !range.isEmpty, byteCount > 0 else { return }
+        // An empty file is not mapped.
+        guard isFileBacked, !range.isEmpty, byteCount > 0 else { return }
         madvise(UnsafeMutableRawPointer(bitPattern: storage.address + UInt(range.lowerBound)), range.count, Int32(advice))
     }
 

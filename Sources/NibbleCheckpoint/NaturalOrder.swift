@@ -1,7 +1,7 @@
 /// The order in which parameters are listed and loaded: `h.2.x` before `h.10.x`.
 package enum NaturalOrder {
-    /// Compares dot-separated parts from left to right. A part of digits alone is a number; numbers come before words; a
-    /// name comes before its extensions.
+    /// Compares dot-separated parts from left to right. A part of digits is a number; numbers come before words; a name
+    /// comes before the names that it is a prefix of.
     package static func precedes(_ a: String, _ b: String) -> Bool {
         var (a, b) = (a, b)
         return a.withUTF8 { x in b.withUTF8 { y in precedes(x, y) } }
@@ -33,7 +33,7 @@ package enum NaturalOrder {
         case (true, false): return -1
         case (false, true): return 1
         case (true, true):
-            // Of two numbers without leading zeros the longer is the larger; no conversion can overflow.
+            // Compared as digits, because a number may be too large for any integer type.
             let (m, n) = (p.drop { $0 == UInt8(ascii: "0") }, q.drop { $0 == UInt8(ascii: "0") })
             return m.count != n.count ? m.count - n.count : lexicographic(m, n)
         case (false, false): return lexicographic(p, q)

@@ -1,43 +1,61 @@
 package import Foundation
 package import NibbleCore
 
-/// A checkpoint in several files, tied together by an index.
+/// A checkpoint in several files that an index lists.
 ///
-/// As in the reference, a shard may hold tensors the index gives to another file or does not name at all: all are offered,
-/// and of two with one name that of the later file (by name) counts.
+/// As in the reference library, the index only names the files. A shard may hold tensors that the index assigns to
+/// another file or does not name: all of them are offered, and of two with the same name the one in the later file (by
+/// name) counts. What the index promises and no file holds is an error for a model that needs it.
 package struct ShardedCheckpoint: Checkpoint {
     package let names: [String]
+    package let unreadableNames: [String]
     package let metadata: [String: String]
     private let shards: [any Checkpoint]
-    /// Tensor name → position in `shards`.
-    private let owner: [String: Int]
+    /// Tensor name → index into `shards`.
+    private let owner: [ByteText: Int]
+    /// Tensors that are promised and not there.
+    private let missing: [ByteText: CheckpointError]
 
-    /// Opens every shard that `index` names.
+    /// Opens the shards that `index` names.
     /// - Parameter open: reads one shard.
-    /// - Throws: ``CheckpointError``.
+    /// - Throws: ``CheckpointError``, also where none of the shards is there.
     init(index: URL, open: (URL) throws -> any Checkpoint) throws {
         let content = try ShardIndex(index)
         let folder = index.deletingLastPathComponent()
-        let shardNames = content.shards
-        shards = try shardNames.map { name in
-            let url = try CheckpointFiles.contained(name, in: folder, namedBy: index)
-            guard FileManager.default.fileExists(atPath: url.path) else {
-                throw CheckpointError.missingShard(index: index.path, shard: name)
+        var shards: [any Checkpoint] = []
+        var absent: Set<ByteText> = []
+        for name in content.shards {
+            let url = folder.appending(path: name)
+            if FileManager.default.fileExists(atPath: url.path) {
+                try shards.append(open(url))
+            } else {
+                absent.insert(ByteText(name))
             }
-            return try open(url)
         }
-        var owner: [String: Int] = [:]
+        if shards.isEmpty, let first = content.shards.first {
+            throw CheckpointError.missingShard(index: index.path, shard: first)
+        }
+        var owner: [ByteText: Int] = [:]
         for (position, shard) in shards.enumerated() {
+            for name in shard.unreadableNames where owner[name] == nil { owner[name] = position }
             for name in shard.names { owner[name] = position }
         }
-        let positions = Dictionary(uniqueKeysWithValues: zip(shardNames, shards.indices))
-        for (tensor, shard) in content.files {
-            guard let position = positions[shard], shards[position].descriptor(tensor) != nil else {
-                throw CheckpointError.missingFromShard(index: index.path, tensor: tensor, shard: shard)
-            }
+        var missing: [ByteText: CheckpointError] = [:]
+        for (tensor, shard) in content.files where owner[tensor] == nil {
+            // A tensor that is not where the index puts it is probably in a shard that is not there.
+            let absentShard = absent.contains(ByteText(shard)) ? shard : absent.min()?.text
+            missing[tensor] =
+                absentShard.map { .missingShard(index: index.path, shard: $0) }
+                ?? .missingFromShard(index: index.path, tensor: tensor.text, shard: shard)
         }
+        names = Set(texts: shards.flatMap(\.names)).map(\.text).sorted(by: NaturalOrder.precedes)
+        let readable = Set(texts: names)
+        unreadableNames =
+            Set(texts: shards.flatMap(\.unreadableNames) + missing.keys.map(\.text)).subtracting(readable).map(\.text)
+            .sorted(by: NaturalOrder.precedes)
+        self.shards = shards
         self.owner = owner
-        names = owner.keys.sorted(by: NaturalOrder.precedes)
+        self.missing = missing
         metadata = content.metadata
     }
 
@@ -47,7 +65,7 @@ package struct ShardedCheckpoint: Checkpoint {
 
     package func tensor(_ name: String) throws -> Tensor {
         guard let shard = shard(of: name) else {
-            throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path))
+            throw missing[name] ?? CheckpointError.noSuchTensor(name: name, files: files.map(\.path))
         }
         return try shard.tensor(name)
     }
@@ -63,23 +81,15 @@ package struct ShardedCheckpoint: Checkpoint {
 
 /// The content of a `….index.json`.
 struct ShardIndex {
-    /// Tensor name → file name.
-    var files: [String: String] = [:]
+    /// Tensor name → path of its file, in plain form.
+    var files: [ByteText: String] = [:]
     var metadata: [String: String] = [:]
 
     /// The files, sorted.
-    var shards: [String] { Set(files.values).sorted() }
+    var shards: [String] { Set(texts: files.values).sorted().map(\.text) }
 
     init(_ url: URL) throws {
-        let json: JSONValue
-        do {
-            json = try JSONValue(contentsOf: url, options: [.rejectDuplicateKeys, .nonFiniteNumbers])
-        } catch JSONError.unreadable(let file, let reason) {
-            throw CheckpointError.unreadable(file: file, reason: reason)
-        } catch JSONError.syntax(_, _, let line, let column, let expected, let found) {
-            throw CheckpointError.malformed(
-                file: url.path, tensor: nil, expected: expected, found: "\(found) at line \(line), column \(column)")
-        }
+        let json = try Self.read(url)
         guard let map = json["weight_map"]?.object else {
             throw CheckpointError.malformed(
                 file: url.path, tensor: nil, expected: "an object weight_map", found: json["weight_map"]?.kind ?? "none")
@@ -88,12 +98,23 @@ struct ShardIndex {
             guard let file = value.string else {
                 throw CheckpointError.malformed(file: url.path, tensor: tensor, expected: "a file name", found: value.kind)
             }
-            files[tensor] = file
+            files[tensor] = try CheckpointFiles.plainPath(file, namedBy: url)
         }
         guard !files.isEmpty else {
             throw CheckpointError.malformed(
                 file: url.path, tensor: nil, expected: "at least one tensor", found: "an empty weight_map")
         }
         for (key, value) in json["metadata"]?.object ?? [:] { metadata[key] = value.string ?? value.encoded() }
+    }
+
+    private static func read(_ url: URL) throws -> JSONValue {
+        do {
+            return try JSONValue(contentsOf: url, options: .rejectDuplicateKeys)
+        } catch JSONError.unreadable(let file, let reason) {
+            throw CheckpointError.unreadable(file: file, reason: reason)
+        } catch JSONError.syntax(_, let line, let column, let expected, let found) {
+            throw CheckpointError.malformed(
+                file: url.path, tensor: nil, expected: expected, found: "\(found) at line \(line), column \(column)")
+        }
     }
 }

@@ -1,5 +1,6 @@
 extension Sequence where Element: Sendable, Self: Sendable {
-    /// `body` of each element, at most `limit` at the same time; results in order. The first error ends all.
+    /// The results of `body` for each element, in order; at most `limit` calls run at the same time. The first error cancels
+    /// the others.
     func concurrentMap<Result: Sendable>(
         limit: Int, _ body: @escaping @Sendable (Element) async throws -> Result
     ) async throws -> [Result] {

@@ -1,8 +1,8 @@
 import Synchronization
 
-/// How far a download has come.
+/// The progress of a download.
 package struct DownloadProgress: Sendable, Equatable {
-    /// Bytes of all files that are on the disk.
+    /// Bytes on the disk, of all files.
     package var bytes: Int
     package var totalBytes: Int
 
@@ -12,7 +12,7 @@ package struct DownloadProgress: Sendable, Equatable {
     }
 }
 
-/// Adds up the progress of files that come in at the same time.
+/// Adds up the progress of files that are downloaded at the same time.
 final class ProgressCount: Sendable {
     private let state: Mutex<DownloadProgress>
     private let report: (@Sendable (DownloadProgress) -> Void)?
@@ -22,10 +22,10 @@ final class ProgressCount: Sendable {
         self.report = report
     }
 
-    /// - Parameter bytes: may be negative, where a file has to start again.
+    /// - Parameter bytes: negative when a file has to start again.
     func add(_ bytes: Int) {
         guard let report, bytes != 0 else { return }
-        // Reported under the lock: figures never run backwards by overtaking each other.
+        // Reported under the lock, so that reports arrive in order.
         state.withLock { state in
             state.bytes += bytes
             report(state)

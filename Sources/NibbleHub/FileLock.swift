@@ -1,6 +1,6 @@
 import Foundation
 
-/// An exclusive lock that other programs see: `flock` on a file of its own.
+/// An exclusive lock between processes: `flock` on a file that exists for it alone.
 final class FileLock {
     private let descriptor: Int32
 
@@ -8,7 +8,7 @@ final class FileLock {
 
     deinit { close(descriptor) }
 
-    /// Waits until the lock is free. The thread is given up while waiting.
+    /// Waits until the lock is free, without blocking the thread.
     /// - Throws: ``HubError/cacheFailure(path:reason:)``; `CancellationError`.
     static func acquire(_ url: URL) async throws -> FileLock {
         while true {
@@ -25,7 +25,7 @@ final class FileLock {
             if errno == EWOULDBLOCK || errno == EINTR { return nil }
             throw HubError.cacheFailure(path: path, reason: "cannot be locked: \(systemMessage())")
         }
-        // Whoever held it before may have removed the file: then this one locks nothing.
+        // If the previous owner removed the file, this descriptor locks a file that nobody else sees.
         var (held, named) = (stat(), stat())
         guard fstat(descriptor, &held) == 0, stat(path, &named) == 0, held.st_ino == named.st_ino, held.st_dev == named.st_dev
         else {

@@ -27,13 +27,13 @@ struct HubCache: Sendable {
 
     func snapshot(_ commit: String) -> URL { folder.appending(path: "snapshots/\(commit)") }
 
-    func blob(_ etag: String) -> URL { folder.appending(path: "blobs/\(etag)") }
+    func blob(_ name: String) -> URL { folder.appending(path: "blobs/\(name)") }
 
-    func partialBlob(_ etag: String) -> URL { folder.appending(path: "blobs/\(etag).incomplete") }
+    func partialBlob(_ name: String) -> URL { folder.appending(path: "blobs/\(name).incomplete") }
 
     // MARK: Reading
 
-    /// The commit that `revision` stood for when it was last asked for.
+    /// The commit that `revision` stood for when it was last resolved.
     func commit(of revision: String) -> String? {
         if HubName.isCommit(revision) { return revision }
         guard let text = try? String(contentsOf: folder.appending(path: "refs/\(revision)"), encoding: .utf8) else { return nil }
@@ -43,9 +43,9 @@ struct HubCache: Sendable {
 
     func holds(_ path: String, at commit: String) -> Bool { isThere(snapshot(commit).appending(path: path)) }
 
-    func holdsBlob(_ etag: String) -> Bool { isThere(blob(etag)) }
+    func holdsBlob(_ name: String) -> Bool { isThere(blob(name)) }
 
-    /// Links that lead nowhere do not count.
+    /// A broken link counts as absent.
     private func isThere(_ url: URL) -> Bool { FileManager.default.fileExists(atPath: url.path) }
 
     /// The files of a snapshot, sorted; `nil` if there is no such folder.
@@ -60,7 +60,7 @@ struct HubCache: Sendable {
 
     // MARK: Writing
 
-    /// Makes the repository's folders.
+    /// Creates the repository's folders.
     func prepare() throws {
         try makeFolder(root)
         let tag = root.appending(path: "CACHEDIR.TAG")
@@ -72,7 +72,7 @@ struct HubCache: Sendable {
         try makeFolder(lock("x").deletingLastPathComponent())
     }
 
-    func lock(_ etag: String) -> URL { root.appending(path: ".locks/\(repository.folderName)/\(etag).lock") }
+    func lock(_ name: String) -> URL { root.appending(path: ".locks/\(repository.folderName)/\(name).lock") }
 
     func setCommit(_ commit: String, of revision: String) throws {
         guard revision != commit, self.commit(of: revision) != commit else { return }
@@ -84,19 +84,19 @@ struct HubCache: Sendable {
         if !isThere(marker) { try write("", to: marker) }
     }
 
-    /// Makes the blob `etag` the file `path` of a snapshot.
+    /// Makes a blob the file `path` of a snapshot.
     /// - Parameter isNew: nothing else can be using the blob yet.
-    func link(_ etag: String, as path: String, at commit: String, isNew: Bool) throws {
+    func link(_ name: String, as path: String, at commit: String, isNew: Bool) throws {
         let place = snapshot(commit).appending(path: path)
         guard !isThere(place) else { return }
         try makeFolder(place.deletingLastPathComponent())
         let temporary = place.deletingLastPathComponent().appending(path: ".\(UUID().uuidString).tmp")
-        let up = String(repeating: "../", count: path.split(separator: "/").count + 1)
-        if usesSymlinks, symlink("\(up)blobs/\(etag)", temporary.path) == 0 { return try rename(temporary, to: place) }
+        let up = String(repeating: "../", count: path.utf8.count { $0 == UInt8(ascii: "/") } + 2)
+        if usesSymlinks, symlink("\(up)blobs/\(name)", temporary.path) == 0 { return try rename(temporary, to: place) }
         if usesSymlinks, ![EPERM, ENOTSUP, EOPNOTSUPP, ENOSYS].contains(errno) { throw failure(place, "cannot be made") }
-        if isNew { return try rename(blob(etag), to: place) }
+        if isNew { return try rename(blob(name), to: place) }
         do {
-            try FileManager.default.copyItem(at: blob(etag), to: temporary)
+            try FileManager.default.copyItem(at: blob(name), to: temporary)
         } catch {
             throw HubError.cacheFailure(path: place.path, reason: "cannot be copied: \(FileError.reason(of: error))")
         }
@@ -119,7 +119,14 @@ struct HubCache: Sendable {
         }
     }
 
-    /// Through a temporary name, so that no one reads a half of it.
+    /// The system's reason for a failure that Foundation reports.
+    private static func reason(_ error: any Error) -> String {
+        let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
+        guard let cause, cause.domain == NSPOSIXErrorDomain else { return "the file system refuses it" }
+        return String(cString: strerror(Int32(cause.code)))
+    }
+
+    /// Writes under a temporary name and renames, so that no reader sees half of the text.
     private func write(_ text: String, to url: URL) throws {
         try makeFolder(url.deletingLastPathComponent())
         let temporary = url.deletingLastPathComponent().appending(path: ".\(UUID().uuidString).tmp")

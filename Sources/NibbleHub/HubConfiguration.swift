@@ -1,39 +1,39 @@
 package import Foundation
 
-/// Where models come from and where they are kept. ``init(environment:)`` reads the variables that huggingface_hub reads.
+/// Where models come from and where they are stored. ``init(environment:)`` reads the variables that huggingface_hub reads.
 package struct HubConfiguration: Sendable {
     /// The cache, shared with other programs: `models--OWNER--NAME` folders lie in it.
     package var cacheFolder: URL
     /// The server, without a slash at the end.
     package var endpoint = HubConfiguration.publicEndpoint
-    /// Sent to ``endpoint`` and nowhere else.
+    /// The access token. It is sent to ``endpoint`` and nowhere else.
     package var token: String?
-    /// No network at all: only what is in the cache.
+    /// Use the cache only, without any network access.
     package var isOffline = false
-    /// How long a question about a file may take.
+    /// The time limit of a request for a file's length and hash.
     package var metadataTimeout: Duration = .seconds(10)
-    /// How long a download may stand still.
+    /// How long a download may receive nothing.
     package var downloadTimeout: Duration = .seconds(10)
-    /// Where false, snapshots hold the files themselves.
+    /// If false, snapshots hold the files themselves instead of links to them.
     package var usesSymlinks = true
     package var showsProgress = true
     /// Files that are downloaded at the same time.
     package var concurrentDownloads = 8
-    /// Failures in a row, without a byte between them, after which a request is given up.
+    /// How often a request is repeated that fails without receiving a byte.
     package var retries = 5
-    /// The wait before the first of them is made good; it doubles with each.
+    /// The wait before the first repetition. It doubles with each.
     package var retryDelay: Duration = .seconds(1)
-    /// `http://host:port`
+    /// `http://user:password@host:port`, of which only the host is required.
     package var proxy: String?
 
     package static let publicEndpoint = "https://huggingface.co"
 
     package init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
 
-    /// What this process's environment says.
+    /// The configuration that this process's environment gives.
     package static var standard: HubConfiguration { HubConfiguration(environment: ProcessInfo.processInfo.environment) }
 
-    /// - Parameter environment: variables by name. An empty value counts as none.
+    /// - Parameter environment: variables by name. An empty value is the same as none.
     package init(environment: [String: String]) {
         let variables = HubVariables(environment)
         let home = variables.path("HF_HOME") ?? variables.path("XDG_CACHE_HOME").map { $0 + "/huggingface" }
@@ -53,7 +53,7 @@ package struct HubConfiguration: Sendable {
     }
 }
 
-/// Environment variables in the forms that huggingface_hub takes them.
+/// Environment variables in the forms that huggingface_hub accepts.
 private struct HubVariables {
     private let values: [String: String]
 
@@ -80,15 +80,13 @@ private struct HubVariables {
         return token
     }
 
-    /// As other programs choose it; loopback addresses are never reached through one.
+    /// The proxy variable that applies to `endpoint`. Loopback addresses are never reached through a proxy.
     func proxy(for endpoint: String) -> String? {
-        guard let url = URL(string: endpoint), let scheme = url.scheme, let host = url.host(), host != "localhost",
-            !host.hasPrefix("127.")
-        else { return nil }
-        let exceptions = (self["no_proxy"] ?? self["NO_PROXY"] ?? "").split(separator: ",").map {
-            $0.trimmingCharacters(in: .whitespaces).trimmingPrefix(".")
-        }
-        guard !exceptions.contains(where: { $0 == "*" || host == $0 || host.hasSuffix("." + $0) }) else { return nil }
+        guard let url = URL(string: endpoint), let scheme = url.scheme?.lowercased(), let host = url.host() else { return nil }
+        let isLoopback = host == "localhost" || host.hasPrefix("127.") || host == "::1" || host == "[::1]"
+        let exceptions = ProxyExceptions(self["no_proxy"] ?? self["NO_PROXY"] ?? "")
+        let port = url.port ?? (scheme == "https" ? 443 : 80)
+        guard !isLoopback, !exceptions.contains(host: host, port: port) else { return nil }
         return self["\(scheme)_proxy"] ?? self["\(scheme.uppercased())_PROXY"] ?? self["all_proxy"] ?? self["ALL_PROXY"]
     }
 

@@ -25,7 +25,7 @@ package struct HubRepository: Sendable, Hashable, CustomStringConvertible {
     static let folderPrefix = "models--"
 }
 
-/// Checks of what servers and users name, before it becomes part of a path or an address.
+/// Checks of names from servers and users before they become part of a path or an address.
 enum HubName {
     static func isAlphanumeric(_ byte: UInt8) -> Bool {
         (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
@@ -40,21 +40,16 @@ enum HubName {
 
     /// A relative path that stays inside its folder, part by part.
     static func isPlainPath(_ path: String) -> Bool {
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." } && !path.utf8.contains(0) && !path.contains("\\")
-            && path.utf8.count < 1024
+        // Bytes, because a slash and a combining mark after it are one Character.
+        let parts = path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        return parts.allSatisfy { !$0.isEmpty && !$0.elementsEqual(".".utf8) && !$0.elementsEqual("..".utf8) }
+            && !path.utf8.contains(0) && !path.utf8.contains(UInt8(ascii: "\\")) && path.utf8.count < 1024
     }
 
-    /// An ETag that may be a file's name.
-    static func isFileName(_ text: String) -> Bool {
-        !text.isEmpty && text.utf8.count <= 128 && text.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
-            && !text.hasPrefix(".")
-    }
-
-    /// Everything but unreserved characters as `%XX`.
-    static func percentEncoded(_ text: some StringProtocol) -> String {
+    /// Everything but unreserved characters, and those in `kept`, as `%XX`.
+    static func percentEncoded(_ text: some StringProtocol, keeping kept: String = "") -> String {
         text.utf8.reduce(into: "") { result, byte in
-            if isAlphanumeric(byte) || "-_.~".utf8.contains(byte) {
+            if isAlphanumeric(byte) || "-_.~".utf8.contains(byte) || kept.utf8.contains(byte) {
                 result.unicodeScalars.append(Unicode.Scalar(byte))
             } else {
                 let digits = String(byte, radix: 16, uppercase: true)
@@ -63,8 +58,5 @@ enum HubName {
         }
     }
 
-    /// Part by part: slashes stay.
-    static func percentEncodedPath(_ path: String) -> String {
-        path.split(separator: "/", omittingEmptySubsequences: false).map(percentEncoded).joined(separator: "/")
-    }
+    static func percentEncodedPath(_ path: String) -> String { percentEncoded(path, keeping: "/") }
 }

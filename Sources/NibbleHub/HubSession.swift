@@ -9,20 +9,22 @@ package struct HubSnapshot: Sendable {
     /// 40 hexadecimal digits.
     package let commit: String
     package let folder: URL
-    /// The names of its files, sorted: all that the server lists, or, without a server, all that the cache holds.
+    /// The names of its files, sorted: those that the server lists or, without a server, those that the cache holds. A name
+    /// that is not a plain path inside the folder is left out.
     package let files: [String]
-    /// Why only the cache was asked; `nil` if the server was.
+    /// Why the answer comes from the cache; `nil` if it comes from the server.
     package let isCachedBecause: String?
 }
 
-/// Downloads from the Hub into its cache. Several processes may do so at the same time.
+/// Downloads from the Hub into its cache. Several processes may do this at the same time.
 package struct HubSession: Sendable {
     let configuration: HubConfiguration
-    /// `nil` where the network is to be left alone.
+    /// `nil` in offline mode.
     let transport: HubTransport?
 
-    /// Runs `body` with a session; its connections are closed afterwards.
-    /// - Throws: ``HubError/invalidEndpoint(_:)``, and what `body` throws.
+    /// Runs `body` with a session and closes its connections afterwards.
+    /// - Throws: ``HubError/invalidEndpoint(_:)``, ``HubError/invalidToken``, ``HubError/unsupportedProxy(scheme:)``,
+    ///   ``HubError/invalidProxy``, and what `body` throws.
     package static func run<Result>(
         _ configuration: HubConfiguration, _ body: (HubSession) async throws -> Result
     ) async throws -> Result {
@@ -32,9 +34,9 @@ package struct HubSession: Sendable {
         }
     }
 
-    // MARK: What there is
+    // MARK: Listing
 
-    /// Resolves `revision` and lists its files. Where the server cannot be reached or fails, the cache answers.
+    /// Resolves `revision` and lists its files. If the server cannot be reached or fails, the cache answers.
     /// - Throws: ``HubError``
     package func snapshot(of repository: HubRepository, revision: String = "main") async throws -> HubSnapshot {
         guard HubName.isPlainPath(revision) else { throw HubError.invalidRevision(revision) }
@@ -46,13 +48,13 @@ package struct HubSession: Sendable {
         do {
             return try await listing(repository, revision, transport)
         } catch let error as HubTransport.Unreachable {
-            let reason = "\(configuration.endpoint) cannot be reached (\(error.reason))"
+            let endpoint = configuration.endpoint.publicAddress
+            let reason = "\(endpoint) cannot be reached (\(error.reason))"
             if let snapshot = cached(repository, revision, because: reason) { return snapshot }
-            throw HubError.unreachable(repository, endpoint: configuration.endpoint, reason: error.reason)
+            throw HubError.unreachable(repository, endpoint: endpoint, reason: error.reason)
         } catch HubError.refused(let url, let status, let message) where status >= 500 || status == 429 {
-            if let snapshot = cached(repository, revision, because: "\(configuration.endpoint) answers \(status)") {
-                return snapshot
-            }
+            let reason = "\(configuration.endpoint.publicAddress) answers \(status)"
+            if let snapshot = cached(repository, revision, because: reason) { return snapshot }
             throw HubError.refused(url: url, status: status, message: message)
         }
     }
@@ -67,24 +69,19 @@ package struct HubSession: Sendable {
 
     private func listing(_ repository: HubRepository, _ revision: String, _ transport: HubTransport) async throws -> HubSnapshot {
         let path = "/api/models/\(repository)/revision/\(HubName.percentEncoded(revision))"
-        let url = configuration.endpoint + path
+        let url = configuration.endpoint.publicAddress + path
         let text = try await transport.answer(path, redirects: .all) { answer in
-            guard answer.isSuccess else { throw error(answer, repository, revision, file: nil) }
+            guard answer.isSuccess else { throw error(answer, transport, repository, revision, file: nil) }
             return try await answer.text(limit: 64 << 20)
         }
         guard let json = try? JSONValue.parse(text), let commit = json["sha"]?.string, HubName.isCommit(commit),
             let siblings = json["siblings"]?.array
         else {
             throw HubError.unexpectedAnswer(
-                url: url, expected: "a JSON object with sha and siblings", found: "\(text.prefix(60))")
+                url: url, expected: "a JSON object with sha and siblings", found: transport.shown(text, limit: 60))
         }
-        let files = try siblings.map { sibling in
-            guard let name = sibling["rfilename"]?.string else {
-                throw HubError.unexpectedAnswer(url: url, expected: "siblings with rfilename", found: sibling.kind)
-            }
-            guard HubName.isPlainPath(name) else { throw HubError.unsafeName(name, repository) }
-            return name
-        }
+        // A name that is not a plain path cannot be stored. It costs that file only.
+        let files = siblings.compactMap { $0["rfilename"]?.string }.filter(HubName.isPlainPath)
         return HubSnapshot(
             repository: repository, revision: revision, commit: commit,
             folder: HubCache(configuration, repository).snapshot(commit), files: files.sorted(), isCachedBecause: nil)
@@ -92,9 +89,9 @@ package struct HubSession: Sendable {
 
     // MARK: Fetching
 
-    /// Sees to it that `files` are in the snapshot's folder. Those that are there cost nothing.
-    /// - Parameter progress: called from several threads, one after the other.
-    /// - Throws: ``HubError``. What arrived whole stays in the cache; what arrived in part is continued the next time.
+    /// Downloads those of `files` that are not in the snapshot's folder yet.
+    /// - Parameter progress: called from several threads, one at a time.
+    /// - Throws: ``HubError``. Complete files stay in the cache; incomplete ones are continued the next time.
     package func fetch(
         _ files: [String], of snapshot: HubSnapshot, progress: (@Sendable (DownloadProgress) -> Void)? = nil
     ) async throws {
@@ -110,11 +107,12 @@ package struct HubSession: Sendable {
             try cache.prepare()
             let limit = configuration.concurrentDownloads
             let remote = try await missing.concurrentMap(limit: limit) { try await metadata($0, snapshot, transport) }
-            try cache.requireSpace(remote.reduce(0) { $0 + cache.bytesToCome($1) })
+            try cache.requireSpace(remote.reduce(0) { $0 + cache.missingByteCount($1) })
             let count = ProgressCount(totalBytes: remote.reduce(0) { $0 + $1.byteCount }, progress)
             _ = try await remote.concurrentMap(limit: limit) { try await download($0, snapshot, cache, transport, count) }
         } catch let error as HubTransport.Unreachable {
-            throw HubError.unreachable(snapshot.repository, endpoint: configuration.endpoint, reason: error.reason)
+            throw HubError.unreachable(
+                snapshot.repository, endpoint: configuration.endpoint.publicAddress, reason: error.reason)
         }
     }
 
@@ -130,33 +128,33 @@ package struct HubSession: Sendable {
     private func download(
         _ file: RemoteFile, _ snapshot: HubSnapshot, _ cache: HubCache, _ transport: HubTransport, _ count: ProgressCount
     ) async throws {
-        let lock = try await FileLock.acquire(cache.lock(file.etag))
+        let lock = try await FileLock.acquire(cache.lock(file.blob))
         defer { withExtendedLifetime(lock) {} }
-        let isNew = !cache.holdsBlob(file.etag)
+        let isNew = !cache.holdsBlob(file.blob)
         if isNew {
             try await receive(file, snapshot, cache, transport, count)
         } else {
             count.add(file.byteCount)
         }
-        try cache.link(file.etag, as: file.path, at: snapshot.commit, isNew: isNew)
+        try cache.link(file.blob, as: file.path, at: snapshot.commit, isNew: isNew)
     }
 
     private func receive(
         _ file: RemoteFile, _ snapshot: HubSnapshot, _ cache: HubCache, _ transport: HubTransport, _ count: ProgressCount
     ) async throws {
         let path = Self.resolvePath(file.path, snapshot)
-        let partial = try PartialFile(cache.partialBlob(file.etag), for: file)
+        let partial = try PartialFile(cache.partialBlob(file.blob), for: file)
         let resumed = partial.byteCount
         try await transport.download(file, at: path, into: partial, count)
         do {
             try partial.finish()
         } catch HubError.wrongContent where resumed > 0 {
-            // What was left of an earlier run may be what is wrong.
+            // The part that an earlier run left may be the wrong one.
             count.add(-file.byteCount)
-            let whole = try PartialFile(cache.partialBlob(file.etag), for: file)
+            let whole = try PartialFile(cache.partialBlob(file.blob), for: file)
             try await transport.download(file, at: path, into: whole, count)
             try whole.finish()
         }
-        try cache.rename(cache.partialBlob(file.etag), to: cache.blob(file.etag))
+        try cache.rename(cache.partialBlob(file.blob), to: cache.blob(file.blob))
     }
 }

@@ -2,25 +2,31 @@ import AsyncHTTPClient
 import Foundation
 import NIOCore
 import NIOPosix
+import NibbleCore
 
-/// Requests to the Hub and where it redirects to: token, redirects, retries.
+/// Requests to the Hub and to the servers it redirects to: token, redirects, retries.
 struct HubTransport: Sendable {
     private let client: HTTPClient
     private let configuration: HubConfiguration
     private let origin: Origin
+    private let proxy: HubProxy?
+    private let secrets: HubSecrets
 
     struct Answer {
         let status: Int
         /// The first value of a header.
         let header: @Sendable (String) -> String?
         let body: HTTPClientResponse.Body
-        /// Where it came from, after redirects.
+        /// The address that answered, after redirects.
         let url: URL
-        /// Where it redirects to.
+        /// The address that it redirects to.
         let location: URL?
 
+        /// ``url`` as an error may show it.
+        var address: String { url.absoluteString.publicAddress }
+
         var isSuccess: Bool { (200..<300).contains(status) }
-        /// Whether asking again may bring another answer.
+        /// Whether a repeated request may have another answer.
         var mayPass: Bool { [408, 429, 500, 502, 503, 504].contains(status) }
 
         /// - Throws: where the body is longer than `limit`, or breaks off.
@@ -28,12 +34,12 @@ struct HubTransport: Sendable {
     }
 
     enum Redirects {
-        /// Those by which the Hub renames, not those to where it stores.
+        /// Those to another name on the Hub, but not those to its storage.
         case withinHub
         case all
     }
 
-    /// Scheme, host and port: what a token is bound to.
+    /// Scheme, host and port. A token is sent to one origin only.
     private struct Origin: Equatable {
         let scheme: String
         let host: String
@@ -49,27 +55,36 @@ struct HubTransport: Sendable {
         }
     }
 
-    /// What can be tried again.
+    /// A failure that may be temporary.
     private struct Failure: Error {
         let reason: String
         let mayPass: Bool
-        /// What the server wants us to wait.
+        /// How long the server asks to wait.
         var delay: Duration?
         var error: HubError?
     }
 
-    /// Runs `body` with a transport that lives as long.
-    /// - Throws: ``HubError/invalidEndpoint(_:)``
+    /// Runs `body` with a transport and shuts it down afterwards.
+    /// - Throws: ``HubError/invalidEndpoint(_:)``, ``HubError/invalidToken``, ``HubError/unsupportedProxy(scheme:)``,
+    ///   ``HubError/invalidProxy``
     static func run<Result>(
         _ configuration: HubConfiguration, _ body: (HubTransport) async throws -> Result
     ) async throws -> Result {
+        var configuration = configuration
+        let token = configuration.token?.trimmingCharacters(in: .whitespacesAndNewlines)
+        configuration.token = token?.isEmpty == true ? nil : token
         guard let url = URL(string: configuration.endpoint), let origin = Origin(url) else {
-            throw HubError.invalidEndpoint(configuration.endpoint)
+            throw HubError.invalidEndpoint(configuration.endpoint.publicAddress)
         }
-        let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: clientConfiguration(configuration))
+        let proxy = try configuration.proxy.map(HubProxy.init)
+        let secrets = try HubSecrets(token: configuration.token, proxy: proxy)
+        let client = HTTPClient(
+            eventLoopGroupProvider: .singleton, configuration: clientConfiguration(configuration, proxy))
+        let transport = HubTransport(
+            client: client, configuration: configuration, origin: origin, proxy: proxy, secrets: secrets)
         let result: Result
         do {
-            result = try await body(HubTransport(client: client, configuration: configuration, origin: origin))
+            result = try await body(transport)
         } catch {
             try? await client.shutdown()
             throw error
@@ -78,24 +93,27 @@ struct HubTransport: Sendable {
         return result
     }
 
-    private static func clientConfiguration(_ configuration: HubConfiguration) -> HTTPClient.Configuration {
+    private static func clientConfiguration(
+        _ configuration: HubConfiguration, _ proxy: HubProxy?
+    ) -> HTTPClient.Configuration {
         var client = HTTPClient.Configuration(redirectConfiguration: .disallow)
         client.timeout.connect = .nanoseconds(configuration.metadataTimeout.nanoseconds)
         client.timeout.read = .nanoseconds(configuration.downloadTimeout.nanoseconds)
-        // One connection a file: a shared one would slow all to the pace of one.
+        // One connection for each file: on a shared one, all files together get the speed of one.
         client.httpVersion = .http1Only
         client.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = max(configuration.concurrentDownloads, 1)
         client.connectionPool.retryConnectionEstablishment = false
-        if let proxy = configuration.proxy.flatMap(URL.init(string:)), let host = proxy.host() {
-            client.proxy = .server(host: host, port: proxy.port ?? 80)
-        }
+        client.proxy = proxy?.clientProxy
         return client
     }
 
+    /// A text from a server or a library as an error may show it.
+    func shown(_ text: some StringProtocol, limit: Int = 200) -> String { secrets.shown(text, limit: limit) }
+
     // MARK: Requests
 
-    /// Asks until there is an answer that trying again would not change.
-    /// - Parameter path: from the endpoint on.
+    /// Repeats a request until it has an answer that another attempt would not change.
+    /// - Parameter path: relative to the endpoint.
     /// - Throws: ``HubError/refused(url:status:message:)``; ``Unreachable``.
     func answer<Result>(
         head: Bool = false, _ path: String, redirects: Redirects, _ body: (Answer) async throws -> Result
@@ -119,7 +137,7 @@ struct HubTransport: Sendable {
     /// The server could not be reached, or stopped answering.
     struct Unreachable: Error { let reason: String }
 
-    /// Downloads the rest of a file. Breaks are made good as long as each try brings something.
+    /// Downloads the rest of a file. A connection that breaks is continued as long as each attempt receives something.
     /// - Throws: ``HubError``
     func download(_ file: RemoteFile, at path: String, into partial: PartialFile, _ progress: ProgressCount) async throws {
         progress.add(partial.byteCount)
@@ -148,7 +166,7 @@ struct HubTransport: Sendable {
         let answer = try await send(path, redirects: .all, from: start > 0 ? start : nil, timeout: configuration.downloadTimeout)
         let isRest = answer.status == 206 && answer.header("Content-Range")?.hasPrefix("bytes \(start)-") == true
         if start > 0, !isRest {
-            // The server does not continue: from the start again.
+            // The server does not continue the file, so it starts again.
             progress.add(-start)
             try partial.restart()
             if answer.status == 206 || answer.status == 416 {
@@ -174,11 +192,13 @@ struct HubTransport: Sendable {
         }
     }
 
-    /// One request with its redirects. Statuses that may pass are thrown.
+    /// One request with its redirects. Statuses that may be temporary are thrown.
     private func send(
         head: Bool = false, _ path: String, redirects: Redirects, from start: Int?, timeout: Duration
     ) async throws -> Answer {
-        guard var url = URL(string: configuration.endpoint + path) else { throw HubError.invalidEndpoint(configuration.endpoint) }
+        guard var url = URL(string: configuration.endpoint + path) else {
+            throw HubError.invalidEndpoint(configuration.endpoint.publicAddress)
+        }
         for _ in 0..<10 {
             var request = HTTPClientRequest(url: url.absoluteString)
             request.method = head ? .HEAD : .GET
@@ -193,7 +213,8 @@ struct HubTransport: Sendable {
             guard let next = answer.location, redirects == .all || staysWithinHub(next) else { return answer }
             url = next
         }
-        throw HubError.unexpectedAnswer(url: configuration.endpoint + path, expected: "a file", found: "redirects without end")
+        throw HubError.unexpectedAnswer(
+            url: configuration.endpoint.publicAddress + path, expected: "a file", found: "redirects without end")
     }
 
     private func execute(_ request: HTTPClientRequest, _ url: URL, _ timeout: Duration) async throws -> Answer {
@@ -220,14 +241,14 @@ struct HubTransport: Sendable {
         var message = answer.header("X-Error-Message") ?? ""
         if message.isEmpty, let text = try? await answer.text(limit: 4096) { message = text }
         let delay = answer.header("Retry-After").flatMap { Int($0) }.map { Duration.seconds(min(max($0, 0), 300)) }
-        let shown = message.contains("<") ? "" : String(message.prefix(200)).replacing("\n", with: " ")
+        let text = message.contains("<") ? "" : message.split { $0.isNewline }.joined(separator: " ")
         return Failure(
             reason: "status \(answer.status)", mayPass: answer.mayPass, delay: delay,
-            error: .refused(url: answer.url.absoluteString.prefixBeforeQuery, status: answer.status, message: shown))
+            error: .refused(url: answer.address, status: answer.status, message: shown(text)))
     }
 
-    /// Failures of the network as ``Failure``; everything else as it is.
-    /// - Parameter hasAnswer: the server has begun to answer, so that it is worth asking again whatever happened.
+    /// Throws failures of the network as ``Failure`` and everything else as it is.
+    /// - Parameter hasAnswer: whether the server has begun to answer. If so, another attempt is worthwhile whatever happened.
     private func guardingNetwork<Result>(hasAnswer: Bool, _ body: () async throws -> Result) async throws -> Result {
         do {
             return try await body()
@@ -235,11 +256,11 @@ struct HubTransport: Sendable {
             throw error
         } catch {
             if Task.isCancelled { throw CancellationError() }
-            throw Failure(reason: Self.reason(error), mayPass: hasAnswer || Self.brokeOff(error))
+            throw Failure(reason: shown(reason(error)), mayPass: hasAnswer || Self.brokeOff(error))
         }
     }
 
-    /// Whether a connection stood: a server that is not there will not be there in a second.
+    /// Whether a connection existed. A server that cannot be connected to will not be there in a second.
     private static func brokeOff(_ error: any Error) -> Bool {
         switch error {
         case let error as HTTPClientError: [.remoteConnectionClosed, .readTimeout].contains(error)
@@ -249,16 +270,29 @@ struct HubTransport: Sendable {
         }
     }
 
-    private static func reason(_ error: any Error) -> String {
+    private func reason(_ error: any Error) -> String {
         switch error {
-        case let error as HTTPClientError:
-            if [.connectTimeout, .deadlineExceeded, .readTimeout].contains(error) { return "it does not answer in time" }
-            return error == .remoteConnectionClosed ? "the connection was closed" : error.description
+        case let error as HTTPClientError: return reason(error)
         case ChannelError.connectTimeout: return "it does not answer in time"
         case let error as NIOConnectionError:
             return error.connectionErrors.first.map { reason($0.error) } ?? "the host \(error.host) is not known"
         case let error as IOError: return String(cString: strerror(error.errnoCode))
         default: return "\(error)"
+        }
+    }
+
+    private func reason(_ error: HTTPClientError) -> String {
+        let proxyAddress = proxy?.address ?? ""
+        switch error {
+        case .connectTimeout, .deadlineExceeded, .readTimeout: return "it does not answer in time"
+        case .remoteConnectionClosed: return "the connection was closed"
+        case .proxyAuthenticationRequired:
+            return proxy?.user == nil
+                ? "the proxy \(proxyAddress) asks for a user and a password (status 407): give them as "
+                    + "http://USER:PASSWORD@\(proxyAddress) in the proxy variable"
+                : "the proxy \(proxyAddress) refuses the user and the password in the proxy variable (status 407)"
+        case .invalidProxyResponse: return "the proxy \(proxyAddress) refuses to connect"
+        default: return error.description
         }
     }
 
@@ -273,9 +307,4 @@ extension Duration {
         let (seconds, attoseconds) = components
         return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
     }
-}
-
-extension String {
-    /// Signed addresses are not for error messages.
-    fileprivate var prefixBeforeQuery: String { String(prefix { $0 != "?" }) }
 }

@@ -1,7 +1,8 @@
 import Foundation
 import Glibc
 
-/// A blob on its way: `ETAG.incomplete`, hashed as it grows. What an earlier run left of it is kept. Use it under the blob's lock.
+/// A blob that is being downloaded: `NAME.incomplete`, hashed as it grows. It continues what an earlier run left. Use it
+/// under the blob's lock.
 final class PartialFile {
     let url: URL
     private let file: RemoteFile
@@ -16,14 +17,14 @@ final class PartialFile {
         descriptor = open(url.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else { throw HubError.cacheFailure(path: url.path, reason: "cannot be opened: \(systemMessage())") }
         hash = ContentHash(etag: file.etag, byteCount: file.byteCount)
-        try takeUp()
+        try resume()
         if byteCount > file.byteCount { try restart() }
     }
 
     deinit { if descriptor >= 0 { close(descriptor) } }
 
-    /// Reads what is there; the place to write stands behind it afterwards.
-    private func takeUp() throws {
+    /// Reads and hashes what is there. The next write appends to it.
+    private func resume() throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 1)
         defer { buffer.deallocate() }
         while true {
@@ -56,21 +57,21 @@ final class PartialFile {
         hash = ContentHash(etag: file.etag, byteCount: file.byteCount)
     }
 
-    /// Checks length and hash, and writes everything to the disk. A file that is not what was announced is removed.
+    /// Checks length and hash and flushes the file to the disk. A file that differs from what was announced is removed.
     /// - Throws: ``HubError/wrongLength(file:expected:found:)``, ``HubError/wrongContent(file:expected:found:)``
     func finish() throws {
         guard byteCount == file.byteCount else {
             discard()
             throw HubError.wrongLength(file: file.path, expected: file.byteCount, found: byteCount)
         }
-        if let found = hash?.text, found != file.etag {
+        if let hash, !hash.matches(file.etag) {
             discard()
-            throw HubError.wrongContent(file: file.path, expected: file.etag, found: found)
+            throw HubError.wrongContent(file: file.path, expected: file.etag, found: hash.text)
         }
         guard fsync(descriptor) == 0 else { throw failure("cannot be written") }
     }
 
-    /// Removes the file: nothing of it is to be continued.
+    /// Removes the file, so that nothing of it is continued.
     func discard() { unlink(url.path) }
 
     private func failure(_ what: String) -> HubError { .cacheFailure(path: url.path, reason: "\(what): \(systemMessage())") }

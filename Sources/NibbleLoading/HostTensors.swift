@@ -5,9 +5,13 @@ struct HostTensors {
     /// Runs the conversions, on all cores.
     let cpu: any Backend
 
-    /// `tensor` as `dtype`; itself if it is already.
+    /// `tensor` in `dtype`; `tensor` itself if that is its dtype.
+    ///
+    /// Integers become float32 first, as torch casts them.
     func cast(_ tensor: Tensor, to dtype: DType) throws -> Tensor {
         guard tensor.dtype != dtype else { return tensor }
+        let tensor = try tensor.widened { try cpu.allocate(.float32, $0) }
+        if tensor.dtype == dtype { return tensor }
         let converted = try cpu.allocate(dtype, tensor.shape)
         try cpu.convert(tensor, to: converted)
         return converted

@@ -17,6 +17,8 @@ package struct KeyMatching {
     /// Tied pairs that the checkpoint does not contradict.
     package private(set) var tied: [(target: String, source: String)] = []
     package private(set) var warnings: [String] = []
+    /// Tensors of the model that the checkpoint holds in a form that cannot be read, by parameter path.
+    private var unreadable: [ByteText: String] = [:]
 
     /// A tensor that holds a weight, and the tensors that describe it if it is quantized.
     package struct WeightSource: Sendable {
@@ -53,11 +55,21 @@ package struct KeyMatching {
                 unexpected.append(key)
             }
         }
+        for key in checkpoint.unreadableNames {
+            if let path = architecture.keys.parameter(for: key, isKnown: { known.contains($0) }) {
+                unreadable[path] = key
+            } else if KeyMatching.expertPath(architecture.keys.rename(key), expertModules, architecture.keys.basePrefix) != nil {
+                unreadable[key] = key
+            } else if !architecture.keys.isIgnored(key) {
+                unexpected.append(key)
+            }
+        }
         for (path, found) in companions.sorted(by: { $0.key < $1.key }) {
             if sources[path] == nil { unexpected += found.values.sorted() } else { sources[path]?.companions = found }
         }
         try resolveTies(tree, checkpoint)
         check(parameters, checkpoint, expertModules)
+        try requireReadable(tree, checkpoint)
         for (path, buffer) in tree.persistentBuffers {
             guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count
             else { continue }
@@ -105,6 +117,25 @@ package struct KeyMatching {
         if first == second { return true }
         guard first.dtype == second.dtype, first.shape == second.shape else { return false }
         return try checkpoint.tensor(a).hostBytes.elementsEqual(checkpoint.tensor(b).hostBytes)
+    }
+
+    /// Integers in a pre-quantized checkpoint are codes: without their scales they must not be taken for numbers.
+    /// - Throws: ``LoadError/missingCompanion(tensor:companion:file:)``
+    func requireScales(of modules: [String], _ checkpoint: any Checkpoint) throws {
+        for module in modules {
+            guard let source = sources[module + ".weight"], !source.isQuantized, let found = checkpoint.descriptor(source.key),
+                !found.dtype.isFloatingPoint
+            else { continue }
+            throw LoadError.missingCompanion(tensor: source.key, companion: "its scale", file: found.file.path)
+        }
+    }
+
+    /// Throws why a tensor cannot be read that the model needs.
+    private func requireReadable(_ tree: ModuleTree, _ checkpoint: any Checkpoint) throws {
+        let tiedTargets = Set(texts: tied.map(\.target))
+        for (path, key) in unreadable.sorted(by: { $0.key < $1.key }) where sources[path] == nil && !tiedTargets.contains(path) {
+            _ = try checkpoint.tensor(key)
+        }
     }
 
     private mutating func check(

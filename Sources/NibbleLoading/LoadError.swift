@@ -3,12 +3,13 @@ package import NibbleCore
 /// Why a model cannot be loaded, or written.
 package enum LoadError: Error, Sendable, Equatable {
     case noConfig(folder: String)
+    /// The folder holds an adapter (LoRA) alone.
+    case adapterWithoutBase(folder: String, base: String?)
     case unreadable(file: String, reason: String)
     case missingWeights([String], files: [String])
     case mismatchedWeights([Mismatch])
     case missingCompanion(tensor: String, companion: String, file: String)
     case malformedQuantization(tensor: String, file: String, expected: String, found: String)
-    case unsupportedDType(tensor: String, file: String, dtype: DType)
     case nonFinite(tensor: String, file: String, index: Int)
     case noDevice(Device, present: [Device])
     case unwritableOffloadFolder(folder: String, reason: String)
@@ -31,37 +32,38 @@ extension LoadError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .noConfig(let folder):
-            "\(folder) has no config.json, so it is not a model folder. A model folder has config.json, weights and tokenizer "
-                + "files, as save_pretrained writes them"
+            "\(folder.printablePath) has no config.json, so it is not a model folder. A model folder has config.json, weights and "
+                + "tokenizer files, as save_pretrained writes them"
+        case .adapterWithoutBase(let folder, let base):
+            "\(folder.printablePath) holds an adapter (adapter_config.json), not a whole model. It needs its base model"
+                + (base.map { ", \($0.printable())" } ?? "")
         case .unreadable(let file, let reason):
-            "\(file) cannot be read: \(reason)"
+            "\(file.printablePath) cannot be read: \(reason)"
         case .missingWeights(let names, let files):
-            "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).joined(separator: ", "))"
+            "weights are missing from \(files.joined(separator: ", ")): \(LayerFolding.fold(names).map { $0.printable() }.joined(separator: ", "))"
         case .mismatchedWeights(let mismatches):
             "weights whose shape differs from the config's: "
-                + mismatches.map { "\($0.name) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
+                + mismatches.map { "\($0.name.printable()) is \($0.found), expected \($0.expected)" }.joined(separator: "; ")
         case .missingCompanion(let tensor, let companion, let file):
-            "\(file): \(tensor) is quantized, but \(companion) is missing"
+            "\(file.printablePath): \(tensor.printable()) is quantized, but \(companion) is missing"
         case .malformedQuantization(let tensor, let file, let expected, let found):
-            "\(file), tensor \(tensor): expected \(expected), found \(found)"
-        case .unsupportedDType(let tensor, let file, let dtype):
-            "\(file), tensor \(tensor): weights of type \(dtype) are not supported"
+            "\(file.printablePath), tensor \(tensor.printable()): expected \(expected), found \(found)"
         case .nonFinite(let tensor, let file, let index):
-            "\(file), tensor \(tensor): element \(index) is NaN or infinite, so the weight cannot be quantized"
+            "\(file.printablePath), tensor \(tensor.printable()): element \(index) is NaN or infinite, so the weight cannot be quantized"
         case .noDevice(let device, let present):
             "the device map names \(device), which this machine does not have. It has "
                 + present.map(\.description).joined(separator: ", ") + ". nibble doctor says why a GPU cannot be used"
         case .unwritableOffloadFolder(let folder, let reason):
             "the offload folder \(folder) cannot be created: \(reason). Choose another with --offload-folder"
         case .unknownDType(let word):
-            "config.json: dtype \"\(word)\" is not known"
+            "config.json: dtype \"\(word.printable())\" is not known"
         case .alreadyQuantized(let model, let stored, let wanted):
-            "\(model) is already quantized (\(stored)) and is not quantized again to \(wanted). "
-                + "Write its weights in 16 bits first: nibble dequantize \(model) --output FOLDER"
+            "\(model.printablePath) is already quantized (\(stored)) and is not quantized again to \(wanted). "
+                + "Write its weights in 16 bits first: nibble dequantize \(model.printablePath) --output FOLDER"
         case .notQuantized(let folder):
-            "\(folder) is not quantized, so there is nothing to dequantize"
+            "\(folder.printablePath) is not quantized, so there is nothing to dequantize"
         case .outputIsModel(let folder):
-            "the output folder \(folder) is the model's own folder. Choose another with --output"
+            "the output folder \(folder.printablePath) is the model's own folder. Choose another with --output"
         }
     }
 }

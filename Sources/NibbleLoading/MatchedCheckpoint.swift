@@ -42,6 +42,7 @@ extension ModelLoader {
         let plan = QuantizationPlan(
             architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
             plainLayersOnly: plainLayersOnly, keptInFloat32: !options.quantizesFloat32Modules)
+        if source.storedQuantization != nil { try matching.requireScales(of: plan.quantized, checkpoint) }
         return MatchedCheckpoint(
             checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config, plan: plan,
             matching: matching, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,

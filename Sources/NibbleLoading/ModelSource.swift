@@ -32,13 +32,18 @@ package struct ModelSource: Sendable {
     }
 
     /// Whether a name is that of a file that holds a whole model.
-    package static func isGGUF(_ url: URL) -> Bool { url.pathExtension == "gguf" }
+    package static func isGGUF(_ url: URL) -> Bool { GGUFFile.isGGUF(url) }
 
     /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
     package static let vocabularyFile = "tokenizer.gguf"
 
     private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
-        guard FileManager.default.fileExists(atPath: file.path) else { throw LoadError.noConfig(folder: folder.path) }
+        guard FileManager.default.fileExists(atPath: file.path) else {
+            let adapter = folder.appending(path: "adapter_config.json")
+            guard FileManager.default.fileExists(atPath: adapter.path) else { throw LoadError.noConfig(folder: folder.path) }
+            let base = try? JSONValue(contentsOf: adapter)["base_model_name_or_path"]?.string
+            throw LoadError.adapterWithoutBase(folder: folder.path, base: base)
+        }
         guard let object = try JSONValue(contentsOf: file).object else {
             throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
         }

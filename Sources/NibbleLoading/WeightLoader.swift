@@ -117,12 +117,24 @@ final class WeightLoader {
         }
     }
 
-    /// The tensor in the dtype the model is loaded in.
+    /// The tensor in the dtype the model is loaded in. Integers and 8-bit floats are cast, as the reference casts them.
+    /// - Throws: ``LoadError/malformedQuantization(tensor:file:expected:found:)`` where the numbers are codes that only
+    ///   mean something with scales.
     func castToStored(_ tensor: Tensor, parameter: String, key: String) throws -> Tensor {
-        guard tensor.dtype.isFloatingPoint, tensor.dtype.byteCount > 1 else {
-            throw LoadError.unsupportedDType(tensor: key, file: file(of: key), dtype: tensor.dtype)
+        if tensor.dtype.byteCount == 1, let scales = scales(of: key) {
+            throw LoadError.malformedQuantization(
+                tensor: key, file: file(of: key), expected: "weights without scales",
+                found: "\(tensor.dtype) with the scales \(scales), a form of quantization that is not read")
         }
         return try host.cast(tensor, to: architecture.tree.storedDType(of: parameter, loadDType: dtype))
+    }
+
+    /// The tensor that other quantizers store scales in.
+    private func scales(of key: String) -> String? {
+        let module = String(key.dropLast(key.hasByteSuffix("weight") ? "weight".count : 0))
+        return [key + "_scale_inv", key + "_scale", module + "scale_weight", module + "scales", module + "SCB"].first {
+            checkpoint.descriptor($0) != nil
+        }
     }
 
     func file(of key: String) -> String { checkpoint.descriptor(key)?.file.path ?? "the checkpoint" }

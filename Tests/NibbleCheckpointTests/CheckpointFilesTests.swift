@@ -103,22 +103,58 @@ import Testing
         expectCheckpointError(naming: folder.url, containing: "nothing") { try checkpoint.tensor("nothing") }
     }
 
-    @Test("a shard that is missing, or lacks its tensor, is named")
+    @Test("a shard that is missing, or lacks its tensor, is named when the tensor is asked for")
     func missing() throws {
-        try add("a.safetensors", "x")
         try index(["x": "a.safetensors", "y": "b.safetensors"])
-        expectCheckpointError(naming: folder.url, containing: "b.safetensors", "not there") {
+        expectCheckpointError(naming: folder.url, containing: "a.safetensors", "not there") {
             try CheckpointFiles.open(folder: folder.url)
         }
+        try add("a.safetensors", "x")
+        var checkpoint = try CheckpointFiles.open(folder: folder.url)
+        #expect(checkpoint.names == ["x"] && checkpoint.unreadableNames == ["y"])
+        expectCheckpointError(naming: folder.url, containing: "b.safetensors", "not there") { try checkpoint.tensor("y") }
         try add("b.safetensors", "z")
-        expectCheckpointError(naming: folder.url, containing: "puts y in b.safetensors") {
+        checkpoint = try CheckpointFiles.open(folder: folder.url)
+        #expect(checkpoint.names == ["x", "z"] && checkpoint.unreadableNames == ["y"])
+        expectCheckpointError(naming: folder.url, containing: "puts y in b.safetensors") { try checkpoint.tensor("y") }
+    }
+
+    @Test("an index that names the wrong shard is no obstacle") func wrongShard() throws {
+        try add("a.safetensors", "x")
+        try add("b.safetensors", "y")
+        try index(["x": "b.safetensors", "y": "a.safetensors"])
+        let checkpoint = try CheckpointFiles.open(folder: folder.url)
+        #expect(checkpoint.names == ["x", "y"] && checkpoint.unreadableNames.isEmpty)
+        #expect(try source(checkpoint, "x") == "a.safetensors")
+    }
+
+    @Test(
+        "paths in an index are brought into plain form", arguments: ["./a.safetensors", "././a.safetensors", ".//a.safetensors"])
+    func plainPaths(name: String) throws {
+        try add("a.safetensors", "x")
+        try index(["x": name])
+        #expect(try CheckpointFiles.open(folder: folder.url).names == ["x"])
+        #expect(try CheckpointFiles.shards(of: folder.url.appending(path: "model.safetensors.index.json")) == ["a.safetensors"])
+    }
+
+    @Test("keys of an index are compared byte by byte") func composedAndDecomposed() throws {
+        try add("a.safetensors", "x")
+        try index(["x": "a.safetensors", "\u{E9}": "a.safetensors"])
+        let text = try String(contentsOf: folder.url.appending(path: "model.safetensors.index.json"), encoding: .utf8)
+        try folder.write(text.replacing("\"x\"", with: "\"e\u{301}\""), to: "model.safetensors.index.json")
+        #expect(try CheckpointFiles.open(folder: folder.url).unreadableNames.count == 2)
+    }
+
+    @Test("a folder with an adapter alone says so") func adapter() throws {
+        try add("adapter_model.safetensors", "x")
+        expectCheckpointError(naming: folder.url, containing: "adapter_model.safetensors is an adapter") {
             try CheckpointFiles.open(folder: folder.url)
         }
     }
 
     @Test(
         "a name that leaves the folder is refused",
-        arguments: ["../a.safetensors", "/etc/passwd", "x/../../a", "", "x//y", "./a", "..", "a\\b", "a\0b"])
+        arguments: ["../a.safetensors", "/etc/passwd", "x/../../a", "", ".", "./..", "..", "a\\b", "a\0b", "../\u{338}a"])
     func escapes(name: String) throws {
         try add("a.safetensors", "x")
         try index(["x": name])

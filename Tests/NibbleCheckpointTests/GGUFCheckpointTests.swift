@@ -114,6 +114,35 @@ import Testing
         }
     }
 
+    @Test("files that are not one dense model are refused by what they are") func otherFiles() throws {
+        func expect(_ words: String, _ change: (inout GGUFBuilder) -> Void) throws {
+            var builder = builder("llama", isInterleaved: true)
+            change(&builder)
+            expectCheckpointError(naming: folder.url, containing: words) { try open(builder) }
+        }
+        try expect("LoRA adapter") { $0.add("general.type", "adapter") }
+        try expect("mixture-of-experts") { $0.add("llama.expert_count", UInt32(4)) }
+        try expect("mixture-of-experts") { $0.add("blk.0.ffn_up_exps.weight", [1, 1], floats: [1]) }
+        try expect("llama.attention.layer_norm_rms_epsilon") {
+            $0.metadata.removeAll { $0.key == "llama.attention.layer_norm_rms_epsilon" }
+        }
+        var dense = builder("llama", isInterleaved: true)
+        dense.add("llama.expert_count", UInt32(0))
+        dense.add("general.type", "model")
+        #expect(try open(dense).names.isEmpty == false)
+    }
+
+    @Test("ids that a file leaves out are those of llama.cpp", arguments: [("llama", 1, 2), ("gpt2", 11, 11)])
+    func defaultTokens(model: String, bos: Int, eos: Int) throws {
+        var builder = builder("llama", isInterleaved: true)
+        builder.metadata.removeAll { $0.key == "tokenizer.ggml.eos_token_id" }
+        builder.add("tokenizer.ggml.model", model)
+        let tokens = (0..<12).flatMap { GGUFBuilder.text("t\($0)") }
+        builder.metadata.append(("tokenizer.ggml.tokens", 9, littleEndian(UInt32(8)) + littleEndian(UInt64(12)) + tokens))
+        let config = try open(builder).config
+        #expect(config["bos_token_id"] == .int(bos) && config["eos_token_id"] == .int(eos))
+    }
+
     @Test("another architecture, or heads that do not divide the rows, are refused")
     func refusals() throws {
         expectCheckpointError(naming: folder.url, containing: "bert") { try open(builder("bert", isInterleaved: false)) }

@@ -17,11 +17,14 @@ import Testing
         "blocks of every kind give the recorded numbers, bit for bit",
         arguments: [
             ("Q4_0", GGUFTensorType.q4_0), ("Q4_1", .q4_1), ("Q5_0", .q5_0), ("Q5_1", .q5_1), ("Q8_0", .q8_0), ("Q4_K", .q4_K),
-            ("Q5_K", .q5_K), ("Q6_K", .q6_K),
+            ("Q5_K", .q5_K), ("Q6_K", .q6_K), ("Q2_K", .q2_K), ("Q3_K", .q3_K), ("IQ4_NL", .iq4_NL), ("IQ4_XS", .iq4_XS),
+            ("MXFP4", .mxfp4),
         ])
     func blocks(name: String, type: GGUFTensorType) throws {
-        let file = try GGUFFile(Self.recorded.appending(path: "blocks.gguf"))
-        let expected = try SafetensorsFile(Self.recorded.appending(path: "elements.safetensors")).tensor(name)
+        let isMore = [GGUFTensorType.q2_K, .q3_K, .iq4_NL, .iq4_XS, .mxfp4].contains(type)
+        let file = try GGUFFile(Self.recorded.appending(path: isMore ? "low_bits.gguf" : "blocks.gguf"))
+        let elements = isMore ? "low_bits.safetensors" : "elements.safetensors"
+        let expected = try SafetensorsFile(Self.recorded.appending(path: elements)).tensor(name)
         #expect(file.info(name)?.type == type)
         let floats = try file.tensor(name)
         #expect(floats.shape == [2, 256] && floats.dtype == .float32)
@@ -102,6 +105,11 @@ import Testing
             (9, array(8, 2, GGUFBuilder.text("a") + GGUFBuilder.text("")), .strings(["a", ""])),
             (9, array(10, 1, littleEndian(UInt64.max)), .uints([.max])), (9, array(11, 1, littleEndian(Int64(-1))), .ints([-1])),
             (9, array(12, 1, littleEndian(0.1.bitPattern)), .doubles([0.1])),
+            (
+                9, array(9, 2, array(5, 1, littleEndian(Int32(1))) + array(8, 1, GGUFBuilder.text("a"))),
+                .arrays([.ints([1]), .strings(["a"])])
+            ),
+            (9, array(9, 0, []), .arrays([])),
         ]
         for (index, value) in values.enumerated() { builder.metadata.append(("k\(index)", value.0, value.1)) }
         let file = try open(builder)
@@ -118,6 +126,71 @@ import Testing
         let file = try open(builder)
         #expect(try file.tensor("a").floats == [1, 2] && file.tensor("b").floats == [3])
         #expect(file.info("b")?.byteRange.lowerBound.isMultiple(of: 128) == true)
+    }
+
+    @Test(
+        "a tensor that cannot be read does not cost the others",
+        arguments: [
+            (16, [2] as [UInt64], "unknown dtype IQ2_XXS"), (99, [2], "unknown dtype 99"), (0, [2, 1, 1, 1, 1], "5 dimensions"),
+        ]
+            as [(UInt32, [UInt64], String)])
+    func unreadableTensors(type: UInt32, extents: [UInt64], word: String) throws {
+        var builder = GGUFBuilder()
+        builder.add("t", [2], floats: [1, 2])
+        builder.tensors.append(.init(name: "x", type: type, extents: extents, data: [0, 0, 0, 0, 0, 0, 0, 0]))
+        let file = try open(builder)
+        #expect(file.names == ["t"] && file.unreadableNames == ["x"])
+        #expect(try file.tensor("t").floats == [1, 2])
+        expectCheckpointError(naming: file.url, containing: "tensor x", word) { try file.tensor("x") }
+    }
+
+    /// Two parts with a tensor each; the first describes the model.
+    private func split(_ part: Int, of count: Int = 2) -> GGUFBuilder {
+        var builder = GGUFBuilder()
+        builder.metadata.append(("split.no", 2, littleEndian(UInt16(part))))
+        builder.metadata.append(("split.count", 2, littleEndian(UInt16(count))))
+        if part == 0 { builder.add("general.architecture", "llama") }
+        builder.add("t\(part)", [2], floats: [Float(part), 7])
+        return builder
+    }
+
+    @Test("a model in parts opens through any of them", arguments: [1, 2]) func parts(number: Int) throws {
+        let names = ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"]
+        for part in 0..<2 { try folder.write(split(part).bytes(), to: names[part]) }
+        let url = folder.url.appending(path: names[number - 1])
+        let file = try GGUFFile(url)
+        #expect(file.names == ["t0", "t1"] && file.architecture == "llama" && file.url == url)
+        #expect(file.urls.map(\.lastPathComponent) == names)
+        #expect(try file.tensor("t0").floats == [0, 7] && file.tensor("t1").floats == [1, 7])
+        let vocabulary = folder.url.appending(path: "tokenizer.gguf")
+        try file.writeMetadata(to: vocabulary)
+        #expect(try GGUFFile(vocabulary).metadata.map(\.key) == ["general.architecture"])
+        try folder.write(split(0).bytes(), to: names[1])
+        expectCheckpointError(naming: folder.url, containing: "part 2 of 2") {
+            try GGUFFile(folder.url.appending(path: names[0]))
+        }
+    }
+
+    @Test("a part without its others says what it is") func missingParts() throws {
+        let alone = try folder.write(split(1, of: 3).bytes(), to: "m-00002-of-00003.gguf")
+        expectCheckpointError(naming: alone, containing: "part 2 of 3", "m-00001-of-00003.gguf") { try GGUFFile(alone) }
+        let renamed = try folder.write(split(0).bytes(), to: "model.gguf")
+        expectCheckpointError(naming: renamed, containing: "part 1 of 2", "-00001-of-00002.gguf") { try GGUFFile(renamed) }
+    }
+
+    @Test("a file is known by its extension in any case, or by its beginning") func kind() throws {
+        let bytes = GGUFBuilder().bytes()
+        for name in ["a.gguf", "A.GGUF", "noext", "a.bin"] { #expect(GGUFFile.isGGUF(try folder.write(bytes, to: name))) }
+        #expect(!GGUFFile.isGGUF(try folder.write("GGU", to: "short")))
+        #expect(!GGUFFile.isGGUF(folder.url) && !GGUFFile.isGGUF(folder.url.appending(path: "nothing")))
+        #expect(try CheckpointFiles.open(file: folder.write(llama().bytes(), to: "M.GGUF")) is GGUFCheckpoint)
+    }
+
+    private func llama() -> GGUFBuilder {
+        var builder = GGUFBuilder()
+        builder.add("general.architecture", "llama")
+        builder.add("llama.attention.layer_norm_rms_epsilon", Float(1e-5))
+        return builder
     }
 
     static let broken: [(what: String, word: String, bytes: [UInt8])] = {
@@ -141,7 +214,11 @@ import Testing
             ("more tensors than there are", "bytes at offset", file { $0.tensorCount = .max }),
             ("more values than there are", "expected", file { $0.valueCount = .max }),
             ("unknown type", "value of key, found 13", value(13, [])),
-            ("array of arrays", "array key, found 9", value(9, littleEndian(UInt32(9)) + littleEndian(UInt64(0)))),
+            ("endless array of arrays", "elements of the array key", value(9, littleEndian(UInt32(9)) + long)),
+            (
+                "nesting without end", "16 levels",
+                value(9, Array(repeating: littleEndian(UInt32(9)) + littleEndian(UInt64(1)), count: 40).flatMap { $0 })
+            ),
             ("array of unknowns", "array key, found 77", value(9, littleEndian(UInt32(77)) + littleEndian(UInt64(0)))),
             ("endless array", "elements of the array key", value(9, littleEndian(UInt32(0)) + long)),
             ("endless array of text", "elements of the array key", value(9, littleEndian(UInt32(8)) + long)),
@@ -152,10 +229,7 @@ import Testing
             ("alignment of zero", "general.alignment", file { $0.add("general.alignment", UInt32(0)) }),
             ("alignment of 24", "general.alignment", file { $0.add("general.alignment", UInt32(24)) }),
             ("alignment that is text", "general.alignment", file { $0.add("general.alignment", "32") }),
-            ("unread kind", "unknown element type Q2_K", tensor { $0.type = 10 }),
-            ("unknown kind", "unknown element type 99", tensor { $0.type = 99 }),
             ("rows of half a block", "blocks of 32", tensor { $0.type = 2 }),
-            ("five dimensions", "5 dimensions", tensor { $0.extents = [2, 1, 1, 1, 1] }),
             ("endless dimensions", "4 dimensions", tensor { $0.extents = Array(repeating: 1, count: 65) }),
             ("extents that overflow", "memory can hold", tensor { $0.extents = [1 << 62, 4] }),
             ("an extent beyond Int", "bytes of data", tensor { $0.extents = [.max] }),

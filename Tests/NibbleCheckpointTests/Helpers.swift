@@ -37,6 +37,7 @@ func littleEndian(_ values: [Float]) -> [UInt8] { values.flatMap { littleEndian(
 extension Tensor {
     var bytes: [UInt8] { Array(hostBytes) }
     var floats: [Float] { Array(hostElements(Float.self)) }
+    var halves: [Float16] { Array(hostElements(Float16.self)) }
 }
 
 /// The full path stands in every message.

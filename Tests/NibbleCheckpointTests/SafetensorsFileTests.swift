@@ -98,8 +98,7 @@ import Testing
             ),
             ("two metadata", safetensors(#"{"__metadata__":{},"__metadata__":{}}"#, data: 0), "__metadata__"),
             ("two dtypes", one(#""dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]"#), "one dtype"),
-            ("metadata that is no text", safetensors(#"{"__metadata__":{"a":1}}"#, data: 0), "a string"),
-            ("unknown dtype", one(#""dtype":"F4","shape":[4],"data_offsets":[0,4]"#), "F4"),
+            ("metadata that is a list", safetensors(#"{"__metadata__":[]}"#, data: 0), "__metadata__"),
             ("no dtype", one(#""shape":[4],"data_offsets":[0,4]"#), "a dtype"),
             ("no shape", one(#""dtype":"U8","data_offsets":[0,4]"#), "a shape"),
             ("no offsets", one(#""dtype":"U8","shape":[4]"#), "data_offsets"),
@@ -115,7 +114,19 @@ import Testing
                 "2305843009213693952"
             ),
             ("shape and bytes disagree", one(#""dtype":"F32","shape":[2],"data_offsets":[0,4]"#), "8 bytes"),
-            ("rank 5", one(#""dtype":"U8","shape":[1,1,1,1,4],"data_offsets":[0,4]"#), "5 dimensions"),
+            (
+                "a hole after an unknown dtype",
+                safetensors(
+                    #"{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#,
+                    data: 3), "a hole"
+            ),
+            ("a web page", Array("\n<!DOCTYPE html><html><body>Sign in</body></html>".utf8), "it is a web page"),
+            ("a page without doctype", Array("<html lang=\"en\">\n<head>".utf8), "it is a web page"),
+            ("a server's error", Array("<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>".utf8), "it is XML"),
+            ("a JSON answer", Array("{\"error\": \"Repository not found\"}".utf8), "it is JSON"),
+            ("a pointer", Array("version https://git-lfs.github.com/spec/v1\noid sha256:0".utf8), "Git LFS pointer"),
+            ("a pickle", torchZip(Pickle.dict(Pickle.none)), "pytorch_model.bin"),
+            ("another model format", Array("GGUF".utf8) + littleEndian(UInt32(3)) + littleEndian(UInt64(0)), "GGUF"),
             ("data beyond the file", one(#""dtype":"U8","shape":[5],"data_offsets":[0,5]"#), "within 4 bytes"),
             ("trailing bytes", one(#""dtype":"U8","shape":[4],"data_offsets":[0,4]"#, data: 5), "1 bytes more"),
             ("a hole at the start", one(#""dtype":"U8","shape":[3],"data_offsets":[1,4]"#), "a hole"),
@@ -134,6 +145,48 @@ import Testing
             ("name that is not UTF-8", littleEndian(UInt64(6)) + [0x7B, 0x22, 0xFF, 0x22, 0x3A, 0x7D], "UTF-8"),
         ]
     }()
+
+    @Test(
+        "a tensor that cannot be read does not cost the others",
+        arguments: [
+            (#""dtype":"C64","shape":[1]"#, "C64"), (#""dtype":"F4","shape":[16]"#, "F4"),
+            (#""dtype":"F8_E8M0","shape":[8]"#, "F8_E8M0"), (#""dtype":"F6_E2M3","shape":[2,5]"#, "F6_E2M3"),
+            (#""dtype":"U8","shape":[1,1,1,1,8]"#, "5 dimensions"), (#""dtype":"F64","shape":[1,1,1,1,1,1]"#, "6 dimensions"),
+        ])
+    func unreadableTensors(entry: String, word: String) throws {
+        let header = #"{"x":{\#(entry),"data_offsets":[0,8]},"t":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}}"#
+        let file = try folder.write(safetensors(header, data: 12), to: "a.safetensors")
+        let checkpoint = try SafetensorsFile(file)
+        #expect(checkpoint.names == ["t"] && checkpoint.unreadableNames == ["x"])
+        #expect(try checkpoint.tensor("t").bytes == [8, 9, 10, 11])
+        #expect(checkpoint.descriptor("x") == nil)
+        expectCheckpointError(naming: file, containing: "tensor x", word) { try checkpoint.tensor("x") }
+    }
+
+    @Test(
+        "metadata in other forms",
+        arguments: [("null", [:]), (#"{"a":1,"b":null,"c":"d"}"#, ["a": "1", "b": "null", "c": "d"]), ("{}", [:])])
+    func metadata(text: String, expected: [String: String]) throws {
+        let header = #"{"__metadata__":\#(text),"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#
+        let checkpoint = try SafetensorsFile(folder.write(safetensors(header, data: 1), to: "a.safetensors"))
+        #expect(checkpoint.metadata == expected && checkpoint.names == ["t"])
+    }
+
+    @Test("names are compared byte by byte") func composedAndDecomposed() throws {
+        let header =
+            "{\"l.\u{E9}\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"l.e\u{301}\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}"
+        let checkpoint = try SafetensorsFile(folder.write(safetensors(header, data: 2), to: "a.safetensors"))
+        #expect(checkpoint.names.count == 2)
+        #expect(try checkpoint.tensor("l.\u{E9}").bytes == [0] && checkpoint.tensor("l.e\u{301}").bytes == [1])
+    }
+
+    @Test("control characters of names do not reach a message") func controlCharacters() throws {
+        let header = #"{"\u001b[31mred\n":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#
+        let file = try folder.write(safetensors(header, data: 8), to: "a.safetensors")
+        let error = #expect(throws: CheckpointError.self) { try SafetensorsFile(file).tensor("\u{1B}[31mred\n") }
+        #expect(error?.description.contains(#"\u{1b}[31mred\u{a}"#) == true)
+        #expect(error?.description.unicodeScalars.allSatisfy { $0.value >= 0x20 } == true)
+    }
 
     @Test("a broken file is refused with its name and what is wrong", arguments: broken)
     func refuses(what: String, bytes: [UInt8], word: String) throws {

@@ -34,6 +34,15 @@ import Testing
         #expect(try folder.contents == ["out.safetensors"])
     }
 
+    @Test("names that look alike are written as two") func composedAndDecomposed() throws {
+        let tensors: [(name: String, tensor: Tensor)] = [
+            ("\u{E9}", .host([1] as [UInt8], .uint8, [1])), ("e\u{301}", .host([2] as [UInt8], .uint8, [1])),
+        ]
+        try SafetensorsWriter().write(tensors, to: file("out.safetensors"))
+        let checkpoint = try SafetensorsFile(file("out.safetensors"))
+        #expect(try checkpoint.tensor("\u{E9}").bytes == [1] && checkpoint.tensor("e\u{301}").bytes == [2])
+    }
+
     @Test("the header is the reference library's, byte for byte")
     func header() throws {
         try SafetensorsWriter(order: .reference).write(Array(tensors.prefix(2)), to: file("out.safetensors"))

@@ -12,6 +12,8 @@ struct ZipBuilder {
         var localName: String?
         /// Added to the size in the central directory.
         var excess = 0
+        /// The size before compression, where it is another.
+        var unpackedSize: Int?
     }
 
     var entries: [Entry] = []
@@ -55,8 +57,9 @@ struct ZipBuilder {
             extra += littleEndian(UInt16(1)) + littleEndian(UInt16(24)) + littleEndian(UInt64(size)) + littleEndian(UInt64(size))
             extra += littleEndian(UInt64(offset))
         }
+        let unpacked = entry.unpackedSize.map { littleEndian(UInt32($0)) } ?? narrow
         var record: [UInt8] = [0x50, 0x4B, 1, 2, 0, 0, 0, 0] + littleEndian(entry.flags) + littleEndian(entry.method)
-        record += [UInt8](repeating: 0, count: 8) + narrow + narrow
+        record += [UInt8](repeating: 0, count: 8) + narrow + unpacked
         record += littleEndian(UInt16(entry.name.utf8.count)) + littleEndian(UInt16(extra.count)) + littleEndian(UInt16(0))
         record += [UInt8](repeating: 0, count: 8) + littleEndian(isZip64 ? .max : UInt32(offset))
         return record + entry.name.utf8 + extra
@@ -94,6 +97,9 @@ enum Pickle {
                 [0x89],
                 global("collections", "OrderedDict") + emptyTuple + reduce) + reduce
     }
+
+    /// A dict with one entry, as a value.
+    static func dictValue(_ name: String, _ value: [UInt8]) -> [UInt8] { emptyDict + text(name) + value + setItem }
 
     /// A whole pickle: a dict with one entry.
     static func dict(_ value: [UInt8], name: String = "t") -> [UInt8] { start + emptyDict + text(name) + value + setItem + stop }

@@ -28,7 +28,8 @@ import Testing
     }
 
     static let brokenArchives: [(what: String, word: String, change: @Sendable (inout ZipBuilder) -> Void)] = [
-        ("compressed", "any/data/0 is compressed", { $0.entries[1].method = 8 }),
+        ("compressed by another method", "any/data/0 is compressed by method 12", { $0.entries[1].method = 12 }),
+        ("damaged compression", "damaged data", { $0.entries[1].method = 8 }),
         ("encrypted", "any/data/0 is encrypted", { $0.entries[1].flags = 1 }),
         ("big-endian", "little-endian", { $0.entries.append(.init(name: "any/byteorder", data: Array("big".utf8))) }),
         ("two equal entries", "a second any/data/0", { $0.entries.append($0.entries[1]) }),
@@ -56,18 +57,25 @@ import Testing
         return [
             ("empty", [], "1 bytes"),
             ("cut short", Array(good.dropLast()), "1 bytes"),
-            ("another protocol", [0x80, 4] + good.dropFirst(2), "protocol 4"),
+            ("another protocol", [0x80, 6] + good.dropFirst(2), "protocol 6"),
             ("system call", p.start + p.global("os", "system") + p.tuple(p.text("true")) + p.reduce + p.stop, "os.system"),
             ("builtin", dict(p.global("__builtin__", "eval")), "__builtin__.eval"),
             ("attribute walk", dict(p.global("torch", "nn.Module")), "torch.nn.Module"),
             ("prefix of a known global", dict(p.global("torch", "FloatStorage2")), "FloatStorage2"),
-            ("complex", dict(p.tensor(p.storage("ComplexFloatStorage", count: 2), [2], strides: [1])), "ComplexFloatStorage"),
-            ("quantized", dict(p.global("torch._utils", "_rebuild_qtensor")), "_rebuild_qtensor"),
-            ("sparse", dict(p.global("torch._utils", "_rebuild_sparse_tensor")), "_rebuild_sparse_tensor"),
-            ("stack global", p.start + p.text("os") + p.text("system") + [0x93] + p.stop, "opcode 0x93"),
+            ("stack global", p.start + p.text("os") + p.text("system") + [0x93] + p.stop, "os.system"),
+            ("rebuilt by another function", dict(p.global("torch._utils", "_rebuild_parameter_v9")), "_rebuild_parameter_v9"),
+            (
+                "tensor of another class",
+                dict(
+                    p.global("torch._tensor", "_rebuild_from_type_v2")
+                        + p.tuple(
+                            p.global("torch._utils", "_rebuild_tensor_v2"), p.global("collections", "OrderedDict"), p.emptyTuple,
+                            p.emptyDict) + p.reduce), "a tensor class"
+            ),
             ("instance", p.start + p.mark + Array("ios\nsystem\n.".utf8), "opcode 0x69"),
             ("extension", p.start + [0x82, 1] + p.stop, "opcode 0x82"),
-            ("frame", p.start + [0x95] + [UInt8](repeating: 0, count: 8) + p.stop, "opcode 0x95"),
+            ("a buffer from elsewhere", p.start + [0x97] + p.stop, "opcode 0x97"),
+            ("frame cut short", p.start + [0x95, 0, 0], "8 bytes"),
             ("module id", dict(p.tuple(p.text("module"), p.none) + Array("Q".utf8)), "persistent id"),
             ("six-part id in an archive", dict(p.tensor(p.storage(count: 4, view: p.none), [4], strides: [1])), "5 items"),
             ("id that is text", dict(p.text("storage") + Array("Q".utf8)), "persistent id"),
@@ -76,14 +84,13 @@ import Testing
                 "another type"
             ),
             ("call of a type", dict(p.global("torch", "FloatStorage") + p.emptyTuple + p.reduce), "a call of a type"),
-            ("call of text", dict(p.text("f") + p.emptyTuple + p.reduce), "no global"),
+            ("call of text", dict(p.text("f") + p.emptyTuple + p.reduce), "not a global"),
             ("call without a tuple", dict(p.global("collections", "OrderedDict") + p.none + p.reduce), "a tuple of arguments"),
-            ("dict from arguments", dict(p.global("collections", "OrderedDict") + p.tuple(p.none) + p.reduce), "arguments"),
+            ("dict from arguments", dict(p.global("collections", "OrderedDict") + p.tuple(p.none) + p.reduce), "items of a dict"),
             ("new object of another type", dict(p.global("torch", "FloatStorage") + p.emptyTuple + [0x81]), "another type"),
             ("state for a list", dict(Array("]}b".utf8)), "a state"),
-            ("state that is no dict", dict(p.emptyDict + p.none + Array("b".utf8)), "a state"),
-            ("append to a dict", dict(p.emptyDict + p.none + Array("a".utf8)), "no list"),
-            ("items of a list", dict(Array("]NNs".utf8)), "no dict"),
+            ("append to a dict", dict(p.emptyDict + p.none + Array("a".utf8)), "not a list"),
+            ("items of a list", dict(Array("]NNs".utf8)), "not a dict"),
             ("odd items", dict(Array("}(NNNu".utf8)), "in pairs"),
             ("pop of nothing", p.start + p.stop, "a value on the stack"),
             ("pop below a mark", dict(Array("N(s".utf8)), "a value on the stack"),
@@ -112,13 +119,20 @@ import Testing
             ("stride that overflows", tensor([3], [huge]), "4 elements"),
             ("sizes that overflow", tensor([huge, 4], [0, 0]), "memory can hold"),
             ("fewer strides", tensor([2, 2], [1]), "2 strides"),
-            ("rank 5", tensor([1, 1, 1, 1, 4], [4, 4, 4, 4, 1]), "tensor t: shape [1, 1, 1, 1, 4]"),
             ("storage size that overflows", dict(p.tensor(p.storage(count: huge), [1], strides: [1])), "a storage size"),
             ("negative storage", dict(p.tensor(p.storage(count: -1), [1], strides: [1])), "a storage size"),
             ("storage of two types", dict(p.tuple(four, p.storage("IntStorage", count: 4))), "one type and size"),
             (
-                "raw bytes without a dtype",
-                dict(p.tensor(p.storage("UntypedStorage", module: "torch.storage", count: 16), [4], strides: [1])), "a dtype"
+                "weights in a dict of another name", p.dict(p.dictValue("w", p.tensor(four, [4], strides: [1])), name: "net"),
+                "\"net\""
+            ),
+            (
+                "two dicts of weights",
+                p.start + p.emptyDict
+                    + ["model", "state_dict"].flatMap {
+                        p.text($0) + p.dictValue("w", p.tensor(four, [4], strides: [1])) + p.setItem
+                    }
+                    + p.stop, "\"model\", \"state_dict\""
             ),
         ]
     }()
@@ -127,6 +141,48 @@ import Testing
     func pickleRefusals(what: String, pickle: [UInt8], word: String) throws {
         let file = try folder.write(torchZip(pickle), to: "pytorch_model.bin")
         expectCheckpointError(naming: file, containing: word) { try TorchFile(file) }
+    }
+
+    static let unreadable: [(what: String, value: [UInt8], word: String)] = {
+        let p = Pickle.self
+        func call(_ name: String) -> [UInt8] { p.global("torch._utils", name) + p.tuple(p.none) + p.reduce }
+        return [
+            ("complex", p.tensor(p.storage("ComplexFloatStorage", count: 2), [2], strides: [1]), "complex64"),
+            ("quantized", call("_rebuild_qtensor"), "quantized"), ("sparse", call("_rebuild_sparse_tensor"), "sparse"),
+            ("meta", call("_rebuild_meta_tensor_no_storage"), "meta"),
+            ("rank 5", p.tensor(four, [1, 1, 1, 1, 4], strides: [4, 4, 4, 4, 1]), "shape [1, 1, 1, 1, 4]"),
+            (
+                "raw bytes without a dtype",
+                p.tensor(p.storage("UntypedStorage", module: "torch.storage", count: 16), [4], strides: [1]), "raw bytes"
+            ),
+        ]
+    }()
+
+    @Test("a tensor of an unsupported kind is refused only when asked for", arguments: unreadable)
+    func unreadableTensors(what: String, value: [UInt8], word: String) throws {
+        let file = try open(torchZip(Pickle.dict(value)))
+        #expect(file.names.isEmpty && file.unreadableNames == ["t"])
+        expectCheckpointError(naming: folder.url, containing: "tensor t", word) { try file.tensor("t") }
+    }
+
+    @Test("a dict that is copied over and over is bounded")
+    func copiedDicts() throws {
+        // A dict of 2000 items, then an ordered dict made from it 2000 times.
+        let items = Array(repeating: Pickle.none + Pickle.none, count: 2000).joined()
+        let copy = Pickle.global("collections", "OrderedDict") + Array("h\0".utf8) + [0x85] + Pickle.reduce + Array("0".utf8)
+        let pickle =
+            Pickle.start + Pickle.emptyDict + Array("q\0(".utf8) + items + Array("u".utf8)
+            + Array(repeating: copy, count: 2000).joined() + Pickle.stop
+        expectCheckpointError(naming: folder.url, containing: "containers") { try open(torchZip(pickle)) }
+    }
+
+    @Test("an archive that claims to unpack to more than any weights do is refused before it is unpacked")
+    func unpackingBomb() throws {
+        let file = torchZip(Self.good) { builder in
+            builder.entries[1].method = 8
+            builder.entries[1].unpackedSize = 1 << 31
+        }
+        expectCheckpointError(naming: folder.url, containing: "64 times") { try open(file) }
     }
 
     @Test("deep nesting, cycles and endless repetition are harmless")

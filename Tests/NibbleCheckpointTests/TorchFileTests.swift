@@ -7,7 +7,9 @@ import Testing
 @Suite struct TorchFileTests {
     private static let recorded = Fixtures.repository.appending(path: "Tests/Fixtures/torch")
 
-    @Test("every element of a recorded state dict is read, in both forms", arguments: ["zip.bin", "legacy.bin"])
+    @Test(
+        "every element of a recorded state dict is read, in every form",
+        arguments: ["zip.bin", "legacy.bin", "protocol4.bin", "training.bin"])
     func elements(name: String) throws {
         let checkpoint = try TorchFile(Self.recorded.appending(path: name))
         let expected = try SafetensorsFile(Self.recorded.appending(path: "elements.safetensors"))
@@ -46,12 +48,57 @@ import Testing
         }
     }
 
-    @Test(
-        "a training checkpoint and another pickle protocol are refused",
-        arguments: [("training.bin", "state_dict"), ("protocol4.bin", "protocol 4")])
-    func recordedRefusals(name: String, word: String) throws {
-        let file = Self.recorded.appending(path: name)
-        expectCheckpointError(naming: file, containing: word) { try TorchFile(file) }
+    private static let small: [String] =
+        (2...5).flatMap { ["protocol\($0).zip.bin", "protocol\($0).legacy.bin"] }
+        + ["extras.bin", "extras.legacy.bin", "wrapped.model.bin", "wrapped.state_dict.bin", "deflated.bin"]
+
+    @Test("protocols 2 to 5, whatever stands beside the tensors", arguments: small)
+    func kinds(name: String) throws {
+        let checkpoint = try TorchFile(Self.recorded.appending(path: name))
+        let matrix = try checkpoint.tensor("matrix")
+        #expect(matrix.shape == [2, 3] && matrix.floats == [0, 1, 2, 3, 4, 5])
+        #expect(try checkpoint.tensor("vector").halves == [-1.5, 2.5])
+        let hasExtras = name.hasPrefix("extras")
+        #expect(checkpoint.names.count == (hasExtras ? 4 : 2))
+        guard hasExtras else { return #expect(checkpoint.unreadableNames.isEmpty) }
+        #expect(try checkpoint.tensor("parameter.state").floats == [4] && checkpoint.tensor("tensor.state").floats == [5])
+        for (name, word) in [
+            ("complex.tensor", "complex64"), ("sparse.tensor", "sparse"), ("quantized.tensor", "quantized"),
+            ("meta.tensor", "meta"), ("rank.five", "5 dimensions"),
+        ] {
+            #expect(checkpoint.unreadableNames.contains(name))
+            expectCheckpointError(naming: checkpoint.files[0], containing: name, word) { try checkpoint.tensor(name) }
+        }
+    }
+
+    @Test("deflated archives of every block form are unpacked", arguments: ["deflated1.bin", "deflated9.bin"])
+    func deflated(name: String) throws {
+        let checkpoint = try TorchFile(Self.recorded.appending(path: name))
+        let expected = try SafetensorsFile(Self.recorded.appending(path: "long.safetensors"))
+        #expect(checkpoint.names == expected.names)
+        for name in expected.names {
+            checkpoint.prefetch(name)
+            #expect(try checkpoint.tensor(name).bytes == expected.tensor(name).bytes)
+            // What is unpacked is not in the file: it must survive this.
+            checkpoint.dropPages(name)
+            #expect(try checkpoint.tensor(name).bytes == expected.tensor(name).bytes)
+            #expect(checkpoint.descriptor(name)?.isContiguous == false)
+        }
+    }
+
+    @Test("a damaged stream is refused, wherever the damage is") func damagedStream() throws {
+        let folder = try TemporaryFolder()
+        let intact = try Array(Data(contentsOf: Self.recorded.appending(path: "deflated9.bin")))
+        var refused = 0
+        for place in stride(from: 60, to: intact.count - 400, by: 37) {
+            var bytes = intact
+            bytes[place] ^= 0x10
+            do {
+                _ = try TorchFile(folder.write(bytes, to: "a.bin"))
+            } catch is CheckpointError { refused += 1 }
+        }
+        // All but the few bytes of local headers that nothing depends on.
+        #expect(refused * 10 > (intact.count - 460) / 37 * 9)
     }
 
     @Test(

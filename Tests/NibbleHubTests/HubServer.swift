@@ -11,6 +11,8 @@ final class HubServer: Sendable {
         var content: [UInt8]
         /// Kept in the storage, named by SHA-256.
         var isLarge = false
+        /// The header `ETag` of a small file, where it is not the Hub's.
+        var tag: String?
 
         var etag: String {
             var hash = ContentHash(etag: String(repeating: "0", count: isLarge ? 64 : 40), byteCount: content.count)
@@ -86,6 +88,8 @@ final class HubServer: Sendable {
     }
 
     var endpoint: String { Self.address(hub) }
+
+    var port: Int { hub.withLock { $0?.localAddress?.port } ?? 0 }
 
     private var storageAddress: String { Self.address(storage) }
 
@@ -194,7 +198,7 @@ final class HubServer: Sendable {
             headers.add(name: "Location", value: storageAddress + path + "?signature=secret")
             return Answer(status: .found, headers: headers)
         }
-        headers.add(name: "ETag", value: "W/\"\(file.etag)\"")
+        headers.add(name: "ETag", value: file.tag ?? "W/\"\(file.etag)\"")
         return content(file, range, headers, trouble)
     }
 

@@ -66,6 +66,21 @@ import Testing
         #expect(output.sequences[0].count > 1)
     }
 
+    @Test("a file is opened by its beginning where its name says nothing", arguments: ["M.GGUF", "noext"])
+    func names(name: String) async throws {
+        let folder = try Fixtures.temporaryFolder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let copy = folder.appending(path: name)
+        try FileManager.default.copyItem(at: file("llama"), to: copy)
+        #expect(try await PretrainedFiles.folder(for: copy.path) == copy)
+        let ids = try inputs("llama").ids
+        let found = try PretrainedModel.load(folder: copy).forward(inputIDs: ids).logits
+        let expected = try PretrainedModel.load(folder: file("llama")).forward(inputIDs: ids).logits
+        let areEqual = withExtendedLifetime((found, expected)) { $0.0.hostBytes.elementsEqual($0.1.hostBytes) }
+        #expect(areEqual)
+        #expect(try AutoTokenizer.from(model: copy).encode("the the") == [257, 258])
+    }
+
     @Test("plans need the header only") func plan() throws {
         var configuration = LoadConfiguration()
         configuration.maxMemory = [.cuda(0): "1GB"]
@@ -95,6 +110,10 @@ import Testing
         arguments: [
             ("llama.embedding_length", "llama.embedding_lengtX", "hidden_size"),
             ("llama.block_count", "llama.block_counX", "num_hidden_layers"),
+            (
+                "llama.attention.layer_norm_rms_epsilon", "llama.attention.layer_norm_rms_epsiloX",
+                "llama.attention.layer_norm_rms_epsilon"
+            ),
             ("general.architecture", "general.architecturX", "architecture (none) is not read"),
             ("blk.1.ffn_up.weight", "blk.1.ffn_uX.weight", "model.layers.1.mlp.up_proj.weight"),
         ])

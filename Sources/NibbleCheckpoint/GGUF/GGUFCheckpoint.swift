@@ -1,17 +1,20 @@
 package import Foundation
 package import NibbleCore
 
-/// A GGUF file as a Hugging Face checkpoint: its names, its values.
+/// A GGUF model as a Hugging Face checkpoint, with Hugging Face's names and values.
 ///
-/// Blocks are dequantized when a tensor is asked for, and what the converter changed (``GGUFNames/Change``) is undone.
+/// Blocks are dequantized when a tensor is read, and what the converter changed (``GGUFNames/Change``) is undone.
 package struct GGUFCheckpoint: Checkpoint {
     package let names: [String]
-    /// What `config.json` would say.
+    package let unreadableNames: [String]
+    /// The content of an equivalent `config.json`.
     package let config: JSONObject
     /// What blocks are dequantized to.
     package let dtype: DType
     package let file: GGUFFile
-    private let sources: [String: Source]
+    private let sources: [ByteText: Source]
+    /// Hugging Face's name → name in the file.
+    private let unreadable: [ByteText: String]
 
     private struct Source: Sendable {
         let name: String
@@ -31,7 +34,7 @@ package struct GGUFCheckpoint: Checkpoint {
         let file = try GGUFFile(url)
         config = try GGUFNames.config(file)
         let architecture = file.architecture ?? ""
-        var sources: [String: Source] = [:]
+        var sources: [ByteText: Source] = [:]
         for name in file.names {
             guard let target = GGUFNames.huggingFaceName(name, architecture: architecture), let info = file.info(name) else {
                 continue
@@ -41,7 +44,13 @@ package struct GGUFCheckpoint: Checkpoint {
         self.file = file
         self.dtype = dtype
         self.sources = sources
-        names = sources.keys.sorted(by: NaturalOrder.precedes)
+        var unreadable: [ByteText: String] = [:]
+        for name in file.unreadableNames {
+            unreadable[GGUFNames.huggingFaceName(name, architecture: architecture) ?? name] = name
+        }
+        self.unreadable = unreadable
+        names = sources.keys.map(\.text).sorted(by: NaturalOrder.precedes)
+        unreadableNames = unreadable.keys.map(\.text).sorted(by: NaturalOrder.precedes)
     }
 
     private static func change(
@@ -51,11 +60,11 @@ package struct GGUFCheckpoint: Checkpoint {
         case .none: return .none
         case .addedOne: return .addedOne
         case .interleavedHeads(let key):
-            // Without a count of their own, keys have as many heads as queries.
+            // If the number of key heads is missing, there are as many as query heads.
             let value = file.metadata["\(architecture).\(key)"] ?? file.metadata["\(architecture).attention.head_count"]
             let rows = info.shape.rank == 0 ? 0 : info.shape[0]
             guard let heads = value?.int, heads > 0, rows % heads == 0, rows / heads % 2 == 0 else {
-                throw file.file.malformed(
+                throw file.malformed(
                     name, expected: "rows for \(architecture).\(key) heads of even size",
                     found: "\(rows) rows, \(value?.int.map(String.init) ?? "no") heads")
             }
@@ -63,21 +72,28 @@ package struct GGUFCheckpoint: Checkpoint {
         }
     }
 
-    package var files: [URL] { [file.url] }
+    package var files: [URL] { file.urls }
 
-    package var metadata: [String: String] { file.metadata.compactMapValues(\.string) }
+    package var metadata: [String: String] {
+        Dictionary(
+            file.metadata.compactMap { key, value in value.string.map { (key.text, $0) } },
+            uniquingKeysWith: { _, later in later })
+    }
 
     package func descriptor(_ name: String) -> TensorDescriptor? {
         guard let source = sources[name], let info = file.info(source.name) else { return nil }
         var isContiguous = info.type.dtype != nil
         if case .none = source.change {} else { isContiguous = false }
         return TensorDescriptor(
-            dtype: info.type.dtype ?? dtype, shape: info.shape, file: file.url, byteOffset: info.byteRange.lowerBound,
+            dtype: info.type.dtype ?? dtype, shape: info.shape, file: info.url, byteOffset: info.byteRange.lowerBound,
             byteCount: info.byteRange.count, isContiguous: isContiguous)
     }
 
     package func tensor(_ name: String) throws -> Tensor {
-        guard let source = sources[name] else { throw CheckpointError.noSuchTensor(name: name, files: [file.url.path]) }
+        guard let source = sources[name] else {
+            if let name = unreadable[name] { return try file.tensor(name) }
+            throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path))
+        }
         switch source.change {
         case .none:
             return try file.tensor(source.name, dequantizedTo: dtype)
@@ -92,9 +108,9 @@ package struct GGUFCheckpoint: Checkpoint {
 
     /// Rows of one head stand in the file as 0, D/2, 1, D/2 + 1 …
     private func unpermuted(_ name: String, heads: Int) throws -> Tensor {
-        guard let info = file.info(name) else { throw CheckpointError.noSuchTensor(name: name, files: [file.url.path]) }
+        guard let info = file.info(name) else { throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path)) }
         let headSize = info.shape[0] / heads
-        // A bias is one row in memory, but has an element a row of its matrix.
+        // A bias is one row in memory, with an element for each row of its matrix.
         guard info.shape.rank > 1 else { return try file.tensor(name).permuted { Self.storedRow($0, headSize) } }
         return try file.tensor(name, dequantizedTo: dtype) { Self.storedRow($0, headSize) }
     }
@@ -106,11 +122,11 @@ package struct GGUFCheckpoint: Checkpoint {
     }
 
     package func prefetch(_ name: String) {
-        if let place = descriptor(name) { file.file.prefetch(place.byteRange) }
+        if let info = sources[name].flatMap({ file.info($0.name) }) { file.prefetch(info) }
     }
 
     package func dropPages(_ name: String) {
-        if let place = descriptor(name) { file.file.dropPages(place.byteRange) }
+        if let info = sources[name].flatMap({ file.info($0.name) }) { file.dropPages(info) }
     }
 }
 

@@ -1,69 +1,116 @@
 package import Foundation
 package import NibbleCore
 
-/// One GGUF file (version 2 or 3), mapped into memory, under its own names.
+/// A GGUF model (version 2 or 3) under its own names, mapped into memory: one file, or the parts that it was split into.
 ///
 /// ``GGUFCheckpoint`` offers the same tensors under Hugging Face's names. Format:
 /// <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 package struct GGUFFile: Sendable {
-    /// What the file says about a tensor.
+    /// What the header says about a tensor.
     package struct TensorInfo: Sendable {
         package let type: GGUFTensorType
         /// Outermost extent first, as everywhere in Nibble (the file lists them the other way round).
         package let shape: Shape
-        /// From the file's start.
+        /// From the start of its part.
         package let byteRange: Range<Int>
+        /// The file that holds it.
+        package let url: URL
+        fileprivate let part: Int
     }
 
+    /// The file that was opened. A model in parts may be opened by any of them.
+    package let url: URL
     package let version: Int
-    package let metadata: [String: GGUFValue]
-    /// In the order of the file.
+    package let metadata: [ByteText: GGUFValue]
+    /// In the order of the files.
     package let names: [String]
-    private let tensors: [String: TensorInfo]
-    private let metadataRange: Range<Int>
-    let file: MappedFile
+    /// Tensors of a type or a rank that is not supported; ``tensor(_:dequantizedTo:)`` throws the reason.
+    package let unreadableNames: [String]
+    private let tensors: [ByteText: TensorInfo]
+    private let refusals: [ByteText: CheckpointError]
+    private let metadataRanges: [(key: String, range: Range<Int>)]
+    private let parts: [MappedFile]
 
-    /// - Throws: ``CheckpointError``.
+    /// - Throws: ``CheckpointError``, also where a part of the model is missing.
     /// - Complexity: linear in the header; the tensors' data are not touched.
     package init(_ url: URL) throws {
-        file = try MappedFile(url)
-        try file.refusePlaceholder()
-        let header = try GGUFHeader(file)
+        self.url = url
+        let opened = try MappedFile(url)
+        let header = try GGUFHeader(opened)
+        let loaded = try GGUFSplit(header.metadata, opened)?.parts(opened, header) ?? [(opened, header)]
         version = header.version
-        metadata = header.metadata
-        metadataRange = header.metadataRange
-        names = header.entries.map(\.name)
-        tensors = Dictionary(
-            header.entries.map { ($0.name, TensorInfo(type: $0.type, shape: $0.shape, byteRange: $0.range)) },
-            uniquingKeysWith: { first, _ in first })
+        // Only the first part describes the model.
+        metadata = loaded[0].header.metadata
+        metadataRanges = loaded[0].header.metadataRanges
+        parts = loaded.map(\.file)
+        var (tensors, refusals): ([ByteText: TensorInfo], [ByteText: CheckpointError]) = ([:], [:])
+        var names: [String] = []
+        for (part, (file, header)) in loaded.enumerated() {
+            for entry in header.entries {
+                guard tensors[entry.name] == nil, refusals[entry.name] == nil else {
+                    throw file.malformed(expected: "each tensor in one part", found: "a second \(entry.name)")
+                }
+                switch entry.content {
+                case .elements(let type, let shape, let range):
+                    names.append(entry.name)
+                    tensors[entry.name] = TensorInfo(type: type, shape: shape, byteRange: range, url: file.url, part: part)
+                case .unreadable(let error): refusals[entry.name] = error
+                }
+            }
+        }
+        self.names = names
+        self.tensors = tensors
+        self.refusals = refusals
+        unreadableNames = refusals.keys.sorted().map(\.text)
     }
 
-    package var url: URL { file.url }
+    /// Whether a file is a GGUF file: by its extension, or else by its first bytes.
+    package static func isGGUF(_ url: URL) -> Bool {
+        if url.pathExtension.lowercased() == "gguf" { return true }
+        guard let file = try? FileHandle(forReadingFrom: url) else { return false }
+        defer { try? file.close() }
+        return (try? file.read(upToCount: 4))?.elementsEqual("GGUF".utf8) ?? false
+    }
+
+    package var urls: [URL] { parts.map(\.url) }
 
     /// `general.architecture`: `llama`, `qwen2`, `gemma` …
     package var architecture: String? { metadata["general.architecture"]?.string }
 
-    /// Writes a GGUF file with the same metadata and no tensors: it serves as a tokenizer.
+    /// Writes a GGUF file with the same metadata and without tensors, which serves as a tokenizer.
     /// - Throws: ``CheckpointError/unwritable(file:reason:)``
     package func writeMetadata(to url: URL) throws {
         let output = try AtomicFile(url)
+        let kept = metadataRanges.filter { !$0.key.hasBytePrefix("split.") }
         var head = Array("GGUF".utf8)
         withUnsafeBytes(of: UInt32(version).littleEndian) { head += $0 }
-        for count in [0, metadata.count] { withUnsafeBytes(of: UInt64(count).littleEndian) { head += $0 } }
+        for count in [0, kept.count] { withUnsafeBytes(of: UInt64(count).littleEndian) { head += $0 } }
         try head.withUnsafeBytes { try output.write($0) }
-        try output.write(UnsafeRawBufferPointer(rebasing: file.bytes[metadataRange]))
+        for (_, range) in kept { try output.write(UnsafeRawBufferPointer(rebasing: parts[0].bytes[range])) }
         try output.finish()
         try output.commit()
     }
 
     package func info(_ name: String) -> TensorInfo? { tensors[name] }
 
-    /// The tensor's elements. Those stored one by one are a view of the file; blocks are dequantized.
+    func malformed(_ tensor: String? = nil, expected: String, found: String) -> CheckpointError {
+        .malformed(file: (tensor.flatMap { info($0)?.url } ?? url).path, tensor: tensor, expected: expected, found: found)
+    }
+
+    func prefetch(_ info: TensorInfo) { parts[info.part].prefetch(info.byteRange) }
+
+    func dropPages(_ info: TensorInfo) { parts[info.part].dropPages(info.byteRange) }
+
+    // MARK: Elements
+
+    /// The tensor's elements: a view of the file where they are stored one by one, dequantized from blocks otherwise.
     /// - Parameter dtype: `float32`, `float16` or `bfloat16`, for blocks only.
-    /// - Throws: ``CheckpointError/noSuchTensor(name:files:)``.
+    /// - Throws: ``CheckpointError``.
     package func tensor(_ name: String, dequantizedTo dtype: DType = .float32) throws -> Tensor {
         let info = try known(name)
-        if let stored = info.type.dtype { return file.tensor(stored, info.shape, at: info.byteRange.lowerBound) }
+        if let stored = info.type.dtype {
+            return parts[info.part].tensor(stored, info.shape, at: info.byteRange.lowerBound)
+        }
         return copy(info, dequantizedTo: dtype) { $0 }
     }
 
@@ -73,7 +120,9 @@ package struct GGUFFile: Sendable {
     }
 
     private func known(_ name: String) throws -> TensorInfo {
-        guard let info = tensors[name] else { throw CheckpointError.noSuchTensor(name: name, files: [file.path]) }
+        guard let info = tensors[name] else {
+            throw refusals[name] ?? CheckpointError.noSuchTensor(name: name, files: urls.map(\.path))
+        }
         return info
     }
 
@@ -82,14 +131,14 @@ package struct GGUFFile: Sendable {
         let width = info.shape.last
         guard info.shape.count > 0 else { return result }
         let rows = info.shape.count / width
-        let data = UnsafeRawBufferPointer(rebasing: file.bytes[info.byteRange])
+        let data = UnsafeRawBufferPointer(rebasing: parts[info.part].bytes[info.byteRange])
         let rowByteCount = data.count / rows
+        let resultByteCount = width * result.dtype.byteCount
         var scratch = [Float](repeating: 0, count: info.type.dtype == nil ? width : 0)
         for row in 0..<rows {
             let stored = UnsafeRawBufferPointer(rebasing: data[source(row) * rowByteCount..<(source(row) + 1) * rowByteCount])
             let target = UnsafeMutableRawBufferPointer(
-                rebasing: result.mutableHostBytes[
-                    row * width * result.dtype.byteCount..<(row + 1) * width * result.dtype.byteCount])
+                rebasing: result.mutableHostBytes[row * resultByteCount..<(row + 1) * resultByteCount])
             if info.type.dtype != nil {
                 target.copyMemory(from: stored)
             } else {

@@ -1,6 +1,6 @@
 package import NibbleCore
 
-/// From metadata to what `config.json` would say.
+/// From metadata to the content of an equivalent `config.json`.
 extension GGUFNames {
     /// Metadata after `ARCHITECTURE.` → key of `config.json`.
     private static let configKeys: [(gguf: String, key: String)] = [
@@ -26,19 +26,16 @@ extension GGUFNames {
         "gemma2": "Gemma2ForCausalLM",
     ]
 
-    /// What `config.json` would say.
-    /// - Throws: ``CheckpointError`` for another architecture, or metadata that do not fit the tensors.
+    /// The content of an equivalent `config.json`.
+    /// - Throws: ``CheckpointError`` for another architecture or another kind of file, for missing metadata, and for
+    ///   metadata that do not fit the tensors.
     package static func config(_ file: GGUFFile) throws -> JSONObject {
-        guard let architecture = file.architecture, let className = classNames[architecture] else {
-            throw CheckpointError.refused(
-                file: file.url.path,
-                what: "architecture \(file.architecture ?? "(none)") is not read; \(architectures.joined(separator: ", ")) are")
-        }
+        let (architecture, className) = try architecture(file)
         let isGemma = architecture.hasPrefix("gemma")
         var config: JSONObject = ["architectures": [.string(className)], "model_type": .string(architecture)]
         let keys = configKeys + (architecture == "gemma2" ? gemma2Keys : [])
         for (gguf, key) in keys { config[key] = file.metadata["\(architecture).\(gguf)"].flatMap(json) }
-        for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) }
+        for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) ?? defaultToken(key, file) }
         config["eos_token_id"] = endTokens(file) ?? config["eos_token_id"]
         if config["num_key_value_heads"] == nil { config["num_key_value_heads"] = config["num_attention_heads"] }
         // The embedding table decides: token lists are sometimes padded.
@@ -52,7 +49,40 @@ extension GGUFNames {
         return config
     }
 
-    /// Chats end with a token of their own where the file names one.
+    /// The id that llama.cpp takes for a vocabulary of this kind where the file has none.
+    private static func defaultToken(_ key: String, _ file: GGUFFile) -> JSONValue? {
+        let defaults: [String: [String: Int]] = [
+            "llama": ["bos_token_id": 1, "eos_token_id": 2], "gpt2": ["bos_token_id": 11, "eos_token_id": 11],
+        ]
+        guard let model = file.metadata["tokenizer.ggml.model"]?.string, let id = defaults[model]?[key],
+            let tokens = file.metadata["tokenizer.ggml.tokens"]?.strings, id < tokens.count
+        else { return nil }
+        return .int(id)
+    }
+
+    /// - Throws: ``CheckpointError/refused(file:what:)`` for what is not a model, or not one that is supported.
+    private static func architecture(_ file: GGUFFile) throws -> (architecture: String, className: String) {
+        func refused(_ what: String) -> CheckpointError { .refused(file: file.url.path, what: what) }
+        if file.metadata["general.type"]?.string == "adapter" {
+            throw refused("it is a LoRA adapter, not a model; its base model is needed")
+        }
+        guard let architecture = file.architecture, let className = classNames[architecture] else {
+            throw refused(
+                "architecture \((file.architecture ?? "(none)").printable()) is not read; \(architectures.joined(separator: ", ")) are"
+            )
+        }
+        let experts = file.metadata["\(architecture).expert_count"]?.int ?? 0
+        if experts > 0 || file.names.contains(where: { $0.containsBytes("_exps.") }) {
+            throw refused("mixture-of-experts models are not read from GGUF files")
+        }
+        guard file.metadata["\(architecture).attention.layer_norm_rms_epsilon"]?.double != nil else {
+            throw file.malformed(
+                expected: "a number as \(architecture).attention.layer_norm_rms_epsilon", found: "none")
+        }
+        return (architecture, className)
+    }
+
+    /// A chat ends with a token of its own where the file names one.
     private static func endTokens(_ file: GGUFFile) -> JSONValue? {
         guard let end = file.metadata["tokenizer.ggml.eos_token_id"]?.int,
             let turn = file.metadata["tokenizer.ggml.eot_token_id"]?.int,
@@ -61,7 +91,7 @@ extension GGUFNames {
         return [.int(end), .int(turn)]
     }
 
-    /// The converter leaves it out. All sizes scale by the head's width, but for the largest (46 layers, 27B).
+    /// The converter leaves it out. All sizes but the largest (46 layers, 27B) scale by the head size.
     private static func queryScalar(_ config: JSONObject) -> JSONValue? {
         guard config["num_hidden_layers"]?.int == 46, let width = config["hidden_size"]?.int,
             let heads = config["num_attention_heads"]?.int, heads > 0
@@ -69,8 +99,8 @@ extension GGUFNames {
         return .int(width / heads)
     }
 
-    /// The type of the matrices. Blocks come out in half the memory of float32: the rounding is far below the blocks' own. Gemma's
-    /// activations leave float16's range.
+    /// The dtype of the matrices. Blocks are dequantized to 16 bits, whose rounding is far below that of the blocks.
+    /// Gemma's activations exceed the range of float16.
     private static func dtype(_ file: GGUFFile, isGemma: Bool) -> DType? {
         guard let type = (file.info("blk.0.ffn_up.weight") ?? file.info("token_embd.weight"))?.type else { return nil }
         if let stored = type.dtype { return [.float32, .float16, .bfloat16].contains(stored) ? stored : nil }
@@ -87,7 +117,7 @@ extension GGUFNames {
         return .object(scaling)
     }
 
-    /// Llama 3 files keep what each frequency is divided by as a tensor.
+    /// Llama 3 files store the divisor of each frequency as a tensor.
     private static func ropeFactors(_ file: GGUFFile, _ config: JSONObject) throws -> JSONValue? {
         let name = "rope_freqs.weight"
         guard let info = file.info(name) else { return nil }
@@ -110,7 +140,7 @@ extension GGUFNames {
     private static func json(_ value: GGUFValue) -> JSONValue? {
         switch value {
         case .int(let value): .int(value)
-        // Stored as a 32-bit float: the shortest decimal that gives it is what was meant.
+        // Stored as a 32-bit float: the shortest decimal of that float is what the original config said.
         case .double(let value): .double(Double("\(Float(value))") ?? value)
         case .bool(let value): .bool(value)
         case .string(let value): .string(value)

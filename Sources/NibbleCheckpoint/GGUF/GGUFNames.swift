@@ -1,6 +1,6 @@
-/// How GGUF files name things, and what their converter changes, for the architectures whose checkpoints are read.
+/// How GGUF files name tensors, and what their converter changes, for the architectures that are read.
 package enum GGUFNames {
-    /// What the converter did to a tensor's values and reading must undo.
+    /// What the converter did to a tensor's values, which reading undoes.
     package enum Change: Sendable, Equatable {
         case none
         /// The two halves of each head's rows were interleaved for another form of rotary embedding. The number of heads
@@ -12,7 +12,7 @@ package enum GGUFNames {
 
     package static let architectures = ["llama", "qwen2", "qwen3", "gemma", "gemma2"]
 
-    /// The Hugging Face name of a tensor; `nil` for one that has none there (`rope_freqs.weight`) or an unknown one.
+    /// The Hugging Face name of a tensor; `nil` for one that has no counterpart (`rope_freqs.weight`) and for an unknown one.
     package static func huggingFaceName(_ ggufName: String, architecture: String) -> String? {
         guard architectures.contains(architecture) else { return nil }
         let parts = ggufName.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
@@ -40,7 +40,7 @@ package enum GGUFNames {
         "post_ffw_norm": "post_feedforward_layernorm",
     ]
 
-    /// What was done to the tensor when the file was made.
+    /// What the converter did to the tensor.
     package static func change(_ ggufName: String, architecture: String) -> Change {
         let part = ggufName.split(separator: ".").dropLast().last
         switch (architecture, part) {

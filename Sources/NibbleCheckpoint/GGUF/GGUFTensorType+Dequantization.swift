@@ -1,9 +1,9 @@
 import NibbleCore
 
-/// Blocks back to numbers, after ggml's reference functions. Scales are halves; products are rounded to `Float` in the
-/// order written here.
+/// Dequantization of blocks, after ggml's own functions. Scales are halves; products are rounded to `Float` in the order
+/// written here.
 extension GGUFTensorType {
-    /// Writes `count` blocks as floats.
+    /// Dequantizes `count` blocks.
     /// - Precondition: this is a block type; `source` holds the blocks, `target` room for their elements.
     func dequantize(_ source: UnsafePointer<UInt8>, blocks count: Int, into target: UnsafeMutablePointer<Float>) {
         for index in 0..<count {
@@ -15,6 +15,11 @@ extension GGUFTensorType {
             case .q5_0: Self.q5_0(block, output)
             case .q5_1: Self.q5_1(block, output)
             case .q8_0: Self.q8_0(block, output)
+            case .q2_K: Self.q2_K(block, output)
+            case .q3_K: Self.q3_K(block, output)
+            case .iq4_NL: Self.iq4_NL(block, output)
+            case .iq4_XS: Self.iq4_XS(block, output)
+            case .mxfp4: Self.mxfp4(block, output)
             case .q4_K: Self.q4_K(block, output)
             case .q5_K: Self.q5_K(block, output)
             case .q6_K: Self.q6_K(block, output)
@@ -24,7 +29,7 @@ extension GGUFTensorType {
     }
 
     @inline(__always)
-    private static func half(_ bytes: UnsafePointer<UInt8>) -> Float {
+    static func half(_ bytes: UnsafePointer<UInt8>) -> Float {
         Float(Float16(bitPattern: UInt16(bytes[0]) | UInt16(bytes[1]) << 8))
     }
 

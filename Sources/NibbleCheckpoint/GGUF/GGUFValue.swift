@@ -11,6 +11,8 @@ package enum GGUFValue: Sendable, Equatable {
     case doubles([Double])
     case bools([Bool])
     case strings([String])
+    /// An array of arrays.
+    case arrays([GGUFValue])
 }
 
 extension GGUFValue {
@@ -44,7 +46,13 @@ extension GGUFValue {
         if case .ints(let value) = self { value } else { nil }
     }
 
+    /// The numbers of an array, whole or not.
     package var doubles: [Double]? {
-        if case .doubles(let value) = self { value } else { nil }
+        switch self {
+        case .doubles(let values): values
+        case .ints(let values): values.map { Double($0) }
+        case .uints(let values): values.map { Double($0) }
+        default: nil
+        }
     }
 }

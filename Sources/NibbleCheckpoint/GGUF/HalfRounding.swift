@@ -1,10 +1,10 @@
-/// The bits of the half nearest to `value`, ties to even: what `Float16(value)` gives, in integer steps that vectorise. On
-/// processors built for without half instructions the conversion is a call per element.
+/// The bits of `Float16(value)`, rounded to nearest, ties to even, in integer steps that vectorise. Without half-precision
+/// instructions `Float16(value)` is a function call for each element.
 @inline(__always)
 func halfBits(_ value: Float) -> UInt16 {
     let sign = value.bitPattern & 0x8000_0000
     let magnitude = value.bitPattern ^ sign
-    // Normal halves: move the exponent's bias, add what rounds the 13 lost bits.
+    // Normal halves: change the exponent's bias and add what rounds the 13 lost bits.
     let normal = (magnitude &+ (0xC800_0FFF &+ ((magnitude >> 13) & 1))) >> 13
     // Below the smallest normal half, adding 0.5 lets the adder align and round the mantissa.
     let subnormal = (Float(bitPattern: magnitude) + 0.5).bitPattern &- Float(0.5).bitPattern

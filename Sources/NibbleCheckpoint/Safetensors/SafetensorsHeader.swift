@@ -4,10 +4,15 @@ import NibbleCore
 struct SafetensorsHeader {
     struct Entry {
         var name: String
-        var dtype: DType
-        var shape: Shape
+        var content: Content
         /// Relative to ``dataOffset``.
         var range: Range<Int>
+    }
+
+    enum Content {
+        case elements(DType, Shape)
+        /// Of a dtype or a rank that is not supported. Only a model that uses the tensor is affected.
+        case unreadable(CheckpointError)
     }
 
     static let maximumByteCount = 100_000_000
@@ -18,7 +23,7 @@ struct SafetensorsHeader {
     let entries: [Entry]
     let metadata: [String: String]
 
-    /// Reads and checks everything: when this returns, every entry lies inside the file and no byte is unaccounted for.
+    /// Reads and checks the header: afterwards every entry lies inside the file and every byte belongs to one.
     init(_ file: MappedFile) throws {
         let bytes = file.bytes
         guard bytes.count >= 8 else {
@@ -66,28 +71,37 @@ struct SafetensorsHeader {
     }
 }
 
-/// Reads the header without building JSON values: real checkpoints have thousands of entries.
+/// Reads the header without building JSON values, because real checkpoints have thousands of entries.
 private struct SafetensorsHeaderParser {
     let file: MappedFile
     var entries: [SafetensorsHeader.Entry] = []
     var metadata: [String: String] = [:]
-    private var seen: Set<String> = []
+    private var seen: Set<ByteText> = []
 
     init(file: MappedFile) { self.file = file }
 
     mutating func parse(_ text: UnsafeRawBufferPointer) throws {
         var reader = JSONReader(text)
         try reader.object { key, reader in
-            guard seen.insert(key).inserted else {
+            guard seen.insert(ByteText(key)).inserted else {
                 throw file.malformed(expected: "each name once", found: "a second \"\(key)\"")
             }
-            if key == "__metadata__" {
-                try reader.object { word, reader in metadata[word] = try reader.string() }
+            if key.hasSameBytes(as: "__metadata__") {
+                try readMetadata(reader.value())
             } else {
                 try entries.append(entry(key, &reader))
             }
         }
         try reader.finish()
+    }
+
+    /// No tensor depends on the metadata: whatever can be text is kept, `null` means none.
+    private mutating func readMetadata(_ value: JSONValue) throws {
+        guard !value.isNull else { return }
+        guard let members = value.object else {
+            throw file.malformed(expected: "an object as __metadata__", found: value.kind)
+        }
+        for (word, value) in members { metadata[word] = value.string ?? value.encoded() }
     }
 
     private func entry(_ name: String, _ reader: inout JSONReader) throws -> SafetensorsHeader.Entry {
@@ -105,11 +119,16 @@ private struct SafetensorsHeaderParser {
         guard let dtypeWord else { throw file.malformed(name, expected: "a dtype", found: "none") }
         guard let extents else { throw file.malformed(name, expected: "a shape", found: "none") }
         guard let offsets else { throw file.malformed(name, expected: "data_offsets", found: "none") }
-        guard let dtype = DType(safetensors: dtypeWord) else {
-            throw CheckpointError.unknownDType(file: file.path, tensor: name, found: dtypeWord)
+        guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1] else {
+            throw file.malformed(name, expected: "data_offsets [begin, end]", found: "\(offsets.prefix(16))")
         }
-        let shape = try file.shape(extents, of: name)
-        return try SafetensorsHeader.Entry(name: name, dtype: dtype, shape: shape, range: range(offsets, dtype, shape, name))
+        let range = offsets[0]..<offsets[1]
+        guard let dtype = DType(safetensors: dtypeWord) else {
+            let error = CheckpointError.unknownDType(file: file.path, tensor: name, found: dtypeWord)
+            return SafetensorsHeader.Entry(name: name, content: .unreadable(error), range: range)
+        }
+        let content = try content(dtype, extents, range, name)
+        return SafetensorsHeader.Entry(name: name, content: content, range: range)
     }
 
     private func once<Value>(_ slot: inout Value?, _ value: Value, _ key: String, _ name: String) throws {
@@ -123,17 +142,24 @@ private struct SafetensorsHeaderParser {
         return numbers
     }
 
-    private func range(_ offsets: [Int], _ dtype: DType, _ shape: Shape, _ name: String) throws -> Range<Int> {
-        guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1] else {
-            throw file.malformed(name, expected: "data_offsets [begin, end]", found: "\(offsets)")
+    /// Checks that the shape accounts for every byte.
+    private func content(
+        _ dtype: DType, _ extents: [Int], _ range: Range<Int>, _ name: String
+    ) throws -> SafetensorsHeader.Content {
+        let shape: Shape
+        do {
+            shape = try file.shape(extents, of: name)
+        } catch let error as CheckpointError {
+            guard case .unsupportedRank = error else { throw error }
+            return .unreadable(error)
         }
         let (needed, overflow) = shape.count.multipliedReportingOverflow(by: dtype.byteCount)
-        guard !overflow, offsets[1] - offsets[0] == needed else {
+        guard !overflow, range.count == needed else {
             throw file.malformed(
                 name, expected: overflow ? "a shape that memory can hold" : "\(needed) bytes for \(dtype) \(shape)",
-                found: overflow ? "\(dtype) \(shape)" : "\(offsets[1] - offsets[0])")
+                found: overflow ? "\(dtype) \(shape)" : "\(range.count)")
         }
-        return offsets[0]..<offsets[1]
+        return .elements(dtype, shape)
     }
 }
 

@@ -1,15 +1,16 @@
 package import Foundation
+import Glibc
 package import NibbleCore
 
 extension SafetensorsWriter {
     /// Writes `model.safetensors`, or `model-00001-of-0000N.safetensors` … and `model.safetensors.index.json` when the
     /// tensors take more than one shard.
     ///
-    /// Shards are cut as the reference cuts them: in the given order, a new one whenever the next tensor would exceed the
-    /// limit; a tensor larger than the limit gets a shard of its own. Files get their names only after all are written;
-    /// weights of an earlier save that would be read in place of these are removed.
+    /// Shards are divided as the reference library divides them: in the given order, with a new shard whenever the next
+    /// tensor would exceed the limit; a tensor larger than the limit gets a shard of its own. Files get their final names
+    /// after all are written; weights of an earlier save that would be read instead of these are removed.
     /// - Parameters:
-    ///   - maximumShardByteCount: counts tensor data; the reference's default is 50 GB.
+    ///   - maximumShardByteCount: counts tensor data; the reference library's default is 50 GB.
     ///   - extraMetadata: written to the index beside `total_size`.
     ///   - tensor: called once per specification, file by file; the result is on the CPU and fits the specification.
     /// - Returns: the weight files, in order.
@@ -84,7 +85,7 @@ extension SafetensorsWriter {
         return output
     }
 
-    /// A single file is read in preference to an index, so one of an earlier save must not stay beside new shards.
+    /// A single file is preferred to an index, so one of an earlier save must not remain beside new shards.
     private func removeStaleWeights(in folder: URL, keeping: Set<String>) throws {
         let found = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         for name in found where !keeping.contains(name) && Self.isWeightName(name) {

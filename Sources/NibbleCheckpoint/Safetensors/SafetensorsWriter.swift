@@ -1,7 +1,7 @@
 package import Foundation
 package import NibbleCore
 
-/// What a tensor to be written will look like, known before its elements are.
+/// The name, dtype and shape of a tensor to be written, before its elements exist.
 package struct TensorSpecification: Sendable, Hashable {
     package let name: String
     package let dtype: DType
@@ -20,8 +20,8 @@ package struct TensorSpecification: Sendable, Hashable {
 
 /// Writes safetensors files as `save_pretrained` lays them out.
 ///
-/// Elements go from memory to the file one tensor at a time, so that tensors can be made while they are written and
-/// nothing is held twice. A file gets its name only when it is whole.
+/// Tensors are written one at a time, so that they may be computed during the write and none is held twice. A file gets its
+/// final name only when it is complete.
 package struct SafetensorsWriter: Sendable {
     package enum Order: Sendable {
         /// As listed.
@@ -30,7 +30,7 @@ package struct SafetensorsWriter: Sendable {
         case reference
     }
 
-    /// Text kept in the header. The reference expects `format`.
+    /// Text in the header. The reference library expects `format`.
     package var metadata: [String: String]
     package var order: Order
 
@@ -40,9 +40,9 @@ package struct SafetensorsWriter: Sendable {
     }
 
     /// Writes tensors that are in memory.
-    /// - Throws: ``CheckpointError``; then nothing is left behind, and a file that was there is untouched.
+    /// - Throws: ``CheckpointError``; then an existing file is unchanged and no temporary file remains.
     package func write(_ tensors: [(name: String, tensor: Tensor)], to file: URL) throws {
-        let held = Dictionary(tensors.map { ($0.name, $0.tensor) }, uniquingKeysWith: { first, _ in first })
+        let held = Dictionary(tensors.map { (ByteText($0.name), $0.tensor) }, uniquingKeysWith: { first, _ in first })
         try write(tensors.map { TensorSpecification(name: $0.name, tensor: $0.tensor) }, to: file) { specification in
             guard let tensor = held[specification.name] else {
                 throw CheckpointError.noSuchTensor(name: specification.name, files: [file.path])
@@ -51,7 +51,7 @@ package struct SafetensorsWriter: Sendable {
         }
     }
 
-    /// Writes tensors that are made on the way.
+    /// Writes tensors that are computed during the write.
     /// - Parameter tensor: called once per specification, in the file's order; the result is on the CPU and fits the specification.
     /// - Throws: ``CheckpointError``, or what `tensor` throws.
     package func write(_ specifications: [TensorSpecification], to file: URL, tensor: (TensorSpecification) throws -> Tensor)

@@ -1,9 +1,9 @@
 import NibbleCore
 
-/// Reads one pickle (protocol 2) of the kind `torch.save` writes for a state dict, and nothing else.
+/// Reads one pickle (protocols 2 to 5) of the kind that `torch.save` writes for a state dict.
 ///
-/// There is a fixed set of opcodes and a fixed table of globals; any other is refused by name. Nothing is imported or
-/// called. Memory is bounded by the length of the pickle, which itself is bounded; there is no recursion.
+/// The sets of opcodes and globals are fixed; any other is refused by name. Nothing is imported or called. Memory is
+/// bounded by the length of the pickle, which itself is bounded; there is no recursion.
 struct PickleMachine {
     /// A state dict of a hundred thousand tensors takes about 12 MB.
     static let maximumByteCount = 1 << 26
@@ -13,7 +13,7 @@ struct PickleMachine {
     let file: MappedFile
     var heap: PickleHeap
     /// Finds the payload of a storage by its key; `nil` in files that list storages only after the pickle.
-    let payload: ((_ key: String) throws -> Range<Int>)?
+    let payload: ((_ key: ByteText) throws -> Range<Int>)?
 
     private var cursor: ByteCursor
     private var stack: [PickleValue] = []
@@ -21,7 +21,7 @@ struct PickleMachine {
     private var marks: [Int] = []
     private var memo: [PickleValue?] = []
 
-    init(_ file: MappedFile, range: Range<Int>, heap: PickleHeap = PickleHeap(), payload: ((String) throws -> Range<Int>)?) {
+    init(_ file: MappedFile, range: Range<Int>, heap: PickleHeap = PickleHeap(), payload: ((ByteText) throws -> Range<Int>)?) {
         self.file = file
         self.heap = heap
         self.payload = payload
@@ -29,7 +29,7 @@ struct PickleMachine {
         cursor = ByteCursor(file, range.lowerBound..<end)
     }
 
-    /// Where the next pickle begins, after ``run()``.
+    /// After ``run()``, where the next pickle begins.
     var position: Int { cursor.position }
 
     /// The object the pickle describes.
@@ -59,7 +59,7 @@ struct PickleMachine {
 // MARK: - Opcodes
 
 extension PickleMachine {
-    /// The opcodes of a state dict. Protocol 2 knows some others, later protocols more: none is accepted.
+    /// The opcodes that a state dict needs. Others, such as those of protocols 0 and 1, are refused.
     private enum Opcode: UInt8 {
         case proto = 0x80
         case stop = 0x2E
@@ -88,13 +88,30 @@ extension PickleMachine {
         case newTrue = 0x88
         case newFalse = 0x89
         case emptySet = 0x8F
+        case addItems = 0x90
+        case frozenSet = 0x91
         case binInt = 0x4A
         case binInt1 = 0x4B
         case binInt2 = 0x4D
         case long1 = 0x8A
+        case long4 = 0x8B
         case binFloat = 0x47
         case binUnicode = 0x58
+        case shortBinUnicode = 0x8C
+        case binUnicode8 = 0x8D
+        case binString = 0x54
         case shortBinString = 0x55
+        case binBytes = 0x42
+        case shortBinBytes = 0x43
+        case binBytes8 = 0x8E
+        case byteArray8 = 0x96
+        case newObjectWithKeywords = 0x92
+        case stackGlobal = 0x93
+        case memoize = 0x94
+        case frame = 0x95
+        case pop = 0x30
+        case popMark = 0x31
+        case duplicate = 0x32
     }
 
     /// - Returns: whether the pickle goes on.
@@ -106,19 +123,41 @@ extension PickleMachine {
                 file: file.path,
                 what: "pickle opcode 0x\(String(code, radix: 16)) at offset \(place) does not belong in a state dict")
         }
+        if opcode == .stop { return false }
+        if try !stepObject(opcode), try !stepContainer(opcode) { try stepScalar(opcode) }
+        return true
+    }
+
+    /// Globals, objects, the memo and the stack itself.
+    /// - Returns: whether the opcode is one of these.
+    private mutating func stepObject(_ opcode: Opcode) throws -> Bool {
         switch opcode {
-        case .stop: return false
         case .proto: try readProtocol()
-        case .global: try pushGlobal()
+        case .frame: _ = try cursor.skip(8)
+        case .global: try pushGlobal(module: cursor.line(limit: 256), name: cursor.line(limit: 256))
+        case .stackGlobal: try pushStackGlobal()
         case .reduce: try reduce()
         case .newObject: try newObject()
+        case .newObjectWithKeywords: try newObject(hasKeywords: true)
         case .build: try build()
         case .persistentID: try stack.append(persistentObject(pop()))
         case .binPut: try remember(Int(cursor.integer(UInt8.self)))
         case .longBinPut: try remember(Int(cursor.integer(UInt32.self)))
+        case .memoize: try remember(memo.count)
         case .binGet: try recall(Int(cursor.integer(UInt8.self)))
         case .longBinGet: try recall(Int(cursor.integer(UInt32.self)))
         case .mark: marks.append(stack.count)
+        case .pop: _ = try pop()
+        case .popMark: _ = try popMark()
+        case .duplicate: try stack.append(top())
+        default: return false
+        }
+        return true
+    }
+
+    /// - Returns: whether the opcode is that of a container.
+    private mutating func stepContainer(_ opcode: Opcode) throws -> Bool {
+        switch opcode {
         case .emptyTuple: stack.append(.tuple(heap.sequence([])))
         case .tuple: try stack.append(.tuple(heap.sequence(popMark())))
         case .tuple1: try pushTuple(1)
@@ -130,34 +169,53 @@ extension PickleMachine {
         case .emptyDict: stack.append(.dict(heap.dict()))
         case .setItem: try setItems(popPair())
         case .setItems: try setItems(popMark())
-        case .none: stack.append(.none)
-        case .newTrue: stack.append(.bool(true))
-        case .newFalse: stack.append(.bool(false))
         case .emptySet: stack.append(.opaque)
-        case .binInt: try stack.append(.int(Int(cursor.integer(Int32.self))))
-        case .binInt1: try stack.append(.int(Int(cursor.integer(UInt8.self))))
-        case .binInt2: try stack.append(.int(Int(cursor.integer(UInt16.self))))
-        case .long1: try pushLong()
-        case .binFloat: try pushFloat()
-        case .binUnicode: try stack.append(.text(cursor.skip(Int(cursor.integer(UInt32.self)))))
-        case .shortBinString: try stack.append(.text(cursor.skip(Int(cursor.integer(UInt8.self)))))
+        case .addItems: try addItems()
+        case .frozenSet:
+            _ = try popMark()
+            stack.append(.opaque)
+        default: return false
         }
         return true
     }
 
-    private mutating func readProtocol() throws {
-        let version = try cursor.integer(UInt8.self)
-        guard version == 2 else { throw refused("pickle protocol \(version) (2 is read)") }
+    private mutating func stepScalar(_ opcode: Opcode) throws {
+        switch opcode {
+        case .newTrue: stack.append(.bool(true))
+        case .newFalse: stack.append(.bool(false))
+        case .binInt: try stack.append(.int(Int(cursor.integer(Int32.self))))
+        case .binInt1: try stack.append(.int(Int(cursor.integer(UInt8.self))))
+        case .binInt2: try stack.append(.int(Int(cursor.integer(UInt16.self))))
+        case .long1: try pushLong(byteCount: Int(cursor.integer(UInt8.self)))
+        case .long4: try pushLong(byteCount: Int(cursor.integer(UInt32.self)))
+        case .binFloat: try pushIgnored(byteCount: 8)
+        case .binUnicode, .binString: try pushText(byteCount: Int(cursor.integer(UInt32.self)))
+        case .shortBinUnicode, .shortBinString: try pushText(byteCount: Int(cursor.integer(UInt8.self)))
+        case .binUnicode8: try pushText(byteCount: Int(clamping: cursor.integer(UInt64.self)))
+        case .shortBinBytes: try pushIgnored(byteCount: Int(cursor.integer(UInt8.self)))
+        case .binBytes: try pushIgnored(byteCount: Int(cursor.integer(UInt32.self)))
+        case .binBytes8, .byteArray8: try pushIgnored(byteCount: Int(clamping: cursor.integer(UInt64.self)))
+        default: stack.append(.none)
+        }
     }
 
-    private mutating func pushGlobal() throws {
-        let module = try cursor.line(limit: 256)
-        let name = try cursor.line(limit: 256)
+    private mutating func readProtocol() throws {
+        let version = try cursor.integer(UInt8.self)
+        guard (2...5).contains(version) else { throw refused("pickle protocol \(version) (2 to 5 are read)") }
+    }
+
+    private mutating func pushStackGlobal() throws {
+        guard case .text(let name) = try pop(), case .text(let module) = try pop(), name.count <= 256, module.count <= 256
+        else { throw malformed("the module and the name of a global", "other values") }
+        try pushGlobal(module: file.text(module), name: file.text(name))
+    }
+
+    private mutating func pushGlobal(module: String, name: String) throws {
         guard let global = TorchGlobal(module: module, name: name) else { throw refused("the global \(module).\(name)") }
         stack.append(.global(global))
     }
 
-    /// A pickle never names a slot beyond the number of objects before it, so that gaps cannot exceed what was read.
+    /// A pickle never names a slot beyond the number of objects before it, so gaps cannot exceed what was read.
     private mutating func remember(_ slot: Int) throws {
         guard let value = stack.last, stack.count > marks.last ?? 0 else { throw malformed("a value to remember", "none") }
         guard slot < Self.maximumByteCount, slot <= cursor.position else { throw malformed("a smaller memo slot", "\(slot)") }
@@ -176,14 +234,16 @@ extension PickleMachine {
         stack.append(.tuple(heap.sequence(elements.reversed())))
     }
 
-    private mutating func pushFloat() throws {
-        _ = try cursor.skip(8)
+    private mutating func pushText(byteCount: Int) throws { try stack.append(.text(cursor.skip(byteCount))) }
+
+    private mutating func pushIgnored(byteCount: Int) throws {
+        _ = try cursor.skip(byteCount)
         stack.append(.opaque)
     }
 
     /// Two's complement, little-endian, of any length.
-    private mutating func pushLong() throws {
-        let bytes = try cursor.bytes(Int(cursor.integer(UInt8.self)))
+    private mutating func pushLong(byteCount: Int) throws {
+        let bytes = try cursor.bytes(byteCount)
         guard bytes.count <= 8 else { return stack.append(.opaque) }
         let isNegative = bytes.last.map { $0 & 0x80 != 0 } ?? false
         var value: UInt64 = isNegative ? .max : 0
@@ -221,18 +281,27 @@ extension PickleMachine {
     }
 
     private mutating func append(_ elements: [PickleValue]) throws {
-        guard case .list(let list) = try top() else { throw refused("appending to what is no list") }
+        guard case .list(let list) = try top() else { throw refused("appending to a value that is not a list") }
         heap.sequences[list].append(contentsOf: elements)
     }
 
     private mutating func setItems(_ pairs: [PickleValue]) throws {
-        guard case .dict(let dict) = try top() else { throw refused("setting items of what is no dict") }
+        guard case .dict(let dict) = try top() else { throw refused("setting items of a value that is not a dict") }
         guard pairs.count % 2 == 0 else { throw malformed("keys and values in pairs", "\(pairs.count) values") }
         heap.dicts[dict].append(contentsOf: pairs)
     }
 
-    /// Attributes of the ordered dict (`_metadata`): not needed.
+    private mutating func addItems() throws {
+        _ = try popMark()
+        guard case .opaque = try top() else { throw refused("adding items to a value that is not a set") }
+    }
+
+    /// Attributes of an ordered dict (`_metadata`) or of a tensor. No weight depends on them.
     private mutating func build() throws {
-        guard case .dict = try pop(), case .dict = try top() else { throw refused("a state for what is no ordered dict") }
+        _ = try pop()
+        switch try top() {
+        case .dict, .tensor, .unreadable, .opaque: return
+        default: throw refused("a state for a value that has none")
+        }
     }
 }

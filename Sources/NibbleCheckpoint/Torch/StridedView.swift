@@ -1,6 +1,6 @@
 import NibbleCore
 
-/// Elements of a file at regular distances. Strides count elements.
+/// A view of elements in a file with any strides. Strides count elements.
 struct StridedView: Sendable {
     let dtype: DType
     let shape: Shape
@@ -16,7 +16,7 @@ struct StridedView: Sendable {
         return ((0..<shape.rank).reduce(0) { $0 + (shape[$1] - 1) * strides[$1] } + 1) * dtype.byteCount
     }
 
-    /// The elements lie in row-major order without gaps.
+    /// Whether the elements lie in row-major order without gaps.
     var isContiguous: Bool {
         guard shape.count > 0 else { return true }
         var expected = 1

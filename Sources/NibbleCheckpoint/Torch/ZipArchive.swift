@@ -1,27 +1,95 @@
-/// The directory of a zip archive whose entries are stored, as `torch.save` writes it. Nothing is unpacked: an entry is a
-/// range of the mapped file. Format: PKWARE's APPNOTE, with the zip64 records.
+import Glibc
+import NibbleCore
+
+/// The directory of a zip archive. `torch.save` stores its entries as they are; other programs may deflate them. Format:
+/// PKWARE's APPNOTE, with the zip64 records.
 struct ZipArchive {
-    /// Name → where the payload lies in the file.
-    let entries: [String: Range<Int>]
+    struct Entry {
+        /// Where the payload lies in the file.
+        let payload: Range<Int>
+        /// What the payload unpacks to.
+        let byteCount: Int
+        let isDeflated: Bool
+        let checksum: UInt32
+    }
+
+    let entries: [ByteText: Entry]
 
     private let file: MappedFile
 
     static func isZip(_ file: MappedFile) -> Bool { file.bytes.starts(with: [0x50, 0x4B, 0x03, 0x04]) }
 
-    /// - Throws: ``CheckpointError``: malformed, or an entry that is compressed or encrypted.
+    /// - Throws: ``CheckpointError``: malformed, or an entry that is encrypted or compressed by another method than deflate.
     init(_ file: MappedFile) throws {
         self.file = file
         let directory = try Self.findDirectory(file)
         var cursor = ByteCursor(file, directory)
-        var entries: [String: Range<Int>] = [:]
+        var entries: [ByteText: Entry] = [:]
         while cursor.remaining > 0 {
             let record = try CentralRecord(&cursor)
-            let payload = try record.payload(in: file, before: directory.lowerBound)
-            guard entries.updateValue(payload, forKey: record.name) == nil else {
+            let entry = try record.entry(in: file, before: directory.lowerBound)
+            guard entries.updateValue(entry, forKey: ByteText(record.name)) == nil else {
                 throw file.malformed(expected: "each archive entry once", found: "a second \(record.name)")
             }
         }
         self.entries = entries
+    }
+
+    /// The content of the entries, and where each of them lies in it: the file itself, or memory that they are unpacked to
+    /// if one of them is deflated.
+    func content() throws -> (content: MappedFile, places: [ByteText: Range<Int>]) {
+        guard entries.values.contains(where: \.isDeflated) else { return (file, entries.mapValues(\.payload)) }
+        var places: [ByteText: Range<Int>] = [:]
+        var end = 0
+        for (name, entry) in entries {
+            let start = (end + 63) / 64 * 64
+            let (next, overflow) = start.addingReportingOverflow(entry.byteCount)
+            guard !overflow, next <= Self.unpackedLimit(file) else {
+                throw CheckpointError.refused(
+                    file: file.path, what: "it claims to unpack to more than 64 times its size, which weights never do")
+            }
+            places[name] = start..<next
+            end = next
+        }
+        let storage = try Self.reserve(end, file)
+        for (name, entry) in entries {
+            guard let place = places[name] else { continue }
+            try unpack(entry, named: name.text, to: UnsafeMutableRawBufferPointer(rebasing: storage.bytes[place]))
+        }
+        return (MappedFile(file.url, unpacked: storage.memory), places)
+    }
+
+    private static func unpackedLimit(_ file: MappedFile) -> Int { (file.byteCount + 1 << 20) * 64 }
+
+    /// Address space only: a page takes memory when it is written, so that the size that a file claims costs nothing.
+    private static func reserve(
+        _ byteCount: Int, _ file: MappedFile
+    ) throws -> (memory: Storage, bytes: UnsafeMutableRawBufferPointer) {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        guard byteCount > 0, let memory = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0), memory != MAP_FAILED else {
+            throw CheckpointError.unreadable(file: file.path, reason: "no memory for the \(byteCount) bytes that it unpacks to")
+        }
+        let storage = Storage(device: .cpu, byteCount: byteCount, address: UInt(bitPattern: memory)) { address in
+            munmap(UnsafeMutableRawPointer(bitPattern: address), byteCount)
+        }
+        return (storage, UnsafeMutableRawBufferPointer(start: memory, count: byteCount))
+    }
+
+    private func unpack(_ entry: Entry, named name: String, to target: UnsafeMutableRawBufferPointer) throws {
+        let payload = UnsafeRawBufferPointer(rebasing: file.bytes[entry.payload])
+        guard entry.isDeflated else { return target.copyMemory(from: payload) }
+        do {
+            try Inflate.run(payload, into: target)
+        } catch {
+            throw file.malformed(
+                expected: "a deflated archive entry \(name) of \(entry.byteCount) bytes", found: "damaged data")
+        }
+        let found = CRC32.checksum(UnsafeRawBufferPointer(target))
+        guard found == entry.checksum else {
+            throw file.malformed(
+                expected: "checksum \(String(entry.checksum, radix: 16)) of archive entry \(name)",
+                found: String(found, radix: 16))
+        }
     }
 
     /// The range of the central directory, from the record at the file's end.
@@ -73,6 +141,7 @@ private struct CentralRecord {
     let name: String
     private let flags: UInt16
     private let method: UInt16
+    private let checksum: UInt32
     private var storedSize: UInt64
     private var size: UInt64
     private var localOffset: UInt64
@@ -85,7 +154,8 @@ private struct CentralRecord {
         _ = try cursor.skip(4)
         flags = try cursor.integer()
         method = try cursor.integer()
-        _ = try cursor.skip(8)
+        _ = try cursor.skip(4)
+        checksum = try cursor.integer()
         storedSize = try UInt64(cursor.integer(UInt32.self))
         size = try UInt64(cursor.integer(UInt32.self))
         let nameLength = try Int(cursor.integer(UInt16.self))
@@ -113,13 +183,13 @@ private struct CentralRecord {
     }
 
     /// The payload follows the local header, whose own name and extra field decide where; its sizes may be missing.
-    func payload(in file: MappedFile, before directory: Int) throws -> Range<Int> {
+    func entry(in file: MappedFile, before directory: Int) throws -> ZipArchive.Entry {
         guard flags & 1 == 0 else { throw CheckpointError.refused(file: file.path, what: "archive entry \(name) is encrypted") }
-        guard method == 0 else {
+        guard method == 0 || method == 8 else {
             throw CheckpointError.refused(
-                file: file.path, what: "archive entry \(name) is compressed (method \(method)); weights are always stored")
+                file: file.path, what: "archive entry \(name) is compressed by method \(method) (0 and 8 are read)")
         }
-        guard size == storedSize, localOffset <= UInt64(directory) else {
+        guard method != 0 || size == storedSize, size <= UInt64(Int.max), localOffset <= UInt64(directory) else {
             throw file.malformed(
                 expected: "archive entry \(name) stored before offset \(directory)",
                 found: "sizes \(storedSize) and \(size) at \(localOffset)")
@@ -134,9 +204,10 @@ private struct CentralRecord {
         guard signature == 0x0403_4B50, localName.elementsEqual(name.utf8) else {
             throw file.malformed(expected: "the local header of \(name) at offset \(localOffset)", found: "other bytes")
         }
-        guard size <= UInt64(cursor.remaining) else {
-            throw file.malformed(expected: "\(size) bytes of archive entry \(name)", found: "\(cursor.remaining)")
+        guard storedSize <= UInt64(cursor.remaining) else {
+            throw file.malformed(expected: "\(storedSize) bytes of archive entry \(name)", found: "\(cursor.remaining)")
         }
-        return try cursor.skip(Int(size))
+        return ZipArchive.Entry(
+            payload: try cursor.skip(Int(storedSize)), byteCount: Int(size), isDeflated: method == 8, checksum: checksum)
     }
 }

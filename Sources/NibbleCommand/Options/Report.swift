@@ -8,7 +8,7 @@ enum Report {
         guard !quiet else { return }
         if !report.unexpected.isEmpty {
             Console.error(
-                "warning: \(report.unexpected.count) tensors of the checkpoint are not part of the model: \(report.unexpected.prefix(5).joined(separator: ", "))"
+                "warning: \(report.unexpected.count) tensors of the checkpoint are not part of the model: \(report.unexpected.prefix(5).map { $0.printable() }.joined(separator: ", "))"
             )
         }
     }

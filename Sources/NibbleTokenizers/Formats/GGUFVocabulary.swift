@@ -1,15 +1,18 @@
-/// The tokenizer of a GGUF file as plain values (keys `tokenizer.ggml.*`).
+import NibbleCore
+
+/// The tokenizer of a GGUF file: the values of the keys `tokenizer.ggml.*`. What a file leaves out has llama.cpp's default
+/// for the kind of vocabulary.
 package struct GGUFVocabulary: Sendable {
     /// `gpt2` (byte-level BPE), `llama` (SentencePiece BPE) or `t5` (SentencePiece unigram).
     package var model: String
-    /// Names the word pattern of `gpt2` models.
+    /// The name of the pre-tokenizer of `gpt2` models.
     package var pre: String?
     /// By id.
     package var tokens: [String]
-    /// `a b`, best first.
+    /// Merge rules `a b`, best first.
     package var merges: [String] = []
     package var scores: [Float] = []
-    /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    /// 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty where the file has none.
     package var tokenTypes: [Int32] = []
     package var bosID: Int32?
     package var eosID: Int32?
@@ -55,22 +58,69 @@ extension Tokenizer {
 extension GGUFVocabulary {
     fileprivate var configuration: TokenizerConfiguration {
         var configuration = TokenizerConfiguration()
-        for (name, id) in [("bos_token", bosID), ("eos_token", eosID), ("unk_token", unknownID), ("pad_token", paddingID)] {
-            guard let id, id >= 0, Int(id) < tokens.count else { continue }
+        let ids = special
+        for (name, id) in [
+            ("bos_token", ids.bos), ("eos_token", ids.eos), ("unk_token", ids.unknown), ("pad_token", ids.padding),
+        ] {
+            guard let id else { continue }
             configuration.namedTokens[name] = AddedToken(content: tokens[Int(id)], id: id, isSpecial: true)
         }
         if let chatTemplate { configuration.chatTemplates["default"] = chatTemplate }
         return configuration
     }
 
-    private func kind(_ id: Int) -> SentencePieceModel.Kind {
-        id < tokenTypes.count ? SentencePieceModel.Kind(rawValue: Int(tokenTypes[id])) ?? .normal : .normal
+    fileprivate typealias SpecialIDs = (bos: Int32?, eos: Int32?, unknown: Int32?, padding: Int32?)
+
+    /// The ids that the file names, or the kind's defaults. An id outside the vocabulary does not count.
+    fileprivate var special: SpecialIDs {
+        let defaults: SpecialIDs =
+            switch model {
+            case "llama": (1, 2, 0, nil)
+            case "t5": (nil, 1, 2, 0)
+            case "gpt2" where pre == "glm4" || pre == "chatglm-bpe": (nil, 11, nil, nil)
+            case "gpt2": (11, 11, nil, nil)
+            default: (nil, nil, nil, nil)
+            }
+        func valid(_ id: Int32?) -> Int32? { id.flatMap { tokens.indices.contains(Int($0)) ? $0 : nil } }
+        let unknown = valid(unknownID) ?? tokenTypes.firstIndex(of: 2).map { Int32($0) }
+        return (
+            valid(bosID) ?? valid(defaults.bos), valid(eosID) ?? valid(defaults.eos), unknown ?? valid(defaults.unknown),
+            valid(paddingID) ?? valid(defaults.padding)
+        )
+    }
+
+    /// Texts of tokens that end a turn or a text, whatever type the converter gave them.
+    private static let endTexts: Set<ByteText> = [
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "<|eom_id|>",
+        "<｜end▁of▁sentence｜>", "<end_of_utterance>",
+    ]
+
+    /// The kinds of all tokens. Without types, byte tokens and special tokens are known by their texts and ids.
+    fileprivate var kinds: [SentencePieceModel.Kind] {
+        let ids = special
+        return tokens.enumerated().map { id, text in
+            let stored =
+                id < tokenTypes.count
+                ? SentencePieceModel.Kind(rawValue: Int(tokenTypes[id])) ?? .normal : kind(of: text, Int32(id), ids)
+            return stored == .normal && Self.endTexts.contains(text) ? .control : stored
+        }
+    }
+
+    private func kind(of text: String, _ id: Int32, _ ids: SpecialIDs) -> SentencePieceModel.Kind {
+        if id == ids.unknown { return .unknown }
+        if id == ids.bos || id == ids.eos || id == ids.padding {
+            return model == "gpt2" && !text.hasPrefix("<") ? .normal : .control
+        }
+        let isByte =
+            model == "llama" && text.utf8.count == 6 && text.hasPrefix("<0x")
+            && UInt8(text.dropFirst(3).dropLast(), radix: 16) != nil
+        return isByte ? .byte : .normal
     }
 
     private func requireFit(_ name: String, _ count: Int) throws(TokenizerError) {
-        guard count == 0 || count == tokens.count else {
+        guard count == 0 || count >= tokens.count else {
             throw .invalidField(
-                file: file, field: "tokenizer.ggml.\(name)", expected: "\(tokens.count) elements", found: "\(count)")
+                file: file, field: "tokenizer.ggml.\(name)", expected: "at least \(tokens.count) elements", found: "\(count)")
         }
     }
 
@@ -88,14 +138,15 @@ extension GGUFVocabulary {
         try validate()
         var sentencePiece = SentencePieceModel(file: file)
         sentencePiece.isBytePair = model == "llama"
+        let (ids, kinds) = (special, kinds)
         sentencePiece.pieces = tokens.enumerated().map { id, text in
-            .init(text: text, score: id < scores.count ? scores[id] : 0, kind: kind(id))
+            .init(text: text, score: id < scores.count ? scores[id] : 0, kind: kinds[id])
         }
         sentencePiece.fallsBackToBytes = sentencePiece.pieces.contains { $0.kind == .byte }
-        sentencePiece.unknownID = unknownID ?? tokens.indices.first { kind($0) == .unknown }.map { Int32($0) }
-        sentencePiece.beginID = model == "t5" ? nil : bosID
-        sentencePiece.endID = eosID
-        sentencePiece.padID = paddingID
+        sentencePiece.unknownID = unknownID ?? ids.unknown
+        sentencePiece.beginID = model == "t5" ? nil : ids.bos
+        sentencePiece.endID = ids.eos
+        sentencePiece.padID = ids.padding
         sentencePiece.charsMap = precompiledCharsMap
         sentencePiece.addsDummyPrefix = addsSpacePrefix ?? true
         sentencePiece.removesExtraSpaces = removesExtraWhitespaces ?? (model == "t5")
@@ -114,51 +165,26 @@ extension GGUFVocabulary {
         for (id, token) in tokens.enumerated() { table.insert(token.utf8, id: Int32(id)) }
         var reader = MergeReader(table: table, file: file, field: "tokenizer.ggml.merges")
         for merge in merges { try reader.add(line: Array(merge.utf8)) }
-        let rules = try self.rules()
+        guard let rules = GGUFPreTokenizer(named: pre ?? "default") else {
+            throw .unsupported(file: file, field: "tokenizer.ggml.pre", found: pre ?? "")
+        }
         var options = BytePairModel.Options()
         options.ignoresMerges = rules.ignoresMerges
         var components = Tokenizer.Components(
             model: .bytePair(BytePairModel(table: table, merges: reader.merges, options: options)))
-        components.normalizer = rules.normalizer
-        components.preTokenizer = rules.preTokenizer
+        components.normalizer = rules.normalizesToNFC ? .unicode(.nfc) : nil
+        components.preTokenizer = try rules.preTokenizer(file: file)
         components.decoder = .byteLevel
-        components.addsBegin = addsBos ?? false
+        components.addsBegin = addsBos ?? (rules.addsBos && special.bos != nil)
         components.addsEnd = addsEos ?? false
+        let kinds = kinds
         components.addedTokens = tokens.indices.compactMap { id in
-            switch kind(id) {
+            switch kinds[id] {
             case .control, .unknown: AddedToken(content: tokens[id], id: Int32(id), isSpecial: true)
             case .userDefined: AddedToken(content: tokens[id], id: Int32(id))
             case .normal, .unused, .byte: nil
             }
         }
         return components
-    }
-
-    private struct Rules {
-        var preTokenizer: PreTokenizer
-        var normalizer: Normalizer?
-        var ignoresMerges = false
-    }
-
-    /// The rules that a name in `tokenizer.ggml.pre` stands for.
-    private func rules() throws(TokenizerError) -> Rules {
-        let gpt2 = PreTokenizer.byteLevel(addsPrefixSpace: false, splits: true)
-        func pattern(_ source: String) throws(TokenizerError) -> PreTokenizer {
-            try KnownPatterns.preTokenizer(source, file: file, field: "tokenizer.ggml.pre")
-        }
-        switch pre ?? "default" {
-        case "default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "modern-bert":
-            return Rules(preTokenizer: gpt2)
-        case "llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe", "dbrx", "lfm2":
-            return Rules(preTokenizer: try pattern(KnownPatterns.llama3), ignoresMerges: true)
-        case "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez":
-            return Rules(preTokenizer: try pattern(KnownPatterns.qwen2), normalizer: .unicode(.nfc))
-        case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone":
-            return Rules(preTokenizer: .sequence([.digits(individual: true), gpt2]))
-        case "bloom": return Rules(preTokenizer: try pattern(KnownPatterns.bloom))
-        case "tekken": return Rules(preTokenizer: try pattern(KnownPatterns.tekken), ignoresMerges: true)
-        case "gpt-4o", "llama4": return Rules(preTokenizer: try pattern(KnownPatterns.gpt4o), ignoresMerges: true)
-        case let other: throw .unsupported(file: file, field: "tokenizer.ggml.pre", found: other)
-        }
     }
 }
