@@ -37,7 +37,7 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore", "NibbleModels"]),
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
     ],
     dependencies: [
@@ -87,6 +87,8 @@ let package = Package(
         tests("NibbleGeneration", ["NibbleCheckpoint"]),
         tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
         tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
+        // Sees what a user's program sees: no `package` declarations.
+        .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),
     ],
     cLanguageStandard: .c2x
 )

@@ -1,13 +1,14 @@
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleQuantization
+public import Foundation
+public import NibbleCore
+public import NibbleDeviceMap
+public import NibbleQuantization
 
 /// Loads decoder-only models.
-package enum AutoModelForCausalLM {
+public enum AutoModelForCausalLM {
     /// - Parameter pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
     /// - Throws: see ``PretrainedModel/load(folder:_:)`` and ``PretrainedFiles/folder(for:_:_:)``; ``AutoModelError`` if the model is an
     ///   encoder-decoder.
-    package static func from(
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -20,9 +21,9 @@ package enum AutoModelForCausalLM {
 }
 
 /// Loads encoder-decoder models.
-package enum AutoModelForSeq2SeqLM {
+public enum AutoModelForSeq2SeqLM {
     /// See ``AutoModelForCausalLM/from(pretrained:deviceMap:maxMemory:quantization:dtype:configuration:)``.
-    package static func from(
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -35,9 +36,9 @@ package enum AutoModelForSeq2SeqLM {
 }
 
 /// Loads a model of any kind.
-package enum AutoModel {
+public enum AutoModel {
     /// The arguments beat the same fields of `configuration`.
-    package static func from(
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -46,17 +47,30 @@ package enum AutoModel {
         if !maxMemory.isEmpty { configuration.maxMemory = maxMemory }
         if let quantization { configuration.quantization = quantization }
         if let dtype { configuration.dtype = dtype }
-        let folder = try await PretrainedFiles.folder(for: pretrained, .all, configuration)
-        return try PretrainedModel.load(folder: folder, configuration)
+        return try PretrainedModel.load(folder: try await download(pretrained, configuration), configuration)
+    }
+
+    /// Makes a model's files available without loading it: weights, configuration and tokenizer.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder or a GGUF file, which is returned as it is, or the name of a model on the Hub, whose files are
+    ///     downloaded into the cache unless they are there.
+    ///   - configuration: revision, variant, the Hub's settings and progress are read.
+    /// - Returns: the folder (or GGUF file) that ``PretrainedModel/load(folder:_:)`` and ``Placement/plan(folder:_:)`` take.
+    /// - Throws: ``AutoModelError/noSuchFolder(_:)``, ``HubError``, ``CheckpointError``.
+    public static func download(_ pretrained: String, _ configuration: LoadConfiguration = .init()) async throws -> URL {
+        try await PretrainedFiles.folder(for: pretrained, .all, configuration)
     }
 }
 
-package enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
+/// Why a name does not lead to a model of the requested kind.
+public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
     case isEncoderDecoder(String)
     case isDecoderOnly(String)
     case noSuchFolder(String)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"

@@ -1,5 +1,5 @@
 import NibbleCore
-package import NibbleGeneration
+import NibbleGeneration
 package import NibbleModels
 
 extension Benchmark {

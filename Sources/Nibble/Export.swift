@@ -1,17 +1,17 @@
-package import Foundation
+public import Foundation
 import NibbleCPU
 import NibbleCheckpoint
 import NibbleCore
 import NibbleLoading
 
 /// Writing quantized checkpoints.
-package enum Export {
+public enum Export {
     /// Writes the model in `folder` (or GGUF file), quantized as `configuration` says, as a pre-quantized checkpoint that transformers with
     /// bitsandbytes reads.
     /// - Returns: the names of the quantized modules.
     /// - Throws: as loading does; `CheckpointError`.
     @discardableResult
-    package static func quantizedModel(
+    public static func quantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
         let source = try ModelSource(folder: folder)

@@ -1,57 +1,63 @@
-package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleHub
-package import NibbleLoading
-package import NibbleQuantization
+public import Foundation
+public import NibbleCore
+public import NibbleDeviceMap
+public import NibbleHub
+public import NibbleLoading
+public import NibbleQuantization
 
 /// Everything that can be said about how a model is loaded. The command line's load options are these.
-package struct LoadConfiguration: Sendable {
-    package var quantization: BitsAndBytesConfig?
+public struct LoadConfiguration: Sendable {
+    /// How linear layers are quantized while they are loaded. `nil`: as the checkpoint stores them.
+    public var quantization: BitsAndBytesConfig?
     /// `nil`: what the config or the checkpoint says ("auto").
-    package var dtype: DType?
-    package var deviceMap: DeviceMapRequest = .auto
+    public var dtype: DType?
+    /// Where layers go.
+    public var deviceMap: DeviceMapRequest = .auto
     /// Only the devices named here exist for the plan.
-    package var maxMemory: [Device: MemoryLimit] = [:]
+    public var maxMemory: [Device: MemoryLimit] = [:]
     /// transformers' own planner; ``followsReference`` implies it.
-    package var usesReferencePlanner = false
+    public var usesReferencePlanner = false
     /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
-    package var offloadFolder: URL?
+    public var offloadFolder: URL?
     /// Keys and values are stored in this form; `nil`: in the load dtype.
-    package var cacheQuantization: KeyValueQuantization?
+    public var cacheQuantization: KeyValueQuantization?
     /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
-    package var context: Int?
+    public var context: Int?
     /// Sequences side by side, as placement counts them.
-    package var batchSize = 1
+    public var batchSize = 1
     /// Beats a pre-quantized checkpoint's compute dtype.
-    package var computeDType: DType?
+    public var computeDType: DType?
     /// Beats a pre-quantized checkpoint's threshold.
-    package var int8Threshold: Double?
-    package var addedSkipModules: [String] = []
+    public var int8Threshold: Double?
+    /// Modules to leave unquantized in addition to the default list.
+    public var addedSkipModules: [String] = []
     /// Stores the output head quantized.
-    package var headFormat: WeightFormat?
-    package var int8Activations = false
+    public var headFormat: WeightFormat?
+    /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
+    public var int8Activations = false
     /// Turns off every deliberate difference from the reference.
-    package var followsReference = false
+    public var followsReference = false
     /// `model.VARIANT.safetensors`
-    package var variant: String?
+    public var variant: String?
     /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
-    package var revision: String?
+    public var revision: String?
     /// Server, cache and token. `nil`: what the environment says.
-    package var hub: HubConfiguration?
+    public var hub: HubConfiguration?
     /// Called while files are downloaded.
-    package var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
+    public var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
     /// Called with what a user should know about where the files come from.
-    package var notice: (@Sendable (String) -> Void)?
+    public var notice: (@Sendable (String) -> Void)?
     /// CPU threads; `nil` takes all cores.
-    package var threads: Int?
+    public var threads: Int?
     /// `false` keeps canonical layouts, for writing.
     package var preparesWeights = true
     /// In place of the machine's own.
     package var backends: [any Backend] = []
-    package var progress: (@Sendable (LoadProgress) -> Void)?
+    /// Called after each tensor that was placed.
+    public var progress: (@Sendable (LoadProgress) -> Void)?
 
-    package init() {}
+    /// A configuration in which nothing is chosen.
+    public init() {}
 
     var loadOptions: LoadOptions {
         var options = LoadOptions()

@@ -1,28 +1,32 @@
-package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
+public import Foundation
+public import NibbleCore
+public import NibbleDeviceMap
 import NibbleLoading
 import NibbleModels
-package import NibbleQuantization
+public import NibbleQuantization
 
 /// What a load would put where; no weight is read.
-package struct Placement: Sendable {
-    package let plan: PlacementPlan
+public struct Placement: Sendable {
+    /// Devices, module ranges and the memory they take.
+    public let plan: PlacementPlan
     /// The dtype the model would be loaded in.
-    package let dtype: DType
-    package let quantization: BitsAndBytesConfig?
+    public let dtype: DType
+    /// The quantization in effect: the one asked for, or the checkpoint's own.
+    public let quantization: BitsAndBytesConfig?
     /// Bytes as transformers' `get_memory_footprint` counts them.
-    package let footprint: Int
+    public let footprint: Int
     /// Tokens and sequences that caches are counted for.
-    package let context: Int
-    package let batchSize: Int
+    public let context: Int
+    /// Sequences side by side that caches are counted for.
+    public let batchSize: Int
     package let estimate: MemoryEstimate
-    package let warnings: [String]
+    /// What a user should know about the request.
+    public let warnings: [String]
 
     /// Plans the model in `folder`, of which only `config.json` need be there. Devices named in
     /// ``LoadConfiguration/maxMemory`` are taken as present.
     /// - Throws: `DeviceMapError`, `LoadError`, `ModelError`, `QuantizationConfigError`.
-    package static func plan(folder: URL, _ configuration: LoadConfiguration) throws -> Placement {
+    public static func plan(folder: URL, _ configuration: LoadConfiguration) throws -> Placement {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         var warnings = [String]()

@@ -2,11 +2,11 @@ import NibbleCore
 import NibbleModels
 
 /// Logits of whole rows, as the reference's forward pass gives them.
-package struct ForwardOutput: Sendable {
+public struct ForwardOutput: Sendable {
     /// float32 [B, T, V]; positions without attention hold zeros.
-    package let logits: Tensor
+    public let logits: Tensor
     /// Encoder-decoders: float32 [B, S, E]; positions without attention hold zeros.
-    package let encoderLastHiddenState: Tensor?
+    public let encoderLastHiddenState: Tensor?
 }
 
 extension PretrainedModel {
@@ -17,7 +17,7 @@ extension PretrainedModel {
     ///   - inputIDs: [B, T], for an encoder-decoder the encoder's.
     ///   - attentionMask: [B, T] of 0 and 1; all ones if left out.
     ///   - decoderInputIDs: encoder-decoders only, [B, T'].
-    package func forward(
+    public func forward(
         inputIDs: [[Int32]], attentionMask: [[Int32]]? = nil, decoderInputIDs: [[Int32]]? = nil
     ) throws -> ForwardOutput {
         let kept = try zip(inputIDs, attentionMask ?? inputIDs.map { $0.map { _ in 1 } }).map { ids, mask in
@@ -79,11 +79,13 @@ extension PretrainedModel {
     }
 }
 
-package enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+/// Why the inputs of a forward pass do not fit.
+public enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
     case maskShape(expected: Int, found: Int)
     case decoderInputsMissing
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .maskShape(let expected, let found): "attention_mask has rows of \(found), input_ids of \(expected)"
         case .decoderInputsMissing: "an encoder-decoder needs decoder_input_ids, one row for each row of input_ids"

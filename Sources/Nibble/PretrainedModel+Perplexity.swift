@@ -3,12 +3,13 @@ import NibbleCore
 import NibbleModels
 
 /// How well a model predicts a text.
-package struct PerplexityScore: Sendable {
+public struct PerplexityScore: Sendable {
     /// Tokens that were scored.
-    package var tokens: Int
+    public var tokens: Int
     /// Nats a token.
-    package var meanNegativeLogLikelihood: Double
-    package var perplexity: Double { exp(meanNegativeLogLikelihood) }
+    public var meanNegativeLogLikelihood: Double
+    /// e to the power of ``meanNegativeLogLikelihood``.
+    public var perplexity: Double { exp(meanNegativeLogLikelihood) }
 }
 
 /// Cuts ids into windows for scoring.
@@ -23,7 +24,7 @@ package enum TextWindows {
 
 extension PretrainedModel {
     /// Scores every id but the first of each sequence, given those before it. Sequences are independent.
-    package func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
+    public func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
         guard !isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(folder.path) }
         var total = 0.0
         var tokens = 0

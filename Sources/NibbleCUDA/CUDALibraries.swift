@@ -59,7 +59,7 @@ package enum CUDALibraries {
 }
 
 /// Why there is no GPU to use.
-package enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
+public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     /// libcuda was not found: no NVIDIA driver here.
     case noDriver(LibrarySearch)
     /// The driver is there and would not start.
@@ -72,7 +72,8 @@ package enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     /// Kernels cannot be compiled.
     case noCompiler(LibrarySearch)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noDriver(let search): "no GPU can be used.\n\(search)"
         case .initializationFailed(let name, let text): "the CUDA driver did not start: \(name), \(text)"

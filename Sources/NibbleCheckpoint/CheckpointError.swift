@@ -1,5 +1,5 @@
 /// What is wrong with a checkpoint. `file` is always the full path.
-package enum CheckpointError: Error, Equatable {
+public enum CheckpointError: Error, Equatable {
     /// The file is missing, not a regular file, or the system refused to open or map it.
     case unreadable(file: String, reason: String)
     /// No weights in a folder.
@@ -23,7 +23,8 @@ package enum CheckpointError: Error, Equatable {
 }
 
 extension CheckpointError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unreadable(let file, let reason):
             "\(file) cannot be read: \(reason)"

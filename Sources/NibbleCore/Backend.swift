@@ -143,7 +143,8 @@ package func transfer(
     try (origin.device == .cpu ? target : origin).copy(source, to: destination)
 }
 
-package enum BackendError: Error, Sendable, Equatable {
+/// Why a device cannot do what it was asked to.
+public enum BackendError: Error, Sendable, Equatable {
     /// `budget`: the limit that was set for the device, if one was.
     case outOfMemory(device: Device, requested: Int, available: Int?, budget: Int? = nil)
     case nonFiniteWeight(index: Int)
@@ -152,7 +153,8 @@ package enum BackendError: Error, Sendable, Equatable {
 }
 
 extension BackendError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available, let budget):
             "\(device) cannot give \(ByteCount.text(requested))"

@@ -1,12 +1,13 @@
 /// Why a JSON text could not be read.
-package enum JSONError: Error, Equatable {
+public enum JSONError: Error, Equatable {
     /// Line and column (in bytes) count from 1. `file` is `nil` for text that came from elsewhere.
     case syntax(file: String?, line: Int, column: Int, expected: String, found: String)
     case unreadable(file: String, reason: String)
 }
 
 extension JSONError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .syntax(let file, let line, let column, let expected, let found):
             "\(file.map { "\($0), " } ?? "")line \(line), column \(column): expected \(expected), found \(found)"

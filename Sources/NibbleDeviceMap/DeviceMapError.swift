@@ -1,7 +1,7 @@
-package import NibbleCore
+public import NibbleCore
 
 /// What can be wrong with a request for placement, or stand in the way of a plan.
-package enum DeviceMapError: Error, Sendable, Equatable {
+public enum DeviceMapError: Error, Sendable, Equatable {
     case unknownWord(String)
     case malformedMap(source: String, expected: String, found: String)
     case unknownLimitKey(String)
@@ -12,10 +12,13 @@ package enum DeviceMapError: Error, Sendable, Equatable {
     case doesNotFit([Shortage], ways: [String])
 
     /// A device that cannot hold its part.
-    package struct Shortage: Sendable, Equatable {
-        package var device: Device
-        package var needed: Int
-        package var free: Int
+    public struct Shortage: Sendable, Equatable {
+        /// The device that is short of memory.
+        public var device: Device
+        /// Bytes the plan needs there.
+        public var needed: Int
+        /// Bytes the device can give.
+        public var free: Int
 
         package init(device: Device, needed: Int, free: Int) {
             self.device = device
@@ -38,7 +41,8 @@ extension DeviceMapError {
 }
 
 extension DeviceMapError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unknownWord(let word):
             "\"\(word)\" is no device map: give auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "

@@ -1,7 +1,7 @@
-package import NibbleCore
+public import NibbleCore
 
 /// What a user may ask of placement: the values of `device_map`.
-package enum DeviceMapRequest: Sendable, Hashable {
+public enum DeviceMapRequest: Sendable, Hashable {
     /// GPUs if there are any, else the CPU: spread so that each carries its share.
     case auto
     case balanced
@@ -16,7 +16,7 @@ package enum DeviceMapRequest: Sendable, Hashable {
 
 extension DeviceMapRequest {
     /// Reads `auto`, `balanced`, `balanced_low_0`, `sequential` and device names.
-    package init?(name: String) {
+    public init?(name: String) {
         switch name {
         case "auto": self = .auto
         case "balanced": self = .balanced

@@ -1,8 +1,9 @@
-package import NibbleCore
+public import NibbleCore
 
 /// Where each module goes, and what that takes of each device.
-package struct PlacementPlan: Sendable {
-    package enum Planner: String, Sendable {
+public struct PlacementPlan: Sendable {
+    /// Whose rules made a plan.
+    public enum Planner: String, Sendable {
         /// transformers' plan.
         case reference
         /// Nibble's own, where the reference's would spill.
@@ -11,36 +12,43 @@ package struct PlacementPlan: Sendable {
         case explicit
     }
 
-    package var deviceMap: DeviceMap
+    /// The device of each module.
+    public var deviceMap: DeviceMap
     /// Where blocks run that lie on the disk.
     package var streamDevice = Device.cpu
-    package var planner: Planner
+    /// Whose rules made the plan.
+    public var planner: Planner
     /// In the order in which devices are filled.
-    package var devices: [DeviceUse]
+    public var devices: [DeviceUse]
     /// Runs of modules, in the order in which tokens pass through them.
-    package var ranges: [Range]
+    public var ranges: [Range]
     /// Why loading must refuse this plan.
-    package var refusal: DeviceMapError?
-    package var warnings: [String] = []
+    public var refusal: DeviceMapError?
+    /// What a user should know about the plan.
+    public var warnings: [String] = []
 
     /// What a plan takes of one device.
-    package struct DeviceUse: Sendable {
-        package var device: Device
-        package var weights = 0
-        package var scales = 0
-        package var cache = 0
+    public struct DeviceUse: Sendable {
+        /// The device.
+        public var device: Device
+        /// Bytes of weights as they are stored.
+        public var weights = 0
+        /// Bytes of the scales of quantized weights.
+        public var scales = 0
+        /// Bytes of keys and values.
+        public var cache = 0
         /// Activations and logits, operations' own memory, and what blocks from the disk pass through.
-        package var workspace = 0
+        public var workspace = 0
         /// While weights are brought in, beside those already there: before there are caches and activations. A GPU's memory
         /// is one piece of which loading leaves gaps, so that there it counts all the time.
-        package var loading = 0
+        public var loading = 0
         /// What the driver takes for itself; counted where the budget is free memory.
-        package var context = 0
+        public var context = 0
         /// `nil`: no limit was given.
-        package var budget: Int?
+        public var budget: Int?
 
         /// The most that is held at any time.
-        package var total: Int {
+        public var total: Int {
             let running = cache + workspace
             return weights + scales + (device.isGPU ? running + loading : max(running, loading)) + context
         }
@@ -52,12 +60,17 @@ package struct PlacementPlan: Sendable {
     }
 
     /// Neighbouring modules on one device.
-    package struct Range: Sendable {
-        package var first: String
-        package var last: String
-        package var device: Device
-        package var bytes: Int
-        package var reason: String
+    public struct Range: Sendable {
+        /// The first module of the range.
+        public var first: String
+        /// The last module of the range.
+        public var last: String
+        /// The device.
+        public var device: Device
+        /// Bytes of weights and scales.
+        public var bytes: Int
+        /// Why the modules lie there.
+        public var reason: String
     }
 
     /// Whether the devices hold all of it. A map of the user's, or the reference's, is as it is.

@@ -1,5 +1,5 @@
 /// What keeps a generation from starting or from going on.
-package enum GenerationError: Error, Sendable, Equatable {
+public enum GenerationError: Error, Sendable, Equatable {
     /// A field's value cannot be used. `source` names the file it came from, where there is one.
     case invalidValue(field: String, expected: String, found: String, source: String?)
     /// Fields nobody knows, each with the known name that looks most like it.
@@ -21,9 +21,12 @@ package enum GenerationError: Error, Sendable, Equatable {
     /// A model handed out something else than it promised.
     case modelMisbehaved(String)
 
-    package struct UnknownField: Sendable, Equatable {
-        package let name: String
-        package let suggestion: String?
+    /// A name that is no generation option.
+    public struct UnknownField: Sendable, Equatable {
+        /// The name as it was given.
+        public let name: String
+        /// The known option whose name is closest, if one is close.
+        public let suggestion: String?
 
         package init(name: String, suggestion: String?) {
             self.name = name
@@ -33,7 +36,8 @@ package enum GenerationError: Error, Sendable, Equatable {
 }
 
 extension GenerationError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .invalidValue(let field, let expected, let found, let source):
             "\(source.map { "\($0): " } ?? "")`\(field)` must be \(expected), found \(found)"
@@ -64,7 +68,7 @@ extension GenerationError: CustomStringConvertible {
 }
 
 /// What a generation noticed but did not stop for.
-package enum GenerationWarning: Sendable, Equatable, Hashable {
+public enum GenerationWarning: Sendable, Equatable, Hashable {
     /// A sampling value without `do_sample`: it has no effect.
     case ignoredWithoutSampling(field: String)
     /// A beam value without beams: it has no effect.
@@ -85,7 +89,8 @@ package enum GenerationWarning: Sendable, Equatable, Hashable {
 }
 
 extension GenerationWarning: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .ignoredWithoutSampling(let field): "`\(field)` has no effect without do_sample"
         case .ignoredWithoutBeams(let field): "`\(field)` has no effect with num_beams 1"

@@ -1,10 +1,11 @@
 import Synchronization
 
 /// How far a download has come.
-package struct DownloadProgress: Sendable, Equatable {
+public struct DownloadProgress: Sendable, Equatable {
     /// Bytes of all files that are on the disk.
-    package var bytes: Int
-    package var totalBytes: Int
+    public var bytes: Int
+    /// Bytes of all files.
+    public var totalBytes: Int
 
     package init(bytes: Int, totalBytes: Int) {
         self.bytes = bytes

@@ -1,5 +1,5 @@
 /// Why a model cannot be had from the Hub or its cache. Every text says what to do next.
-package enum HubError: Error, Sendable, Equatable {
+public enum HubError: Error, Sendable, Equatable {
     /// - Parameter sentToken: whether a token went with the request.
     case repositoryNotFound(HubRepository, endpoint: String, sentToken: Bool)
     case revisionNotFound(HubRepository, revision: String)
@@ -35,7 +35,8 @@ package enum HubError: Error, Sendable, Equatable {
 }
 
 extension HubError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .repositoryNotFound(let repository, let endpoint, let sentToken):
             "\(repository) is neither a folder here nor a model on \(endpoint) that can be read: check the spelling; "

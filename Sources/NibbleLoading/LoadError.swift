@@ -1,7 +1,7 @@
-package import NibbleCore
+public import NibbleCore
 
 /// What can stop a model from being loaded.
-package enum LoadError: Error, Sendable, Equatable {
+public enum LoadError: Error, Sendable, Equatable {
     case noConfig(folder: String)
     case unreadable(file: String, reason: String)
     case missingWeights([String], files: [String])
@@ -14,15 +14,20 @@ package enum LoadError: Error, Sendable, Equatable {
     case unwritableOffloadFolder(folder: String, reason: String)
     case unknownDType(String)
 
-    package struct Mismatch: Sendable, Equatable {
-        package let name: String
-        package let expected: Shape
-        package let found: Shape
+    /// A weight whose shape is not the one that config.json implies.
+    public struct Mismatch: Sendable, Equatable {
+        /// The name of the weight.
+        public let name: String
+        /// The shape that config.json implies.
+        public let expected: Shape
+        /// The shape in the checkpoint.
+        public let found: Shape
     }
 }
 
 extension LoadError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noConfig(let folder):
             "\(folder) holds no config.json, so it is not a model folder: one holds config.json, weights and tokenizer files, "

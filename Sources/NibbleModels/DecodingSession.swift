@@ -64,10 +64,13 @@ package enum LogitsSelection: Sendable {
 }
 
 /// Float32 logits [rows, V] on the host, writable in place, valid only inside the closure they are handed to.
-package struct LogitsBatch {
-    package let rows: Int
-    package let vocabularySize: Int
-    package let values: UnsafeMutableBufferPointer<Float>
+public struct LogitsBatch {
+    /// Number of rows.
+    public let rows: Int
+    /// Scores of one row (V).
+    public let vocabularySize: Int
+    /// [rows, V], row after row.
+    public let values: UnsafeMutableBufferPointer<Float>
 
     package init(rows: Int, vocabularySize: Int, values: UnsafeMutableBufferPointer<Float>) {
         precondition(values.count >= rows * vocabularySize)
@@ -76,7 +79,8 @@ package struct LogitsBatch {
         self.values = values
     }
 
-    package subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
+    /// The scores of one row.
+    public subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(rebasing: values[row * vocabularySize..<(row + 1) * vocabularySize])
     }
 }
@@ -139,7 +143,8 @@ extension DecodingSession {
     }
 }
 
-package enum SessionError: Error, Sendable, Equatable {
+/// Why a session cannot take the tokens it was given.
+public enum SessionError: Error, Sendable, Equatable {
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     case rowOutOfRange(row: Int, rows: Int)
@@ -148,7 +153,8 @@ package enum SessionError: Error, Sendable, Equatable {
 }
 
 extension SessionError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .capacityExceeded(let row, let length, let adding, let capacity):
             "row \(row) holds \(length) tokens and cannot take \(adding) more: the session was made for \(capacity)"

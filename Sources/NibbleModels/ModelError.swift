@@ -1,7 +1,7 @@
-package import NibbleCore
+public import NibbleCore
 
 /// What can be wrong with a model's description or its weights.
-package enum ModelError: Error, Sendable, Equatable {
+public enum ModelError: Error, Sendable, Equatable {
     case unknownModelType(String?, file: String, known: [String])
     case missingField(String, file: String)
     case wrongField(String, file: String, expected: String, found: String)
@@ -13,7 +13,8 @@ package enum ModelError: Error, Sendable, Equatable {
 }
 
 extension ModelError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unknownModelType(let type, let file, let known):
             "\(file): model_type \(type.map { "\"\($0)\"" } ?? "is missing and") is not supported; known are \(known.joined(separator: ", "))"

@@ -1,7 +1,7 @@
-package import Foundation
+public import Foundation
 
 /// Loads the tokenizer of a checkpoint folder, whatever files describe it.
-package enum AutoTokenizer {
+public enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
@@ -22,7 +22,7 @@ package enum AutoTokenizer {
     /// `merges.txt`, else `tekken.json`.
     ///
     /// - Throws: `TokenizerError` naming the file and the field that is wrong.
-    package static func from(folder: URL) throws -> Tokenizer {
+    public static func from(folder: URL) throws -> Tokenizer {
         let configuration = try TokenizerConfiguration(folder: folder)
         let file = folder.appending(path: "tokenizer.json")
         if FileText.exists(file) {

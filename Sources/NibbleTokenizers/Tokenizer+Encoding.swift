@@ -3,7 +3,7 @@ extension Tokenizer {
     ///
     /// - Parameter addSpecialTokens: whether to put the model's special tokens around it.
     /// - Complexity: O(n log n) at worst in the length of the text.
-    package func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
+    public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
         var output = TokenizedText(tracksOffsets: false)
         tokenize(Array(text.utf8), into: &output)
         guard addSpecialTokens, let postProcessor else { return output.ids }
@@ -11,7 +11,7 @@ extension Tokenizer {
     }
 
     /// The tokens of `text`, or of two texts that the model sees together, with their offsets.
-    package func encoding(_ text: String, pair: String? = nil, addSpecialTokens: Bool = true) -> Encoding {
+    public func encoding(_ text: String, pair: String? = nil, addSpecialTokens: Bool = true) -> Encoding {
         join(encodings(text, pair: pair), addSpecialTokens: addSpecialTokens)
     }
 

@@ -1,19 +1,22 @@
-package import NibbleGeneration
-package import NibbleTokenizers
+public import NibbleGeneration
+public import NibbleTokenizers
 
 /// A conversation with a model: remembers what was said and what the cache holds of it.
 ///
 /// Between two answers only what is new is fed to the model.
-package final class ChatSession {
-    package let model: PretrainedModel
-    package let tokenizer: Tokenizer
+public final class ChatSession {
+    /// The model that answers.
+    public let model: PretrainedModel
+    /// The tokenizer whose chat template renders the messages.
+    public let tokenizer: Tokenizer
     /// How to generate. What is not set comes from the model's generation_config.json.
-    package var generation: GenerationConfig
+    public var generation: GenerationConfig
     /// The name or the text of the template; `nil`: the model's own.
-    package let template: String?
+    public let template: String?
     /// Goes before all messages; `nil`: whatever the template does without one.
-    package var system: String?
-    package private(set) var messages: [ChatMessage] = []
+    public var system: String?
+    /// The messages so far, oldest first, without the system text.
+    public private(set) var messages: [ChatMessage] = []
     private let generator: Generator
     private let cache: PrefixCache
 
@@ -21,7 +24,7 @@ package final class ChatSession {
     package static let defaultNewTokens = 512
 
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
-    package init(
+    public init(
         model: PretrainedModel, tokenizer: Tokenizer, system: String? = nil, template: String? = nil,
         generation: GenerationConfig = .init()
     ) throws {
@@ -37,7 +40,7 @@ package final class ChatSession {
     }
 
     /// Forgets all messages. The system text stays.
-    package func reset() { messages = [] }
+    public func reset() { messages = [] }
 
     /// Answers `text` and remembers both.
     ///
@@ -46,7 +49,7 @@ package final class ChatSession {
     ///   - onText: gets the answer piece by piece, never a part of a character.
     /// - Throws: what the template and the generation throw. The chat is then as it was before.
     @discardableResult
-    package func answer(
+    public func answer(
         _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
     ) async throws -> ChatAnswer {
         let asked = messages + [ChatMessage(role: "user", content: text)]
@@ -95,13 +98,18 @@ package final class ChatSession {
     }
 }
 
-package struct ChatAnswer: Sendable {
-    package var text: String
+/// One answer of a chat, with the counts that describe its cost.
+public struct ChatAnswer: Sendable {
+    /// The answer, without special tokens.
+    public var text: String
     /// Tokens of the whole chat before the answer.
-    package var promptTokens: Int
+    public var promptTokens: Int
     /// Of these, tokens that were known from earlier answers and not fed again.
-    package var cachedTokens = 0
-    package var newTokens: Int
-    package var finishReason: FinishReason?
-    package var warnings: [GenerationWarning] = []
+    public var cachedTokens = 0
+    /// Tokens of the answer.
+    public var newTokens: Int
+    /// Why the answer ended.
+    public var finishReason: FinishReason?
+    /// What generation noticed about the options.
+    public var warnings: [GenerationWarning] = []
 }

@@ -1,8 +1,8 @@
 /// A caller's own condition: true ends the row. Called after each new token of the row.
-package typealias StoppingCriterion = @Sendable (RowContext) throws -> Bool
+public typealias StoppingCriterion = @Sendable (RowContext) throws -> Bool
 
 /// Why a row ended.
-package enum FinishReason: Sendable, Equatable {
+public enum FinishReason: Sendable, Equatable {
     case endOfSequence(Int32)
     case stopString(String)
     case maxLength

@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a stream of a generation delivers.
-package enum GenerationEvent: Sendable {
+public enum GenerationEvent: Sendable {
     case token(GeneratedToken)
     /// The last event.
     case finished(GenerationOutput)

@@ -2,7 +2,7 @@
 ///
 /// Unchecked because namespaces, loops and iterators change; they never leave the one rendering, on one thread, that made them.
 /// The only ones made outside a rendering are functions, whose closures are sendable.
-package final class JinjaOpaque: @unchecked Sendable {
+public final class JinjaOpaque: @unchecked Sendable {
     typealias Body = @Sendable (JinjaInterpreter, JinjaArguments) throws -> JinjaValue
 
     enum Payload {

@@ -2,7 +2,7 @@ extension JinjaValue {
     /// Reads JSON text. Objects keep the order of their keys; a repeated key keeps its first place and last value.
     /// Numbers without fraction and exponent are integers, as in Python.
     /// - Throws: `JinjaError` (`json`) for text that is not JSON, integers outside 64 bits, and more than 200 nested levels.
-    package init(json text: String) throws {
+    public init(json text: String) throws {
         var reader = JinjaJSONReader(bytes: Array(text.utf8))
         self = try reader.readDocument()
     }
