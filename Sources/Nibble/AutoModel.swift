@@ -5,9 +5,17 @@ public import NibbleQuantization
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {
-    /// - Parameter pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
-    /// - Throws: see ``PretrainedModel/load(folder:_:)`` and ``PretrainedFiles/folder(for:_:_:)``; ``AutoModelError`` if the model is an
-    ///   encoder-decoder.
+    /// Loads a decoder-only model.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)`` for a model of the other kind, ``HubError``, and what
+    ///   ``PretrainedModel/load(folder:_:)`` throws.
     public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
@@ -22,7 +30,17 @@ public enum AutoModelForCausalLM {
 
 /// Loads encoder-decoder models.
 public enum AutoModelForSeq2SeqLM {
-    /// See ``AutoModelForCausalLM/from(pretrained:deviceMap:maxMemory:quantization:dtype:configuration:)``.
+    /// Loads an encoder-decoder.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError/isDecoderOnly(_:)`` for a model of the other kind, ``HubError``, and what
+    ///   ``PretrainedModel/load(folder:_:)`` throws.
     public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
@@ -37,7 +55,16 @@ public enum AutoModelForSeq2SeqLM {
 
 /// Loads a model of any kind.
 public enum AutoModel {
-    /// The arguments beat the same fields of `configuration`.
+    /// Loads a model.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError``, ``HubError``, and what ``PretrainedModel/load(folder:_:)`` throws.
     public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()

@@ -4,10 +4,12 @@ import NibbleLoading
 public import NibbleTokenizers
 
 extension AutoTokenizer {
+    /// Loads a model's tokenizer.
+    ///
     /// - Parameters:
     ///   - pretrained: a folder, a GGUF file, or the name of a model on the Hub, of which only the tokenizer is downloaded.
-    ///   - configuration: of it, the revision and what concerns the Hub count.
-    /// - Throws: `TokenizerError`; see ``PretrainedFiles/folder(for:_:_:)``.
+    ///   - configuration: the revision and the Hub's settings are read.
+    /// - Throws: ``TokenizerError``, ``AutoModelError/noSuchFolder(_:)``, ``HubError``, ``CheckpointError``.
     public static func from(pretrained: String, configuration: LoadConfiguration = .init()) async throws -> Tokenizer {
         try from(model: try await PretrainedFiles.folder(for: pretrained, .tokenizer, configuration))
     }

@@ -21,9 +21,9 @@ public struct LoadConfiguration: Sendable {
     public var offloadFolder: URL?
     /// Keys and values are stored in this form; `nil`: in the load dtype.
     public var cacheQuantization: KeyValueQuantization?
-    /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
+    /// Tokens of the longest sequence that placement reserves caches for. `nil`: 512.
     public var context: Int?
-    /// Sequences side by side, as placement counts them.
+    /// Sequences side by side that placement reserves caches for.
     public var batchSize = 1
     /// Beats a pre-quantized checkpoint's compute dtype.
     public var computeDType: DType?

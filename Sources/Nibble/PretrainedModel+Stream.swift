@@ -13,6 +13,8 @@ extension PretrainedModel {
     /// cancelling its task, ends the generation.
     /// - Parameters:
     ///   - inputs: one row of token ids.
+    ///   - config: what the model's generation_config.json and the defaults should not decide.
+    ///   - tokenizer: decodes the tokens and finds stop strings.
     ///   - skipSpecialTokens: whether special tokens are left out of the text.
     ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
     /// - Returns: a sequence that throws ``GenerationError`` (for more than one row, too) and what

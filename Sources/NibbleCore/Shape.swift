@@ -19,7 +19,8 @@ public struct Shape: Sendable, Hashable {
         rank = 2
     }
 
-    /// - Precondition: at most ``maximumRank`` extents. For shapes that come from files use ``init(validating:)``.
+    /// The shape with these extents, outermost first.
+    /// - Precondition: at most four extents.
     public init(_ dimensions: some Collection<Int>) {
         precondition(dimensions.count <= Shape.maximumRank, "Shape holds at most \(Shape.maximumRank) extents")
         for extent in dimensions { append(extent) }

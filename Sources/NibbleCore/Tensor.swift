@@ -1,7 +1,7 @@
-/// A dense, row-major view of a ``Storage``: what kernels are handed and checkpoints are read into.
+/// A dense, row-major view of a device's memory: what kernels are handed and checkpoints are read into.
 ///
 /// A tensor is a value; the memory behind it is shared. Copying one costs a retain. There are no strides: a layout that is
-/// not row-major belongs to the operation that needs it (``QueryKeyValueLayout``, ``PreparedWeight``).
+/// not row-major belongs to the operation that needs it (`QueryKeyValueLayout`, `PreparedWeight`).
 public struct Tensor: Sendable {
     package let storage: Storage
     /// Where the first element lies, in bytes from the storage's start.

@@ -10,7 +10,7 @@ public struct GenerationRequest: Sendable {
     public var attentionMask: [[Int32]]?
     /// Encoder-decoders: what the decoder begins with. The start token is put in front where it is missing.
     public var decoderInputs: [[Int32]]?
-    /// What this call asks for. Goes before ``baseConfig``, the model's own configuration and the defaults.
+    /// What this call asks for. Takes precedence over the model's own configuration and the defaults.
     public var config: GenerationConfig
     /// A whole configuration handed to this call.
     package var baseConfig: GenerationConfig?
@@ -24,7 +24,7 @@ public struct GenerationRequest: Sendable {
     public var negativePrompt: [[Int32]]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.
     package var assistant: (any GenerativeModel)?
-    /// Asked often, also within a long prompt; what it throws ends the generation, and ``Generator`` throws it on.
+    /// Asked often, also within a long prompt; what it throws ends the generation, and the call throws it.
     public var interruption: (@Sendable () throws -> Void)?
     /// Whether the log-probability of each chosen token is wanted.
     public var logProbabilities = false

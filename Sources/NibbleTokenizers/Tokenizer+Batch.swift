@@ -40,6 +40,10 @@ extension Tokenizer {
     /// Several texts as rows of ids.
     ///
     /// - Parameters:
+    ///   - texts: one text for each row.
+    ///   - padding: to what length rows are padded.
+    ///   - truncation: whether a row that is too long is shortened.
+    ///   - addSpecialTokens: whether to put the model's special tokens around each text.
     ///   - maxLength: longest row, special tokens included; the model's maximum if not given.
     ///   - padToMultipleOf: rows are padded further to a multiple of this.
     ///   - paddingSide: the tokenizer's own side if not given.
@@ -64,6 +68,11 @@ extension Tokenizer {
     /// One text or a pair, shortened to `maxLength` tokens, special tokens included.
     ///
     /// - Parameters:
+    ///   - text: the first or only text.
+    ///   - pair: the second text, if there is one.
+    ///   - truncation: which of the texts is shortened.
+    ///   - maxLength: the most tokens, special tokens included; the model's maximum if not given.
+    ///   - addSpecialTokens: whether to put the model's special tokens around the texts.
     ///   - stride: number of tokens that a piece in `overflowing` repeats of the piece before.
     /// - Throws: `TokenizerError.invalidOption` if the text to be shortened is not there or too short, or the stride too long.
     public func encoding(

@@ -2,6 +2,7 @@ extension Tokenizer {
     /// The text of `ids`. Ids without a token give nothing.
     ///
     /// - Parameters:
+    ///   - ids: the tokens in order.
     ///   - skipSpecialTokens: leave special tokens out.
     ///   - cleanUpTokenizationSpaces: remove the space before punctuation that some vocabularies put there; the configuration's choice
     ///     if not given. Byte pair tokenizers keep their spaces, so it has no effect on them.

@@ -1,7 +1,9 @@
 extension Tokenizer {
     /// The ids of `text`.
     ///
-    /// - Parameter addSpecialTokens: whether to put the model's special tokens around it.
+    /// - Parameters:
+    ///   - text: any text.
+    ///   - addSpecialTokens: whether to put the model's special tokens around it.
     /// - Complexity: O(n log n) at worst in the length of the text.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
         var output = TokenizedText(tracksOffsets: false)

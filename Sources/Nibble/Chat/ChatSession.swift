@@ -23,7 +23,15 @@ public final class ChatSession {
     /// New tokens of an answer where neither the call nor the model says.
     package static let defaultNewTokens = 512
 
-    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
+    /// Begins a chat without messages.
+    ///
+    /// - Parameters:
+    ///   - model: a decoder-only model.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - system: a text before all messages.
+    ///   - template: the name or the text of a template. `nil`: the model's own.
+    ///   - generation: how to generate. Fields that are `nil` come from the model's generation_config.json.
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; ``JinjaError`` for a template that cannot be parsed.
     public init(
         model: PretrainedModel, tokenizer: Tokenizer, system: String? = nil, template: String? = nil,
         generation: GenerationConfig = .init()
@@ -45,9 +53,10 @@ public final class ChatSession {
     /// Answers `text` and remembers both.
     ///
     /// - Parameters:
+    ///   - text: the user's message.
     ///   - shouldStop: asked after each token. An answer that was stopped is remembered as far as it came.
-    ///   - onText: gets the answer piece by piece, never a part of a character.
-    /// - Throws: what the template and the generation throw. The chat is then as it was before.
+    ///   - onText: receives the answer piece by piece, never a part of a character.
+    /// - Throws: ``JinjaError``, ``GenerationError``, ``BackendError``; `CancellationError`. The chat is then as it was before.
     @discardableResult
     public func answer(
         _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void

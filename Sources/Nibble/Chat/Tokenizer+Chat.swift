@@ -12,6 +12,7 @@ extension Tokenizer {
     /// Writes a chat as a prompt with the model's chat template, as transformers' `apply_chat_template` does.
     ///
     /// - Parameters:
+    ///   - messages: the chat, oldest message first.
     ///   - tools: function schemas the model may call. Their presence picks the template `tool_use`, where there is one.
     ///   - documents: texts for templates that answer from documents.
     ///   - template: the name of one of the model's templates, or the text of one to use instead.

@@ -54,9 +54,15 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
 /// print(try await generate("The capital of France is")[0].generatedText)
 /// ```
 /// - Parameters:
-///   - model: a model folder, or the name of a model on the Hub.
-///   - assistant: a smaller model of the same vocabulary that drafts tokens.
-///   - generation: counts in every call, for what the call leaves open.
+///   - task: what the pipeline does.
+///   - model: a model folder, a GGUF file, or the name of a model on the Hub.
+///   - assistant: likewise a smaller model of the same vocabulary that drafts tokens.
+///   - generation: options for every call; those of the call take precedence.
+///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+///   - configuration: everything else that can be said about a load.
 /// - Throws: as loading does; ``AutoModelError`` if the model is of the wrong kind for the task.
 public func pipeline<Pipeline>(
     _ task: PipelineTask<Pipeline>, model: String, assistant: String? = nil, generation: GenerationConfig = .init(),

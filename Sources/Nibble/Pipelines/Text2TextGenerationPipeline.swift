@@ -37,7 +37,14 @@ public struct Text2TextGenerationPipeline: TextPipeline {
     public let prefix: String
     private let generation: PipelineGeneration
 
-    /// - Parameter generation: counts in every call, for what the call leaves open.
+    /// Makes a pipeline of loaded parts.
+    ///
+    /// - Parameters:
+    ///   - model: an encoder-decoder.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - task: picks a prefix and options from the `task_specific_params` of config.json.
+    ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
+    ///   - generation: options for every call; those of the call take precedence.
     /// - Throws: ``AutoModelError/isDecoderOnly(_:)``; `GenerationError` for options in config.json that cannot be read.
     public init(
         model: PretrainedModel, tokenizer: Tokenizer, task: String = "text2text-generation", assistant: PretrainedModel? = nil,

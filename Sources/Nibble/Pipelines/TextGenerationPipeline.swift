@@ -65,7 +65,13 @@ public struct TextGenerationPipeline: TextPipeline {
     private let generation: PipelineGeneration
     private let prefix: String?
 
-    /// - Parameter generation: counts in every call, for what the call leaves open.
+    /// Makes a pipeline of loaded parts.
+    ///
+    /// - Parameters:
+    ///   - model: a decoder-only model.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
+    ///   - generation: options for every call; those of the call take precedence.
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``
     public init(
         model: PretrainedModel, tokenizer: Tokenizer, assistant: PretrainedModel? = nil, generation: GenerationConfig = .init()
