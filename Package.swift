@@ -1,25 +1,22 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// One helper gives every target the same settings; a target is named once, its tests follow by convention.
+// One helper gives every Swift target its settings. A target declares the modules that its files import, and no others.
 
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
-let cSettings: [CSetting] = [
-    .define("NIBBLE_BUILD", to: "1")
-]
-
-func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+func module(_ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil) -> Target {
+    .target(name: name, dependencies: dependencies, path: path, swiftSettings: swiftSettings)
 }
 
 func cModule(_ name: String, exclude: [String] = []) -> Target {
-    .target(name: name, exclude: exclude, cSettings: cSettings)
+    .target(name: name, exclude: exclude, cSettings: [.define("NIBBLE_BUILD", to: "1")])
 }
 
+/// The tests of the target `name`. Those that run the command line depend on its executable.
 func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .testTarget(
         name: "\(name)Tests",
@@ -37,8 +34,9 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
+        // For `Benchmarks/`.
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -55,12 +53,12 @@ let package = Package(
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
         module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
-        module("NibbleTokenizers", ["NibbleCore"]),
+        module("NibbleTokenizers"),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
         module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
-        module("NibbleGeneration", ["NibbleCore", "NibbleModels", "NibbleTokenizers"]),
+        module("NibbleGeneration", ["NibbleCore", "NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
         module(
             "Nibble",
@@ -69,24 +67,25 @@ let package = Package(
                 "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
-            name: "NibbleCommand", dependencies: ["Nibble", "NibbleConformance", argumentParser], swiftSettings: swiftSettings),
+            name: "NibbleCommand",
+            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleTokenizers", "NibbleConformance", "Nibble", argumentParser],
+            swiftSettings: swiftSettings),
 
-        .target(
-            name: "NibbleTestSupport",
-            dependencies: ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
-            path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
+        module(
+            "NibbleTestSupport", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            path: "Tests/NibbleTestSupport"),
         tests("NibbleCore"),
-        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
-        tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
-        tests("NibbleCheckpoint"),
-        tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
+        tests("NibbleCPU", ["NibbleCore", "NibbleCommand"]),
+        tests("NibbleCUDA", ["NibbleCore", "NibbleQuantization", "NibbleConformance"]),
+        tests("NibbleCheckpoint", ["NibbleCore"]),
+        tests("NibbleHub", ["NibbleCore", "NibbleCheckpoint", "Nibble", "NibbleCommand"] + nio),
         tests("NibbleTokenizers"),
-        tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
-        tests("NibbleModels"),
+        tests("NibbleQuantization", ["NibbleCore", "NibbleCPU"]),
+        tests("NibbleModels", ["NibbleCore"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
-        tests("NibbleGeneration", ["NibbleCheckpoint"]),
-        tests("Nibble", ["NibbleCPU", "NibbleCheckpoint", "NibbleGeneration", "NibbleModels", "NibbleTokenizers"]),
-        tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
+        tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleModels"]),
+        tests("Nibble", ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleModels", "NibbleGeneration"]),
+        tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.
         .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),
     ],
