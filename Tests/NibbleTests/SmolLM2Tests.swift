@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// SmolLM2-135M-Instruct against what the reference recorded of it. Runs where NIBBLE_SMOLLM2 names the model's folder.
-@Suite(.enabled(if: SmolLM2.isThere))
+@Suite(.enabled(if: SmolLM2.isThere, "NIBBLE_SMOLLM2 names no folder with the model"))
 struct SmolLM2Tests {
     private let model: PretrainedModel
     private let tokenizer: Tokenizer
