@@ -5,53 +5,54 @@ public import NibbleHub
 public import NibbleLoading
 public import NibbleQuantization
 
-/// Everything that can be said about how a model is loaded. The command line's load options are these.
+/// How a model is loaded. The load options of the command line set these fields.
 public struct LoadConfiguration: Sendable {
     /// How linear layers are quantized while they are loaded. `nil`: as the checkpoint stores them.
     public var quantization: BitsAndBytesConfig?
-    /// `nil`: what the config or the checkpoint says ("auto").
+    /// The dtype of everything that is not quantized. `nil`: as the config or the checkpoint says.
     public var dtype: DType?
     /// Where layers go.
     public var deviceMap: DeviceMapRequest = .auto
-    /// Only the devices named here exist for the plan.
+    /// Bytes that Nibble may take of each device. If any are given, devices that are not named are not used.
     public var maxMemory: [Device: MemoryLimit] = [:]
-    /// transformers' own planner; ``followsReference`` implies it.
+    /// Plans as transformers does; ``followsReference`` implies it.
     public var usesReferencePlanner = false
-    /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
+    /// Where weights that run from the disk are written, if the checkpoint does not hold them in the form in which they are used.
+    /// `nil`: a temporary folder.
     public var offloadFolder: URL?
-    /// Keys and values are stored in this form; `nil`: in the load dtype.
+    /// The form in which keys and values are stored. `nil`: the load dtype.
     public var cacheQuantization: KeyValueQuantization?
     /// Tokens of the longest sequence that placement reserves caches for. `nil`: 512.
     public var context: Int?
     /// Sequences side by side that placement reserves caches for.
     public var batchSize = 1
-    /// Beats a pre-quantized checkpoint's compute dtype.
+    /// Overrides the compute dtype of a pre-quantized checkpoint.
     public var computeDType: DType?
-    /// Beats a pre-quantized checkpoint's threshold.
+    /// Overrides the outlier threshold of a pre-quantized checkpoint.
     public var int8Threshold: Double?
     /// Modules to leave unquantized in addition to the default list.
     public var addedSkipModules: [String] = []
-    /// Stores the output head quantized.
+    /// The form of the output embedding (head). `nil`: it is not quantized.
     public var headFormat: WeightFormat?
     /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
     public var int8Activations = false
-    /// Turns off every deliberate difference from the reference.
+    /// Compatibility mode: turns off every deliberate difference from transformers and bitsandbytes.
     public var followsReference = false
-    /// `model.VARIANT.safetensors`
+    /// Loads `model.VARIANT.safetensors` instead of `model.safetensors`.
     public var variant: String?
     /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
     public var revision: String?
-    /// Server, cache and token. `nil`: what the environment says.
+    /// The Hub's server, cache and token. `nil`: as the environment says, see ``HubConfiguration/standard``.
     public var hub: HubConfiguration?
     /// Called while files are downloaded.
     public var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
-    /// Called with what a user should know about where the files come from.
+    /// Called with messages for the user, such as that a cached copy is used.
     public var notice: (@Sendable (String) -> Void)?
-    /// CPU threads; `nil` takes all cores.
+    /// CPU threads. `nil`: one for each core.
     public var threads: Int?
-    /// `false` keeps canonical layouts, for writing.
+    /// Whether backends may repack weights into layouts of their own. `false` keeps the canonical ones, for writing.
     package var preparesWeights = true
-    /// In place of the machine's own.
+    /// Used instead of the machine's own backends, if not empty.
     package var backends: [any Backend] = []
     /// Called after each tensor that was placed.
     public var progress: (@Sendable (LoadProgress) -> Void)?

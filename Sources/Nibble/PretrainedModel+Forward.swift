@@ -1,22 +1,23 @@
 import NibbleCore
 import NibbleModels
 
-/// Logits of whole rows, as the reference's forward pass gives them.
+/// The result of a forward pass over whole rows.
 public struct ForwardOutput: Sendable {
-    /// float32 [B, T, V]; positions without attention hold zeros.
+    /// Scores of the next token, float32 [B, T, V]. Masked positions hold zeros.
     public let logits: Tensor
-    /// Encoder-decoders: float32 [B, S, E]; positions without attention hold zeros.
+    /// Encoder-decoders: the encoder's output, float32 [B, S, E]. Masked positions hold zeros.
     public let encoderLastHiddenState: Tensor?
 }
 
 extension PretrainedModel {
     /// Runs the model once over padded rows.
     ///
-    /// Positions where the mask is 0 take no part; a row's result does not depend on its padding.
+    /// Masked positions are not computed; a row's result does not depend on its padding.
     /// - Parameters:
-    ///   - inputIDs: [B, T], for an encoder-decoder the encoder's.
-    ///   - attentionMask: [B, T] of 0 and 1; all ones if left out.
-    ///   - decoderInputIDs: encoder-decoders only, [B, T'].
+    ///   - inputIDs: token ids [B, T]; the encoder's input (then T is S) for an encoder-decoder.
+    ///   - attentionMask: 0 or 1 for each position [B, T]. `nil`: all 1.
+    ///   - decoderInputIDs: token ids [B, T], for encoder-decoders only.
+    /// - Throws: ``ForwardError``, ``SessionError``, ``ModelError``, ``BackendError``.
     public func forward(
         inputIDs: [[Int32]], attentionMask: [[Int32]]? = nil, decoderInputIDs: [[Int32]]? = nil
     ) throws -> ForwardOutput {
@@ -61,7 +62,7 @@ extension PretrainedModel {
         }
     }
 
-    /// Puts the rows of `flat` [n, W] at their places in zeros [rows, width, W].
+    /// Copies the rows of `flat` [n, W] to `positions` of a tensor of zeros [rows, width, W].
     private func scattered(_ flat: Tensor, at positions: [[Int]], rows: Int, width: Int) -> Tensor {
         let size = flat.shape[1]
         let result = Tensor.host(.float32, [rows, width, size])

@@ -65,7 +65,7 @@ extension PretrainedModel {
     }
 }
 
-/// Whether a task was cancelled, for a thread that works for it.
+/// Tells a thread that the task it works for was cancelled.
 private final class CancellationFlag: Sendable {
     let isSet = Atomic<Bool>(false)
 

@@ -14,14 +14,14 @@ public final class PretrainedModel: Sendable {
     package let model: LanguageModel
     /// What loading did, with its warnings.
     public let report: LoadReport
-    /// The module tree, ties as the checkpoint has them.
+    /// The module tree, with the ties of the checkpoint.
     package let tree: ModuleTree
     package let plan: QuantizationPlan
-    /// By module path; what `nibble quantize` writes.
+    /// Weights by module path, as `nibble quantize` writes them.
     package let weights: ModelWeights
     /// Where each module lies.
     public let deviceMap: DeviceMap
-    /// What generation_config.json, or the config, says.
+    /// Options from generation_config.json, or from config.json where there is none.
     public let generationConfig: GenerationConfig
 
     private init(_ source: ModelSource, _ loaded: ModelLoader.Loaded, deviceMap: DeviceMap) throws {
@@ -38,10 +38,14 @@ public final class PretrainedModel: Sendable {
             : GenerationConfig(modelFolder: folder)
     }
 
-    /// Loads the model in `folder`, which may be a GGUF file, too.
+    /// Loads a model.
     ///
-    /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `DeviceMapError`, `BackendError`: each names the file and
-    ///   what was expected and found.
+    /// - Parameters:
+    ///   - folder: a model folder or a GGUF file.
+    ///   - configuration: how to load it.
+    /// - Throws: ``LoadError``, ``ModelError``, ``CheckpointError``, ``JSONError``, ``QuantizationConfigError``, ``DeviceMapError``,
+    ///   ``MemoryLimitError``, ``BackendError``, ``CUDAUnavailable``, ``KernelCompilationError``. Each names the file and what was
+    ///   expected and found.
     public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
