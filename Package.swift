@@ -13,7 +13,7 @@ func module(_ name: String, _ dependencies: [Target.Dependency] = [], path: Stri
 }
 
 func cModule(_ name: String, exclude: [String] = []) -> Target {
-    .target(name: name, exclude: exclude, cSettings: [.define("NIBBLE_BUILD", to: "1")])
+    .target(name: name, exclude: exclude)
 }
 
 /// The tests of the target `name`. Those that run the command line depend on its executable.

@@ -6,16 +6,16 @@ import NibbleLoading
 import NibbleTokenizers
 
 /// What of a model is needed.
-package struct PretrainedParts: OptionSet, Sendable {
+package struct PretrainedFileSet: OptionSet, Sendable {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
 
     /// `config.json`
-    package static let config = PretrainedParts(rawValue: 1)
-    package static let tokenizer = PretrainedParts(rawValue: 2)
+    package static let config = PretrainedFileSet(rawValue: 1)
+    package static let tokenizer = PretrainedFileSet(rawValue: 2)
     /// Weights and `generation_config.json`
-    package static let weights = PretrainedParts(rawValue: 4)
-    package static let all: PretrainedParts = [.config, .tokenizer, .weights]
+    package static let weights = PretrainedFileSet(rawValue: 4)
+    package static let all: PretrainedFileSet = [.config, .tokenizer, .weights]
 }
 
 /// From a name to the folder that holds the files.
@@ -26,7 +26,7 @@ package enum PretrainedFiles {
     ///   reports progress count.
     /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for what can be no name on the Hub; `HubError`, `CheckpointError`.
     package static func folder(
-        for name: String, _ parts: PretrainedParts = .all, _ configuration: LoadConfiguration = .init()
+        for name: String, _ parts: PretrainedFileSet = .all, _ configuration: LoadConfiguration = .init()
     ) async throws -> URL {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
@@ -61,7 +61,7 @@ private struct PretrainedDownload {
     private static let config = "config.json"
     private static let generationConfig = "generation_config.json"
 
-    func folder(_ parts: PretrainedParts) async throws -> URL {
+    func folder(_ parts: PretrainedFileSet) async throws -> URL {
         // What may be there or not is marked where it is not, so that no one asks again.
         var optional = parts.contains(.tokenizer) ? AutoTokenizer.companions : []
         if parts.contains(.weights) { optional.append(Self.generationConfig) }

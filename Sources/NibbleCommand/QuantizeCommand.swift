@@ -31,11 +31,11 @@ struct QuantizeCommand: AsyncParsableCommand {
         let configuration = try load.configuration()
         let destination = URL(filePath: output)
         if model.hasSuffix(".safetensors") {
-            let names = try Export.quantizedTensors(URL(filePath: model), to: destination, configuration)
+            let names = try CheckpointExport.quantizedTensors(URL(filePath: model), to: destination, configuration)
             if !load.quiet { Console.error("\(output): \(names.count) tensors quantized") }
         } else {
             let folder = try await PretrainedFiles.folder(for: model, [.config, .weights], configuration)
-            let names = try Export.quantizedModel(
+            let names = try CheckpointExport.quantizedModel(
                 folder, to: destination, maximumShardBytes: try MemoryLimit(maxShardSize).bytes(), configuration)
             if !load.quiet { Console.error("\(output): \(names.count) layers quantized") }
         }

@@ -11,7 +11,7 @@ enum Vocabulary {
     static let loading: [Any.Type] = [
         AutoModel.self, AutoModelForCausalLM.self, AutoModelForSeq2SeqLM.self, AutoTokenizer.self, LoadConfiguration.self,
         BitsAndBytesConfig.self, PretrainedModel.self, LoadProgress.self, LoadReport.self, HubConfiguration.self,
-        HubRepository.self, DownloadProgress.self, Export.self, ForwardOutput.self, PerplexityScore.self,
+        HubRepository.self, DownloadProgress.self, CheckpointExport.self, ForwardOutput.self, PerplexityScore.self,
     ]
 
     static let placement: [Any.Type] = [

@@ -13,7 +13,7 @@ import Testing
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let written = folder.appending(path: "written")
-        try Export.quantizedModel(model.folder, to: written, try model.configuration(config))
+        try CheckpointExport.quantizedModel(model.folder, to: written, try model.configuration(config))
 
         let direct = try model.load(config)
         let again = try PretrainedModel.load(folder: written, try model.configuration())

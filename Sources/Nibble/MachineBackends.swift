@@ -3,8 +3,8 @@ import NibbleCUDA
 package import NibbleCore
 import NibbleDeviceMap
 
-/// The devices of this machine.
-package enum Machine {
+/// The backends of this machine's devices.
+package enum MachineBackends {
     /// A backend for each device, the CPU last. Each has a budget: its limit, or most of its free memory. GPUs that cannot be used
     /// are left out; ``findings`` says why.
     /// - Parameters:

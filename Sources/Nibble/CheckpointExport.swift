@@ -5,7 +5,7 @@ import NibbleCore
 import NibbleLoading
 
 /// Writing quantized checkpoints.
-public enum Export {
+public enum CheckpointExport {
     /// Writes the model in `folder` (or GGUF file), quantized as `configuration` says, as a pre-quantized checkpoint that transformers with
     /// bitsandbytes reads.
     /// - Returns: the names of the quantized modules.
