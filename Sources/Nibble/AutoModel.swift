@@ -1,7 +1,4 @@
 public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleQuantization
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {

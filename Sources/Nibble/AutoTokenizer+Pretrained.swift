@@ -1,7 +1,6 @@
 public import Foundation
 import NibbleCheckpoint
 import NibbleLoading
-public import NibbleTokenizers
 
 extension AutoTokenizer {
     /// Loads a model's tokenizer.

@@ -1,9 +1,4 @@
 public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleHub
-public import NibbleLoading
-public import NibbleQuantization
 
 /// How a model is loaded. The load options of the command line set these fields.
 public struct LoadConfiguration: Sendable {

@@ -1,9 +1,6 @@
 public import Foundation
-public import NibbleCore
-public import NibbleDeviceMap
 import NibbleLoading
 import NibbleModels
-public import NibbleQuantization
 
 /// What a load would put where; no weight is read.
 public struct Placement: Sendable {

@@ -1,7 +1,5 @@
 import Foundation
 import NibbleCore
-public import NibbleGeneration
-public import NibbleTokenizers
 import Synchronization
 
 extension PretrainedModel {

@@ -1,6 +1,3 @@
-public import NibbleGeneration
-public import NibbleTokenizers
-
 extension PretrainedModel {
     /// Continues one prompt and delivers the text while it is generated.
     ///

@@ -1,8 +1,5 @@
 public import Foundation
 import NibbleCore
-public import NibbleDeviceMap
-public import NibbleGeneration
-public import NibbleLoading
 package import NibbleModels
 
 /// A model loaded from a checkpoint, ready to generate.

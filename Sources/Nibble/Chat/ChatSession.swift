@@ -1,6 +1,3 @@
-public import NibbleGeneration
-public import NibbleTokenizers
-
 /// A conversation with a model: remembers what was said and what the cache holds of it.
 ///
 /// Between two answers only what is new is fed to the model.

@@ -1,5 +1,3 @@
-public import NibbleTokenizers
-
 /// A chat written as a prompt.
 public struct ChatPrompt: Sendable, Equatable {
     /// What the template rendered.

@@ -1,9 +1,3 @@
-public import NibbleCore
-public import NibbleDeviceMap
-public import NibbleGeneration
-public import NibbleQuantization
-public import NibbleTokenizers
-
 /// A model with its tokenizer, ready for one task: text in, text out.
 public protocol TextPipeline: Sendable {
     var model: PretrainedModel { get }

@@ -1,6 +1,3 @@
-public import NibbleGeneration
-public import NibbleTokenizers
-
 /// Answers texts with an encoder-decoder: transformers 4's `text2text-generation`, `summarization` and `translation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are found with 4 beams. The task's name picks a
