@@ -89,8 +89,11 @@ public enum AutoModel {
 
 /// Why a name does not lead to a model of the requested kind.
 public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The model is an encoder-decoder.
     case isEncoderDecoder(String)
+    /// The model has no encoder.
     case isDecoderOnly(String)
+    /// The name is neither a folder, nor a GGUF file, nor a possible name on the Hub.
     case noSuchFolder(String)
 
     /// The error as a sentence for the user.

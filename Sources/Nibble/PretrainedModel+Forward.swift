@@ -82,7 +82,9 @@ extension PretrainedModel {
 
 /// Why the inputs of a forward pass do not fit.
 public enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// A row of the mask has another length than the row of ids.
     case maskShape(expected: Int, found: Int)
+    /// An encoder-decoder got no decoder ids, or not one row for each input.
     case decoderInputsMissing
 
     /// The error as a sentence for the user.

@@ -64,10 +64,13 @@ public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     case noDriver(LibrarySearch)
     /// The driver is there and would not start.
     case initializationFailed(name: String, text: String)
+    /// The driver reports no GPU.
     case noDevice
+    /// A number at or beyond the count of GPUs.
     case noSuchDevice(number: Int, count: Int)
     /// `NIBBLE_CUDA_DEVICES` names what is not there.
     case badList(String, count: Int)
+    /// The compute capability is below 7.5.
     case tooOld(name: String, major: Int, minor: Int)
     /// Kernels cannot be compiled.
     case noCompiler(LibrarySearch)

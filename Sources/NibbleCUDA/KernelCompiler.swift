@@ -27,6 +27,7 @@ public struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
 
 /// A CUDA kernel that NVRTC refuses, with the compiler's log.
 public enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
+    /// NVRTC refused a program; `log` holds its messages.
     case failed(program: String, target: KernelTarget, status: String, log: String)
 
     /// The error as a sentence for the user.

@@ -14,11 +14,13 @@ public enum CheckpointError: Error, Equatable {
     case noSuchTensor(name: String, files: [String])
     /// The file is not of the form it claims.
     case malformed(file: String, tensor: String?, expected: String, found: String)
+    /// The file names an element type that does not exist.
     case unknownDType(file: String, tensor: String, found: String)
     /// More dimensions than ``Shape`` holds.
     case unsupportedRank(file: String, tensor: String, shape: [Int])
     /// Well-formed, but of a kind that is not read: a pickle that names another global, a compressed archive …
     case refused(file: String, what: String)
+    /// The file cannot be written.
     case unwritable(file: String, reason: String)
 }
 

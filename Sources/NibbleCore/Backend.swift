@@ -147,8 +147,11 @@ package func transfer(
 public enum BackendError: Error, Sendable, Equatable {
     /// `budget`: the limit that was set for the device, if one was.
     case outOfMemory(device: Device, requested: Int, available: Int?, budget: Int? = nil)
+    /// A weight to be quantized holds NaN or infinity; `index` is the first such element.
     case nonFiniteWeight(index: Int)
+    /// The device has no form of the operation for these operands.
     case unsupported(device: Device, operation: String, reason: String)
+    /// A call of the device's driver or library failed.
     case deviceFailure(device: Device, call: String, message: String)
 }
 

@@ -1,10 +1,16 @@
 /// The element type of a tensor, with the names safetensors and `torch` give it.
 public enum DType: String, Sendable, Hashable, CaseIterable {
+    /// Floating-point numbers.
     case float64, float32, float16, bfloat16
+    /// Signed integers.
     case int64, int32, int16, int8
+    /// Unsigned integers.
     case uint64, uint32, uint16, uint8
+    /// One byte, 0 or 1.
     case bool
+    /// 8-bit floating point with 4 exponent bits, without infinities.
     case float8E4M3 = "float8_e4m3fn"
+    /// 8-bit floating point with 5 exponent bits.
     case float8E5M2 = "float8_e5m2"
 
     /// Bytes of one element.

@@ -1,5 +1,6 @@
 /// A place where weights lie and layers run.
 public enum Device: Sendable, Hashable {
+    /// The processor and main memory.
     case cpu
     /// The GPU with this number.
     case cuda(Int)

@@ -2,6 +2,7 @@
 public enum JSONError: Error, Equatable {
     /// Line and column (in bytes) count from 1. `file` is `nil` for text that came from elsewhere.
     case syntax(file: String?, line: Int, column: Int, expected: String, found: String)
+    /// The file cannot be read.
     case unreadable(file: String, reason: String)
 }
 

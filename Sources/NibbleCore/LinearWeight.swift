@@ -25,8 +25,11 @@ package protocol PreparedWeight: Sendable {
 
 /// How a linear weight is stored: what a quantizer is asked for and what a checkpoint says.
 public enum WeightFormat: Sendable, Hashable {
+    /// Unquantized, in float32, float16 or bfloat16.
     case dense(DType)
+    /// Quantized to 4 bits.
     case fourBit(FourBitFormat)
+    /// Quantized to 8 bits, with a scale for each row.
     case int8
 }
 
@@ -34,6 +37,7 @@ public enum WeightFormat: Sendable, Hashable {
 public struct FourBitFormat: Sendable, Hashable {
     /// The sixteen values that codes stand for.
     public enum Codebook: String, Sendable, Hashable, CaseIterable {
+        /// FP4 is 4-bit floating point; the values of NF4 are quantiles of a normal distribution.
         case fp4, nf4
     }
 

@@ -2,13 +2,19 @@ public import NibbleCore
 
 /// What can be wrong with a request for placement, or stand in the way of a plan.
 public enum DeviceMapError: Error, Sendable, Equatable {
+    /// The word names no device map.
     case unknownWord(String)
+    /// A device map that cannot be read.
     case malformedMap(source: String, expected: String, found: String)
+    /// A memory limit for something that is no device.
     case unknownLimitKey(String)
+    /// A memory limit that is not `DEVICE=SIZE`.
     case malformedLimit(String)
     /// Part of a quantized model was planned off the GPUs, which the reference refuses.
     case offloadOfQuantizedModules([Device])
+    /// Modules that the device map places nowhere.
     case uncovered([String])
+    /// The devices are too small; `ways` names what would help.
     case doesNotFit([Shortage], ways: [String])
 
     /// A device that cannot hold its part.

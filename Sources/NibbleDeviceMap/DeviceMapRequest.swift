@@ -4,6 +4,7 @@ public import NibbleCore
 public enum DeviceMapRequest: Sendable, Hashable {
     /// GPUs if there are any, else the CPU: spread so that each carries its share.
     case auto
+    /// Spread over all GPUs so that each carries its share.
     case balanced
     /// Balanced over all GPUs but the first, which stays as free as possible.
     case balancedLow0
@@ -11,6 +12,7 @@ public enum DeviceMapRequest: Sendable, Hashable {
     case sequential
     /// Everything on one device.
     case device(Device)
+    /// As the map says.
     case explicit(DeviceMap)
 }
 

@@ -8,9 +8,13 @@ public enum GenerationError: Error, Sendable, Equatable {
     case unsupportedMode(field: String, mode: String)
     /// Two settings that cannot both hold.
     case conflict(String)
+    /// The prompt leaves no room for new tokens.
     case promptTooLong(length: Int, maximum: Int)
+    /// A special token is needed and not set.
     case missingToken(name: String, purpose: String)
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(field: String, token: Int32, vocabularySize: Int)
+    /// Inputs whose sizes do not fit together.
     case shapeMismatch(what: String, expected: String, found: String)
     /// Nothing but padding in a row.
     case emptyRow(row: Int)
@@ -73,6 +77,7 @@ public enum GenerationWarning: Sendable, Equatable, Hashable {
     case ignoredWithoutSampling(field: String)
     /// A beam value without beams: it has no effect.
     case ignoredWithoutBeams(field: String)
+    /// Two limits are set; `maxNewTokens` counts.
     case bothLengthsGiven(maxLength: Int, maxNewTokens: Int)
     /// Neither `max_length` nor `max_new_tokens` was given.
     case defaultLength(newTokens: Int)
@@ -80,7 +85,9 @@ public enum GenerationWarning: Sendable, Equatable, Hashable {
     case impossibleMinimum(field: String, minimum: Int, maximum: Int)
     /// `pad_token_id` was unset and became the first `eos_token_id`, in a batch without a mask.
     case padFromEndOfSequence(Int32)
+    /// A row of a decoder-only model is padded on the right.
     case rightPadding(row: Int)
+    /// Sequences may become longer than the model was trained for.
     case beyondModelPositions(length: Int, positions: Int)
     /// The caller's processor stands where a standard one of the same type would have been.
     case replacedProcessor(String)

@@ -2,13 +2,19 @@
 public enum HubError: Error, Sendable, Equatable {
     /// - Parameter sentToken: whether a token went with the request.
     case repositoryNotFound(HubRepository, endpoint: String, sentToken: Bool)
+    /// The repository has no such branch, tag or commit.
     case revisionNotFound(HubRepository, revision: String)
+    /// The repository does not hold the file.
     case fileNotFound(String, HubRepository, revision: String)
     /// The owner decides who may read it.
     case gated(HubRepository, endpoint: String, sentToken: Bool)
+    /// The server does not accept the access token.
     case tokenRefused(HubRepository, endpoint: String)
+    /// The server forbids access.
     case forbidden(HubRepository, message: String)
+    /// The server's address is not one of http or https.
     case invalidEndpoint(String)
+    /// The text can be no revision.
     case invalidRevision(String)
 
     /// The cache does not hold it and the network is not to be used.
@@ -24,13 +30,16 @@ public enum HubError: Error, Sendable, Equatable {
     case refused(url: String, status: Int, message: String)
     /// A download that broke off again and again.
     case interrupted(file: String, received: Int, expected: Int, reason: String)
+    /// The download has another length than announced.
     case wrongLength(file: String, expected: Int, found: Int)
     /// What came is not what the server announced.
     case wrongContent(file: String, expected: String, found: String)
     /// The server names a file that would leave its folder.
     case unsafeName(String, HubRepository)
 
+    /// The disk is too full; sizes in bytes.
     case noSpace(folder: String, needed: Int, free: Int)
+    /// A file of the cache cannot be read or written.
     case cacheFailure(path: String, reason: String)
 }
 

@@ -2,16 +2,27 @@ public import NibbleCore
 
 /// What can stop a model from being loaded.
 public enum LoadError: Error, Sendable, Equatable {
+    /// The folder holds no config.json.
     case noConfig(folder: String)
+    /// The file cannot be read.
     case unreadable(file: String, reason: String)
+    /// Weights of the model that no file holds.
     case missingWeights([String], files: [String])
+    /// Weights of another shape than config.json implies.
     case mismatchedWeights([Mismatch])
+    /// A quantized weight without its scales or state.
     case missingCompanion(tensor: String, companion: String, file: String)
+    /// A stored quantization that contradicts itself.
     case malformedQuantization(tensor: String, file: String, expected: String, found: String)
+    /// A weight of a type that cannot be loaded.
     case unsupportedDType(tensor: String, file: String, dtype: DType)
+    /// A weight to be quantized holds NaN or infinity; `index` is the first such element.
     case nonFinite(tensor: String, file: String, index: Int)
+    /// The device map names a device that this machine does not have.
     case noDevice(Device, present: [Device])
+    /// The folder for weights on the disk cannot be written.
     case unwritableOffloadFolder(folder: String, reason: String)
+    /// config.json names a dtype that does not exist.
     case unknownDType(String)
 
     /// A weight whose shape is not the one that config.json implies.

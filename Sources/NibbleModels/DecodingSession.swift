@@ -145,10 +145,15 @@ extension DecodingSession {
 
 /// Why a session cannot take the tokens it was given.
 public enum SessionError: Error, Sendable, Equatable {
+    /// More tokens than the session was made for.
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
+    /// A row that the session does not have.
     case rowOutOfRange(row: Int, rows: Int)
+    /// A position without an embedding.
     case positionOutOfRange(position: Int, positions: Int)
+    /// Keys that have left a window cannot be restored.
     case cannotTruncate(row: Int, from: Int, to: Int)
 }
 

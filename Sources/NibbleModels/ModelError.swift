@@ -2,13 +2,21 @@ public import NibbleCore
 
 /// What can be wrong with a model's description or its weights.
 public enum ModelError: Error, Sendable, Equatable {
+    /// The family is not supported, or `model_type` is missing (`nil`).
     case unknownModelType(String?, file: String, known: [String])
+    /// config.json lacks a field.
     case missingField(String, file: String)
+    /// A field of config.json has a value that cannot be used.
     case wrongField(String, file: String, expected: String, found: String)
+    /// A module was built without its weight.
     case missingWeight(String, module: String)
+    /// A weight has another shape than its module.
     case wrongWeight(String, expected: Shape, found: Shape)
+    /// An encoder-decoder got no encoder input.
     case encoderInputsMissing
+    /// A decoder-only model got encoder input.
     case notEncoderDecoder
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
 }
 

@@ -88,9 +88,13 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
 
 /// Why a quantization configuration cannot be used.
 public enum QuantizationConfigError: Error, Sendable, Equatable {
+    /// Both 4 and 8 bits are asked for.
     case bothLoads
+    /// Neither 4 nor 8 bits are asked for.
     case neitherLoad
+    /// An option has a value that cannot be used.
     case wrongValue(String, expected: String, found: String)
+    /// The checkpoint is quantized by another method than bitsandbytes.
     case unknownMethod(String)
 }
 

@@ -1,5 +1,6 @@
 /// To what length rows are padded.
 public enum Padding: String, Sendable {
+    /// Rows keep their lengths.
     case none
     /// To the longest row of the batch.
     case longest
@@ -9,10 +10,13 @@ public enum Padding: String, Sendable {
 
 /// Which of the texts is shortened when the row is too long.
 public enum Truncation: String, Sendable {
+    /// Nothing is shortened.
     case none
     /// The longer of the two until both fit.
     case longestFirst
+    /// The first text.
     case onlyFirst
+    /// The second text.
     case onlySecond
 }
 

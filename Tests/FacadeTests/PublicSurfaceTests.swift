@@ -24,6 +24,15 @@ struct PublicSurfaceTests {
                 return words.first == "public" && words.dropFirst().first != "import" ? (line, Array(words)) : nil
             }
         }
+
+        /// Numbers of the lines that declare cases of public enums.
+        var cases: [Int] {
+            declarations.filter { $0.words.contains("enum") }.flatMap { declaration in
+                let indent = lines[declaration.line].prefix(while: \.isWhitespace)
+                let body = lines[(declaration.line + 1)...].prefix { !$0.hasPrefix(indent + "}") }
+                return body.indices.filter { lines[$0].hasPrefix(indent + "    case ") }
+            }
+        }
     }
 
     private static func sources() throws -> [SourceFile] {
@@ -48,13 +57,13 @@ struct PublicSurfaceTests {
         #expect(lines <= Self.maximumLines)
     }
 
-    @Test("every public declaration has a doc comment")
+    @Test("every public declaration has a doc comment, cases included")
     func documented() throws {
         let bare = try Self.sources().flatMap { file in
-            file.declarations.compactMap { declaration -> String? in
-                let before = file.lines[..<declaration.line].map { $0.drop(while: \.isWhitespace) }.last { !$0.hasPrefix("@") }
-                return before?.hasPrefix("///") == true ? nil : "\(file.name):\(declaration.line + 1)"
-            }
+            (file.declarations.map(\.line) + file.cases).filter { line in
+                let before = file.lines[..<line].last { !$0.drop(while: \.isWhitespace).hasPrefix("@") }
+                return before?.drop(while: \.isWhitespace).hasPrefix("///") != true
+            }.map { "\(file.name):\($0 + 1)" }
         }
         #expect(bare.isEmpty)
     }

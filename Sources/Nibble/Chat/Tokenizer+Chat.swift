@@ -44,6 +44,7 @@ extension Tokenizer {
 
 /// Why no chat template could be chosen.
 public enum ChatTemplateError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The tokenizer has no template.
     case noTemplate
     /// There are templates, but none that is taken without being named.
     case noDefaultTemplate(names: [String])

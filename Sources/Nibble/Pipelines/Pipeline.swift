@@ -82,10 +82,13 @@ public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     case noRoomForPrompt(newTokens: Int, modelMaxLength: Int)
     /// `hole` cannot tell how many tokens will be new.
     case unknownNewTokens(promptLength: Int, maxLength: Int?)
+    /// The tokenizer states no maximum length to cut prompts to.
     case noModelMaxLength
+    /// A chat without messages.
     case emptyChat
     /// The stop sequence has no token.
     case emptyStopSequence
+    /// A batch size below 1.
     case batchSize(Int)
 
     /// The error as a sentence for the user.

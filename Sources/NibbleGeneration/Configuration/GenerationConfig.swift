@@ -206,15 +206,21 @@ public enum EarlyStopping: Sendable, Equatable {
 
 /// The kinds of cache that transformers names.
 public enum CacheImplementation: String, Sendable, CaseIterable {
+    /// All kinds but `quantized` select Nibble's own cache of blocks.
     case dynamic, `static`, offloaded, quantized, hybrid
+    /// As `dynamic`.
     case offloadedStatic = "offloaded_static"
+    /// As `dynamic`.
     case slidingWindow = "sliding_window"
+    /// As `dynamic`.
     case hybridChunked = "hybrid_chunked"
 }
 
 /// How the number of drafted tokens changes.
 public enum AssistantSchedule: String, Sendable, CaseIterable {
+    /// `constant` keeps the number; `heuristic` raises it when all drafts were accepted and lowers it otherwise.
     case constant, heuristic
+    /// As `heuristic`, beginning anew in each call.
     case heuristicTransient = "heuristic_transient"
 }
 

@@ -33,9 +33,13 @@ public enum DeviceForm: Sendable, Equatable {
     case repetitionPenalty(Float)
     /// Tokens that are never chosen. May be asked for more than once.
     case forbidden([Int32])
+    /// Divides the scores.
     case temperature(Float)
+    /// Keeps the k best tokens.
     case topK(Int)
+    /// Keeps the fewest tokens whose probabilities sum to p.
     case topP(Float)
+    /// Keeps tokens with this share of the best one's probability.
     case minP(Float)
 
     fileprivate var rank: Int {

@@ -3,10 +3,15 @@ public typealias StoppingCriterion = @Sendable (RowContext) throws -> Bool
 
 /// Why a row ended.
 public enum FinishReason: Sendable, Equatable {
+    /// The row chose this end token.
     case endOfSequence(Int32)
+    /// The text of the row ends with this stop string.
     case stopString(String)
+    /// The row has its maximum length.
     case maxLength
+    /// The time ran out.
     case maxTime
+    /// A caller's criterion ended the row.
     case stoppingCriterion
 }
 

@@ -2,6 +2,7 @@ import Foundation
 
 /// What a stream of a generation delivers.
 public enum GenerationEvent: Sendable {
+    /// A token was chosen.
     case token(GeneratedToken)
     /// The last event.
     case finished(GenerationOutput)

@@ -10,7 +10,9 @@ public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         case undefined(String)
         /// A value of the wrong type.
         case type(expected: String, found: String)
+        /// A filter that does not exist.
         case unknownFilter(String)
+        /// A test that does not exist.
         case unknownTest(String)
         /// A function, filter, test or macro was called with arguments it does not take.
         case arguments(function: String, problem: String)

@@ -3,13 +3,19 @@
 public enum JinjaValue: Sendable {
     /// Prints as nothing and is false; anything else that is asked of it is an error.
     case undefined(JinjaUndefined)
+    /// `None`.
     case null
+    /// `True` or `False`.
     case bool(Bool)
+    /// An integer.
     case int(Int)
+    /// A float.
     case double(Double)
+    /// A string of code points.
     case string(String)
     /// A Python list.
     case array(JinjaArray)
+    /// A Python tuple.
     case tuple(JinjaArray)
     /// A Python dict: insertion order is kept.
     case object(JinjaObject)
