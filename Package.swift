@@ -1,25 +1,22 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// One helper gives every target the same settings; a target is named once, its tests follow by convention.
+// One helper gives every Swift target its settings. A target declares the modules that its files import, and no others.
 
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
-let cSettings: [CSetting] = [
-    .define("NIBBLE_BUILD", to: "1")
-]
-
-func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+func module(_ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil) -> Target {
+    .target(name: name, dependencies: dependencies, path: path, swiftSettings: swiftSettings)
 }
 
 func cModule(_ name: String, exclude: [String] = []) -> Target {
-    .target(name: name, exclude: exclude, cSettings: cSettings)
+    .target(name: name, exclude: exclude)
 }
 
+/// The tests of the target `name`. Those that run the command line depend on its executable.
 func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .testTarget(
         name: "\(name)Tests",
@@ -40,8 +37,9 @@ let package = Package(
     name: "nibble",
     products: [
         .library(name: "Nibble", targets: ["Nibble"]),
-        .library(name: "_NibbleConformance", targets: ["NibbleConformance", "NibbleCPU", "NibbleCore", "NibbleModels"]),
         .executable(name: "nibble", targets: ["NibbleCommand"]),
+        // For `Benchmarks/`.
+        .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -52,57 +50,63 @@ let package = Package(
     targets: [
         // Each line may import the lines above it, never below.
         .target(name: "CNibbleVersion", cSettings: [.define("NIBBLE_COMMIT", to: commit)]),
-        cModule("CNibbleCPU"),
+        cModule(
+            "CNibbleCPU",
+            exclude: ["vectors", "attention/templates", "elementwise/templates", "linear/templates", "quantize/templates"]),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
         module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
-        module("NibbleTokenizers", ["NibbleCore"]),
+        module("NibbleTemplates", ["NibbleCore"]),
+        module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
         module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
-        module("NibbleGeneration", ["NibbleCore", "NibbleModels", "NibbleTokenizers"]),
+        module("NibbleGeneration", ["NibbleCore", "NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
         module(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers",
-                "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTemplates",
+                "NibbleTokenizers", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
             ]),
         .executableTarget(
             name: "NibbleCommand",
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGeneration",
                 "NibbleConformance", "Nibble", argumentParser,
-            ], swiftSettings: swiftSettings),
+            ],
+            swiftSettings: swiftSettings),
 
-        .target(
-            name: "NibbleTestSupport",
-            dependencies: ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
-            path: "Tests/NibbleTestSupport", swiftSettings: swiftSettings),
+        module(
+            "NibbleTestSupport", ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleQuantization", "NibbleConformance"],
+            path: "Tests/NibbleTestSupport"),
         tests("NibbleCore"),
-        tests("NibbleCPU", ["NibbleCommand", "NibbleConformance"]),
-        tests("NibbleCUDA", ["NibbleConformance", "NibbleQuantization"]),
+        tests("NibbleCPU", ["NibbleCore", "NibbleConformance", "NibbleCommand"]),
+        tests("NibbleCUDA", ["NibbleCore", "NibbleQuantization", "NibbleConformance"]),
         tests("NibbleCheckpoint", ["NibbleCore"]),
-        tests("NibbleHub", ["Nibble", "NibbleCheckpoint", "NibbleCommand", "NibbleCore"] + nio),
-        tests("NibbleTokenizers"),
-        tests("NibbleQuantization", ["NibbleCheckpoint", "NibbleCPU", "NibbleConformance"]),
+        tests("NibbleHub", ["NibbleCore", "NibbleCheckpoint", "Nibble", "NibbleCommand"] + nio),
+        tests("NibbleTemplates", ["NibbleCore"]),
+        tests("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
+        tests("NibbleQuantization", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleModels", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
         tests(
             "NibbleLoading",
             ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
-        tests("NibbleGeneration", ["NibbleCheckpoint"]),
+        tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleModels"]),
         tests(
             "Nibble",
             [
-                "NibbleCPU", "NibbleCheckpoint", "NibbleCore", "NibbleGeneration", "NibbleLoading", "NibbleModels",
-                "NibbleTokenizers",
+                "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
+                "NibbleLoading", "NibbleGeneration",
             ]),
-        tests("NibbleCommand", ["NibbleCheckpoint", "NibbleCore"]),
+        tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
+        // Sees what a user's program sees: no `package` declarations.
+        .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),
     ],
     cLanguageStandard: .c2x
 )

@@ -1,13 +1,19 @@
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleQuantization
+public import Foundation
 
 /// Loads decoder-only models.
-package enum AutoModelForCausalLM {
-    /// - Parameter pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
-    /// - Throws: see ``PretrainedModel/load(folder:_:)`` and ``PretrainedFiles/folder(for:_:_:)``; ``AutoModelError`` if the model is an
-    ///   encoder-decoder.
-    package static func from(
+public enum AutoModelForCausalLM {
+    /// Loads a decoder-only model.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)`` for a model of the other kind, ``HubError``, and what
+    ///   ``PretrainedModel/load(folder:_:)`` throws.
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -20,9 +26,19 @@ package enum AutoModelForCausalLM {
 }
 
 /// Loads encoder-decoder models.
-package enum AutoModelForSeq2SeqLM {
-    /// See ``AutoModelForCausalLM/from(pretrained:deviceMap:maxMemory:quantization:dtype:configuration:)``.
-    package static func from(
+public enum AutoModelForSeq2SeqLM {
+    /// Loads an encoder-decoder.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError/isDecoderOnly(_:)`` for a model of the other kind, ``HubError``, and what
+    ///   ``PretrainedModel/load(folder:_:)`` throws.
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -35,9 +51,18 @@ package enum AutoModelForSeq2SeqLM {
 }
 
 /// Loads a model of any kind.
-package enum AutoModel {
-    /// The arguments beat the same fields of `configuration`.
-    package static func from(
+public enum AutoModel {
+    /// Loads a model.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder, a GGUF file, or the name of a model on the Hub (`owner/name`).
+    ///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+    ///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+    ///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+    ///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+    ///   - configuration: everything else that can be said about a load.
+    /// - Throws: ``AutoModelError``, ``HubError``, and what ``PretrainedModel/load(folder:_:)`` throws.
+    public static func from(
         pretrained: String, deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:],
         quantization: BitsAndBytesConfig? = nil, dtype: DType? = nil, configuration: LoadConfiguration = .init()
     ) async throws -> PretrainedModel {
@@ -46,17 +71,33 @@ package enum AutoModel {
         if !maxMemory.isEmpty { configuration.maxMemory = maxMemory }
         if let quantization { configuration.quantization = quantization }
         if let dtype { configuration.dtype = dtype }
-        let folder = try await PretrainedFiles.folder(for: pretrained, .all, configuration)
-        return try PretrainedModel.load(folder: folder, configuration)
+        return try PretrainedModel.load(folder: try await download(pretrained, configuration), configuration)
+    }
+
+    /// Makes a model's files available without loading it: weights, configuration and tokenizer.
+    ///
+    /// - Parameters:
+    ///   - pretrained: a model folder or a GGUF file, which is returned as it is, or the name of a model on the Hub, whose files are
+    ///     downloaded into the cache unless they are there.
+    ///   - configuration: revision, variant, the Hub's settings and progress are read.
+    /// - Returns: the folder (or GGUF file) that ``PretrainedModel/load(folder:_:)`` and ``LoadPreview/init(folder:_:)`` take.
+    /// - Throws: ``AutoModelError/noSuchFolder(_:)``, ``HubError``, ``CheckpointError``.
+    public static func download(_ pretrained: String, _ configuration: LoadConfiguration = .init()) async throws -> URL {
+        try await PretrainedFiles.folder(for: pretrained, .all, configuration)
     }
 }
 
-package enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
+/// Why a name does not lead to a model of the requested kind.
+public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The model is an encoder-decoder.
     case isEncoderDecoder(String)
+    /// The model has no encoder.
     case isDecoderOnly(String)
+    /// The name is neither a folder, nor a GGUF file, nor a possible name on the Hub.
     case noSuchFolder(String)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"

@@ -1,22 +1,22 @@
 import NibbleCore
-package import NibbleGeneration
+import NibbleGeneration
 package import NibbleModels
 
 extension Benchmark {
-    /// How one text is continued: plainly, or with proposed tokens that are checked many at a time.
+    /// The speed of one way of continuing a text: greedily, or with drafted tokens that are checked several at a time.
     package struct AssistedResult: Sendable {
         /// `greedy`, `prompt look-up` or `assistant`
         package var name: String
         package var newTokens: Int
-        /// Tokens a second from the first token on, the best repetition.
+        /// Tokens a second after the first token, in the fastest repetition.
         package var tokensPerSecond: Double
-        /// How often the model was run after the prompt.
+        /// Runs of the model after the prompt.
         package var forwards: Int
-        /// Whether the tokens are those of plain greedy decoding.
+        /// Whether the tokens are those of greedy decoding.
         package var sameTokens: Bool
     }
 
-    /// Continues `prompt` greedily, then with prompt look-up of `lookup` tokens and, where there is one, with an assistant.
+    /// Continues `prompt` greedily, then with prompt look-up of `lookup` tokens, then with the assistant if one is given.
     ///
     /// - Throws: `GenerationError`; what the models throw.
     package func assisted(

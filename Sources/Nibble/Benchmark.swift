@@ -3,23 +3,25 @@ import NibbleCPU
 import NibbleCore
 import NibbleModels
 
-/// Measures how fast a loaded model reads prompts and writes tokens.
+/// Measures how fast a loaded model processes prompts and decodes tokens.
 package struct Benchmark {
+    /// What is measured.
     package enum Test: Sendable, Hashable {
-        /// Tokens of a prompt, fed at once.
+        /// A prompt of this many tokens, fed at once.
         case prompt(Int)
-        /// Tokens decoded one by one, greedily, after a prompt of ``depth`` tokens, at least one.
+        /// This many tokens decoded greedily after a prompt of `depth` tokens (at least one).
         case decode(Int)
     }
 
+    /// The rates of one test.
     package struct Result: Sendable {
         package var test: Test
         package var batch: Int
-        /// Tokens a second over all rows, one figure a repetition.
+        /// Tokens a second over all rows, for each repetition.
         package var tokensPerSecond: [Double]
         /// Bytes of weights that a decode step reads.
         package var weightBytes: Int
-        /// The device's rate in bytes a second, measured before: see ``Benchmark/bandwidth``.
+        /// The device's memory bandwidth, see ``Benchmark/bandwidth``.
         package var bandwidth: Double
 
         package var mean: Double { tokensPerSecond.reduce(0, +) / Double(max(tokensPerSecond.count, 1)) }
@@ -28,7 +30,7 @@ package struct Benchmark {
             let squares = tokensPerSecond.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
             return (squares / Double(tokensPerSecond.count - 1)).squareRoot()
         }
-        /// What share of the bandwidth the weights' bytes take at this rate; decoding only.
+        /// The share of the bandwidth that reading the weights takes at this rate; `nil` for prompts.
         package var bandwidthFraction: Double? {
             guard case .decode = test, bandwidth > 0 else { return nil }
             return Double(weightBytes) * mean / Double(batch) / bandwidth
@@ -37,9 +39,9 @@ package struct Benchmark {
 
     let pretrained: PretrainedModel
     let repetitions: Int
-    /// Tokens that each row holds before it decodes.
+    /// Tokens in each row's cache before decoding starts.
     private let depth: Int
-    /// Bytes a second: what all threads of a CPU read together, or what a GPU's copy reads and writes.
+    /// Bytes a second that all threads of a CPU read together, or that a GPU reads and writes while copying.
     package let bandwidth: Double
     package let bandwidthName: String
 
@@ -56,7 +58,7 @@ package struct Benchmark {
         }
     }
 
-    /// Bytes read and written a second by a large copy.
+    /// Bytes a second that a large copy reads and writes.
     private static func copyBandwidth(of backend: any Backend) throws -> Double {
         let shape: Shape = [1 << 30]
         let source = try backend.allocate(.uint8, shape)
@@ -127,7 +129,7 @@ package struct Benchmark {
         }
     }
 
-    /// Everything but tables that are only looked up.
+    /// Bytes of all weights except tables that are only looked up.
     private var decodedBytes: Int {
         let total = pretrained.report.residentBytes.values.reduce(0, +)
         let tied = Set(pretrained.tree.tied.map(\.target))

@@ -19,22 +19,24 @@ extension LoadConfiguration {
         }
         if request.limits.keys.allSatisfy({ $0 == .disk }) {
             request.limitsAreGiven = false
-            request.limits.merge(Machine.budgets(present ?? Machine.backends(threads: threads))) { given, _ in given }
+            request.limits.merge(MachineBackends.budgets(present ?? MachineBackends.backends(threads: threads))) { given, _ in
+                given
+            }
         }
-        request.operationBytes = Machine.operationBytes(present ?? [], limits: request.limits, threads: threads)
+        request.operationBytes = MachineBackends.operationBytes(present ?? [], limits: request.limits, threads: threads)
         return request
     }
 
     /// The machine's backends for this load, each with its budget.
     func machine() throws -> [any Backend] {
         guard backends.isEmpty else { return backends }
-        try Machine.checkDeviceList()
+        try MachineBackends.checkDeviceList()
         let mapped: Set<Device> =
             switch deviceMap {
             case .explicit(let map): Set(map.devices)
             case .device(let device): [device]
             default: []
             }
-        return Machine.backends(threads: threads, limits: try maxMemory.mapValues { try $0.bytes() }, mapped: mapped)
+        return MachineBackends.backends(threads: threads, limits: try maxMemory.mapValues { try $0.bytes() }, mapped: mapped)
     }
 }

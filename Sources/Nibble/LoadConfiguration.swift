@@ -1,57 +1,59 @@
-package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleHub
-package import NibbleLoading
-package import NibbleQuantization
+public import Foundation
 
-/// Everything that can be said about how a model is loaded. The command line's load options are these.
-package struct LoadConfiguration: Sendable {
-    package var quantization: BitsAndBytesConfig?
-    /// `nil`: what the config or the checkpoint says ("auto").
-    package var dtype: DType?
-    package var deviceMap: DeviceMapRequest = .auto
-    /// Only the devices named here exist for the plan.
-    package var maxMemory: [Device: MemoryLimit] = [:]
-    /// transformers' own planner; ``followsReference`` implies it.
-    package var usesReferencePlanner = false
-    /// Where weights on the disk are written that the checkpoint does not hold as they are used. `nil`: a temporary folder.
-    package var offloadFolder: URL?
-    /// Keys and values are stored in this form; `nil`: in the load dtype.
-    package var cacheQuantization: KeyValueQuantization?
-    /// Tokens a sequence may come to hold, as placement counts them. `nil`: ``ModelMemory/defaultContext``.
-    package var context: Int?
-    /// Sequences side by side, as placement counts them.
-    package var batchSize = 1
-    /// Beats a pre-quantized checkpoint's compute dtype.
-    package var computeDType: DType?
-    /// Beats a pre-quantized checkpoint's threshold.
-    package var int8Threshold: Double?
-    package var addedSkipModules: [String] = []
-    /// Stores the output head quantized.
-    package var headFormat: WeightFormat?
-    package var int8Activations = false
-    /// Turns off every deliberate difference from the reference.
-    package var followsReference = false
-    /// `model.VARIANT.safetensors`
-    package var variant: String?
+/// How a model is loaded. The load options of the command line set these fields.
+public struct LoadConfiguration: Sendable {
+    /// How linear layers are quantized while they are loaded. `nil`: as the checkpoint stores them.
+    public var quantization: BitsAndBytesConfig?
+    /// The dtype of everything that is not quantized. `nil`: as the config or the checkpoint says.
+    public var dtype: DType?
+    /// Where layers go.
+    public var deviceMap: DeviceMapRequest = .auto
+    /// Bytes that Nibble may take of each device. If any are given, devices that are not named are not used.
+    public var maxMemory: [Device: MemoryLimit] = [:]
+    /// Plans as transformers does; ``followsReference`` implies it.
+    public var usesReferencePlanner = false
+    /// Where weights that run from the disk are written, if the checkpoint does not hold them in the form in which they are used.
+    /// `nil`: a temporary folder.
+    public var offloadFolder: URL?
+    /// The form in which keys and values are stored. `nil`: the load dtype.
+    public var cacheQuantization: KeyValueQuantization?
+    /// Tokens of the longest sequence that placement reserves caches for. `nil`: 512.
+    public var context: Int?
+    /// Sequences side by side that placement reserves caches for.
+    public var batchSize = 1
+    /// Overrides the compute dtype of a pre-quantized checkpoint.
+    public var computeDType: DType?
+    /// Overrides the outlier threshold of a pre-quantized checkpoint.
+    public var int8Threshold: Double?
+    /// Modules to leave unquantized in addition to the default list.
+    public var addedSkipModules: [String] = []
+    /// The form of the output embedding (head). `nil`: it is not quantized.
+    public var headFormat: WeightFormat?
+    /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
+    public var int8Activations = false
+    /// Compatibility mode: turns off every deliberate difference from transformers and bitsandbytes.
+    public var followsReference = false
+    /// Loads `model.VARIANT.safetensors` instead of `model.safetensors`.
+    public var variant: String?
     /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
-    package var revision: String?
-    /// Server, cache and token. `nil`: what the environment says.
-    package var hub: HubConfiguration?
+    public var revision: String?
+    /// The Hub's server, cache and token. `nil`: as the environment says, see ``HubConfiguration/standard``.
+    public var hub: HubConfiguration?
     /// Called while files are downloaded.
-    package var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
-    /// Called with what a user should know about where the files come from.
-    package var notice: (@Sendable (String) -> Void)?
-    /// CPU threads; `nil` takes all cores.
-    package var threads: Int?
-    /// `false` keeps canonical layouts, for writing.
+    public var downloadProgress: (@Sendable (DownloadProgress) -> Void)?
+    /// Called with messages for the user, such as that a cached copy is used.
+    public var notice: (@Sendable (String) -> Void)?
+    /// CPU threads. `nil`: one for each core.
+    public var threads: Int?
+    /// Whether backends may repack weights into layouts of their own. `false` keeps the canonical ones, for writing.
     package var preparesWeights = true
-    /// In place of the machine's own.
+    /// Used instead of the machine's own backends, if not empty.
     package var backends: [any Backend] = []
-    package var progress: (@Sendable (LoadProgress) -> Void)?
+    /// Called after each tensor that was placed.
+    public var progress: (@Sendable (LoadProgress) -> Void)?
 
-    package init() {}
+    /// A configuration in which nothing is chosen.
+    public init() {}
 
     var loadOptions: LoaderOptions {
         var options = LoaderOptions()

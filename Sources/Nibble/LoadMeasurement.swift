@@ -1,18 +1,18 @@
 package import Foundation
 import NibbleCore
 
-/// What one load took: time, processor time, memory.
+/// Time and memory of one load.
 package struct LoadMeasurement: Sendable {
     package var seconds: Double
-    /// Of all threads, user and system.
+    /// Processor time of all threads, user and system.
     package var processorSeconds: Double
     /// Bytes of the checkpoint that were read.
     package var checkpointBytes: Int
     /// Bytes of weights and scales as they are stored.
     package var storedBytes: Int
-    /// The process's largest resident size while loading, mapped pages included; `nil` where the system does not tell.
+    /// The largest resident size of the process during the load, mapped pages included. `nil` where the system does not report it.
     package var peakResidentBytes: Int?
-    /// The process's resident size before and after.
+    /// Resident size of the process before and after the load.
     package var residentBytesBefore: Int?
     package var residentBytes: Int?
 
@@ -20,7 +20,7 @@ package struct LoadMeasurement: Sendable {
 }
 
 extension PretrainedModel {
-    /// Loads the model in `folder` and tells what that took.
+    /// Loads the model in `folder` and measures it.
     /// - Throws: as ``load(folder:_:)``.
     package static func measuringLoad(
         folder: URL, _ configuration: LoadConfiguration = .init()
@@ -45,9 +45,9 @@ extension PretrainedModel {
     }
 }
 
-/// This process's memory, as Linux tells it.
+/// The memory of this process, from `/proc`.
 package enum ProcessMemory {
-    /// A line of `/proc/self/status`.
+    /// A field of `/proc/self/status`, in bytes.
     package static func bytes(_ field: String) -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
             let line = text.textLines.first(where: { $0.hasPrefix(field + ":") }),
@@ -56,7 +56,7 @@ package enum ProcessMemory {
         return kilobytes * 1024
     }
 
-    /// Lets `VmHWM` start anew.
+    /// Resets `VmHWM` to the current size.
     static func resetPeak() {
         guard let handle = FileHandle(forWritingAtPath: "/proc/self/clear_refs") else { return }
         try? handle.write(contentsOf: Data("5".utf8))

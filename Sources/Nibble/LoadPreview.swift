@@ -1,29 +1,29 @@
-package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
+public import Foundation
 import NibbleLoading
 import NibbleModels
-package import NibbleQuantization
 
 /// What a load would put where. Only `config.json` is read, no weight.
-package struct LoadPreview: Sendable {
-    package let placement: PlacementPlan
+public struct LoadPreview: Sendable {
+    /// Devices, module ranges and the memory they take.
+    public let placement: PlacementPlan
     /// The dtype the model would be loaded in.
-    package let dtype: DType
-    package let quantization: BitsAndBytesConfig?
+    public let dtype: DType
+    /// The quantization in effect: the one asked for, or the checkpoint's own.
+    public let quantization: BitsAndBytesConfig?
     /// Bytes as transformers' `get_memory_footprint` counts them.
-    package let footprint: Int
+    public let footprint: Int
     /// Tokens of a sequence that caches are counted for.
-    package let context: Int
+    public let context: Int
     /// Sequences that caches are counted for.
-    package let batchSize: Int
+    public let batchSize: Int
     package let estimate: MemoryEstimate
-    package let warnings: [String]
+    /// What a user should know about the request.
+    public let warnings: [String]
 
     /// Plans the model in `folder`, of which only `config.json` need be present. Devices named in
     /// ``LoadConfiguration/maxMemory`` are taken as present.
     /// - Throws: `DeviceMapError`, `MemoryLimitError`, `LoadError`, `ModelError`, `QuantizationConfigError`.
-    package init(folder: URL, _ configuration: LoadConfiguration) throws {
+    public init(folder: URL, _ configuration: LoadConfiguration) throws {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         var warnings = [String]()

@@ -6,16 +6,16 @@ import NibbleLoading
 import NibbleTokenizers
 
 /// The parts of a model that are needed.
-package struct PretrainedParts: OptionSet, Sendable {
+package struct PretrainedFileSet: OptionSet, Sendable {
     package let rawValue: Int
     package init(rawValue: Int) { self.rawValue = rawValue }
 
     /// `config.json`
-    package static let config = PretrainedParts(rawValue: 1)
-    package static let tokenizer = PretrainedParts(rawValue: 2)
+    package static let config = PretrainedFileSet(rawValue: 1)
+    package static let tokenizer = PretrainedFileSet(rawValue: 2)
     /// Weights and `generation_config.json`
-    package static let weights = PretrainedParts(rawValue: 4)
-    package static let all: PretrainedParts = [.config, .tokenizer, .weights]
+    package static let weights = PretrainedFileSet(rawValue: 4)
+    package static let all: PretrainedFileSet = [.config, .tokenizer, .weights]
 }
 
 /// Finds or downloads the files of a model.
@@ -29,7 +29,7 @@ package enum PretrainedFiles {
     /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for a name that cannot be one on the Hub; `HubError`, `CheckpointError`,
     ///   `LoadError`.
     package static func folder(
-        for name: String, _ parts: PretrainedParts = .all, _ configuration: LoadConfiguration = .init()
+        for name: String, _ parts: PretrainedFileSet = .all, _ configuration: LoadConfiguration = .init()
     ) async throws -> URL {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
@@ -64,7 +64,7 @@ private struct PretrainedDownload {
     private static let config = "config.json"
     private static let generationConfig = "generation_config.json"
 
-    func folder(_ parts: PretrainedParts) async throws -> URL {
+    func folder(_ parts: PretrainedFileSet) async throws -> URL {
         // An optional file that does not exist is marked as absent, so that other programs do not ask for it again.
         var optional = parts.contains(.tokenizer) ? AutoTokenizer.companions : []
         if parts.contains(.weights) { optional.append(Self.generationConfig) }

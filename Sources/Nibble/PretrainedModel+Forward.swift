@@ -1,23 +1,24 @@
 import NibbleCore
 import NibbleModels
 
-/// Logits of whole rows, as the reference's forward pass gives them.
-package struct ForwardOutput: Sendable {
-    /// float32 [B, T, V]; positions without attention hold zeros.
-    package let logits: Tensor
-    /// Encoder-decoders: float32 [B, S, E]; positions without attention hold zeros.
-    package let encoderLastHiddenState: Tensor?
+/// The result of a forward pass over whole rows.
+public struct ForwardOutput: Sendable {
+    /// Scores of the next token, float32 [B, T, V]. Masked positions hold zeros.
+    public let logits: Tensor
+    /// Encoder-decoders: the encoder's output, float32 [B, S, E]. Masked positions hold zeros.
+    public let encoderLastHiddenState: Tensor?
 }
 
 extension PretrainedModel {
     /// Runs the model once over padded rows.
     ///
-    /// Positions where the mask is 0 take no part; a row's result does not depend on its padding.
+    /// Masked positions are not computed; a row's result does not depend on its padding.
     /// - Parameters:
-    ///   - inputIDs: [B, T], for an encoder-decoder the encoder's.
-    ///   - attentionMask: [B, T] of 0 and 1; all ones if left out.
-    ///   - decoderInputIDs: encoder-decoders only, [B, T'].
-    package func forward(
+    ///   - inputIDs: token ids [B, T]; the encoder's input (then T is S) for an encoder-decoder.
+    ///   - attentionMask: 0 or 1 for each position [B, T]. `nil`: all 1.
+    ///   - decoderInputIDs: token ids [B, T], for encoder-decoders only.
+    /// - Throws: ``ForwardError``, ``SessionError``, ``ModelError``, ``BackendError``.
+    public func forward(
         inputIDs: [[Int32]], attentionMask: [[Int32]]? = nil, decoderInputIDs: [[Int32]]? = nil
     ) throws -> ForwardOutput {
         let kept = try zip(inputIDs, attentionMask ?? inputIDs.map { $0.map { _ in 1 } }).map { ids, mask in
@@ -61,7 +62,7 @@ extension PretrainedModel {
         }
     }
 
-    /// Puts the rows of `flat` [n, W] at their places in zeros [rows, width, W].
+    /// Copies the rows of `flat` [n, W] to `positions` of a tensor of zeros [rows, width, W].
     private func scattered(_ flat: Tensor, at positions: [[Int]], rows: Int, width: Int) -> Tensor {
         let size = flat.shape[1]
         let result = Tensor.host(.float32, [rows, width, size])
@@ -79,11 +80,15 @@ extension PretrainedModel {
     }
 }
 
-package enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+/// Why the inputs of a forward pass do not fit.
+public enum ForwardError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// A row of the mask has another length than the row of ids.
     case maskShape(expected: Int, found: Int)
+    /// An encoder-decoder got no decoder ids, or not one row for each input.
     case decoderInputsMissing
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .maskShape(let expected, let found): "attention_mask has rows of \(found), input_ids of \(expected)"
         case .decoderInputsMissing: "an encoder-decoder needs decoder_input_ids, one row for each row of input_ids"

@@ -1,8 +1,6 @@
-package import Foundation
+public import Foundation
 import NibbleCore
-package import NibbleGeneration
 import NibbleLoading
-package import NibbleTokenizers
 import Synchronization
 
 extension PretrainedModel {
@@ -24,21 +22,38 @@ extension PretrainedModel {
 
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
     ///
-    /// Rows without a mask are padded where their lengths differ. The work happens on a thread of its own; no thread of the cooperative pool is held.
-    /// - Throws: `GenerationError`; what the backend throws; `CancellationError` soon after the task was cancelled.
-    package func generate(
-        _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil
+    /// Rows without a mask are padded on the left where their lengths differ. The work runs on a thread of its own and blocks no
+    /// thread of the cooperative pool.
+    /// - Parameters:
+    ///   - inputs: token ids, one row for each prompt.
+    ///   - config: what the model's generation_config.json and the defaults leave open or should not decide.
+    ///   - tokenizer: needed for stop strings.
+    ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
+    /// - Throws: ``GenerationError``, ``SessionError``, ``ModelError``, ``BackendError``; `CancellationError` soon after the task was
+    ///   cancelled.
+    public func generate(
+        _ inputs: BatchEncoding, _ config: GenerationConfig = GenerationConfig(), tokenizer: Tokenizer? = nil,
+        assistant: PretrainedModel? = nil
     ) async throws -> GenerationOutput {
-        var request = GenerationRequest(inputs: inputs.inputIDs, config: config)
-        if !inputs.attentionMask.isEmpty { request.attentionMask = inputs.attentionMask }
-        return try await generate(request, tokenizer: tokenizer)
+        try await generate(request(inputs, config), tokenizer: tokenizer, assistant: assistant)
     }
 
-    /// As ``generate(_:_:tokenizer:)``, with everything a request can say.
-    package func generate(_ request: GenerationRequest, tokenizer: Tokenizer? = nil) async throws -> GenerationOutput {
+    func request(_ inputs: BatchEncoding, _ config: GenerationConfig) -> GenerationRequest {
+        var request = GenerationRequest(inputs: inputs.inputIDs, config: config)
+        if !inputs.attentionMask.isEmpty { request.attentionMask = inputs.attentionMask }
+        return request
+    }
+
+    /// Generates with processors, stopping criteria and whatever else a request can hold.
+    ///
+    /// - Throws: as ``generate(_:_:tokenizer:assistant:)``; what the caller's processors and criteria throw.
+    public func generate(
+        _ request: GenerationRequest, tokenizer: Tokenizer? = nil, assistant: PretrainedModel? = nil
+    ) async throws -> GenerationOutput {
         let generator = generator(tokenizer: tokenizer)
         let flag = CancellationFlag()
         var request = request
+        if let assistant { request.assistant = assistant.model }
         let given = request.interruption
         request.interruption = {
             try flag.check()
@@ -57,7 +72,7 @@ extension PretrainedModel {
     }
 }
 
-/// Whether a task was cancelled, for a thread that works for it.
+/// Tells a thread that the task it works for was cancelled.
 private final class CancellationFlag: Sendable {
     let isSet = Atomic<Bool>(false)
 

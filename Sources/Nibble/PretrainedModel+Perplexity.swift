@@ -3,18 +3,19 @@ import NibbleCore
 import NibbleModels
 
 /// How well a model predicts a text.
-package struct PerplexityScore: Sendable {
-    /// Tokens that were scored.
-    package var tokens: Int
-    /// Nats a token.
-    package var meanNegativeLogLikelihood: Double
-    package var perplexity: Double { exp(meanNegativeLogLikelihood) }
+public struct PerplexityScore: Sendable {
+    /// The number of tokens scored.
+    public var tokens: Int
+    /// Nats per token.
+    public var meanNegativeLogLikelihood: Double
+    /// e to the power of ``meanNegativeLogLikelihood``.
+    public var perplexity: Double { exp(meanNegativeLogLikelihood) }
 }
 
-/// Cuts ids into windows for scoring.
+/// Cuts token ids into windows for scoring.
 package enum TextWindows {
-    /// Window w holds `ids[W·w ... W·(w+1)]`: W tokens to feed and, for each, the next to score. Only full windows count; a
-    /// shorter text is one window.
+    /// Window w holds `ids[W·w ... W·(w+1)]`: W tokens to feed, and for each the next one to score. An incomplete last window is
+    /// dropped, unless it is the only one.
     package static func cut(_ ids: [Int32], _ window: Int) -> [[Int32]] {
         guard ids.count > window else { return ids.count > 1 ? [ids] : [] }
         return (0..<(ids.count - 1) / window).map { Array(ids[window * $0...window * ($0 + 1)]) }
@@ -22,8 +23,11 @@ package enum TextWindows {
 }
 
 extension PretrainedModel {
-    /// Scores every id but the first of each sequence, given those before it. Sequences are independent.
-    package func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
+    /// Scores each token but the first of every sequence, given the tokens before it.
+    ///
+    /// - Parameter sequences: token ids; each sequence is scored on its own.
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``, ``SessionError``, ``BackendError``.
+    public func perplexity(of sequences: [[Int32]]) throws -> PerplexityScore {
         guard !isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(folder.path) }
         var total = 0.0
         var tokens = 0

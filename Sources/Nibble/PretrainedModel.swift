@@ -1,26 +1,24 @@
-package import Foundation
+public import Foundation
 import NibbleCore
-package import NibbleDeviceMap
-package import NibbleGeneration
-package import NibbleLoading
-package import NibbleModels
 
 /// A model loaded from a checkpoint, ready to generate.
 ///
 /// Sessions made from it are independent; the model itself never changes and may be used from several tasks.
-package final class PretrainedModel: Sendable {
+public final class PretrainedModel: Sendable {
     /// The folder, or the GGUF file.
-    package let folder: URL
+    public let folder: URL
     package let model: LanguageModel
-    package let report: LoadReport
-    /// The module tree, ties as the checkpoint has them.
+    /// What loading did, with its warnings.
+    public let report: LoadReport
+    /// The module tree, with the ties of the checkpoint.
     package let tree: ModuleTree
     package let plan: QuantizationPlan
-    /// By module path; what `nibble quantize` writes.
+    /// Weights by module path, as `nibble quantize` writes them.
     package let weights: ModelWeights
-    package let deviceMap: DeviceMap
-    /// What generation_config.json, or the config, says.
-    package let generationConfig: GenerationConfig
+    /// Where each module lies.
+    public let deviceMap: DeviceMap
+    /// Options from generation_config.json, or from config.json where there is none.
+    public let generationConfig: GenerationConfig
 
     private init(_ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap) throws {
         folder = source.folder
@@ -36,11 +34,15 @@ package final class PretrainedModel: Sendable {
             : GenerationConfig(modelFolder: folder)
     }
 
-    /// Loads the model in `folder`, which may be a GGUF file, too.
+    /// Loads a model.
     ///
-    /// - Throws: `LoadError`, `ModelError`, `CheckpointError`, `QuantizationConfigError`, `DeviceMapError`, `BackendError`: each names the file and
-    ///   what was expected and found.
-    package static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
+    /// - Parameters:
+    ///   - folder: a model folder or a GGUF file.
+    ///   - configuration: how to load it.
+    /// - Throws: ``LoadError``, ``ModelError``, ``CheckpointError``, ``JSONError``, ``QuantizationConfigError``, ``DeviceMapError``,
+    ///   ``MemoryLimitError``, ``BackendError``, ``CUDAUnavailable``, ``KernelCompilationError``. Each names the file and what was
+    ///   expected and found.
+    public static func load(folder: URL, _ configuration: LoadConfiguration = .init()) throws -> PretrainedModel {
         let source = try ModelSource(folder: folder)
         try configuration.quantization?.validate()
         let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
@@ -54,8 +56,15 @@ package final class PretrainedModel: Sendable {
         return try PretrainedModel(source, loaded, deviceMap: map)
     }
 
-    package var isEncoderDecoder: Bool { model.isEncoderDecoder }
+    /// Whether the model reads its input with an encoder.
+    public var isEncoderDecoder: Bool { model.isEncoderDecoder }
+
+    /// The number of tokens that the model scores (V).
+    public var vocabularySize: Int { model.vocabularySize }
+
+    /// The tokens that position embeddings exist for; `nil` if positions have no limit.
+    public var maximumPositions: Int? { model.maximumPositions }
 
     /// Bytes as transformers' `get_memory_footprint` counts them.
-    package var memoryFootprint: Int { report.footprint }
+    public var memoryFootprint: Int { report.footprint }
 }

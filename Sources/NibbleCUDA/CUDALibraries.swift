@@ -59,20 +59,24 @@ package enum CUDALibraries {
 }
 
 /// Why there is no GPU to use.
-package enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
+public enum CUDAUnavailable: Error, Sendable, CustomStringConvertible {
     /// libcuda was not found: no NVIDIA driver here.
     case noDriver(LibrarySearch)
     /// The driver is there and would not start.
     case initializationFailed(name: String, text: String)
+    /// The driver reports no GPU.
     case noDevice
+    /// A number at or beyond the count of GPUs.
     case noSuchDevice(number: Int, count: Int)
     /// `NIBBLE_CUDA_DEVICES` names what is not there.
     case badList(String, count: Int)
+    /// The compute capability is below 7.5.
     case tooOld(name: String, major: Int, minor: Int)
     /// Kernels cannot be compiled.
     case noCompiler(LibrarySearch)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noDriver(let search): "no GPU can be used.\n\(search)"
         case .initializationFailed(let name, let text): "the CUDA driver did not start: \(name), \(text)"

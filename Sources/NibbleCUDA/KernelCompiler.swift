@@ -2,14 +2,15 @@ internal import CNibbleCUDA
 internal import Foundation
 
 /// What kernels are compiled for.
-package struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
+public struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
     /// NVRTC's word: `sm_90a` gives machine code, `compute_75` PTX that the driver finishes.
     package let architecture: String
 
     package init(architecture: String) { self.architecture = architecture }
 
     package var isMachineCode: Bool { architecture.hasPrefix("sm_") }
-    package var description: String { architecture }
+    /// The error as a sentence for the user.
+    public var description: String { architecture }
     /// 90 for `sm_90a`.
     package var level: Int { Int(architecture.filter(\.isNumber)) ?? 0 }
 
@@ -29,10 +30,13 @@ package struct KernelTarget: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-package enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
+/// A CUDA kernel that NVRTC refuses, with the compiler's log.
+public enum KernelCompilationError: Error, Sendable, CustomStringConvertible {
+    /// NVRTC refused a program; `log` holds its messages.
     case failed(program: String, target: KernelTarget, status: String, log: String)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .failed(let program, let target, let status, let log):
             "compiling \(program) for \(target) failed: \(status)\n\(log)"

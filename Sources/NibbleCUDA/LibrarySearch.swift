@@ -4,7 +4,7 @@ internal import Foundation
 ///
 /// CUDA's libraries may come from a toolkit, from Python wheels, or stand beside the binary. All places are tried, in an
 /// order that does not depend on chance, and every try is remembered, so that "not found" can say where it looked.
-package struct LibrarySearch: Sendable {
+public struct LibrarySearch: Sendable {
     package struct Attempt: Sendable, Equatable, CustomStringConvertible {
         /// A path, or a bare name that the system's loader resolved.
         package let path: String
@@ -62,7 +62,8 @@ package struct LibrarySearch: Sendable {
 }
 
 extension LibrarySearch: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         if let opened { return "\(library): \(opened)" }
         let tried = attempts.map { "  \($0)" }.joined(separator: "\n")
         let places = folders.isEmpty ? "no folder" : folders.joined(separator: ", ")

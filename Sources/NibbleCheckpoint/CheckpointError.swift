@@ -1,7 +1,7 @@
 import NibbleCore
 
 /// What is wrong with a checkpoint. `file` is always the full path.
-package enum CheckpointError: Error, Equatable {
+public enum CheckpointError: Error, Equatable {
     /// The file is missing, is not a regular file, or the system refused to open or map it.
     case unreadable(file: String, reason: String)
     /// No weights in a folder.
@@ -16,16 +16,19 @@ package enum CheckpointError: Error, Equatable {
     case noSuchTensor(name: String, files: [String])
     /// The file does not have the form that its name or its beginning claims.
     case malformed(file: String, tensor: String?, expected: String, found: String)
+    /// The file names an element type that does not exist.
     case unknownDType(file: String, tensor: String, found: String)
     /// More dimensions than `Shape` holds.
     case unsupportedRank(file: String, tensor: String, shape: [Int])
     /// Well-formed, but of a kind that is not read: a pickle that names another global, a web page, an encrypted archive …
     case refused(file: String, what: String)
+    /// The file cannot be written.
     case unwritable(file: String, reason: String)
 }
 
 extension CheckpointError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unreadable(let file, let reason):
             "\(file.printablePath) cannot be read: \(reason)"

@@ -24,7 +24,7 @@ struct DoctorCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let devices = Machine.backends(threads: threads)
+        let devices = MachineBackends.backends(threads: threads)
         var results = [(device: String, result: SelfTestResult)]()
         if selftest {
             for backend in devices { results.append((backend.device.description, SelfTest.run(on: backend))) }
@@ -35,7 +35,7 @@ struct DoctorCommand: AsyncParsableCommand {
 
     private func printText(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
         for backend in devices { Console.output("\(backend.device): \(backend.summary)") }
-        for finding in Machine.findings { Console.output(finding) }
+        for finding in MachineBackends.findings { Console.output(finding) }
         let hub = HubConfiguration.standard
         Console.output("models from \(hub.endpoint) are kept in \(hub.cacheFolder.path)" + (hub.isOffline ? "; offline" : ""))
         for (device, result) in results {
@@ -67,7 +67,7 @@ struct DoctorCommand: AsyncParsableCommand {
                     ("worst_cases", .object(JSONObject(result.worstCases.map { ($0.operation, DoctorCommand.value($0)) }))),
                 ]))
         }
-        let findings = Machine.findings.map(JSONValue.string)
+        let findings = MachineBackends.findings.map(JSONValue.string)
         let hub = HubConfiguration.standard
         var members: [(String, JSONValue)] = [
             ("devices", .array(described)), ("libraries", .array(findings)),

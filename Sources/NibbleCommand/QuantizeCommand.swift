@@ -49,12 +49,12 @@ struct QuantizeCommand: AsyncParsableCommand {
         var configuration = try load.configuration()
         configuration.quantization?.quantStorage = try storage()
         if isTensorFile {
-            let names = try Export.quantizedTensors(URL(filePath: model), to: output.url, configuration)
+            let names = try CheckpointExport.quantizedTensors(URL(filePath: model), to: output.url, configuration)
             if !load.quiet { Console.error("\(output.path): \(names.count) tensors quantized") }
         } else {
             let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
             configuration.notice = { Console.error("warning: \($0)") }
-            let names = try Export.quantizedModel(
+            let names = try CheckpointExport.quantizedModel(
                 folder, to: output.url, maximumShardBytes: try output.maximumShardBytes(), configuration)
             if !load.quiet { Console.error("\(output.path): \(names.count) layers quantized") }
         }
@@ -92,7 +92,7 @@ struct DequantizeCommand: AsyncParsableCommand {
         var configuration = try load.configuration()
         let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
         configuration.notice = { Console.error("warning: \($0)") }
-        let names = try Export.dequantizedModel(
+        let names = try CheckpointExport.dequantizedModel(
             folder, to: output.url, maximumShardBytes: try output.maximumShardBytes(), configuration)
         if !load.quiet { Console.error("\(output.path): \(names.count) layers dequantized") }
     }

@@ -151,16 +151,21 @@ package func transfer(
     try (origin.device == .cpu ? target : origin).copy(source, to: destination)
 }
 
-package enum BackendError: Error, Sendable, Equatable {
+/// Why a device cannot do what it was asked to.
+public enum BackendError: Error, Sendable, Equatable {
     /// `budget`: the limit that was set for the device, if one was.
     case outOfMemory(device: Device, requested: Int, available: Int?, budget: Int? = nil)
+    /// A weight to be quantized holds NaN or infinity; `index` is the first such element.
     case nonFiniteWeight(index: Int)
+    /// The device has no form of the operation for these operands.
     case unsupported(device: Device, operation: String, reason: String)
+    /// A call of the device's driver or library failed.
     case deviceFailure(device: Device, call: String, message: String)
 }
 
 extension BackendError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .outOfMemory(let device, let requested, let available, let budget):
             "\(device) cannot give \(ByteCount.text(requested))"

@@ -1,5 +1,6 @@
 /// A place where weights lie and layers run.
-package enum Device: Sendable, Hashable {
+public enum Device: Sendable, Hashable {
+    /// The processor and main memory.
     case cpu
     /// The GPU with this number.
     case cuda(Int)
@@ -9,7 +10,7 @@ package enum Device: Sendable, Hashable {
 
 extension Device {
     /// Reads `cpu`, `disk`, `cuda`, `cuda:1` and a bare GPU number. `nil` for anything else.
-    package init?(name: String) {
+    public init?(name: String) {
         switch name {
         case "cpu": self = .cpu
         case "disk": self = .disk
@@ -32,7 +33,8 @@ extension Device {
 }
 
 extension Device: CustomStringConvertible {
-    package var description: String {
+    /// `cpu`, `disk` or `cuda:N`.
+    public var description: String {
         switch self {
         case .cpu: "cpu"
         case .disk: "disk"
@@ -43,7 +45,7 @@ extension Device: CustomStringConvertible {
 
 extension Device: Comparable {
     /// GPUs ascending, then CPU, then disk: the order in which a planner fills them.
-    package static func < (a: Device, b: Device) -> Bool { a.order < b.order }
+    public static func < (a: Device, b: Device) -> Bool { a.order < b.order }
 
     private var order: Int {
         switch self {

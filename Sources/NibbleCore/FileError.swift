@@ -1,7 +1,7 @@
 package import Foundation
 
 /// A file operation that failed: the file, what was attempted, and why, without a word of Foundation's.
-package struct FileError: Error, Sendable, Equatable {
+public struct FileError: Error, Sendable, Equatable {
     package enum Operation: String, Sendable {
         case read, written, created, copied, listed, removed
     }
@@ -23,7 +23,8 @@ package struct FileError: Error, Sendable, Equatable {
 }
 
 extension FileError: CustomStringConvertible {
-    package var description: String { "\(path) cannot be \(operation.rawValue): \(reason)" }
+    /// The error as a sentence for the user.
+    public var description: String { "\(path) cannot be \(operation.rawValue): \(reason)" }
 }
 
 extension FileError {

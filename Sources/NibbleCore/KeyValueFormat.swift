@@ -14,18 +14,20 @@ package enum KeyValueFormat: Sendable, Hashable {
 /// Bytes of one head in one block: the 32 positions' codes, then their (scale, minimum) pairs, [32, groups, 2]. With
 /// `perByte` = 8 / ``bits`` codes a byte, a group of n elements takes s = ⌈n / perByte⌉ bytes; element i lies in byte i mod s,
 /// shifted left by (i / s) × ``bits``.
-package struct KeyValueQuantization: Sendable, Hashable {
+public struct KeyValueQuantization: Sendable, Hashable {
     /// Bits that codes may have.
     package static let allowedBits = [8, 4, 2]
     package static let allowedGroupSizes = [16, 32, 64, 128]
-    package static let defaultGroupSize = 64
+    /// The group size where none is given.
+    public static let defaultGroupSize = 64
 
     /// 8, 4 or 2
-    package let bits: Int
-    package let groupSize: Int
+    public let bits: Int
+    /// Elements that share a scale and a minimum.
+    public let groupSize: Int
 
     /// `nil` unless both are among those allowed.
-    package init?(bits: Int, groupSize: Int = defaultGroupSize) {
+    public init?(bits: Int, groupSize: Int = defaultGroupSize) {
         guard Self.allowedBits.contains(bits), Self.allowedGroupSizes.contains(groupSize) else { return nil }
         self.bits = bits
         self.groupSize = groupSize

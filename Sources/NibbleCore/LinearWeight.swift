@@ -24,30 +24,39 @@ package protocol PreparedWeight: Sendable {
 }
 
 /// How a linear weight is stored.
-package enum WeightFormat: Sendable, Hashable {
+public enum WeightFormat: Sendable, Hashable {
+    /// Unquantized, in float32, float16 or bfloat16.
     case dense(DType)
+    /// Quantized to 4 bits.
     case fourBit(FourBitFormat)
+    /// Quantized to 8 bits, with a scale for each row.
     case int8
 }
 
 /// The 4-bit formats of bitsandbytes (QLoRA, arXiv 2305.14314).
-package struct FourBitFormat: Sendable, Hashable {
-    package enum Codebook: String, Sendable, Hashable, CaseIterable {
+public struct FourBitFormat: Sendable, Hashable {
+    /// The sixteen values that codes stand for.
+    public enum Codebook: String, Sendable, Hashable, CaseIterable {
+        /// FP4 is 4-bit floating point; the values of NF4 are quantiles of a normal distribution.
         case fp4, nf4
     }
 
-    package var codebook: Codebook
+    /// The values that codes stand for.
+    public var codebook: Codebook
     /// Consecutive elements of the flattened weight that share a scale. Blocks ignore rows.
-    package var blockSize: Int
+    public var blockSize: Int
     /// Whether the scales are themselves quantized to 8 bits ("double quantization").
-    package var isNested: Bool
+    public var isNested: Bool
 
-    package static let defaultBlockSize = 64
+    /// The block size of bitsandbytes.
+    public static let defaultBlockSize = 64
     /// Scales that share a second-level scale.
     package static let nestedBlockSize = 256
-    package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    /// Block sizes that can be quantized.
+    public static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
-    package init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
+    /// A 4-bit format. See ``blockSizes`` for the sizes that are supported.
+    public init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
         self.codebook = codebook
         self.blockSize = blockSize
         self.isNested = isNested

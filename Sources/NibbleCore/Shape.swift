@@ -1,9 +1,10 @@
 /// The extents of a tensor, outermost first: at most four, held without a heap allocation.
-package struct Shape: Sendable, Hashable {
+public struct Shape: Sendable, Hashable {
     package static let maximumRank = 4
 
     private var extents: (Int, Int, Int, Int) = (1, 1, 1, 1)
-    package private(set) var rank: Int = 0
+    /// The number of extents, 0 for a scalar.
+    public private(set) var rank: Int = 0
 
     /// A vector's shape. Unlike a literal, this and the next initializer make no array: decode steps use them.
     package init(_ count: Int) {
@@ -17,8 +18,9 @@ package struct Shape: Sendable, Hashable {
         rank = 2
     }
 
-    /// - Precondition: at most ``maximumRank`` extents. For shapes that come from files use ``init(validating:)``.
-    package init(_ dimensions: some Collection<Int>) {
+    /// The shape with these extents, outermost first.
+    /// - Precondition: at most four extents.
+    public init(_ dimensions: some Collection<Int>) {
         precondition(dimensions.count <= Shape.maximumRank, "Shape holds at most \(Shape.maximumRank) extents")
         for extent in dimensions { append(extent) }
     }
@@ -54,7 +56,8 @@ package struct Shape: Sendable, Hashable {
         rank += 1
     }
 
-    package subscript(axis: Int) -> Int {
+    /// The extent along `axis`, 0 being the outermost.
+    public subscript(axis: Int) -> Int {
         precondition(axis >= 0 && axis < rank, "axis \(axis) is outside a shape of rank \(rank)")
         return switch axis {
         case 0: extents.0
@@ -65,24 +68,29 @@ package struct Shape: Sendable, Hashable {
     }
 
     /// Elements in all. A scalar (rank 0) has one.
-    package var count: Int { extents.0 * extents.1 * extents.2 * extents.3 }
+    public var count: Int { extents.0 * extents.1 * extents.2 * extents.3 }
 
-    package var dimensions: [Int] { (0..<rank).map { self[$0] } }
+    /// All extents, outermost first.
+    public var dimensions: [Int] { (0..<rank).map { self[$0] } }
 
     /// The last extent, 1 for a scalar.
     package var last: Int { rank == 0 ? 1 : self[rank - 1] }
 
-    package static func == (a: Shape, b: Shape) -> Bool { a.rank == b.rank && a.extents == b.extents }
+    /// Whether rank and extents agree.
+    public static func == (a: Shape, b: Shape) -> Bool { a.rank == b.rank && a.extents == b.extents }
 
-    package func hash(into hasher: inout Hasher) {
+    /// Hashes the extents.
+    public func hash(into hasher: inout Hasher) {
         for axis in 0..<rank { hasher.combine(self[axis]) }
     }
 }
 
 extension Shape: ExpressibleByArrayLiteral {
-    package init(arrayLiteral elements: Int...) { self.init(elements) }
+    /// The shape with these extents, outermost first; at most four.
+    public init(arrayLiteral elements: Int...) { self.init(elements) }
 }
 
 extension Shape: CustomStringConvertible {
-    package var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
+    /// The extents in brackets.
+    public var description: String { "[" + dimensions.map(String.init).joined(separator: ", ") + "]" }
 }

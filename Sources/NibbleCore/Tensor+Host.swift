@@ -7,7 +7,7 @@ extension Tensor {
 
     /// A host tensor holding a copy of `values`.
     /// - Precondition: `values` has exactly the shape's number of elements, and `Element` the dtype's size.
-    package static func host<Element: BitwiseCopyable>(_ values: [Element], _ dtype: DType, _ shape: Shape) -> Tensor {
+    public static func host<Element: BitwiseCopyable>(_ values: [Element], _ dtype: DType, _ shape: Shape) -> Tensor {
         precondition(values.count == shape.count && MemoryLayout<Element>.stride == dtype.byteCount)
         let tensor = host(dtype, shape)
         values.withUnsafeBytes { UnsafeMutableRawBufferPointer(mutating: tensor.hostBytes).copyMemory(from: $0) }
@@ -16,7 +16,7 @@ extension Tensor {
 
     /// The elements' bytes. Valid while the tensor's storage is alive.
     /// - Precondition: the tensor lies on the CPU.
-    package var hostBytes: UnsafeRawBufferPointer {
+    public var hostBytes: UnsafeRawBufferPointer {
         precondition(device == .cpu, "the bytes of a tensor on \(device) are not on the host")
         return UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: byteCount)
     }
@@ -27,7 +27,7 @@ extension Tensor {
 
     /// The elements, in row-major order, as `Element`.
     /// - Precondition: the tensor lies on the CPU, `Element` has the dtype's size, and the address is aligned for it.
-    package func hostElements<Element: BitwiseCopyable>(_: Element.Type) -> UnsafeBufferPointer<Element> {
+    public func hostElements<Element: BitwiseCopyable>(_: Element.Type) -> UnsafeBufferPointer<Element> {
         precondition(MemoryLayout<Element>.stride == dtype.byteCount, "\(Element.self) is not the element type of \(dtype)")
         return hostBytes.assumingMemoryBound(to: Element.self)
     }

@@ -1,13 +1,15 @@
-/// A dense, row-major view of a ``Storage``: what kernels are handed and checkpoints are read into.
+/// A dense, row-major view of a device's memory: what kernels are handed and checkpoints are read into.
 ///
 /// A tensor is a value; the memory behind it is shared. Copying one costs a retain. There are no strides: a layout that is
-/// not row-major belongs to the operation that needs it (``QueryKeyValueLayout``, ``PreparedWeight``).
-package struct Tensor: Sendable {
+/// not row-major belongs to the operation that needs it (`QueryKeyValueLayout`, `PreparedWeight`).
+public struct Tensor: Sendable {
     package let storage: Storage
     /// Where the first element lies, in bytes from the storage's start.
     package let byteOffset: Int
-    package let dtype: DType
-    package let shape: Shape
+    /// The type of the elements.
+    public let dtype: DType
+    /// The extents, outermost first.
+    public let shape: Shape
 
     /// - Precondition: the view lies inside the storage.
     package init(storage: Storage, byteOffset: Int = 0, dtype: DType, shape: Shape) {
@@ -20,8 +22,10 @@ package struct Tensor: Sendable {
         self.shape = shape
     }
 
-    package var device: Device { storage.device }
-    package var count: Int { shape.count }
+    /// The device whose memory holds the elements.
+    public var device: Device { storage.device }
+    /// The number of elements.
+    public var count: Int { shape.count }
     package var byteCount: Int { shape.count * dtype.byteCount }
     /// Host pointer or device pointer of the first element.
     package var address: UInt { storage.address + UInt(byteOffset) }
@@ -44,5 +48,6 @@ package struct Tensor: Sendable {
 }
 
 extension Tensor: CustomStringConvertible {
-    package var description: String { "\(dtype)\(shape) on \(device)" }
+    /// Type, shape and device.
+    public var description: String { "\(dtype)\(shape) on \(device)" }
 }

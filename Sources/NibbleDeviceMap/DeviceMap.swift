@@ -1,18 +1,20 @@
-package import NibbleCore
+public import NibbleCore
 
 /// Which device each module lies on, by module name. The longest matching name decides.
 ///
 /// Names match whole parts: `h.1` covers `h.1.mlp`, but not `h.11`. The empty name covers everything.
-package struct DeviceMap: Sendable, Hashable {
-    package var entries: [String: Device]
+public struct DeviceMap: Sendable, Hashable {
+    /// Devices by module name.
+    public var entries: [String: Device]
 
-    package init(_ entries: [String: Device]) { self.entries = entries }
+    /// A map with these entries.
+    public init(_ entries: [String: Device]) { self.entries = entries }
 
     /// The whole model on one device.
-    package static func all(on device: Device) -> DeviceMap { DeviceMap(["": device]) }
+    public static func all(on device: Device) -> DeviceMap { DeviceMap(["": device]) }
 
     /// The device of a module or parameter. `nil` if no entry covers it.
-    package func device(of path: String) -> Device? {
+    public func device(of path: String) -> Device? {
         var name = Substring(path)
         while true {
             if let device = entries[String(name)] { return device }
@@ -22,5 +24,5 @@ package struct DeviceMap: Sendable, Hashable {
     }
 
     /// The distinct devices, GPUs first.
-    package var devices: [Device] { Set(entries.values).sorted() }
+    public var devices: [Device] { Set(entries.values).sorted() }
 }

@@ -1,21 +1,30 @@
-package import NibbleCore
+public import NibbleCore
 
 /// A request for placement that cannot be understood or met.
-package enum DeviceMapError: Error, Sendable, Equatable {
+public enum DeviceMapError: Error, Sendable, Equatable {
+    /// The word names no device map.
     case unknownWord(String)
+    /// A device map that cannot be read.
     case malformedMap(source: String, expected: String, found: String)
+    /// A memory limit for something that is no device.
     case unknownLimitKey(String)
+    /// A memory limit that is not `DEVICE=SIZE`.
     case malformedLimit(String)
     /// The reference refuses to place part of a quantized model off the GPUs.
     case offloadOfQuantizedModules([Device])
+    /// Modules that the device map places nowhere.
     case uncovered([String])
+    /// The devices are too small; `ways` names what would help.
     case doesNotFit([MemoryShortage], ways: [String])
 
     /// A device that cannot hold what is placed on it.
-    package struct MemoryShortage: Sendable, Equatable {
-        package var device: Device
-        package var needed: Int
-        package var free: Int
+    public struct MemoryShortage: Sendable, Equatable {
+        /// The device that is short of memory.
+        public var device: Device
+        /// Bytes the plan needs there.
+        public var needed: Int
+        /// Bytes the device can give.
+        public var free: Int
 
         package init(device: Device, needed: Int, free: Int) {
             self.device = device
@@ -38,7 +47,8 @@ extension DeviceMapError {
 }
 
 extension DeviceMapError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unknownWord(let word):
             "\"\(word)\" is no device map: use auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:1, disk), "

@@ -1,9 +1,10 @@
-package import NibbleCore
+public import NibbleCore
 
 /// The values of `device_map`.
-package enum DeviceMapRequest: Sendable, Hashable {
+public enum DeviceMapRequest: Sendable, Hashable {
     /// Spread evenly over the GPUs; on the CPU if there are none.
     case auto
+    /// Spread over all GPUs so that each carries its share.
     case balanced
     /// As ``balanced``, but the first GPU is kept as free as possible.
     case balancedLow0
@@ -11,12 +12,13 @@ package enum DeviceMapRequest: Sendable, Hashable {
     case sequential
     /// Everything on one device.
     case device(Device)
+    /// As the map says.
     case explicit(DeviceMap)
 }
 
 extension DeviceMapRequest {
     /// Parses `auto`, `balanced`, `balanced_low_0`, `sequential` and device names.
-    package init?(name: String) {
+    public init?(name: String) {
         switch name {
         case "auto": self = .auto
         case "balanced": self = .balanced

@@ -2,7 +2,7 @@
 ///
 /// `GiB`, `MiB`, `KiB` are powers of two, `GB`, `MB`, `KB` powers of ten, in upper or lower case. A unit that ends in a
 /// lower-case `b` after a decimal prefix (`Gb`, `gb`) counts bits. A whole number without a unit counts bytes.
-package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+public struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     private let notation: Notation
 
     private enum Notation: Sendable, Hashable {
@@ -10,14 +10,17 @@ package struct MemoryLimit: Sendable, Hashable, ExpressibleByStringLiteral, Expr
         case text(String)
     }
 
-    package init(bytes: Int) { notation = .bytes(bytes) }
+    /// A budget in bytes.
+    public init(bytes: Int) { notation = .bytes(bytes) }
     /// The text is parsed when the limit is used, so that a mistake is an error and not a trap.
-    package init(_ text: String) { notation = .text(text) }
-    package init(stringLiteral value: String) { self.init(value) }
-    package init(integerLiteral value: Int) { self.init(bytes: value) }
+    public init(_ text: String) { notation = .text(text) }
+    /// As ``init(_:)``.
+    public init(stringLiteral value: String) { self.init(value) }
+    /// A budget in bytes.
+    public init(integerLiteral value: Int) { self.init(bytes: value) }
 
     /// - Throws: ``MemoryLimitError``
-    package func bytes() throws -> Int {
+    public func bytes() throws -> Int {
         switch notation {
         case .bytes(let bytes):
             guard bytes >= 0 else { throw MemoryLimitError(text: String(bytes)) }
@@ -54,10 +57,13 @@ extension Substring {
     }
 }
 
-package struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvertible {
-    package let text: String
+/// A text that is no size of memory.
+public struct MemoryLimitError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The text as it was given.
+    public let text: String
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         "\"\(text)\" is no size of memory: write a number of bytes, or a number and one of GB, MB, KB, GiB, MiB, KiB, such as 600MB or 2.5GiB"
     }
 }

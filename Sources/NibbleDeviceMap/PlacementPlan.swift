@@ -1,8 +1,9 @@
-package import NibbleCore
+public import NibbleCore
 
 /// Where each module goes, and what that takes of each device.
-package struct PlacementPlan: Sendable {
-    package enum Planner: String, Sendable {
+public struct PlacementPlan: Sendable {
+    /// Whose rules made a plan.
+    public enum Planner: String, Sendable {
         /// transformers' plan.
         case reference
         /// Nibble's own, where the reference's would not keep everything on the GPUs.
@@ -11,24 +12,27 @@ package struct PlacementPlan: Sendable {
         case explicit
     }
 
-    package var deviceMap: DeviceMap
+    /// The device of each module.
+    public var deviceMap: DeviceMap
     /// Where blocks from the disk run.
     package var streamDevice = Device.cpu
-    package var planner: Planner
+    /// Whose rules made the plan.
+    public var planner: Planner
     /// In the order in which devices are filled.
-    package var devices: [DeviceMemory]
+    public var devices: [DeviceMemory]
     /// Runs of modules, in the order in which tokens pass through them.
-    package var ranges: [ModuleRange]
+    public var ranges: [ModuleRange]
     /// Why loading must refuse this plan.
-    package var refusal: DeviceMapError?
-    package var warnings: [String] = []
+    public var refusal: DeviceMapError?
+    /// What a user should know about the plan.
+    public var warnings: [String] = []
     /// Options that would keep more of the model where it is fast, most effective first.
-    package var hints: [String] = []
+    public var hints: [String] = []
     /// How much of the model is where it is fast.
-    package var residency = Residency.complete
+    public var residency = Residency.complete
 
     /// How much of a model is where it is fast, from worst to best.
-    package enum Residency: Int, Sendable, Comparable {
+    public enum Residency: Int, Sendable, Comparable {
         /// Not even the disk makes it fit.
         case refused
         /// Part of the model is read from the disk for each use.
@@ -37,29 +41,34 @@ package struct PlacementPlan: Sendable {
         case headOffGPUs
         case complete
 
-        package static func < (a: Residency, b: Residency) -> Bool { a.rawValue < b.rawValue }
+        /// From worst to best.
+        public static func < (a: Residency, b: Residency) -> Bool { a.rawValue < b.rawValue }
     }
 
     /// What a plan takes of one device, in bytes.
-    package struct DeviceMemory: Sendable {
-        package var device: Device
-        package var weights = 0
-        package var scales = 0
-        package var cache = 0
+    public struct DeviceMemory: Sendable {
+        /// The device.
+        public var device: Device
+        /// Bytes of weights as they are stored.
+        public var weights = 0
+        /// Bytes of the scales of quantized weights.
+        public var scales = 0
+        /// Bytes of keys and values.
+        public var cache = 0
         /// Activations and logits, the operations' own memory, and buffers for blocks from the disk.
-        package var workspace = 0
+        public var workspace = 0
         /// Taken while weights are loaded, beside the weights already there.
         ///
         /// There are no caches and activations yet. On a GPU, whose memory is one piece, loading leaves gaps, so there these
         /// bytes count all the time.
-        package var loading = 0
+        public var loading = 0
         /// What the driver takes for itself. Counted where the budget is measured free memory.
-        package var context = 0
+        public var context = 0
         /// `nil`: no limit was given.
-        package var budget: Int?
+        public var budget: Int?
 
         /// The most that is held at any time.
-        package var total: Int {
+        public var total: Int {
             let running = cache + workspace
             return weights + scales + (device.isGPU ? running + loading : max(running, loading)) + context
         }
@@ -71,13 +80,17 @@ package struct PlacementPlan: Sendable {
     }
 
     /// Neighbouring modules on one device.
-    package struct ModuleRange: Sendable {
-        package var first: String
-        package var last: String
-        package var device: Device
+    public struct ModuleRange: Sendable {
+        /// The first module of the range.
+        public var first: String
+        /// The last module of the range.
+        public var last: String
+        /// The device.
+        public var device: Device
         /// Weights, scales and caches.
-        package var bytes: Int
-        package var reason: String
+        public var bytes: Int
+        /// Why the modules lie there.
+        public var reason: String
     }
 
     /// Bytes of weights and scales on all devices.

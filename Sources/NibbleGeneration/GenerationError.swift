@@ -1,5 +1,5 @@
 /// What keeps a generation from starting or from going on.
-package enum GenerationError: Error, Sendable, Equatable {
+public enum GenerationError: Error, Sendable, Equatable {
     /// A field's value cannot be used. `source` names the file it came from, where there is one.
     case invalidValue(field: String, expected: String, found: String, source: String?)
     /// Unknown fields, each with the most similar known name.
@@ -8,9 +8,13 @@ package enum GenerationError: Error, Sendable, Equatable {
     case unsupportedMode(field: String, mode: String)
     /// Two settings that cannot both hold.
     case conflict(String)
+    /// The prompt leaves no room for new tokens.
     case promptTooLong(length: Int, maximum: Int)
+    /// A special token is needed and not set.
     case missingToken(name: String, purpose: String)
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(field: String, token: Int32, vocabularySize: Int)
+    /// Inputs whose sizes do not fit together.
     case shapeMismatch(what: String, expected: String, found: String)
     /// A row of nothing but padding.
     case emptyRow(row: Int)
@@ -21,9 +25,12 @@ package enum GenerationError: Error, Sendable, Equatable {
     /// A model broke the contract of ``NibbleModels/DecodingSession``.
     case modelMisbehaved(String)
 
-    package struct UnknownField: Sendable, Equatable {
-        package let name: String
-        package let suggestion: String?
+    /// A name that is no generation option.
+    public struct UnknownField: Sendable, Equatable {
+        /// The name as it was given.
+        public let name: String
+        /// The known option whose name is closest, if one is close.
+        public let suggestion: String?
 
         package init(name: String, suggestion: String?) {
             self.name = name
@@ -33,7 +40,8 @@ package enum GenerationError: Error, Sendable, Equatable {
 }
 
 extension GenerationError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .invalidValue(let field, let expected, let found, let source):
             "\(source.map { "\($0): " } ?? "")`\(field)` must be \(expected), found \(found)"
@@ -64,11 +72,12 @@ extension GenerationError: CustomStringConvertible {
 }
 
 /// What a generation noticed but did not stop for.
-package enum GenerationWarning: Sendable, Equatable, Hashable {
+public enum GenerationWarning: Sendable, Equatable, Hashable {
     /// A sampling value without `do_sample`: it has no effect.
     case ignoredWithoutSampling(field: String)
     /// A beam value without beams: it has no effect.
     case ignoredWithoutBeams(field: String)
+    /// Two limits are set; `maxNewTokens` counts.
     case bothLengthsGiven(maxLength: Int, maxNewTokens: Int)
     /// Neither `max_length` nor `max_new_tokens` was given.
     case defaultLength(newTokens: Int)
@@ -76,7 +85,9 @@ package enum GenerationWarning: Sendable, Equatable, Hashable {
     case impossibleMinimum(field: String, minimum: Int, maximum: Int)
     /// `pad_token_id` was unset and became the first `eos_token_id`, in a batch without a mask.
     case padFromEndOfSequence(Int32)
+    /// A row of a decoder-only model is padded on the right.
     case rightPadding(row: Int)
+    /// Sequences may become longer than the model was trained for.
     case beyondModelPositions(length: Int, positions: Int)
     /// The model's positions are a table, which ends before the length asked for.
     case cutToPositions(length: Int, positions: Int)
@@ -87,7 +98,8 @@ package enum GenerationWarning: Sendable, Equatable, Hashable {
 }
 
 extension GenerationWarning: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .ignoredWithoutSampling(let field): "`\(field)` has no effect without do_sample"
         case .ignoredWithoutBeams(let field): "`\(field)` has no effect with num_beams 1"

@@ -1,44 +1,48 @@
 /// What `generate` returns. Rows are item after item, an item's returned sequences side by side.
-package struct GenerationOutput: Sendable {
+public struct GenerationOutput: Sendable {
     /// [rows, longest]: prompt (with its padding) and new tokens; for an encoder-decoder the decoder's tokens, start token
     /// included. Rows that ended early are padded.
-    package var sequences: [[Int32]]
+    public var sequences: [[Int32]]
     /// Length of the prompt in every row, padding included.
-    package var promptLength: Int
+    public var promptLength: Int
     /// New tokens of each row, eos included, padding not.
-    package var newTokenCounts: [Int]
-    package var finishReasons: [FinishReason?]
+    public var newTokenCounts: [Int]
+    /// Why each row ended.
+    public var finishReasons: [FinishReason?]
     /// Beams: Σ log-probability / length^length_penalty of each returned row.
-    package var sequencesScores: [Float]?
+    public var sequencesScores: [Float]?
     /// Beams: for each returned row and new token, the decoding row whose scores it was taken from; −1 behind the end.
-    package var beamIndices: [[Int32]]?
+    public var beamIndices: [[Int32]]?
     /// For each row and new token its log-probability under the processed scores, if asked for.
-    package var tokenLogProbabilities: [[Float]]?
+    public var tokenLogProbabilities: [[Float]]?
     /// With `output_scores`: the processed scores of each step, [rows · beams, V] row after row. Rows that were not computed
     /// because they had ended hold NaN.
-    package var scores: [[Float]]?
+    public var scores: [[Float]]?
     /// With `output_logits`: the same, before processing.
-    package var logits: [[Float]]?
+    public var logits: [[Float]]?
     /// The seed that gives the same tokens again; `nil` if nothing was drawn.
-    package var seed: UInt64?
-    package var warnings: [GenerationWarning]
+    public var seed: UInt64?
+    /// What generation noticed about the options.
+    public var warnings: [GenerationWarning]
 
     /// The new tokens of a row, without padding.
-    package func newTokens(row: Int) -> ArraySlice<Int32> {
+    public func newTokens(row: Int) -> ArraySlice<Int32> {
         sequences[row][promptLength..<(promptLength + newTokenCounts[row])]
     }
 }
 
 /// A token just chosen.
-package struct GeneratedToken: Sendable, Equatable {
-    package var row: Int
+public struct GeneratedToken: Sendable, Equatable {
+    /// The row of the batch.
+    public var row: Int
     /// 0 for the row's first new token.
-    package var step: Int
-    package var id: Int32
+    public var step: Int
+    /// The token.
+    public var id: Int32
     /// If asked for.
-    package var logProbability: Float?
+    public var logProbability: Float?
     /// Set on the last token of a row.
-    package var finishReason: FinishReason?
+    public var finishReason: FinishReason?
 
     package init(
         row: Int, step: Int, id: Int32, logProbability: Float? = nil, finishReason: FinishReason? = nil

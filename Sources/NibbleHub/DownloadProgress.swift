@@ -1,10 +1,11 @@
 import Synchronization
 
 /// The progress of a download.
-package struct DownloadProgress: Sendable, Equatable {
+public struct DownloadProgress: Sendable, Equatable {
     /// Bytes on the disk, of all files.
-    package var bytes: Int
-    package var totalBytes: Int
+    public var bytes: Int
+    /// Bytes of all files.
+    public var totalBytes: Int
 
     package init(bytes: Int, totalBytes: Int) {
         self.bytes = bytes

@@ -1,15 +1,15 @@
-package import Foundation
+public import Foundation
 
 /// Where models come from and where they are stored. ``init(environment:)`` reads the variables that huggingface_hub reads.
-package struct HubConfiguration: Sendable {
+public struct HubConfiguration: Sendable {
     /// The cache, shared with other programs: `models--OWNER--NAME` folders lie in it.
-    package var cacheFolder: URL
+    public var cacheFolder: URL
     /// The server, without a slash at the end.
-    package var endpoint = HubConfiguration.publicEndpoint
+    public var endpoint = HubConfiguration.publicEndpoint
     /// The access token. It is sent to ``endpoint`` and nowhere else.
-    package var token: String?
+    public var token: String?
     /// Use the cache only, without any network access.
-    package var isOffline = false
+    public var isOffline = false
     /// The time limit of a request for a file's length and hash.
     package var metadataTimeout: Duration = .seconds(10)
     /// How long a download may receive nothing.
@@ -18,20 +18,22 @@ package struct HubConfiguration: Sendable {
     package var usesSymlinks = true
     package var showsProgress = true
     /// Files that are downloaded at the same time.
-    package var concurrentDownloads = 8
+    public var concurrentDownloads = 8
     /// How often a request is repeated that fails without receiving a byte.
     package var retries = 5
     /// The wait before the first repetition. It doubles with each.
     package var retryDelay: Duration = .seconds(1)
     /// `http://user:password@host:port`, of which only the host is required.
-    package var proxy: String?
+    public var proxy: String?
 
-    package static let publicEndpoint = "https://huggingface.co"
+    /// The address of the public Hub.
+    public static let publicEndpoint = "https://huggingface.co"
 
-    package init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
+    /// The public Hub with this cache, without a token.
+    public init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
 
     /// The configuration that this process's environment gives.
-    package static var standard: HubConfiguration { HubConfiguration(environment: ProcessInfo.processInfo.environment) }
+    public static var standard: HubConfiguration { HubConfiguration(environment: ProcessInfo.processInfo.environment) }
 
     /// - Parameter environment: variables by name. An empty value is the same as none.
     package init(environment: [String: String]) {

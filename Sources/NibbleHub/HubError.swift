@@ -2,15 +2,20 @@ import NibbleCore
 
 /// Why a model cannot be loaded from the Hub or its cache. Every text says what to do next. None contains a token or a
 /// password.
-package enum HubError: Error, Sendable, Equatable {
+public enum HubError: Error, Sendable, Equatable {
     /// - Parameter sentToken: whether a token went with the request.
     case repositoryNotFound(HubRepository, endpoint: String, sentToken: Bool)
+    /// The repository has no such branch, tag or commit.
     case revisionNotFound(HubRepository, revision: String)
+    /// The repository does not hold the file.
     case fileNotFound(String, HubRepository, revision: String)
     /// The owner grants access.
     case gated(HubRepository, endpoint: String, sentToken: Bool)
+    /// The server does not accept the access token.
     case tokenRefused(HubRepository, endpoint: String)
+    /// The server forbids access.
     case forbidden(HubRepository, message: String)
+    /// The server's address is not one of http or https.
     case invalidEndpoint(String)
     /// The access token holds characters that no token has. It is not repeated.
     case invalidToken
@@ -18,6 +23,7 @@ package enum HubError: Error, Sendable, Equatable {
     case unsupportedProxy(scheme: String)
     /// The proxy variable cannot be understood. It is not repeated, because it may hold a password.
     case invalidProxy
+    /// The text can be no revision.
     case invalidRevision(String)
 
     /// The cache does not hold it, and offline mode is on.
@@ -33,18 +39,22 @@ package enum HubError: Error, Sendable, Equatable {
     case refused(url: String, status: Int, message: String)
     /// A download that kept breaking off.
     case interrupted(file: String, received: Int, expected: Int, reason: String)
+    /// The download has another length than announced.
     case wrongLength(file: String, expected: Int, found: Int)
     /// The content differs from what the server announced.
     case wrongContent(file: String, expected: String, found: String)
     /// A file name would leave its folder.
     case unsafeName(String, HubRepository)
 
+    /// The disk is too full; sizes in bytes.
     case noSpace(folder: String, needed: Int, free: Int)
+    /// A file of the cache cannot be read or written.
     case cacheFailure(path: String, reason: String)
 }
 
 extension HubError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .repositoryNotFound(let repository, let endpoint, let sentToken):
             "\(repository) is neither a folder here nor a model on \(endpoint) that can be read: check the spelling; "

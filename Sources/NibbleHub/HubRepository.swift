@@ -1,10 +1,11 @@
 /// The name of a model on the Hub: `owner/name`, or `name` alone for the oldest.
-package struct HubRepository: Sendable, Hashable, CustomStringConvertible {
-    package let name: String
+public struct HubRepository: Sendable, Hashable, CustomStringConvertible {
+    /// `owner/name`, or `name`.
+    public let name: String
 
     /// `nil` if no repository can be called so: each part holds letters, digits, `-`, `_` and `.`, neither `--` nor `..`, no `-` or
     /// `.` at either end; 96 characters in all.
-    package init?(_ name: String) {
+    public init?(_ name: String) {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
         guard name.utf8.count <= 96, parts.count <= 2, parts.allSatisfy(HubRepository.isPart), !name.contains("--"),
             !name.contains(".."), !name.hasSuffix(".git")
@@ -17,7 +18,8 @@ package struct HubRepository: Sendable, Hashable, CustomStringConvertible {
         return part.utf8.allSatisfy { HubName.isAlphanumeric($0) || "-_.".utf8.contains($0) }
     }
 
-    package var description: String { name }
+    /// The name.
+    public var description: String { name }
 
     /// The repository's folder in a cache.
     var folderName: String { HubRepository.folderPrefix + name.replacing("/", with: "--") }

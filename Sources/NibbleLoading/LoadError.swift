@@ -1,35 +1,50 @@
-package import NibbleCore
+public import NibbleCore
 
 /// Why a model cannot be loaded, or written.
-package enum LoadError: Error, Sendable, Equatable {
+public enum LoadError: Error, Sendable, Equatable {
+    /// The folder holds no config.json.
     case noConfig(folder: String)
     /// The folder holds an adapter (LoRA) alone.
     case adapterWithoutBase(folder: String, base: String?)
+    /// The file cannot be read.
     case unreadable(file: String, reason: String)
+    /// Weights of the model that no file holds.
     case missingWeights([String], files: [String])
+    /// Weights of another shape than config.json implies.
     case mismatchedWeights([Mismatch])
+    /// A quantized weight without its scales or state.
     case missingCompanion(tensor: String, companion: String, file: String)
+    /// A stored quantization that contradicts itself.
     case malformedQuantization(tensor: String, file: String, expected: String, found: String)
+    /// A weight to be quantized holds NaN or infinity; `index` is the first such element.
     case nonFinite(tensor: String, file: String, index: Int)
+    /// The device map names a device that this machine does not have.
     case noDevice(Device, present: [Device])
+    /// The folder for weights on the disk cannot be written.
     case unwritableOffloadFolder(folder: String, reason: String)
+    /// config.json names a dtype that does not exist.
     case unknownDType(String)
     /// Another format was asked for than the one a checkpoint's weights are stored in.
     case alreadyQuantized(String, stored: String, wanted: String)
+    /// The model to be dequantized is not quantized.
     case notQuantized(folder: String)
+    /// The output folder is the model's own.
     case outputIsModel(folder: String)
 
     /// A tensor of another shape than the config says.
-    package struct Mismatch: Sendable, Equatable {
+    public struct Mismatch: Sendable, Equatable {
         /// In the checkpoint.
-        package let name: String
-        package let expected: Shape
-        package let found: Shape
+        public let name: String
+        /// The shape that config.json implies.
+        public let expected: Shape
+        /// The shape in the checkpoint.
+        public let found: Shape
     }
 }
 
 extension LoadError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noConfig(let folder):
             "\(folder.printablePath) has no config.json, so it is not a model folder. A model folder has config.json, weights and "

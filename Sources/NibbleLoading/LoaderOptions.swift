@@ -1,7 +1,7 @@
 package import Foundation
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleQuantization
+public import NibbleCore
+public import NibbleDeviceMap
+public import NibbleQuantization
 
 /// What a ``ModelLoader`` is told of how to load a model, beside the placement.
 package struct LoaderOptions: Sendable {
@@ -62,31 +62,37 @@ extension LoaderOptions {
 }
 
 /// The progress of a load.
-package struct LoadProgress: Sendable {
+public struct LoadProgress: Sendable {
     /// Bytes of the checkpoint that have been read.
-    package var bytes: Int
-    package var totalBytes: Int
+    public var bytes: Int
+    /// Bytes of the checkpoint in all.
+    public var totalBytes: Int
     /// The parameter that was loaded last.
-    package var tensor: String
+    public var tensor: String
 }
 
 /// What a load did.
-package struct LoadReport: Sendable {
+public struct LoadReport: Sendable {
     /// The quantization config in effect: the checkpoint's, or the user's.
-    package var quantization: BitsAndBytesConfig?
-    package var dtype: DType = .float32
-    package var quantizedModules: [String] = []
-    package var skippedModules: [String] = []
+    public var quantization: BitsAndBytesConfig?
+    /// The dtype of everything that is not quantized.
+    public var dtype: DType = .float32
+    /// Modules whose weights are quantized.
+    public var quantizedModules: [String] = []
+    /// Linear modules that stay unquantized.
+    public var skippedModules: [String] = []
     /// Tensors of the checkpoint that the model does not use.
-    package var unexpected: [String] = []
-    package var warnings: [String] = []
+    public var unexpected: [String] = []
+    /// What a user should know about the checkpoint or the options.
+    public var warnings: [String] = []
     /// Bytes as `get_memory_footprint` counts them.
     package var footprint = 0
     /// Bytes of weights and scales as Nibble stores them, by device.
-    package var residentBytes: [Device: Int] = [:]
+    public var residentBytes: [Device: Int] = [:]
     /// Bytes of the checkpoint's tensors.
     package var checkpointBytes = 0
-    package var seconds = 0.0
+    /// Wall time of the load.
+    public var seconds = 0.0
     /// Where everything went, and what it takes of each device.
-    package var placement: PlacementPlan?
+    public var placement: PlacementPlan?
 }

@@ -70,10 +70,13 @@ package enum LogitsSelection: Sendable {
 }
 
 /// Float32 logits [rows, V] on the host. They may be changed in place, and are valid only inside the closure that gets them.
-package struct LogitsBatch {
-    package let rows: Int
-    package let vocabularySize: Int
-    package let values: UnsafeMutableBufferPointer<Float>
+public struct LogitsBatch {
+    /// Number of rows.
+    public let rows: Int
+    /// Scores of one row (V).
+    public let vocabularySize: Int
+    /// [rows, V], row after row.
+    public let values: UnsafeMutableBufferPointer<Float>
 
     package init(rows: Int, vocabularySize: Int, values: UnsafeMutableBufferPointer<Float>) {
         precondition(values.count >= rows * vocabularySize)
@@ -82,7 +85,8 @@ package struct LogitsBatch {
         self.values = values
     }
 
-    package subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
+    /// The scores of one row.
+    public subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
         UnsafeMutableBufferPointer(rebasing: values[row * vocabularySize..<(row + 1) * vocabularySize])
     }
 }
@@ -147,16 +151,22 @@ extension DecodingSession {
 }
 
 /// Why a session refuses a feed.
-package enum SessionError: Error, Sendable, Equatable {
+public enum SessionError: Error, Sendable, Equatable {
+    /// More tokens than the session was made for.
     case capacityExceeded(row: Int, length: Int, adding: Int, capacity: Int)
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
+    /// A row that the session does not have.
     case rowOutOfRange(row: Int, rows: Int)
+    /// A position without an embedding.
     case positionOutOfRange(position: Int, positions: Int)
+    /// Keys that have left a window cannot be restored.
     case cannotTruncate(row: Int, from: Int, to: Int)
 }
 
 extension SessionError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .capacityExceeded(let row, let length, let adding, let capacity):
             "row \(row) holds \(length) tokens and cannot take \(adding) more: the session was made for \(capacity)"

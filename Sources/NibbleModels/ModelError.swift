@@ -1,21 +1,30 @@
-package import NibbleCore
+public import NibbleCore
 
 /// What can be wrong with a model's config, its description or its weights.
-package enum ModelError: Error, Sendable, Equatable {
+public enum ModelError: Error, Sendable, Equatable {
+    /// The family is not supported, or `model_type` is missing (`nil`).
     case unknownModelType(String?, file: String, known: [String])
+    /// config.json lacks a field.
     case missingField(String, file: String)
+    /// A field of config.json has a value that cannot be used.
     case wrongField(String, file: String, expected: String, found: String)
     /// A family's description and its module tree contradict each other.
     case wrongDescription(module: String, expected: String, found: String)
+    /// A module was built without its weight.
     case missingWeight(String, module: String)
+    /// A weight has another shape than its module.
     case wrongWeight(String, expected: Shape, found: Shape)
+    /// An encoder-decoder got no encoder input.
     case encoderInputsMissing
+    /// A decoder-only model got encoder input.
     case notEncoderDecoder
+    /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
 }
 
 extension ModelError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unknownModelType(let type, let file, let known):
             "\(file): model_type \(type.map { "\"\($0)\"" } ?? "is missing and") is not supported; known are \(known.joined(separator: ", "))"

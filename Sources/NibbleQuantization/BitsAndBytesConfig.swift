@@ -1,33 +1,39 @@
-package import NibbleCore
+public import NibbleCore
 
 /// How a model's linear layers are quantized, under the names `BitsAndBytesConfig` has in transformers.
 ///
 /// The defaults are the reference's: plain `loadIn4Bit` means FP4 with blocks of 64 and no nested scales.
-package struct BitsAndBytesConfig: Sendable, Hashable {
-    package var loadIn8Bit: Bool
-    package var loadIn4Bit: Bool
+public struct BitsAndBytesConfig: Sendable, Hashable {
+    /// Quantizes to 8 bits (LLM.int8()).
+    public var loadIn8Bit: Bool
+    /// Quantizes to 4 bits.
+    public var loadIn4Bit: Bool
     /// int8: inputs with |x| ≥ threshold are multiplied in floating point; 0 turns that off.
-    package var int8Threshold: Double
+    public var int8Threshold: Double
     /// Modules that stay unquantized. `nil`: the default list (output embedding, tied modules, the last module).
     /// Applies to 4 bits as well, despite its name.
-    package var int8SkipModules: [String]?
+    public var int8SkipModules: [String]?
     /// Whether modules that a device map puts on the CPU or the disk stay unquantized.
-    package var int8EnableFP32CPUOffload: Bool
+    public var int8EnableFP32CPUOffload: Bool
     /// Only affects training in the reference.
-    package var int8HasFP16Weight: Bool
+    public var int8HasFP16Weight: Bool
     /// 4 bits: the dtype that activations and dequantized weights are rounded to before a product. `nil`: the load dtype.
-    package var computeDType: DType?
-    package var quantType: FourBitFormat.Codebook
-    package var useDoubleQuant: Bool
+    public var computeDType: DType?
+    /// 4 bits: FP4 or NF4.
+    public var quantType: FourBitFormat.Codebook
+    /// 4 bits: whether the scales are quantized, too.
+    public var useDoubleQuant: Bool
     /// The dtype that packed codes are labelled with in a file. The bytes are the same.
-    package var quantStorage: DType
+    public var quantStorage: DType
     /// Weights that share a scale. The reference has no such option and always uses 64.
-    package var blockSize: Int
+    public var blockSize: Int
 
-    package static let defaultThreshold = 6.0
+    /// The outlier threshold of LLM.int8().
+    public static let defaultThreshold = 6.0
     package static let storageDTypes: [DType] = [.float16, .float32, .int8, .uint8, .float64, .bfloat16]
 
-    package init(
+    /// A configuration; exactly one of `loadIn8Bit` and `loadIn4Bit` must be true, see ``validate()``.
+    public init(
         loadIn8Bit: Bool = false, loadIn4Bit: Bool = false, int8Threshold: Double = defaultThreshold,
         int8SkipModules: [String]? = nil, int8EnableFP32CPUOffload: Bool = false, int8HasFP16Weight: Bool = false,
         computeDType: DType? = nil, quantType: FourBitFormat.Codebook = .fp4, useDoubleQuant: Bool = false,
@@ -58,7 +64,7 @@ package struct BitsAndBytesConfig: Sendable, Hashable {
     package var method: String { loadIn8Bit ? "llm_int8" : quantType.rawValue }
 
     /// - Throws: ``QuantizationConfigError``
-    package func validate() throws {
+    public func validate() throws {
         if loadIn4Bit && loadIn8Bit { throw QuantizationConfigError.bothLoads }
         if !loadIn4Bit && !loadIn8Bit { throw QuantizationConfigError.neitherLoad }
         guard int8Threshold >= 0, int8Threshold.isFinite else {
@@ -97,15 +103,20 @@ extension WeightFormat {
 }
 
 /// A quantization config that cannot be used.
-package enum QuantizationConfigError: Error, Sendable, Equatable {
+public enum QuantizationConfigError: Error, Sendable, Equatable {
+    /// Both 4 and 8 bits are asked for.
     case bothLoads
+    /// Neither 4 nor 8 bits are asked for.
     case neitherLoad
+    /// An option has a value that cannot be used.
     case wrongValue(String, expected: String, found: String)
+    /// The checkpoint is quantized by another method than bitsandbytes.
     case unknownMethod(String)
 }
 
 extension QuantizationConfigError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .bothLoads:
             "load_in_4bit and load_in_8bit are both True, but only one can be used at the same time"

@@ -95,10 +95,12 @@ package struct QuantState: Sendable, Hashable {
     }
 }
 
-package struct QuantStateError: Error, Sendable, Equatable, CustomStringConvertible {
+/// A stored quantization state that cannot be read.
+public struct QuantStateError: Error, Sendable, Equatable, CustomStringConvertible {
     package let tensor: String
     package let expected: String
     package let found: String
 
-    package var description: String { "\(tensor): expected \(expected), found \(found)" }
+    /// The error as a sentence for the user.
+    public var description: String { "\(tensor): expected \(expected), found \(found)" }
 }

@@ -1,8 +1,9 @@
 package import NibbleCore
 
 /// An error in a chat template, with its line.
-package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
-    package enum Reason: Equatable, Sendable {
+public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// What went wrong.
+    public enum Reason: Equatable, Sendable {
         /// The template's text does not follow the grammar.
         case syntax(expected: String, found: String)
         /// A tag that chat templates may not use (`include`, `import`, `extends` …) or that does not exist.
@@ -11,7 +12,9 @@ package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         case undefined(String)
         /// A value of the wrong type.
         case type(expected: String, found: String)
+        /// A filter that does not exist.
         case unknownFilter(String)
+        /// A test that does not exist.
         case unknownTest(String)
         /// A function, filter, test or macro was called with arguments it does not take.
         case arguments(function: String, problem: String)
@@ -29,9 +32,10 @@ package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         case continuation(String)
     }
 
-    package var reason: Reason
+    /// What went wrong.
+    public var reason: Reason
     /// Counted from 1; `nil` where no template line is involved.
-    package var line: Int?
+    public var line: Int?
 
     package init(_ reason: Reason, line: Int? = nil) {
         self.reason = reason
@@ -43,7 +47,8 @@ package struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {
         self.line == nil ? JinjaError(reason, line: line) : self
     }
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         let place = line.map { "chat template, line \($0): " } ?? "chat template: "
         return place + reason.text
     }

@@ -1,24 +1,30 @@
 import NibbleCore
 
 /// A dictionary in insertion order. A key is any hashable value, as in Python: `1`, `1.0` and `true` are one key.
-package struct JinjaObject: Sendable {
+public struct JinjaObject: Sendable {
     private var slots: [JinjaKey: Int] = [:]
+    /// The keys in the order of insertion.
     package private(set) var keys: [JinjaValue] = []
+    /// The values in the order of ``keys``.
     package private(set) var values: [JinjaValue] = []
     /// 1 for a dictionary of plain values.
     private(set) var depth = 1
 
-    package init() {}
+    /// An empty dictionary.
+    public init() {}
 
-    package init(_ pairs: [(String, JinjaValue)]) {
+    /// A dictionary of these pairs; a repeated key keeps its first place and last value.
+    public init(_ pairs: [(String, JinjaValue)]) {
         for (key, value) in pairs { self[key] = value }
     }
 
+    /// The number of keys.
     package var count: Int { keys.count }
+    /// Whether there are no keys.
     package var isEmpty: Bool { keys.isEmpty }
 
     /// The value of a string key. Replacing a value keeps the key's position. Setting nil does nothing.
-    package subscript(key: String) -> JinjaValue? {
+    public subscript(key: String) -> JinjaValue? {
         get { slots[.string(key)].map { values[$0] } }
         set {
             guard let newValue else { return }
@@ -56,7 +62,8 @@ package struct JinjaObject: Sendable {
 }
 
 extension JinjaObject: Equatable {
-    package static func == (left: JinjaObject, right: JinjaObject) -> Bool {
+    /// Whether both hold equal values under equal keys, in any order.
+    public static func == (left: JinjaObject, right: JinjaObject) -> Bool {
         guard left.count == right.count else { return false }
         return left.slots.allSatisfy { key, place in
             right.slots[key].map { left.values[place] == right.values[$0] } ?? false

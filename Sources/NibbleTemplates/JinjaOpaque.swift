@@ -2,7 +2,7 @@
 ///
 /// `@unchecked` because namespaces, loops and iterators are mutable. They stay within one rendering, which runs on one thread.
 /// Only functions are made outside a rendering, and their closures are sendable.
-package final class JinjaOpaque: @unchecked Sendable {
+public final class JinjaOpaque: @unchecked Sendable {
     typealias Body = @Sendable (JinjaInterpreter, JinjaArguments) throws -> JinjaValue
 
     enum Payload {

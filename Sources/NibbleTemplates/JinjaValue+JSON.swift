@@ -19,7 +19,7 @@ extension JinjaValue {
 
     /// Reads JSON text. Numbers without fraction and exponent are integers of any size.
     /// - Throws: `JinjaError` (`json`) for text that is not JSON or is nested too deeply.
-    package init(json text: String) throws {
+    public init(json text: String) throws {
         do {
             self.init(try JSONValue.parse(text))
         } catch let error as JSONError {

@@ -1,17 +1,23 @@
 /// A value in a chat template. Behaves as the Python value of the same name does: equality crosses number types
 /// (`1 == 1.0 == true`), strings are sequences of code points and equal only if their code points are.
-package enum JinjaValue: Sendable {
+public enum JinjaValue: Sendable {
     /// Prints as an empty text and is false. Any other use is an error.
     case undefined(JinjaUndefined)
+    /// `None`.
     case null
+    /// `True` or `False`.
     case bool(Bool)
+    /// An integer.
     case int(Int)
     /// An integer that does not fit `int`.
     case bigInteger(BigInteger)
+    /// A float.
     case double(Double)
+    /// A string of code points.
     case string(String)
     /// A Python list.
     case array(JinjaArray)
+    /// A Python tuple.
     case tuple(JinjaArray)
     /// A Python dict: insertion order is kept.
     case object(JinjaObject)
@@ -20,7 +26,7 @@ package enum JinjaValue: Sendable {
 }
 
 /// The reason why a value is undefined: the text of the error if it is used.
-package struct JinjaUndefined: Sendable {
+public struct JinjaUndefined: Sendable {
     package var explanation: String
     /// True for attributes that the sandbox hides.
     var isForbidden = false
@@ -37,14 +43,16 @@ package struct JinjaUndefined: Sendable {
 }
 
 /// The elements of a list or tuple, with the depth of what is nested in them.
-package struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral {
-    package let elements: [JinjaValue]
+public struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral {
+    /// The elements in order.
+    public let elements: [JinjaValue]
     /// 1 for a list of plain values.
     let depth: Int
     /// Attributes by which the elements of a named tuple are found.
     let names: [String]
 
-    package init(_ elements: [JinjaValue]) { self.init(elements, names: []) }
+    /// A list of these elements.
+    public init(_ elements: [JinjaValue]) { self.init(elements, names: []) }
 
     init(_ elements: [JinjaValue], names: [String]) {
         self.elements = elements
@@ -52,15 +60,20 @@ package struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayL
         depth = 1 + (elements.lazy.map(\.depth).max() ?? 0)
     }
 
-    package init(arrayLiteral elements: JinjaValue...) { self.init(elements) }
+    /// A list of these elements.
+    public init(arrayLiteral elements: JinjaValue...) { self.init(elements) }
 
-    package var startIndex: Int { 0 }
-    package var endIndex: Int { elements.count }
-    package subscript(position: Int) -> JinjaValue { elements[position] }
+    /// 0.
+    public var startIndex: Int { 0 }
+    /// The number of elements.
+    public var endIndex: Int { elements.count }
+    /// The element at `position`.
+    public subscript(position: Int) -> JinjaValue { elements[position] }
 }
 
 extension JinjaValue {
-    package static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
+    /// A Python list.
+    public static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
 
     static func undefined(_ explanation: String) -> JinjaValue { .undefined(JinjaUndefined(explanation)) }
 
@@ -191,7 +204,8 @@ extension JinjaValue {
 }
 
 extension JinjaValue: Equatable {
-    package static func == (left: JinjaValue, right: JinjaValue) -> Bool {
+    /// Equality as Python has it.
+    public static func == (left: JinjaValue, right: JinjaValue) -> Bool {
         switch (left, right) {
         case (.undefined, .undefined), (.null, .null): true
         case (.string(let a), .string(let b)): PythonText.equal(a, b)
@@ -206,12 +220,18 @@ extension JinjaValue: Equatable {
 extension JinjaValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral,
     ExpressibleByFloatLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
 {
-    package init(stringLiteral value: String) { self = .string(value) }
-    package init(integerLiteral value: Int) { self = .int(value) }
-    package init(booleanLiteral value: Bool) { self = .bool(value) }
-    package init(floatLiteral value: Double) { self = .double(value) }
-    package init(arrayLiteral elements: JinjaValue...) { self = .list(elements) }
-    package init(dictionaryLiteral elements: (String, JinjaValue)...) {
+    /// A string.
+    public init(stringLiteral value: String) { self = .string(value) }
+    /// An integer.
+    public init(integerLiteral value: Int) { self = .int(value) }
+    /// `True` or `False`.
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    /// A float.
+    public init(floatLiteral value: Double) { self = .double(value) }
+    /// A list.
+    public init(arrayLiteral elements: JinjaValue...) { self = .list(elements) }
+    /// A dictionary, in the order of the literal.
+    public init(dictionaryLiteral elements: (String, JinjaValue)...) {
         var object = JinjaObject()
         for (key, value) in elements { object[key] = value }
         self = .object(object)

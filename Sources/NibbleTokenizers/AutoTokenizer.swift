@@ -1,8 +1,8 @@
-package import Foundation
+public import Foundation
 import NibbleCore
 
 /// Loads the tokenizer of a checkpoint folder from any of the supported formats.
-package enum AutoTokenizer {
+public enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
@@ -23,7 +23,7 @@ package enum AutoTokenizer {
     /// `merges.txt`, else `tekken.json`.
     ///
     /// - Throws: `TokenizerError` naming the file and the field that is wrong.
-    package static func from(folder: URL) throws -> Tokenizer {
+    public static func from(folder: URL) throws -> Tokenizer {
         let configuration = try TokenizerConfiguration(folder: folder)
         let file = folder.appending(path: "tokenizer.json")
         if FileText.exists(file) {

@@ -1,23 +1,24 @@
 /// A tokenized text. All arrays have one element a token.
-package struct Encoding: Sendable, Equatable {
-    package var ids: [Int32] = []
+public struct Encoding: Sendable, Equatable {
+    /// The tokens' ids.
+    public var ids: [Int32] = []
     /// The tokens' texts as the vocabulary writes them.
-    package var tokens: [String] = []
+    public var tokens: [String] = []
     /// The part of the text a token stands for, in Unicode scalars of the text as given; empty for tokens that were added around it.
-    package var offsets: [Range<Int>] = []
+    public var offsets: [Range<Int>] = []
     /// 1 for a token, 0 for padding.
-    package var attentionMask: [Int32] = []
+    public var attentionMask: [Int32] = []
     /// 0 for the first text and 1 for the second, unless the tokenizer's template says otherwise.
-    package var typeIDs: [Int32] = []
+    public var typeIDs: [Int32] = []
     /// 1 for tokens added around the text, 0 for tokens of the text.
-    package var specialTokensMask: [Int32] = []
+    public var specialTokensMask: [Int32] = []
     /// The tokens that truncation removed, in pieces of the same length.
-    package var overflowing: [Encoding] = []
+    public var overflowing: [Encoding] = []
 
     package init() {}
 
     /// Number of tokens.
-    package var count: Int { ids.count }
+    public var count: Int { ids.count }
 
     mutating func append(id: Int32, token: String, offset: Range<Int>, typeID: Int32, isSpecial: Bool) {
         ids.append(id)
@@ -54,7 +55,7 @@ package struct Encoding: Sendable, Equatable {
 }
 
 /// The side that is truncated or padded.
-package enum PaddingSide: String, Sendable { case left, right }
+public enum PaddingSide: String, Sendable { case left, right }
 
 extension Encoding {
     /// Keeps `length` tokens. The rest goes to `overflowing`, where each piece repeats `stride` tokens of the previous one.

@@ -1,5 +1,6 @@
 /// The length that rows are padded to.
-package enum Padding: String, Sendable {
+public enum Padding: String, Sendable {
+    /// Rows keep their lengths.
     case none
     /// To the longest row of the batch.
     case longest
@@ -8,24 +9,28 @@ package enum Padding: String, Sendable {
 }
 
 /// Which of the texts is truncated if the row is too long.
-package enum Truncation: String, Sendable {
+public enum Truncation: String, Sendable {
+    /// Nothing is shortened.
     case none
     /// The longer of the two until both fit.
     case longestFirst
+    /// The first text.
     case onlyFirst
+    /// The second text.
     case onlySecond
 }
 
 /// Rows of ids ready for a model.
-package struct BatchEncoding: Sendable, Equatable {
+public struct BatchEncoding: Sendable, Equatable {
     /// Ids, one array a text; of equal length if padded.
-    package var inputIDs: [[Int32]]
+    public var inputIDs: [[Int32]]
     /// 1 for tokens, 0 for padding.
-    package var attentionMask: [[Int32]]
+    public var attentionMask: [[Int32]]
     /// Only for tokenizers whose configuration lists `token_type_ids` among the model's inputs.
-    package var tokenTypeIDs: [[Int32]]?
+    public var tokenTypeIDs: [[Int32]]?
 
-    package init(inputIDs: [[Int32]], attentionMask: [[Int32]], tokenTypeIDs: [[Int32]]? = nil) {
+    /// A batch of these rows.
+    public init(inputIDs: [[Int32]], attentionMask: [[Int32]], tokenTypeIDs: [[Int32]]? = nil) {
         self.inputIDs = inputIDs
         self.attentionMask = attentionMask
         self.tokenTypeIDs = tokenTypeIDs
@@ -34,16 +39,20 @@ package struct BatchEncoding: Sendable, Equatable {
 
 extension Tokenizer {
     /// One text as a batch of one row, with special tokens.
-    package func callAsFunction(_ text: String) throws -> BatchEncoding { try self([text]) }
+    public func callAsFunction(_ text: String) throws -> BatchEncoding { try self([text]) }
 
     /// Several texts as rows of ids.
     ///
     /// - Parameters:
+    ///   - texts: one text for each row.
+    ///   - padding: to what length rows are padded.
+    ///   - truncation: whether a row that is too long is shortened.
+    ///   - addSpecialTokens: whether to put the model's special tokens around each text.
     ///   - maxLength: longest row, special tokens included; the model's maximum if not given.
     ///   - padToMultipleOf: rows are padded further to a multiple of this.
     ///   - paddingSide: the tokenizer's own side if not given.
     /// - Throws: `TokenizerError.noUnknownToken`, `.noPaddingToken`, `.noMaximumLength` or `.invalidOption`.
-    package func callAsFunction(
+    public func callAsFunction(
         _ texts: [String], padding: Padding = .none, truncation: Truncation = .none, maxLength: Int? = nil,
         addSpecialTokens: Bool = true, padToMultipleOf: Int? = nil, paddingSide: PaddingSide? = nil
     ) throws -> BatchEncoding {
@@ -63,9 +72,14 @@ extension Tokenizer {
     /// One text or a pair, shortened to `maxLength` tokens, special tokens included.
     ///
     /// - Parameters:
+    ///   - text: the first or only text.
+    ///   - pair: the second text, if there is one.
+    ///   - truncation: which of the texts is shortened.
+    ///   - maxLength: the most tokens, special tokens included; the model's maximum if not given.
+    ///   - addSpecialTokens: whether to put the model's special tokens around the texts.
     ///   - stride: number of tokens that a piece in `overflowing` repeats of the piece before.
     /// - Throws: `TokenizerError.noUnknownToken`; `.invalidOption` if the text to be shortened is not there or too short, or the stride too long.
-    package func encoding(
+    public func encoding(
         _ text: String, pair: String?, truncation: Truncation, maxLength: Int? = nil, stride: Int = 0,
         addSpecialTokens: Bool = true
     ) throws -> Encoding {

@@ -2,10 +2,11 @@ extension Tokenizer {
     /// The text of `ids`. Ids without a token give nothing.
     ///
     /// - Parameters:
+    ///   - ids: the tokens in order.
     ///   - skipSpecialTokens: leave special tokens out.
     ///   - cleanUpTokenizationSpaces: remove the space before punctuation that some vocabularies put there; the configuration's choice
     ///     if not given. Byte pair tokenizers keep their spaces, so it has no effect on them.
-    package func decode(
+    public func decode(
         _ ids: [Int32], skipSpecialTokens: Bool = false, cleanUpTokenizationSpaces: Bool? = nil
     ) -> String {
         let tokens = ids.compactMap { vocabularyText(of: $0, skipSpecialTokens: skipSpecialTokens) }
@@ -21,13 +22,13 @@ extension Tokenizer {
     }
 
     /// The texts of several rows of ids.
-    package func batchDecode(_ rows: [[Int32]], skipSpecialTokens: Bool = false) -> [String] {
+    public func batchDecode(_ rows: [[Int32]], skipSpecialTokens: Bool = false) -> [String] {
         rows.map { decode($0, skipSpecialTokens: skipSpecialTokens) }
     }
 
     /// The bytes that a token adds to a text, not trimmed at the beginning; they may be a part of a character. Empty for ids without
     /// a token. Stop strings are compared on these.
-    package func tokenBytes(_ id: Int32) -> [UInt8] {
+    public func tokenBytes(_ id: Int32) -> [UInt8] {
         if let text = added.text(of: id) { return text }
         guard let text = model.table.text(of: id) else { return [] }
         return decoder?.bytes(of: Array(text)) ?? Array(text)

@@ -1,9 +1,11 @@
 extension Tokenizer {
     /// The ids of `text`. Text that the vocabulary lacks becomes the unknown token, or is dropped if there is none.
     ///
-    /// - Parameter addSpecialTokens: whether to put the model's special tokens around it.
+    /// - Parameters:
+    ///   - text: any text.
+    ///   - addSpecialTokens: whether to put the model's special tokens around it.
     /// - Complexity: O(n log n) at worst in the length of the text.
-    package func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
+    public func encode(_ text: String, addSpecialTokens: Bool = true) -> [Int32] {
         tokenized(text, addSpecialTokens).ids
     }
 
@@ -24,7 +26,7 @@ extension Tokenizer {
     }
 
     /// The tokens of `text`, or of two texts that the model sees together, with their offsets.
-    package func encoding(_ text: String, pair: String? = nil, addSpecialTokens: Bool = true) -> Encoding {
+    public func encoding(_ text: String, pair: String? = nil, addSpecialTokens: Bool = true) -> Encoding {
         join(encodings(text, pair: pair).encodings, addSpecialTokens: addSpecialTokens)
     }
 

@@ -4,7 +4,7 @@ import NibbleCore
 ///
 /// The stages are those of the tokenizers library: added tokens are split out, the rest is normalized, cut into words, encoded by
 /// the model, and special tokens are put around it.
-package final class Tokenizer: Sendable {
+public final class Tokenizer: Sendable {
     /// The stages, as a file describes them.
     struct Components: Sendable {
         var model: TokenModel
@@ -29,9 +29,9 @@ package final class Tokenizer: Sendable {
 
     package let configuration: TokenizerConfiguration
     /// Beginning, end, padding and other special tokens, as far as the vocabulary has them.
-    package let specialTokens: SpecialTokens
+    public let specialTokens: SpecialTokens
     /// Number of tokens, added ones included. A model's embedding may have more rows than that.
-    package let vocabularySize: Int
+    public let vocabularySize: Int
 
     /// - Parameter normalizesAdded: added tokens that are found in normalized text are normalized first.
     init(_ components: Components, configuration: TokenizerConfiguration, normalizesAdded: Bool = true) {
@@ -130,17 +130,17 @@ extension PostProcessor.Template {
 
 extension Tokenizer {
     /// The text of a token as the vocabulary writes it (`Ġthe`, `▁the`, `<0x0A>`); `nil` for an id without a token.
-    package func token(for id: Int32) -> String? {
+    public func token(for id: Int32) -> String? {
         if let text = added.text(of: id) { return String(decoding: text, as: UTF8.self) }
         return model.table.text(of: id).map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// The id of a token text.
-    package func id(for token: String) -> Int32? { added.id(of: token) ?? model.table.id(of: token) }
+    public func id(for token: String) -> Int32? { added.id(of: token) ?? model.table.id(of: token) }
 
     /// Longest input the model was made for, in tokens.
-    package var modelMaxLength: Int? { configuration.modelMaxLength }
+    public var modelMaxLength: Int? { configuration.modelMaxLength }
 
     /// The side that padding goes to; right unless the configuration says otherwise.
-    package var paddingSide: PaddingSide { configuration.paddingSide ?? .right }
+    public var paddingSide: PaddingSide { configuration.paddingSide ?? .right }
 }

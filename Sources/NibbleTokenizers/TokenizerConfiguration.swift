@@ -124,10 +124,13 @@ extension TokenizerConfiguration {
 }
 
 /// The special tokens of a tokenizer with their ids.
-package struct SpecialTokens: Sendable, Equatable {
-    package struct Token: Sendable, Equatable {
-        package var text: String
-        package var id: Int32
+public struct SpecialTokens: Sendable, Equatable {
+    /// A special token.
+    public struct Token: Sendable, Equatable {
+        /// The token's text.
+        public var text: String
+        /// The token's id.
+        public var id: Int32
 
         package init(text: String, id: Int32) {
             self.text = text
@@ -135,16 +138,24 @@ package struct SpecialTokens: Sendable, Equatable {
         }
     }
 
-    package var bos: Token?
-    package var eos: Token?
-    package var unk: Token?
-    package var sep: Token?
-    package var pad: Token?
-    package var cls: Token?
-    package var mask: Token?
-    package var additional: [Token] = []
+    /// Begins a sequence.
+    public var bos: Token?
+    /// Ends a sequence.
+    public var eos: Token?
+    /// Stands for what the vocabulary lacks.
+    public var unk: Token?
+    /// Separates two texts.
+    public var sep: Token?
+    /// Fills rows to equal length.
+    public var pad: Token?
+    /// Begins a text to be classified.
+    public var cls: Token?
+    /// Stands for a token to be predicted.
+    public var mask: Token?
+    /// Further special tokens without a name.
+    public var additional: [Token] = []
     /// All named tokens by the name the configuration gives them (`bos_token`, …), as chat templates see them.
-    package var named: [String: Token] = [:]
+    public var named: [String: Token] = [:]
 
     init(_ configuration: TokenizerConfiguration, id: (String) -> Int32?) {
         func token(_ token: AddedToken) -> Token? { id(token.content).map { Token(text: token.content, id: $0) } }

@@ -3,7 +3,7 @@ package import NibbleCore
 /// Why a tokenizer could not be loaded or used.
 ///
 /// Every case names the file and, where there is one, the field in it.
-package enum TokenizerError: Error, Equatable, CustomStringConvertible {
+public enum TokenizerError: Error, Equatable, CustomStringConvertible {
     /// The folder holds none of the files that describe a tokenizer.
     case noTokenizer(folder: String, lookedFor: [String])
     /// The file could not be read from disk.
@@ -27,7 +27,8 @@ package enum TokenizerError: Error, Equatable, CustomStringConvertible {
     /// A batch option has a value it cannot have.
     case invalidOption(name: String, reason: String)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noTokenizer(let folder, let lookedFor):
             "no tokenizer in \(folder): looked for \(lookedFor.joined(separator: ", "))"

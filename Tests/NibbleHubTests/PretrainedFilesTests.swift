@@ -18,7 +18,7 @@ import Testing
         return configuration
     }
 
-    private func downloaded(_ parts: PretrainedParts = .all, variant: String? = nil) async throws -> [String] {
+    private func downloaded(_ parts: PretrainedFileSet = .all, variant: String? = nil) async throws -> [String] {
         let folder = try await PretrainedFiles.folder(for: HubFixture.name, parts, configuration(variant: variant))
         #expect(folder.path == fixture.snapshot.path)
         return fixture.listing("snapshots/\(folder.lastPathComponent)").filter { !$0.hasSuffix("templates") }
@@ -32,8 +32,8 @@ import Testing
             (.config, ["config.json"]), (.tokenizer, tokenizer),
             ([.config, .weights], ["config.json", "generation_config.json", "model.safetensors"]),
             (.all, ["config.json", "generation_config.json", "model.safetensors"] + tokenizer),
-        ] as [(PretrainedParts, [String])])
-    func parts(parts: PretrainedParts, expected: [String]) async throws {
+        ] as [(PretrainedFileSet, [String])])
+    func parts(parts: PretrainedFileSet, expected: [String]) async throws {
         #expect(try await downloaded(parts) == expected.sorted())
     }
 

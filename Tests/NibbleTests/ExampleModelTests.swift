@@ -68,9 +68,10 @@ import Testing
             let recorded = row.array?.compactMap { $0.int.map(Int32.init) } ?? []
             try #require(!recorded.isEmpty)
             var ids = tokenizer.encode(prompt, addSpecialTokens: false)
-            // What is recorded are the new tokens, or prompt and new tokens.
+            // Recorded are either the new tokens or prompt and new tokens.
             let isWhole = recorded.starts(with: ids)
             let wanted = isWhole ? Array(recorded.dropFirst(ids.count)) : recorded
+            #expect(wanted.count > 8)
             let session = try model.model.makeSession(SessionRequest(rows: 1, capacity: ids.count + wanted.count))
             var fed = ids
             for (step, want) in wanted.enumerated() {

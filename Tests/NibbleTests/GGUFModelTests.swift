@@ -42,7 +42,7 @@ import Testing
         #expect(model.report.quantizedModules.count == 14)
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
-        try Export.quantizedModel(file("llama"), to: folder, configuration)
+        try CheckpointExport.quantizedModel(file("llama"), to: folder, configuration)
         let ids = try inputs("llama").ids
         let written = try PretrainedModel.load(folder: folder)
         let (a, b) = (try model.forward(inputIDs: ids).logits, try written.forward(inputIDs: ids).logits)

@@ -32,6 +32,7 @@ import Testing
         var options = Text2TextGenerationPipeline.Options()
         options.batchSize = 3
         let together = try await answer(texts, options: options)
+        #expect(together.count == texts.count)
         for (text, results) in zip(texts, together) { #expect(try await answer(text) == results) }
     }
 

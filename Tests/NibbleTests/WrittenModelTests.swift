@@ -21,7 +21,7 @@ import Testing
         let folder = try Fixtures.temporaryFolder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let written = folder.appending(path: "written")
-        try Export.quantizedModel(model.folder, to: written, try model.configuration(config))
+        try CheckpointExport.quantizedModel(model.folder, to: written, try model.configuration(config))
 
         let direct = try model.load(config)
         let again = try PretrainedModel.load(folder: written, try model.configuration())
@@ -43,9 +43,9 @@ import Testing
         var configuration = LoadConfiguration()
         configuration.dtype = .float32
         configuration.quantization = BitsAndBytesConfig(loadIn4Bit: true, computeDType: .float32, quantType: .nf4)
-        try Export.quantizedModel(Fixtures.models.appending(path: "bloom-stories"), to: quantized, configuration)
+        try CheckpointExport.quantizedModel(Fixtures.models.appending(path: "bloom-stories"), to: quantized, configuration)
         configuration.quantization = nil
-        let names = try Export.dequantizedModel(quantized, to: plain, configuration)
+        let names = try CheckpointExport.dequantizedModel(quantized, to: plain, configuration)
         #expect(!names.isEmpty)
         let models = try [quantized, plain].map { try PretrainedModel.load(folder: $0, configuration) }
         #expect(models[1].report.quantizedModules.isEmpty)

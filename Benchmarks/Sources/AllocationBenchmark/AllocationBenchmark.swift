@@ -2,11 +2,11 @@
 //
 //     swift run -c release --package-path Benchmarks AllocationBenchmark FOLDER [4bit | 8bit]
 //
-// Buffers are made when a session is; a step should ask the system for no memory.
+// Two greedy generations of different length have everything but their steps in common. A step should ask the system for no
+// memory.
 
 import CAllocationCount
 import Nibble
-import NibbleModels
 
 @main
 struct AllocationBenchmark {
@@ -17,18 +17,19 @@ struct AllocationBenchmark {
         }
         let format = CommandLine.arguments.dropFirst(2).first
         let quantization = format.map { BitsAndBytesConfig(loadIn8Bit: $0 == "8bit", loadIn4Bit: $0 == "4bit") }
-        let pretrained = try await AutoModel.from(
+        let model = try await AutoModel.from(
             pretrained: CommandLine.arguments[1], deviceMap: .device(.cpu), quantization: quantization)
-        let tokens = 64
-        let session = try pretrained.model.makeSession(SessionRequest(rows: 1, capacity: tokens + 8))
-        var inputs = [RowTokens(row: 0, tokens: [1])]
-        func step() throws {
-            let next = try session.feed(inputs, sampling: .greedy)
-            inputs[0].tokens[0] = next[0]
+        func allocations(_ tokens: Int) async throws -> Int {
+            var config = GenerationConfig(maxNewTokens: tokens, minNewTokens: tokens, doSample: false)
+            config.eosTokenId = []
+            let before = allocation_count()
+            _ = try await model.generate(BatchEncoding(inputIDs: [[1]], attentionMask: [[1]]), config)
+            return Int(allocation_count() - before)
         }
-        for _ in 0..<4 { try step() }
-        let before = allocation_count()
-        for _ in 0..<tokens { try step() }
-        print("\(Double(allocation_count() - before) / Double(tokens)) allocations a token")
+        let (short, long) = (16, 80)
+        _ = try await allocations(long)
+        let first = try await allocations(short)
+        let tokens = Double(long - short)
+        print("\(Double(try await allocations(long) - first) / tokens) allocations a token")
     }
 }

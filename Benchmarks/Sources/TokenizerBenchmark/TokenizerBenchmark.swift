@@ -1,5 +1,5 @@
 import Foundation
-import NibbleTokenizers
+import Nibble
 
 /// Loads a tokenizer, then encodes a text and hostile inputs of one megabyte, each five times.
 ///

@@ -1,19 +1,20 @@
-package import NibbleGeneration
-package import NibbleTokenizers
 
 /// A conversation with a model: its messages, and the KV cache of what the model has read.
 ///
 /// Between two answers only what is new is fed to the model.
-package final class ChatSession {
-    package let model: PretrainedModel
-    package let tokenizer: Tokenizer
+public final class ChatSession {
+    /// The model that answers.
+    public let model: PretrainedModel
+    /// The tokenizer whose chat template renders the messages.
+    public let tokenizer: Tokenizer
     /// How to generate. What is not set comes from the model's generation_config.json.
-    package var generation: GenerationConfig
+    public var generation: GenerationConfig
     /// The name or the text of the template; `nil`: the model's own.
-    package let template: String?
+    public let template: String?
     /// Goes before all messages; `nil`: whatever the template does without one.
-    package var system: String?
-    package private(set) var messages: [ChatMessage] = []
+    public var system: String?
+    /// The messages so far, oldest first, without the system text.
+    public private(set) var messages: [ChatMessage] = []
     private let generator: Generator
     private let cache: PrefixCache
 
@@ -21,8 +22,16 @@ package final class ChatSession {
     /// repeat themselves.
     package static let defaults = GenerationConfig(doSample: true, temperature: 0.7, topP: 0.9)
 
-    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; `JinjaError` for a template that cannot be parsed.
-    package init(
+    /// Begins a chat without messages.
+    ///
+    /// - Parameters:
+    ///   - model: a decoder-only model.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - system: a text before all messages.
+    ///   - template: the name or the text of a template. `nil`: the model's own.
+    ///   - generation: how to generate. Fields that are `nil` come from the model's generation_config.json.
+    /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``; ``ChatTemplateError``; ``JinjaError`` for a template that cannot be parsed.
+    public init(
         model: PretrainedModel, tokenizer: Tokenizer, system: String? = nil, template: String? = nil,
         generation: GenerationConfig = .init()
     ) throws {
@@ -38,16 +47,17 @@ package final class ChatSession {
     }
 
     /// Forgets all messages. The system text stays.
-    package func reset() { messages = [] }
+    public func reset() { messages = [] }
 
     /// Answers `text` and remembers both.
     ///
     /// - Parameters:
+    ///   - text: the user's message.
     ///   - shouldStop: asked after each token. An answer that was stopped is remembered as far as it came.
-    ///   - onText: gets the answer piece by piece, never a part of a character.
-    /// - Throws: what the template and the generation throw. The chat is then as it was before.
+    ///   - onText: receives the answer piece by piece, never a part of a character.
+    /// - Throws: ``JinjaError``, ``GenerationError``, ``BackendError``; `CancellationError`. The chat is then as it was before.
     @discardableResult
-    package func answer(
+    public func answer(
         _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
     ) async throws -> ChatAnswer {
         let asked = messages + [ChatMessage(role: "user", content: text)]
@@ -102,13 +112,18 @@ package final class ChatSession {
     }
 }
 
-package struct ChatAnswer: Sendable {
-    package var text: String
+/// One answer of a chat, with the counts that describe its cost.
+public struct ChatAnswer: Sendable {
+    /// The answer, without special tokens.
+    public var text: String
     /// Tokens of the whole chat before the answer.
-    package var promptTokens: Int
+    public var promptTokens: Int
     /// Of these, tokens that were known from earlier answers and not fed again.
-    package var cachedTokens = 0
-    package var newTokens: Int
-    package var finishReason: FinishReason?
-    package var warnings: [GenerationWarning] = []
+    public var cachedTokens = 0
+    /// Tokens of the answer.
+    public var newTokens: Int
+    /// Why the answer ended.
+    public var finishReason: FinishReason?
+    /// What generation noticed about the options.
+    public var warnings: [GenerationWarning] = []
 }

@@ -1,18 +1,17 @@
-package import NibbleTemplates
-package import NibbleTokenizers
 
 /// A chat written as a prompt.
-package struct ChatPrompt: Sendable, Equatable {
+public struct ChatPrompt: Sendable, Equatable {
     /// What the template rendered.
-    package var text: String
+    public var text: String
     /// Its tokens. No special tokens were added: the template has written those it wants.
-    package var inputIDs: [Int32]
+    public var inputIDs: [Int32]
 }
 
 extension Tokenizer {
     /// Renders a chat with the model's chat template, as transformers' `apply_chat_template` does.
     ///
     /// - Parameters:
+    ///   - messages: the chat, oldest message first.
     ///   - tools: function schemas the model may call. Their presence picks the template `tool_use`, where there is one.
     ///   - documents: texts for templates that answer from documents.
     ///   - template: the name of one of the model's templates, or the text of one to use instead.
@@ -20,7 +19,7 @@ extension Tokenizer {
     ///   - continueFinalMessage: whether the prompt ends within the final message, so that the model continues it.
     ///   - extra: further variables, such as `enable_thinking`.
     /// - Throws: ``ChatTemplateError`` if there is no template; `JinjaError` if it cannot be parsed or refuses the chat.
-    package func applyChatTemplate(
+    public func applyChatTemplate(
         messages: [ChatMessage], tools: [JinjaValue]? = nil, documents: [JinjaValue]? = nil, template: String? = nil,
         addGenerationPrompt: Bool = false, continueFinalMessage: Bool = false, extra: [String: JinjaValue] = [:]
     ) throws -> ChatPrompt {
@@ -39,7 +38,7 @@ extension Tokenizer {
     /// The text of the template for a chat: the one named `name`, `name` itself where it names none, else `tool_use` if there
     /// are tools, else `default`.
     /// - Throws: ``ChatTemplateError``
-    package func chatTemplate(_ name: String? = nil, hasTools: Bool = false) throws -> String {
+    public func chatTemplate(_ name: String? = nil, hasTools: Bool = false) throws -> String {
         let templates = configuration.chatTemplates
         if let name { return templates[name] ?? name }
         if hasTools, let template = templates["tool_use"] { return template }
@@ -49,12 +48,14 @@ extension Tokenizer {
 }
 
 /// Why no chat template could be chosen.
-package enum ChatTemplateError: Error, Sendable, Equatable, CustomStringConvertible {
+public enum ChatTemplateError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The tokenizer has no template.
     case noTemplate
     /// There are templates, but none of them is the default.
     case noDefaultTemplate(names: [String])
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noTemplate:
             "the tokenizer has no chat template (looked for chat_template in tokenizer_config.json and for chat_template.jinja): "

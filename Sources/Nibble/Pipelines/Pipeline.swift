@@ -1,24 +1,19 @@
-package import NibbleCore
-package import NibbleDeviceMap
-package import NibbleGeneration
-package import NibbleQuantization
-package import NibbleTokenizers
-
 /// A model with its tokenizer, ready for one task: text in, text out.
-package protocol TextPipeline: Sendable {
+public protocol TextPipeline: Sendable {
     var model: PretrainedModel { get }
     var tokenizer: Tokenizer { get }
 }
 
 /// What ``pipeline(_:model:assistant:generation:deviceMap:maxMemory:quantization:dtype:configuration:)`` can be asked for.
-package struct PipelineTask<Pipeline: TextPipeline>: Sendable {
+public struct PipelineTask<Pipeline: TextPipeline>: Sendable {
     /// As in transformers: `text-generation`, `translation_en_to_de` …
-    package let name: String
+    public let name: String
     let make: @Sendable (PretrainedModel, Tokenizer, PretrainedModel?, GenerationConfig) throws -> Pipeline
 }
 
 extension PipelineTask where Pipeline == TextGenerationPipeline {
-    package static var textGeneration: PipelineTask {
+    /// Continues texts and answers chats with a decoder-only model.
+    public static var textGeneration: PipelineTask {
         PipelineTask(name: "text-generation") { model, tokenizer, assistant, generation in
             try TextGenerationPipeline(model: model, tokenizer: tokenizer, assistant: assistant, generation: generation)
         }
@@ -26,13 +21,15 @@ extension PipelineTask where Pipeline == TextGenerationPipeline {
 }
 
 extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
-    package static var text2textGeneration: PipelineTask { named("text2text-generation") }
-    package static var summarization: PipelineTask { named("summarization") }
+    /// Answers texts with an encoder-decoder.
+    public static var text2textGeneration: PipelineTask { named("text2text-generation") }
+    /// Summarizes texts with an encoder-decoder.
+    public static var summarization: PipelineTask { named("summarization") }
     /// For models that need no language named, or name it in the text itself.
-    package static var translation: PipelineTask { named("translation") }
+    public static var translation: PipelineTask { named("translation") }
 
     /// - Parameters: the languages as the model's config names them, such as `en` and `de`.
-    package static func translation(from source: String, to target: String) -> PipelineTask {
+    public static func translation(from source: String, to target: String) -> PipelineTask {
         named("translation_\(source)_to_\(target)")
     }
 
@@ -51,11 +48,17 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
 /// print(try await generate("The capital of France is")[0].generatedText)
 /// ```
 /// - Parameters:
-///   - model: a model folder, or the name of a model on the Hub.
-///   - assistant: a smaller model of the same vocabulary that drafts tokens.
-///   - generation: counts in every call, for what the call leaves open.
+///   - task: what the pipeline does.
+///   - model: a model folder, a GGUF file, or the name of a model on the Hub.
+///   - assistant: likewise a smaller model of the same vocabulary that drafts tokens.
+///   - generation: options for every call; those of the call take precedence.
+///   - deviceMap: where layers go. This argument and the next ones take precedence over the same fields of `configuration`.
+///   - maxMemory: the most that Nibble takes of each device. Devices that are not named are not used.
+///   - quantization: how linear layers are quantized. `nil`: as `configuration` or the checkpoint says.
+///   - dtype: the dtype of what is not quantized. `nil`: as `configuration`, the config or the checkpoint says.
+///   - configuration: everything else that can be said about a load.
 /// - Throws: as loading does; ``AutoModelError`` if the model is of the wrong kind for the task.
-package func pipeline<Pipeline>(
+public func pipeline<Pipeline>(
     _ task: PipelineTask<Pipeline>, model: String, assistant: String? = nil, generation: GenerationConfig = .init(),
     deviceMap: DeviceMapRequest = .auto, maxMemory: [Device: MemoryLimit] = [:], quantization: BitsAndBytesConfig? = nil,
     dtype: DType? = nil, configuration: LoadConfiguration = .init()
@@ -74,18 +77,22 @@ package func pipeline<Pipeline>(
 }
 
 /// Why a pipeline cannot do what a call asks for.
-package enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
+public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     /// `hole` leaves no room for a prompt.
     case noRoomForPrompt(newTokens: Int, modelMaxLength: Int)
     /// `hole` without a limit from which the number of new tokens follows.
     case unknownNewTokens(promptLength: Int, maxLength: Int?)
+    /// The tokenizer states no maximum length to cut prompts to.
     case noModelMaxLength
+    /// A chat without messages.
     case emptyChat
     /// The stop sequence has no token.
     case emptyStopSequence
+    /// A batch size below 1.
     case batchSize(Int)
 
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .noRoomForPrompt(let newTokens, let length):
             "\(newTokens) new tokens leave no room for a prompt in the \(length) tokens the model was made for: lower max_new_tokens"

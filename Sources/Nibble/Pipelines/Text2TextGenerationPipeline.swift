@@ -1,39 +1,49 @@
-package import NibbleGeneration
-package import NibbleTokenizers
-
 /// Answers texts with an encoder-decoder: transformers 4's `text2text-generation`, `summarization` and `translation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are found with 4 beams. The task's name picks a
 /// prefix (`summarize: `) and options from the config's `task_specific_params`.
-package struct Text2TextGenerationPipeline: TextPipeline {
+public struct Text2TextGenerationPipeline: TextPipeline {
     /// What a call can say besides how to generate.
-    package struct Options: Sendable {
+    public struct Options: Sendable {
         /// Whether the ids that `generate` returned are wanted, too.
-        package var returnTensors = false
-        package var truncation = Truncation.none
+        public var returnTensors = false
+        /// Whether prompts are cut to the tokenizer's maximum length.
+        public var truncation = Truncation.none
         /// Ends the generation. Only its first token counts.
-        package var stopSequence: String?
-        package var cleanUpTokenizationSpaces = false
+        public var stopSequence: String?
+        /// Whether the space that some vocabularies put before punctuation is removed.
+        public var cleanUpTokenizationSpaces = false
         /// Texts answered side by side. A row's result does not depend on the others.
-        package var batchSize = 1
+        public var batchSize = 1
         /// Called with the number of inputs that are done and their total.
-        package var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
+        public var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
 
-        package init() {}
+        /// The defaults.
+        public init() {}
     }
 
-    package let model: PretrainedModel
-    package let tokenizer: Tokenizer
-    package let assistant: PretrainedModel?
+    /// The model that generates.
+    public let model: PretrainedModel
+    /// The tokenizer of ``model``.
+    public let tokenizer: Tokenizer
+    /// A smaller model of the same vocabulary that drafts tokens, if one was given.
+    public let assistant: PretrainedModel?
     /// `text2text-generation`, `summarization`, `translation`, `translation_en_to_de` …
-    package let task: String
+    public let task: String
     /// Put before every text.
-    package let prefix: String
+    public let prefix: String
     private let generation: PipelineGeneration
 
-    /// - Parameter generation: counts in every call, for what the call leaves open.
+    /// Makes a pipeline of loaded parts.
+    ///
+    /// - Parameters:
+    ///   - model: an encoder-decoder.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - task: picks a prefix and options from the `task_specific_params` of config.json.
+    ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
+    ///   - generation: options for every call; those of the call take precedence.
     /// - Throws: ``AutoModelError/isDecoderOnly(_:)``; `GenerationError` for options in config.json that cannot be read.
-    package init(
+    public init(
         model: PretrainedModel, tokenizer: Tokenizer, task: String = "text2text-generation", assistant: PretrainedModel? = nil,
         generation: GenerationConfig = .init()
     ) throws {
@@ -53,14 +63,14 @@ package struct Text2TextGenerationPipeline: TextPipeline {
     }
 
     /// The answers to one text, as many as `num_return_sequences` asks for.
-    package func callAsFunction(
+    public func callAsFunction(
         _ text: String, _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await self([text], generation, options: options)[0]
     }
 
     /// The answers to each text.
-    package func callAsFunction(
+    public func callAsFunction(
         _ texts: [String], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         var config = self.generation.resolved(generation)

@@ -1,14 +1,12 @@
-package import NibbleGeneration
-package import NibbleTemplates
-package import NibbleTokenizers
 
 /// Continues texts and chats: transformers' `text-generation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are sampled at temperature 0.7.
-package struct TextGenerationPipeline: TextPipeline {
+public struct TextGenerationPipeline: TextPipeline {
     /// What a call can say besides how to generate.
-    package struct Options: Sendable {
-        package enum Returned: Sendable {
+    public struct Options: Sendable {
+        /// What a result holds.
+        public enum Returned: Sendable {
             /// The prompt as it was given and what was added; a chat with the answer.
             case fullText
             /// Only the new text.
@@ -18,47 +16,62 @@ package struct TextGenerationPipeline: TextPipeline {
         }
 
         /// A long prompt's way to leave room for its answer.
-        package enum LongGeneration: String, Sendable {
+        public enum LongGeneration: String, Sendable {
             /// Only the end of the prompt is kept, so that the new tokens fit into the model's maximum.
             case hole
         }
 
-        package var returned = Returned.fullText
+        /// What a result holds.
+        public var returned = Returned.fullText
         /// Put before every prompt; not part of what is returned. Total lengths grow by its tokens. `nil`: the config's.
-        package var prefix: String?
+        public var prefix: String?
         /// Whether special tokens are put around prompts. Chats write their own.
-        package var addSpecialTokens = true
-        package var truncation = Truncation.none
-        package var handleLongGeneration: LongGeneration?
+        public var addSpecialTokens = true
+        /// Whether prompts are cut to the tokenizer's maximum length.
+        public var truncation = Truncation.none
+        /// What happens to a prompt that leaves no room for its answer. `nil`: it is used as it is.
+        public var handleLongGeneration: LongGeneration?
         /// Texts that end the generation; they are part of what is returned.
-        package var stopSequence: [String] = []
-        package var skipSpecialTokens = true
+        public var stopSequence: [String] = []
+        /// Whether special tokens are left out of the text.
+        public var skipSpecialTokens = true
         /// `nil`: the tokenizer's choice.
-        package var cleanUpTokenizationSpaces: Bool?
+        public var cleanUpTokenizationSpaces: Bool?
         /// Whether a chat's last message is continued. `nil`: if it is the assistant's.
-        package var continueFinalMessage: Bool?
+        public var continueFinalMessage: Bool?
         /// Function schemas for the chat template.
-        package var tools: [JinjaValue]?
-        package var documents: [JinjaValue]?
+        public var tools: [JinjaValue]?
+        /// Documents for templates that answer from documents.
+        public var documents: [JinjaValue]?
         /// Further variables of the chat template.
-        package var templateVariables: [String: JinjaValue] = [:]
+        public var templateVariables: [String: JinjaValue] = [:]
         /// Prompts generated side by side, padded on the left. A row's result does not depend on the others.
-        package var batchSize = 1
+        public var batchSize = 1
         /// Called with the number of inputs that are done and their total.
-        package var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
+        public var progress: (@Sendable (_ done: Int, _ total: Int) -> Void)?
 
-        package init() {}
+        /// The defaults.
+        public init() {}
     }
 
-    package let model: PretrainedModel
-    package let tokenizer: Tokenizer
-    package let assistant: PretrainedModel?
+    /// The model that generates.
+    public let model: PretrainedModel
+    /// The tokenizer of ``model``.
+    public let tokenizer: Tokenizer
+    /// A smaller model of the same vocabulary that drafts tokens, if one was given.
+    public let assistant: PretrainedModel?
     private let generation: PipelineGeneration
     private let prefix: String?
 
-    /// - Parameter generation: counts in every call, for what the call leaves open.
+    /// Makes a pipeline of loaded parts.
+    ///
+    /// - Parameters:
+    ///   - model: a decoder-only model.
+    ///   - tokenizer: the tokenizer of `model`.
+    ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
+    ///   - generation: options for every call; those of the call take precedence.
     /// - Throws: ``AutoModelError/isEncoderDecoder(_:)``
-    package init(
+    public init(
         model: PretrainedModel, tokenizer: Tokenizer, assistant: PretrainedModel? = nil, generation: GenerationConfig = .init()
     ) throws {
         guard !model.isEncoderDecoder else { throw AutoModelError.isEncoderDecoder(model.folder.path) }
@@ -72,28 +85,28 @@ package struct TextGenerationPipeline: TextPipeline {
     }
 
     /// The continuations of one text, as many as `num_return_sequences` asks for.
-    package func callAsFunction(
+    public func callAsFunction(
         _ text: String, _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await run([.text(text)], generation, options)[0]
     }
 
     /// The continuations of each text.
-    package func callAsFunction(
+    public func callAsFunction(
         _ texts: [String], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         try await run(texts.map(Prompt.text), generation, options)
     }
 
     /// The answers to one chat.
-    package func callAsFunction(
+    public func callAsFunction(
         _ chat: [ChatMessage], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [GeneratedText] {
         try await run([.chat(chat)], generation, options)[0]
     }
 
     /// The answers to each chat.
-    package func callAsFunction(
+    public func callAsFunction(
         _ chats: [[ChatMessage]], _ generation: GenerationConfig = .init(), options: Options = .init()
     ) async throws -> [[GeneratedText]] {
         try await run(chats.map(Prompt.chat), generation, options)
@@ -210,15 +223,16 @@ extension TextGenerationPipeline {
 }
 
 /// One result of a pipeline.
-package struct GeneratedText: Sendable, Equatable {
+public struct GeneratedText: Sendable, Equatable {
     /// What was asked for: prompt and new text, or the new text alone. For chats always the new text.
-    package var generatedText: String
+    public var generatedText: String
     /// For chats, if the full text was asked for: the messages and the answer, or the last message continued.
-    package var generatedChat: [ChatMessage]?
+    public var generatedChat: [ChatMessage]?
     /// If ids were asked for: the whole sequence.
-    package var generatedTokenIDs: [Int32]?
+    public var generatedTokenIDs: [Int32]?
 
-    package init(generatedText: String, generatedChat: [ChatMessage]? = nil, generatedTokenIDs: [Int32]? = nil) {
+    /// A result with these parts.
+    public init(generatedText: String, generatedChat: [ChatMessage]? = nil, generatedTokenIDs: [Int32]? = nil) {
         self.generatedText = generatedText
         self.generatedChat = generatedChat
         self.generatedTokenIDs = generatedTokenIDs

@@ -1,5 +1,5 @@
 /// Why a JSON text, or a field in it, cannot be used.
-package enum JSONError: Error, Equatable {
+public enum JSONError: Error, Equatable {
     /// The text is not JSON. `path` leads to the value that holds the place; `line` and `column` (in bytes) count from 1.
     /// `file` is `nil` for text that came from elsewhere.
     case syntax(file: String?, path: String, line: Int, column: Int, expected: String, found: String)
@@ -12,7 +12,8 @@ package enum JSONError: Error, Equatable {
 }
 
 extension JSONError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .syntax(let file, let path, let line, let column, let expected, let found):
             "\(file.map { "\($0), " } ?? "")line \(line), column \(column)\(path.isEmpty ? "" : ", in \(Self.short(path))"): "

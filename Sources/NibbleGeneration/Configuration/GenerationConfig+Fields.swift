@@ -28,7 +28,7 @@ struct ConfigField: Sendable {
 
 extension GenerationConfig {
     /// This configuration, with what it does not say taken from `other`.
-    package func filling(from other: GenerationConfig) -> GenerationConfig {
+    public func filling(from other: GenerationConfig) -> GenerationConfig {
         var result = self
         for field in Self.fields { field.fill(&result, other) }
         return result

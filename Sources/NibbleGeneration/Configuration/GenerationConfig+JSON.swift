@@ -1,4 +1,4 @@
-package import Foundation
+public import Foundation
 package import NibbleCore
 
 extension GenerationConfig {
@@ -35,7 +35,7 @@ extension GenerationConfig {
 
     /// Reads generation_config.json from a model's folder, or the fields of config.json where there is none. Neither: no
     /// field is set.
-    package init(modelFolder folder: URL) throws {
+    public init(modelFolder folder: URL) throws {
         let own = folder.appending(path: "generation_config.json")
         let model = folder.appending(path: "config.json")
         if FileManager.default.fileExists(atPath: own.path) {

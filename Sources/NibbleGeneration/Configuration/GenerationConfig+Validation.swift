@@ -17,7 +17,7 @@ extension GenerationConfig {
     /// - Returns: warnings about fields without effect.
     /// - Throws: ``GenerationError`` for values out of range, conflicts and modes Nibble does not have.
     @discardableResult
-    package func validate() throws -> [GenerationWarning] {
+    public func validate() throws -> [GenerationWarning] {
         try validateValues()
         try checkReturnedSequences()
         return idleFields()

@@ -2,16 +2,17 @@ internal import NibbleCore
 
 /// `cache_config`: how a quantized cache stores keys and values (transformers' QuantizedCacheConfig). Unset fields have the
 /// defaults 8 bits, groups of 64.
-package struct QuantizedCacheConfig: Sendable, Equatable {
+public struct QuantizedCacheConfig: Sendable, Equatable {
     /// 8, 4 or 2
-    package var nbits: Int?
+    public var nbits: Int?
     /// Elements that share a scale: 16, 32, 64 or 128.
-    package var qGroupSize: Int?
+    public var qGroupSize: Int?
     /// In the reference so many tokens stay unquantized. Nibble quantizes every token as it is stored, so that blocks can be
     /// shared, copied and dropped; only 0 says what happens.
-    package var residualLength: Int?
+    public var residualLength: Int?
 
-    package init(nbits: Int? = nil, qGroupSize: Int? = nil, residualLength: Int? = nil) {
+    /// Unset fields have the defaults.
+    public init(nbits: Int? = nil, qGroupSize: Int? = nil, residualLength: Int? = nil) {
         self.nbits = nbits
         self.qGroupSize = qGroupSize
         self.residualLength = residualLength

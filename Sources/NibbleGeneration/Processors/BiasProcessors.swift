@@ -75,7 +75,7 @@ package struct SuppressTokensAtBeginProcessor: LogitsProcessor {
 }
 
 /// Which tokens may follow, decided by the caller from the item's number and the tokens so far.
-package typealias PrefixAllowedTokens = @Sendable (_ item: Int, _ ids: [Int32]) -> [Int32]
+public typealias PrefixAllowedTokens = @Sendable (_ item: Int, _ ids: [Int32]) -> [Int32]
 
 /// Keeps only the tokens that the caller's function allows.
 ///

@@ -1,12 +1,12 @@
 package import NibbleCore
-package import NibbleModels
+public import NibbleModels
 
 /// Changes the scores from which a row's next token is chosen.
 ///
 /// `scores` are float32, one for each token of the vocabulary (V): logits for greedy decoding and sampling, log-probabilities
 /// in the beam modes. −∞ forbids a token. A processor is a value without memory between calls, so that rows may be
 /// reordered, rolled back or left out at any step.
-package protocol LogitsProcessor: Sendable {
+public protocol LogitsProcessor: Sendable {
     func process(_ scores: UnsafeMutableBufferPointer<Float>, _ context: RowContext) throws
 
     /// All rows of a step at once, `contexts[i]` belonging to row i of `batch`. Only processors for which rows depend on
@@ -18,22 +18,28 @@ package protocol LogitsProcessor: Sendable {
 }
 
 extension LogitsProcessor {
-    package func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
+    /// Processes one row after the other.
+    public func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {
         for (index, context) in contexts.enumerated() { try process(batch[index], context) }
     }
 
-    package var deviceForm: DeviceForm? { nil }
+    /// `nil`: the processor runs on the host.
+    public var deviceForm: DeviceForm? { nil }
 }
 
 /// What a backend's own token selection can do, in the order in which it does it.
-package enum DeviceForm: Sendable, Equatable {
+public enum DeviceForm: Sendable, Equatable {
     /// Of the tokens a row holds.
     case repetitionPenalty(Float)
     /// Tokens that are never chosen. May occur more than once.
     case forbidden([Int32])
+    /// Divides the scores.
     case temperature(Float)
+    /// Keeps the k best tokens.
     case topK(Int)
+    /// Keeps the fewest tokens whose probabilities sum to p.
     case topP(Float)
+    /// Keeps tokens with this share of the best one's probability.
     case minP(Float)
 
     fileprivate var rank: Int {
@@ -49,17 +55,17 @@ package enum DeviceForm: Sendable, Equatable {
 }
 
 /// One row as processors and stopping criteria see it. Valid only during the call it is handed to.
-package struct RowContext {
+public struct RowContext {
     /// The tokens so far: prompt (with its padding) and what was generated; for an encoder-decoder the decoder's tokens.
-    package let ids: UnsafeBufferPointer<Int32>
+    public let ids: UnsafeBufferPointer<Int32>
     /// Length of the prompt, padding included (L).
-    package let promptLength: Int
+    public let promptLength: Int
     /// Where the row begins behind its left padding.
-    package let maskStart: Int
+    public let maskStart: Int
     /// The row among all rows that are decoded side by side (batch × beams or returned sequences).
-    package let row: Int
+    public let row: Int
     /// The encoder's ids with their padding; for a decoder-only model the prompt.
-    package let encoderIds: UnsafeBufferPointer<Int32>
+    public let encoderIds: UnsafeBufferPointer<Int32>
     /// Memory that processors share, so that no step allocates any.
     package let scratch: ScoreScratch
 

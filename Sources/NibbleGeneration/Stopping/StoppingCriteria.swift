@@ -1,12 +1,17 @@
 /// A caller's own condition: true ends the row. Called after each new token of the row.
-package typealias StoppingCriterion = @Sendable (RowContext) throws -> Bool
+public typealias StoppingCriterion = @Sendable (RowContext) throws -> Bool
 
 /// Why a row ended.
-package enum FinishReason: Sendable, Equatable {
+public enum FinishReason: Sendable, Equatable {
+    /// The row chose this end token.
     case endOfSequence(Int32)
+    /// The text of the row ends with this stop string.
     case stopString(String)
+    /// The row has its maximum length.
     case maxLength
+    /// The time ran out.
     case maxTime
+    /// A caller's criterion ended the row.
     case stoppingCriterion
 }
 

@@ -1,7 +1,8 @@
 import Foundation
 
 /// What a stream of a generation delivers.
-package enum GenerationEvent: Sendable {
+public enum GenerationEvent: Sendable {
+    /// A token was chosen.
     case token(GeneratedToken)
     /// The last event.
     case finished(GenerationOutput)

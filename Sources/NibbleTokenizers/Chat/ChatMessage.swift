@@ -1,19 +1,21 @@
 package import NibbleTemplates
 
 /// One message of a chat.
-package struct ChatMessage: Sendable, Equatable {
+public struct ChatMessage: Sendable, Equatable {
     /// `system`, `user`, `assistant`, `tool` or another role that the template supports.
-    package var role: String
+    public var role: String
     /// Text, or a list of content parts (`[{"type": "text", "text": …}]`), or `.null`.
-    package var content: JinjaValue
+    public var content: JinjaValue
     /// Further fields by the names that templates use: `tool_calls`, `name`, `reasoning_content` …
-    package var fields: JinjaObject
+    public var fields: JinjaObject
 
-    package init(role: String, content: String, fields: JinjaObject = JinjaObject()) {
+    /// A message of text.
+    public init(role: String, content: String, fields: JinjaObject = JinjaObject()) {
         self.init(role: role, content: .string(content), fields: fields)
     }
 
-    package init(role: String, content: JinjaValue, fields: JinjaObject = JinjaObject()) {
+    /// A message whose content is a list of parts, or nothing.
+    public init(role: String, content: JinjaValue, fields: JinjaObject = JinjaObject()) {
         self.role = role
         self.content = content
         self.fields = fields

@@ -2,25 +2,26 @@
 ///
 /// The pieces joined are what `Tokenizer.decode` gives for all tokens at once, with two exceptions that need the whole text: clean-up
 /// of spaces is not applied, and where byte tokens (`<0xE2>`…) turn out to be no text, the characters before the bad byte stay.
-package struct TokenStreamDecoder: Sendable {
+public struct TokenStreamDecoder: Sendable {
     private let tokenizer: Tokenizer
     private let skipSpecialTokens: Bool
     private var stages: [DecoderStage]
 
-    package init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
+    /// A decoder at the beginning of a text.
+    public init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool) {
         self.tokenizer = tokenizer
         self.skipSpecialTokens = skipSpecialTokens
         stages = DecoderStage.stages(of: tokenizer.decoder)
     }
 
     /// The text that is complete after `id`; empty while a character is incomplete.
-    package mutating func push(_ id: Int32) -> String {
+    public mutating func push(_ id: Int32) -> String {
         guard let token = tokenizer.vocabularyText(of: id, skipSpecialTokens: skipSpecialTokens) else { return "" }
         return Self.text(run([token], from: 0))
     }
 
     /// The rest of the text; an incomplete character becomes U+FFFD. The decoder then starts over.
-    package mutating func finish() -> String {
+    public mutating func finish() -> String {
         var rest: [[UInt8]] = []
         for index in stages.indices {
             let text = stages[index].finish()

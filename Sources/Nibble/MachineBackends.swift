@@ -3,20 +3,19 @@ import NibbleCUDA
 package import NibbleCore
 import NibbleDeviceMap
 
-/// The devices of this machine.
-package enum Machine {
-    /// A backend for each device that is there, the CPU last, each with a budget: what `limits` says, or else most of what
-    /// is free. A GPU that cannot be used is left out; ``findings`` says why.
+/// The backends of this machine's devices.
+package enum MachineBackends {
+    /// A backend for each device, the CPU last. Each has a budget: its limit, or most of its free memory. GPUs that cannot be used
+    /// are left out; ``findings`` says why.
     /// - Parameters:
-    ///   - limits: bytes by device. If they name any, GPUs that they do not name are left out, and a CPU that they do not
-    ///     name has no limit.
-    ///   - mapped: devices that are wanted though no limit names them.
+    ///   - limits: bytes by device. If any are given, GPUs without a limit are left out, and a CPU without one is not limited.
+    ///   - mapped: devices to include even if they have no limit.
     package static func backends(
         threads: Int? = nil, limits: [Device: Int] = [:], mapped: Set<Device> = []
     ) -> [any Backend] {
         let cards = (try? CUDABackend.devices()) ?? []
         let isLimited = limits.keys.contains { $0 != .disk }
-        // One card may stand under several numbers, each with its own budget.
+        // NIBBLE_CUDA_DEVICES may list a card several times; each entry has its own budget.
         let gpus = cards.enumerated().compactMap { number, card -> (any Backend)? in
             let device = Device.cuda(number)
             let limit = limits[device].flatMap { $0 > 0 ? $0 : nil }
@@ -27,7 +26,7 @@ package enum Machine {
         return gpus + [CPUBackend(threads: threads, budget: limit)]
     }
 
-    /// - Throws: `CUDAUnavailable` if `NIBBLE_CUDA_DEVICES` names what is not there.
+    /// - Throws: ``CUDAUnavailable/badList(_:count:)`` if `NIBBLE_CUDA_DEVICES` lists GPUs that do not exist.
     static func checkDeviceList() throws {
         do {
             _ = try CUDABackend.devices()
@@ -36,11 +35,11 @@ package enum Machine {
         }
     }
 
-    /// Of the memory that is free, what is planned with.
+    /// The part of the free memory that plans may use.
     private static var plannedMemory: Int? { CPUBackend.freeMemory.map { Int(Double($0) * plannedShare) } }
 
-    /// What operations of a device take beside activations, whether the machine has it or not.
-    /// - Parameter limits: of devices that are not present.
+    /// Bytes that a device's operations take besides activations, for devices of this machine and others.
+    /// - Parameter limits: budgets of devices that are not present.
     static func operationBytes(
         _ present: [any Backend], limits: [Device: Int], threads: Int?
     ) -> ModelMemory.OperationBytes {
@@ -54,7 +53,7 @@ package enum Machine {
         }
     }
 
-    /// The libraries GPUs need, where each was found or looked for, and what keeps a GPU from being used.
+    /// Where each library that GPUs need was found or looked for, and why a GPU cannot be used.
     package static var findings: [String] {
         let driver = CUDALibraries.driver
         guard driver.opened != nil else { return [driver.description] }
@@ -75,10 +74,10 @@ package enum Machine {
         }
     }
 
-    /// The share of the machine's free memory that is planned with.
+    /// The share of the free memory that plans may use.
     static let plannedShare = 0.9
 
-    /// What each device can give, where nobody named limits.
+    /// The budgets of devices without limits.
     static func budgets(_ backends: [any Backend]) -> [Device: Int] {
         var budgets: [Device: Int] = [:]
         for backend in backends { budgets[backend.device] = backend.availableBytes }

@@ -1,17 +1,17 @@
-package import Foundation
+public import Foundation
 import NibbleCPU
 import NibbleCheckpoint
 import NibbleCore
 import NibbleLoading
 
 /// Writing checkpoints.
-package enum Export {
+public enum CheckpointExport {
     /// Writes the model in `folder` (or GGUF file), quantized as `configuration` says, as a pre-quantized checkpoint that
     /// transformers with bitsandbytes reads. Warnings go to ``LoadConfiguration/notice``.
     /// - Returns: the names of the quantized modules.
     /// - Throws: as loading does; `FileError`, `CheckpointError`.
     @discardableResult
-    package static func quantizedModel(
+    public static func quantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
         let source = try ModelSource(folder: folder)
@@ -28,7 +28,7 @@ package enum Export {
     /// - Returns: the names of the modules that were quantized.
     /// - Throws: as loading does; `LoadError.notQuantized`, `FileError`, `CheckpointError`.
     @discardableResult
-    package static func dequantizedModel(
+    public static func dequantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
         let source = try ModelSource(folder: folder)
