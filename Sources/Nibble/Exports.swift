@@ -1,38 +1,13 @@
-// One import is enough: these names are part of the façade.
-@_exported import struct NibbleCheckpoint.TensorDescriptor
-@_exported import enum NibbleCore.DType
-@_exported import enum NibbleCore.Device
-@_exported import struct NibbleCore.FourBitFormat
-@_exported import struct NibbleCore.Shape
-@_exported import struct NibbleCore.Tensor
-@_exported import enum NibbleCore.WeightFormat
-@_exported import struct NibbleDeviceMap.DeviceMap
-@_exported import enum NibbleDeviceMap.DeviceMapError
-@_exported import enum NibbleDeviceMap.DeviceMapRequest
-@_exported import struct NibbleDeviceMap.MemoryEstimate
-@_exported import struct NibbleDeviceMap.MemoryLimit
-@_exported import struct NibbleDeviceMap.PlacementPlan
-@_exported import enum NibbleGeneration.AssistantSchedule
-@_exported import enum NibbleGeneration.EarlyStopping
-@_exported import enum NibbleGeneration.FinishReason
-@_exported import struct NibbleGeneration.GeneratedToken
-@_exported import struct NibbleGeneration.GenerationConfig
-@_exported import enum NibbleGeneration.GenerationError
-@_exported import enum NibbleGeneration.GenerationEvent
-@_exported import struct NibbleGeneration.GenerationOutput
-@_exported import struct NibbleGeneration.GenerationRequest
-@_exported import enum NibbleGeneration.GenerationWarning
-@_exported import struct NibbleHub.DownloadProgress
-@_exported import struct NibbleHub.HubConfiguration
-@_exported import enum NibbleHub.HubError
-@_exported import struct NibbleHub.HubRepository
-@_exported import struct NibbleLoading.LoadProgress
-@_exported import struct NibbleLoading.LoadReport
-@_exported import struct NibbleQuantization.BitsAndBytesConfig
-@_exported import enum NibbleTemplates.JinjaValue
-@_exported import enum NibbleTokenizers.AutoTokenizer
-@_exported import struct NibbleTokenizers.BatchEncoding
-@_exported import struct NibbleTokenizers.ChatMessage
-@_exported import struct NibbleTokenizers.TokenStreamDecoder
-@_exported import class NibbleTokenizers.Tokenizer
-@_exported import enum NibbleTokenizers.Truncation
+// `import Nibble` is enough: what these modules make public is the vocabulary of the façade's signatures and errors. Everything
+// else in them is `package`.
+@_exported import NibbleCUDA
+@_exported import NibbleCheckpoint
+@_exported import NibbleCore
+@_exported import NibbleDeviceMap
+@_exported import NibbleGeneration
+@_exported import NibbleHub
+@_exported import NibbleLoading
+@_exported import NibbleModels
+@_exported import NibbleQuantization
+@_exported import NibbleTemplates
+@_exported import NibbleTokenizers

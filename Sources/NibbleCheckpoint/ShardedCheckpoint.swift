@@ -109,10 +109,10 @@ struct ShardIndex {
 
     private static func read(_ url: URL) throws -> JSONValue {
         do {
-            return try JSONValue(contentsOf: url, options: .rejectDuplicateKeys)
+            return try JSONValue(contentsOf: url, options: [.rejectDuplicateKeys, .nonFiniteNumbers])
         } catch JSONError.unreadable(let file, let reason) {
             throw CheckpointError.unreadable(file: file, reason: reason)
-        } catch JSONError.syntax(_, let line, let column, let expected, let found) {
+        } catch JSONError.syntax(_, _, let line, let column, let expected, let found) {
             throw CheckpointError.malformed(
                 file: url.path, tensor: nil, expected: expected, found: "\(found) at line \(line), column \(column)")
         }

@@ -1,6 +1,6 @@
 /// An integer of any size, as Python's `int`. Plain schoolbook arithmetic: templates meet few large numbers, and the size is
 /// bounded by `JinjaLimits.integerBits`.
-package struct BigInteger: Sendable, Hashable {
+public struct BigInteger: Sendable, Hashable {
     private(set) var isNegative: Bool
     /// Base 2³², least significant first, no zero at the end; empty for zero.
     private(set) var limbs: [UInt32]
@@ -125,7 +125,8 @@ package struct BigInteger: Sendable, Hashable {
 }
 
 extension BigInteger: Comparable {
-    package static func < (a: BigInteger, b: BigInteger) -> Bool {
+    /// Order of the numbers.
+    public static func < (a: BigInteger, b: BigInteger) -> Bool {
         if a.isNegative != b.isNegative { return a.isNegative }
         return a.isNegative ? compare(b.limbs, a.limbs) < 0 : compare(a.limbs, b.limbs) < 0
     }

@@ -1,4 +1,4 @@
-package import NibbleCore
+public import NibbleCore
 
 /// An error in a chat template, with its line.
 public struct JinjaError: Error, Equatable, Sendable, CustomStringConvertible {

@@ -1,4 +1,4 @@
-package import NibbleCore
+public import NibbleCore
 
 /// Why a tokenizer could not be loaded or used.
 ///

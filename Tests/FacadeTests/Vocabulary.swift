@@ -16,7 +16,7 @@ enum Vocabulary {
 
     static let placement: [Any.Type] = [
         DeviceMap.self, DeviceMapRequest.self, MemoryLimit.self, LoadPreview.self, PlacementPlan.self, PlacementPlan.Planner.self,
-        PlacementPlan.DeviceMemory.self, PlacementPlan.ModuleRange, PlacementPlan.Residency.self,
+        PlacementPlan.DeviceMemory.self, PlacementPlan.ModuleRange.self, PlacementPlan.Residency.self,
     ]
 
     static let generation: [Any.Type] = [
@@ -29,7 +29,7 @@ enum Vocabulary {
     static let tokenizing: [Any.Type] = [
         Tokenizer.self, TokenStreamDecoder.self, Encoding.self, PaddingSide.self, Padding.self, Truncation.self,
         BatchEncoding.self, SpecialTokens.self, SpecialTokens.Token.self, ChatMessage.self, ChatPrompt.self, JinjaValue.self,
-        JinjaObject.self, JinjaArray.self, JinjaUndefined.self, JinjaOpaque.self,
+        JinjaObject.self, BigInteger.self, JinjaArray.self, JinjaUndefined.self, JinjaOpaque.self,
     ]
 
     static let pipelines: [Any.Type] = [
@@ -47,6 +47,7 @@ enum Vocabulary {
         ChatTemplateError.noTemplate,
         CheckpointError.unreadable(file: "model.safetensors", reason: "missing"),
         DeviceMapError.unknownWord("everywhere"),
+        FileError(path: "model", action: .read, reason: "missing"),
         ForwardError.decoderInputsMissing,
         GenerationError.emptyRow(row: 0),
         HubError.invalidEndpoint("hub"),
@@ -74,6 +75,8 @@ enum Vocabulary {
         } catch let error as CheckpointError {
             return name(error)
         } catch let error as DeviceMapError {
+            return name(error)
+        } catch let error as FileError {
             return name(error)
         } catch let error as ForwardError {
             return name(error)

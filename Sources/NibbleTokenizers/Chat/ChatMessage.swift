@@ -1,4 +1,4 @@
-package import NibbleTemplates
+public import NibbleTemplates
 
 /// One message of a chat.
 public struct ChatMessage: Sendable, Equatable {
