@@ -1,6 +1,6 @@
 internal import NibbleModels
 
-/// Speculative decoding: the model checks several proposed tokens in one request. They are drafted by a smaller model (Leviathan et
+/// Speculative decoding: the model checks several proposed tokens in one run. They are drafted by a smaller model (Leviathan et
 /// al. 2023, Chen et al. 2023) or copied from an earlier occurrence in the sequence (prompt look-up).
 ///
 /// Greedy decoding gives the same tokens as without proposals, sampling the same distribution.

@@ -14,7 +14,7 @@ final class DraftModel {
     private let confidence: Float
     /// Sampling: the distribution each drafted token was drawn from, row after row of V.
     private(set) var distributions: [Float] = []
-    /// How often the model was request.
+    /// How often the model was run.
     private(set) var steps = 0
 
     init(_ request: ResolvedRequest, model: any GenerativeModel) throws {
