@@ -6,9 +6,11 @@ public struct FileError: Error, Sendable, Equatable {
         case read, written, created, copied, listed, removed
     }
 
-    package let path: String
+    /// The file, or the folder.
+    public let path: String
     package let operation: Operation
-    package let reason: String
+    /// The cause as a short phrase in lower case.
+    public let reason: String
 
     package init(path: String, _ operation: Operation, reason: String) {
         self.path = path

@@ -9,7 +9,9 @@ struct PublicSurfaceTests {
     /// For benchmarks only; users do not see it.
     private static let conformance = "NibbleConformance"
     /// Types that only errors hold: a program reaches them through the error.
-    private static let partsOfErrors: Set = ["MemoryShortage", "UnknownField", "Mismatch", "Reason", "KernelTarget", "LibrarySearch"]
+    private static let partsOfErrors: Set = [
+        "MemoryShortage", "UnknownField", "Mismatch", "Reason", "KernelTarget", "LibrarySearch",
+    ]
 
     /// A file that holds the word `public`.
     private struct SourceFile {

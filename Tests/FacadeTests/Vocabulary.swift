@@ -47,7 +47,6 @@ enum Vocabulary {
         ChatTemplateError.noTemplate,
         CheckpointError.unreadable(file: "model.safetensors", reason: "missing"),
         DeviceMapError.unknownWord("everywhere"),
-        FileError(path: "model", action: .read, reason: "missing"),
         ForwardError.decoderInputsMissing,
         GenerationError.emptyRow(row: 0),
         HubError.invalidEndpoint("hub"),

@@ -1,4 +1,3 @@
-
 /// A conversation with a model: its messages, and the KV cache of what the model has read.
 ///
 /// Between two answers only what is new is fed to the model.

@@ -1,4 +1,3 @@
-
 /// A chat written as a prompt.
 public struct ChatPrompt: Sendable, Equatable {
     /// What the template rendered.

@@ -1,4 +1,3 @@
-
 /// Continues texts and chats: transformers' `text-generation`.
 ///
 /// Where neither the caller nor the model's files say otherwise, up to 256 tokens are sampled at temperature 0.7.
