@@ -39,6 +39,7 @@ public struct PlacementPlan: Sendable {
         case partlyOnDisk
         /// A tied head runs on the CPU though there are GPUs: each token reads the token table from main memory.
         case headOffGPUs
+        /// Everything is on the GPUs, or on the CPU where there are none.
         case complete
 
         /// From worst to best.

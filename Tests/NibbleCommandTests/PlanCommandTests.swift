@@ -124,7 +124,7 @@ import Testing
         arguments: [
             (["--max-memory", "gpu=1GB"], "\"gpu\" is no device"), (["--max-memory", "0=1TB"], "\"1TB\" is no size of memory"),
             (["--device-map", "fast"], "\"fast\" is no device map"),
-            (["--device-map", "{\"transformer.h.0\": 0}"], "covers no device for"),
+            (["--device-map", "{\"transformer.h.0\": 0}"], "names no device for"),
         ])
     func mistakes(arguments: [String], message: String) throws {
         let folder = try folder(try golden("bloom560m_f16_seed"))

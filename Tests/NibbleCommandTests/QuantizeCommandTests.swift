@@ -116,7 +116,7 @@ import Testing
             (["generate", "--fp32-cpu-offload"], "--fp32-cpu-offload needs --load-in-4bit or --load-in-8bit"),
             (["generate", "--offload-folder", ""], "--offload-folder should name a folder"),
             (["generate", "--quantize-head", "int4"], "--quantize-head should be int8, nf4 or fp4"),
-            (["generate", "--top-p", "1.5"], "top_p"), (["generate", "--num-beams", "0"], "num_beams"),
+            (["generate", "--top-p", "1.5"], "--top-p"), (["generate", "--num-beams", "0"], "--num-beams"),
             (["quantize", "--output", "q"], "give --load-in-4bit or --load-in-8bit"),
             (["quantize", "--output", "", "--load-in-4bit"], "--output should name a folder"),
             (["quantize", "--output", "q", "--load-in-4bit", "--max-memory", "cpu=1GB"], "--max-memory"),
