@@ -15,7 +15,7 @@ extension Scheduler {
         var lengths = 0
         for row in step {
             let answer = row.wantsToken ? answers.next() : nil
-            guard let index = running.firstIndex(where: { $0.slot == row.slot && $0.id == row.id }) else { continue }
+            guard let index = running.firstIndex(where: { $0.slot == row.slot }) else { continue }
             pool.index(&running[index].cache, tokens: running[index].tokens)
             lengths += running[index].cache.length
             tokens += row.tokenCount

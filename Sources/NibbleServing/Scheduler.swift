@@ -32,10 +32,10 @@ package struct Scheduler: Sendable {
     }
 
     /// - Precondition: at least one slot and one block.
-    package init(limits: SchedulerLimits, blockCount: Int, blockSize: Int, secondsPerToken: Double) {
-        precondition(limits.slots > 0 && blockCount > 0)
+    package init(limits: SchedulerLimits, pool: BlockPool, secondsPerToken: Double) {
+        precondition(limits.slots > 0 && pool.blockCount > 0)
         self.limits = limits
-        pool = BlockPool(blockCount: blockCount, blockSize: blockSize)
+        self.pool = pool
         time = StepTimeModel(secondsPerToken: secondsPerToken)
         freeSlots = (0..<limits.slots).reversed()
     }

@@ -12,10 +12,13 @@ import Testing
     ) -> Scheduler {
         var limits = SchedulerLimits(slots: slots, context: context, chunkTokens: chunk)
         change(&limits)
-        return Scheduler(limits: limits, blockCount: blocks, blockSize: blockSize, secondsPerToken: secondsPerToken)
+        return Scheduler(
+            limits: limits, pool: BlockPool(blockCount: blocks, blockSize: blockSize), secondsPerToken: secondsPerToken)
     }
 
-    static func request(_ prompt: Range<Int32>, new: Int = 4, _ change: (inout ServingRequest) -> Void = { _ in }) -> ServingRequest {
+    static func request(_ prompt: Range<Int32>, new: Int = 4, _ change: (inout ServingRequest) -> Void = { _ in })
+        -> ServingRequest
+    {
         var request = ServingRequest(prompt: Array(prompt), maxNewTokens: new)
         change(&request)
         return request
@@ -117,6 +120,33 @@ import Testing
             for case .started(let id, _, _, _) in step(&scheduler).events { order.append(id) }
         }
         #expect(order == [ids["a"]?[0], ids["b"]?[0], ids["a"]?[1], ids["a"]?[2]].compactMap { $0 })
+    }
+
+    @Test("prompts count as service, too")
+    mutating func fairnessOfPrompts() throws {
+        var scheduler = Self.scheduler(slots: 1)
+        var names: [RequestID: String] = [:]
+        for (name, client, prompt) in [
+            ("a1", "a", 0..<100), ("b1", "b", 200..<202), ("a2", "a", 300..<302), ("b2", "b", 400..<402),
+        ] as [(String, String, Range<Int32>)] {
+            names[try scheduler.submit(Self.request(prompt, new: 3) { $0.client = client })] = name
+        }
+        var order: [String] = []
+        while !scheduler.isIdle {
+            for case .started(let id, _, _, _) in step(&scheduler).events { order.append(names[id] ?? "?") }
+        }
+        #expect(order == ["a1", "b1", "b2", "a2"])
+    }
+
+    @Test("a request waits while it would leave no block for a row that runs")
+    mutating func reservedBlocks() throws {
+        var scheduler = Self.scheduler(blocks: 4)
+        _ = try scheduler.submit(Self.request(0..<3, new: 6))
+        step(&scheduler)
+        _ = try scheduler.submit(Self.request(100..<110, new: 1))
+        step(&scheduler)
+        #expect(scheduler.runningCount == 1 && scheduler.waitingCount == 1)
+        while !scheduler.isIdle { step(&scheduler) }
     }
 
     @Test("without blocks the newest is preempted, and later gives the same tokens")

@@ -44,7 +44,9 @@ struct SchedulerWorld {
         limits.queuedTokens = 200
         limits.overtakings = 3
         limits.targetStep = .milliseconds(30)
-        scheduler = Scheduler(limits: limits, blockCount: blockCount, blockSize: blockSize, secondsPerToken: 0.001)
+        // Few bits of hashes, so that they collide.
+        let pool = BlockPool(blockCount: blockCount, blockSize: blockSize, hashMask: 7)
+        scheduler = Scheduler(limits: limits, pool: pool, secondsPerToken: 0.001)
         executor = ShadowExecutor(blockCount: blockCount, blockSize: blockSize)
     }
 
@@ -86,7 +88,9 @@ struct SchedulerWorld {
         request.stopTokens = Bool.random(using: &random) ? [] : [Int32.random(in: 0..<5, using: &random)]
         request.root = PrefixRoot(number: UInt32.random(in: 0..<2, using: &random))
         request.client = ["a", "b", "c"].randomElement(using: &random) ?? "a"
-        if Int.random(in: 0..<20, using: &random) == 0 { request.deadline = now + .milliseconds(Int.random(in: 0...400, using: &random)) }
+        if Int.random(in: 0..<20, using: &random) == 0 {
+            request.deadline = now + .milliseconds(Int.random(in: 0...400, using: &random))
+        }
         do {
             let id = try scheduler.submit(request)
             requests[id] = request
@@ -151,12 +155,16 @@ struct SchedulerWorld {
     private mutating func checkPlan(_ before: [Int: Answer]) {
         let slots = plan.rows.map(\.slot)
         if Set(slots).count != slots.count { fault = "a slot is in the step twice" }
-        if plan.tokens.count > max(scheduler.limits.chunkTokens, scheduler.limits.slots) { fault = "the step has \(plan.tokens.count) tokens" }
+        if plan.tokens.count > max(scheduler.limits.chunkTokens, scheduler.limits.slots) {
+            fault = "the step has \(plan.tokens.count) tokens"
+        }
         if plan.rows.contains(where: { $0.tokens.isEmpty }) { fault = "a row without tokens" }
         let isPrompt = plan.rows.map { $0.tokens.count > 1 || !$0.wantsToken }
         if let first = isPrompt.firstIndex(of: true), isPrompt[first...].contains(false) {
             // A prompt's last token may come alone behind longer prompts; a row that has chosen tokens may not.
-            if Array(zip(plan.rows, isPrompt))[first...].contains(where: { !$1 && $0.counter > 0 && $0.start > 0 && wasDecoding($0) }) {
+            if Array(zip(plan.rows, isPrompt))[first...].contains(where: {
+                !$1 && $0.counter > 0 && $0.start > 0 && wasDecoding($0)
+            }) {
                 fault = "a decoding row stands behind a prompt"
             }
         }
@@ -191,7 +199,10 @@ struct SchedulerWorld {
     }
 
     private mutating func start(_ answer: Answer, _ slot: Int, _ cached: Int) {
-        guard let request = requests[answer.id], open.contains(answer) else { return fault = "an unknown answer starts" }
+        guard let request = requests[answer.id], open.contains(answer) else {
+            fault = "an unknown answer starts"
+            return
+        }
         if slots[slot] != nil { fault = "slot \(slot) is given twice" }
         slots[slot] = answer
         if sequences[answer] == nil { sequences[answer] = ShadowSequence(request, id: answer.id, choice: answer.choice) }
@@ -203,7 +214,10 @@ struct SchedulerWorld {
     }
 
     private mutating func receive(_ answer: Answer, _ token: Int32) {
-        guard slots.values.contains(answer), let sequence = sequences[answer] else { return fault = "a token for nobody" }
+        guard slots.values.contains(answer), let sequence = sequences[answer] else {
+            fault = "a token for nobody"
+            return
+        }
         if token != sequence.nextToken { fault = "\(sequence.name) got the token of another row" }
         sequences[answer]?.append(token)
         decodesNext.insert(answer)
@@ -215,7 +229,10 @@ struct SchedulerWorld {
     }
 
     private mutating func finish(_ answer: Answer, _ reason: ServingFinish) {
-        guard open.remove(answer) != nil, let request = requests[answer.id] else { return fault = "an answer ends twice" }
+        guard open.remove(answer) != nil, let request = requests[answer.id] else {
+            fault = "an answer ends twice"
+            return
+        }
         let tokens = sequences[answer]?.tokens ?? request.prompt
         let chosen = tokens.count - request.prompt.count
         let isStopped = tokens.suffix(chosen).last.map(request.stopTokens.contains) ?? false

@@ -12,12 +12,13 @@ package struct BlockPool: Sendable {
     var index: PrefixIndex
     private var unreferenced: BlockQueue
 
-    package init(blockCount: Int, blockSize: Int) {
+    /// - Parameter hashMask: bits of hashes that count. Tests leave few, so that hashes collide.
+    package init(blockCount: Int, blockSize: Int, hashMask: UInt64 = .max) {
         self.blockCount = blockCount
         self.blockSize = blockSize
         references = Array(repeating: 0, count: blockCount)
         empty = (0..<Int32(blockCount)).reversed()
-        index = PrefixIndex(blockCount: blockCount, blockSize: blockSize)
+        index = PrefixIndex(blockCount: blockCount, blockSize: blockSize, hashMask: hashMask)
         unreferenced = BlockQueue(blockCount: blockCount)
     }
 

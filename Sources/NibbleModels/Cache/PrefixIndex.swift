@@ -5,6 +5,7 @@
 /// one. Hashes only find candidates; tokens and entry decide.
 struct PrefixIndex: Sendable {
     private let blockSize: Int
+    private let hashMask: UInt64
     /// By block: its entry, 0 if it has none, and the entry it follows.
     private var entries: [UInt64]
     private var predecessors: [UInt64]
@@ -15,8 +16,9 @@ struct PrefixIndex: Sendable {
     private var successors: [UInt64: [Int32]] = [:]
     private var nextEntry: UInt64 = 1
 
-    init(blockCount: Int, blockSize: Int) {
+    init(blockCount: Int, blockSize: Int, hashMask: UInt64) {
         self.blockSize = blockSize
+        self.hashMask = hashMask
         entries = Array(repeating: 0, count: blockCount)
         predecessors = Array(repeating: 0, count: blockCount)
         tokens = Array(repeating: 0, count: blockCount * blockSize)
@@ -86,6 +88,6 @@ struct PrefixIndex: Sendable {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         hash = (hash ^ predecessor) &* 0x100_0000_01B3
         for token in content { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
-        return hash
+        return hash & hashMask
     }
 }
