@@ -1,0 +1,88 @@
+package import NibbleModels
+
+/// The number by which a request is known, given by ``Scheduler/submit(_:now:)``.
+package struct RequestID: Sendable, Hashable {
+    package let number: UInt64
+}
+
+/// What the scheduler has to know of a request. How tokens are chosen is the executor's business.
+package struct ServingRequest: Sendable {
+    /// At least one token.
+    package var prompt: [Int32]
+    /// Tokens that may be added, at least one.
+    package var maxNewTokens: Int
+    /// Answers to the same prompt.
+    package var choices = 1
+    /// Tokens that end an answer. They are part of it.
+    package var stopTokens: Set<Int32> = []
+    /// Which prompts may share its cache.
+    package var root = PrefixRoot.plain
+    /// Requests of one client wait for each other, not for those of others.
+    package var client = ""
+    /// When it ends whatever it has.
+    package var deadline: Duration?
+
+    package init(prompt: [Int32], maxNewTokens: Int) {
+        self.prompt = prompt
+        self.maxNewTokens = maxNewTokens
+    }
+}
+
+/// Why a request was not taken.
+package enum Refusal: Error, Sendable, Equatable {
+    case emptyPrompt
+    case invalidCount(field: String, found: Int)
+    /// The prompt and one more token exceed what a sequence may hold.
+    case promptTooLong(tokens: Int, context: Int)
+    case tooManyChoices(asked: Int, slots: Int)
+    case queueIsFull(requests: Int)
+    case queueHoldsTooManyTokens(tokens: Int, limit: Int)
+    case isDraining
+}
+
+extension Refusal: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .emptyPrompt: "the prompt has no tokens"
+        case .invalidCount(let field, let found): "\(field) is \(found): it must be at least 1"
+        case .promptTooLong(let tokens, let context):
+            "the prompt has \(tokens) tokens: with one more it must fit into the context of \(context)"
+        case .tooManyChoices(let asked, let slots): "\(asked) choices were asked for: at most \(slots) run at once"
+        case .queueIsFull(let requests): "\(requests) requests are waiting: try again later"
+        case .queueHoldsTooManyTokens(let tokens, let limit):
+            "the waiting prompts have \(tokens) tokens of at most \(limit): try again later"
+        case .isDraining: "no new requests are taken: the engine is stopping"
+        }
+    }
+}
+
+/// Why an answer ended.
+package enum ServingFinish: Sendable, Equatable {
+    /// With one of the stop tokens.
+    case stopToken
+    /// With a stop string, which only ``Scheduler/finish(_:choice:reason:)``'s caller can see.
+    case stopString
+    /// `maxNewTokens` or the context was reached.
+    case length
+    case deadline
+    case cancelled
+    /// No token could be chosen.
+    case failed(String)
+}
+
+/// What happened to requests, in its order.
+package enum SchedulerEvent: Sendable, Equatable {
+    /// A sequence begins to run in a slot, for the first time or after it was preempted; so many of its tokens were found in the
+    /// cache.
+    case started(RequestID, choice: Int, slot: Int, cachedTokens: Int)
+    case token(RequestID, choice: Int, Int32)
+    case finished(RequestID, choice: Int, ServingFinish)
+    /// Its blocks were needed by older ones. It will be computed anew, to the same tokens.
+    case preempted(RequestID, choice: Int)
+}
+
+/// What a row's selection answered.
+package enum ChosenToken: Sendable, Equatable {
+    case token(Int32)
+    case failed(String)
+}
