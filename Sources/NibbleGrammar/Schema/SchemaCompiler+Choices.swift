@@ -10,22 +10,24 @@ extension SchemaCompiler {
         guard choice.schemas.count <= Self.maximumAlternatives else {
             throw .tooComplex(what: "alternatives", limit: Self.maximumAlternatives)
         }
-        var beside = constraints.places
-        beside.remove(choice.place)
-        if let rest = try without(choice.keyword, choice.place) { beside.insert(rest) }
+        // What schemas refer to is among the places already; the references themselves would bring the choice back.
+        var beside: Set<Place> = []
+        for place in constraints.places {
+            beside.insert(try part(of: place, without: ["$ref", "allOf"] + (place == choice.place ? [choice.keyword] : [])))
+        }
         if choice.keyword == "oneOf", !options.isLenient { try checkDisjoint(choice, Array(beside)) }
         var result: [[GrammarRules.Symbol]] = []
         for schema in choice.schemas { result.append([.rule(try rule(for: beside.union([schema])))]) }
         return result
     }
 
-    /// The schema at `place` without a keyword, and without what was taken into account already.
-    private mutating func without(_ keyword: String, _ place: Place) throws(GrammarError) -> Place? {
+    /// The schema at `place` without some of its keywords.
+    private mutating func part(of place: Place, without keywords: [String]) throws(GrammarError) -> Place {
         let schema = document[place]
-        guard let object = schema.value.object else { return nil }
-        let dropped = Set([keyword, "$ref", "allOf", "$id"])
-        let rest = JSONObject(object.filter { !dropped.contains($0.key) }.map { ($0.key, $0.value) })
-        return try document.place(.object(rest), schema.path + " without \(keyword)", base: schema.base)
+        guard let object = schema.value.object, keywords.contains(where: { object[$0] != nil }) else { return place }
+        let rest = JSONObject(object.filter { !keywords.contains($0.key) && $0.key != "$id" }.map { ($0.key, $0.value) })
+        return try document.place(
+            .object(rest), schema.path + " without " + keywords.joined(separator: ", "), base: schema.base, rank: schema.rank)
     }
 
     // MARK: oneOf

@@ -22,16 +22,22 @@ extension SchemaCompiler {
     /// What `schemas` ask together; `nil` if nothing can satisfy them.
     mutating func constraints(_ schemas: some Sequence<Place>) throws(GrammarError) -> SchemaConstraints? {
         var result = SchemaConstraints()
-        var queue = Array(schemas)
-        while let place = queue.popLast() {
-            guard result.places.insert(place).inserted else { continue }
+        // Schemas that a schema refers to come before it, so that their members stand first.
+        var stack = schemas.reversed().map { (place: $0, isExpanded: false) }
+        while let (place, isExpanded) = stack.popLast() {
             let schema = document[place]
             switch schema.value {
             case .bool(true): continue
             case .bool(false): return nil
             case .object(let object):
                 var reader = KeywordReader(object, schema.path, place, options.isLenient)
-                queue += try reader.combined(&document)
+                let combined = try reader.combined(&document)
+                if !isExpanded {
+                    guard result.places.insert(place).inserted else { continue }
+                    stack.append((place, true))
+                    stack += combined.reversed().map { ($0, false) }
+                    continue
+                }
                 try reader.values(&result)
                 try reader.numbers(&result)
                 try reader.strings(&result)

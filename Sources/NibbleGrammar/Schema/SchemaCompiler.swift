@@ -37,7 +37,9 @@ struct SchemaCompiler {
 
     /// The rule of the values that satisfy all of `schemas`.
     mutating func rule(for schemas: some Sequence<Place>) throws(GrammarError) -> Int32 {
-        let conjunction = Set(schemas.filter { !document.isTrivial($0) }).sorted()
+        let conjunction = Set(schemas.filter { !document.isTrivial($0) }).sorted {
+            (document[$0].rank, $0) < (document[$1].rank, $1)
+        }
         if let rule = ruleNumbers[conjunction] { return rule }
         let rule = rules.addRule()
         ruleNumbers[conjunction] = rule

@@ -11,6 +11,8 @@ struct SchemaDocument {
         var path: String
         /// What relative references start from.
         var base: String
+        /// Where it stands among the others, for the order of members: its own place, or that of the schema it is a part of.
+        var rank: Place
     }
 
     private(set) var schemas: [Schema] = []
@@ -31,11 +33,14 @@ struct SchemaDocument {
     subscript(place: Place) -> Schema { schemas[Int(place)] }
 
     /// Makes a schema known by its path.
-    mutating func place(_ value: JSONValue, _ path: String, base: String) throws(GrammarError) -> Place {
+    mutating func place(
+        _ value: JSONValue, _ path: String, base: String, rank: Place? = nil
+    ) throws(GrammarError) -> Place {
         if let known = places[ByteText(path)] { return known }
         guard schemas.count < Self.maximumSchemas else { throw .tooComplex(what: "schemas", limit: Self.maximumSchemas) }
         let place = Place(schemas.count)
-        schemas.append(Schema(value: value, path: path, base: Self.base(of: value, within: base)))
+        schemas.append(
+            Schema(value: value, path: path, base: Self.base(of: value, within: base), rank: rank ?? place))
         places[ByteText(path)] = place
         return place
     }
