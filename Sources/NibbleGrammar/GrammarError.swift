@@ -21,7 +21,8 @@ extension GrammarError: CustomStringConvertible {
             "the schema's \"\(keyword)\" at \(path) cannot be enforced: \(reason)"
         case .invalidKeyword(let keyword, let path, let expected): "the schema's \"\(keyword)\" at \(path) must be \(expected)"
         case .unsatisfiable(let path): "no value satisfies the schema at \(path)"
-        case .unresolvedReference(let reference, let path): "\"$ref\" at \(path) refers to \(reference), which is not in the schema"
+        case .unresolvedReference(let reference, let path):
+            "\"$ref\" at \(path) refers to \(reference), which is not in the schema"
         case .pattern(let pattern, let problem): "the pattern \(pattern.debugDescription) cannot be enforced: \(problem)"
         case .notation(let line, let problem): "the grammar's line \(line): \(problem)"
         case .tooComplex(let what, let limit): "the grammar needs more than \(limit) \(what)"

@@ -80,7 +80,8 @@ struct GBNFParser {
     }
 
     private static func isNamePart(_ scalar: Unicode.Scalar) -> Bool {
-        scalar == "-" || scalar == "_" || (scalar.isASCII && (scalar.properties.isAlphabetic || scalar.properties.numericType != nil))
+        scalar == "-" || scalar == "_"
+            || (scalar.isASCII && (scalar.properties.isAlphabetic || scalar.properties.numericType != nil))
     }
 
     private mutating func name() throws(GrammarError) -> String {
@@ -233,7 +234,8 @@ struct GBNFParser {
     private mutating func hexadecimal(_ digits: Int) throws(GrammarError) -> Unicode.Scalar {
         let end = min(index + digits, scalars.count)
         let text = String(String.UnicodeScalarView(scalars[index..<end]))
-        guard text.count == digits, !text.hasPrefix("+"), let value = UInt32(text, radix: 16), let scalar = Unicode.Scalar(value) else {
+        guard text.count == digits, !text.hasPrefix("+"), let value = UInt32(text, radix: 16), let scalar = Unicode.Scalar(value)
+        else {
             throw error("the escape with the digits \(text.debugDescription)")
         }
         index = end

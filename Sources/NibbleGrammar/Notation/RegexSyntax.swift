@@ -218,7 +218,9 @@ struct RegexParser {
             digits = String(String.UnicodeScalarView(scalars[index..<end]))
             index = end
         }
-        guard let value = UInt32(digits, radix: 16), !digits.hasPrefix("+") else { throw error("the escape '\\\(letter)\(digits)'") }
+        guard let value = UInt32(digits, radix: 16), !digits.hasPrefix("+") else {
+            throw error("the escape '\\\(letter)\(digits)'")
+        }
         return value
     }
 

@@ -124,7 +124,9 @@ extension SchemaCompiler {
             // In units of the finer of the two.
             let places = max(number.fraction.count, divisor.fraction.count)
             func units(_ value: Decimal10) -> Int64? {
-                Int64(String(decoding: value.whole + value.fraction, as: UTF8.self) + String(repeating: "0", count: places - value.fraction.count))
+                Int64(
+                    String(decoding: value.whole + value.fraction, as: UTF8.self)
+                        + String(repeating: "0", count: places - value.fraction.count))
             }
             guard let a = units(number), let b = units(divisor), b != 0 else { return false }
             return a % b == 0
@@ -139,7 +141,8 @@ extension SchemaCompiler {
     }
 
     private mutating func satisfies(_ elements: [JSONValue], _ constraints: SchemaConstraints) throws(GrammarError) -> Bool {
-        guard elements.count >= constraints.minimumElements, constraints.maximumElements.map({ elements.count <= $0 }) ?? true else {
+        guard elements.count >= constraints.minimumElements, constraints.maximumElements.map({ elements.count <= $0 }) ?? true
+        else {
             return false
         }
         for (index, element) in elements.enumerated() {
@@ -155,9 +158,13 @@ extension SchemaCompiler {
         else { return false }
         for (key, value) in object {
             if !constraints.names.isEmpty {
-                guard let names = try self.constraints(constraints.names), try satisfies(.string(key), names) else { return false }
+                guard let names = try self.constraints(constraints.names), try satisfies(.string(key), names) else {
+                    return false
+                }
             }
-            guard let part = try self.constraints(try memberSchemas(key, constraints)), try satisfies(value, part) else { return false }
+            guard let part = try self.constraints(try memberSchemas(key, constraints)), try satisfies(value, part) else {
+                return false
+            }
         }
         return true
     }

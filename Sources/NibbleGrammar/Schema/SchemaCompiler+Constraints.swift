@@ -3,7 +3,8 @@ import NibbleCore
 extension SchemaDocument {
     /// Keywords that say nothing about which values are valid.
     static let annotations: Set<String> = [
-        "$id", "$schema", "$anchor", "$comment", "$defs", "$vocabulary", "$dynamicAnchor", "$recursiveAnchor", "definitions", "title",
+        "$id", "$schema", "$anchor", "$comment", "$defs", "$vocabulary", "$dynamicAnchor", "$recursiveAnchor", "definitions",
+        "title",
         "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
         "contentMediaType", "contentSchema", "id", "nullable", "strict",
     ]
@@ -119,7 +120,9 @@ private struct KeywordReader {
             }
             var kinds: JSONKinds = []
             for name in names {
-                guard let kind = JSONKinds(name: name) else { throw invalid("type", "the names of JSON's types, not \(name.debugDescription)") }
+                guard let kind = JSONKinds(name: name) else {
+                    throw invalid("type", "the names of JSON's types, not \(name.debugDescription)")
+                }
                 kinds.formUnion(kind)
             }
             if take("nullable")?.bool == true { kinds.insert(.null) }
@@ -150,7 +153,8 @@ private struct KeywordReader {
 
     mutating func numbers(_ result: inout SchemaConstraints) throws(GrammarError) {
         for (keyword, isMinimum, isExclusive) in [
-            ("minimum", true, false), ("exclusiveMinimum", true, true), ("maximum", false, false), ("exclusiveMaximum", false, true),
+            ("minimum", true, false), ("exclusiveMinimum", true, true), ("maximum", false, false),
+            ("exclusiveMaximum", false, true),
         ] {
             guard let value = take(keyword) else { continue }
             guard value.double != nil else { throw invalid(keyword, "a number") }
@@ -272,7 +276,11 @@ private struct KeywordReader {
             case .object(let object) where object.count == 1 && object["type"]?.string != nil:
                 let name = object["type"]?.string ?? ""
                 guard let kind = JSONKinds(name: name) else { throw invalid("not", "a schema") }
-                if kind == .integer { try refuse("not", "numbers that are not whole have many forms") } else { result.kinds.subtract(kind) }
+                if kind == .integer {
+                    try refuse("not", "numbers that are not whole have many forms")
+                } else {
+                    result.kinds.subtract(kind)
+                }
             default: try refuse("not", "only \"not\" of a type is enforced")
             }
         }

@@ -132,7 +132,9 @@ extension SchemaCompiler {
     /// The strings that `propertyNames` allows; `nil`: all.
     private mutating func allowedNames(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression? {
         guard !constraints.names.isEmpty else { return nil }
-        guard let names = try self.constraints(constraints.names), names.kinds.contains(.string) else { return ExpressionPool.nothing }
+        guard let names = try self.constraints(constraints.names), names.kinds.contains(.string) else {
+            return ExpressionPool.nothing
+        }
         if !names.choices.isEmpty {
             if options.isLenient { return nil }
             throw .unsupportedKeyword("propertyNames", path: "an object", reason: "it holds alternatives")
