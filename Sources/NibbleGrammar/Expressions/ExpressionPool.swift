@@ -1,0 +1,256 @@
+/// A regular expression over bytes: its number in an ``ExpressionPool``. Equal numbers are equal expressions.
+typealias Expression = Int32
+
+/// Regular expressions over bytes with intersection and complement, each kept once.
+///
+/// Expressions are simplified as they are made, so that those which derivatives lead to are few (Brzozowski 1964; Owens, Reppy
+/// and Turon 2009).
+struct ExpressionPool: Sendable {
+    enum Node: Hashable, Sendable {
+        /// No text at all.
+        case nothing
+        /// The empty text.
+        case empty
+        case bytes(ByteSet)
+        case sequence(Expression, Expression)
+        /// Sorted, at least two.
+        case either([Expression])
+        /// Sorted, at least two.
+        case both([Expression])
+        case complement(Expression)
+        /// `maximum` −1: unbounded.
+        case repetition(Expression, minimum: Int32, maximum: Int32)
+        /// Decimal digits, with signs and points between them that do not count, whose value has the remainder 0 when
+        /// `value` stands before them.
+        case remainder(divisor: Int64, value: Int64)
+    }
+
+    private(set) var nodes: [Node] = []
+    private var numbers: [Node: Expression] = [:]
+    /// Whether the empty text is in it.
+    private(set) var nullable: [Bool] = []
+    /// Whether it may stand for no text although it is not ``nothing``: intersections and complements may.
+    private(set) var mayBeDead: [Bool] = []
+
+    static let nothing: Expression = 0
+    static let empty: Expression = 1
+    /// Every text.
+    static let anything: Expression = 2
+
+    init() {
+        _ = intern(.nothing)
+        _ = intern(.empty)
+        _ = intern(.complement(Self.nothing))
+    }
+
+    var count: Int { nodes.count }
+
+    private mutating func intern(_ node: Node) -> Expression {
+        if let number = numbers[node] { return number }
+        let number = Expression(nodes.count)
+        nodes.append(node)
+        numbers[node] = number
+        nullable.append(isNullable(node))
+        mayBeDead.append(canBeDead(node))
+        return number
+    }
+
+    private func isNullable(_ node: Node) -> Bool {
+        switch node {
+        case .nothing, .bytes: false
+        case .empty: true
+        case .sequence(let a, let b): nullable[Int(a)] && nullable[Int(b)]
+        case .either(let parts): parts.contains { nullable[Int($0)] }
+        case .both(let parts): parts.allSatisfy { nullable[Int($0)] }
+        case .complement(let inner): !nullable[Int(inner)]
+        case .repetition(let inner, let minimum, _): minimum == 0 || nullable[Int(inner)]
+        case .remainder(_, let value): value == 0
+        }
+    }
+
+    private func canBeDead(_ node: Node) -> Bool {
+        switch node {
+        case .nothing, .empty, .bytes: false
+        case .sequence(let a, let b): mayBeDead[Int(a)] || mayBeDead[Int(b)]
+        case .either(let parts): parts.contains { mayBeDead[Int($0)] }
+        case .both, .remainder: true
+        case .complement(let inner): inner != Self.nothing
+        case .repetition(let inner, let minimum, _): minimum > 0 && mayBeDead[Int(inner)]
+        }
+    }
+}
+
+// MARK: - Making expressions
+
+extension ExpressionPool {
+    mutating func bytes(_ set: ByteSet) -> Expression { set.isEmpty ? Self.nothing : intern(.bytes(set)) }
+    mutating func byte(_ byte: UInt8) -> Expression { intern(.bytes(ByteSet([byte]))) }
+    mutating func range(_ range: ClosedRange<UInt8>) -> Expression { intern(.bytes(ByteSet(range))) }
+
+    mutating func text(_ bytes: some BidirectionalCollection<UInt8>) -> Expression {
+        var result = Self.empty
+        for byte in bytes.reversed() { result = sequence(self.byte(byte), result) }
+        return result
+    }
+
+    mutating func text(_ string: String) -> Expression { text(Array(string.utf8)) }
+
+    mutating func sequence(_ first: Expression, _ second: Expression) -> Expression {
+        if first == Self.nothing || second == Self.nothing { return Self.nothing }
+        if first == Self.empty { return second }
+        if second == Self.empty { return first }
+        // To the right, one element at a time, whatever the length.
+        var heads: [Expression] = []
+        var last = first
+        while case .sequence(let head, let tail) = nodes[Int(last)] {
+            heads.append(head)
+            last = tail
+        }
+        var result = intern(.sequence(last, second))
+        for head in heads.reversed() { result = intern(.sequence(head, result)) }
+        return result
+    }
+
+    mutating func sequence(_ parts: [Expression]) -> Expression {
+        var result = Self.empty
+        for part in parts.reversed() { result = sequence(part, result) }
+        return result
+    }
+
+    mutating func either(_ parts: [Expression]) -> Expression {
+        var flat: [Expression] = []
+        var set = ByteSet()
+        for part in parts {
+            switch nodes[Int(part)] {
+            case .nothing: continue
+            case .either(let inner): flat += inner
+            case .bytes(let bytes): set.formUnion(bytes)
+            default:
+                if part == Self.anything { return part }
+                flat.append(part)
+            }
+        }
+        // Sets of bytes within a flattened part join the others.
+        flat = flat.filter { part in
+            guard case .bytes(let bytes) = nodes[Int(part)] else { return true }
+            set.formUnion(bytes)
+            return false
+        }
+        if !set.isEmpty { flat.append(bytes(set)) }
+        let unique = Self.sortedUnique(flat)
+        switch unique.count {
+        case 0: return Self.nothing
+        case 1: return unique[0]
+        default: return intern(.either(unique))
+        }
+    }
+
+    mutating func optional(_ inner: Expression) -> Expression { either([Self.empty, inner]) }
+
+    mutating func both(_ parts: [Expression]) -> Expression {
+        var flat: [Expression] = []
+        for part in parts {
+            if case .both(let inner) = nodes[Int(part)] { flat += inner } else { flat.append(part) }
+        }
+        flat.removeAll { $0 == Self.anything }
+        let unique = Self.sortedUnique(flat)
+        if unique.contains(Self.nothing) { return Self.nothing }
+        if unique.contains(Self.empty) { return unique.allSatisfy { nullable[Int($0)] } ? Self.empty : Self.nothing }
+        switch unique.count {
+        case 0: return Self.anything
+        case 1: return unique[0]
+        default: return intern(.both(unique))
+        }
+    }
+
+    mutating func complement(_ inner: Expression) -> Expression {
+        if case .complement(let original) = nodes[Int(inner)] { return original }
+        return intern(.complement(inner))
+    }
+
+    mutating func repetition(_ inner: Expression, _ minimum: Int, _ maximum: Int?) -> Expression {
+        if maximum == 0 || inner == Self.empty { return Self.empty }
+        if inner == Self.nothing { return minimum == 0 ? Self.empty : Self.nothing }
+        if minimum == 1, maximum == 1 { return inner }
+        if case .repetition(_, 0, -1) = nodes[Int(inner)] { return inner }
+        return intern(.repetition(inner, minimum: Int32(minimum), maximum: maximum.map(Int32.init) ?? -1))
+    }
+
+    mutating func star(_ inner: Expression) -> Expression { repetition(inner, 0, nil) }
+
+    mutating func remainder(divisor: Int64, value: Int64) -> Expression { intern(.remainder(divisor: divisor, value: value)) }
+
+    private static func sortedUnique(_ parts: [Expression]) -> [Expression] {
+        var sorted = parts.sorted()
+        var last: Expression = -1
+        sorted.removeAll { part in
+            defer { last = part }
+            return part == last
+        }
+        return sorted
+    }
+}
+
+// MARK: - Derivatives
+
+extension ExpressionPool {
+    /// What may follow `byte` in a text of `expression`.
+    mutating func derivative(_ expression: Expression, _ byte: UInt8) -> Expression {
+        switch nodes[Int(expression)] {
+        case .nothing, .empty: return Self.nothing
+        case .bytes(let set): return set.contains(byte) ? Self.empty : Self.nothing
+        case .sequence(let first, let second):
+            let left = sequence(derivative(first, byte), second)
+            return nullable[Int(first)] ? either([left, derivative(second, byte)]) : left
+        case .either(let parts): return either(parts.map { derivative($0, byte) })
+        case .both(let parts):
+            var derivatives: [Expression] = []
+            for part in parts {
+                let next = derivative(part, byte)
+                if next == Self.nothing { return Self.nothing }
+                derivatives.append(next)
+            }
+            return both(derivatives)
+        case .complement(let inner): return complement(derivative(inner, byte))
+        case .repetition(let inner, let minimum, let maximum):
+            let rest = repetition(inner, max(Int(minimum) - 1, 0), maximum < 0 ? nil : Int(maximum) - 1)
+            return sequence(derivative(inner, byte), rest)
+        case .remainder(let divisor, let value):
+            guard (0x30...0x39).contains(byte) else {
+                return byte == 0x2D || byte == 0x2E ? expression : Self.nothing
+            }
+            return remainder(divisor: divisor, value: (value * 10 + Int64(byte - 0x30)) % divisor)
+        }
+    }
+
+    /// Sets of bytes that no expression tells apart, as a class of each byte. Derivatives make no new ones.
+    func byteClasses() -> [UInt8] {
+        var classes = [Int](repeating: 0, count: 256)
+        var sets: Set<ByteSet> = []
+        for node in nodes {
+            if case .bytes(let set) = node { sets.insert(set) }
+            if case .remainder = node {
+                for digit in UInt8(0x30)...0x39 { sets.insert(ByteSet([digit])) }
+                sets.insert(ByteSet([0x2D, 0x2E]))
+            }
+        }
+        for set in sets {
+            var split: [Int: Int] = [:]
+            var next = (classes.max() ?? 0) + 1
+            for byte in 0..<256 where set.contains(UInt8(byte)) {
+                if split[classes[byte]] == nil {
+                    split[classes[byte]] = next
+                    next += 1
+                }
+                classes[byte] = split[classes[byte]] ?? 0
+            }
+        }
+        var numbers: [Int: UInt8] = [:]
+        return classes.map { value in
+            if let number = numbers[value] { return number }
+            let number = UInt8(numbers.count)
+            numbers[value] = number
+            return number
+        }
+    }
+}

@@ -1,0 +1,104 @@
+import NibbleCore
+
+/// The kinds of JSON values, integers apart from other numbers.
+struct JSONKinds: OptionSet, Hashable, Sendable {
+    let rawValue: UInt8
+
+    static let null = JSONKinds(rawValue: 1)
+    static let boolean = JSONKinds(rawValue: 2)
+    static let integer = JSONKinds(rawValue: 4)
+    static let fraction = JSONKinds(rawValue: 8)
+    static let string = JSONKinds(rawValue: 16)
+    static let array = JSONKinds(rawValue: 32)
+    static let object = JSONKinds(rawValue: 64)
+    static let number: JSONKinds = [.integer, .fraction]
+    static let all: JSONKinds = [.null, .boolean, .number, .string, .array, .object]
+
+    init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    init?(name: String) {
+        switch name {
+        case "null": self = .null
+        case "boolean": self = .boolean
+        case "integer": self = .integer
+        case "number": self = .number
+        case "string": self = .string
+        case "array": self = .array
+        case "object": self = .object
+        default: return nil
+        }
+    }
+
+    init(of value: JSONValue) {
+        if let number = value.double {
+            self = number.rounded() == number ? .integer : .fraction
+        } else if value.isNull {
+            self = .null
+        } else if value.bool != nil {
+            self = .boolean
+        } else if value.string != nil {
+            self = .string
+        } else {
+            self = value.array != nil ? .array : .object
+        }
+    }
+}
+
+/// What several schemas together ask of a value.
+struct SchemaConstraints {
+    typealias Place = SchemaDocument.Place
+
+    /// One schema's say about the members of an object.
+    struct Members {
+        var properties: [(name: String, schema: Place)] = []
+        var patterns: [(pattern: String, schema: Place)] = []
+        /// For members that neither names; `nil`: anything.
+        var others: Place?
+    }
+
+    /// One schema's say about the elements of an array.
+    struct Elements {
+        var first: [Place] = []
+        /// For elements behind ``first``; `nil`: anything.
+        var others: Place?
+    }
+
+    var kinds = JSONKinds.all
+    /// The values it may have; `nil`: any.
+    var values: [JSONValue]?
+    var minimum: (value: Decimal10, isExclusive: Bool)?
+    var maximum: (value: Decimal10, isExclusive: Bool)?
+    var divisors: [Decimal10] = []
+    var minimumLength = 0
+    var maximumLength: Int?
+    var patterns: [String] = []
+    var formats: [String] = []
+    var elements: [Elements] = []
+    var minimumElements = 0
+    var maximumElements: Int?
+    var members: [Members] = []
+    var required: [String] = []
+    var minimumMembers = 0
+    var maximumMembers: Int?
+    var names: [Place] = []
+    /// Sets of schemas of which one must be satisfied, and where each set stands.
+    var choices: [Choice] = []
+    /// The schemas that were taken together, those of references and `allOf` included.
+    var places: Set<Place> = []
+
+    struct Choice {
+        var place: Place
+        var keyword: String
+        var schemas: [Place]
+    }
+
+    mutating func raiseMinimum(_ value: Decimal10, isExclusive: Bool) {
+        if let old = minimum, old.value > value || (old.value == value && old.isExclusive) { return }
+        minimum = (value, isExclusive)
+    }
+
+    mutating func lowerMaximum(_ value: Decimal10, isExclusive: Bool) {
+        if let old = maximum, old.value < value || (old.value == value && old.isExclusive) { return }
+        maximum = (value, isExclusive)
+    }
+}

@@ -1,0 +1,184 @@
+import NibbleCore
+import NibbleGrammar
+import Testing
+
+/// A schema, texts that satisfy it and texts that do not.
+struct SchemaCase: Sendable, CustomTestStringConvertible {
+    let schema: String
+    let valid: [String]
+    let invalid: [String]
+
+    init(_ schema: String, _ valid: [String], not invalid: [String]) {
+        self.schema = schema
+        self.valid = valid
+        self.invalid = invalid
+    }
+
+    var testDescription: String { schema }
+}
+
+@Suite struct SchemaTests {
+    static let scalars: [SchemaCase] = [
+        .init(#"{"type": "null"}"#, ["null"], not: ["nul", "0", "", " null"]),
+        .init(#"{"type": "boolean"}"#, ["true", "false"], not: ["1", "True"]),
+        .init(#"{"type": ["integer", "null"]}"#, ["0", "-12", "null"], not: ["1.5", "01", "1e3", "-", "+1"]),
+        .init(#"{"type": "number"}"#, ["0", "-1.25", "1e9", "2E-3"], not: [".5", "1.", "0x1", "NaN"]),
+        .init(#"{"type": "integer", "minimum": 3, "maximum": 120}"#, ["3", "99", "120"], not: ["2", "121", "-3", "1000"]),
+        .init(#"{"type": "integer", "exclusiveMinimum": -12, "exclusiveMaximum": 0}"#, ["-11", "-1"], not: ["-12", "0", "1"]),
+        .init(#"{"type": "integer", "minimum": 2.5}"#, ["3", "1000"], not: ["2", "-3"]),
+        .init(
+            #"{"type": "number", "minimum": 1.5, "maximum": 20.25}"#, ["1.5", "2", "20.25", "20.2499"],
+            not: ["1.49", "20.251", "21"]),
+        .init(#"{"type": "number", "exclusiveMinimum": 0}"#, ["0.001", "5"], not: ["0", "0.0", "-1", "-0.5"]),
+        .init(#"{"type": "number", "minimum": -0.5}"#, ["-0.5", "-0.25", "0", "9"], not: ["-0.51", "-1"]),
+        .init(#"{"type": "integer", "multipleOf": 7}"#, ["0", "14", "-7", "700"], not: ["1", "15"]),
+        .init(#"{"type": "number", "multipleOf": 0.25}"#, ["0.25", "1.5", "3", "0.50"], not: ["0.3", "1.1"]),
+        .init(
+            #"{"type": "string", "minLength": 2, "maxLength": 3}"#, [#""ab""#, #""\n\"x""#, #""안녕""#, #""\ud83d\ude00y""#],
+            not: [#""a""#, #""abcd""#]),
+        .init(#"{"type": "string", "pattern": "^[a-c]+$"}"#, [#""abc""#], not: [#""abd""#, #""""#, #""ABC""#]),
+        .init(#"{"type": "string", "pattern": "b"}"#, [#""b""#, #""abc""#], not: [#""ac""#]),
+        .init(
+            #"{"type": "string", "pattern": "^(?!admin)[a-z]+$"}"#, [#""user""#, #""adm""#],
+            not: [#""admin""#, #""administrator""#]),
+        .init(
+            #"{"enum": ["a", 1, null, [2, {"b": false}]]}"#, [#""a""#, "1", "null", #"[2, {"b": false}]"#, #"[2,{"b":false}]"#],
+            not: ["2", #""b""#]),
+        .init(#"{"const": "é/\n"}"#, [#""é/\n""#, #""\u00e9\/\n""#], not: [#""e\u0301/\n""#]),
+        .init(#"{"enum": [1, "x", 2.5], "type": "number", "minimum": 2}"#, ["2.5"], not: ["1", #""x""#]),
+        .init(#"{"not": {"type": "string"}}"#, ["1", "[]"], not: [#""a""#]),
+        .init("true", ["1", #"{"a": [null]}"#], not: ["", "{"]),
+    ]
+
+    static let formats: [SchemaCase] = [
+        .init(
+            #"{"type": "string", "format": "date"}"#, [#""2024-02-29""#, #""1999-12-31""#],
+            not: [#""2023-02-29""#, #""1900-02-29""#, #""2024-13-01""#]),
+        .init(
+            #"{"type": "string", "format": "time"}"#, [#""23:59:59Z""#, #""01:02:03.5+09:00""#],
+            not: [#""24:00:00Z""#, #""01:02Z""#]),
+        .init(#"{"type": "string", "format": "date-time"}"#, [#""2024-01-01T00:00:00Z""#], not: [#""2024-01-01""#]),
+        .init(#"{"type": "string", "format": "uuid"}"#, [#""123e4567-e89b-12d3-a456-426614174000""#], not: [#""123e4567""#]),
+        .init(#"{"type": "string", "format": "email"}"#, [#""a.b@example.org""#], not: [#""a@""#, #""a..b@c""#]),
+        .init(#"{"type": "string", "format": "ipv4"}"#, [#""127.0.0.1""#], not: [#""256.0.0.1""#, #""1.2.3""#, #""01.2.3.4""#]),
+        .init(
+            #"{"type": "string", "format": "ipv6"}"#, [#""::1""#, #""fe80::1:2""#, #""1:2:3:4:5:6:7:8""#, #""::ffff:1.2.3.4""#],
+            not: [#""1::2::3""#, #""1:2:3""#, #""12345::""#]),
+        .init(
+            #"{"type": "string", "format": "uri"}"#, [#""https://a.org/b?c#d""#, #""urn:x:y""#],
+            not: [#""//a.org""#, #""a b:c""#]),
+        .init(
+            #"{"type": "string", "format": "duration"}"#, [#""P3DT4H""#, #""PT5M""#, #""P2W""#],
+            not: [#""P""#, #""PT1D""#, #""P1W2D""#]),
+    ]
+
+    static let containers: [SchemaCase] = [
+        .init(
+            #"{"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 3}"#,
+            ["[1]", "[1, 2,3]", "[\n  1,\n  2\n]"], not: ["[]", "[1,2,3,4]", #"["a"]"#, "[1,]"]),
+        .init(
+            #"{"type": "array", "prefixItems": [{"type": "null"}, {"type": "boolean"}], "items": false}"#,
+            ["[]", "[null]", "[null, true]"], not: ["[true]", "[null, true, 1]"]),
+        .init(
+            #"{"type": "array", "items": [{"type": "null"}], "additionalItems": {"type": "integer"}}"#, ["[null, 1, 2]"],
+            not: ["[1]", "[null, null]"]),
+        .init(
+            #"{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["a"], "additionalProperties": false}"#,
+            [#"{"a": 1}"#, #"{"a": 1, "b": "x"}"#, #"{"a":1,"b":""}"#],
+            not: ["{}", #"{"b": "x"}"#, #"{"a": "1"}"#, #"{"a": 1, "c": 2}"#, #"{"a": 1, }"#]),
+        .init(
+            #"{"type": "object", "properties": {"a": {"type": "integer"}}}"#, ["{}", #"{"b": [1]}"#, #"{"a": 1, "aa": "x"}"#],
+            not: [#"{"a": "x"}"#, #"{"b": 1, "a": "x"}"#]),
+        .init(
+            #"{"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1, "maxProperties": 2}"#,
+            [#"{"x": 1}"#, #"{"x": 1, "y": 2}"#], not: ["{}", #"{"x": 1, "y": 2, "z": 3}"#]),
+        .init(
+            #"{"type": "object", "patternProperties": {"^n_": {"type": "number"}, "_s$": {"type": "string"}}, "additionalProperties": false}"#,
+            [#"{"n_a": 1}"#, #"{"b_s": "x", "n_c": 2}"#], not: [#"{"n_s": 1}"#, #"{"x": 1}"#, #"{"n_a": "1"}"#]),
+        .init(
+            #"{"type": "object", "propertyNames": {"pattern": "^[a-z]{2}$"}, "additionalProperties": {"type": "null"}}"#,
+            [#"{"ab": null}"#], not: [#"{"abc": null}"#]),
+        .init(
+            #"{"type": "object", "required": ["later"], "properties": {"first": {"const": 1}}, "additionalProperties": false}"#,
+            [], not: [#"{"first": 1}"#]),
+        .init(#"{"properties": {"a": {"type": "null"}}}"#, ["1", #""x""#, #"{"a": null}"#], not: [#"{"a": 1}"#]),
+    ].filter { !$0.valid.isEmpty }
+
+    static let combinations: [SchemaCase] = [
+        .init(
+            #"{"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 1}]}"#, ["12", #""a""#], not: [#""ab""#, "1.5"]),
+        .init(#"{"oneOf": [{"type": "integer"}, {"type": "null"}]}"#, ["1", "null"], not: ["true"]),
+        .init(
+            #"{"oneOf": [{"type": "object", "properties": {"k": {"const": "a"}, "v": {"type": "integer"}}, "required": ["k", "v"]}, {"type": "object", "properties": {"k": {"const": "b"}}, "required": ["k"]}]}"#,
+            [#"{"k": "a", "v": 1}"#, #"{"k": "b"}"#], not: [#"{"k": "a"}"#, #"{"k": "c"}"#]),
+        .init(#"{"allOf": [{"minimum": 2}, {"maximum": 5}], "type": "integer"}"#, ["2", "5"], not: ["1", "6"]),
+        .init(
+            ##"{"$defs": {"tree": {"type": "object", "properties": {"value": {"type": "integer"}, "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}, "required": ["value"], "additionalProperties": false}}, "$ref": "#/$defs/tree"}"##,
+            [#"{"value": 1}"#, #"{"value": 1, "children": [{"value": 2, "children": []}]}"#],
+            not: [#"{"value": 1, "children": [{}]}"#]),
+        .init(
+            ##"{"$ref": "#/definitions/a", "definitions": {"a": {"anyOf": [{"type": "null"}, {"type": "boolean"}]}}}"##,
+            ["null", "true"], not: ["1"]),
+        .init(
+            ##"{"properties": {"a": {"$ref": "#/definitions/t"}}, "type": "object", "additionalProperties": false, "definitions": {"t": {"oneOf": [{"type": "string"}, {"type": "array"}]}}}"##,
+            [##"{"a": "x"}"##, ##"{"a": [1]}"##], not: [##"{"a": 1}"##]),
+        .init(
+            #"{"$id": "http://x.org/root", "$defs": {"p": {"$id": "part", "$anchor": "here", "type": "integer"}}, "items": {"$ref": "part#here"}, "type": "array"}"#,
+            ["[1]"], not: [#"["a"]"#]),
+    ]
+
+    @Test(
+        "texts that satisfy a schema are in its language, others are not",
+        arguments: scalars + formats + containers + combinations)
+    func texts(_ test: SchemaCase) throws {
+        let grammar = try Grammar(schema: try JSONValue.parse(test.schema))
+        for text in test.valid { #expect(try grammar.accepts(text.utf8), "\(text)") }
+        for text in test.invalid { #expect(try !grammar.accepts(text.utf8), "\(text)") }
+    }
+
+    @Test(
+        "what is not enforced is refused by its name, or ignored if that is asked for",
+        arguments: [
+            ("uniqueItems", #"{"uniqueItems": true}"#), ("contains", #"{"contains": {"type": "null"}}"#),
+            ("not", #"{"not": {"minimum": 3}}"#), ("if", #"{"if": {"type": "null"}, "then": false}"#),
+            ("dependentRequired", #"{"dependentRequired": {"a": ["b"]}}"#), ("format", #"{"format": "colour"}"#),
+            ("unevaluatedProperties", #"{"anyOf": [{"type": "null"}], "unevaluatedProperties": false}"#),
+            ("oneOf", #"{"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}"#),
+        ])
+    func refusals(keyword: String, schema: String) throws {
+        let schema = try JSONValue.parse(schema)
+        let error = try #require(throws: GrammarError.self) { try Grammar(schema: schema) }
+        guard case .unsupportedKeyword(keyword, _, _) = error else {
+            Issue.record("\(error)")
+            return
+        }
+        var options = SchemaOptions()
+        options.isLenient = true
+        _ = try Grammar(schema: schema, options: options)
+    }
+
+    @Test(
+        "a schema that is none says what is wrong",
+        arguments: [
+            #"{"type": "colour"}"#, #"{"type": 1}"#, #"{"minLength": -1}"#, #"{"minLength": "2"}"#, #"{"enum": 1}"#, "3", #""x""#,
+            ##"{"anyOf": []}"##, ##"{"multipleOf": 0}"##, ##"{"pattern": "("}"##, ##"{"pattern": "a{2,1}"}"##,
+            ##"{"$ref": "#/nowhere"}"##,
+            #"{"$ref": "http://example.org/other.json"}"#, #"{"properties": []}"#, #"{"required": [1]}"#, "false",
+            #"{"type": "object", "properties": {"a": false}, "required": ["a"]}"#,
+            #"{"type": "integer", "minimum": 2, "maximum": 1}"#,
+            ##"{"type": "string", "minLength": 3, "maxLength": 2}"##,
+            #"{"type": "string", "pattern": "^a$", "minLength": 2}"#,
+        ])
+    func invalidSchemas(schema: String) throws {
+        #expect(throws: GrammarError.self) { try Grammar(schema: try JSONValue.parse(schema)) }
+    }
+
+    @Test("compact values have no white space")
+    func compact() throws {
+        var options = SchemaOptions()
+        options.isCompact = true
+        let grammar = try Grammar(schema: ["type": "array", "items": ["type": "integer"]], options: options)
+        #expect(try grammar.accepts("[1,2]".utf8))
+        #expect(try !grammar.accepts("[1, 2]".utf8))
+    }
+}
