@@ -61,11 +61,13 @@ let package = Package(
         module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
         module("NibbleTemplates", ["NibbleCore"]),
         module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
+        module("NibbleGrammar", ["NibbleCore"]),
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
         module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
         module("NibbleGeneration", ["NibbleCore", "NibbleModels"]),
+        module("NibbleServing", ["NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
         module(
             "Nibble",
@@ -76,7 +78,8 @@ let package = Package(
         .executableTarget(
             name: "NibbleCommand",
             dependencies: [
-                "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGeneration",
+                "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
+                "NibbleGeneration",
                 "NibbleConformance", "Nibble", argumentParser,
             ],
             swiftSettings: swiftSettings),
@@ -91,6 +94,7 @@ let package = Package(
         tests("NibbleHub", ["NibbleCore", "NibbleCheckpoint", "Nibble", "NibbleCommand"] + nio),
         tests("NibbleTemplates", ["NibbleCore"]),
         tests("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
+        tests("NibbleGrammar", ["NibbleCore"]),
         tests("NibbleQuantization", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleModels", ["NibbleCore", "NibbleCPU"]),
         tests("NibbleDeviceMap", ["NibbleCore", "NibbleModels", "NibbleQuantization"]),
@@ -98,6 +102,7 @@ let package = Package(
             "NibbleLoading",
             ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleModels"]),
+        tests("NibbleServing", ["NibbleModels"]),
         tests(
             "Nibble",
             [

@@ -34,6 +34,9 @@ extension Tokenizer {
         return decoder?.bytes(of: Array(text)) ?? Array(text)
     }
 
+    /// Whether an id is that of a special token, which stands for no text.
+    package func isSpecial(_ id: Int32) -> Bool { added.token(of: id)?.isSpecial ?? false }
+
     /// The vocabulary's text of an id that is to be decoded.
     func vocabularyText(of id: Int32, skipSpecialTokens: Bool) -> [UInt8]? {
         if let token = added.token(of: id) { return skipSpecialTokens && token.isSpecial ? nil : added.text(of: id) }

@@ -108,7 +108,8 @@ import Testing
             #"{"max_time": NaN}"#, #"{"length_penalty": Infinity}"#, #"{"stop_strings": ["a", ""]}"#,
         ])
     func outOfRange(_ json: String) throws {
-        let config = GenerationConfig.resolved(call: try GenerationConfig(options: JSONValue.parse(json, options: .nonFiniteNumbers)))
+        let config = GenerationConfig.resolved(
+            call: try GenerationConfig(options: JSONValue.parse(json, options: .nonFiniteNumbers)))
         #expect(throws: GenerationError.self) { try config.validate() }
     }
 
@@ -126,7 +127,8 @@ import Testing
             (#"{"dola_layers": "low"}"#, "DoLa decoding"), (#"{"watermarking_config": {}}"#, "watermarking"),
         ])
     func removedModes(_ json: String, _ mode: String) throws {
-        let config = GenerationConfig.resolved(call: try GenerationConfig(options: JSONValue.parse(json, options: .nonFiniteNumbers)))
+        let config = GenerationConfig.resolved(
+            call: try GenerationConfig(options: JSONValue.parse(json, options: .nonFiniteNumbers)))
         #expect { try config.validate() } throws: { "\($0)".hasPrefix(mode) }
     }
 
