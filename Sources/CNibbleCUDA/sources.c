@@ -35,6 +35,9 @@ static const char repack4[] = {
 static const char linear_int8[] = {
 #embed "kernels/linear/linear_int8.cu"
     , 0};
+static const char linear_int8_outliers[] = {
+#embed "kernels/linear/linear_int8_outliers.cu"
+    , 0};
 static const char quantize[] = {
 #embed "kernels/linear/quantize.cu"
     , 0};
@@ -108,6 +111,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_4bit_tiled),
     NIBBLE_PROGRAM(repack4),
     NIBBLE_PROGRAM(linear_int8),
+    NIBBLE_PROGRAM(linear_int8_outliers),
     NIBBLE_PROGRAM(quantize),
     NIBBLE_PROGRAM(attention),
     NIBBLE_PROGRAM(attention_decode),

@@ -57,7 +57,7 @@ extension CUDABackend {
         let library = options.usesLibraryProducts && tokens > 8 ? options.libraryLimit : 0
         let dense = converted + results + weights + library
         let staged = Int(nibble_staged4_bytes(Int64(tokens), Int64(columns), 1))
-        let int8 = tokens * (3 * columns + 16 + 8 + 2048) + columns + results + library
+        let int8 = tokens * (3 * columns + columns / 64 + 32 + 4096) + columns + 2 * results + library
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
         let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)

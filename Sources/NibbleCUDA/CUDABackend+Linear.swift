@@ -273,6 +273,8 @@ struct LinearRun {
         slice.rowScales.advance(first * 4)
         slice.outlierCounts.advance(first * 4)
         slice.outlierColumns.advance(first * Int(slice.outlierCapacity) * 4)
+        slice.outlierValues.advance(first * Int(slice.outlierCapacity) * 4)
+        slice.outlierStarts.advance(first * Int(slice.outlierStartsStride) * 4)
         slice.activeRows.advance(first * 4)
         slice.epilogue.advance(first)
         return slice

@@ -100,20 +100,28 @@ typedef struct {
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
     NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
-    NIBBLE_ADDRESS(const int) accumulated;  // int8_finish only: integer products [M, sum of the parts' N], parts side by side
-    long long quantizedStride;              // bytes, a multiple of 16
-    NIBBLE_ADDRESS(void) staged;            // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
+    NIBBLE_ADDRESS(const int) accumulated;      // int8_finish only: integer products [M, sum of the parts' N], parts side by side
+    NIBBLE_ADDRESS(const float) outlierValues;  // as in NibbleRowQuantizeArguments
+    NIBBLE_ADDRESS(const int) outlierStarts;
+    NIBBLE_ADDRESS(float) outlierSums;  // [M, outlierSumsStride], parts side by side; not written for tokens without outliers
+    long long outlierSumsStride;        // elements: the sum of the parts' N
+    int outlierStartsStride;
+    int outlierTokensPerWarp;     // int8_outliers only
+    long long quantizedStride;    // bytes, a multiple of 16
+    NIBBLE_ADDRESS(void) staged;  // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
     // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
 
 // Rows of activations to int8, with the outlier columns of each.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;           // T [M, K]; float32 with a prologue
-    NIBBLE_ADDRESS(signed char) quantized;      // [M, quantizedStride]
-    NIBBLE_ADDRESS(float) rowScales;            // [M]
-    NIBBLE_ADDRESS(int) outlierCounts;          // [M]
-    NIBBLE_ADDRESS(int) outlierColumns;         // [M, outlierCapacity]
+    NIBBLE_ADDRESS(const void) input;       // T [M, K]; float32 with a prologue
+    NIBBLE_ADDRESS(signed char) quantized;  // [M, quantizedStride]
+    NIBBLE_ADDRESS(float) rowScales;        // [M]
+    NIBBLE_ADDRESS(int) outlierCounts;      // [M]
+    NIBBLE_ADDRESS(int) outlierColumns;     // [M, outlierCapacity]
+    NIBBLE_ADDRESS(float) outlierValues;    // [M, outlierCapacity]: the input there
+    NIBBLE_ADDRESS(int) outlierStarts;  // [M, outlierStartsStride]: index of the first outlier of each chunk; last, their count
     NIBBLE_ADDRESS(unsigned char) columnFlags;  // [K], zeroed by the host: int8_mark fills it; null for per-token outliers
     long long quantizedStride;
     int tokens;
@@ -121,7 +129,7 @@ typedef struct {
     int outlierCapacity;
     float outlierThreshold;  // 0: none
     int roundsToHalf;        // round to float16 first, as the reference does
-    int unused;
+    int outlierStartsStride;
     NibblePrologue prologue;        // 16-bit T and K divisible by 8
     NIBBLE_ADDRESS(void) prepared;  // T [M, K]: takes the input as the prologue leaves it
 } NibbleRowQuantizeArguments;
@@ -398,6 +406,12 @@ typedef struct {
 #define NIBBLE_GEMM8_TILE_M 64
 #define NIBBLE_GEMM8_TILE_N 64
 #define NIBBLE_GEMM8_THREADS 128
+#define NIBBLE_FINISH8_THREADS 128  // of eight outputs
+#define NIBBLE_OUTLIER_TILE_N 32    // outputs of a block of int8_outliers
+#define NIBBLE_OUTLIER_THREADS 512
+#define NIBBLE_OUTLIER_CHUNK 256  // columns that a warp of int8_quantize takes at a time
+#define NIBBLE_OUTLIER_TOKENS_PER_WARP 8
+#define NIBBLE_OUTLIER_FEW_TOKENS_PER_WARP 2
 #define NIBBLE_DEQUANTIZE_ELEMENTS 4096
 #define NIBBLE_QUANTIZE4_BLOCKS 8
 #define NIBBLE_PREFILL_QUERIES 64

@@ -223,6 +223,65 @@ __device__ __forceinline__ u32 packPair(float a, float b) {
     return (u32)fromFloat<T>(a).bits | ((u32)fromFloat<T>(b).bits << 16);
 }
 
+// Whether eight elements of a buffer begin at a multiple of 16 bytes.
+__device__ __forceinline__ bool isAligned(const void *p, long long i, int type) {
+    return (((unsigned long long)p + i * (type == NIBBLE_F32 ? 4 : 2)) & 15) == 0;
+}
+
+// Eight neighbouring elements of a buffer whose type is known at run time, by accesses of 16 bytes: i must suit them.
+__device__ __forceinline__ void loadEight(const void *p, long long i, int type, float (&x)[8]) {
+    if (type == NIBBLE_F32) {
+        const float4 v = *(const float4 *)((const float *)p + i), w = *(const float4 *)((const float *)p + i + 4);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w, x[4] = w.x, x[5] = w.y, x[6] = w.z, x[7] = w.w;
+    } else if (type == NIBBLE_F16) {
+        unpack(*(const uint4 *)((const f16 *)p + i), x, f16());
+    } else {
+        unpack(*(const uint4 *)((const bf16 *)p + i), x, bf16());
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ uint4 packEight(const float (&x)[8]) {
+    return make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+}
+
+__device__ __forceinline__ void storeEight(void *p, long long i, int type, const float (&x)[8]) {
+    if (type == NIBBLE_F32) {
+        *(float4 *)((float *)p + i) = make_float4(x[0], x[1], x[2], x[3]);
+        *(float4 *)((float *)p + i + 4) = make_float4(x[4], x[5], x[6], x[7]);
+    } else if (type == NIBBLE_F16) {
+        *(uint4 *)((f16 *)p + i) = packEight<f16>(x);
+    } else {
+        *(uint4 *)((bf16 *)p + i) = packEight<bf16>(x);
+    }
+}
+
+// `finish` for the first `count` of the outputs n ..< n + 8.
+__device__ __forceinline__ void finishEight(const NibbleEpilogue &e, long long m, long long n, const float (&products)[8],
+                                            int count) {
+    const long long at = m * e.outputStride + n, residualAt = m * e.residualStride + n;
+    if (count < 8 || !isAligned(e.output, at, e.outputType) ||
+        (e.residual && !isAligned(e.residual, residualAt, e.residualType))) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (i < count) finish(e, m, n + i, products[i]);
+        return;
+    }
+    float y[8], residual[8];
+    if (e.residual) loadEight(e.residual, residualAt, e.residualType, residual);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = activate(e.activation, products[i], e.activationParameter) * e.scale;
+    if (e.rowScale) {
+        const float rowScale = e.rowScale[m];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) y[i] = rowScale == 0.f ? 0.f : y[i] * rowScale;  // an unused row may have overflowed
+    }
+    if (e.residual)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) y[i] += residual[i];
+    storeEight(e.output, at, e.outputType, y);
+}
+
 // With programmatic dependent launch: wait until the kernels before this one are done and their writes are seen. Without
 // it, or before compute capability 9.0, nothing.
 __device__ __forceinline__ void waitForPredecessors() {
