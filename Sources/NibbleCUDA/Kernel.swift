@@ -21,8 +21,8 @@ enum Kernel: Int, CaseIterable {
     attendPrefillCodes128, attendPrefillCodes256
   // The others; typed only where it says so.
   case rotate
-  case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, select, advance,
-    route
+  case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, selectLargest,
+    select, advance, route
 
   /// The file it stands in and its name there, without the type's suffix.
   var place: (program: String, name: String) {
@@ -76,6 +76,7 @@ enum Kernel: Int, CaseIterable {
     case .gather: ("elementwise.cu", "gather")
     case .finishLinear: ("elementwise.cu", "linear_finish")
     case .copyBlocks: ("elementwise.cu", "copy_blocks")
+    case .selectLargest: ("select.cu", "select_largest")
     case .select: ("select.cu", "select_tokens")
     case .advance: ("select.cu", "advance")
     case .route: ("route.cu", "route")
@@ -88,7 +89,7 @@ enum Kernel: Int, CaseIterable {
     case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add,
       .convert, .gather,
       .finishLinear,
-      .copyBlocks, .select, .advance, .route:
+      .copyBlocks, .selectLargest, .select, .advance, .route:
       false
     default: true
     }
@@ -118,7 +119,7 @@ enum Kernel: Int, CaseIterable {
       .attendSplitCodes, .rotate,
       .embed, .normalize, .gate, .add, .gather,
       .finishLinear,
-      .select, .advance, .route:
+      .selectLargest, .select, .advance, .route:
       true
     default: false
     }

@@ -352,10 +352,19 @@ typedef struct {
     int unused;
 } NibbleCopyBlocksArguments;
 
+// The largest logit of a range of tokens.
 typedef struct {
-    NIBBLE_ADDRESS(float) logits;        // [R, V]; changed where there are sets
-    NIBBLE_ADDRESS(int) tokens;          // [R]
-    NIBBLE_ADDRESS(const int) counters;  // [R]
+    float value;
+    int token;
+} NibbleLargest;
+
+#define NIBBLE_SELECT_PARTS 32  // ranges of a row
+
+typedef struct {
+    NIBBLE_ADDRESS(float) logits;           // [R, V]; changed where there are sets
+    NIBBLE_ADDRESS(NibbleLargest) largest;  // [R, NIBBLE_SELECT_PARTS]
+    NIBBLE_ADDRESS(int) tokens;             // [R]
+    NIBBLE_ADDRESS(const int) counters;     // [R]
     // Sets of tokens, token v in bit v % 32 of word v / 32.
     NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
     NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
