@@ -23,10 +23,27 @@ extension CUDABackend {
             arguments.clip = call.clip ?? 0
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
+            // Few tokens need all the threads there can be.
+            if batch.tokenCount > 4, suitsRuns(arguments, element) {
+                let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * geometry.heads)
+                return try launch(
+                    .rotateEight, element, grid: Grid(x: batch.tokenCount, y: blocks(threads, per: 128)), block: 128, arguments)
+            }
             let spansToken = arguments.normScope == 2
             let grid = Grid(x: batch.tokenCount, y: spansToken ? 3 : call.heads + 2 * geometry.heads)
             try launch(.rotate, element, grid: grid, block: spansToken ? 256 : 64, arguments)
         }
+    }
+
+    /// Whether heads, their halves and their places are whole runs of eight elements, copied to the cache as they are.
+    private func suitsRuns(_ arguments: NibbleRotateArguments, _ element: KernelElement) -> Bool {
+        let parts = [arguments.query, arguments.key, arguments.value].flatMap { [$0.offset, $0.stride] }
+        let half = arguments.cosines == 0 ? 0 : arguments.isInterleaved != 0 ? arguments.rotated : arguments.rotated / 2
+        let isEven = arguments.cosines == 0 || arguments.rotated % 2 == 0
+        return element != .f32 && arguments.normScope == 0 && arguments.cacheBits == 0 && arguments.cacheType == element.code
+            && isEven
+            && ([arguments.keySize, arguments.valueSize, half, Int32(arguments.width % 8)] + parts).allSatisfy { $0 % 8 == 0 }
+            && (arguments.projections | arguments.keys | arguments.values) % 16 == 0
     }
 
     package func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {

@@ -55,10 +55,15 @@ extension CUDABackend {
     package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
         try perform {
             var arguments = try elementwise(input, input, output, for: "gated activation")
-            arguments.count = Int64(output.count)
-            arguments.width = Int64(output.shape.last)
+            let width = output.shape.last
+            arguments.width = Int64(width)
             (arguments.activation, arguments.activationParameter) = activation.code
-            try launch(.gate, grid: Grid(x: blocks(output.count, per: 256)), block: 256, arguments)
+            let rows = output.count / max(width, 1)
+            // Few rows need all the threads there can be.
+            if rows > 4, width % 8 == 0, (arguments.a | arguments.output) % 16 == 0 {
+                return try launch(.gateEight, grid: Grid(x: rows, y: blocks(width, per: 8 * 128)), block: 128, arguments)
+            }
+            try launch(.gate, grid: Grid(x: rows, y: blocks(width, per: 256)), block: 256, arguments)
         }
     }
 

@@ -1,38 +1,65 @@
 internal import CNibbleCUDA
 internal import NibbleCore
 
+/// Rows of weights that lie in memory one after the other and are multiplied at a time; their outputs stand side by side.
+private struct WeightSlab {
+    var pieces: [(part: Int, rows: Range<Int>)] = []
+    var rowCount = 0
+
+    mutating func append(_ part: Int, _ rows: Range<Int>) {
+        pieces.append((part, rows))
+        rowCount += rows.count
+    }
+}
+
 /// Products of many tokens: weights as plain matrices, in parts that fit the workspace.
 extension CUDABackend {
     /// - Parameter isStored: the weights lie there as `element` already; otherwise they are brought to it first.
     func matrix(_ run: LinearRun, _ element: KernelElement, isStored: Bool) throws {
-        var part = 0
-        for layer in run.layers {
-            let arguments = run.part(part)
-            for rows in rowChunks(layer, tokens: run.tokens, element, isStored: isStored) {
-                let mark = workspace.mark()
-                let size = element == .f32 ? 4 : 2
-                let weight: UInt
-                if isStored {
-                    weight = UInt(arguments.weight) + UInt(rows.lowerBound * run.inFeatures * size)
-                } else {
-                    weight = try workspace.take(rows.count * run.inFeatures * size)
-                    try dequantizeRows(layer.weight, rows, as: element, to: weight)
+        for slab in slabs(run, element, isStored: isStored) {
+            let mark = workspace.mark()
+            let rowBytes = run.inFeatures * (element == .f32 ? 4 : 2)
+            let weight: UInt
+            if isStored {
+                let piece = slab.pieces[0]
+                weight = UInt(run.part(piece.part).weight) + UInt(piece.rows.lowerBound * rowBytes)
+            } else {
+                weight = try workspace.take(slab.rowCount * rowBytes)
+                var address = weight
+                for piece in slab.pieces {
+                    try dequantizeRows(run.layer(piece.part).weight, piece.rows, as: element, to: address)
+                    address += UInt(piece.rows.count * rowBytes)
                 }
-                try product(run, arguments, rows, weight: weight, element)
-                workspace.release(mark)
             }
-            part += 1
+            try product(run, slab, weight: weight, element)
+            workspace.release(mark)
         }
     }
 
-    /// Rows of a weight that are multiplied at a time.
-    private func rowChunks(_ layer: Linear, tokens: Int, _ element: KernelElement, isStored: Bool) -> [Range<Int>] {
-        let size = element == .f32 ? 4 : 2
-        let unit = rowUnit(layer.weight)
-        let byResults = options.scratchLimit / (4 * max(tokens, 1))
-        let byWeights = isStored ? .max : options.scratchLimit / (layer.inFeatures * size)
-        let step = max(min(byResults, byWeights) / unit, 1) * unit
-        return stride(from: 0, to: layer.outFeatures, by: step).map { $0..<min($0 + step, layer.outFeatures) }
+    /// Whole layers together where their weights, once dequantized, and their results fit the scratch memory; parts of a layer
+    /// where it does not fit alone.
+    private func slabs(_ run: LinearRun, _ element: KernelElement, isStored: Bool) -> [WeightSlab] {
+        let rowBytes = run.inFeatures * (element == .f32 ? 4 : 2)
+        let byResults = options.scratchLimit / (4 * max(run.tokens, 1))
+        let limit = isStored ? byResults : min(byResults, options.scratchLimit / rowBytes)
+        // Every row begins at a multiple of 16 bytes, which the kernels that dequantize need.
+        let joins = !isStored && rowBytes % 16 == 0
+        var slabs: [WeightSlab] = []
+        for (part, layer) in run.layers.enumerated() {
+            let rows = layer.outFeatures
+            if joins, let last = slabs.last, last.rowCount + rows <= limit, last.endsWithWholeLayer(run) {
+                slabs[slabs.count - 1].append(part, 0..<rows)
+                continue
+            }
+            let unit = rowUnit(layer.weight)
+            let step = max(limit / unit, 1) * unit
+            for first in stride(from: 0, to: rows, by: step) {
+                var slab = WeightSlab()
+                slab.append(part, first..<min(first + step, rows))
+                slabs.append(slab)
+            }
+        }
+        return slabs
     }
 
     /// Rows after which a weight can be cut: whole tiles, whole quantization blocks, whole blocks of nested scales.
@@ -48,62 +75,80 @@ extension CUDABackend {
         return rows / greatestCommonDivisor(rows, 16) * 16
     }
 
-    /// Columns `rows` of one layer's output.
-    private func product(
-        _ run: LinearRun, _ part: NibbleLinearPart, _ rows: Range<Int>, weight: UInt, _ element: KernelElement
-    ) throws {
-        let bias = part.bias == 0 ? 0 : part.bias + UInt64(rows.lowerBound * 4)
-        let column = Int(part.firstColumn) + rows.lowerBound
-        if let products, try libraryProduct(products, run, rows.count, column, weight: weight, bias: bias, element) { return }
-
-        var arguments = run.arguments
-        var own = NibbleLinearPart()
-        own.weight = UInt64(weight)
-        own.bias = bias
-        own.outFeatures = Int32(rows.count)
-        own.firstColumn = Int32(column)
-        arguments.parts.0 = own
-        arguments.partCount = 1
-        let grid = Grid(x: blocks(rows.count, per: NIBBLE_GEMM_TILE_N), y: blocks(run.tokens, per: NIBBLE_GEMM_TILE_M))
-        try launch(.gemm, element, grid: grid, block: Int(NIBBLE_GEMM_THREADS), arguments)
+    private func product(_ run: LinearRun, _ slab: WeightSlab, weight: UInt, _ element: KernelElement) throws {
+        if let products, try libraryProduct(products, run, slab, weight: weight, element) { return }
+        var address = weight
+        for piece in slab.pieces {
+            var arguments = run.arguments
+            arguments.parts.0 = run.part(piece.part, rows: piece.rows, weight: UInt64(address))
+            arguments.partCount = 1
+            let grid = Grid(
+                x: blocks(piece.rows.count, per: NIBBLE_GEMM_TILE_N), y: blocks(run.tokens, per: NIBBLE_GEMM_TILE_M))
+            try launch(.gemm, element, grid: grid, block: Int(NIBBLE_GEMM_THREADS), arguments)
+            address += UInt(piece.rows.count * run.inFeatures * (element == .f32 ? 4 : 2))
+        }
     }
 
     private func libraryProduct(
-        _ products: MatrixProducts, _ run: LinearRun, _ outFeatures: Int, _ column: Int, weight: UInt, bias: UInt64,
-        _ element: KernelElement
+        _ products: MatrixProducts, _ run: LinearRun, _ slab: WeightSlab, weight: UInt, _ element: KernelElement
     ) throws -> Bool {
+        if options.isBatchInvariant { return false }
+        let parts = slab.pieces.map { run.part($0.part, rows: $0.rows, weight: 0) }
         let epilogue = run.arguments.epilogue
         let outputIsNative = epilogue.outputType == element.code || epilogue.outputType == NIBBLE_F32
         let residualFits = epilogue.residual == 0 || epilogue.residualType == epilogue.outputType
-        let isDirect = epilogue.isPlain && bias == 0 && outputIsNative && residualFits && !options.isBatchInvariant
-        if options.isBatchInvariant { return false }
+        let isDirect = epilogue.isPlain && parts.allSatisfy { $0.bias == 0 } && outputIsNative && residualFits
         allowsOverlap = false
         let scratch = try workspace.take(products.workspaceBytes)
         var product = MatrixProducts.Product(
-            tokens: run.tokens, outFeatures: outFeatures, inFeatures: run.inFeatures, inputStride: run.inFeatures,
-            outputStride: outFeatures, element: .init(element), outputElement: .f32, input: UInt(run.arguments.input),
+            tokens: run.tokens, outFeatures: slab.rowCount, inFeatures: run.inFeatures, inputStride: run.inFeatures,
+            outputStride: slab.rowCount, element: .init(element), outputElement: .f32, input: UInt(run.arguments.input),
             weight: weight, output: 0)
         if isDirect {
-            let offset = column * NibbleEpilogue.size(epilogue.outputType)
+            let offset = Int(parts[0].firstColumn) * NibbleEpilogue.size(epilogue.outputType)
             product.outputStride = Int(epilogue.outputStride)
             product.outputElement = epilogue.outputType == NIBBLE_F32 ? .f32 : .init(element)
             product.output = UInt(epilogue.output) + UInt(offset)
             product.addend = epilogue.residual == 0 ? 0 : UInt(epilogue.residual) + UInt(offset)
             return try products.run(product, workspace: scratch, on: stream)
         }
-        product.output = try workspace.take(run.tokens * outFeatures * 4)
+        product.output = try workspace.take(run.tokens * slab.rowCount * 4)
         guard try products.run(product, workspace: scratch, on: stream) else { return false }
-        let arguments = NibbleFinishArguments(
-            products: UInt64(product.output), bias: bias, epilogue: epilogue, productType: NIBBLE_F32,
-            tokens: Int32(run.tokens), columns: Int32(outFeatures), firstColumn: Int32(column))
-        try launch(.finishLinear, grid: Grid(x: blocks(run.tokens * outFeatures, per: 256)), block: 256, arguments)
+        for part in parts {
+            let arguments = NibbleFinishArguments(
+                products: UInt64(product.output) + UInt64(4 * (part.firstColumn - parts[0].firstColumn)), bias: part.bias,
+                epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(run.tokens), columns: part.outFeatures,
+                firstColumn: part.firstColumn, unused: 0)
+            let grid = Grid(x: run.tokens, y: blocks(Int(part.outFeatures), per: 8 * 256))
+            try launch(.finishLinear, grid: grid, block: 256, arguments)
+        }
         return true
     }
 }
 
+extension WeightSlab {
+    /// Whether the next layer's outputs follow those of the slab.
+    fileprivate func endsWithWholeLayer(_ run: LinearRun) -> Bool {
+        pieces.allSatisfy { $0.rows.count == run.layer($0.part).outFeatures }
+    }
+}
+
 extension LinearRun {
+    func layer(_ index: Int) -> Linear { layers[layers.startIndex + index] }
+
     func part(_ index: Int) -> NibbleLinearPart {
         withUnsafeBytes(of: arguments.parts) { $0.bindMemory(to: NibbleLinearPart.self)[index] }
+    }
+
+    /// Rows of a part whose weight lies at `weight` as floats.
+    func part(_ index: Int, rows: Range<Int>, weight: UInt64) -> NibbleLinearPart {
+        let whole = part(index)
+        var part = NibbleLinearPart()
+        part.weight = weight
+        part.bias = whole.bias == 0 ? 0 : whole.bias + UInt64(rows.lowerBound * 4)
+        part.outFeatures = Int32(rows.count)
+        part.firstColumn = whole.firstColumn + Int32(rows.lowerBound)
+        return part
     }
 }
 

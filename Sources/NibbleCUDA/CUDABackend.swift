@@ -211,14 +211,15 @@ package struct CUDAOptions: Sendable {
     /// Let kernels begin while the one before still runs, where the card can.
     package var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
-    package var scratchLimit = 64 << 20
+    package var scratchLimit = 256 << 20
     /// Bytes that cuBLASLt's algorithms may use beside their operands.
     package var libraryLimit = 32 << 20
 
     /// The same with limits that a small budget can bear.
     package func within(budget: Int) -> CUDAOptions {
         var options = self
-        options.scratchLimit = min(scratchLimit, max(budget / 64, 1 << 20))
+        // 64 MB from a budget of 4 GB on; more where that is a small part of it.
+        options.scratchLimit = min(scratchLimit, max(min(budget / 64, 64 << 20), budget / 256, 1 << 20))
         options.libraryLimit = min(libraryLimit, max(budget / 128, 1 << 20))
         return options
     }

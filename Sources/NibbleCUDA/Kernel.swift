@@ -20,9 +20,9 @@ enum Kernel: Int, CaseIterable {
   case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96,
     attendPrefillCodes128, attendPrefillCodes256
   // The others; typed only where it says so.
-  case rotate
-  case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, selectLargest,
-    select, advance, route
+  case rotate, rotateEight
+  case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks,
+    selectLargest, select, advance, route
 
   /// The file it stands in and its name there, without the type's suffix.
   var place: (program: String, name: String) {
@@ -68,9 +68,11 @@ enum Kernel: Int, CaseIterable {
     case .attendPrefillCodes128: ("attention_prefill_codes.cu", "attend_prefill_codes_128")
     case .attendPrefillCodes256: ("attention_prefill_codes.cu", "attend_prefill_codes_256")
     case .rotate: ("rotary.cu", "rotate")
+    case .rotateEight: ("rotary.cu", "rotate_eight")
     case .embed: ("embed.cu", "embed")
     case .normalize: ("norm.cu", "normalize")
     case .gate: ("elementwise.cu", "gate")
+    case .gateEight: ("elementwise.cu", "gate_eight")
     case .add: ("elementwise.cu", "add")
     case .convert: ("elementwise.cu", "convert")
     case .gather: ("elementwise.cu", "gather")
@@ -86,8 +88,8 @@ enum Kernel: Int, CaseIterable {
   /// Whether there is an instance for each element type.
   var isTyped: Bool {
     switch self {
-    case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add,
-      .convert, .gather,
+    case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .gateEight,
+      .add, .convert, .gather,
       .finishLinear,
       .copyBlocks, .selectLargest, .select, .advance, .route:
       false
@@ -98,7 +100,8 @@ enum Kernel: Int, CaseIterable {
   /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
   func exists(_ element: KernelElement) -> Bool {
     switch self {
-    case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4,
+    case .gemvOne, .rotateEight, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4,
+      .tiledSixtyFour4,
       .attendPrefill64,
       .attendPrefill96,
       .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96,
@@ -116,8 +119,8 @@ enum Kernel: Int, CaseIterable {
     case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4,
       .quantizeRows, .sumFewOutliers,
       .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes,
-      .attendSplitCodes, .rotate,
-      .embed, .normalize, .gate, .add, .gather,
+      .attendSplitCodes, .rotate, .rotateEight,
+      .embed, .normalize, .gate, .gateEight, .add, .gather,
       .finishLinear,
       .selectLargest, .select, .advance, .route:
       true

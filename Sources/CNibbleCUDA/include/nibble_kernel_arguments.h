@@ -158,13 +158,14 @@ typedef struct {
 
 // Products of one layer, computed elsewhere, through its epilogue.
 typedef struct {
-    NIBBLE_ADDRESS(const void) products;  // [M, columns]
-    NIBBLE_ADDRESS(const float) bias;     // [columns] or null
+    NIBBLE_ADDRESS(const float) products;  // [M, productStride]
+    NIBBLE_ADDRESS(const float) bias;      // [columns] or null
     NibbleEpilogue epilogue;
-    int productType;
+    long long productStride;  // elements between rows
     int tokens;
     int columns;
     int firstColumn;  // of the group's output
+    int unused;
 } NibbleFinishArguments;
 
 // MARK: Quantizing weights
