@@ -90,11 +90,20 @@ extension CUDABackend {
         // Few blocks: the last one combines. Many: a kernel of its own is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
         if combinesItself { arguments.arrivals = try nextArrivalCounters() }
-        let kernel = arguments.cacheBits == 0 ? Kernel.attendSplit : .attendSplitCodes
+        let kernel = arguments.cacheBits == 0 ? splitKernel(arguments, element) : .attendSplitCodes
         try launch(kernel, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
         if splits > 1, !combinesItself {
             try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
         }
+    }
+
+    /// By the lanes that share a key, 16 bytes each, and by whether query heads share keys.
+    private func splitKernel(_ arguments: NibbleAttentionArguments, _ element: KernelElement) -> Kernel {
+        let lanes = Int(arguments.keySize) * (element == .f32 ? 4 : 2) / 16
+        if arguments.heads == arguments.keyValueHeads {
+            return lanes <= 8 ? .attendSplit8 : lanes <= 16 ? .attendSplit16 : .attendSplit32
+        }
+        return lanes <= 8 ? .attendSplitGrouped8 : lanes <= 16 ? .attendSplitGrouped16 : .attendSplitGrouped32
     }
 
     /// Counters for the blocks of one call, zero before and after it.
