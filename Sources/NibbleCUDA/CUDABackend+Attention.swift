@@ -35,7 +35,7 @@ extension CUDABackend {
         }
     }
 
-    /// Whether heads, their halves and their places are whole runs of eight elements, copied to the cache as they are.
+    /// Whether `rotate_eight` supports the call: sizes and offsets are multiples of eight elements, and the cache is dense.
     private func suitsRuns(_ arguments: NibbleRotateArguments, _ element: KernelElement) -> Bool {
         let parts = [arguments.query, arguments.key, arguments.value].flatMap { [$0.offset, $0.stride] }
         let half = arguments.cosines == 0 ? 0 : arguments.isInterleaved != 0 ? arguments.rotated : arguments.rotated / 2
@@ -87,7 +87,7 @@ extension CUDABackend {
             try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
         let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
         let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
-        // Few blocks: the last one combines. Many: a kernel of its own is faster.
+        // With few blocks the last one combines the splits; with many a separate kernel is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
         if combinesItself { arguments.arrivals = try nextArrivalCounters() }
         let kernel = arguments.cacheBits == 0 ? splitKernel(arguments, element) : .attendSplitCodes
@@ -153,7 +153,7 @@ extension CUDABackend {
     }
 }
 
-/// Numbers 0 ..< count in turn: calls that are enqueued one after the other never share what a number stands for.
+/// Yields 0 ..< count in turn.
 package struct RoundRobin {
     package let count: Int
     private var last: Int
@@ -170,7 +170,7 @@ package struct RoundRobin {
 }
 
 extension KeyValueGeometry {
-    /// NIBBLE_F32 and so on; of no meaning for a quantized cache.
+    /// NIBBLE_F32 and so on; unused for a quantized cache.
     fileprivate var cacheType: Int32 { quantization == nil ? dtype.code : 0 }
 }
 

@@ -26,7 +26,7 @@ extension CUDABackend {
                 epsilon: norm.epsilon, inputType: try element(input.dtype, for: "norm").code,
                 residualType: try element(residual?.dtype ?? input.dtype, for: "norm").code,
                 outputType: try element(output.dtype, for: "norm").code, unused: 0)
-            // By the width alone: it decides the order of the sums.
+            // Depends on the width alone, because it determines the order of the sums.
             let block = width <= 1024 ? 128 : width <= 4096 ? 256 : 512
             try launch(.normalize, grid: Grid(x: rows), block: block, arguments)
         }
@@ -41,7 +41,7 @@ extension CUDABackend {
         }
     }
 
-    /// Between runtime types, NIBBLE_F32 and so on.
+    /// Converts between runtime types, NIBBLE_F32 and so on.
     func convert(_ source: UInt, _ sourceType: Int32, to destination: UInt, _ type: Int32, count: Int) throws {
         var arguments = NibbleElementwiseArguments()
         arguments.a = UInt64(source)

@@ -1,4 +1,4 @@
-// What every kernel shares: 16-bit floats without toolkit headers, typed loads and stores, reductions, pointwise functions.
+// Shared by all kernels: 16-bit floats without toolkit headers, typed loads and stores, reductions, pointwise functions.
 #pragma once
 #include "nibble_kernel_arguments.h"
 
@@ -8,7 +8,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Storage types; arithmetic happens in float.
+// Storage types. Arithmetic uses float.
 struct alignas(2) f16 {
     u16 bits;
 };
@@ -282,25 +282,26 @@ __device__ __forceinline__ void finishEight(const NibbleEpilogue &e, long long m
     storeEight(e.output, at, e.outputType, y);
 }
 
-// With programmatic dependent launch: wait until the kernels before this one are done and their writes are seen. Without
-// it, or before compute capability 9.0, nothing.
+// Waits until the preceding kernels have completed and their writes are visible. Does nothing without programmatic dependent
+// launch, or before compute capability 9.0.
 __device__ __forceinline__ void waitForPredecessors() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// With programmatic dependent launch: the next kernel may start to load what no kernel writes.
+// Lets the next kernel start (programmatic dependent launch). Before it waits, that kernel may only read memory that no kernel
+// writes, such as weights.
 __device__ __forceinline__ void releaseDependents() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// The part of a group that tile `tile` of `rowsPerTile` outputs belongs to; `tile` becomes the tile within that part.
-__device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
+// The layer of a group that contains tile `tile` of `rowsPerTile` outputs; `tile` becomes the index within that layer.
+__device__ __forceinline__ int layerOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
     int p = 0;
-    for (; p < a.partCount - 1; ++p) {
+    for (; p < a.layerCount - 1; ++p) {
         int tiles = (a.parts[p].outFeatures + rowsPerTile - 1) / rowsPerTile;
         if (tile < tiles) break;
         tile -= tiles;
@@ -308,7 +309,7 @@ __device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &t
     return p;
 }
 
-// Sums over the warp; lane 2 m + r gets that of sums[m][r].
+// Sums over the warp; lane 2 m + r returns the sum of sums[m][r].
 template <typename A, int MM>
 __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
     A mine = 0;
@@ -322,7 +323,7 @@ __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
     return mine;
 }
 
-// First in a kernel that does nothing before the one before it has ended, and lets the next one begin.
+// The first call of a kernel that does nothing ahead of its predecessors.
 __device__ __forceinline__ void beginKernel() {
     releaseDependents();
     waitForPredecessors();

@@ -99,7 +99,7 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
             p[d] = fromFloat<T>(x);
             if (slot >= 0 && !a.cacheBits) storeAs(a.keys, slot * size + d, a.cacheType, x);
         };
-        // A thread takes a pair, so that both elements are read before one is written.
+        // One thread handles both elements of a pair, because they are rotated in place.
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
             const int d0 = a.isInterleaved ? 2 * i : i;
             const int d1 = a.isInterleaved ? 2 * i + 1 : i + half;

@@ -1,4 +1,4 @@
-// Operations on single elements and whole rows. Types are runtime codes: these kernels wait for memory, not for branches.
+// Operations on single elements and whole rows. Types are runtime codes, since these kernels are bound by memory.
 #include "common.cuh"
 
 #define ELEMENT (blockIdx.x * (long long)blockDim.x + threadIdx.x)
@@ -50,7 +50,7 @@ extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArgum
 }
 
 // Products of a layer through its epilogue; eight outputs a thread, grid (M, columns / (8 * block) rounded up).
-extern "C" __global__ void linear_finish(const __grid_constant__ NibbleFinishArguments a) {
+extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) {
     beginKernel();
     const int n = 8 * (blockIdx.y * blockDim.x + threadIdx.x), count = min(a.columns - n, 8);
     if (count <= 0) return;

@@ -1,4 +1,4 @@
-// The next token of each row, from float32 logits, and the step to the next position.
+// Selects the next token of each row from float32 logits, and advances rows to the next position.
 #include "common.cuh"
 
 // MARK: Random numbers (SplitMix64's finalizer over seed, stream, counter)
@@ -17,7 +17,7 @@ __device__ __forceinline__ u64 uniform(u64 seed, u64 stream, u64 counter) {
 
 // MARK: Greedy
 
-// The largest logit of a range and its token: the lowest one among equals, `none` where there are only NaNs.
+// The larger of two results; the lower token among equals.
 __device__ __forceinline__ NibbleLargest larger(NibbleLargest a, NibbleLargest b) {
     return b.value > a.value || (b.value == a.value && b.token < a.token) ? b : a;
 }
@@ -30,10 +30,10 @@ __device__ __forceinline__ NibbleLargest largestOfWarp(NibbleLargest x) {
 
 #define NO_TOKEN 0x7fffffff
 
-// Of the logits first ..< last, by a block.
+// The largest of the logits first ..< last, by a block; NO_TOKEN if all are NaN.
 __device__ NibbleLargest argmax(const float *logits, int first, int last) {
     NibbleLargest best = {-NIBBLE_INFINITY, NO_TOKEN};
-    // NaN is never equal and never larger. Ids ascend within a thread, so that the first of equals stays.
+    // NaN compares false. Tokens ascend within a thread, so the first of equals stays.
     auto visit = [&](float x, int v) {
         if (x > best.value || (x == best.value && best.token == NO_TOKEN)) best = {x, v};
     };
@@ -62,7 +62,7 @@ __device__ NibbleLargest argmax(const float *logits, int first, int last) {
 
 // MARK: Sampling
 
-// Floats in their order as unsigned numbers.
+// Maps floats to unsigned integers of the same order.
 __device__ __forceinline__ u32 orderKey(float x) {
     const u32 bits = __float_as_uint(x);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -119,7 +119,7 @@ __device__ Threshold threshold(const LogitsRow &row, u32 lowest, u64 wanted) {
         }
         __syncthreads();
         if (threadIdx.x == 0) {
-            // The bin that reaches what is wanted, or the lowest with anything in it.
+            // The bin in which the sum reaches `wanted`, or the lowest bin that is not empty.
             u64 above = found.above;
             int best = 0;
             for (int bin = 255; bin >= 0; bin--) {
@@ -159,7 +159,7 @@ __device__ u64 runningSum(u64 x, u64 *total) {
     return before + x;
 }
 
-// What may be drawn.
+// The tokens that may be drawn.
 struct Candidates {
     u32 lowest;           // key
     u64 tiesToSkip;       // of those with the lowest key, so many with the lowest ids
@@ -206,8 +206,8 @@ __device__ int draw(const LogitsRow &row, const Candidates &c, u64 random) {
     return token;
 }
 
-// Nucleus: out goes, from the least likely on, what the cumulative probability up to 1 - p covers; among equals the lower id
-// goes first.
+// Top-p: removes the least likely tokens as long as their cumulative probability is at most 1 - p; among equals the lower id is
+// removed first.
 __device__ void keepNucleus(const LogitsRow &row, float topP, Candidates &c) {
     u64 mine = 0, total;
     for (int v = threadIdx.x; v < row.count; v += blockDim.x) {
@@ -225,7 +225,7 @@ __device__ void keepNucleus(const LogitsRow &row, float topP, Candidates &c) {
 
 // MARK: Sets of tokens
 
-// Penalizes what the row has seen and forbids what is never chosen, among the tokens of the words first ..< last.
+// Applies the repetition penalty and removes forbidden tokens, among the tokens of the words first ..< last.
 __device__ void mask(const NibbleSelectArguments &a, int r, float *logits, int first, int last) {
     u32 *seen = a.seen ? a.seen + (long long)r * ((a.vocabulary + 31) / 32) : nullptr;
     if (seen && a.latest && threadIdx.x == 0) {

@@ -1,4 +1,4 @@
-// LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
+// LLM.int8() (arXiv 2208.07339): quantizes rows of activations, lists their outlier columns, and multiplies with int8 weights.
 #include "outliers.cuh"
 #include "row_input.cuh"
 #include "tile_product.cuh"
@@ -32,7 +32,7 @@ __device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsT
     for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
 }
 
-// A row to be quantized, as it lies in memory or through a prologue, whose result is kept.
+// A row to be quantized: read as it is, or through a prologue whose result is kept.
 template <typename T>
 struct QuantizedRow {
     const NibbleRowQuantizeArguments &a;
@@ -60,7 +60,7 @@ struct QuantizedRow {
         return toFloat(hasPrologue ? ((const T *)a.prepared)[row0 + k] : row[k]);
     }
 
-    // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the prologue makes of them.
+    // Eight elements from k0 on; zeros past K. The prologue's result is stored in `kept` if that is given.
     __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
         if constexpr (sizeof(T) == 2) {
             if (hasPrologue) {
@@ -80,7 +80,7 @@ struct QuantizedRow {
 
 // A block takes one row, a thread eight columns at a time.
 template <typename T>
-__device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
+__device__ __forceinline__ void quantizeRowsBody(const NibbleRowQuantizeArguments &a) {
     __shared__ int warpCounts[8];
     const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const long long m = blockIdx.x;
@@ -127,7 +127,7 @@ __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArgument
             if (startsChunk) starts[chunk] = found;
             continue;
         }
-        // Ascending places: threads before this one, in this stretch of columns.
+        // Exclusive prefix sum over the block, so that columns are listed in ascending order.
         int inclusive = __popc(outliers);
 #pragma unroll
         for (int d = 1; d < 32; d <<= 1) {
@@ -171,10 +171,10 @@ struct IsHalf<f16> {
     static constexpr bool value = true;
 };
 
-// The integer product with its scales and the bias. Where activations are rounded to float16 as in the reference, so is the
-// result: bitsandbytes makes a float16 tensor of it, into which it adds a bias of another type, whatever the activations are.
+// The integer product with its scales and the bias. In compatibility mode activations and result are rounded to float16:
+// bitsandbytes stores the product as float16 and adds a bias of another type to that, whatever the activations' type is.
 template <typename T>
-__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                             long long n, int sum) {
     const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
     if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
@@ -191,7 +191,7 @@ __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
     return __dp4a((int)w.w, (int)x.w, sum);
 }
 
-// One token's first 64 outlier columns, two a lane, for two rows: fetched while the rows' other elements are on their way.
+// One token's first 64 outlier columns, two per lane, for two rows: loaded while the rows' other elements are in flight.
 template <typename T>
 struct FirstOutliers {
     int count = 0;
@@ -219,7 +219,7 @@ struct FirstOutliers {
     }
 
     // Row n0 in even lanes, n0 + 1 in odd ones.
-    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) const {
+    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0) const {
         const int n1 = min(n0 + 1, part.outFeatures - 1);
         float first = 0.f, second = 0.f;
         if (count <= min(a.outlierCapacity, 64)) {
@@ -243,8 +243,8 @@ struct FirstOutliers {
 
 // A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
-__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0,
-                                         FirstOutliers<T> &outliers) {
+__device__ __forceinline__ int gemvInt8Rows(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0,
+                                            FirstOutliers<T> &outliers) {
     constexpr int unroll = MM <= 2 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -291,22 +291,22 @@ __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const N
 }
 
 template <typename T>
-__device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemvInt8Body(const NibbleLinearArguments &a) {
     releaseDependents();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
-    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_INT8_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV_INT8_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return waitForPredecessors();
     FirstOutliers<T> listed;
     int sum;
     if (a.tokens == 1)
-        sum = gemv8Rows<T, 1>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 1>(a, part, n0, listed);
     else if (a.tokens == 2)
-        sum = gemv8Rows<T, 2>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 2>(a, part, n0, listed);
     else if (a.tokens <= 4)
-        sum = gemv8Rows<T, 4>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 4>(a, part, n0, listed);
     else
-        sum = gemv8Rows<T, 8>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 8>(a, part, n0, listed);
     const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
     const bool isMine = m < a.tokens && n < part.outFeatures;
     float outliers = 0.f;
@@ -319,21 +319,21 @@ __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
     if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
 }
 
-// An integer product to the output.
+// Stores an output, given its integer product.
 template <typename T>
-__device__ __forceinline__ void finishInt8(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m, int n,
+__device__ __forceinline__ void finishInt8(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m, int n,
                                            int product) {
     finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, product) + storedOutlierSum(a, part, m, n));
 }
 
 template <typename T>
-__device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemmInt8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
     releaseDependents();
     waitForPredecessors();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
-    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N;
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMM_INT8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM_INT8_TILE_M, n0 = tile * NIBBLE_GEMM_INT8_TILE_N;
     const long long K = a.inFeatures;
     const TileOperand input = {(const u8 *)a.quantized, a.quantizedStride, a.quantizedStride, a.tokens, true};
     const TileOperand weight = {(const u8 *)part.weight, K, K, part.outFeatures, K % 16 == 0};
@@ -343,26 +343,26 @@ __device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
                    [&](int m, int n, int product) { finishInt8<T>(a, part, m, n, product); });
 }
 
-// Integer products that a library made, [M, sum of the parts' N]: a thread takes eight outputs of a token.
+// Finishes cuBLASLt's integer products [M, sum of the layers' N]: a thread takes eight outputs of a token.
 template <typename T>
-__device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
     beginKernel();
-    const int total = (int)columnOfCall(a, a.parts[a.partCount - 1]) + a.parts[a.partCount - 1].outFeatures;
-    const int column = 8 * (blockIdx.y * NIBBLE_FINISH8_THREADS + threadIdx.x);
+    const int total = (int)columnOfCall(a, a.parts[a.layerCount - 1]) + a.parts[a.layerCount - 1].outFeatures;
+    const int column = 8 * (blockIdx.y * NIBBLE_FINISH_INT8_THREADS + threadIdx.x);
     if (column >= total) return;
     const long long m = blockIdx.x;
     const int *products = a.accumulated + m * total + column;
     int p = 0;
-    while (p + 1 < a.partCount && column >= columnOfCall(a, a.parts[p + 1])) ++p;
+    while (p + 1 < a.layerCount && column >= columnOfCall(a, a.parts[p + 1])) ++p;
     const int n = column - (int)columnOfCall(a, a.parts[p]);
     if (total % 8 != 0 || n + 8 > a.parts[p].outFeatures) {
         for (int i = 0; i < 8 && column + i < total; ++i) {
-            while (p + 1 < a.partCount && column + i >= columnOfCall(a, a.parts[p + 1])) ++p;
+            while (p + 1 < a.layerCount && column + i >= columnOfCall(a, a.parts[p + 1])) ++p;
             finishInt8<T>(a, a.parts[p], m, column + i - (int)columnOfCall(a, a.parts[p]), products[i]);
         }
         return;
     }
-    const NibbleLinearPart &part = a.parts[p];
+    const NibbleLinearLayer &part = a.parts[p];
     const int4 low = ((const int4 *)products)[0], high = ((const int4 *)products)[1];
     const int values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     float x[8];
@@ -381,26 +381,26 @@ __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments 
             __fmul_rn(__fmul_rn((float)((const i8 *)a.part.weight)[i], a.part.scales[i / a.inFeatures]), WEIGHT_SCALE));
 }
 
-#define INSTANCE(T)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {     \
-        markBody<T>(a);                                                                                                         \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { \
-        int8QuantizeBody<T>(a);                                                                                                 \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS)                                                          \
-        gemv8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
-        gemv8Body<T>(a);                                                                                                        \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS)                                                          \
-        gemm8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
-        gemm8Body<T>(a);                                                                                                        \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH8_THREADS)                                                        \
-        int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) {                                                      \
-        int8FinishBody<T>(a);                                                                                                   \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) {    \
-        dequantize8Body<T>(a);                                                                                                  \
+#define INSTANCE(T)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256) mark_outliers_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
+        markBody<T>(a);                                                                                                          \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) quantize_rows_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
+        quantizeRowsBody<T>(a);                                                                                                  \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_INT8_THREADS)                                                       \
+        gemv_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemvInt8Body<T>(a);                                                                                                      \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_INT8_THREADS)                                                       \
+        gemm_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemmInt8Body<T>(a);                                                                                                      \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH_INT8_THREADS)                                                     \
+        finish_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                       \
+        finishInt8Body<T>(a);                                                                                                    \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) dequantize_int8_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize8Body<T>(a);                                                                                                   \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -5,7 +5,7 @@
 
 #define WEIGHT_SCALE __uint_as_float(0x3c010204u)  // 1 / 127
 
-// The value whose magnitude decides: rounded to float16 where the reference does so.
+// The value that is compared with the threshold: rounded to float16 in compatibility mode.
 template <typename T>
 __device__ __forceinline__ float measured(T x, int roundsToHalf) {
     return roundsToHalf ? toFloat(fromFloat<f16>(toFloat(x))) : toFloat(x);
@@ -15,19 +15,20 @@ __device__ __forceinline__ float measuredThreshold(float threshold, int roundsTo
     return roundsToHalf ? toFloat(fromFloat<f16>(threshold)) : threshold;
 }
 
-// A weight as outliers see it: int8 dequantized, then rounded to T.
+// A weight as it multiplies an outlier: dequantized, then rounded to T.
 template <typename T>
-__device__ __forceinline__ float outlierWeight(const NibbleLinearPart &part, long long n, i8 value) {
+__device__ __forceinline__ float outlierWeight(const NibbleLinearLayer &part, long long n, i8 value) {
     return toFloat(fromFloat<T>(__fmul_rn(__fmul_rn((float)value, part.scales[n]), WEIGHT_SCALE)));
 }
 
 template <typename T>
-__device__ __forceinline__ float outlierWeight(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long n, int k) {
+__device__ __forceinline__ float outlierWeight(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long n,
+                                               int k) {
     return outlierWeight<T>(part, n, ((const i8 *)part.weight)[n * a.inFeatures + k]);
 }
 
 template <typename T>
-__device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+__device__ __forceinline__ float outlierProduct(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                                 long long n, int k) {
     return __fmul_rn(toFloat(((const T *)a.input)[m * a.inFeatures + k]), outlierWeight<T>(a, part, n, k));
 }
@@ -41,7 +42,7 @@ __device__ __forceinline__ bool isOutlier(const NibbleLinearArguments &a, long l
 
 // The sum over the outlier columns of token m, ascending, by a warp.
 template <typename T>
-__device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+__device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                                   long long n) {
     const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0, lane = threadIdx.x & 31;
     const bool isListed = count <= a.outlierCapacity;
@@ -63,14 +64,14 @@ __device__ __forceinline__ float outlierSumOfWarp(const NibbleLinearArguments &a
     return sum;
 }
 
-// Where the outputs of a part begin when the parts of a call stand side by side.
-__device__ __forceinline__ long long columnOfCall(const NibbleLinearArguments &a, const NibbleLinearPart &part) {
+// The first output column of a layer, counted from the first layer of the call.
+__device__ __forceinline__ long long columnOfCall(const NibbleLinearArguments &a, const NibbleLinearLayer &part) {
     return part.firstColumn - a.parts[0].firstColumn;
 }
 
 // The outlier sum of a token by one thread.
 template <typename T>
-__device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+__device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                             long long n) {
     const int count = a.outlierThreshold > 0.f ? a.outlierCounts[m] : 0;
     float sum = 0.f;
@@ -94,8 +95,8 @@ __device__ __forceinline__ float outlierSum(const NibbleLinearArguments &a, cons
     return sum;
 }
 
-// The outlier sum that `int8_outliers` left for output n of a part and token m.
-__device__ __forceinline__ float storedOutlierSum(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+// The outlier sum that `sum_outliers` stored for output n of a layer and token m.
+__device__ __forceinline__ float storedOutlierSum(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                                   int n) {
     if (!(a.outlierThreshold > 0.f) || a.outlierCounts[m] == 0) return 0.f;
     return a.outlierSums[m * a.outlierSumsStride + columnOfCall(a, part) + n];

@@ -41,7 +41,7 @@ struct Outlier {
 template <typename T>
 struct OutlierTile {
     const NibbleLinearArguments &a;
-    const NibbleLinearPart &part;
+    const NibbleLinearLayer &part;
     const u32 *marks;
     float (*sums)[32];  // of this warp's tokens, by lane
     long long m0;       // this warp's first token
@@ -169,7 +169,7 @@ __device__ __forceinline__ void sumOutliersBody(const NibbleLinearArguments &a) 
     __shared__ float sums[WARPS][TW][32];
     beginKernel();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_OUTLIER_TILE_N)];
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_OUTLIER_TILE_N)];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n0 = tile * NIBBLE_OUTLIER_TILE_N, n = n0 + lane;
     const int perWarp = a.outlierTokensPerWarp;
     const long long m0 = ((long long)blockIdx.y * WARPS + warp) * perWarp;
@@ -241,7 +241,7 @@ __device__ __forceinline__ void sumOutliersBody(const NibbleLinearArguments &a) 
         NAME##_##T(const __grid_constant__ NibbleLinearArguments a) {       \
         sumOutliersBody<T, TW, STAGES>(a);                                  \
     }
-#define INSTANCE(T)                                                           \
-    SUM_OUTLIERS(int8_outliers_few, T, NIBBLE_OUTLIER_FEW_TOKENS_PER_WARP, 5) \
-    SUM_OUTLIERS(int8_outliers, T, NIBBLE_OUTLIER_TOKENS_PER_WARP, 3)
+#define INSTANCE(T)                                                          \
+    SUM_OUTLIERS(sum_outliers_few, T, NIBBLE_OUTLIER_FEW_TOKENS_PER_WARP, 5) \
+    SUM_OUTLIERS(sum_outliers, T, NIBBLE_OUTLIER_TOKENS_PER_WARP, 3)
 NIBBLE_FOR_TYPES(INSTANCE)

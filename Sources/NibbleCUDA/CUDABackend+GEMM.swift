@@ -14,40 +14,40 @@ private struct WeightSlab {
 
 /// Products of many tokens: weights as plain matrices, in parts that fit the workspace.
 extension CUDABackend {
-    /// - Parameter isStored: the weights lie there as `element` already; otherwise they are brought to it first.
-    func matrix(_ run: LinearRun, _ element: KernelElement, isStored: Bool) throws {
-        for slab in slabs(run, element, isStored: isStored) {
+    /// - Parameter isStored: whether the weights are stored as `element`; otherwise they are dequantized first.
+    func gemm(_ fused: FusedLayers, _ element: KernelElement, isStored: Bool) throws {
+        for slab in slabs(fused, element, isStored: isStored) {
             let mark = workspace.mark()
-            let rowBytes = run.inFeatures * (element == .f32 ? 4 : 2)
+            let rowBytes = fused.inFeatures * (element == .f32 ? 4 : 2)
             let weight: UInt
             if isStored {
                 let piece = slab.pieces[0]
-                weight = UInt(run.part(piece.part).weight) + UInt(piece.rows.lowerBound * rowBytes)
+                weight = UInt(fused.part(piece.part).weight) + UInt(piece.rows.lowerBound * rowBytes)
             } else {
                 weight = try workspace.take(slab.rowCount * rowBytes)
                 var address = weight
                 for piece in slab.pieces {
-                    try dequantizeRows(run.layer(piece.part).weight, piece.rows, as: element, to: address)
+                    try dequantizeRows(fused.layer(piece.part).weight, piece.rows, as: element, to: address)
                     address += UInt(piece.rows.count * rowBytes)
                 }
             }
-            try product(run, slab, weight: weight, element)
+            try product(fused, slab, weight: weight, element)
             workspace.release(mark)
         }
     }
 
     /// Whole layers together where their weights, once dequantized, and their results fit the scratch memory; parts of a layer
     /// where it does not fit alone.
-    private func slabs(_ run: LinearRun, _ element: KernelElement, isStored: Bool) -> [WeightSlab] {
-        let rowBytes = run.inFeatures * (element == .f32 ? 4 : 2)
-        let byResults = options.scratchLimit / (4 * max(run.tokens, 1))
+    private func slabs(_ fused: FusedLayers, _ element: KernelElement, isStored: Bool) -> [WeightSlab] {
+        let rowBytes = fused.inFeatures * (element == .f32 ? 4 : 2)
+        let byResults = options.scratchLimit / (4 * max(fused.tokens, 1))
         let limit = isStored ? byResults : min(byResults, options.scratchLimit / rowBytes)
         // Every row begins at a multiple of 16 bytes, which the kernels that dequantize need.
         let joins = !isStored && rowBytes % 16 == 0
         var slabs: [WeightSlab] = []
-        for (part, layer) in run.layers.enumerated() {
+        for (part, layer) in fused.layers.enumerated() {
             let rows = layer.outFeatures
-            if joins, let last = slabs.last, last.rowCount + rows <= limit, last.endsWithWholeLayer(run) {
+            if joins, let last = slabs.last, last.rowCount + rows <= limit, last.endsWithWholeLayer(fused) {
                 slabs[slabs.count - 1].append(part, 0..<rows)
                 continue
             }
@@ -67,7 +67,7 @@ extension CUDABackend {
         let format: FourBitFormat
         switch weight {
         case .fourBit(let weight): format = weight.format
-        case .prepared(let tiled as TiledFourBitWeight): format = tiled.weight.format
+        case .prepared(let tiled as TensorCoreFourBitWeight): format = tiled.weight.format
         default: return 16
         }
         let elements = format.blockSize * (format.isNested ? FourBitFormat.nestedBlockSize : 1)
@@ -75,34 +75,34 @@ extension CUDABackend {
         return rows / greatestCommonDivisor(rows, 16) * 16
     }
 
-    private func product(_ run: LinearRun, _ slab: WeightSlab, weight: UInt, _ element: KernelElement) throws {
-        if let products, try libraryProduct(products, run, slab, weight: weight, element) { return }
+    private func product(_ fused: FusedLayers, _ slab: WeightSlab, weight: UInt, _ element: KernelElement) throws {
+        if let products, try libraryProduct(products, fused, slab, weight: weight, element) { return }
         var address = weight
         for piece in slab.pieces {
-            var arguments = run.arguments
-            arguments.parts.0 = run.part(piece.part, rows: piece.rows, weight: UInt64(address))
-            arguments.partCount = 1
+            var arguments = fused.arguments
+            arguments.parts.0 = fused.part(piece.part, rows: piece.rows, weight: UInt64(address))
+            arguments.layerCount = 1
             let grid = Grid(
-                x: blocks(piece.rows.count, per: NIBBLE_GEMM_TILE_N), y: blocks(run.tokens, per: NIBBLE_GEMM_TILE_M))
+                x: blocks(piece.rows.count, per: NIBBLE_GEMM_TILE_N), y: blocks(fused.tokens, per: NIBBLE_GEMM_TILE_M))
             try launch(.gemm, element, grid: grid, block: Int(NIBBLE_GEMM_THREADS), arguments)
-            address += UInt(piece.rows.count * run.inFeatures * (element == .f32 ? 4 : 2))
+            address += UInt(piece.rows.count * fused.inFeatures * (element == .f32 ? 4 : 2))
         }
     }
 
     private func libraryProduct(
-        _ products: MatrixProducts, _ run: LinearRun, _ slab: WeightSlab, weight: UInt, _ element: KernelElement
+        _ products: MatrixProducts, _ fused: FusedLayers, _ slab: WeightSlab, weight: UInt, _ element: KernelElement
     ) throws -> Bool {
         if options.isBatchInvariant { return false }
-        let parts = slab.pieces.map { run.part($0.part, rows: $0.rows, weight: 0) }
-        let epilogue = run.arguments.epilogue
+        let parts = slab.pieces.map { fused.part($0.part, rows: $0.rows, weight: 0) }
+        let epilogue = fused.arguments.epilogue
         let outputIsNative = epilogue.outputType == element.code || epilogue.outputType == NIBBLE_F32
         let residualFits = epilogue.residual == 0 || epilogue.residualType == epilogue.outputType
         let isDirect = epilogue.isPlain && parts.allSatisfy { $0.bias == 0 } && outputIsNative && residualFits
         allowsOverlap = false
         let scratch = try workspace.take(products.workspaceBytes)
         var product = MatrixProducts.Product(
-            tokens: run.tokens, outFeatures: slab.rowCount, inFeatures: run.inFeatures, inputStride: run.inFeatures,
-            outputStride: slab.rowCount, element: .init(element), outputElement: .f32, input: UInt(run.arguments.input),
+            tokens: fused.tokens, outFeatures: slab.rowCount, inFeatures: fused.inFeatures, inputStride: fused.inFeatures,
+            outputStride: slab.rowCount, element: .init(element), outputElement: .f32, input: UInt(fused.arguments.input),
             weight: weight, output: 0)
         if isDirect {
             let offset = Int(parts[0].firstColumn) * NibbleEpilogue.size(epilogue.outputType)
@@ -112,14 +112,14 @@ extension CUDABackend {
             product.addend = epilogue.residual == 0 ? 0 : UInt(epilogue.residual) + UInt(offset)
             return try products.run(product, workspace: scratch, on: stream)
         }
-        product.output = try workspace.take(run.tokens * slab.rowCount * 4)
+        product.output = try workspace.take(fused.tokens * slab.rowCount * 4)
         guard try products.run(product, workspace: scratch, on: stream) else { return false }
         for part in parts {
             let arguments = NibbleFinishArguments(
                 products: UInt64(product.output) + UInt64(4 * (part.firstColumn - parts[0].firstColumn)), bias: part.bias,
-                epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(run.tokens), columns: part.outFeatures,
+                epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(fused.tokens), columns: part.outFeatures,
                 firstColumn: part.firstColumn, unused: 0)
-            let grid = Grid(x: run.tokens, y: blocks(Int(part.outFeatures), per: 8 * 256))
+            let grid = Grid(x: fused.tokens, y: blocks(Int(part.outFeatures), per: 8 * 256))
             try launch(.finishLinear, grid: grid, block: 256, arguments)
         }
         return true
@@ -128,22 +128,22 @@ extension CUDABackend {
 
 extension WeightSlab {
     /// Whether the next layer's outputs follow those of the slab.
-    fileprivate func endsWithWholeLayer(_ run: LinearRun) -> Bool {
-        pieces.allSatisfy { $0.rows.count == run.layer($0.part).outFeatures }
+    fileprivate func endsWithWholeLayer(_ fused: FusedLayers) -> Bool {
+        pieces.allSatisfy { $0.rows.count == fused.layer($0.part).outFeatures }
     }
 }
 
-extension LinearRun {
+extension FusedLayers {
     func layer(_ index: Int) -> Linear { layers[layers.startIndex + index] }
 
-    func part(_ index: Int) -> NibbleLinearPart {
-        withUnsafeBytes(of: arguments.parts) { $0.bindMemory(to: NibbleLinearPart.self)[index] }
+    func part(_ index: Int) -> NibbleLinearLayer {
+        withUnsafeBytes(of: arguments.parts) { $0.bindMemory(to: NibbleLinearLayer.self)[index] }
     }
 
     /// Rows of a part whose weight lies at `weight` as floats.
-    func part(_ index: Int, rows: Range<Int>, weight: UInt64) -> NibbleLinearPart {
+    func part(_ index: Int, rows: Range<Int>, weight: UInt64) -> NibbleLinearLayer {
         let whole = part(index)
-        var part = NibbleLinearPart()
+        var part = NibbleLinearLayer()
         part.weight = weight
         part.bias = whole.bias == 0 ? 0 : whole.bias + UInt64(rows.lowerBound * 4)
         part.outFeatures = Int32(rows.count)
