@@ -109,7 +109,8 @@ typedef struct {
     int outlierTokensPerWarp;     // sum_outliers only
     long long quantizedStride;    // bytes, a multiple of 16
     NIBBLE_ADDRESS(void) staged;  // tiled 4-bit, more than one token: NIBBLE_STAGED_4BIT_BYTES of workspace
-    // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
+    // [M] or null: routing weights of an expert. A row whose entry is 0 need not be computed. Where all are 0, kernels leave the
+    // output as it is.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
 

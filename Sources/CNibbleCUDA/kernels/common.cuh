@@ -298,6 +298,15 @@ __device__ __forceinline__ void releaseDependents() {
 #endif
 }
 
+// Whether no token of the call wants the outputs: those of an expert that no token chose. Called by whole warps, first of all.
+__device__ __forceinline__ bool isUnused(const NibbleLinearArguments &a) {
+    if (!a.activeRows) return false;
+    waitForPredecessors();
+    bool isUsed = false;
+    for (int m = threadIdx.x & 31; m < a.tokens; m += 32) isUsed = isUsed || a.activeRows[m] != 0.f;
+    return !__any_sync(~0u, isUsed);
+}
+
 // The layer of a group that contains tile `tile` of `rowsPerTile` outputs; `tile` becomes the index within that layer.
 __device__ __forceinline__ int layerOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
     int p = 0;

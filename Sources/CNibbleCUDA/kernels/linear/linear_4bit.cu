@@ -84,6 +84,7 @@ template <typename T>
 __device__ __forceinline__ void gemvFourBitBody(const NibbleLinearArguments &a) {
     __shared__ float values[16];  // one bank an entry: no conflicts
     releaseDependents();
+    if (isUnused(a)) return;
     if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
     __syncthreads();
     waitForPredecessors();

@@ -13,6 +13,7 @@
 template <typename T>
 __device__ __forceinline__ void stageFourBitBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
     const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
@@ -307,6 +308,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     Work work(a, table);
     work.map = map;
     releaseDependents();
+    if (isUnused(a)) return;
     RowInput<T> row(a.input, a.prologue, a.inFeatures);
     if constexpr (Single) row.prefetchWeights();
 

@@ -54,6 +54,7 @@ __device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const 
 template <typename T>
 __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
     const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_ROWS)];
@@ -132,6 +133,7 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
     using Work = RowPairs<T>;
     const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
     releaseDependents();
+    if (isUnused(a)) return;
     RowInput<T> row(a.input, a.prologue, a.inFeatures);
     row.prefetchWeights();
 
@@ -247,6 +249,7 @@ struct TensorCores<bf16> {
 template <typename T>
 __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
     const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMM_TILE_N)];

@@ -293,6 +293,7 @@ __device__ __forceinline__ int gemvInt8Rows(const NibbleLinearArguments &a, cons
 template <typename T>
 __device__ __forceinline__ void gemvInt8Body(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     int tile = blockIdx.x;
     const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_INT8_ROWS)];
     const int n0 = tile * NIBBLE_GEMV_INT8_ROWS + 2 * (threadIdx.x >> 5);
@@ -330,6 +331,7 @@ template <typename T>
 __device__ __forceinline__ void gemmInt8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
     const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMM_INT8_TILE_N)];
@@ -347,6 +349,7 @@ __device__ __forceinline__ void gemmInt8Body(const NibbleLinearArguments &a) {
 template <typename T>
 __device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
     beginKernel();
+    if (isUnused(a)) return;
     const int total = (int)columnOfCall(a, a.parts[a.layerCount - 1]) + a.parts[a.layerCount - 1].outFeatures;
     const int column = 8 * (blockIdx.y * NIBBLE_FINISH_INT8_THREADS + threadIdx.x);
     if (column >= total) return;

@@ -168,6 +168,7 @@ __device__ __forceinline__ void sumOutliersBody(const NibbleLinearArguments &a) 
     __shared__ u32 marks[MARKED_SECTORS / 32];
     __shared__ float sums[WARPS][TW][32];
     beginKernel();
+    if (isUnused(a)) return;
     int tile = blockIdx.x;
     const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_OUTLIER_TILE_N)];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n0 = tile * NIBBLE_OUTLIER_TILE_N, n = n0 + lane;
