@@ -23,8 +23,8 @@ extension CUDABackend {
             arguments.clip = call.clip ?? 0
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
-            // Few tokens need all the threads there can be.
-            if batch.tokenCount > 4, suitsRuns(arguments, element) {
+            // With few tokens, more threads are faster than wide accesses, unless there is nothing to rotate.
+            if batch.tokenCount > 4 || arguments.cosines == 0, suitsRuns(arguments, element) {
                 let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * geometry.heads)
                 return try launch(
                     .rotateEight, element, grid: Grid(x: batch.tokenCount, y: blocks(threads, per: 128)), block: 128, arguments)
@@ -90,20 +90,11 @@ extension CUDABackend {
         // With few blocks the last one combines the splits; with many a separate kernel is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
         if combinesItself { arguments.arrivals = try nextArrivalCounters() }
-        let kernel = arguments.cacheBits == 0 ? splitKernel(arguments, element) : .attendSplitCodes
+        let kernel = arguments.cacheBits == 0 ? Kernel.attendSplit : .attendSplitCodes
         try launch(kernel, element, grid: grid, block: Int(NIBBLE_SPLIT_THREADS), shared: shared, arguments)
         if splits > 1, !combinesItself {
             try launch(.attendCombine, element, grid: Grid(x: tokens, y: heads), block: 128, arguments)
         }
-    }
-
-    /// By the lanes that share a key, 16 bytes each, and by whether query heads share keys.
-    private func splitKernel(_ arguments: NibbleAttentionArguments, _ element: KernelElement) -> Kernel {
-        let lanes = Int(arguments.keySize) * (element == .f32 ? 4 : 2) / 16
-        if arguments.heads == arguments.keyValueHeads {
-            return lanes <= 8 ? .attendSplit8 : lanes <= 16 ? .attendSplit16 : .attendSplit32
-        }
-        return lanes <= 8 ? .attendSplitGrouped8 : lanes <= 16 ? .attendSplitGrouped16 : .attendSplitGrouped32
     }
 
     /// Counters for the blocks of one call, zero before and after it.

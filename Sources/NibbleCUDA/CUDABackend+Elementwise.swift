@@ -59,7 +59,7 @@ extension CUDABackend {
             arguments.width = Int64(width)
             (arguments.activation, arguments.activationParameter) = activation.code
             let rows = output.count / max(width, 1)
-            // Few rows need all the threads there can be.
+            // With few rows, more threads are faster than wide accesses.
             if rows > 4, width % 8 == 0, (arguments.a | arguments.output) % 16 == 0 {
                 return try launch(.gateEight, grid: Grid(x: rows, y: blocks(width, per: 8 * 128)), block: 128, arguments)
             }

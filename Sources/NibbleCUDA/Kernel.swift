@@ -14,9 +14,7 @@ enum Kernel: Int, CaseIterable {
     // quantize.cu
     case quantize4Bit, quantizeInt8, nestedMean, nestedQuantize
     // attention.cu, attention_decode.cu, attention_prefill.cu
-    case attend, attendCombine,
-        attendSplit8, attendSplit16, attendSplit32, attendSplitGrouped8, attendSplitGrouped16, attendSplitGrouped32,
-        attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
+    case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
     // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
     case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
     // rotary.cu, and the untyped kernels of elementwise/
@@ -54,12 +52,7 @@ enum Kernel: Int, CaseIterable {
         case .nestedMean: ("quantize.cu", "nested_mean")
         case .nestedQuantize: ("quantize.cu", "nested_quantize")
         case .attend: ("attention.cu", "attend")
-        case .attendSplit8: ("attention_decode.cu", "attend_split_8")
-        case .attendSplit16: ("attention_decode.cu", "attend_split_16")
-        case .attendSplit32: ("attention_decode.cu", "attend_split_32")
-        case .attendSplitGrouped8: ("attention_decode.cu", "attend_split_8_grouped")
-        case .attendSplitGrouped16: ("attention_decode.cu", "attend_split_16_grouped")
-        case .attendSplitGrouped32: ("attention_decode.cu", "attend_split_32_grouped")
+        case .attendSplit: ("attention_decode.cu", "attend_split")
         case .attendCombine: ("attention_decode.cu", "attend_combine")
         case .attendPrefill64: ("attention_prefill.cu", "attend_prefill_64")
         case .attendPrefill96: ("attention_prefill.cu", "attend_prefill_96")
@@ -119,8 +112,8 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .gemvSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .gemm4BitTiled8,
             .quantizeRows, .sumFewOutliers,
-            .sumOutliers, .finishInt8, .attend, .attendSplit8, .attendSplit16, .attendSplit32, .attendSplitGrouped8,
-            .attendSplitGrouped16, .attendSplitGrouped32, .attendCombine, .attendCodes, .attendSplitCodes, .rotate, .rotateEight,
+            .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes, .attendSplitCodes, .rotate,
+            .rotateEight,
             .embed, .normalize, .gate, .gateEight, .add, .gather,
             .finishLinear,
             .selectLargest, .select, .advance, .route:

@@ -128,19 +128,34 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
     mergeWarps<T, HB>(a, shared, sharedSums, g, firstHead, headCount);
 }
 
-// grid.y counts key/value heads times tiles of query heads. One kernel for each number of lanes a key and of heads a block, since
-// they differ in registers.
-template <typename T, int L, int HB>
+// grid.y counts key/value heads times tiles of query heads.
+template <typename T>
 __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
     extern __shared__ float sums[];
-    __shared__ SplitShared<HB> shared;
+    __shared__ SplitShared<1> one;
+    __shared__ SplitShared<NIBBLE_SPLIT_HEADS> several;
     releaseDependents();
     waitForPredecessors();
     const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
     const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS;
     // The combination never reads splits past the end of the row. The first split runs even for rows without keys.
     if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
-    splitBody<T, L, HB>(a, shared, sums, g, firstHead);
+    const int chunks = a.keySize * (int)sizeof(T) / 16;
+    if (group == 1) {
+        if (chunks <= 8)
+            splitBody<T, 8, 1>(a, one, sums, g, firstHead);
+        else if (chunks <= 16)
+            splitBody<T, 16, 1>(a, one, sums, g, firstHead);
+        else
+            splitBody<T, 32, 1>(a, one, sums, g, firstHead);
+    } else {
+        if (chunks <= 8)
+            splitBody<T, 8, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else if (chunks <= 16)
+            splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else
+            splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+    }
     if (a.splits > 1 && a.arrivals)
         combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead),
                          a.batch.lengths[a.batch.rows[blockIdx.x]]);
@@ -154,18 +169,11 @@ __device__ __forceinline__ void attendCombineBody(const NibbleAttentionArguments
     combineSplits<T>(a, t, blockIdx.y, a.batch.lengths[a.batch.rows[t]], threadIdx.x, 128);
 }
 
-#define SPLIT(NAME, T, L, HB, RESIDENT)                                          \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS, RESIDENT) \
-        NAME##_##T(const __grid_constant__ NibbleAttentionArguments a) {         \
-        attendSplitBody<T, L, HB>(a);                                            \
-    }
 #define INSTANCE(T)                                                                                                            \
-    SPLIT(attend_split_8, T, 8, 1, 3)                                                                                          \
-    SPLIT(attend_split_16, T, 16, 1, 3)                                                                                        \
-    SPLIT(attend_split_32, T, 32, 1, 3)                                                                                        \
-    SPLIT(attend_split_8_grouped, T, 8, NIBBLE_SPLIT_HEADS, 3)                                                                 \
-    SPLIT(attend_split_16_grouped, T, 16, NIBBLE_SPLIT_HEADS, 3)                                                               \
-    SPLIT(attend_split_32_grouped, T, 32, NIBBLE_SPLIT_HEADS, 3)                                                               \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SPLIT_THREADS)                                                         \
+        attend_split_##T(const __grid_constant__ NibbleAttentionArguments a) {                                                 \
+        attendSplitBody<T>(a);                                                                                                 \
+    }                                                                                                                          \
     extern "C" __global__ void __launch_bounds__(128) attend_combine_##T(const __grid_constant__ NibbleAttentionArguments a) { \
         attendCombineBody<T>(a);                                                                                               \
     }
