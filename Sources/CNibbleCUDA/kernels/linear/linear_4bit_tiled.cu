@@ -308,7 +308,6 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     Work work(a, table);
     work.map = map;
     releaseDependents();
-    if (isUnused(a)) return;
     RowInput<T> row(a.input, a.prologue, a.inFeatures);
     if constexpr (Single) row.prefetchWeights();
 
@@ -328,6 +327,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
         fillTable(table, a.codebook);
     if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
+    if (isUnused(a)) return;
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
         float *factors = (float *)(input + 64 * work.pairs);

@@ -133,7 +133,6 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
     using Work = RowPairs<T>;
     const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
     releaseDependents();
-    if (isUnused(a)) return;
     RowInput<T> row(a.input, a.prologue, a.inFeatures);
     row.prefetchWeights();
 
@@ -148,6 +147,7 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
         if (index < pairs) work.load(q[d], pair, d);
 
     waitForPredecessors();
+    if (isUnused(a)) return;
     row.measure();
     row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
         if (i < work.runs)
