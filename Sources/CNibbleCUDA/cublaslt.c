@@ -6,7 +6,7 @@
 #include "include/nibble_kernel_arguments.h"
 #include "library.h"
 
-// The types and numbers of cublasLt.h that are used here.
+// The declarations of cublasLt.h that are used here.
 typedef struct {
     uint64_t data[8];
 } Algorithm;

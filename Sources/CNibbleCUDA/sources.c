@@ -1,6 +1,6 @@
 #include "include/nibble_kernel_sources.h"
 
-// #embed is a directive and cannot stand in a macro: each file has its own array.
+// #embed is a directive and cannot be produced by a macro, so each file needs its own array.
 
 static const char embed[] = {
 #embed "kernels/elementwise/embed.cu"
@@ -29,11 +29,14 @@ static const char linear_4bit[] = {
 static const char linear_4bit_tiled[] = {
 #embed "kernels/linear/linear_4bit_tiled.cu"
     , 0};
-static const char repack4[] = {
-#embed "kernels/linear/repack4.cu"
+static const char tiling_4bit[] = {
+#embed "kernels/linear/tiling_4bit.cu"
     , 0};
 static const char linear_int8[] = {
 #embed "kernels/linear/linear_int8.cu"
+    , 0};
+static const char sum_outliers[] = {
+#embed "kernels/linear/sum_outliers.cu"
     , 0};
 static const char quantize[] = {
 #embed "kernels/linear/quantize.cu"
@@ -106,8 +109,9 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_dense),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
-    NIBBLE_PROGRAM(repack4),
+    NIBBLE_PROGRAM(tiling_4bit),
     NIBBLE_PROGRAM(linear_int8),
+    NIBBLE_PROGRAM(sum_outliers),
     NIBBLE_PROGRAM(quantize),
     NIBBLE_PROGRAM(attention),
     NIBBLE_PROGRAM(attention_decode),

@@ -23,10 +23,27 @@ extension CUDABackend {
             arguments.clip = call.clip ?? 0
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
+            // With few tokens, more threads are faster than wide accesses, unless there is nothing to rotate.
+            if batch.tokenCount > 4 || arguments.cosines == 0, suitsRuns(arguments, element) {
+                let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * geometry.heads)
+                return try launch(
+                    .rotateEight, element, grid: Grid(x: batch.tokenCount, y: blocks(threads, per: 128)), block: 128, arguments)
+            }
             let spansToken = arguments.normScope == 2
             let grid = Grid(x: batch.tokenCount, y: spansToken ? 3 : call.heads + 2 * geometry.heads)
             try launch(.rotate, element, grid: grid, block: spansToken ? 256 : 64, arguments)
         }
+    }
+
+    /// Whether `rotate_eight` supports the call: sizes and offsets are multiples of eight elements, and the cache is dense.
+    private func suitsRuns(_ arguments: NibbleRotateArguments, _ element: KernelElement) -> Bool {
+        let parts = [arguments.query, arguments.key, arguments.value].flatMap { [$0.offset, $0.stride] }
+        let half = arguments.cosines == 0 ? 0 : arguments.isInterleaved != 0 ? arguments.rotated : arguments.rotated / 2
+        let isEven = arguments.cosines == 0 || arguments.rotated % 2 == 0
+        return element != .f32 && arguments.normScope == 0 && arguments.cacheBits == 0 && arguments.cacheType == element.code
+            && isEven
+            && ([arguments.keySize, arguments.valueSize, half, Int32(arguments.width % 8)] + parts).allSatisfy { $0 % 8 == 0 }
+            && (arguments.projections | arguments.keys | arguments.values) % 16 == 0
     }
 
     package func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws {
@@ -70,7 +87,7 @@ extension CUDABackend {
             try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
         let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
         let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
-        // Few blocks: the last one combines. Many: a kernel of its own is faster.
+        // With few blocks the last one combines the splits; with many a separate kernel is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
         if combinesItself { arguments.arrivals = try nextArrivalCounters() }
         let kernel = arguments.cacheBits == 0 ? Kernel.attendSplit : .attendSplitCodes
@@ -127,7 +144,7 @@ extension CUDABackend {
     }
 }
 
-/// Numbers 0 ..< count in turn: calls that are enqueued one after the other never share what a number stands for.
+/// Yields 0 ..< count in turn.
 package struct RoundRobin {
     package let count: Int
     private var last: Int
@@ -144,7 +161,7 @@ package struct RoundRobin {
 }
 
 extension KeyValueGeometry {
-    /// NIBBLE_F32 and so on; of no meaning for a quantized cache.
+    /// NIBBLE_F32 and so on; unused for a quantized cache.
     fileprivate var cacheType: Int32 { quantization == nil ? dtype.code : 0 }
 }
 

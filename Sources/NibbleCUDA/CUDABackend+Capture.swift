@@ -47,7 +47,7 @@ extension CUDABackend {
         }
     }
 
-    /// What ``reserve(_:)`` takes, for planning: products of many tokens, quantized activations, split attention.
+    /// The bytes that ``reserve(_:)`` allocates, for planning: products of many tokens, quantized activations, split attention.
     /// - Parameter options: those that hold within the budget, see ``CUDAOptions/within(budget:)``.
     package static func workspaceBytes(for request: WorkspaceRequest, options: CUDAOptions = .init()) -> Int {
         let (tokens, columns) = (max(request.tokens, 1), request.inFeatures)
@@ -56,8 +56,8 @@ extension CUDABackend {
         let weights = min(request.outFeatures * columns * 4, options.scratchLimit)
         let library = options.usesLibraryProducts && tokens > 8 ? options.libraryLimit : 0
         let dense = converted + results + weights + library
-        let staged = Int(nibble_staged4_bytes(Int64(tokens), Int64(columns), 1))
-        let int8 = tokens * (3 * columns + 16 + 8 + 2048) + columns + results + library
+        let staged = Int(nibble_staged_4bit_bytes(Int64(tokens), Int64(columns), 1))
+        let int8 = tokens * (3 * columns + columns / 64 + 32 + 4096) + columns + 2 * results + library
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
         let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)
@@ -69,7 +69,7 @@ extension CUDABackend {
     }
 }
 
-/// A recorded step, and what it refers to.
+/// A recorded step and the workspace it uses.
 final class CUDAGraph: CapturedGraph {
     private let backend: CUDABackend
     private let executable: NibbleGraphExec

@@ -26,7 +26,7 @@ extension CUDABackend {
                 epsilon: norm.epsilon, inputType: try element(input.dtype, for: "norm").code,
                 residualType: try element(residual?.dtype ?? input.dtype, for: "norm").code,
                 outputType: try element(output.dtype, for: "norm").code, unused: 0)
-            // By the width alone: it decides the order of the sums.
+            // Depends on the width alone, because it determines the order of the sums.
             let block = width <= 1024 ? 128 : width <= 4096 ? 256 : 512
             try launch(.normalize, grid: Grid(x: rows), block: block, arguments)
         }
@@ -41,7 +41,7 @@ extension CUDABackend {
         }
     }
 
-    /// Between runtime types, NIBBLE_F32 and so on.
+    /// Converts between runtime types, NIBBLE_F32 and so on.
     func convert(_ source: UInt, _ sourceType: Int32, to destination: UInt, _ type: Int32, count: Int) throws {
         var arguments = NibbleElementwiseArguments()
         arguments.a = UInt64(source)
@@ -55,10 +55,15 @@ extension CUDABackend {
     package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
         try perform {
             var arguments = try elementwise(input, input, output, for: "gated activation")
-            arguments.count = Int64(output.count)
-            arguments.width = Int64(output.shape.last)
+            let width = output.shape.last
+            arguments.width = Int64(width)
             (arguments.activation, arguments.activationParameter) = activation.code
-            try launch(.gate, grid: Grid(x: blocks(output.count, per: 256)), block: 256, arguments)
+            let rows = output.count / max(width, 1)
+            // With few rows, more threads are faster than wide accesses.
+            if rows > 4, width % 8 == 0, (arguments.a | arguments.output) % 16 == 0 {
+                return try launch(.gateEight, grid: Grid(x: rows, y: blocks(width, per: 8 * 128)), block: 128, arguments)
+            }
+            try launch(.gate, grid: Grid(x: rows, y: blocks(width, per: 256)), block: 256, arguments)
         }
     }
 

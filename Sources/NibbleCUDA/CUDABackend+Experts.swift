@@ -2,8 +2,8 @@ internal import CNibbleCUDA
 package import NibbleCore
 
 extension CUDABackend {
-    /// Every expert runs over all tokens, weighted; kernels skip the work where no token chose the expert. Nothing returns to
-    /// the host, so the layer can be part of a graph.
+    /// Every expert's kernels are enqueued for all tokens, with routing weights; they return at once where no token chose the
+    /// expert. Only products by cuBLASLt are always computed. Nothing returns to the host, so the layer can be part of a graph.
     package func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
         try perform {
             let tokens = input.shape[0]
@@ -11,7 +11,7 @@ extension CUDABackend {
             let weights = try scratch(.float32, [call.experts.count, tokens])
             let sum = try scratch(.float32, [tokens, width])
             try route(call, tokens: tokens, to: weights)
-            var isFirst = true
+            try fill(sum.address, 0, byteCount: sum.byteCount)
             for (index, expert) in call.experts.enumerated() {
                 let mark = workspace.mark()
                 defer { workspace.release(mark) }
@@ -23,8 +23,7 @@ extension CUDABackend {
                 try gate(gates, call.activation, into: gated)
                 try linear(
                     gated, LinearGroup([expert.down]),
-                    epilogue: LinearEpilogue(rowScale: rowWeights, residual: isFirst ? nil : sum), activeRows: 0, into: sum)
-                isFirst = false
+                    epilogue: LinearEpilogue(rowScale: rowWeights, residual: sum), activeRows: rowWeights.pointer, into: sum)
             }
             if let residual = call.residual {
                 try add(residual, sum, scale: 1, into: output)

@@ -37,16 +37,16 @@ extension CUDABackend {
         var column = 0
         while first < group.layers.count {
             let last = endOfRun(group, from: first, dtype)
-            var run = LinearRun(
+            var fused = FusedLayers(
                 kind: LinearKind(group.layers[first], input: dtype), layers: group.layers[first..<last], input: input,
                 dtype: dtype, tokens: tokens, firstColumn: column)
-            run.arguments.epilogue = target
-            run.arguments.activeRows = activeRows
-            run.arguments.prologue = prologue
+            fused.arguments.epilogue = target
+            fused.arguments.activeRows = activeRows
+            fused.arguments.prologue = prologue
             let mark = workspace.mark()
-            try compute(&run)
+            try compute(&fused)
             workspace.release(mark)
-            column += run.outFeatures
+            column += fused.outFeatures
             first = last
         }
     }
@@ -54,7 +54,7 @@ extension CUDABackend {
     /// Layers `first ..<` this are of one kind and go through one launch.
     private func endOfRun(_ group: LinearGroup, from first: Int, _ input: DType) -> Int {
         let kind = LinearKind(group.layers[first], input: input)
-        let end = min(group.layers.count, first + Int(NIBBLE_MAX_PARTS))
+        let end = min(group.layers.count, first + Int(NIBBLE_MAX_LAYERS))
         return (first + 1..<end).first { LinearKind(group.layers[$0], input: input) != kind } ?? end
     }
 
@@ -68,43 +68,43 @@ extension CUDABackend {
         let isOne = activations.shape[0] == 1 && !options.isBatchInvariant
         return switch LinearKind(group.layers[0], input: dtype) {
         case .int8(_, let scope, _): scope == .token
-        case .canonical4, .foreign: false
+        case .canonicalFourBit, .foreign: false
         case .dense(let stored): isOne && stored == dtype && fitsDenseOne(group.inFeatures)
-        case .tiled4(_, let compute): isOne && compute == dtype && fitsTiledOne(group.inFeatures)
+        case .tiledFourBit(_, let compute): isOne && compute == dtype && fitsTiledOne(group.inFeatures)
         }
     }
 
     private func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
-    private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled4_shared(Int32(inFeatures))) <= sharedMemoryLimit }
+    private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
-    private func compute(_ run: inout LinearRun) throws {
+    private func compute(_ fused: inout FusedLayers) throws {
         let path = LinearPath.choose(
-            run.kind, tokens: run.tokens, hasLibrary: products != nil, isBatchInvariant: options.isBatchInvariant)
-        switch run.kind {
-        case .dense(let dtype): try dense(&run, dtype, path)
-        case .canonical4(_, let compute): try fourBit(&run, compute, path)
-        case .tiled4(_, let compute): try tiledFourBit(&run, compute, path)
+            fused.kind, tokens: fused.tokens, hasLibrary: products != nil, isBatchInvariant: options.isBatchInvariant)
+        switch fused.kind {
+        case .dense(let dtype): try dense(&fused, dtype, path)
+        case .canonicalFourBit(_, let compute): try fourBit(&fused, compute, path)
+        case .tiledFourBit(_, let compute): try tiledFourBit(&fused, compute, path)
         case .int8(let threshold, let scope, let roundsToHalf):
-            try int8(&run, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, path)
-        case .foreign: try foreign(run)
+            try int8(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, path)
+        case .foreign: try foreign(fused)
         }
     }
 
     /// A layout this backend did not make: the canonical bytes serve.
-    private func foreign(_ run: LinearRun) throws {
-        var column = run.firstColumn
-        for layer in run.layers {
+    private func foreign(_ fused: FusedLayers) throws {
+        var column = fused.firstColumn
+        for layer in fused.layers {
             let canonical = Linear(
                 name: layer.name, weight: try layer.weight.canonical(), bias: layer.bias, arithmetic: layer.arithmetic)
-            var single = LinearRun(
-                kind: LinearKind(canonical, input: run.dtype), layers: [canonical], input: run.input, dtype: run.dtype,
-                tokens: run.tokens, firstColumn: column)
+            var single = FusedLayers(
+                kind: LinearKind(canonical, input: fused.dtype), layers: [canonical], input: fused.input, dtype: fused.dtype,
+                tokens: fused.tokens, firstColumn: column)
             guard single.kind != .foreign else {
                 throw BackendError.unsupported(
                     device: device, operation: "linear", reason: "\(layer.name) has a layout that this backend did not make")
             }
-            single.arguments.epilogue = run.arguments.epilogue
-            single.arguments.activeRows = run.arguments.activeRows
+            single.arguments.epilogue = fused.arguments.epilogue
+            single.arguments.activeRows = fused.arguments.activeRows
             try compute(&single)
             column += layer.outFeatures
         }
@@ -113,110 +113,111 @@ extension CUDABackend {
     // MARK: Formats
 
     /// 16-bit weights meet activations of their own type; any other pairing is computed in float32.
-    private func dense(_ run: inout LinearRun, _ dtype: DType, _ path: LinearPath) throws {
-        let compute = run.dtype == dtype ? dtype : .float32
+    private func dense(_ fused: inout FusedLayers, _ dtype: DType, _ path: LinearPath) throws {
+        let compute = fused.dtype == dtype ? dtype : .float32
         let element = try element(compute, for: "linear")
-        try setInput(&run, compute)
-        if run.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(run.inFeatures), !options.isBatchInvariant {
-            return try denseOne(run, element)
+        try setInput(&fused, compute)
+        if fused.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(fused.inFeatures), !options.isBatchInvariant {
+            return try denseOne(fused, element)
         }
-        if compute == dtype, case .rows = path {
-            return try inSlices(run, of: Int(NIBBLE_GEMV_MAX_M)) { slice in
+        if compute == dtype, case .gemv = path {
+            return try inSlices(fused, of: Int(NIBBLE_GEMV_MAX_M)) { slice in
                 try launch(
-                    .gemv, element, grid: Grid(x: run.blocks(per: NIBBLE_GEMV_ROWS)), block: Int(NIBBLE_GEMV_THREADS), slice)
+                    .gemv, element, grid: Grid(x: fused.blocks(per: NIBBLE_GEMV_ROWS)), block: Int(NIBBLE_GEMV_THREADS), slice)
             }
         }
-        try matrix(run, element, isStored: compute == dtype)
+        try gemm(fused, element, isStored: compute == dtype)
     }
 
     /// One token: warps take pairs of rows in turn.
-    private func denseOne(_ run: LinearRun, _ element: KernelElement) throws {
-        let pairs = run.layers.reduce(0) { $0 + ($1.outFeatures + 1) / 2 }
-        let (threads, shared) = (Int(NIBBLE_GEMV1_THREADS), run.inFeatures * 2)
-        let grid = min(blocks(pairs, per: threads / 32), try residentBlocks(.gemvOne, element, block: threads, shared: shared))
-        try launch(.gemvOne, element, grid: Grid(x: grid), block: threads, shared: shared, run.arguments)
+    private func denseOne(_ fused: FusedLayers, _ element: KernelElement) throws {
+        let pairs = fused.layers.reduce(0) { $0 + ($1.outFeatures + 1) / 2 }
+        let (threads, shared) = (Int(NIBBLE_GEMV_SINGLE_THREADS), fused.inFeatures * 2)
+        let grid = min(blocks(pairs, per: threads / 32), try residentBlocks(.gemvSingle, element, block: threads, shared: shared))
+        try launch(.gemvSingle, element, grid: Grid(x: grid), block: threads, shared: shared, fused.arguments)
     }
 
-    private func fourBit(_ run: inout LinearRun, _ compute: DType, _ path: LinearPath) throws {
+    private func fourBit(_ fused: inout FusedLayers, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
-        try setInput(&run, compute)
-        guard case .rows = path else { return try matrix(run, element, isStored: false) }
-        try inSlices(run, of: Int(NIBBLE_GEMV4_MAX_M)) { slice in
+        try setInput(&fused, compute)
+        guard case .gemv = path else { return try gemm(fused, element, isStored: false) }
+        try inSlices(fused, of: Int(NIBBLE_GEMV_4BIT_MAX_M)) { slice in
             try launch(
-                .gemv4, element, grid: Grid(x: run.blocks(per: NIBBLE_GEMV4_ROWS)), block: Int(NIBBLE_GEMV4_THREADS), slice)
+                .gemv4Bit, element, grid: Grid(x: fused.blocks(per: NIBBLE_GEMV_4BIT_ROWS)), block: Int(NIBBLE_GEMV_4BIT_THREADS),
+                slice)
         }
     }
 
-    private func tiledFourBit(_ run: inout LinearRun, _ compute: DType, _ path: LinearPath) throws {
+    private func tiledFourBit(_ fused: inout FusedLayers, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
-        try setInput(&run, compute)
-        let fits = element != .f32 || Int(NIBBLE_TILED4_SHARED_F32) <= sharedMemoryLimit
-        guard case .tiles = path, fits else { return try matrix(run, element, isStored: false) }
-        if run.tokens == 1, element != .f32, fitsTiledOne(run.inFeatures), !options.isBatchInvariant {
-            return try tiledOne(run, element)
+        try setInput(&fused, compute)
+        let fits = element != .f32 || Int(NIBBLE_TILED_4BIT_SHARED_F32) <= sharedMemoryLimit
+        guard case .tiled = path, fits else { return try gemm(fused, element, isStored: false) }
+        if fused.tokens == 1, element != .f32, fitsTiledOne(fused.inFeatures), !options.isBatchInvariant {
+            return try tiledOne(fused, element)
         }
-        let staged = nibble_staged4_bytes(Int64(run.tokens), Int64(run.inFeatures), element == .f32 ? 1 : 0)
-        run.arguments.staged = UInt64(try workspace.take(Int(staged)))
-        let threads = Int(NIBBLE_TILED4_THREADS)
-        try launch(.stage4, element, grid: Grid(x: run.tokens), block: threads, run.arguments)
-        if run.tokens <= 8 || element == .f32 {
-            let shared = Int(element == .f32 ? NIBBLE_TILED4_SHARED_F32 : NIBBLE_TILED4_SHARED)
-            let resident = try residentBlocks(.tiledEight4, element, block: threads, shared: shared)
-            let grid = Grid(x: min(run.blocks(per: 16), resident), y: blocks(run.tokens, per: 8))
-            return try launch(.tiledEight4, element, grid: grid, block: threads, shared: shared, run.arguments)
+        let staged = nibble_staged_4bit_bytes(Int64(fused.tokens), Int64(fused.inFeatures), element == .f32 ? 1 : 0)
+        fused.arguments.staged = UInt64(try workspace.take(Int(staged)))
+        let threads = Int(NIBBLE_TILED_4BIT_THREADS)
+        try launch(.stage4Bit, element, grid: Grid(x: fused.tokens), block: threads, fused.arguments)
+        if fused.tokens <= 8 || element == .f32 {
+            let shared = Int(element == .f32 ? NIBBLE_TILED_4BIT_SHARED_F32 : NIBBLE_TILED_4BIT_SHARED)
+            let resident = try residentBlocks(.gemm4BitTiled8, element, block: threads, shared: shared)
+            let grid = Grid(x: min(fused.blocks(per: 16), resident), y: blocks(fused.tokens, per: 8))
+            return try launch(.gemm4BitTiled8, element, grid: grid, block: threads, shared: shared, fused.arguments)
         }
         let (kernel, tile): (Kernel, Int) =
-            run.tokens <= 16 ? (.tiledSixteen4, 16) : run.tokens <= 32 ? (.tiledThirtyTwo4, 32) : (.tiledSixtyFour4, 64)
+            fused.tokens <= 16 ? (.gemm4BitTiled16, 16) : fused.tokens <= 32 ? (.gemm4BitTiled32, 32) : (.gemm4BitTiled64, 64)
         try launch(
-            kernel, element, grid: Grid(x: run.blocks(per: 32), y: blocks(run.tokens, per: tile)), block: threads,
-            shared: Int(NIBBLE_TILED4_SHARED), run.arguments)
+            kernel, element, grid: Grid(x: fused.blocks(per: 32), y: blocks(fused.tokens, per: tile)), block: threads,
+            shared: Int(NIBBLE_TILED_4BIT_SHARED), fused.arguments)
     }
 
     /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
     /// overlap, one block of two teams a multiprocessor serves.
-    private func tiledOne(_ run: LinearRun, _ element: KernelElement) throws {
-        let tiles = run.blocks(per: 16)
-        let shared = Int(nibble_tiled4_shared(Int32(run.inFeatures)))
+    private func tiledOne(_ fused: FusedLayers, _ element: KernelElement) throws {
+        let tiles = fused.blocks(per: 16)
+        let shared = Int(nibble_tiled_4bit_shared(Int32(fused.inFeatures)))
         if canOverlap, tiles <= 2 * card.multiprocessors {
             return try launch(
-                .tiledOneFew4, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED4_FEW_THREADS),
-                shared: shared, run.arguments)
+                .gemv4BitTiledFew, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED_4BIT_FEW_THREADS),
+                shared: shared, fused.arguments)
         }
-        let threads = Int(NIBBLE_TILED4_THREADS)
-        let resident = try residentBlocks(.tiledOne4, element, block: threads, shared: shared)
+        let threads = Int(NIBBLE_TILED_4BIT_THREADS)
+        let resident = try residentBlocks(.gemv4BitTiled, element, block: threads, shared: shared)
         try launch(
-            .tiledOne4, element, grid: Grid(x: min(tiles, resident)), block: threads, shared: shared, run.arguments)
+            .gemv4BitTiled, element, grid: Grid(x: min(tiles, resident)), block: threads, shared: shared, fused.arguments)
     }
 
     // MARK: Input
 
-    /// Gives the run its input in `dtype`.
-    private func setInput(_ run: inout LinearRun, _ dtype: DType) throws {
-        run.elementSize = dtype.byteCount
-        guard run.dtype != dtype else { return }
-        let converted = try workspace.take(run.input.count * dtype.byteCount)
+    /// Converts the input to `dtype` if it has another type.
+    private func setInput(_ fused: inout FusedLayers, _ dtype: DType) throws {
+        fused.elementSize = dtype.byteCount
+        guard fused.dtype != dtype else { return }
+        let converted = try workspace.take(fused.input.count * dtype.byteCount)
         try convert(
-            run.input.address, element(run.dtype, for: "linear").code, to: converted,
-            element(dtype, for: "linear").code, count: run.input.count)
-        run.arguments.input = UInt64(converted)
+            fused.input.address, element(fused.dtype, for: "linear").code, to: converted,
+            element(dtype, for: "linear").code, count: fused.input.count)
+        fused.arguments.input = UInt64(converted)
     }
 
     /// Calls `body` with the arguments for `size` tokens at a time.
-    func inSlices(_ run: LinearRun, of size: Int, _ body: (NibbleLinearArguments) throws -> Void) throws {
+    func inSlices(_ fused: FusedLayers, of size: Int, _ body: (NibbleLinearArguments) throws -> Void) throws {
         var first = 0
-        while first < run.tokens {
-            try body(run.slice(first, min(size, run.tokens - first)))
+        while first < fused.tokens {
+            try body(fused.slice(first, min(size, fused.tokens - first)))
             first += size
         }
     }
 }
 
-/// Layers of one kind, with the arguments of their kernel.
-struct LinearRun {
+/// Layers of one kind that share a launch, with the arguments of their kernel.
+struct FusedLayers {
     let kind: LinearKind
     let layers: ArraySlice<Linear>
     let input: Tensor
-    /// Of the input as the products see it: its own, or what a prologue makes of it.
+    /// The input's dtype as the products see it: its own, or the one a prologue converts it to.
     let dtype: DType
     let tokens: Int
     /// Where the first layer's outputs begin in the group's row.
@@ -238,13 +239,13 @@ struct LinearRun {
         inFeatures = layers.first?.inFeatures ?? 0
         elementSize = dtype.byteCount
         arguments.input = input.pointer
-        arguments.partCount = Int32(layers.count)
+        arguments.layerCount = Int32(layers.count)
         arguments.tokens = Int32(tokens)
         arguments.inFeatures = Int32(inFeatures)
-        if case .canonical4(let format, _) = kind { setFormat(format) }
-        if case .tiled4(let format, _) = kind { setFormat(format) }
+        if case .canonicalFourBit(let format, _) = kind { setFormat(format) }
+        if case .tiledFourBit(let format, _) = kind { setFormat(format) }
         for (index, layer) in layers.enumerated() {
-            setPart(index, NibbleLinearPart(layer, firstColumn: firstColumn + outFeatures))
+            setPart(index, NibbleLinearLayer(layer, firstColumn: firstColumn + outFeatures))
             outFeatures += layer.outFeatures
         }
     }
@@ -254,9 +255,9 @@ struct LinearRun {
         arguments.codebook = format.codebook.code
     }
 
-    private mutating func setPart(_ index: Int, _ part: NibbleLinearPart) {
+    private mutating func setPart(_ index: Int, _ part: NibbleLinearLayer) {
         withUnsafeMutableBytes(of: &arguments.parts) { parts in
-            parts.bindMemory(to: NibbleLinearPart.self)[index] = part
+            parts.bindMemory(to: NibbleLinearLayer.self)[index] = part
         }
     }
 
@@ -273,6 +274,8 @@ struct LinearRun {
         slice.rowScales.advance(first * 4)
         slice.outlierCounts.advance(first * 4)
         slice.outlierColumns.advance(first * Int(slice.outlierCapacity) * 4)
+        slice.outlierValues.advance(first * Int(slice.outlierCapacity) * 4)
+        slice.outlierStarts.advance(first * Int(slice.outlierStartsStride) * 4)
         slice.activeRows.advance(first * 4)
         slice.epilogue.advance(first)
         return slice
@@ -280,7 +283,7 @@ struct LinearRun {
 }
 
 extension UInt64 {
-    /// Moves an address; absent ones stay absent.
+    /// Advances an address; 0 stays 0.
     fileprivate mutating func advance(_ byteCount: Int) {
         if self != 0 { self += UInt64(byteCount) }
     }
@@ -322,7 +325,7 @@ extension NibblePrologue {
     }
 }
 
-extension NibbleLinearPart {
+extension NibbleLinearLayer {
     init(_ layer: Linear, firstColumn: Int) {
         switch layer.weight {
         case .dense(let tensor):
@@ -333,7 +336,7 @@ extension NibbleLinearPart {
             self.init()
             self.weight = weight.values.pointer
             scales = weight.scales.pointer
-        case .prepared(let tiled as TiledFourBitWeight): self.init(tiled: tiled.weight)
+        case .prepared(let tiled as TensorCoreFourBitWeight): self.init(tiled: tiled.weight)
         case .prepared: self.init()
         }
         outFeatures = Int32(layer.outFeatures)

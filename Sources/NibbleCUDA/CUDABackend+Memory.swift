@@ -32,7 +32,7 @@ extension CUDABackend {
         try perform { try stream.synchronize() }
     }
 
-    /// Reads through page-locked memory what is small, as tokens are.
+    /// Small reads, such as those of tokens, go through page-locked memory.
     func download(_ address: UInt, _ byteCount: Int, into destination: UnsafeMutableRawBufferPointer) throws {
         try requireNoCapture("a read")
         guard byteCount > 0 else { return try stream.synchronize() }
@@ -61,8 +61,8 @@ extension CUDABackend {
 
     // MARK: Between GPUs
 
-    /// Copies from another backend's memory, or within this one's. The other's stream waits until the copy is done, so that
-    /// what it frees afterwards is not overwritten too early.
+    /// Copies from another backend's memory, or within this backend's. The other stream waits for the copy, so that memory it frees
+    /// afterwards is not overwritten too early.
     private func copy(_ source: Tensor, from origin: CUDABackend, to destination: Tensor) throws {
         if origin !== self { try wait(for: origin) }
         try perform {
@@ -81,7 +81,7 @@ extension CUDABackend {
         if origin !== self { try origin.wait(for: self) }
     }
 
-    /// What is enqueued here from now on comes after what is enqueued there already.
+    /// Work enqueued here from now on runs after the work already enqueued on the other backend.
     private func wait(for other: CUDABackend) throws {
         let event = try other.perform {
             try other.requireNoCapture("a copy between devices")
@@ -96,7 +96,7 @@ extension CUDABackend {
         }
     }
 
-    /// The backends of this process, to find whose memory a tensor lies in.
+    /// The backends of this process, used to find the owner of a tensor.
     struct Reference {
         weak var backend: CUDABackend?
     }

@@ -53,7 +53,7 @@ extension CUDABackend {
                 firstNonFinite: flags.next(range.lowerBound), count: Int64(range.count),
                 blockSizeLog2: format.blockSizeLog2, codebook: format.codebook.code)
             let count = blocks(range.count, per: format.blockSize)
-            try launch(.quantize4, element, grid: Grid(x: blocks(count, per: NIBBLE_QUANTIZE4_BLOCKS)), block: 256, arguments)
+            try launch(.quantize4Bit, element, grid: Grid(x: blocks(count, per: NIBBLE_QUANTIZE4_BLOCKS)), block: 256, arguments)
         }
         try flags.check()
         let scales: BlockScales = format.isNested ? .nested(try nested(absmax)) : .plain(absmax)
@@ -87,7 +87,7 @@ extension CUDABackend {
                 input: UInt64(address), values: values.pointer + UInt64(range.lowerBound),
                 scales: scales.pointer + UInt64(first * 4), firstNonFinite: flags.next(range.lowerBound),
                 outFeatures: Int32(range.count / max(columns, 1)), inFeatures: Int32(columns))
-            try launch(.quantize8, element, grid: Grid(x: Int(arguments.outFeatures)), block: 256, arguments)
+            try launch(.quantizeInt8, element, grid: Grid(x: Int(arguments.outFeatures)), block: 256, arguments)
         }
         try flags.check()
         return Int8Weight(values: values, scales: scales)
@@ -182,29 +182,29 @@ extension CUDABackend {
             let start = tensor.address + UInt(rows.lowerBound * columns * tensor.dtype.byteCount)
             try convert(start, from.code, to: output, element.code, count: rows.count * columns)
         case .fourBit(let weight):
-            let part = NibbleLinearPart(weight, firstRow: rows.lowerBound)
+            let part = NibbleLinearLayer(weight, firstRow: rows.lowerBound)
             let size = blocks(rows.count * columns, per: NIBBLE_DEQUANTIZE_ELEMENTS)
-            try dequantize(weight, part, rows.count, .dequantize4, size, element, output)
+            try dequantize(weight, part, rows.count, .dequantize4Bit, size, element, output)
         case .int8(let weight):
-            var part = NibbleLinearPart()
+            var part = NibbleLinearLayer()
             part.weight = weight.values.pointer + UInt64(rows.lowerBound * columns)
             part.scales = weight.scales.pointer + UInt64(rows.lowerBound * 4)
             part.outFeatures = Int32(rows.count)
             let arguments = NibbleDequantizeArguments(
                 part: part, output: UInt64(output), inFeatures: Int32(columns), blockSizeLog2: 0, codebook: 0, unused: 0)
             let grid = Grid(x: blocks(rows.count * columns, per: NIBBLE_DEQUANTIZE_ELEMENTS))
-            try launch(.dequantize8, element, grid: grid, block: 256, arguments)
-        case .prepared(let tiled as TiledFourBitWeight):
-            let part = NibbleLinearPart(tiled: tiled.weight, firstRow: rows.lowerBound)
+            try launch(.dequantizeInt8, element, grid: grid, block: 256, arguments)
+        case .prepared(let tiled as TensorCoreFourBitWeight):
+            let part = NibbleLinearLayer(tiled: tiled.weight, firstRow: rows.lowerBound)
             let size = blocks(blocks(rows.count, per: 16) * tiled.weight.tilesAcross, per: 8)
-            try dequantize(tiled.weight, part, rows.count, .dequantizeTiled4, size, element, output)
+            try dequantize(tiled.weight, part, rows.count, .dequantize4BitTiled, size, element, output)
         case .prepared(let other):
             try dequantizeRows(try other.canonical(), rows, as: element, to: output)
         }
     }
 
     private func dequantize(
-        _ weight: FourBitWeight, _ part: NibbleLinearPart, _ rows: Int, _ kernel: Kernel, _ size: Int,
+        _ weight: FourBitWeight, _ part: NibbleLinearLayer, _ rows: Int, _ kernel: Kernel, _ size: Int,
         _ element: KernelElement, _ output: UInt
     ) throws {
         var part = part
@@ -224,7 +224,7 @@ extension FourBitFormat.Codebook {
     var code: Int32 { self == .nf4 ? NIBBLE_NF4 : NIBBLE_FP4 }
 }
 
-extension NibbleLinearPart {
+extension NibbleLinearLayer {
     /// The scales of a 4-bit weight from row `firstRow` on, which begins a block.
     init(_ weight: FourBitWeight, firstRow: Int = 0) {
         self.init()

@@ -15,9 +15,9 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     let stream: CUDAStream
     let memory: DeviceMemory
     let staging: StagingRing
-    let workspace: Workspace
+    let workspace: DeviceWorkspace
     let kernels: KernelLibrary
-    /// `nil`: Nibble's own kernels do all products.
+    /// `nil` if Nibble's own kernels compute all products.
     let products: MatrixProducts?
     let options: CUDAOptions
     /// Page-locked, for small reads.
@@ -27,7 +27,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     var arrivalCounters: Tensor?
     var arrivalSets = RoundRobin(count: 8)
     var isCapturing = false
-    /// Whether what was enqueued last is a kernel that the next one may overlap.
+    /// Whether the last operation enqueued is a kernel that the next kernel may overlap.
     var allowsOverlap = false
     /// Whether a kernel may begin while the one before it still runs. Set to false for good when a driver refuses to record it.
     var canOverlap: Bool
@@ -55,7 +55,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         let options = options.within(budget: budget)
         memory = DeviceMemory(context, device: device, budget: budget)
         staging = StagingRing(stream)
-        workspace = Workspace(memory)
+        workspace = DeviceWorkspace(memory)
         products = options.usesLibraryProducts ? MatrixProducts(context, workspaceBytes: options.libraryLimit) : nil
         canOverlap = options.overlapsKernels && target.canOverlap(driverVersion: CUDALibraries.driverVersion)
         self.card = card
@@ -103,7 +103,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
 
     // MARK: Calls
 
-    /// Runs `body` alone, with the context current; workspace it takes is given back at its end.
+    /// Runs `body` exclusively, with the context current. Workspace that it takes is released at its end.
     func perform<Result>(_ body: () throws -> Result) throws -> Result {
         lock.lock()
         defer { lock.unlock() }
@@ -180,7 +180,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
             nibble_cuMemsetD8Async(UInt64(address), value, byteCount, stream.handle), "cuMemsetD8Async", on: device)
     }
 
-    /// The kernels' word for an activation dtype.
+    /// The kernels' element type for an activation dtype.
     func element(_ dtype: DType, for operation: String) throws -> KernelElement {
         switch dtype {
         case .float32: .f32
@@ -199,7 +199,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     }
 }
 
-/// Choices that are not part of a call.
+/// Settings of a backend.
 package struct CUDAOptions: Sendable {
     /// 75 or 80: compile PTX for that compute capability, so that its code paths run on a newer card.
     package var kernelLevel: Int?
@@ -211,19 +211,20 @@ package struct CUDAOptions: Sendable {
     /// Let kernels begin while the one before still runs, where the card can.
     package var overlapsKernels = true
     /// Bytes that a large product may use for dequantized weights, and as many for its results before their epilogue.
-    package var scratchLimit = 64 << 20
+    package var scratchLimit = 256 << 20
     /// Bytes that cuBLASLt's algorithms may use beside their operands.
     package var libraryLimit = 32 << 20
 
-    /// The same with limits that a small budget can bear.
+    /// These options with scratch limits reduced to suit the budget.
     package func within(budget: Int) -> CUDAOptions {
         var options = self
-        options.scratchLimit = min(scratchLimit, max(budget / 64, 1 << 20))
+        // 64 MB from a budget of 4 GB on; more where that is a small part of it.
+        options.scratchLimit = min(scratchLimit, max(min(budget / 64, 64 << 20), budget / 256, 1 << 20))
         options.libraryLimit = min(libraryLimit, max(budget / 128, 1 << 20))
         return options
     }
 
-    /// As the environment says: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
+    /// Reads the environment: `NIBBLE_CUDA_ARCH=75` or `80` sets ``kernelLevel``, `NIBBLE_CUDA_BLAS=0` turns cuBLASLt off.
     package init() {
         let environment = ProcessInfo.processInfo.environment
         kernelLevel = environment["NIBBLE_CUDA_ARCH"].flatMap(CUDAOptions.level)
@@ -246,7 +247,7 @@ extension Tensor? {
 }
 
 extension DType {
-    /// NIBBLE_F32 and so on; float32 for anything the kernels do not know, which callers have ruled out.
+    /// NIBBLE_F32 and so on. Callers have checked that the kernels support the type.
     var code: Int32 {
         switch self {
         case .float16: NIBBLE_F16

@@ -30,7 +30,7 @@ final class CUDAUploads: Uploads, @unchecked Sendable {
     /// The host copies into page-locked memory before this returns; the GPU's part runs beside everything else.
     func fill(_ slot: Int, _ copies: [(source: Tensor, destination: Tensor)]) throws {
         try backend.perform {
-            // An event that was never recorded holds nobody up.
+            // Waiting for an event that was never recorded returns at once.
             try stream.wait(for: slots[slot].released)
             for copy in copies {
                 precondition(copy.source.byteCount == copy.destination.byteCount, "\(copy.source) to \(copy.destination)")

@@ -4,8 +4,7 @@ internal import Synchronization
 
 /// A backend's memory on its GPU: the pool, and the tensors made from it.
 ///
-/// Memory that is let go may be handed out again at once: everything runs in one stream, so the new user comes after the
-/// old one.
+/// Freed memory may be handed out again at once: everything runs in one stream, so its next user runs after the last one.
 final class DeviceMemory: @unchecked Sendable {
     let context: CUDAContext
     let device: Device
@@ -38,7 +37,7 @@ final class DeviceMemory: @unchecked Sendable {
         }
     }
 
-    /// Takes a segment for what is to come, if the device has one of that size.
+    /// Reserves a segment of this size in advance, if the device has one.
     func expect(_ byteCount: Int) throws {
         try pool.withLock { pool in try pool.expect(byteCount) { try take($0) } }
     }

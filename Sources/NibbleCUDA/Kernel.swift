@@ -1,50 +1,54 @@
 /// Every kernel the host launches.
 enum Kernel: Int, CaseIterable {
     // linear_dense.cu
-    case gemvOne, gemv, gemm
+    case gemvSingle, gemv, gemm
     // linear_4bit.cu
-    case gemv4, dequantize4
-    // linear_4bit_tiled.cu, repack4.cu
-    case tiledOne4, tiledOneFew4, stage4, tiledEight4, tiledSixteen4, tiledThirtyTwo4, tiledSixtyFour4
-    case repack4, unpack4, dequantizeTiled4
+    case gemv4Bit, dequantize4Bit
+    // linear_4bit_tiled.cu, tiling_4bit.cu
+    case gemv4BitTiled, gemv4BitTiledFew, stage4Bit, gemm4BitTiled8, gemm4BitTiled16, gemm4BitTiled32, gemm4BitTiled64
+    case tile4Bit, untile4Bit, dequantize4BitTiled
     // linear_int8.cu
-    case markOutliers, quantizeRows, gemv8, gemm8, finishInt8, dequantize8
+    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, dequantizeInt8
+    // sum_outliers.cu
+    case sumFewOutliers, sumOutliers
     // quantize.cu
-    case quantize4, quantize8, nestedMean, nestedQuantize
+    case quantize4Bit, quantizeInt8, nestedMean, nestedQuantize
     // attention.cu, attention_decode.cu, attention_prefill.cu
     case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
     // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
     case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
-    // The others; typed only where it says so.
-    case rotate
-    case embed, normalize, gate, add, convert, gather, finishLinear, copyBlocks, select, advance, route
+    // rotary.cu, and the untyped kernels of elementwise/
+    case rotate, rotateEight
+    case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks, selectLargest, select, advance, route
 
-    /// The file it stands in and its name there, without the type's suffix.
+    /// Its program and its name there, without the type suffix.
     var place: (program: String, name: String) {
         switch self {
         case .gemv: ("linear_dense.cu", "gemv")
-        case .gemvOne: ("linear_dense.cu", "gemv_1")
+        case .gemvSingle: ("linear_dense.cu", "gemv_single")
         case .gemm: ("linear_dense.cu", "gemm")
-        case .gemv4: ("linear_4bit.cu", "gemv4")
-        case .dequantize4: ("linear_4bit.cu", "dequantize4")
-        case .tiledOne4: ("linear_4bit_tiled.cu", "tiled4_1")
-        case .tiledOneFew4: ("linear_4bit_tiled.cu", "tiled4_1_few")
-        case .stage4: ("linear_4bit_tiled.cu", "stage4")
-        case .tiledEight4: ("linear_4bit_tiled.cu", "tiled4_8")
-        case .tiledSixteen4: ("linear_4bit_tiled.cu", "tiled4_16")
-        case .tiledThirtyTwo4: ("linear_4bit_tiled.cu", "tiled4_32")
-        case .tiledSixtyFour4: ("linear_4bit_tiled.cu", "tiled4_64")
-        case .repack4: ("repack4.cu", "repack4")
-        case .unpack4: ("repack4.cu", "unpack4")
-        case .dequantizeTiled4: ("repack4.cu", "dequantize4_tiled")
-        case .markOutliers: ("linear_int8.cu", "int8_mark")
-        case .quantizeRows: ("linear_int8.cu", "int8_quantize")
-        case .gemv8: ("linear_int8.cu", "gemv8")
-        case .gemm8: ("linear_int8.cu", "gemm8")
-        case .finishInt8: ("linear_int8.cu", "int8_finish")
-        case .dequantize8: ("linear_int8.cu", "dequantize8")
-        case .quantize4: ("quantize.cu", "quantize4")
-        case .quantize8: ("quantize.cu", "quantize8")
+        case .gemv4Bit: ("linear_4bit.cu", "gemv_4bit")
+        case .dequantize4Bit: ("linear_4bit.cu", "dequantize_4bit")
+        case .gemv4BitTiled: ("linear_4bit_tiled.cu", "gemv_4bit_tiled")
+        case .gemv4BitTiledFew: ("linear_4bit_tiled.cu", "gemv_4bit_tiled_few")
+        case .stage4Bit: ("linear_4bit_tiled.cu", "stage_4bit")
+        case .gemm4BitTiled8: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_8")
+        case .gemm4BitTiled16: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_16")
+        case .gemm4BitTiled32: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_32")
+        case .gemm4BitTiled64: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_64")
+        case .tile4Bit: ("tiling_4bit.cu", "tile_4bit")
+        case .untile4Bit: ("tiling_4bit.cu", "untile_4bit")
+        case .dequantize4BitTiled: ("tiling_4bit.cu", "dequantize_4bit_tiled")
+        case .markOutliers: ("linear_int8.cu", "mark_outliers")
+        case .quantizeRows: ("linear_int8.cu", "quantize_rows")
+        case .gemvInt8: ("linear_int8.cu", "gemv_int8")
+        case .gemmInt8: ("linear_int8.cu", "gemm_int8")
+        case .finishInt8: ("linear_int8.cu", "finish_int8")
+        case .dequantizeInt8: ("linear_int8.cu", "dequantize_int8")
+        case .sumFewOutliers: ("sum_outliers.cu", "sum_outliers_few")
+        case .sumOutliers: ("sum_outliers.cu", "sum_outliers")
+        case .quantize4Bit: ("quantize.cu", "quantize_4bit")
+        case .quantizeInt8: ("quantize.cu", "quantize_int8")
         case .nestedMean: ("quantize.cu", "nested_mean")
         case .nestedQuantize: ("quantize.cu", "nested_quantize")
         case .attend: ("attention.cu", "attend")
@@ -61,14 +65,17 @@ enum Kernel: Int, CaseIterable {
         case .attendPrefillCodes128: ("attention_prefill_codes.cu", "attend_prefill_codes_128")
         case .attendPrefillCodes256: ("attention_prefill_codes.cu", "attend_prefill_codes_256")
         case .rotate: ("rotary.cu", "rotate")
+        case .rotateEight: ("rotary.cu", "rotate_eight")
         case .embed: ("embed.cu", "embed")
         case .normalize: ("norm.cu", "normalize")
         case .gate: ("elementwise.cu", "gate")
+        case .gateEight: ("elementwise.cu", "gate_eight")
         case .add: ("elementwise.cu", "add")
         case .convert: ("elementwise.cu", "convert")
         case .gather: ("elementwise.cu", "gather")
-        case .finishLinear: ("elementwise.cu", "linear_finish")
+        case .finishLinear: ("elementwise.cu", "finish_linear")
         case .copyBlocks: ("elementwise.cu", "copy_blocks")
+        case .selectLargest: ("select.cu", "select_largest")
         case .select: ("select.cu", "select_tokens")
         case .advance: ("select.cu", "advance")
         case .route: ("route.cu", "route")
@@ -78,9 +85,9 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for each element type.
     var isTyped: Bool {
         switch self {
-        case .nestedMean, .nestedQuantize, .repack4, .unpack4, .embed, .normalize, .gate, .add, .convert, .gather, .finishLinear,
-            .copyBlocks,
-            .select, .advance, .route:
+        case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .add, .convert, .gather,
+            .finishLinear,
+            .copyBlocks, .selectLargest, .select, .advance, .route:
             false
         default: true
         }
@@ -89,7 +96,8 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvOne, .tiledOne4, .tiledOneFew4, .tiledSixteen4, .tiledThirtyTwo4, .tiledSixtyFour4, .attendPrefill64,
+        case .gemvSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32, .gemm4BitTiled64,
+            .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
             .attendPrefillCodes256:
@@ -98,14 +106,17 @@ enum Kernel: Int, CaseIterable {
         }
     }
 
-    /// Whether it tells the next kernel to begin early and itself waits for the one before, before it touches anything but
-    /// weights. Only kernels of a forward pass do; what makes weights does not.
+    /// Whether it may overlap its neighbours: it lets the next kernel begin early, and waits for the one before it before it reads
+    /// anything but weights. Only kernels of a forward pass do; kernels that create weights do not.
     var overlaps: Bool {
         switch self {
-        case .gemvOne, .gemv, .gemv4, .gemv8, .tiledOne4, .tiledOneFew4, .stage4, .tiledEight4, .quantizeRows, .attend,
-            .attendSplit,
-            .attendCombine, .attendCodes, .attendSplitCodes, .rotate, .embed, .normalize, .gate, .add, .gather, .finishLinear,
-            .select, .advance, .route:
+        case .gemvSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .gemm4BitTiled8,
+            .quantizeRows, .sumFewOutliers,
+            .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes, .attendSplitCodes, .rotate,
+            .rotateEight,
+            .embed, .normalize, .gate, .gateEight, .add, .gather,
+            .finishLinear,
+            .selectLargest, .select, .advance, .route:
             true
         default: false
         }

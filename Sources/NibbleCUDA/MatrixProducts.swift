@@ -1,17 +1,17 @@
 internal import CNibbleCUDA
 internal import NibbleCore
 
-/// cuBLASLt's matrix products for one context: a plan for every shape that was met.
+/// cuBLASLt's matrix products for one context, with a cached plan per shape.
 final class MatrixProducts: @unchecked Sendable {
-    /// What algorithms may use beside their operands.
+    /// Workspace of an algorithm in bytes.
     let workspaceBytes: Int
 
     private let context: CUDAContext
     private let handle: UnsafeMutableRawPointer
-    /// A shape that the library refused keeps `nil`.
+    /// `nil` for a shape without an algorithm.
     private var plans: [Key: NibbleProductPlan?] = [:]
 
-    /// `nil` without the library, or if it does not start: Nibble's own kernels serve then.
+    /// Returns `nil` if cuBLASLt is missing or cannot be initialized. Nibble's own kernels are used then.
     init?(_ context: CUDAContext, workspaceBytes: Int) {
         guard CUDALibraries.matrixProducts.opened != nil, (try? context.makeCurrent()) != nil else { return nil }
         var handle: UnsafeMutableRawPointer?
@@ -52,7 +52,7 @@ final class MatrixProducts: @unchecked Sendable {
         var inputStride: Int
         var outputStride: Int
         var element: Element
-        /// Products of int8 are int32, whatever stands here.
+        /// Ignored for int8, whose products are int32.
         var outputElement: Element
         var input: UInt
         var weight: UInt

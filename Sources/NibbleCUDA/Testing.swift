@@ -1,4 +1,4 @@
-/// What tests see of the host side that is not public.
+/// Hooks for tests.
 package enum Kernels {
     /// For each program, the functions that the host launches for `element`.
     package static func symbols(_ element: KernelElement) -> [String: [String]] {

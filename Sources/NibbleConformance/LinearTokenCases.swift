@@ -2,7 +2,8 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Linear layers in every activation dtype, at numbers of tokens around every limit at which a backend changes its algorithm.
-    package static let linearByTokens: [OperationCase] = productsByTokens + storing + groupsByTokens + mixturesByTokens
+    package static let linearByTokens: [OperationCase] =
+        productsByTokens + manyOutliers + storing + groupsByTokens + mixturesByTokens
 
     // MARK: Formats and shapes
 
@@ -40,6 +41,27 @@ extension OperationCases {
                             context, format, features, columns, seed: 31, isPrepared: isPrepared, arithmetic: arithmetic)
                         return try multiply(context, [operand], tokens: tokens, Storing())
                     }.worst
+                }
+            }
+        }
+    }
+
+    /// int8 products of rows with many outliers: about a hundred in a row, more than a list holds in some rows, nearly all columns.
+    private static let manyOutliers: [OperationCase] = loadDTypes.flatMap { loadDType in
+        [(1, 40, 1500), (3, 70, 1504), (8, 33, 2052), (20, 33, 1501), (40, 64, 2100), (130, 40, 1504), (300, 9, 2048)].flatMap {
+            shape in
+            [Float(2.5), 0.95, 0.01].flatMap { threshold in
+                [LinearArithmetic.OutlierScope.token, .call].map { scope in
+                    let (tokens, features, columns) = shape
+                    let name = "linear int8 outliers from \(threshold) by \(scope) [\(tokens), \(features), \(columns)]"
+                    return OperationCase(name, loadDType: loadDType) { context in
+                        let operands = try [features, 24].map { features in
+                            try LinearOperand(
+                                context, .int8, features, columns, seed: 36, hasBias: features == 24, isPrepared: true,
+                                arithmetic: LinearArithmetic(outlierThreshold: threshold, outlierScope: scope))
+                        }
+                        return try multiply(context, operands, tokens: tokens, Storing())
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ internal import NibbleCore
 extension OperationCases {
     package static let selection: [OperationCase] = greedy + sampled + masked
 
-    private static let greedy: [OperationCase] = [1, 2, 31, 1000, 50257, 131_071].map { vocabulary in
+    private static let greedy: [OperationCase] = [1, 2, 31, 1000, 32_000, 50257, 131_071].map { vocabulary in
         OperationCase("select greedily [3, \(vocabulary)]") { context in
             var values = HostValues.random(3 * vocabulary, seed: 22)
             // Ties: the lowest id wins. NaN spoils its row.

@@ -52,7 +52,7 @@ typedef struct {
     int unused;
 } NibbleEpilogue;
 
-#define NIBBLE_MAX_PARTS 4
+#define NIBBLE_MAX_LAYERS 4
 
 // One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
 typedef struct {
@@ -65,9 +65,9 @@ typedef struct {
     int outFeatures;
     int firstColumn;
     int unused;
-} NibbleLinearPart;
+} NibbleLinearLayer;
 
-// What a float32 token goes through before the products: rounded to T, after a norm or without.
+// Converts a float32 token to T before the products, with or without a norm.
 #define NIBBLE_PROLOGUE_NONE 0  // the input is T already
 #define NIBBLE_PROLOGUE_ROUND 1
 #define NIBBLE_PROLOGUE_RMS 2
@@ -84,9 +84,9 @@ typedef struct {
 typedef struct {
     NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
     NibblePrologue prologue;           // kernels for one token only
-    NibbleLinearPart parts[NIBBLE_MAX_PARTS];
+    NibbleLinearLayer parts[NIBBLE_MAX_LAYERS];
     NibbleEpilogue epilogue;
-    int partCount;
+    int layerCount;
     int tokens;         // M
     int inFeatures;     // K
     int blockSizeLog2;  // 4-bit: 5 ... 12
@@ -100,35 +100,44 @@ typedef struct {
     NIBBLE_ADDRESS(const int) outlierCounts;          // [M]: true number of outlier columns, maybe above the capacity
     NIBBLE_ADDRESS(const int) outlierColumns;         // [M, outlierCapacity], ascending
     NIBBLE_ADDRESS(const unsigned char) columnFlags;  // [K] when columns are found over the whole call, else null
-    NIBBLE_ADDRESS(const int) accumulated;  // int8_finish only: integer products [M, sum of the parts' N], parts side by side
-    long long quantizedStride;              // bytes, a multiple of 16
-    NIBBLE_ADDRESS(void) staged;            // tiled 4-bit, more than one token: NIBBLE_STAGED4_BYTES of workspace
-    // [M] or null: a row whose entry is 0 need not be computed, its output may be anything. Experts' routing weights.
+    NIBBLE_ADDRESS(const int) accumulated;      // finish_int8 only: integer products [M, sum of the parts' N], parts side by side
+    NIBBLE_ADDRESS(const float) outlierValues;  // as in NibbleRowQuantizeArguments
+    NIBBLE_ADDRESS(const int) outlierStarts;
+    NIBBLE_ADDRESS(float) outlierSums;  // [M, outlierSumsStride], parts side by side; not written for tokens without outliers
+    long long outlierSumsStride;        // elements: the sum of the parts' N
+    int outlierStartsStride;
+    int outlierTokensPerWarp;     // sum_outliers only
+    long long quantizedStride;    // bytes, a multiple of 16
+    NIBBLE_ADDRESS(void) staged;  // tiled 4-bit, more than one token: NIBBLE_STAGED_4BIT_BYTES of workspace
+    // [M] or null: routing weights of an expert. A row whose entry is 0 need not be computed. Where all are 0, kernels leave the
+    // output as it is.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
 
 // Rows of activations to int8, with the outlier columns of each.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;           // T [M, K]; float32 with a prologue
-    NIBBLE_ADDRESS(signed char) quantized;      // [M, quantizedStride]
-    NIBBLE_ADDRESS(float) rowScales;            // [M]
-    NIBBLE_ADDRESS(int) outlierCounts;          // [M]
-    NIBBLE_ADDRESS(int) outlierColumns;         // [M, outlierCapacity]
-    NIBBLE_ADDRESS(unsigned char) columnFlags;  // [K], zeroed by the host: int8_mark fills it; null for per-token outliers
+    NIBBLE_ADDRESS(const void) input;       // T [M, K]; float32 with a prologue
+    NIBBLE_ADDRESS(signed char) quantized;  // [M, quantizedStride]
+    NIBBLE_ADDRESS(float) rowScales;        // [M]
+    NIBBLE_ADDRESS(int) outlierCounts;      // [M]
+    NIBBLE_ADDRESS(int) outlierColumns;     // [M, outlierCapacity]
+    NIBBLE_ADDRESS(float) outlierValues;    // [M, outlierCapacity]: the input there
+    NIBBLE_ADDRESS(int) outlierStarts;  // [M, outlierStartsStride]: index of the first outlier of each chunk; last, their count
+    NIBBLE_ADDRESS(unsigned char) columnFlags;  // [K], zeroed by the host: mark_outliers fills it; null for per-token outliers
     long long quantizedStride;
     int tokens;
     int inFeatures;
     int outlierCapacity;
     float outlierThreshold;  // 0: none
     int roundsToHalf;        // round to float16 first, as the reference does
-    int unused;
+    int outlierStartsStride;
     NibblePrologue prologue;        // 16-bit T and K divisible by 8
     NIBBLE_ADDRESS(void) prepared;  // T [M, K]: takes the input as the prologue leaves it
 } NibbleRowQuantizeArguments;
 
 // A quantized weight to T.
 typedef struct {
-    NibbleLinearPart part;
+    NibbleLinearLayer part;
     NIBBLE_ADDRESS(void) output;  // T [N, K]
     int inFeatures;
     int blockSizeLog2;
@@ -136,7 +145,7 @@ typedef struct {
     int unused;
 } NibbleDequantizeArguments;
 
-// Codes and scales between the canonical and the tiled layout; codes or scales (plain or nested codes) may be null.
+// Converts codes and scales between the canonical and the tiled layout. Each pair of addresses may be null.
 typedef struct {
     NIBBLE_ADDRESS(const unsigned char) source;
     NIBBLE_ADDRESS(unsigned char) destination;
@@ -146,17 +155,18 @@ typedef struct {
     NIBBLE_ADDRESS(unsigned char) destinationNested;
     int outFeatures;
     int inFeatures;
-} NibbleRepack4Arguments;
+} NibbleTileArguments;
 
-// Products of one layer, computed elsewhere, through its epilogue.
+// Applies a layer's epilogue to products that cuBLASLt computed.
 typedef struct {
-    NIBBLE_ADDRESS(const void) products;  // [M, columns]
-    NIBBLE_ADDRESS(const float) bias;     // [columns] or null
+    NIBBLE_ADDRESS(const float) products;  // [M, productStride]
+    NIBBLE_ADDRESS(const float) bias;      // [columns] or null
     NibbleEpilogue epilogue;
-    int productType;
+    long long productStride;  // elements between rows
     int tokens;
     int columns;
     int firstColumn;  // of the group's output
+    int unused;
 } NibbleFinishArguments;
 
 // MARK: Quantizing weights
@@ -195,7 +205,7 @@ typedef struct {
 #define NIBBLE_BIAS_ALIBI 1
 #define NIBBLE_BIAS_RELATIVE 2
 
-// Where a row's tokens and keys are; all int32.
+// Tokens, positions and cache blocks of the rows of a call; all int32.
 typedef struct {
     NIBBLE_ADDRESS(int) tokens;              // [T]
     NIBBLE_ADDRESS(int) positions;           // [T]
@@ -244,7 +254,7 @@ typedef struct {
     arrivals;  // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
 } NibbleAttentionArguments;
 
-// MARK: Light kernels
+// MARK: Elementwise kernels
 
 typedef struct {
     NIBBLE_ADDRESS(const void) table;          // [V, E]
@@ -344,10 +354,19 @@ typedef struct {
     int unused;
 } NibbleCopyBlocksArguments;
 
+// The largest logit of a range of tokens.
 typedef struct {
-    NIBBLE_ADDRESS(float) logits;        // [R, V]; changed where there are sets
-    NIBBLE_ADDRESS(int) tokens;          // [R]
-    NIBBLE_ADDRESS(const int) counters;  // [R]
+    float value;
+    int token;
+} NibbleLargest;
+
+#define NIBBLE_SELECT_PARTS 32  // ranges of a row
+
+typedef struct {
+    NIBBLE_ADDRESS(float) logits;           // [R, V]; changed where there are sets
+    NIBBLE_ADDRESS(NibbleLargest) largest;  // [R, NIBBLE_SELECT_PARTS]
+    NIBBLE_ADDRESS(int) tokens;             // [R]
+    NIBBLE_ADDRESS(const int) counters;     // [R]
     // Sets of tokens, token v in bit v % 32 of word v / 32.
     NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
     NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
@@ -384,20 +403,26 @@ typedef struct {
 #define NIBBLE_GEMV_MAX_M 8
 #define NIBBLE_GEMV_ROWS 8
 #define NIBBLE_GEMV_THREADS 128
-#define NIBBLE_GEMV1_THREADS 256
-#define NIBBLE_GEMV1_RESIDENT 2  // blocks of a multiprocessor
+#define NIBBLE_GEMV_SINGLE_THREADS 256
+#define NIBBLE_GEMV_SINGLE_RESIDENT 2  // blocks of a multiprocessor
 #define NIBBLE_GEMM_TILE_M 64
 #define NIBBLE_GEMM_TILE_N 64
 #define NIBBLE_GEMM_THREADS 128
-#define NIBBLE_GEMV4_MAX_M 8
-#define NIBBLE_GEMV4_ROWS 8
-#define NIBBLE_GEMV4_THREADS 128
-#define NIBBLE_GEMV8_MAX_M 8
-#define NIBBLE_GEMV8_ROWS 8
-#define NIBBLE_GEMV8_THREADS 128
-#define NIBBLE_GEMM8_TILE_M 64
-#define NIBBLE_GEMM8_TILE_N 64
-#define NIBBLE_GEMM8_THREADS 128
+#define NIBBLE_GEMV_4BIT_MAX_M 8
+#define NIBBLE_GEMV_4BIT_ROWS 8
+#define NIBBLE_GEMV_4BIT_THREADS 128
+#define NIBBLE_GEMV_INT8_MAX_M 8
+#define NIBBLE_GEMV_INT8_ROWS 8
+#define NIBBLE_GEMV_INT8_THREADS 128
+#define NIBBLE_GEMM_INT8_TILE_M 64
+#define NIBBLE_GEMM_INT8_TILE_N 64
+#define NIBBLE_GEMM_INT8_THREADS 128
+#define NIBBLE_FINISH_INT8_THREADS 128  // of eight outputs
+#define NIBBLE_OUTLIER_TILE_N 32        // outputs of a block of sum_outliers
+#define NIBBLE_OUTLIER_THREADS 512
+#define NIBBLE_OUTLIER_CHUNK 256  // columns that a warp of quantize_rows takes at a time
+#define NIBBLE_OUTLIER_TOKENS_PER_WARP 8
+#define NIBBLE_OUTLIER_FEW_TOKENS_PER_WARP 2
 #define NIBBLE_DEQUANTIZE_ELEMENTS 4096
 #define NIBBLE_QUANTIZE4_BLOCKS 8
 #define NIBBLE_PREFILL_QUERIES 64
@@ -407,17 +432,17 @@ typedef struct {
 
 // The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales (floats, or bytes if
 // nested), and the launches over it.
-#define NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) == 6)
-#define NIBBLE_TILED4_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
-#define NIBBLE_TILED4_BYTES(outFeatures, inFeatures) (NIBBLE_TILED4_SCALES(outFeatures, inFeatures) * 32)
-#define NIBBLE_TILED4_THREADS 256
-#define NIBBLE_TILED4_FEW_THREADS 512  // tiled4_1_few: for up to 2 row tiles a multiprocessor
+#define NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) == 6)
+#define NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
+#define NIBBLE_TILED_4BIT_BYTES(outFeatures, inFeatures) (NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) * 32)
+#define NIBBLE_TILED_4BIT_THREADS 256
+#define NIBBLE_TILED_4BIT_FEW_THREADS 512  // gemv_4bit_tiled_few: for up to 2 row tiles a multiprocessor
 // Dynamic shared memory: one token, several tokens, float32.
-#define NIBBLE_TILED4_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 264)
-#define NIBBLE_TILED4_SHARED 32768
-#define NIBBLE_TILED4_SHARED_F32 65536
-// What `staged` needs; float32 activations (`isFloat32` = 1) need more.
-#define NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32) \
+#define NIBBLE_TILED_4BIT_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 264)
+#define NIBBLE_TILED_4BIT_SHARED 32768
+#define NIBBLE_TILED_4BIT_SHARED_F32 65536
+// Bytes of `staged`; float32 activations (`isFloat32` = 1) need more.
+#define NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32) \
     (((tokens) + 7) / 8 * 8LL * (((inFeatures) + 127) / 128 * 256LL * (1 + (isFloat32)) + 4))
 
 // Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.

@@ -11,5 +11,5 @@ typedef struct {
 
 // Programs (.cu).
 const NibbleKernelSource *nibble_kernel_programs(int *count);
-// What they include (.cuh and the arguments' header).
+// Headers: .cuh files and the arguments' header.
 const NibbleKernelSource *nibble_kernel_headers(int *count);

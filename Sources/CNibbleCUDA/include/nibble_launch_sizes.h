@@ -3,22 +3,22 @@
 
 #include "nibble_kernel_arguments.h"
 
-static inline int nibble_tiled4_supports(int outFeatures, int inFeatures, int blockSizeLog2) {
-    return NIBBLE_TILED4_SUPPORTS(outFeatures, inFeatures, blockSizeLog2);
+static inline int nibble_tiled_4bit_supports(int outFeatures, int inFeatures, int blockSizeLog2) {
+    return NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2);
 }
 
-static inline long long nibble_tiled4_bytes(long long outFeatures, long long inFeatures) {
-    return NIBBLE_TILED4_BYTES(outFeatures, inFeatures);
+static inline long long nibble_tiled_4bit_bytes(long long outFeatures, long long inFeatures) {
+    return NIBBLE_TILED_4BIT_BYTES(outFeatures, inFeatures);
 }
 
-static inline long long nibble_tiled4_scales(long long outFeatures, long long inFeatures) {
-    return NIBBLE_TILED4_SCALES(outFeatures, inFeatures);
+static inline long long nibble_tiled_4bit_scales(long long outFeatures, long long inFeatures) {
+    return NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures);
 }
 
-static inline long long nibble_tiled4_shared(int inFeatures) { return NIBBLE_TILED4_SHARED_1(inFeatures); }
+static inline long long nibble_tiled_4bit_shared(int inFeatures) { return NIBBLE_TILED_4BIT_SHARED_1(inFeatures); }
 
-static inline long long nibble_staged4_bytes(long long tokens, long long inFeatures, int isFloat32) {
-    return NIBBLE_STAGED4_BYTES(tokens, inFeatures, isFloat32);
+static inline long long nibble_staged_4bit_bytes(long long tokens, long long inFeatures, int isFloat32) {
+    return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);
 }
 
 static inline int nibble_prefill_supports(int keySize, int valueSize) { return NIBBLE_PREFILL_SUPPORTS(keySize, valueSize); }

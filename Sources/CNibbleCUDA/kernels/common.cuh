@@ -1,4 +1,4 @@
-// What every kernel shares: 16-bit floats without toolkit headers, typed loads and stores, reductions, pointwise functions.
+// Shared by all kernels: 16-bit floats without toolkit headers, typed loads and stores, reductions, pointwise functions.
 #pragma once
 #include "nibble_kernel_arguments.h"
 
@@ -8,7 +8,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Storage types; arithmetic happens in float.
+// Storage types. Arithmetic uses float.
 struct alignas(2) f16 {
     u16 bits;
 };
@@ -223,25 +223,94 @@ __device__ __forceinline__ u32 packPair(float a, float b) {
     return (u32)fromFloat<T>(a).bits | ((u32)fromFloat<T>(b).bits << 16);
 }
 
-// With programmatic dependent launch: wait until the kernels before this one are done and their writes are seen. Without
-// it, or before compute capability 9.0, nothing.
+// Whether eight elements of a buffer begin at a multiple of 16 bytes.
+__device__ __forceinline__ bool isAligned(const void *p, long long i, int type) {
+    return (((unsigned long long)p + i * (type == NIBBLE_F32 ? 4 : 2)) & 15) == 0;
+}
+
+// Eight neighbouring elements of a buffer whose type is known at run time, by accesses of 16 bytes: i must suit them.
+__device__ __forceinline__ void loadEight(const void *p, long long i, int type, float (&x)[8]) {
+    if (type == NIBBLE_F32) {
+        const float4 v = *(const float4 *)((const float *)p + i), w = *(const float4 *)((const float *)p + i + 4);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w, x[4] = w.x, x[5] = w.y, x[6] = w.z, x[7] = w.w;
+    } else if (type == NIBBLE_F16) {
+        unpack(*(const uint4 *)((const f16 *)p + i), x, f16());
+    } else {
+        unpack(*(const uint4 *)((const bf16 *)p + i), x, bf16());
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ uint4 packEight(const float (&x)[8]) {
+    return make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]), packPair<T>(x[6], x[7]));
+}
+
+__device__ __forceinline__ void storeEight(void *p, long long i, int type, const float (&x)[8]) {
+    if (type == NIBBLE_F32) {
+        *(float4 *)((float *)p + i) = make_float4(x[0], x[1], x[2], x[3]);
+        *(float4 *)((float *)p + i + 4) = make_float4(x[4], x[5], x[6], x[7]);
+    } else if (type == NIBBLE_F16) {
+        *(uint4 *)((f16 *)p + i) = packEight<f16>(x);
+    } else {
+        *(uint4 *)((bf16 *)p + i) = packEight<bf16>(x);
+    }
+}
+
+// `finish` for the first `count` of the outputs n ..< n + 8.
+__device__ __forceinline__ void finishEight(const NibbleEpilogue &e, long long m, long long n, const float (&products)[8],
+                                            int count) {
+    const long long at = m * e.outputStride + n, residualAt = m * e.residualStride + n;
+    if (count < 8 || !isAligned(e.output, at, e.outputType) ||
+        (e.residual && !isAligned(e.residual, residualAt, e.residualType))) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (i < count) finish(e, m, n + i, products[i]);
+        return;
+    }
+    float y[8], residual[8];
+    if (e.residual) loadEight(e.residual, residualAt, e.residualType, residual);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = activate(e.activation, products[i], e.activationParameter) * e.scale;
+    if (e.rowScale) {
+        const float rowScale = e.rowScale[m];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) y[i] = rowScale == 0.f ? 0.f : y[i] * rowScale;  // an unused row may have overflowed
+    }
+    if (e.residual)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) y[i] += residual[i];
+    storeEight(e.output, at, e.outputType, y);
+}
+
+// Waits until the preceding kernels have completed and their writes are visible. Does nothing without programmatic dependent
+// launch, or before compute capability 9.0.
 __device__ __forceinline__ void waitForPredecessors() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// With programmatic dependent launch: the next kernel may start to load what no kernel writes.
+// Lets the next kernel start (programmatic dependent launch). Before it waits, that kernel may only read memory that no kernel
+// writes, such as weights.
 __device__ __forceinline__ void releaseDependents() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
-// The part of a group that tile `tile` of `rowsPerTile` outputs belongs to; `tile` becomes the tile within that part.
-__device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
+// Whether no token of the call wants the outputs: those of an expert that no token chose. Called by whole warps, first of all.
+__device__ __forceinline__ bool isUnused(const NibbleLinearArguments &a) {
+    if (!a.activeRows) return false;
+    waitForPredecessors();
+    bool isUsed = false;
+    for (int m = threadIdx.x & 31; m < a.tokens; m += 32) isUsed = isUsed || a.activeRows[m] != 0.f;
+    return !__any_sync(~0u, isUsed);
+}
+
+// The layer of a group that contains tile `tile` of `rowsPerTile` outputs; `tile` becomes the index within that layer.
+__device__ __forceinline__ int layerOfTile(const NibbleLinearArguments &a, int &tile, int rowsPerTile) {
     int p = 0;
-    for (; p < a.partCount - 1; ++p) {
+    for (; p < a.layerCount - 1; ++p) {
         int tiles = (a.parts[p].outFeatures + rowsPerTile - 1) / rowsPerTile;
         if (tile < tiles) break;
         tile -= tiles;
@@ -249,7 +318,7 @@ __device__ __forceinline__ int partOfTile(const NibbleLinearArguments &a, int &t
     return p;
 }
 
-// Sums over the warp; lane 2 m + r gets that of sums[m][r].
+// Sums over the warp; lane 2 m + r returns the sum of sums[m][r].
 template <typename A, int MM>
 __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
     A mine = 0;
@@ -263,7 +332,7 @@ __device__ __forceinline__ A sumOfLane(const A (&sums)[MM][2]) {
     return mine;
 }
 
-// First in a kernel that does nothing before the one before it has ended, and lets the next one begin.
+// The first call of a kernel that does nothing ahead of its predecessors.
 __device__ __forceinline__ void beginKernel() {
     releaseDependents();
     waitForPredecessors();

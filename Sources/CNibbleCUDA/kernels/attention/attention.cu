@@ -41,7 +41,7 @@ __device__ __forceinline__ void attendBody(const NibbleAttentionArguments &a) {
     for (int base = rule.first(position) / 128 * 128; base < last; base += 128) {
         const int first = base + warp * 32;
         float score = -NIBBLE_INFINITY;
-        // Blocks before the window may be another row's by now.
+        // Cache blocks before the window may have been given to another row.
         if (first < last && first + 31 >= rule.first(position)) {
             const Panel keys(a, a.keys, row, first, g, a.keySize);
             for (int i = 0; i < 32 && first + i < last; ++i) {

@@ -1,4 +1,4 @@
-// What every attention kernel shares: where queries, keys and values lie, and how a score is made.
+// Shared by all attention kernels: addresses of queries, keys and values, and the score function.
 #pragma once
 #include "common.cuh"
 
@@ -55,13 +55,13 @@ struct ScoreRule {
     }
 };
 
-// Of the cache block that holds position `key` of row `row`, key/value head g: counted in heads of blocks.
+// The index of a panel, one key/value head g of one cache block: the block that holds position `key` of row `row`.
 __device__ __forceinline__ long long panelIndex(const NibbleAttentionArguments &a, int row, int key, int g) {
     const int block = a.batch.blockTable[(long long)row * a.batch.blockTableStride + key / NIBBLE_CACHE_BLOCK];
     return (long long)block * a.keyValueHeads + g;
 }
 
-// Its first element in a dense cache.
+// Element offset of that panel in a dense cache.
 __device__ __forceinline__ long long cacheOffset(const NibbleAttentionArguments &a, int row, int key, int g, int size) {
     return panelIndex(a, row, key, g) * NIBBLE_CACHE_BLOCK * size;
 }

@@ -1,8 +1,8 @@
-// Attention of one query a row over a quantized cache, the keys in splits as in attention_decode.cu.
+// Attention of one query per row over a quantized cache, split over keys as in attention_decode.cu.
 #include "attention_split.cuh"
 #include "cache_codes.cuh"
 
-// The four codes that stand at shift `shift` in the bytes of a word, as floats.
+// The four codes at bit `shift` of each byte of a word, as floats.
 template <int BITS>
 __device__ __forceinline__ float4 codesOf(u32 word, int shift) {
     constexpr u32 mask = (1u << BITS) - 1;
@@ -10,7 +10,7 @@ __device__ __forceinline__ float4 codesOf(u32 word, int shift) {
     return make_float4((float)(word & mask), (float)(word >> 8 & mask), (float)(word >> 16 & mask), (float)(word >> 24 & mask));
 }
 
-// A lane's key with each of HB queries, which lie in shared memory.
+// Scores of this lane's key with each of HB queries in shared memory.
 template <int BITS, int HB>
 __device__ __forceinline__ void scoreCodes(float (&scores)[HB], const CodeLayout &layout, const u8 *panel, int slot,
                                            const float *queries) {
@@ -36,7 +36,7 @@ __device__ __forceinline__ void scoreCodes(float (&scores)[HB], const CodeLayout
     }
 }
 
-// Weighted sums of a block's values; a lane takes a word of the codes, lanes beside each other the words of one key.
+// Weighted sums of a cache block's values. Each lane reads one word of codes; neighbouring lanes read the words of one key.
 template <int BITS, int HB>
 __device__ __forceinline__ void sumCodes(const CodeLayout &layout, const u8 *panel, int count, const float (&weights)[HB][32],
                                          float *sums) {
@@ -130,7 +130,7 @@ __device__ __forceinline__ void codesOfBits(const NibbleAttentionArguments &a, S
         codesBody<T, 2, HB>(a, shared, sums, g, firstHead);
 }
 
-// Key/value heads by tiles of query heads are on grid.y.
+// grid.y counts key/value heads times tiles of query heads.
 template <typename T>
 __device__ __forceinline__ void attendSplitCodesBody(const NibbleAttentionArguments &a) {
     extern __shared__ __align__(16) float sums[];

@@ -1,7 +1,7 @@
-// Attention of one query a row, the keys divided among blocks (split-KV, as in FlashDecoding), then combined.
+// Attention of one query per row; keys are split over blocks and the results combined (split-KV, as in FlashDecoding).
 //
 // A block takes NIBBLE_SPLIT_LENGTH keys for up to NIBBLE_SPLIT_HEADS query heads of one key/value head; each of its eight
-// warps one block of the cache. Splits begin at fixed keys, so a row's result depends on nothing but itself. The splits are
+// warps takes one cache block. Splits begin at fixed keys, so a row's result does not depend on other rows. The splits are
 // combined by the block that finishes last, or by a kernel of its own.
 #include "attention_split.cuh"
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ float sumTransposed(float (&v)[8], int lane) {
     return sum;
 }
 
-// Asks for `bytes` bytes to come into the second-level cache.
+// Prefetches `bytes` bytes into the L2 cache.
 __device__ __forceinline__ void prefetch(const void *start, int bytes, int lane) {
     for (int i = lane * 128; i < bytes; i += 4096) asm volatile("prefetch.global.L2 [%0];" ::"l"((const u8 *)start + i));
 }
@@ -128,7 +128,7 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
     mergeWarps<T, HB>(a, shared, sharedSums, g, firstHead, headCount);
 }
 
-// Key/value heads by tiles of query heads are on grid.y.
+// grid.y counts key/value heads times tiles of query heads.
 template <typename T>
 __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
     extern __shared__ float sums[];
@@ -138,7 +138,7 @@ __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &
     waitForPredecessors();
     const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
     const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS;
-    // Splits past the row's end are never read by the combination; the first one stays, for rows without keys.
+    // The combination never reads splits past the end of the row. The first split runs even for rows without keys.
     if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
     const int chunks = a.keySize * (int)sizeof(T) / 16;
     if (group == 1) {

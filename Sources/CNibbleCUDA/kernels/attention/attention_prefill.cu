@@ -1,4 +1,4 @@
-// Attention of many queries a row over a dense cache.
+// Attention of many queries per row over a dense cache.
 #include "attention_prefill.cuh"
 
 #define INSTANCE(T) WIDTHS(attend_prefill, false, T)

@@ -1,4 +1,4 @@
-// Attention of many queries a row on tensor cores (FlashAttention-2, arXiv 2307.08691), keys and values from the block table.
+// Attention of many queries per row on tensor cores (FlashAttention-2, arXiv 2307.08691), keys and values from the block table.
 //
 // A block takes 64 queries of one head, a warp 16 of them; keys and values come in tiles through two buffers of shared memory.
 // Rows of shared memory are padded by 16 bytes, which keeps matrix loads free of bank conflicts.
@@ -17,7 +17,7 @@ struct PrefillTiles {
     static constexpr int queryBytes = 64 * stride, tileBytes = keys * stride;
 };
 
-// Where the cache blocks of a tile of keys begin, in heads of blocks; none past the row's end.
+// Panel indices of the cache blocks of a tile of keys; 0 past the end of the row.
 template <int keys>
 struct TileBlocks {
     long long first[keys / NIBBLE_CACHE_BLOCK];
@@ -52,7 +52,7 @@ __device__ __forceinline__ void copyTile(const NibbleAttentionArguments &a, u8 *
     }
 }
 
-// The same from a quantized cache. Chunks of eight elements share a scale and whole bytes.
+// Like copyTile, from a quantized cache. Each chunk of eight elements has one scale and whole bytes.
 template <typename T, int D>
 __device__ __forceinline__ void expandTile(const NibbleAttentionArguments &a, u8 *tile, const void *cache,
                                            const TileBlocks<PrefillTiles<T, D>::keys> &blocks, int count) {
@@ -89,7 +89,7 @@ __device__ __forceinline__ void loadTile(const NibbleAttentionArguments &a, u8 *
         copyTile<T, D>(a, tile, cache, blocks, count);
 }
 
-// The queries of the block, zeros past the row's last one; they need not be aligned to 16 bytes.
+// Copies the block's queries, with zeros past the last query of the row. Queries need not be aligned to 16 bytes.
 template <typename T, int D>
 __device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u8 *tile, long long t, int h, int count) {
     constexpr int chunks = D / 8, stride = PrefillTiles<T, D>::stride;
@@ -276,8 +276,7 @@ __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *s
     }
 }
 
-// Kernels of one name for every width. float32, and bfloat16 before compute capability 8.0, have no tensor cores here: `attend`
-// serves them.
+// One kernel per head width. There is none for float32, nor for bfloat16 before compute capability 8.0: `attend` handles those.
 #define WIDTH(NAME, IS_CODES, T, D, RESIDENT)                                      \
     extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT) \
         NAME##_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) {     \

@@ -1,4 +1,4 @@
-// Attention of many queries a row over a quantized cache, whose blocks become numbers as they come into shared memory.
+// Attention of many queries per row over a quantized cache; blocks are dequantized into shared memory.
 #include "attention_prefill.cuh"
 
 #define INSTANCE(T) WIDTHS(attend_prefill_codes, true, T)

@@ -1,10 +1,10 @@
-// What kernels over splits of the keys share: how a block's warps, and a row's splits, are combined.
+// Shared by the split-KV kernels: combines the warps of a block, and the splits of a row.
 #pragma once
 #include "attention.cuh"
 
 #define WARPS (NIBBLE_SPLIT_THREADS / 32)
 
-// What the warps of a block leave for each other.
+// Results that the warps of a block exchange.
 template <int HB>
 struct SplitShared {
     float scores[WARPS][HB][32];
@@ -23,7 +23,7 @@ struct SplitShared {
     }
 };
 
-// Other blocks' results, past the first-level cache.
+// Reads a result that another block wrote, bypassing L1.
 __device__ __forceinline__ float loadFresh(const float *p) {
     float x;
     asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
@@ -61,7 +61,7 @@ __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a,
     }
 }
 
-// The block that arrives last combines the splits of its heads. Which block that is does not matter to the result.
+// The last block to arrive combines the splits of its heads. The result does not depend on which block that is.
 template <typename T>
 __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a, int t, int firstHead, int heads, int length) {
     __shared__ int isLast;
@@ -76,7 +76,7 @@ __device__ __forceinline__ void combineIfLast(const NibbleAttentionArguments &a,
     __syncthreads();
     if (!isLast) return;
     __threadfence();
-    // Half of the block for each of two heads at a time.
+    // Each half of the block combines one head at a time.
     for (int h = threadIdx.x / 128; h < heads; h += NIBBLE_SPLIT_THREADS / 128)
         combineSplits<T>(a, t, firstHead + h, length, threadIdx.x % 128, 128);
 }

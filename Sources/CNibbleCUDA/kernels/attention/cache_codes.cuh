@@ -1,4 +1,4 @@
-// Quantized caches (NibbleCore.KeyValueQuantization): where codes and scales lie, and how they become numbers.
+// Quantized caches (NibbleCore.KeyValueQuantization): layout of codes and scales, encoding and decoding.
 #pragma once
 #include "common.cuh"
 
@@ -33,7 +33,7 @@ struct CodeLayout {
     }
 };
 
-// To float16; what is finite stays finite.
+// Rounds to float16; finite values stay finite.
 __device__ __forceinline__ u16 saturatedHalf(float x) {
     return fromFloat<f16>(x == x && fabsf(x) < NIBBLE_INFINITY ? fminf(fmaxf(x, -65504.f), 65504.f) : x).bits;
 }

@@ -99,7 +99,7 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
             p[d] = fromFloat<T>(x);
             if (slot >= 0 && !a.cacheBits) storeAs(a.keys, slot * size + d, a.cacheType, x);
         };
-        // A thread takes a pair, so that both elements are read before one is written.
+        // One thread handles both elements of a pair, because they are rotated in place.
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
             const int d0 = a.isInterleaved ? 2 * i : i;
             const int d1 = a.isInterleaved ? 2 * i + 1 : i + half;
@@ -155,6 +155,76 @@ __device__ void rotateBody(const NibbleRotateArguments &a) {
         storeValues<T>(a, t, y - q - k, y - q - k + 1);
 }
 
+// The usual case, by accesses of 16 bytes: no norms, a dense cache of type T, sizes, halves and offsets that are multiples of 8.
+// A thread takes eight elements of a head, or eight pairs. grid (T, (H + 2G) * threads a head / block rounded up)
+template <typename T>
+__device__ __forceinline__ void rotateEightBody(const NibbleRotateArguments &a) {
+    beginKernel();
+    const int perHead = max(a.keySize, a.valueSize) / 8, index = blockIdx.y * blockDim.x + threadIdx.x, t = blockIdx.x;
+    const int y = index / perHead, d = index % perHead * 8, q = a.query.heads, k = a.key.heads;
+    if (y >= q + 2 * k) return;
+    const Part part = y < q ? queryPart : y < q + k ? keyPart : valuePart;
+    const int h = part == queryPart ? y : part == keyPart ? y - q : y - q - k;
+    const Heads<T> heads{(T *)a.projections + t * a.width,
+                         part == queryPart ? a.query
+                         : part == keyPart ? a.key
+                                           : a.value,
+                         part == valuePart ? a.valueSize : a.keySize, a.clip};
+    if (d >= heads.size) return;
+    T *p = heads.head(h);
+    const long long slot = part == queryPart ? -1 : cacheRow(a.batch, t, h, k);
+    T *cached = (T *)(part == valuePart ? a.values : a.keys) + slot * heads.size;
+    auto load = [&](int at, float (&x)[8]) {
+        unpack(*(const uint4 *)(p + at), x, T());
+        if (a.clip > 0.f)
+#pragma unroll
+            for (int i = 0; i < 8; ++i) x[i] = fminf(fmaxf(x[i], -a.clip), a.clip);
+    };
+    auto store = [&](int at, const float (&x)[8], bool isChanged) {
+        const uint4 packed = packEight<T>(x);
+        if (isChanged) *(uint4 *)(p + at) = packed;
+        if (slot >= 0) *(uint4 *)(cached + at) = packed;
+    };
+    const int half = part != valuePart && a.cosines ? a.rotated / 2 : 0;
+    float x[8], z[8];
+    if (d >= 2 * half) {
+        if (part == queryPart && !(a.clip > 0.f)) return;
+        load(d, x);
+        return store(d, x, part != valuePart && a.clip > 0.f);
+    }
+    const long long angle = (long long)min(max(a.batch.positions[t], 0), a.rotaryPositions - 1) * half;
+    if (a.isInterleaved) {  // pairs stand side by side: four of them
+        load(d, x);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float c = a.cosines[angle + d / 2 + i], n = a.sines[angle + d / 2 + i];
+            z[2 * i] = x[2 * i] * c - x[2 * i + 1] * n;
+            z[2 * i + 1] = x[2 * i + 1] * c + x[2 * i] * n;
+        }
+        return store(d, z, true);
+    }
+    if (d >= half) return;  // the second halves go with the first
+    float w[8], c[8], n[8];
+    load(d, x);
+    load(d + half, z);
+    loadEight(a.cosines, angle + d, NIBBLE_F32, c);
+    loadEight(a.sines, angle + d, NIBBLE_F32, n);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        w[i] = x[i] * c[i] - z[i] * n[i];
+        z[i] = z[i] * c[i] + x[i] * n[i];
+    }
+    store(d, w, true);
+    store(d + half, z, true);
+}
+
+#define INSTANCE_16(T)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(128) rotate_eight_##T(const __grid_constant__ NibbleRotateArguments a) { \
+        rotateEightBody<T>(a);                                                                                            \
+    }
+#define INSTANCE_f32(T)
+#define INSTANCE_f16(T) INSTANCE_16(T)
+#define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T) \
-    extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { rotateBody<T>(a); }
+    INSTANCE_##T(T) extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { rotateBody<T>(a); }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -1,16 +1,30 @@
-// Operations on single elements and whole rows. Types are runtime codes: these kernels wait for memory, not for branches.
+// Operations on single elements and whole rows. Types are runtime codes, since these kernels are bound by memory.
 #include "common.cuh"
 
 #define ELEMENT (blockIdx.x * (long long)blockDim.x + threadIdx.x)
 
-// output[t, f] = activation(a[t, f]) * a[t, width + f]; count = T * width
+// output[t, f] = activation(a[t, f]) * a[t, width + f]; grid (T, width / block rounded up)
 extern "C" __global__ void gate(const __grid_constant__ NibbleElementwiseArguments a) {
     beginKernel();
-    const long long i = ELEMENT;
-    if (i >= a.count) return;
-    const long long first = i / a.width * 2 * a.width + i % a.width;
+    const int f = blockIdx.y * blockDim.x + threadIdx.x;
+    if (f >= a.width) return;
+    const long long first = blockIdx.x * 2LL * a.width + f;
     const float x = activate(a.activation, loadAs(a.a, first, a.aType), a.activationParameter);
-    storeAs(a.output, i, a.outputType, x * loadAs(a.a, first + a.width, a.aType));
+    storeAs(a.output, blockIdx.x * a.width + f, a.outputType, x * loadAs(a.a, first + a.width, a.aType));
+}
+
+// The same for widths that are multiples of 8, eight elements a thread; grid (T, width / (8 * block) rounded up)
+extern "C" __global__ void gate_eight(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
+    const int f = 8 * (blockIdx.y * blockDim.x + threadIdx.x);
+    if (f >= a.width) return;
+    const long long first = blockIdx.x * 2LL * a.width + f;
+    float x[8], up[8];
+    loadEight(a.a, first, a.aType, x);
+    loadEight(a.a, first + a.width, a.aType, up);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = activate(a.activation, x[i], a.activationParameter) * up[i];
+    storeEight(a.output, blockIdx.x * a.width + f, a.outputType, x);
 }
 
 // output = a + b * scale
@@ -35,14 +49,25 @@ extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArgum
     storeAs(a.output, blockIdx.x * a.width + e, a.outputType, isInside ? loadAs(a.a, row * a.width + e, a.aType) : 0.f);
 }
 
-// Products of a layer through its epilogue.
-extern "C" __global__ void linear_finish(const __grid_constant__ NibbleFinishArguments a) {
+// Products of a layer through its epilogue; eight outputs a thread, grid (M, columns / (8 * block) rounded up).
+extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) {
     beginKernel();
-    const long long i = ELEMENT;
-    if (i >= (long long)a.tokens * a.columns) return;
-    const long long m = i / a.columns, n = i % a.columns;
-    const float x = loadAs(a.products, i, a.productType) + (a.bias ? a.bias[n] : 0.f);
-    finish(a.epilogue, m, a.firstColumn + n, x);
+    const int n = 8 * (blockIdx.y * blockDim.x + threadIdx.x), count = min(a.columns - n, 8);
+    if (count <= 0) return;
+    const long long at = blockIdx.x * a.productStride + n;
+    float x[8] = {};
+    if (count == 8 && isAligned(a.products, at, NIBBLE_F32)) {
+        loadEight(a.products, at, NIBBLE_F32, x);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (i < count) x[i] = a.products[at + i];
+    }
+    if (a.bias)
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            if (i < count) x[i] += a.bias[n + i];
+    finishEight(a.epilogue, blockIdx.x, a.firstColumn + n, x, count);
 }
 
 // Whole cache blocks; grid (n, 16), block 256. Sizes are multiples of 16 bytes.

@@ -1,60 +1,90 @@
 // LayerNorm and RMSNorm over rows, with an optional residual added after.
 #include "common.cuh"
 
-template <typename T>
-struct Typed {
-    static __device__ __forceinline__ float load(const void *p, long long i, int) { return toFloat(((const T *)p)[i]); }
-    static __device__ __forceinline__ void store(void *p, long long i, int, float x) { ((T *)p)[i] = fromFloat<T>(x); }
-};
-
-struct AnyType {
-    static __device__ __forceinline__ float load(const void *p, long long i, int type) { return loadAs(p, i, type); }
-    static __device__ __forceinline__ void store(void *p, long long i, int type, float x) { storeAs(p, i, type, x); }
-};
-
-// Every thread's loop is over the same columns in each pass, so the output may be the input or the residual.
-template <typename Input, typename Output, typename Residual>
-__device__ __forceinline__ void normRow(const NibbleNormArguments &a) {
+// Any width and any types. Every thread's loop is over the same columns in each pass, so the output may be the input or the
+// residual.
+__device__ __forceinline__ void normalizeElements(const NibbleNormArguments &a) {
     const long long row = (long long)blockIdx.x * a.width;
     const float count = (float)a.width;
     float mean = 0.f;
     if (a.isLayerNorm) {
         float sum = 0.f;
-        for (int e = threadIdx.x; e < a.width; e += blockDim.x) sum += Input::load(a.input, row + e, a.inputType);
+        for (int e = threadIdx.x; e < a.width; e += blockDim.x) sum += loadAs(a.input, row + e, a.inputType);
         mean = blockSum(sum) / count;
     }
     float squares = 0.f;
     for (int e = threadIdx.x; e < a.width; e += blockDim.x) {
-        const float x = Input::load(a.input, row + e, a.inputType) - mean;
+        const float x = loadAs(a.input, row + e, a.inputType) - mean;
         squares += x * x;
     }
     const float scale = 1.f / sqrtf(blockSum(squares) / count + a.epsilon);
     for (int e = threadIdx.x; e < a.width; e += blockDim.x) {
-        float x = (Input::load(a.input, row + e, a.inputType) - mean) * scale;
+        float x = (loadAs(a.input, row + e, a.inputType) - mean) * scale;
         if (a.weight) x *= a.weight[e];
         if (a.bias) x += a.bias[e];
-        if (a.residual) x += Residual::load(a.residual, row + e, a.residualType);
-        Output::store(a.output, row + e, a.outputType, x);
+        if (a.residual) x += loadAs(a.residual, row + e, a.residualType);
+        storeAs(a.output, row + e, a.outputType, x);
+    }
+}
+
+// Widths that are multiples of 8: a thread holds up to Most runs of eight elements, so that memory is read once.
+template <int Most>
+__device__ __forceinline__ void normalizeRuns(const NibbleNormArguments &a) {
+    const long long row = (long long)blockIdx.x * a.width;
+    const int runs = a.width / 8;
+    const float count = (float)a.width;
+    float x[Most][8], sum = 0.f, squares = 0.f;
+#pragma unroll
+    for (int r = 0; r < Most; ++r) {
+        const int i = r * blockDim.x + threadIdx.x;
+        if (i >= runs) break;
+        loadEight(a.input, row + 8 * i, a.inputType, x[r]);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum += x[r][j];
+    }
+    const float mean = a.isLayerNorm ? blockSum(sum) / count : 0.f;
+#pragma unroll
+    for (int r = 0; r < Most; ++r) {
+        if (r * blockDim.x + threadIdx.x >= runs) break;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            x[r][j] -= mean;
+            squares = fmaf(x[r][j], x[r][j], squares);
+        }
+    }
+    const float scale = 1.f / sqrtf(blockSum(squares) / count + a.epsilon);
+#pragma unroll
+    for (int r = 0; r < Most; ++r) {
+        const int i = r * blockDim.x + threadIdx.x;
+        if (i >= runs) break;
+        float factor[8], addend[8];
+        if (a.weight) loadEight(a.weight, 8 * i, NIBBLE_F32, factor);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) x[r][j] *= a.weight ? scale * factor[j] : scale;
+        if (a.bias) {
+            loadEight(a.bias, 8 * i, NIBBLE_F32, addend);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) x[r][j] += addend[j];
+        }
+        if (a.residual) {
+            loadEight(a.residual, row + 8 * i, a.residualType, addend);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) x[r][j] += addend[j];
+        }
+        storeEight(a.output, row + 8 * i, a.outputType, x[r]);
     }
 }
 
 // grid rows; the block's size depends on the width alone, so that a row's sums are always taken in the same order.
-extern "C" __global__ void normalize(const __grid_constant__ NibbleNormArguments a) {
+extern "C" __global__ void __launch_bounds__(512) normalize(const __grid_constant__ NibbleNormArguments a) {
     beginKernel();
-    // The usual ways: out of the residual stream, and into it.
-    const int in = a.inputType, out = a.outputType;
-    const bool reads = in == NIBBLE_F32 && !a.residual,
-               joins = out == NIBBLE_F32 && (!a.residual || a.residualType == NIBBLE_F32);
-    if (reads && out == NIBBLE_BF16)
-        normRow<Typed<f32>, Typed<bf16>, AnyType>(a);
-    else if (reads && out == NIBBLE_F16)
-        normRow<Typed<f32>, Typed<f16>, AnyType>(a);
-    else if (joins && in == NIBBLE_BF16)
-        normRow<Typed<bf16>, Typed<f32>, Typed<f32>>(a);
-    else if (joins && in == NIBBLE_F16)
-        normRow<Typed<f16>, Typed<f32>, Typed<f32>>(a);
-    else if (joins && in == NIBBLE_F32)
-        normRow<Typed<f32>, Typed<f32>, Typed<f32>>(a);
+    const bool isAlignedToRuns = a.width % 8 == 0 && isAligned(a.input, 0, a.inputType) && isAligned(a.output, 0, a.outputType) &&
+                                 (!a.residual || isAligned(a.residual, 0, a.residualType)) &&
+                                 isAligned(a.weight, 0, NIBBLE_F32) && isAligned(a.bias, 0, NIBBLE_F32);
+    if (isAlignedToRuns && a.width <= 2 * 8 * blockDim.x)
+        normalizeRuns<2>(a);
+    else if (isAlignedToRuns && a.width <= 4 * 8 * blockDim.x)
+        normalizeRuns<4>(a);
     else
-        normRow<AnyType, AnyType, AnyType>(a);
+        normalizeElements(a);
 }

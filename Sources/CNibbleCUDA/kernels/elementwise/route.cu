@@ -1,4 +1,4 @@
-// Which experts a token goes to, and with what weight.
+// Routes tokens to experts: the top-k experts of each token and their weights.
 #include "common.cuh"
 
 // One thread a token; block 128.

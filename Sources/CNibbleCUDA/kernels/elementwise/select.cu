@@ -1,4 +1,4 @@
-// The next token of each row, from float32 logits, and the step to the next position.
+// Selects the next token of each row from float32 logits, and advances rows to the next position.
 #include "common.cuh"
 
 // MARK: Random numbers (SplitMix64's finalizer over seed, stream, counter)
@@ -17,36 +17,56 @@ __device__ __forceinline__ u64 uniform(u64 seed, u64 stream, u64 counter) {
 
 // MARK: Greedy
 
-// The largest logit, the lowest id among equals; -1 where every logit is -infinity or one is NaN.
-__device__ int argmax(const float *logits, int count, float *largest) {
-    float best = -NIBBLE_INFINITY;
-    int place = count;
-    bool isNumber = true;
-    for (int v = threadIdx.x; v < count; v += blockDim.x) {
-        const float x = logits[v];
-        isNumber = isNumber && x == x;
-        if (x > best || (place == count && x == best)) {
-            best = x;
-            place = v;
+// The larger of two results; the lower token among equals.
+__device__ __forceinline__ NibbleLargest larger(NibbleLargest a, NibbleLargest b) {
+    return b.value > a.value || (b.value == a.value && b.token < a.token) ? b : a;
+}
+
+__device__ __forceinline__ NibbleLargest largestOfWarp(NibbleLargest x) {
+#pragma unroll
+    for (int d = 16; d > 0; d >>= 1) x = larger(x, {__shfl_xor_sync(~0u, x.value, d), __shfl_xor_sync(~0u, x.token, d)});
+    return x;
+}
+
+#define NO_TOKEN 0x7fffffff
+
+// The largest of the logits first ..< last, by a block; NO_TOKEN if there are none. NaN counts as larger than all, with token -1.
+__device__ NibbleLargest argmax(const float *logits, int first, int last) {
+    NibbleLargest best = {-NIBBLE_INFINITY, NO_TOKEN};
+    // Tokens ascend within a thread, so the first of equals stays.
+    auto visit = [&](float x, int v) {
+        if (x != x) {
+            best = {NIBBLE_INFINITY, -1};
+        } else if (x > best.value || (x == best.value && best.token == NO_TOKEN)) {
+            best = {x, v};
         }
+    };
+    if (((unsigned long long)(logits + first) & 15) == 0) {
+        const int whole = first + (last - first) / 4 * 4;
+#pragma unroll 4
+        for (int v = first + 4 * threadIdx.x; v < whole; v += 4 * blockDim.x) {
+            const float4 x = *(const float4 *)(logits + v);
+            visit(x.x, v);
+            visit(x.y, v + 1);
+            visit(x.z, v + 2);
+            visit(x.w, v + 3);
+        }
+        for (int v = whole + threadIdx.x; v < last; v += blockDim.x) visit(logits[v], v);
+    } else {
+        for (int v = first + threadIdx.x; v < last; v += blockDim.x) visit(logits[v], v);
     }
-    const float top = blockMax(best);
-    __shared__ int winner;
-    if (threadIdx.x == 0) winner = count;
+    __shared__ NibbleLargest warps[32];
+    best = largestOfWarp(best);
     __syncthreads();
-    if (!isNumber) {
-        atomicMin(&winner, -1);
-    } else if (best == top && place < count) {
-        atomicMin(&winner, place);
-    }
+    if ((threadIdx.x & 31) == 0) warps[threadIdx.x >> 5] = best;
     __syncthreads();
-    *largest = top;
-    return top > -NIBBLE_INFINITY && winner < count ? winner : -1;
+    const int lane = threadIdx.x & 31;
+    return largestOfWarp(lane < (blockDim.x + 31) / 32 ? warps[lane] : NibbleLargest{-NIBBLE_INFINITY, NO_TOKEN});
 }
 
 // MARK: Sampling
 
-// Floats in their order as unsigned numbers.
+// Maps floats to unsigned integers of the same order.
 __device__ __forceinline__ u32 orderKey(float x) {
     const u32 bits = __float_as_uint(x);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -64,7 +84,7 @@ __device__ __forceinline__ u64 weightOf(float score, float largest) {
     return (u64)((double)relativeWeight(score, largest) * 1099511627776.0);
 }
 
-struct Row {
+struct LogitsRow {
     const float *logits;
     int count;
     float temperature;
@@ -85,7 +105,7 @@ struct Threshold {
 // The smallest key such that what lies above it weighs less than `wanted`: a radix descent, eight bits a pass. With unit
 // weights it is the key of the wanted-th largest score.
 template <bool isWeighted>
-__device__ Threshold threshold(const Row &row, u32 lowest, u64 wanted) {
+__device__ Threshold threshold(const LogitsRow &row, u32 lowest, u64 wanted) {
     __shared__ u64 bins[256];
     __shared__ Threshold found;
     if (threadIdx.x == 0) found = Threshold{0, 0, 0};
@@ -103,7 +123,7 @@ __device__ Threshold threshold(const Row &row, u32 lowest, u64 wanted) {
         }
         __syncthreads();
         if (threadIdx.x == 0) {
-            // The bin that reaches what is wanted, or the lowest with anything in it.
+            // The bin in which the sum reaches `wanted`, or the lowest bin that is not empty.
             u64 above = found.above;
             int best = 0;
             for (int bin = 255; bin >= 0; bin--) {
@@ -143,15 +163,16 @@ __device__ u64 runningSum(u64 x, u64 *total) {
     return before + x;
 }
 
-// What may be drawn.
+// The tokens that may be drawn.
 struct Candidates {
     u32 lowest;           // key
-    u64 tiesToSkip;       // of those with the lowest key, so many with the lowest ids are out
+    u64 tiesToSkip;       // of those with the lowest key, so many with the lowest ids
+                          // are out
     float minimumWeight;  // relative to the largest
 };
 
 // The token at which the running sum of weights, in id order, first exceeds a uniform part of their total.
-__device__ int draw(const Row &row, const Candidates &c, u64 random) {
+__device__ int draw(const LogitsRow &row, const Candidates &c, u64 random) {
     const int perThread = (row.count + blockDim.x - 1) / blockDim.x;
     const int first = min((int)threadIdx.x * perThread, row.count);
     const int last = min(first + perThread, row.count);
@@ -189,9 +210,9 @@ __device__ int draw(const Row &row, const Candidates &c, u64 random) {
     return token;
 }
 
-// Nucleus: out goes, from the least likely on, what the cumulative probability up to 1 - p covers; among equals the lower id
-// goes first.
-__device__ void keepNucleus(const Row &row, float topP, Candidates &c) {
+// Top-p: removes the least likely tokens as long as their cumulative probability is at most 1 - p; among equals the lower id is
+// removed first.
+__device__ void keepNucleus(const LogitsRow &row, float topP, Candidates &c) {
     u64 mine = 0, total;
     for (int v = threadIdx.x; v < row.count; v += blockDim.x) {
         const float s = row.score(v);
@@ -208,16 +229,16 @@ __device__ void keepNucleus(const Row &row, float topP, Candidates &c) {
 
 // MARK: Sets of tokens
 
-// Penalizes what the row has seen and forbids what is never chosen.
-__device__ void mask(const NibbleSelectArguments &a, int r, float *logits) {
-    const int words = (a.vocabulary + 31) / 32;
-    u32 *seen = a.seen ? a.seen + (long long)r * words : nullptr;
+// Applies the repetition penalty and removes forbidden tokens, among the tokens of the words first ..< last.
+__device__ void mask(const NibbleSelectArguments &a, int r, float *logits, int first, int last) {
+    u32 *seen = a.seen ? a.seen + (long long)r * ((a.vocabulary + 31) / 32) : nullptr;
     if (seen && a.latest && threadIdx.x == 0) {
         const u32 token = (u32)a.latest[r];
-        if (token < (u32)a.vocabulary) seen[token / 32] |= 1u << (token % 32);
+        const int word = (int)(token / 32);
+        if (token < (u32)a.vocabulary && word >= first && word < last) seen[word] |= 1u << (token % 32);
     }
     __syncthreads();
-    for (int w = threadIdx.x; w < words; w += blockDim.x) {
+    for (int w = first + threadIdx.x; w < last; w += blockDim.x) {
         for (u32 set = seen ? seen[w] : 0; set; set &= set - 1) {
             float *x = logits + 32 * w + __ffs(set) - 1;
             *x = *x < 0.f ? *x * a.penalty : *x / a.penalty;
@@ -227,16 +248,29 @@ __device__ void mask(const NibbleSelectArguments &a, int r, float *logits) {
     __syncthreads();
 }
 
-// grid R, block 1024
+// Masks a part of a row and finds its largest logit. grid (NIBBLE_SELECT_PARTS, R), block 256.
+extern "C" __global__ void __launch_bounds__(256) select_largest(const __grid_constant__ NibbleSelectArguments a) {
+    beginKernel();
+    const int r = blockIdx.y, words = (a.vocabulary + 31) / 32;
+    const int perPart = (words + NIBBLE_SELECT_PARTS - 1) / NIBBLE_SELECT_PARTS;
+    const int first = min((int)blockIdx.x * perPart, words), last = min(first + perPart, words);
+    float *logits = a.logits + (long long)r * a.vocabulary;
+    if (a.seen || a.forbidden) mask(a, r, logits, first, last);
+    const NibbleLargest best = argmax(logits, 32 * first, min(32 * last, a.vocabulary));
+    if (threadIdx.x == 0) a.largest[r * NIBBLE_SELECT_PARTS + blockIdx.x] = best;
+}
+
+// From the largest logits of the parts; draws where a temperature is given. grid R, block 1024
 extern "C" __global__ void select_tokens(const __grid_constant__ NibbleSelectArguments a) {
     beginKernel();
     const int r = blockIdx.x;
-    float *logits = a.logits + (long long)r * a.vocabulary;
-    if (a.seen || a.forbidden) mask(a, r, logits);
-    float largest;
-    int token = argmax(logits, a.vocabulary, &largest);
+    const float *logits = a.logits + (long long)r * a.vocabulary;
+    static_assert(NIBBLE_SELECT_PARTS == 32, "a lane for each part");
+    const NibbleLargest best = largestOfWarp(a.largest[r * NIBBLE_SELECT_PARTS + (threadIdx.x & 31)]);
+    const float largest = best.value;
+    int token = largest > -NIBBLE_INFINITY ? best.token : -1;
     if (a.temperature > 0.f && token >= 0) {
-        const Row row{logits, a.vocabulary, a.temperature, largest / a.temperature};
+        const LogitsRow row{logits, a.vocabulary, a.temperature, largest / a.temperature};
         Candidates c{0, 0, fminf(a.minP, 1.f)};
         if (a.topK > 0 && a.topK < a.vocabulary) c.lowest = threshold<false>(row, 0, (u64)a.topK).key;
         if (a.topP < 1.f) keepNucleus(row, a.topP, c);

@@ -74,7 +74,7 @@ __device__ __forceinline__ float nestedScale(u32 code, float absmax, float offse
 }
 
 // The scale of quantization block `block` of a canonical weight.
-__device__ __forceinline__ float blockScale(const NibbleLinearPart &part, long long block) {
+__device__ __forceinline__ float blockScale(const NibbleLinearLayer &part, long long block) {
     if (!part.nestedCodes) return part.scales[block];
     return nestedScale(part.nestedCodes[block], part.nestedAbsmax[block >> 8], part.nestedOffset);
 }

@@ -1,4 +1,4 @@
-// 4-bit linear layers over the canonical layout (any shape), and 4-bit weights to floats.
+// 4-bit GEMV over the canonical layout (any shape), and dequantization of canonical weights.
 #include "codebooks.cuh"
 
 // Eight codes of four bytes in order: each byte holds the earlier element in its high nibble.
@@ -24,8 +24,8 @@ __device__ __forceinline__ void load8(const T *p, float (&x)[8]) {
 // A warp computes two rows for MM tokens. Lanes take runs of 32 elements, which never leave a quantization block when K is a
 // multiple of 32; otherwise they take single elements. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
-__device__ __forceinline__ float gemv4Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0,
-                                           const float *values) {
+__device__ __forceinline__ float gemvFourBitRows(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0,
+                                                 const float *values) {
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
     const T *input = (const T *)a.input;
@@ -81,30 +81,31 @@ __device__ __forceinline__ float gemv4Rows(const NibbleLinearArguments &a, const
 }
 
 template <typename T>
-__device__ __forceinline__ void gemv4Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemvFourBitBody(const NibbleLinearArguments &a) {
     __shared__ float values[16];  // one bank an entry: no conflicts
     releaseDependents();
+    if (isUnused(a)) return;
     if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
     __syncthreads();
     waitForPredecessors();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV4_ROWS)];
-    const int n0 = tile * NIBBLE_GEMV4_ROWS + 2 * (threadIdx.x >> 5);
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_4BIT_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV_4BIT_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
     float sum;
     if (a.tokens == 1)
-        sum = gemv4Rows<T, 1>(a, part, n0, values);
+        sum = gemvFourBitRows<T, 1>(a, part, n0, values);
     else if (a.tokens == 2)
-        sum = gemv4Rows<T, 2>(a, part, n0, values);
+        sum = gemvFourBitRows<T, 2>(a, part, n0, values);
     else if (a.tokens <= 4)
-        sum = gemv4Rows<T, 4>(a, part, n0, values);
+        sum = gemvFourBitRows<T, 4>(a, part, n0, values);
     else
-        sum = gemv4Rows<T, 8>(a, part, n0, values);
+        sum = gemvFourBitRows<T, 8>(a, part, n0, values);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
     if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
-// Element order is flat, so rows and their alignment do not matter. A thread takes eight elements at a time.
+// Elements are numbered flat across rows, so row alignment does not matter. A thread takes eight elements at a time.
 template <typename T>
 __device__ __forceinline__ void dequantize4Body(const NibbleDequantizeArguments &a) {
     const long long count = (long long)a.part.outFeatures * a.inFeatures;
@@ -134,12 +135,12 @@ __device__ __forceinline__ void dequantize4Body(const NibbleDequantizeArguments 
     }
 }
 
-#define INSTANCE(T)                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV4_THREADS)                                                       \
-        gemv4_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
-        gemv4Body<T>(a);                                                                                                     \
-    }                                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(256) dequantize4_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize4Body<T>(a);                                                                                               \
+#define INSTANCE(T)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_4BIT_THREADS)                                                       \
+        gemv_4bit_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemvFourBitBody<T>(a);                                                                                                   \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) dequantize_4bit_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize4Body<T>(a);                                                                                                   \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

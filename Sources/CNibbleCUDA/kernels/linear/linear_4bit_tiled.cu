@@ -1,8 +1,8 @@
-// 4-bit linear layers over the tiled layout (tiles4.cuh): one token up to a few dozen, bound by the weight's bytes.
+// 4-bit linear layers over the tiled layout (tiles4.cuh): GEMV for one token, GEMM for up to 64. Bound by reading the weight.
 //
 // A team of eight warps computes RT * 16 outputs for NT * 8 tokens. The warps divide K: pairs of 64 columns in turn, so that
-// the order of additions depends on K alone and a token's result never on the others. Codes become pairs of float16 table
-// values through a table with one copy for each lane (no bank conflicts); scales multiply the float32 sums of 64 products.
+// the order of additions depends on K alone and a token's result does not depend on other tokens. Codes become float16 table
+// values, two at a time, through a table with one copy per lane (no bank conflicts). Scales multiply float32 sums of 64 products.
 //
 // The float32 variant splits activations and table values into two float16 parts each.
 #include "staging4.cuh"
@@ -11,8 +11,9 @@
 
 // A block stages one token.
 template <typename T>
-__device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void stageFourBitBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
     const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
@@ -22,7 +23,7 @@ __device__ __forceinline__ void stage4Body(const NibbleLinearArguments &a) {
     if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
 
-// The row tile a team works on and where this lane's weights are. Row tiles past the end repeat the last one; nobody stores them.
+// The row tile of a team and the addresses of this lane's weights. Tiles past the end repeat the last one and are not stored.
 template <int RT>
 struct RowTile {
     int part;
@@ -37,13 +38,13 @@ struct RowTile {
 
 // Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
 template <int RT>
-struct Loaded {
+struct WeightPair {
     uint4 codes[RT][2];
     float4 scales[RT];
 };
 
 template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested>
-struct Tiled4 {
+struct TiledProduct {
     static constexpr int columns = Single ? 1 : 8;
     typedef float Reduction[WARPS][columns][RT * 16 + 4];
 
@@ -56,19 +57,19 @@ struct Tiled4 {
     u32 laneTable;  // shared address of this lane's copy of the table
     float sums[RT][NT][4];
 
-    __device__ __forceinline__ Tiled4(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
+    __device__ __forceinline__ TiledProduct(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
         pairs = (a.inFeatures + 127) / 128;
         lane = threadIdx.x & 31;
         warp = __shfl_sync(~0u, threadIdx.x >> 5, 0) % WARPS;  // known to be the same in all lanes
-        // Through a shuffle, so that the compiler keeps the sum in a register instead of making it anew for each look-up.
+        // The shuffle makes the compiler keep the sum in a register instead of recomputing it for each look-up.
         laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
     }
 
     __device__ __forceinline__ RowTile<RT> rowTile(int tile) const {
         RowTile<RT> t;
         t.index = tile;
-        t.part = partOfTile(a, t.index, RT * 16);
-        const NibbleLinearPart &part = a.parts[t.part];
+        t.part = layerOfTile(a, t.index, RT * 16);
+        const NibbleLinearLayer &part = a.parts[t.part];
         const int last = (part.outFeatures - 1) / 16;
         t.nestedAbsmax = part.nestedAbsmax;
 #pragma unroll
@@ -84,14 +85,14 @@ struct Tiled4 {
         return t;
     }
 
-    __device__ __forceinline__ void load(Loaded<RT> &q, const RowTile<RT> &t, int pair) const {
+    __device__ __forceinline__ void load(WeightPair<RT> &q, const RowTile<RT> &t, int pair) const {
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
             q.codes[r][0] = loadStreaming(t.codes[r] + pair * 64);
             q.codes[r][1] = loadStreaming(t.codes[r] + pair * 64 + 32);
             if constexpr (Nested) {
                 q.scales[r].x = __uint_as_float((u32)t.nestedCodes[r][pair * 32]);
-                // The last block of an odd row may be one too far: its code is padding.
+                // For an odd number of column tiles the last block index can be out of range; its code is padding.
                 const int block = min(t.firstBlock[r] + 2 * pair, a.parts[t.part].outFeatures * (a.inFeatures / 64) - 1);
                 q.scales[r].y = t.nestedAbsmax[block >> 8];
             } else {
@@ -114,7 +115,7 @@ struct Tiled4 {
     }
 
     // `scale` holds for each row tile: row g, first and second column tile; row g + 8, first and second.
-    __device__ __forceinline__ void consume(const Loaded<RT> &q, float nestedOffset, int pair) {
+    __device__ __forceinline__ void consume(const WeightPair<RT> &q, float nestedOffset, int pair) {
         float scale[RT][4];
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
@@ -138,7 +139,7 @@ struct Tiled4 {
         }
     }
 
-    __device__ __forceinline__ void multiply(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+    __device__ __forceinline__ void multiply(const WeightPair<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
         u32 w[RT][4][4];
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
@@ -165,7 +166,7 @@ struct Tiled4 {
         }
     }
 
-    __device__ __forceinline__ void multiplyExact(const Loaded<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+    __device__ __forceinline__ void multiplyExact(const WeightPair<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             u32 high[8], low[8];
@@ -195,7 +196,7 @@ struct Tiled4 {
         }
     }
 
-    // A single token is column 0, held by the lanes 0 to 3; the others' fragments are zeros.
+    // A single token is column 0 of the fragment, in lanes 0 to 3. The other lanes hold zeros.
     __device__ __forceinline__ void loadInput(u32 (&b)[8], int kb, int n, long long offset) const {
         uint4 v = make_uint4(0, 0, 0, 0), w = make_uint4(0, 0, 0, 0);
         if constexpr (Single) {
@@ -233,7 +234,7 @@ struct Tiled4 {
     template <typename F>
     __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
         const int g = lane >> 2, c = lane & 3;
-        const NibbleLinearPart &part = a.parts[partIndex];
+        const NibbleLinearLayer &part = a.parts[partIndex];
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             Reduction &all = shared[buffer];
@@ -259,11 +260,11 @@ struct Tiled4 {
         }
     }
 
-    // The same for one token, whose outputs are stored by the first half warp; it has fetched what is added to them.
+    // Like `store`, for one token: the first half warp stores the outputs; it has already loaded bias and residual.
     template <typename F>
     __device__ __forceinline__ void storeSingle(Reduction *shared, int &buffer, int partIndex, int rowTile, float bias,
                                                 float residual, F sync) {
-        const NibbleLinearPart &part = a.parts[partIndex];
+        const NibbleLinearLayer &part = a.parts[partIndex];
         const int output = rowTile * 16 + lane;
         Reduction &all = shared[buffer];
         buffer ^= 1;
@@ -289,11 +290,11 @@ struct Tiled4 {
     }
 };
 
-// Teams take row tiles in turn: any grid.x works. The codes of Depth pairs of column tiles are always on their way: where one is
-// used up, its registers take the pair that comes Depth later, be it of the next row tile.
+// Teams take row tiles in turn, so any grid.x works. The codes of Depth pairs of column tiles are always in flight: once a pair
+// is consumed, its registers receive the pair Depth further on, which may belong to the next row tile.
 template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested, int Depth, int Teams>
-__device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float *map, float *reductions) {
-    using Work = Tiled4<T, RT, NT, Single, Exact, Nested>;
+__device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a, float *map, float *reductions) {
+    using Work = TiledProduct<T, RT, NT, Single, Exact, Nested>;
     extern __shared__ uint4 dynamicShared[];
     u32 *table = (u32 *)dynamicShared;
     const int team = threadIdx.x / (WARPS * 32);
@@ -311,11 +312,11 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     if constexpr (Single) row.prefetchWeights();
 
     int tiles = 0;
-    for (int p = 0; p < a.partCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
+    for (int p = 0; p < a.layerCount; ++p) tiles += (a.parts[p].outFeatures + RT * 16 - 1) / (RT * 16);
     const int batches = (work.pairs + WARPS * Depth - 1) / (WARPS * Depth), step = gridDim.x * Teams;
     int tile = blockIdx.x * Teams + team;
     RowTile<RT> loading = work.rowTile(min(tile, tiles - 1));
-    Loaded<RT> q[Depth];
+    WeightPair<RT> q[Depth];
 #pragma unroll
     for (int d = 0; d < Depth; ++d)
         if (tile < tiles && d * WARPS + work.warp < work.pairs) work.load(q[d], loading, d * WARPS + work.warp);
@@ -326,6 +327,7 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
         fillTable(table, a.codebook);
     if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
+    if (isUnused(a)) return;
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
         float *factors = (float *)(input + 64 * work.pairs);
@@ -368,30 +370,30 @@ __device__ __forceinline__ void tiled4Body(const NibbleLinearArguments &a, float
     }
 }
 
-#define TILED4(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                               \
+#define TILED_PRODUCT(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                        \
     extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                       \
         NAME(const __grid_constant__ NibbleLinearArguments a) {                                      \
         __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)]; \
         if (a.parts[0].nestedCodes)                                                                  \
-            tiled4Body<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);            \
+            tiledProductBody<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);      \
         else                                                                                         \
-            tiled4Body<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);           \
+            tiledProductBody<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);     \
     }
 
-#define STAGE4(T)                                                                                                          \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32) stage4_##T(const __grid_constant__ NibbleLinearArguments a) { \
-        stage4Body<T>(a);                                                                                                  \
+#define STAGE_4BIT(T)                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32) stage_4bit_##T(const __grid_constant__ NibbleLinearArguments a) { \
+        stageFourBitBody<T>(a);                                                                                                \
     }
 
-#define INSTANCE_f32(T) STAGE4(T) TILED4(tiled4_8_##T, T, 1, 1, false, true, 1, 1, 2)
-#define INSTANCE_16(T)                                      \
-    STAGE4(T)                                               \
-    TILED4(tiled4_1_##T, T, 1, 1, true, false, 2, 1, 3)     \
-    TILED4(tiled4_1_few_##T, T, 1, 1, true, false, 3, 2, 1) \
-    TILED4(tiled4_8_##T, T, 1, 1, false, false, 2, 1, 3)    \
-    TILED4(tiled4_16_##T, T, 2, 2, false, false, 1, 1, 2)   \
-    TILED4(tiled4_32_##T, T, 2, 4, false, false, 1, 1, 1)   \
-    TILED4(tiled4_64_##T, T, 2, 8, false, false, 1, 1, 1)
+#define INSTANCE_f32(T) STAGE_4BIT(T) TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, true, 1, 1, 2)
+#define INSTANCE_16(T)                                                    \
+    STAGE_4BIT(T)                                                         \
+    TILED_PRODUCT(gemv_4bit_tiled_##T, T, 1, 1, true, false, 2, 1, 3)     \
+    TILED_PRODUCT(gemv_4bit_tiled_few_##T, T, 1, 1, true, false, 3, 2, 1) \
+    TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, false, 2, 1, 3)  \
+    TILED_PRODUCT(gemm_4bit_tiled_16_##T, T, 2, 2, false, false, 1, 1, 2) \
+    TILED_PRODUCT(gemm_4bit_tiled_32_##T, T, 2, 4, false, false, 1, 1, 1) \
+    TILED_PRODUCT(gemm_4bit_tiled_64_##T, T, 2, 8, false, false, 1, 1, 1)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T) INSTANCE_##T(T)

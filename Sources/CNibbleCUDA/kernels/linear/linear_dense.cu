@@ -1,10 +1,10 @@
-// Linear layers whose weights are floats of the activations' type.
+// Linear layers with dense weights of the activations' type: GEMV for up to eight tokens, GEMM above.
 #include "tile_product.cuh"
 #include "row_input.cuh"
 
 // A warp computes two rows for MM tokens; lanes take 16 bytes of each row at a time. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
-__device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) {
+__device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0) {
     constexpr int E = Chunk<T>::size, unroll = MM == 1 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -54,9 +54,10 @@ __device__ __forceinline__ float gemvRows(const NibbleLinearArguments &a, const 
 template <typename T>
 __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV_ROWS)];
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_ROWS)];
     const int n0 = tile * NIBBLE_GEMV_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return;
     float sum;
@@ -72,8 +73,8 @@ __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
     if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
-// One token, 16-bit floats, K divisible by 8: warps take pairs of rows in turn, any grid works. A chunk is 256 columns of a pair;
-// Depth of them are always on their way, those of the next pair while the sums of this one are taken.
+// GEMV of one token in 16-bit floats, K divisible by 8. Warps take pairs of rows in turn, so any grid size works. A chunk is 256
+// columns of a pair. Depth chunks are always in flight; those of the next pair are requested before this pair is reduced.
 template <typename T>
 struct RowPairs {
     struct Pair {
@@ -90,8 +91,8 @@ struct RowPairs {
 
     __device__ __forceinline__ Pair pair(int index) const {
         Pair p;
-        p.part = partOfTile(a, index, 2);
-        const NibbleLinearPart &part = a.parts[p.part];
+        p.part = layerOfTile(a, index, 2);
+        const NibbleLinearLayer &part = a.parts[p.part];
         p.n0 = 2 * index;
 #pragma unroll
         for (int r = 0; r < 2; ++r)
@@ -117,17 +118,17 @@ struct RowPairs {
         }
     }
 
-    // The sums of a pair go to the lanes 0 and 1, which have fetched what is added to them.
+    // Lanes 0 and 1 store the sums of a pair; they have already loaded bias and residual.
     __device__ __forceinline__ void store(const Pair &p, const float (&sums)[2], float bias, float residual) const {
         const float sum0 = warpSum(sums[0]), sum1 = warpSum(sums[1]);
-        const NibbleLinearPart &part = a.parts[p.part];
+        const NibbleLinearLayer &part = a.parts[p.part];
         const int n = p.n0 + lane;
         if (lane < 2 && n < part.outFeatures) finish(a.epilogue, 0, part.firstColumn + n, (lane ? sum1 : sum0) + bias, residual);
     }
 };
 
 template <typename T, int Depth>
-__device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
     extern __shared__ uint4 stagedRow[];
     using Work = RowPairs<T>;
     const Work work = {a, stagedRow, (int)threadIdx.x & 31, a.inFeatures / 8};
@@ -136,9 +137,9 @@ __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
     row.prefetchWeights();
 
     int pairs = 0;
-    for (int p = 0; p < a.partCount; ++p) pairs += (a.parts[p].outFeatures + 1) / 2;
-    const int chunks = (work.runs + 31) / 32, step = gridDim.x * (NIBBLE_GEMV1_THREADS / 32);
-    int index = blockIdx.x * (NIBBLE_GEMV1_THREADS / 32) + __shfl_sync(~0u, threadIdx.x >> 5, 0);
+    for (int p = 0; p < a.layerCount; ++p) pairs += (a.parts[p].outFeatures + 1) / 2;
+    const int chunks = (work.runs + 31) / 32, step = gridDim.x * (NIBBLE_GEMV_SINGLE_THREADS / 32);
+    int index = blockIdx.x * (NIBBLE_GEMV_SINGLE_THREADS / 32) + __shfl_sync(~0u, threadIdx.x >> 5, 0);
     typename Work::Pair pair = work.pair(min(index, pairs - 1));
     typename Work::Chunk q[Depth];
 #pragma unroll
@@ -146,6 +147,7 @@ __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
         if (index < pairs) work.load(q[d], pair, d);
 
     waitForPredecessors();
+    if (isUnused(a)) return;
     row.measure();
     row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
         if (i < work.runs)
@@ -156,7 +158,7 @@ __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
 
     for (; index < pairs; index += step) {
         const typename Work::Pair here = pair;
-        const NibbleLinearPart &part = a.parts[here.part];
+        const NibbleLinearLayer &part = a.parts[here.part];
         float sums[2] = {0.f, 0.f}, bias = 0.f, residual = 0.f;
         if (work.lane < 2 && here.n0 + work.lane < part.outFeatures) {
             if (part.bias) bias = part.bias[here.n0 + work.lane];
@@ -178,9 +180,9 @@ __device__ __forceinline__ void gemvOneBody(const NibbleLinearArguments &a) {
     }
 }
 
-// float32 arithmetic: a 64 x 64 tile, a thread 8 tokens x 4 outputs.
+// GEMM in float32 arithmetic: a 64 x 64 tile per block, 8 tokens x 4 outputs per thread.
 template <typename T>
-__device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
+__device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int m0, int n0) {
     __shared__ float x[16][68], w[16][68];
     const int K = a.inFeatures, M = a.tokens, N = part.outFeatures;
     const int tm = (threadIdx.x >> 4) * 8, tn = (threadIdx.x & 15) * 4;
@@ -217,7 +219,7 @@ __device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const N
 }
 
 template <typename T>
-__device__ __forceinline__ void tensorTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, int m0, int n0) {
+__device__ __forceinline__ void tensorTile(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int m0, int n0) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
     const long long bytes = (long long)a.inFeatures * sizeof(T);
     const TileOperand input = {(const u8 *)a.input, bytes, bytes, a.tokens, bytes % 16 == 0};
@@ -247,19 +249,20 @@ struct TensorCores<bf16> {
 template <typename T>
 __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM_TILE_N)];
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMM_TILE_N)];
     if constexpr (TensorCores<T>::have)
         tensorTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
     else
         simtTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
 }
 
-#define INSTANCE_16(T)                                                                        \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV1_THREADS, NIBBLE_GEMV1_RESIDENT) \
-        gemv_1_##T(const __grid_constant__ NibbleLinearArguments a) {                         \
-        gemvOneBody<T, 8>(a);                                                                 \
+#define INSTANCE_16(T)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_SINGLE_THREADS, NIBBLE_GEMV_SINGLE_RESIDENT) \
+        gemv_single_##T(const __grid_constant__ NibbleLinearArguments a) {                                \
+        gemvSingleBody<T, 8>(a);                                                                          \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T) INSTANCE_16(T)

@@ -1,7 +1,7 @@
-// LLM.int8() (arXiv 2208.07339): rows of activations to int8 with their outlier columns, products with int8 weights.
-#include "tile_product.cuh"
+// LLM.int8() (arXiv 2208.07339): quantizes rows of activations, lists their outlier columns, and multiplies with int8 weights.
 #include "outliers.cuh"
 #include "row_input.cuh"
+#include "tile_product.cuh"
 
 template <typename T>
 __device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
@@ -32,18 +32,20 @@ __device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsT
     for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
 }
 
-// A row to be quantized, as it lies in memory or through a prologue, whose result is kept.
+// A row to be quantized: read as it is, or through a prologue whose result is kept.
 template <typename T>
 struct QuantizedRow {
     const NibbleRowQuantizeArguments &a;
     const T *row;
     RowInput<T> input;
+    long long row0;
     bool hasPrologue;
 
     __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
         : a(a),
           row((const T *)a.input + m * a.inFeatures),
           input((const float *)a.input + m * a.inFeatures, a.prologue, a.inFeatures),
+          row0(m * a.inFeatures),
           hasPrologue(sizeof(T) == 2 && input.isPrepared()) {}
 
     __device__ __forceinline__ void prefetch() const {
@@ -53,7 +55,12 @@ struct QuantizedRow {
         if constexpr (sizeof(T) == 2) input.measure();
     }
 
-    // Eight elements from k0 on; zeros past K. `kept`, where given, takes what the prologue makes of them.
+    // Element k as products see it, once `load` has stored it.
+    __device__ __forceinline__ float stored(int k) const {
+        return toFloat(hasPrologue ? ((const T *)a.prepared)[row0 + k] : row[k]);
+    }
+
+    // Eight elements from k0 on; zeros past K. The prologue's result is stored in `kept` if that is given.
     __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
         if constexpr (sizeof(T) == 2) {
             if (hasPrologue) {
@@ -73,7 +80,7 @@ struct QuantizedRow {
 
 // A block takes one row, a thread eight columns at a time.
 template <typename T>
-__device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArguments &a) {
+__device__ __forceinline__ void quantizeRowsBody(const NibbleRowQuantizeArguments &a) {
     __shared__ int warpCounts[8];
     const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const long long m = blockIdx.x;
@@ -111,8 +118,16 @@ __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArgument
                 packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
         }
         if (k0 < a.quantizedStride) *(uint2 *)(quantized + k0) = make_uint2(packed[0], packed[1]);
-        if (!hasThreshold || !__syncthreads_or(outliers)) continue;
-        // Ascending places: threads before this one, in this stretch of columns.
+        if (!hasThreshold) continue;
+        // Each warp has a chunk of NIBBLE_OUTLIER_CHUNK columns.
+        const int chunk = base / NIBBLE_OUTLIER_CHUNK + warp;
+        const bool startsChunk = lane == 0 && chunk * NIBBLE_OUTLIER_CHUNK < K;
+        int *starts = a.outlierStarts + m * a.outlierStartsStride;
+        if (!__syncthreads_or(outliers)) {
+            if (startsChunk) starts[chunk] = found;
+            continue;
+        }
+        // Exclusive prefix sum over the block, so that columns are listed in ascending order.
         int inclusive = __popc(outliers);
 #pragma unroll
         for (int d = 1; d < 32; d <<= 1) {
@@ -126,9 +141,13 @@ __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArgument
             if (w < warp) place += warpCounts[w];
             found += warpCounts[w];
         }
+        if (startsChunk) starts[chunk] = place;
         for (int i = 0; i < 8; ++i)
             if (outliers >> i & 1) {
-                if (place < a.outlierCapacity) a.outlierColumns[m * a.outlierCapacity + place] = k0 + i;
+                if (place < a.outlierCapacity) {
+                    a.outlierColumns[m * a.outlierCapacity + place] = k0 + i;
+                    a.outlierValues[m * a.outlierCapacity + place] = row.stored(k0 + i);
+                }
                 ++place;
             }
         __syncthreads();
@@ -136,6 +155,8 @@ __device__ __forceinline__ void int8QuantizeBody(const NibbleRowQuantizeArgument
     if (threadIdx.x == 0) {
         a.rowScales[m] = absmax;
         a.outlierCounts[m] = found;
+        if (hasThreshold)
+            a.outlierStarts[m * a.outlierStartsStride + (K + NIBBLE_OUTLIER_CHUNK - 1) / NIBBLE_OUTLIER_CHUNK] = found;
     }
 }
 
@@ -150,10 +171,10 @@ struct IsHalf<f16> {
     static constexpr bool value = true;
 };
 
-// The integer product with its scales and the bias. Where activations are rounded to float16 as in the reference, so is the
-// result: bitsandbytes makes a float16 tensor of it, into which it adds a bias of another type, whatever the activations are.
+// The integer product with its scales and the bias. In compatibility mode activations and result are rounded to float16:
+// bitsandbytes stores the product as float16 and adds a bias of another type to that, whatever the activations' type is.
 template <typename T>
-__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearPart &part, long long m,
+__device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                             long long n, int sum) {
     const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
     if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
@@ -170,12 +191,12 @@ __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
     return __dp4a((int)w.w, (int)x.w, sum);
 }
 
-// One token's first 32 outlier columns, one a lane, for two rows: fetched while the rows' other elements are on their way.
+// One token's first 64 outlier columns, two per lane, for two rows: loaded while the rows' other elements are in flight.
 template <typename T>
 struct FirstOutliers {
     int count = 0;
-    float x = 0.f;
-    i8 weights[2] = {0, 0};
+    float x[2] = {0.f, 0.f};              // of column lane, lane + 32
+    i8 weights[2][2] = {{0, 0}, {0, 0}};  // [column][row]
     bool isFetched = false;
 
     __device__ __forceinline__ void fetch(const NibbleLinearArguments &a, const i8 *row0, const i8 *row1) {
@@ -183,23 +204,34 @@ struct FirstOutliers {
         isFetched = true;
         const int lane = threadIdx.x & 31;
         count = a.outlierCounts[0];
-        const u32 listed = lane < a.outlierCapacity ? a.outlierColumns[lane] : 0;
-        const u32 k = listed < (u32)a.inFeatures ? listed : 0;  // past the list's end there may be anything
-        x = toFloat(((const T *)a.input)[k]);
-        weights[0] = row0[k];
-        weights[1] = row1[k];
+        u32 columns[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const u32 listed = lane + 32 * h < a.outlierCapacity ? a.outlierColumns[lane + 32 * h] : 0;
+            columns[h] = listed < (u32)a.inFeatures ? listed : 0;  // past the list's end there may be anything
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            x[h] = lane + 32 * h < a.outlierCapacity ? a.outlierValues[lane + 32 * h] : 0.f;
+            weights[h][0] = row0[columns[h]];
+            weights[h][1] = row1[columns[h]];
+        }
     }
 
-    // Same order as outlierSum.
-    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0) const {
+    // Row n0 in even lanes, n0 + 1 in odd ones.
+    __device__ __forceinline__ float sum(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0) const {
         const int n1 = min(n0 + 1, part.outFeatures - 1);
         float first = 0.f, second = 0.f;
-        if (count <= min(a.outlierCapacity, 32)) {
-            const float p0 = __fmul_rn(x, outlierWeight<T>(part, n0, weights[0])),
-                        p1 = __fmul_rn(x, outlierWeight<T>(part, n1, weights[1]));
-            for (int i = 0; i < count; ++i) {
-                first = __fadd_rn(first, __shfl_sync(~0u, p0, i));
-                second = __fadd_rn(second, __shfl_sync(~0u, p1, i));
+        if (count <= min(a.outlierCapacity, 64)) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float p0 = __fmul_rn(x[h], outlierWeight<T>(part, n0, weights[h][0])),
+                            p1 = __fmul_rn(x[h], outlierWeight<T>(part, n1, weights[h][1]));
+#pragma unroll 8
+                for (int i = 0; i < min(count - 32 * h, 32); ++i) {
+                    first = __fadd_rn(first, __shfl_sync(~0u, p0, i));
+                    second = __fadd_rn(second, __shfl_sync(~0u, p1, i));
+                }
             }
         } else {
             first = outlierSumOfWarp<T>(a, part, 0, n0);
@@ -211,8 +243,8 @@ struct FirstOutliers {
 
 // A warp computes two rows for MM tokens. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
-__device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const NibbleLinearPart &part, int n0,
-                                         FirstOutliers<T> &outliers) {
+__device__ __forceinline__ int gemvInt8Rows(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int n0,
+                                            FirstOutliers<T> &outliers) {
     constexpr int unroll = MM <= 2 ? 4 : 2;
     const int lane = threadIdx.x & 31, N = part.outFeatures, M = a.tokens;
     const long long K = a.inFeatures;
@@ -259,22 +291,23 @@ __device__ __forceinline__ int gemv8Rows(const NibbleLinearArguments &a, const N
 }
 
 template <typename T>
-__device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemvInt8Body(const NibbleLinearArguments &a) {
     releaseDependents();
+    if (isUnused(a)) return;
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMV8_ROWS)];
-    const int n0 = tile * NIBBLE_GEMV8_ROWS + 2 * (threadIdx.x >> 5);
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMV_INT8_ROWS)];
+    const int n0 = tile * NIBBLE_GEMV_INT8_ROWS + 2 * (threadIdx.x >> 5);
     if (n0 >= part.outFeatures) return waitForPredecessors();
     FirstOutliers<T> listed;
     int sum;
     if (a.tokens == 1)
-        sum = gemv8Rows<T, 1>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 1>(a, part, n0, listed);
     else if (a.tokens == 2)
-        sum = gemv8Rows<T, 2>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 2>(a, part, n0, listed);
     else if (a.tokens <= 4)
-        sum = gemv8Rows<T, 4>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 4>(a, part, n0, listed);
     else
-        sum = gemv8Rows<T, 8>(a, part, n0, listed);
+        sum = gemvInt8Rows<T, 8>(a, part, n0, listed);
     const int lane = threadIdx.x & 31, m = lane >> 1, n = n0 + (lane & 1);
     const bool isMine = m < a.tokens && n < part.outFeatures;
     float outliers = 0.f;
@@ -287,70 +320,58 @@ __device__ __forceinline__ void gemv8Body(const NibbleLinearArguments &a) {
     if (isMine) finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, sum) + outliers);
 }
 
-// Shared memory of a tile's epilogue; the products lie at its start.
-struct Int8Tile {
-    int products[64][68];
-    float outliers[64][68];
-    OutlierShared outlierShared;
-};
-
-// From the integer products of a tile, in shared memory, to its outputs.
+// Stores an output, given its integer product.
 template <typename T>
-__device__ __forceinline__ void finishTile(const NibbleLinearArguments &a, const NibbleLinearPart &part, Int8Tile &tile, int m0,
-                                           int n0) {
-    const int n = threadIdx.x & 63, first = threadIdx.x >> 6;
-    const bool mine = a.outlierThreshold > 0.f && m0 + n < a.tokens && a.outlierCounts[m0 + n] > 0;
-    const bool hasOutliers = __syncthreads_or(mine);
-    if (hasOutliers) {
-        float sums[32];
-        addOutliers<T>(a, part, tile.outlierShared, m0, n0, sums);
-#pragma unroll
-        for (int i = 0; i < 32; ++i) tile.outliers[first + 2 * i][n] = sums[i];  // read back by the same thread
-    }
-    if (n0 + n >= part.outFeatures) return;
-#pragma unroll 1
-    for (int m = first; m < 64 && m0 + m < a.tokens; m += 2) {
-        const float outliers = hasOutliers ? tile.outliers[m][n] : 0.f;
-        finish(a.epilogue, m0 + m, part.firstColumn + n0 + n,
-               int8Result<T>(a, part, m0 + m, n0 + n, tile.products[m][n]) + outliers);
-    }
+__device__ __forceinline__ void finishInt8(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m, int n,
+                                           int product) {
+    finish(a.epilogue, m, part.firstColumn + n, int8Result<T>(a, part, m, n, product) + storedOutlierSum(a, part, m, n));
 }
 
 template <typename T>
-__device__ __forceinline__ void gemm8Body(const NibbleLinearArguments &a) {
+__device__ __forceinline__ void gemmInt8Body(const NibbleLinearArguments &a) {
     __shared__ __align__(128) u8 shared[TILE_STAGES * 16384];
-    static_assert(sizeof(Int8Tile) <= sizeof(shared), "the epilogue takes the memory of the product");
     releaseDependents();
+    if (isUnused(a)) return;
     waitForPredecessors();
     int tile = blockIdx.x;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
-    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N;
+    const NibbleLinearLayer &part = a.parts[layerOfTile(a, tile, NIBBLE_GEMM_INT8_TILE_N)];
+    const int m0 = blockIdx.y * NIBBLE_GEMM_INT8_TILE_M, n0 = tile * NIBBLE_GEMM_INT8_TILE_N;
     const long long K = a.inFeatures;
     const TileOperand input = {(const u8 *)a.quantized, a.quantizedStride, a.quantizedStride, a.tokens, true};
     const TileOperand weight = {(const u8 *)part.weight, K, K, part.outFeatures, K % 16 == 0};
     int c[2][4][4];
     tileProduct<i8>(shared, input, weight, m0, n0, c);
-    __syncthreads();
-    gatherProducts((int *)shared, c);
-    __syncthreads();
-    finishTile<T>(a, part, *(Int8Tile *)shared, m0, n0);
+    forEachProduct(shared, c, m0, n0, a.tokens, part.outFeatures,
+                   [&](int m, int n, int product) { finishInt8<T>(a, part, m, n, product); });
 }
 
-// Integer products that a library made; the same tiles.
+// Finishes cuBLASLt's integer products [M, sum of the layers' N]: a thread takes eight outputs of a token.
 template <typename T>
-__device__ __forceinline__ void int8FinishBody(const NibbleLinearArguments &a) {
-    __shared__ __align__(128) Int8Tile shared;
-    releaseDependents();
-    waitForPredecessors();
-    int tile = blockIdx.x, total = 0;
-    for (int p = 0; p < a.partCount; ++p) total += a.parts[p].outFeatures;
-    const NibbleLinearPart &part = a.parts[partOfTile(a, tile, NIBBLE_GEMM8_TILE_N)];
-    const int m0 = blockIdx.y * NIBBLE_GEMM8_TILE_M, n0 = tile * NIBBLE_GEMM8_TILE_N, n = n0 + (threadIdx.x & 63);
-    const long long column = part.firstColumn - a.parts[0].firstColumn + n;
-    if (n < part.outFeatures)
-        for (int m = threadIdx.x >> 6; m < 64 && m0 + m < a.tokens; m += 2)
-            shared.products[m][threadIdx.x & 63] = a.accumulated[(m0 + m) * (long long)total + column];
-    finishTile<T>(a, part, shared, m0, n0);
+__device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
+    beginKernel();
+    if (isUnused(a)) return;
+    const int total = (int)columnOfCall(a, a.parts[a.layerCount - 1]) + a.parts[a.layerCount - 1].outFeatures;
+    const int column = 8 * (blockIdx.y * NIBBLE_FINISH_INT8_THREADS + threadIdx.x);
+    if (column >= total) return;
+    const long long m = blockIdx.x;
+    const int *products = a.accumulated + m * total + column;
+    int p = 0;
+    while (p + 1 < a.layerCount && column >= columnOfCall(a, a.parts[p + 1])) ++p;
+    const int n = column - (int)columnOfCall(a, a.parts[p]);
+    if (total % 8 != 0 || n + 8 > a.parts[p].outFeatures) {
+        for (int i = 0; i < 8 && column + i < total; ++i) {
+            while (p + 1 < a.layerCount && column + i >= columnOfCall(a, a.parts[p + 1])) ++p;
+            finishInt8<T>(a, a.parts[p], m, column + i - (int)columnOfCall(a, a.parts[p]), products[i]);
+        }
+        return;
+    }
+    const NibbleLinearLayer &part = a.parts[p];
+    const int4 low = ((const int4 *)products)[0], high = ((const int4 *)products)[1];
+    const int values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = int8Result<T>(a, part, m, n + i, values[i]) + storedOutlierSum(a, part, m, n + i);
+    finishEight(a.epilogue, m, part.firstColumn + n, x, 8);
 }
 
 template <typename T>
@@ -363,26 +384,26 @@ __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments 
             __fmul_rn(__fmul_rn((float)((const i8 *)a.part.weight)[i], a.part.scales[i / a.inFeatures]), WEIGHT_SCALE));
 }
 
-#define INSTANCE(T)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(256) int8_mark_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {     \
-        markBody<T>(a);                                                                                                         \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) int8_quantize_##T(const __grid_constant__ NibbleRowQuantizeArguments a) { \
-        int8QuantizeBody<T>(a);                                                                                                 \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV8_THREADS)                                                          \
-        gemv8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
-        gemv8Body<T>(a);                                                                                                        \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS)                                                          \
-        gemm8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                            \
-        gemm8Body<T>(a);                                                                                                        \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM8_THREADS)                                                          \
-        int8_finish_##T(const __grid_constant__ NibbleLinearArguments a) {                                                      \
-        int8FinishBody<T>(a);                                                                                                   \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256) dequantize8_##T(const __grid_constant__ NibbleDequantizeArguments a) {    \
-        dequantize8Body<T>(a);                                                                                                  \
+#define INSTANCE(T)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256) mark_outliers_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
+        markBody<T>(a);                                                                                                          \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) quantize_rows_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
+        quantizeRowsBody<T>(a);                                                                                                  \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_INT8_THREADS)                                                       \
+        gemv_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemvInt8Body<T>(a);                                                                                                      \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_INT8_THREADS)                                                       \
+        gemm_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
+        gemmInt8Body<T>(a);                                                                                                      \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH_INT8_THREADS)                                                     \
+        finish_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                       \
+        finishInt8Body<T>(a);                                                                                                    \
+    }                                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) dequantize_int8_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize8Body<T>(a);                                                                                                   \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

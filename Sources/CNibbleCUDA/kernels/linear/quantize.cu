@@ -1,5 +1,5 @@
-// Weights to FP4/NF4, nested scales and int8 rows, with the arithmetic of the canonical CUDA implementation: approximate
-// reciprocals and products that flush denormals, so that the bytes are the same.
+// Quantizes weights to FP4, NF4 and int8, and scales to nested scales. The arithmetic is that of bitsandbytes' CUDA kernels,
+// approximate reciprocals and flushed denormals included, so that the bytes are identical.
 #include "codebooks.cuh"
 
 __device__ __forceinline__ float reciprocalFlushing(float x) {
@@ -25,7 +25,7 @@ __device__ __forceinline__ float2 pairAt(const T *p, long long i, long long coun
     return v;
 }
 
-// A warp takes one quantization block at a time; a lane takes pairs of elements, that is, bytes of codes.
+// A warp takes one quantization block at a time; a lane takes pairs of elements, which share a byte of codes.
 template <typename S>
 __device__ __forceinline__ void quantize4Body(const NibbleQuantize4Arguments &a) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -67,14 +67,14 @@ __device__ __forceinline__ void quantize4Body(const NibbleQuantize4Arguments &a)
     }
 }
 
-#define INSTANCE(S)                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) quantize4_##S(const __grid_constant__ NibbleQuantize4Arguments a) { \
-        quantize4Body<S>(a);                                                                                              \
+#define INSTANCE(S)                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256) quantize_4bit_##S(const __grid_constant__ NibbleQuantize4Arguments a) { \
+        quantize4Body<S>(a);                                                                                                  \
     }
 NIBBLE_FOR_TYPES(INSTANCE)
 #undef INSTANCE
 
-// One block of 1024 threads; sums in double, in an order that depends on the count alone.
+// One block of 1024 threads. Sums in double, in an order that depends on the count alone.
 extern "C" __global__ void __launch_bounds__(1024) nested_mean(const __grid_constant__ NibbleNestedArguments a) {
     __shared__ double partial[1024];
     double sum = 0;
@@ -134,8 +134,8 @@ __device__ __forceinline__ void quantize8Body(const NibbleQuantize8Arguments &a)
     if (threadIdx.x == 0) a.scales[blockIdx.x] = absmax;
 }
 
-#define INSTANCE(S)                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) quantize8_##S(const __grid_constant__ NibbleQuantize8Arguments a) { \
-        quantize8Body<S>(a);                                                                                              \
+#define INSTANCE(S)                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256) quantize_int8_##S(const __grid_constant__ NibbleQuantize8Arguments a) { \
+        quantize8Body<S>(a);                                                                                                  \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

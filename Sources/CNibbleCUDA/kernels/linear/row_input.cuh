@@ -1,4 +1,4 @@
-// One token on its way into a product: rounded and normalized as it is read, so that no kernel of its own has to do it.
+// Reads one token for a product and normalizes and rounds it on the way, which saves a separate kernel.
 #pragma once
 #include "common.cuh"
 
@@ -55,7 +55,7 @@ struct RowInput {
     __device__ __forceinline__ bool isPrepared() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
     __device__ __forceinline__ bool isNormalized() const { return prologue.kind >= NIBBLE_PROLOGUE_RMS; }
 
-    // What no kernel writes may be on its way before the one before has ended.
+    // No kernel writes norm weights, so they may be fetched before the preceding kernel has completed.
     __device__ __forceinline__ void prefetchWeights() const {
         if (!isNormalized()) return;
         for (int i = threadIdx.x * 32; i < K; i += blockDim.x * 32) {
@@ -64,7 +64,7 @@ struct RowInput {
         }
     }
 
-    // By all threads of a block, before anything else is read.
+    // Called by all threads of a block, before anything else is read.
     __device__ __forceinline__ void measure() {
         if (!isNormalized()) return;
         Moments all = {0.f, 0.f, 0.f};

@@ -1,4 +1,4 @@
-// What the tiled 4-bit products read besides the weight: activations as float16 fragments, and the table of code values.
+// Inputs of the tiled 4-bit products besides the weight: activations as float16 fragments, and the table of code values.
 #pragma once
 #include "tiles4.cuh"
 #include "row_input.cuh"
@@ -40,7 +40,7 @@ __device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)
     }
 }
 
-// Stages one token by all threads of a block and returns the factor back. Fragment words of run i go to
+// Stages one token by all threads of a block; returns the factor that undoes the scaling. The fragment words of run i go to
 // `fragments` + (i / 8) * 256 + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
 template <typename T>
 __device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low) {
@@ -69,8 +69,8 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
     return inverse;
 }
 
-// Stages a single token by all threads of a block, with a factor back for each tile of 64 columns, which needs no agreement
-// among warps. Fragments as above, 32 words a tile.
+// Stages a single token by all threads of a block. Each tile of 64 columns has its own factor, so warps need not synchronize.
+// Fragments as above, 32 words per tile.
 template <typename T>
 __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
     row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
@@ -89,7 +89,7 @@ __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTi
     });
 }
 
-// The float16 value of a code, from immediates.
+// The float16 value of a code, selected among immediates.
 __device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
     const bool isNF4 = codebook == NIBBLE_NF4;
     const u32 pairs[8] = {isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u,
@@ -101,7 +101,7 @@ __device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
     return (code & 2 ? high : low) >> (code & 1 ? 16 : 0) & 0xffffu;
 }
 
-// table[byte][lane]: the float16 values of the byte's two codes, for each lane its own copy. By the first 256 threads.
+// table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. Filled by the first 256 threads.
 __device__ __forceinline__ void fillTable(u32 *table, int codebook) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
     if (byte >= 256) return;
@@ -113,7 +113,7 @@ __device__ __forceinline__ void fillTable(u32 *table, int codebook) {
     }
 }
 
-// The same with the rest of each value, times 4096, beside it: table[byte][lane][part].
+// table[byte][lane][part]: part 0 as above, part 1 the rounding error of each value times 4096.
 __device__ __forceinline__ void fillExactTable(u32 *table, int codebook) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
     if (byte >= 256) return;

@@ -1,7 +1,7 @@
 // A 64 x 64 tile of input · weightᵀ on tensor cores, for elements of one or two bytes.
 //
-// Four warps, 32 x 32 each; K goes by in steps of 128 bytes through three buffers of shared memory whose 16-byte chunks are
-// swizzled so that neither copies nor matrix loads meet in a bank.
+// Four warps of 32 x 32. K advances in steps of 128 bytes through three buffers of shared memory, whose 16-byte chunks are
+// swizzled so that neither copies nor matrix loads have bank conflicts.
 #pragma once
 #include "mma.cuh"
 
@@ -21,7 +21,8 @@ struct TileOperand {
     long long stride;
     long long bytes;
     int rows;
-    bool isAligned;  // base and stride are multiples of 16, and bytes past the end of a row are readable or bytes is one too
+    bool isAligned;  // base and stride are multiples of 16, and bytes past the
+                     // end of a row are readable or bytes is one too
 };
 
 // Copies rows first ..< first + 64, bytes k ..< k + 128, zeros outside.
@@ -119,11 +120,11 @@ __device__ __forceinline__ void gatherProducts(A *all, const A (&c)[2][4][4]) {
             }
 }
 
-// Calls store(m, n, value) for every product inside M x N, neighbouring threads for neighbouring columns: through the shared
-// memory of the product, so that `store` is compiled once.
-template <typename F>
-__device__ __forceinline__ void forEachProduct(u8 *shared, const float (&c)[2][4][4], int m0, int n0, int M, int N, F store) {
-    float *all = (float *)shared;
+// Calls store(m, n, value) for every product inside M x N; neighbouring threads handle neighbouring columns. The products pass
+// through shared memory, so that `store` is instantiated once.
+template <typename A, typename F>
+__device__ __forceinline__ void forEachProduct(u8 *shared, const A (&c)[2][4][4], int m0, int n0, int M, int N, F store) {
+    A *all = (A *)shared;
     __syncthreads();
     gatherProducts(all, c);
     __syncthreads();

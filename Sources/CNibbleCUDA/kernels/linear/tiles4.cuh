@@ -1,8 +1,7 @@
-// The tiled 4-bit layout: the canonical codes and scales in the order in which tensor cores take them.
+// The tiled 4-bit layout: the canonical codes and scales in the order of tensor-core fragments.
 //
-// A tile is 16 rows by 64 columns: 512 bytes, lane after lane of a warp 16 bytes. Tiles follow each other along K, an even
-// number of them, then along N; what lies outside N x K is zero. Lane 4 g + t holds four words, one for each 16 columns; word s
-// holds four bytes:
+// A tile has 16 rows and 64 columns: 512 bytes, 16 bytes per lane of a warp. Tiles are ordered along K, padded to an even number,
+// then along N; padding is zero. Lane 4 g + t holds four words, one for each 16 columns; word s holds four bytes:
 //   row g, columns 16 s + 2 t, + 1;  row g + 8, same columns;  row g, columns 16 s + 2 t + 8, + 9;  row g + 8, same columns
 // The scales of two neighbouring tiles follow the same order: for each g those of row g (first tile, second tile), then of
 // row g + 8. Everything is a permutation of the canonical layout and can be undone. Second-level scales stay as they are.
@@ -16,9 +15,9 @@ __device__ __forceinline__ long long canonicalOffset(int lane, int s, int j, lon
     return ((lane >> 2) + 8 * (j & 1)) * rowBytes + 8 * s + (lane & 3) + 4 * (j >> 1);
 }
 
-// Activations enter the tensor cores as float16, scaled by one power of two a token: bfloat16 and float16 stay exact down to
-// 2^-29 of the token's largest, and nothing is out of range. `largest` holds the bits of max |x|.
-// Returns the factor; its reciprocal goes to `inverse`.
+// Activations enter the tensor cores as float16, scaled by a power of two per token: bfloat16 and float16 values are exact down
+// to 2^-29 of the token's largest, and none is out of range. `largest` holds the bits of max |x|. Returns the factor; its
+// reciprocal goes to `inverse`.
 __device__ __forceinline__ float factorToHalf(u32 largest, float &inverse) {
     const int exponent = max((int)(largest >> 23) - 127, -100);
     inverse = __uint_as_float((u32)(113 + exponent) << 23);

@@ -1,9 +1,9 @@
-// Between the canonical 4-bit layout and the tiled one (tiles4.cuh), and tiled weights to floats.
+// Converts between the canonical and the tiled 4-bit layout (tiles4.cuh), and dequantizes tiled weights.
 #include "tiles4.cuh"
 
 // A thread takes one word of the tiled codes, and one scale for every eight words.
 template <bool Undo>
-__device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
+__device__ __forceinline__ void permute(const NibbleTileArguments &a) {
     const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64, pairs = (K64 + 1) / 2;
     const long long i = (long long)blockIdx.x * 256 + threadIdx.x, pair = i >> 8, rowTile = pair / pairs;
     if (rowTile >= (a.outFeatures + 15) / 16) return;
@@ -42,11 +42,11 @@ __device__ __forceinline__ void permute(const NibbleRepack4Arguments &a) {
 }
 
 #if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
-extern "C" __global__ void __launch_bounds__(256) repack4(const __grid_constant__ NibbleRepack4Arguments a) { permute<false>(a); }
-extern "C" __global__ void __launch_bounds__(256) unpack4(const __grid_constant__ NibbleRepack4Arguments a) { permute<true>(a); }
+extern "C" __global__ void __launch_bounds__(256) tile_4bit(const __grid_constant__ NibbleTileArguments a) { permute<false>(a); }
+extern "C" __global__ void __launch_bounds__(256) untile_4bit(const __grid_constant__ NibbleTileArguments a) { permute<true>(a); }
 #endif
 
-// A warp turns one tile to floats, through shared memory so that rows are written in whole lines.
+// A warp dequantizes one tile. It passes through shared memory, so that whole lines are written.
 template <typename T>
 __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArguments &a) {
     constexpr int perWord = 4 / sizeof(T) > 0 ? 4 / sizeof(T) : 1;  // elements in 32 bits
@@ -98,9 +98,9 @@ __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArgum
     }
 }
 
-#define INSTANCE(T)                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                \
-        dequantize4_tiled_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize4TiledBody<T>(a);                                                  \
+#define INSTANCE(T)                                                                      \
+    extern "C" __global__ void __launch_bounds__(256)                                    \
+        dequantize_4bit_tiled_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
+        dequantize4TiledBody<T>(a);                                                      \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

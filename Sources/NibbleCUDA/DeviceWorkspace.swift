@@ -1,17 +1,17 @@
 internal import NibbleCore
 
-/// Memory that operations use while they run and that the next one overwrites.
+/// Scratch memory on the device: valid during one operation, then reused by the next.
 ///
-/// One block serves everything once ``reserve(_:)`` has made it large enough. A call that needs more gets an extra piece for
-/// the time being, and the block grows before the next call. Pieces handed out while a graph is recorded are kept for it.
-final class Workspace {
+/// It is one block, sized by ``reserve(_:)``. A call that needs more gets an extra allocation, and the block grows before the next
+/// call. A graph retains the memory that was handed out while it was recorded.
+final class DeviceWorkspace {
     private let memory: DeviceMemory
     private var block: Storage?
     private var offset = 0
-    /// Bytes the deepest call wanted so far.
+    /// The most bytes that a call has asked for.
     private var wanted = 0
     private var extras: [Storage] = []
-    /// What a graph under construction refers to; `nil` when none is.
+    /// Memory used by the graph that is being recorded; `nil` if none is.
     private var recorded: [Storage]?
 
     init(_ memory: DeviceMemory) { self.memory = memory }
@@ -50,7 +50,7 @@ final class Workspace {
 
     func beginRecording() { recorded = block.map { [$0] } ?? [] }
 
-    /// What the graph must keep alive.
+    /// The memory that the graph must retain.
     func endRecording() -> [Storage] {
         defer { recorded = nil }
         return recorded ?? []

@@ -1,9 +1,9 @@
 internal import CNibbleCUDA
 package import NibbleCore
 
-/// A 4-bit weight whose codes and scales are permuted into the order in which tensor cores take them (`tiles4.cuh`). The
-/// permutation can be undone, so the canonical bytes are never kept beside it.
-package struct TiledFourBitWeight: PreparedWeight {
+/// A 4-bit weight whose codes and scales are permuted into the order of tensor-core fragments (`tiles4.cuh`). The permutation is
+/// reversible, so the canonical bytes are not kept.
+package struct TensorCoreFourBitWeight: PreparedWeight {
     /// The weight; its codes and first-level scales are in tiled order, padded with zeros.
     let weight: FourBitWeight
     private let backend: CUDABackend
@@ -20,35 +20,36 @@ package struct TiledFourBitWeight: PreparedWeight {
 
     package func canonical() throws -> LinearWeight { .fourBit(try backend.untile(weight)) }
 
-    /// Whether the tiled kernels take such a weight.
+    /// Whether the tiled kernels support this weight.
     static func supports(_ weight: FourBitWeight) -> Bool {
         guard let rows = Int32(exactly: weight.outFeatures), let columns = Int32(exactly: weight.inFeatures) else { return false }
-        return nibble_tiled4_supports(rows, columns, weight.format.blockSizeLog2) != 0
+        return nibble_tiled_4bit_supports(rows, columns, weight.format.blockSizeLog2) != 0
     }
 }
 
 extension CUDABackend {
     package func prepare(_ weight: LinearWeight) throws -> LinearWeight {
-        guard case .fourBit(let fourBit) = weight, fourBit.codes.device == device, TiledFourBitWeight.supports(fourBit) else {
+        guard case .fourBit(let fourBit) = weight, fourBit.codes.device == device, TensorCoreFourBitWeight.supports(fourBit)
+        else {
             return weight
         }
         let tiled = try perform {
-            try permuted(fourBit, .repack4, bytes: fourBit.tiledByteCount, scales: fourBit.tiledScaleCount)
+            try permuted(fourBit, .tile4Bit, bytes: fourBit.tiledByteCount, scales: fourBit.tiledScaleCount)
         }
-        return .prepared(TiledFourBitWeight(weight: tiled, backend: self))
+        return .prepared(TensorCoreFourBitWeight(weight: tiled, backend: self))
     }
 
     func untile(_ weight: FourBitWeight) throws -> FourBitWeight {
         try perform {
             let bytes = (weight.outFeatures * weight.inFeatures + 1) / 2
-            return try permuted(weight, .unpack4, bytes: bytes, scales: weight.blockCount)
+            return try permuted(weight, .untile4Bit, bytes: bytes, scales: weight.blockCount)
         }
     }
 
-    /// The weight in the other layout, whose codes take `bytes` and whose scales are `scales` many.
+    /// Converts the weight to the other layout, with `bytes` of codes and `count` scales.
     private func permuted(_ weight: FourBitWeight, _ kernel: Kernel, bytes: Int, scales count: Int) throws -> FourBitWeight {
         let codes = try memory.allocate(.uint8, [bytes])
-        var arguments = NibbleRepack4Arguments()
+        var arguments = NibbleTileArguments()
         arguments.source = weight.codes.pointer
         arguments.destination = codes.pointer
         arguments.outFeatures = Int32(weight.outFeatures)
@@ -75,15 +76,15 @@ extension CUDABackend {
 
 extension FourBitWeight {
     /// Bytes of the codes in tiled order.
-    fileprivate var tiledByteCount: Int { Int(nibble_tiled4_bytes(Int64(outFeatures), Int64(inFeatures))) }
+    fileprivate var tiledByteCount: Int { Int(nibble_tiled_4bit_bytes(Int64(outFeatures), Int64(inFeatures))) }
     /// First-level scales in tiled order.
-    fileprivate var tiledScaleCount: Int { Int(nibble_tiled4_scales(Int64(outFeatures), Int64(inFeatures))) }
+    fileprivate var tiledScaleCount: Int { Int(nibble_tiled_4bit_scales(Int64(outFeatures), Int64(inFeatures))) }
 
-    /// Tiles of 16 rows by 64 columns that stand side by side.
+    /// Tiles of 16 rows by 64 columns across a row of tiles.
     var tilesAcross: Int { (inFeatures + 127) / 128 * 2 }
 }
 
-extension NibbleLinearPart {
+extension NibbleLinearLayer {
     /// A tiled weight from row `firstRow` on, a multiple of 16 that begins a block of second-level scales.
     init(tiled weight: FourBitWeight, firstRow: Int = 0) {
         self.init()
