@@ -1,4 +1,4 @@
-package import NibbleCPU
+import NibbleCPU
 package import NibbleCore
 
 /// A CPU in the place of a GPU that captures graphs.
