@@ -4,15 +4,15 @@ import NibbleCore
 
 /// An HTTP proxy, read from the text of a variable such as `https_proxy` as curl reads it: scheme, user and password are
 /// optional.
-struct HubProxy: Sendable, Equatable {
-    let host: String
-    let port: Int
-    let user: String?
-    let password: String?
+package struct HubProxy: Sendable, Equatable {
+    package let host: String
+    package let port: Int
+    package let user: String?
+    package let password: String?
 
     /// - Throws: ``HubError/unsupportedProxy(scheme:)``; ``HubError/invalidProxy``, which does not repeat the text, because
     ///   it may hold a password.
-    init(_ text: String) throws(HubError) {
+    package init(_ text: String) throws(HubError) {
         let text = text.trimmingCharacters(in: .whitespacesAndNewlines)
         let parts = text.splitBytes(at: "://", maximum: 1)
         let scheme = parts.count == 2 ? parts[0].lowercased() : "http"
@@ -64,17 +64,17 @@ struct HubProxy: Sendable, Equatable {
 /// The hosts that no proxy is used for: the text of `no_proxy`. Entries are `*`, a name that stands for its subdomains too
 /// (`example.com`, `.example.com`, `*.example.com`), an address, a range of IPv4 addresses (`10.0.0.0/8`), each perhaps with
 /// a port.
-struct ProxyExceptions: Sendable {
+package struct ProxyExceptions: Sendable {
     private let entries: [(host: String, port: Int?)]
 
-    init(_ text: String) {
+    package init(_ text: String) {
         entries = text.split { $0 == "," || $0.isWhitespace }.compactMap { entry in
             guard let (host, port) = HubProxy.hostAndPort(entry) else { return nil }
             return (Self.normalized(host), port)
         }
     }
 
-    func contains(host: String, port: Int) -> Bool {
+    package func contains(host: String, port: Int) -> Bool {
         let host = Self.normalized(host)
         return entries.contains { entry in
             guard entry.port == nil || entry.port == port else { return false }

@@ -21,7 +21,7 @@ struct HubSecrets: Sendable {
 
 extension String {
     /// An address without user, password and query, which may be secret (`https://user:password@host/path?signature=…`).
-    var publicAddress: String {
+    package var publicAddress: String {
         let bare = prefix { $0 != "?" && $0 != "#" }
         let parts = bare.splitBytes(at: "://", maximum: 1)
         guard parts.count == 2 else { return String(bare) }

@@ -1,25 +1,25 @@
 /// An integer of any size, as Python's `int`. Plain schoolbook arithmetic: templates meet few large numbers, and the size is
 /// bounded by `JinjaLimits.integerBits`.
 public struct BigInteger: Sendable, Hashable {
-    private(set) var isNegative: Bool
+    package private(set) var isNegative: Bool
     /// Base 2³², least significant first, no zero at the end; empty for zero.
     private(set) var limbs: [UInt32]
 
-    init(isNegative: Bool, limbs: [UInt32]) {
+    package init(isNegative: Bool, limbs: [UInt32]) {
         var limbs = limbs
         while limbs.last == 0 { limbs.removeLast() }
         self.limbs = limbs
         self.isNegative = isNegative && !limbs.isEmpty
     }
 
-    init(_ value: Int) {
+    package init(_ value: Int) {
         let magnitude = UInt64(value.magnitude)
         self.init(
             isNegative: value < 0, limbs: [UInt32(truncatingIfNeeded: magnitude), UInt32(truncatingIfNeeded: magnitude >> 32)])
     }
 
     /// The whole part of a finite number.
-    init(truncating value: Double) {
+    package init(truncating value: Double) {
         let whole = value.magnitude.rounded(.down)
         guard whole >= 1 else {
             self.init(isNegative: false, limbs: [])
@@ -33,7 +33,7 @@ public struct BigInteger: Sendable, Hashable {
     }
 
     /// Digits after an optional sign; `nil` for anything else.
-    init?(_ text: String, radix: UInt32) {
+    package init?(_ text: String, radix: UInt32) {
         var digits = text.utf8[...]
         let isNegative = digits.first == UInt8(ascii: "-")
         if isNegative || digits.first == UInt8(ascii: "+") { digits = digits.dropFirst() }
@@ -61,15 +61,15 @@ public struct BigInteger: Sendable, Hashable {
         }
     }
 
-    var isZero: Bool { limbs.isEmpty }
+    package var isZero: Bool { limbs.isEmpty }
 
     /// Bits of the magnitude.
     var bitWidth: Int { limbs.isEmpty ? 0 : limbs.count * 32 - limbs[limbs.count - 1].leadingZeroBitCount }
 
-    var magnitude: BigInteger { BigInteger(isNegative: false, limbs: limbs) }
+    package var magnitude: BigInteger { BigInteger(isNegative: false, limbs: limbs) }
 
     /// The value, if it fits.
-    var int: Int? {
+    package var int: Int? {
         guard limbs.count <= 2 else { return nil }
         let magnitude = limbs.enumerated().reduce(UInt64(0)) { $0 | UInt64($1.element) << (32 * UInt64($1.offset)) }
         if !isNegative { return Int(exactly: magnitude) }
@@ -77,7 +77,7 @@ public struct BigInteger: Sendable, Hashable {
     }
 
     /// The nearest double, ties to even; infinite beyond the range.
-    var double: Double {
+    package var double: Double {
         guard bitWidth > 64 else {
             let magnitude = limbs.enumerated().reduce(UInt64(0)) { $0 | UInt64($1.element) << (32 * UInt64($1.offset)) }
             return isNegative ? -Double(magnitude) : Double(magnitude)
@@ -93,7 +93,7 @@ public struct BigInteger: Sendable, Hashable {
     }
 
     /// Digits in a radix that is at most 36, with a sign.
-    func text(radix: UInt32 = 10, uppercase: Bool = false) -> String {
+    package func text(radix: UInt32 = 10, uppercase: Bool = false) -> String {
         guard !isZero else { return "0" }
         var digits: [UInt8] = []
         var rest = limbs
@@ -141,9 +141,9 @@ extension BigInteger: Comparable {
 // MARK: - Arithmetic
 
 extension BigInteger {
-    static prefix func - (value: BigInteger) -> BigInteger { BigInteger(isNegative: !value.isNegative, limbs: value.limbs) }
+    package static prefix func - (value: BigInteger) -> BigInteger { BigInteger(isNegative: !value.isNegative, limbs: value.limbs) }
 
-    static func + (a: BigInteger, b: BigInteger) -> BigInteger {
+    package static func + (a: BigInteger, b: BigInteger) -> BigInteger {
         if a.isNegative == b.isNegative { return BigInteger(isNegative: a.isNegative, limbs: sum(a.limbs, b.limbs)) }
         switch compare(a.limbs, b.limbs) {
         case 0: return BigInteger(0)
@@ -152,7 +152,7 @@ extension BigInteger {
         }
     }
 
-    static func - (a: BigInteger, b: BigInteger) -> BigInteger { a + -b }
+    package static func - (a: BigInteger, b: BigInteger) -> BigInteger { a + -b }
 
     private static func sum(_ a: [UInt32], _ b: [UInt32]) -> [UInt32] {
         var result: [UInt32] = []
@@ -177,7 +177,7 @@ extension BigInteger {
         return result
     }
 
-    static func * (a: BigInteger, b: BigInteger) -> BigInteger {
+    package static func * (a: BigInteger, b: BigInteger) -> BigInteger {
         var result = [UInt32](repeating: 0, count: a.limbs.count + b.limbs.count + 1)
         for (i, x) in a.limbs.enumerated() {
             var carry: UInt64 = 0
@@ -191,7 +191,7 @@ extension BigInteger {
         return BigInteger(isNegative: a.isNegative != b.isNegative, limbs: result)
     }
 
-    func shifted(left count: Int) -> BigInteger {
+    package func shifted(left count: Int) -> BigInteger {
         let (words, bits) = (count / 32, UInt64(count % 32))
         var result = [UInt32](repeating: 0, count: words)
         var carry: UInt64 = 0
@@ -214,7 +214,7 @@ extension BigInteger {
     }
 
     /// Quotient rounded down and the remainder of the divisor's sign, as Python's `divmod`. `divisor` is not zero.
-    func dividedByFlooring(_ divisor: BigInteger) -> (quotient: BigInteger, remainder: BigInteger) {
+    package func dividedByFlooring(_ divisor: BigInteger) -> (quotient: BigInteger, remainder: BigInteger) {
         var (quotient, remainder) = Self.divide(limbs, divisor.limbs)
         if isNegative != divisor.isNegative, !remainder.isZero {
             quotient = quotient + BigInteger(1)

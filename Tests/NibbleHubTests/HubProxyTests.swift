@@ -2,7 +2,7 @@ import Foundation
 import NibbleTestSupport
 import Testing
 
-@testable import NibbleHub
+import NibbleHub
 
 @Suite struct HubProxyTests {
     @Test(

@@ -2,7 +2,7 @@ import Foundation
 import NibbleTestSupport
 import Testing
 
-@testable import NibbleHub
+import NibbleHub
 
 /// Tokens and passwords must not appear in errors, in logs or at other hosts.
 @Suite struct SecretsTests {

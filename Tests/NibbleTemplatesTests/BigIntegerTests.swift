@@ -1,6 +1,6 @@
 import Testing
 
-@testable import NibbleTemplates
+import NibbleTemplates
 
 /// The plain arithmetic of large integers against identities and known values.
 @Suite struct BigIntegerTests {
