@@ -4,11 +4,11 @@ import NibbleGrammar
 import NibbleTestSupport
 import Testing
 
-/// The JSON Schema project's own suite, draft 2020-12, required part.
-@Suite(.enabled(if: Fixtures.exists(SchemaSuiteTests.folder), "NIBBLE_FIXTURES holds no JSON-Schema-Test-Suite"))
-struct SchemaSuiteTests {
-    static let folder = "suites/JSON-Schema-Test-Suite/tests/draft2020-12"
+private let suiteFolder = "suites/JSON-Schema-Test-Suite/tests/draft2020-12"
 
+/// The JSON Schema project's own suite, draft 2020-12, required part.
+@Suite(.enabled(if: Fixtures.exists(suiteFolder), "NIBBLE_FIXTURES holds no JSON-Schema-Test-Suite"))
+struct SchemaSuiteTests {
     private struct Counts {
         var passing = 0
         /// Instances of schemas that are refused.
@@ -19,9 +19,9 @@ struct SchemaSuiteTests {
     @Test("no invalid instance is accepted; what is refused is refused by name")
     func suite() throws {
         var counts = Counts()
-        let files = try FileManager.default.contentsOfDirectory(atPath: Fixtures.url(Self.folder).path)
+        let files = try FileManager.default.contentsOfDirectory(atPath: Fixtures.url(suiteFolder).path)
         for file in files.filter({ $0.hasSuffix(".json") }).sorted() {
-            let groups = try JSONValue(contentsOf: Fixtures.url(Self.folder + "/" + file)).array
+            let groups = try JSONValue(contentsOf: Fixtures.url(suiteFolder + "/" + file)).array
             for group in try #require(groups) { try run(group, file, &counts) }
         }
         // Of 1,281 instances; 23 valid ones have another order of members, another spelling of a number, or a format that draft
