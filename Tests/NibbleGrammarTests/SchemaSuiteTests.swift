@@ -40,7 +40,10 @@ struct SchemaSuiteTests {
         }
         for test in tests {
             let (data, isValid) = (try #require(test["data"]), try #require(test["valid"]?.bool))
-            let isAccepted = try grammar.accepts(data.encoded(.spaced).utf8)
+            guard let isAccepted = try? grammar.accepts(data.encoded(.spaced).utf8) else {
+                counts.unsupported += 1
+                continue
+            }
             #expect(isValid || !isAccepted, "\(file): \(test["description"]?.string ?? ""): \(data.encoded())")
             if isAccepted == isValid { counts.passing += 1 } else if isValid { counts.validRefused += 1 }
         }

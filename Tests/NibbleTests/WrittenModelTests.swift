@@ -50,9 +50,11 @@ import Testing
         let models = try [quantized, plain].map { try PretrainedModel.load(folder: $0, configuration) }
         #expect(models[1].report.quantizedModules.isEmpty)
         let logits = try models.map { try $0.forward(inputIDs: [[5, 9, 14, 20, 7, 11, 3]]).logits }
-        let (a, b) = (logits[0].hostElements(Float.self), logits[1].hostElements(Float.self))
-        let norm = b.reduce(0) { $0 + Double($1) * Double($1) }
-        let difference = zip(a, b).reduce(0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
-        #expect(norm > 0 && (difference / norm).squareRoot() < 1e-5)
+        withExtendedLifetime(logits) {
+            let (a, b) = (logits[0].hostElements(Float.self), logits[1].hostElements(Float.self))
+            let norm = b.reduce(0) { $0 + Double($1) * Double($1) }
+            let difference = zip(a, b).reduce(0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
+            #expect(norm > 0 && (difference / norm).squareRoot() < 1e-5)
+        }
     }
 }
