@@ -141,7 +141,9 @@ extension BigInteger: Comparable {
 // MARK: - Arithmetic
 
 extension BigInteger {
-    package static prefix func - (value: BigInteger) -> BigInteger { BigInteger(isNegative: !value.isNegative, limbs: value.limbs) }
+    package static prefix func - (value: BigInteger) -> BigInteger {
+        BigInteger(isNegative: !value.isNegative, limbs: value.limbs)
+    }
 
     package static func + (a: BigInteger, b: BigInteger) -> BigInteger {
         if a.isNegative == b.isNegative { return BigInteger(isNegative: a.isNegative, limbs: sum(a.limbs, b.limbs)) }

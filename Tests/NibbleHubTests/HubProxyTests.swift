@@ -1,8 +1,7 @@
 import Foundation
+import NibbleHub
 import NibbleTestSupport
 import Testing
-
-import NibbleHub
 
 @Suite struct HubProxyTests {
     @Test(

@@ -1,8 +1,7 @@
 import Foundation
+import NibbleHub
 import NibbleTestSupport
 import Testing
-
-import NibbleHub
 
 /// Tokens and passwords must not appear in errors, in logs or at other hosts.
 @Suite struct SecretsTests {

@@ -1,6 +1,5 @@
-import Testing
-
 import NibbleTemplates
+import Testing
 
 /// The plain arithmetic of large integers against identities and known values.
 @Suite struct BigIntegerTests {
