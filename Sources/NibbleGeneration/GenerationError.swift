@@ -22,7 +22,7 @@ public enum GenerationError: Error, Sendable, Equatable {
     case noTokenAllowed(row: Int, position: Int)
     /// `prefix_allowed_tokens_fn` returned no token for a row.
     case constraintUnsatisfiable(item: Int)
-    /// A model broke the contract of ``NibbleModels/DecodingSession``.
+    /// A model broke the contract of `DecodingSession`.
     case modelMisbehaved(String)
 
     /// A name that is no generation option.

@@ -1,6 +1,6 @@
 public import Foundation
 
-/// Where models come from and where they are stored. ``init(environment:)`` reads the variables that huggingface_hub reads.
+/// Where models come from and where they are stored. ``standard`` reads the variables that huggingface_hub reads.
 public struct HubConfiguration: Sendable {
     /// The cache, shared with other programs: `models--OWNER--NAME` folders lie in it.
     public var cacheFolder: URL
