@@ -6,6 +6,8 @@ final class CrossAttentionCache {
     private let lengths: [Int]
     private let blocksPerInput: Int
     private var inputOfRow: [Int]
+    /// The rows of the call that runs.
+    private var rows: [Int] = []
     private let image: IndexBuffers.Image
     private var devices: [(backend: any Backend, indices: IndexBuffers)] = []
 
@@ -60,13 +62,21 @@ final class CrossAttentionCache {
         }
     }
 
-    /// Uploads the indices that go with a decoder call over `rows`. Tokens belong to rows as in the call's own image.
-    func prepare(rows: [Int], image call: IndexBuffers.Image, tokens: Int) throws {
-        for token in 0..<tokens { image.rows[token] = call.rows[token] }
-        for index in 0...rows.count { image.queryOffsets[index] = call.queryOffsets[index] }
-        for (index, row) in rows.enumerated() {
-            image.lengths[index] = Int32(lengths[inputOfRow[row]])
-            EncoderPass.fillTable(image, row: index, input: inputOfRow[row], blocksPerInput: blocksPerInput)
+    /// Sets the rows of the call to come.
+    func assign(_ segments: ArraySlice<FeedPlan.Segment>) {
+        rows.removeAll(keepingCapacity: true)
+        for segment in segments { rows.append(segment.row) }
+    }
+
+    /// Uploads the indices that go with a decoder call. Tokens belong to rows as in the call's own image; rows beyond those
+    /// that were assigned are padding.
+    func upload(_ call: BatchShape, image source: IndexBuffers.Image) throws {
+        for token in 0..<call.tokens { image.rows[token] = source.rows[token] }
+        for index in 0...call.rows { image.queryOffsets[index] = source.queryOffsets[index] }
+        for index in 0..<call.rows {
+            let input = inputOfRow[rows[min(index, rows.count - 1)]]
+            image.lengths[index] = Int32(lengths[input])
+            EncoderPass.fillTable(image, row: index, input: input, blocksPerInput: blocksPerInput)
         }
         for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
