@@ -20,8 +20,6 @@ public enum ModelError: Error, Sendable, Equatable {
     case notEncoderDecoder
     /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
-    /// An engine runs decoder-only models.
-    case engineNeedsDecoder
     /// A size of an engine is below 1.
     case invalidEngineSize(field: String, found: Int)
 }
@@ -48,8 +46,6 @@ extension ModelError: CustomStringConvertible {
             "a decoder-only model takes no encoder inputs"
         case .tokenOutOfRange(let token, let size):
             "token id \(token) is outside the vocabulary of \(size)"
-        case .engineNeedsDecoder:
-            "an engine runs decoder-only models, and this one has an encoder: use generate()"
         case .invalidEngineSize(let field, let found):
             "\(field) of an engine must be at least 1, found \(found)"
         }

@@ -33,7 +33,7 @@ import Testing
     }
 
     /// Prompts of several lengths; some begin alike.
-    static func requests() -> [(request: ServingRequest, settings: SlotSettings)] {
+    static func requests(_ model: LanguageModel) -> [(request: ServingRequest, settings: SlotSettings)] {
         let lengths = [3, 40, 70, 1, 33, 64, 12, 50, 41, 90]
         return lengths.enumerated().map { index, length in
             let prompt = (0..<length).map { Int32(($0 * (index % 3 == 0 ? 5 : 7)) % 11 + 3) }
@@ -44,17 +44,20 @@ import Testing
                 selection.seed = UInt64(index)
             }
             if index % 3 == 2 { selection.repetitionPenalty = 1.3 }
-            return (
-                ServingRequest(prompt: prompt, maxNewTokens: 4 + 15 * (index % 4)),
-                SlotSettings(selection: selection, prompt: prompt)
-            )
+            var settings = SlotSettings(selection: selection, prompt: prompt)
+            // Some sequences share an encoder input.
+            if model.isEncoderDecoder { settings.encoderInput = (0..<(index % 4 * 12 + 2)).map { Int32($0 % 9 + 4) } }
+            return (ServingRequest(prompt: prompt, maxNewTokens: 4 + 15 * (index % 4)), settings)
         }
     }
 
     /// What a session answers to one request.
-    static func alone(_ model: LanguageModel, _ request: ServingRequest, _ selection: SlotSelection) throws -> [Int32] {
+    static func alone(_ model: LanguageModel, _ request: ServingRequest, _ settings: SlotSettings) throws -> [Int32] {
+        let selection = settings.selection
         let session = try model.makeSession(
-            SessionRequest(rows: 1, capacity: request.prompt.count + request.maxNewTokens))
+            SessionRequest(
+                rows: 1, capacity: request.prompt.count + request.maxNewTokens,
+                encoderInputs: model.isEncoderDecoder ? [settings.encoderInput] : []))
         var parameters = SamplingParameters()
         parameters.temperature = selection.temperature
         parameters.topK = selection.topK
@@ -80,7 +83,7 @@ import Testing
         var scheduler = Scheduler(
             limits: limits, pool: BlockPool(blockCount: executor.blockCount, blockSize: KeyValueGeometry.blockSize),
             secondsPerToken: 1e-4)
-        let requests = Self.requests()
+        let requests = Self.requests(model)
         var order: [RequestID: Int] = [:]
         for (index, var request) in requests.map(\.request).enumerated() {
             if !executor.sharesPrefixes { request.root = PrefixRoot(number: UInt32(index)) }
@@ -110,12 +113,12 @@ import Testing
         return (tokens, preemptions)
     }
 
-    @Test("sequences do not notice each other", arguments: ["bloom", "llama", "qwen2_window"], workloads)
+    @Test("sequences do not notice each other", arguments: ["bloom", "llama", "qwen2_window", "t5", "umt5"], workloads)
     func crowd(name: String, workload: Workload) throws {
         let model = try Self.load(name, CPUBackend(threads: 2))
         let (found, preemptions) = try Self.together(model, workload)
-        for (index, request) in Self.requests().enumerated() {
-            let wanted = try Self.alone(model, request.request, request.settings.selection)
+        for (index, request) in Self.requests(model).enumerated() {
+            let wanted = try Self.alone(model, request.request, request.settings)
             #expect(found[index] == wanted, "request \(index)")
         }
         if workload.testDescription == "few blocks" { #expect(preemptions > 0) }
@@ -128,7 +131,7 @@ import Testing
         try crowd(name: name, workload: workload)
     }
 
-    @Test("captured steps with padding rows answer the same", arguments: ["bloom", "llama", "qwen2_window"], workloads)
+    @Test("captured steps with padding rows answer the same", arguments: ["bloom", "llama", "qwen2_window", "t5"], workloads)
     func graphs(name: String, workload: Workload) throws {
         let gpu = StandInBackend()
         let model = try Self.load(name, gpu)

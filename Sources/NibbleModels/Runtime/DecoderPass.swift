@@ -121,7 +121,7 @@ final class DecoderPass {
 
     /// Runs a call and chooses a token after each selected one.
     /// - Parameter offset: the place among the chosen tokens where these begin.
-    func choose(_ image: CallImage, at offset: Int = 0, _ cross: CrossAttentionCache? = nil) throws {
+    func choose(_ image: CallImage, _ cross: CrossAttentionCache?, at offset: Int = 0) throws {
         guard image.call.launchLength != nil, image.selected == image.call.rows, offset == 0 else {
             try run(image, cross)
             guard image.selected > 0 else { return }
@@ -142,11 +142,13 @@ final class DecoderPass {
 
     /// As ``choose(_:at:_:)``, and answers with probabilities where `counts` says how many of the most probable tokens are
     /// wanted. One entry for each selected token.
-    func chooseWithScores(_ image: CallImage, _ counts: [Int?]) throws -> [StepAnswer] {
+    func chooseWithScores(
+        _ image: CallImage, _ counts: [Int?], _ cross: CrossAttentionCache? = nil
+    ) throws -> [StepAnswer] {
         let scored = counts.indices.filter { counts[$0] != nil }
         let places = runner.image.scored
         for (place, index) in scored.enumerated() { places[place] = Int32(index) }
-        try run(image, nil)
+        try run(image, cross)
         let output = try logits.device(rows: image.selected)
         try project(0..<image.selected, into: output)
         // Choosing changes logits.

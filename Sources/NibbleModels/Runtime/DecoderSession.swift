@@ -119,7 +119,7 @@ extension DecoderSession {
             let image = try write(
                 plan.chunk(index), inputs, wanted: .last, counter: Int(truncatingIfNeeded: sampling.step))
             for row in plan.finishedRows { try selections.prepare(sampling, row: row, in: pass.selection) }
-            try pass.choose(image, at: written, cross)
+            try pass.choose(image, cross, at: written)
             written += image.selected
         }
         let tokens = try pass.readChosen(written)
@@ -185,7 +185,7 @@ extension DecoderSession {
                 wanted: wanted == .all || segment.isLast ? wanted : .none, slot: row, counter: counter)
             for (table, blocks) in tables.tables.enumerated() { image.setBlocks(blocks.blocks[row], table: table) }
         }
-        cross?.assign(chunk)
+        cross?.setRows(chunk.lazy.map(\.row))
         return image
     }
 }

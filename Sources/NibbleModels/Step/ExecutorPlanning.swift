@@ -7,7 +7,6 @@ struct ExecutorPlanning {
     private let format: KeyValueFormat
 
     init(_ model: LanguageModel, _ size: ExecutorSize) throws {
-        guard model.encoder == nil else { throw ModelError.engineNeedsDecoder }
         try ExecutorPlanning.check("slots", size.slots)
         try ExecutorPlanning.check("context", size.context)
         try ExecutorPlanning.check("chunk tokens", size.chunkTokens)
@@ -21,6 +20,11 @@ struct ExecutorPlanning {
     private static func check(_ field: String, _ value: Int?) throws {
         guard let value, value < 1 else { return }
         throw ModelError.invalidEngineSize(field: field, found: value)
+    }
+
+    /// The most tokens that an encoder's input may have.
+    var encoderContext: Int {
+        min(size.context ?? model.maximumPositions ?? model.options.initialCapacity, model.positionLimit ?? .max)
     }
 
     func shape() throws -> SessionShape {

@@ -33,8 +33,12 @@ package final class StepExecutor: StepRunning {
     package let blockCount: Int
     package let context: Int
     package let sharesPrefixes: Bool
+    /// Whether rotary tables follow the length of the whole sequence.
+    private let isLengthDependent: Bool
     private let model: LanguageModel
     private let pass: DecoderPass
+    /// Encoder-decoders only.
+    private let encoders: EncoderPool?
     private var records: [SlotRecord]
     /// The rows of a step that run together.
     private var group: [Int] = []
@@ -46,16 +50,21 @@ package final class StepExecutor: StepRunning {
         var logProbabilities: Int?
     }
 
-    /// - Throws: ``ModelError`` where the size is impossible or the model has an encoder; `BackendError` where memory runs out.
+    /// - Throws: ``ModelError`` where the size is impossible; `BackendError` where memory runs out.
     init(_ model: LanguageModel, _ size: ExecutorSize) throws {
-        let shape = try ExecutorPlanning(model, size).shape()
+        let planning = try ExecutorPlanning(model, size)
+        let shape = try planning.shape()
         self.model = model
         slots = shape.rows
         chunkTokens = shape.chunkTokens
         context = shape.context
         blockCount = shape.layout.blocks[0]
-        sharesPrefixes = !model.decoder.description.rotary.contains(where: \.dependsOnLength)
+        isLengthDependent = model.decoder.description.rotary.contains(where: \.dependsOnLength)
+        sharesPrefixes = !isLengthDependent && model.encoder == nil
         pass = try model.takePass(shape)
+        encoders = try model.encoder.map {
+            try EncoderPool(model, $0, shape, maximumLength: planning.encoderContext)
+        }
         records = Array(repeating: SlotRecord(), count: slots)
     }
 
@@ -67,6 +76,7 @@ package final class StepExecutor: StepRunning {
     // MARK: Slots
 
     package func begin(slot: Int, _ settings: SlotSettings) throws {
+        try encoders?.attach(slot: slot, to: settings.encoderInput)
         try pass.selection.write(
             settings.selection, slot: slot, prompt: settings.selection.countsTokens ? settings.prompt : [],
             generated: settings.selection.countsTokens ? settings.generated : [])
@@ -82,7 +92,7 @@ package final class StepExecutor: StepRunning {
 
     package func step(_ plan: StepPlan) throws -> [StepAnswer] {
         try pass.copyBlocks(plan.copies)
-        guard sharesPrefixes else { return try stepByVariant(plan) }
+        guard !isLengthDependent else { return try stepByVariant(plan) }
         group.removeAll(keepingCapacity: true)
         group += plan.rows.indices
         return try runGroup(plan)
@@ -125,13 +135,14 @@ package final class StepExecutor: StepRunning {
                 counter: row.counter)
             image.setBlocks(plan.blocks[row.blocks])
         }
+        encoders?.cross.setRows(group.lazy.map { plan.rows[$0].slot })
         let wanting = group.filter { plan.rows[$0].wantsToken }
         let scored = wanting.map { records[plan.rows[$0].slot].logProbabilities }
         guard scored.contains(where: { $0 != nil }) else {
-            try pass.choose(image)
+            try pass.choose(image, encoders?.cross)
             return try pass.readChosen(image.selected).map { StepAnswer(token: $0) }
         }
-        return try pass.chooseWithScores(image, scored)
+        return try pass.chooseWithScores(image, scored, encoders?.cross)
     }
 }
 
