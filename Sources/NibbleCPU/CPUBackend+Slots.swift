@@ -27,7 +27,7 @@ extension CPUBackend {
         let vocabulary = logits.shape.last
         let rows = logits.count / max(vocabulary, 1)
         precondition(
-            k >= 0 && k <= Int(NIBBLE_MOST_SCORES) && chosen.count >= rows && values.count >= rows * (2 + k)
+            k >= 0 && k <= SelectionState.scoreLimit && chosen.count >= rows && values.count >= rows * (2 + k)
                 && ids.count >= rows * k, "scores of \(rows) rows into \(values)")
         let arguments = nibble_scores_arguments(
             kernels: pool.kernels, logits: logits.floats, chosen: chosen.integers, values: values.mutableFloats,

@@ -4,6 +4,8 @@
 package final class SelectionState {
     /// The most entries of ``SlotSelection/bias``, end tokens included.
     package static let biasLimit = 1024
+    /// The largest k of ``Backend/scores(_:chosen:count:values:ids:)``.
+    package static let scoreLimit = 20
     /// int32 words of a record.
     package static let recordWords = 16
 

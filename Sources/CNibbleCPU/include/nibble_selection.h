@@ -8,13 +8,6 @@
 #include "nibble_levels.h"
 #include "nibble_selection_record.h"
 
-/// In place of a token where every logit is −∞.
-#define NIBBLE_NO_TOKEN (-1)
-/// In place of a token where a logit is NaN.
-#define NIBBLE_NOT_A_NUMBER (-2)
-/// In place of a token of a row without a slot.
-#define NIBBLE_NO_SLOT (-3)
-
 // MARK: The same parameters for every row
 
 /// Items: rows.

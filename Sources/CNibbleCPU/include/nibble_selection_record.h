@@ -19,5 +19,12 @@ typedef struct {
   int unused;
 } nibble_selection_record;
 
+// In place of a token where every logit is −∞.
+#define NIBBLE_NO_TOKEN (-1)
+// In place of a token where a logit is NaN.
+#define NIBBLE_NOT_A_NUMBER (-2)
+// In place of a token of a row without a slot.
+#define NIBBLE_NO_SLOT (-3)
+
 #define NIBBLE_SELECTION_RECORD_WORDS 16
 #define NIBBLE_MOST_SCORES 20  // k of `scores`
