@@ -16,15 +16,17 @@ static void penalize(float *x, int32_t count, const nibble_selection_record *rec
 }
 
 static void apply_penalties(float *logits, const int32_t *counts, size_t count, const nibble_selection_record *record) {
-  enum { chunk = 32 };
-  for (size_t first = 0; first < count; first += chunk) {
-    size_t n = count - first < chunk ? count - first : chunk;
+  enum { chunk = 16 };  // of fixed length, so that the first loop becomes a few vectors
+  size_t first = 0;
+  for (; first + chunk <= count; first += chunk) {
     int32_t any = 0;
-    for (size_t i = 0; i < n; i++) any |= counts[first + i];
+    for (size_t i = 0; i < chunk; i++) any |= counts[first + i];
     if (!any) continue;
-    for (size_t i = first; i < first + n; i++)
+    for (size_t i = first; i < first + chunk; i++)
       if (counts[i]) penalize(logits + i, counts[i], record);
   }
+  for (; first < count; first++)
+    if (counts[first]) penalize(logits + first, counts[first], record);
 }
 
 static void apply_mask(float *logits, const int32_t *words, size_t count) {
