@@ -17,6 +17,12 @@ static const char elementwise[] = {
 static const char select[] = {
 #embed "kernels/elementwise/select.cu"
     , 0};
+static const char select_slots[] = {
+#embed "kernels/elementwise/select_slots.cu"
+    , 0};
+static const char scores[] = {
+#embed "kernels/elementwise/scores.cu"
+    , 0};
 static const char route[] = {
 #embed "kernels/elementwise/route.cu"
     , 0};
@@ -59,6 +65,9 @@ static const char attention_prefill_codes[] = {
 static const char common_header[] = {
 #embed "kernels/common.cuh"
     , 0};
+static const char select_header[] = {
+#embed "kernels/elementwise/select.cuh"
+    , 0};
 static const char codebooks_header[] = {
 #embed "kernels/linear/codebooks.cuh"
     , 0};
@@ -95,6 +104,9 @@ static const char cache_codes_header[] = {
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"
     , 0};
+static const char selection_record[] = {
+#embed "../CNibbleCPU/include/nibble_selection_record.h"
+    , 0};
 
 #define NIBBLE_PROGRAM(name) {#name ".cu", name, sizeof name - 1}
 #define NIBBLE_HEADER(name) {#name ".cuh", name##_header, sizeof name##_header - 1}
@@ -105,6 +117,8 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(rotary),
     NIBBLE_PROGRAM(elementwise),
     NIBBLE_PROGRAM(select),
+    NIBBLE_PROGRAM(select_slots),
+    NIBBLE_PROGRAM(scores),
     NIBBLE_PROGRAM(route),
     NIBBLE_PROGRAM(linear_dense),
     NIBBLE_PROGRAM(linear_4bit),
@@ -122,6 +136,7 @@ static const NibbleKernelSource programs[] = {
 
 static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(common),
+    NIBBLE_HEADER(select),
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(tiles4),
@@ -134,6 +149,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(attention_prefill),
     NIBBLE_HEADER(cache_codes),
     {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
+    {"nibble_selection_record.h", selection_record, sizeof selection_record - 1},
 };
 
 const NibbleKernelSource *nibble_kernel_programs(int *count) {

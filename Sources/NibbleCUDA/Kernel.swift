@@ -20,6 +20,7 @@ enum Kernel: Int, CaseIterable {
     // rotary.cu, and the untyped kernels of elementwise/
     case rotate, rotateEight
     case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks, selectLargest, select, advance, route
+    case selectSlotsLargest, selectSlots, scores
 
     /// Its program and its name there, without the type suffix.
     var place: (program: String, name: String) {
@@ -78,6 +79,9 @@ enum Kernel: Int, CaseIterable {
         case .selectLargest: ("select.cu", "select_largest")
         case .select: ("select.cu", "select_tokens")
         case .advance: ("select.cu", "advance")
+        case .selectSlotsLargest: ("select_slots.cu", "select_slots_largest")
+        case .selectSlots: ("select_slots.cu", "select_slots")
+        case .scores: ("scores.cu", "scores")
         case .route: ("route.cu", "route")
         }
     }
@@ -87,7 +91,7 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .add, .convert, .gather,
             .finishLinear,
-            .copyBlocks, .selectLargest, .select, .advance, .route:
+            .copyBlocks, .selectLargest, .select, .advance, .selectSlotsLargest, .selectSlots, .scores, .route:
             false
         default: true
         }
@@ -116,7 +120,7 @@ enum Kernel: Int, CaseIterable {
             .rotateEight,
             .embed, .normalize, .gate, .gateEight, .add, .gather,
             .finishLinear,
-            .selectLargest, .select, .advance, .route:
+            .selectLargest, .select, .advance, .selectSlotsLargest, .selectSlots, .scores, .route:
             true
         default: false
         }

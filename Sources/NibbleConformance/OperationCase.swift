@@ -89,7 +89,7 @@ package struct OperationResult: Sendable, CustomStringConvertible {
 /// Every case.
 package enum OperationCases {
     package static let all: [OperationCase] =
-        elementwise + normalization + rotateAndStore + attention + selection + linear + linearByTokens
+        elementwise + normalization + rotateAndStore + attention + selection + slotSelection + linear + linearByTokens
         + linearAfterNorm + quantization
 
     /// The cases that differ on this backend. A backend whose activations are always float32 runs one of each kind.

@@ -142,24 +142,29 @@ extension OperationCases {
 /// The plain form of sampling: temperature, then top-k, top-p and min-p.
 enum PlainSelection {
     static func probabilities(_ logits: [Float], _ parameters: SamplingParameters) -> [Double] {
-        var scores = logits.map { Double($0 / parameters.temperature) }
-        if parameters.topK > 0 {
-            let threshold = scores.sorted(by: >)[min(parameters.topK, scores.count) - 1]
+        probabilities(
+            logits, temperature: parameters.temperature, topK: parameters.topK, topP: parameters.topP, minP: parameters.minP)
+    }
+
+    static func probabilities(_ logits: [Float], temperature: Float, topK: Int, topP: Float, minP: Float) -> [Double] {
+        var scores = logits.map { Double($0 / temperature) }
+        if topK > 0 {
+            let threshold = scores.sorted(by: >)[min(topK, scores.count) - 1]
             scores = scores.map { $0 < threshold ? -.infinity : $0 }
         }
-        if parameters.topP < 1 {
+        if topP < 1 {
             let p = softmax(scores)
             // Ascending; of equal scores the lower id first.
             let order = scores.indices.sorted { (scores[$0], $0) < (scores[$1], $1) }
             var cumulative = 0.0
             for index in order.dropLast() {
                 cumulative += p[index]
-                if cumulative <= 1 - Double(parameters.topP) { scores[index] = -.infinity }
+                if cumulative <= 1 - Double(topP) { scores[index] = -.infinity }
             }
         }
-        if parameters.minP > 0 {
+        if minP > 0 {
             let p = softmax(scores)
-            let limit = Double(parameters.minP) * (p.max() ?? 0)
+            let limit = Double(minP) * (p.max() ?? 0)
             scores = zip(scores, p).map { $1 < limit ? -.infinity : $0 }
         }
         return softmax(scores)

@@ -95,6 +95,21 @@ package protocol Backend: AnyObject, Sendable {
     func select(
         _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
     ) throws
+    /// One token id per row of float32 logits [R, V] into int32 [R], as the records of the rows' slots ask for. `slots` int32
+    /// [R]: the slot of each row; `counters` int32 [R]: how many tokens its sequence was given before. A slot with penalties
+    /// has one row at most.
+    ///
+    /// Logits are adjusted in place: the repetition penalty first, then presence and frequency, the bias, the end tokens
+    /// while the counter is below the minimum, and the mask. Then temperature, top-k, top-p and min-p. The token that is
+    /// chosen is counted if the record has penalties. A row without a token gets a ``SelectionStatus``.
+    func select(_ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor) throws
+    /// Log probabilities from float32 logits [n, V], which are not changed. `chosen` int32 [n] is one token a row. `values`
+    /// float32 [n, 2 + k] receives log-sum-exp, the log probability of `chosen`, and the k largest log probabilities; `ids`
+    /// int32 [n, k] their tokens, the lowest first among equals. k is at most 20.
+    ///
+    /// Tokens of probability 0 have −∞. A `chosen` that is no token has NaN. Beyond the vocabulary ids are −1 with −∞. A row
+    /// that holds NaN has only NaN and −1.
+    func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws
     /// Prepares the next decode step on the device: for each row r, `batch.tokens[r] = tokens[r]`, positions, lengths and
     /// counters grow by one. Only for batches of one token a row.
     func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws

@@ -1,37 +1,193 @@
-/// STUB
+/// Device buffers that tell ``Backend/select(_:_:slots:counters:into:)`` how the tokens of each slot are chosen.
+///
+/// Everything is allocated at once, and no address ever changes, so captured graphs may use the buffers.
 package final class SelectionState {
-    package var records: [SlotSelection]
-    package var seen: [Set<Int32>]
-    let vocabulary: Int
-    package init(slots: Int, vocabulary: Int, backend: any Backend) throws {
-        records = Array(repeating: SlotSelection(), count: slots)
-        seen = Array(repeating: [], count: slots)
-        self.vocabulary = vocabulary
-    }
-    package func write(_ selection: SlotSelection, slot: Int, prompt: some Sequence<Int32>, generated: some Sequence<Int32>) throws {
-        records[slot] = selection
-        seen[slot] = Set(Array(prompt) + Array(generated))
-    }
-    package func writeMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws {}
-}
+    /// The most entries of ``SlotSelection/bias``, end tokens included.
+    package static let biasLimit = 1024
+    /// The largest k of ``Backend/scores(_:chosen:count:values:ids:)``.
+    package static let scoreLimit = 20
+    /// int32 words of a record.
+    package static let recordWords = 16
 
-extension Backend {
-    package func select(_ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor) throws {
-        let rows = tokens.count
-        for row in 0..<rows {
-            let slot = Int(slots.hostElements(Int32.self)[row])
-            let r = state.records[slot]
-            var p = SamplingParameters()
-            p.temperature = r.temperature; p.topK = r.topK; p.topP = r.topP; p.minP = r.minP
-            p.repetitionPenalty = r.repetitionPenalty; p.seed = r.seed; p.firstStream = r.stream
-            p.forbiddenTokens = r.bias.map(\.token)
-            let words = SelectionMasks.words(logits.shape.last)
-            let masks = SelectionMasks(
-                seen: .host(SelectionMasks.set(state.seen[slot], vocabulary: logits.shape.last), .int32, [1, words]), latest: nil,
-                forbidden: p.forbiddenTokens.isEmpty ? nil : .host(SelectionMasks.set(p.forbiddenTokens, vocabulary: logits.shape.last), .int32, [words]))
-            try select(logits.rows(row..<row + 1), p, masks: masks, counters: counters.rows(row..<row + 1), into: tokens.rows(row..<row + 1))
-            state.seen[slot].insert(tokens.hostElements(Int32.self)[row])
+    package let slots: Int
+    /// V
+    package let vocabulary: Int
+    package let buffers: Buffers
+
+    private let backend: any Backend
+    /// Host copies of one slot's record, bias and mask, reused by each write.
+    private let staged: Buffers
+
+    /// The buffers of a number of slots.
+    package struct Buffers {
+        /// int32 [slots, recordWords]: `nibble_selection_record` of the C kernels.
+        package let records: Tensor
+        /// int32 [slots, biasLimit]: the tokens of the bias, then the end tokens.
+        package let biasTokens: Tensor
+        /// float32 [slots, biasLimit]
+        package let biasValues: Tensor
+        /// int32 [slots, V]: 2 × how often a token was generated, + 1 if the prompt holds it.
+        package let counts: Tensor
+        /// int32 [slots, ⌈V/32⌉]: bit v mod 32 of word v / 32 tells whether token v may be chosen.
+        package let masks: Tensor
+
+        init(slots: Int, vocabulary: Int, countedSlots: Int, allocate: (DType, Shape) throws -> Tensor) rethrows {
+            records = try allocate(.int32, [slots, SelectionState.recordWords])
+            biasTokens = try allocate(.int32, [slots, SelectionState.biasLimit])
+            biasValues = try allocate(.float32, [slots, SelectionState.biasLimit])
+            counts = try allocate(.int32, [countedSlots, vocabulary])
+            masks = try allocate(.int32, [slots, SelectionState.words(vocabulary)])
+        }
+
+        fileprivate init(_ buffers: Buffers, mapped place: (Tensor) -> Tensor) {
+            records = place(buffers.records)
+            biasTokens = place(buffers.biasTokens)
+            biasValues = place(buffers.biasValues)
+            counts = place(buffers.counts)
+            masks = place(buffers.masks)
         }
     }
-    package func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws { fatalError() }
+
+    /// Every slot is greedy, without adjustments.
+    /// - Throws: ``BackendError``
+    package init(slots: Int, vocabulary: Int, backend: any Backend) throws {
+        precondition(slots >= 0 && vocabulary > 0 && vocabulary <= Int32.max, "\(slots) slots of \(vocabulary) tokens")
+        self.slots = slots
+        self.vocabulary = vocabulary
+        self.backend = backend
+        buffers = try Buffers(slots: slots, vocabulary: vocabulary, countedSlots: slots, allocate: backend.allocate)
+        staged = Buffers(slots: 1, vocabulary: vocabulary, countedSlots: 0, allocate: Tensor.host)
+        for slot in 0..<slots { try write(SlotSelection(), slot: slot, prompt: [], generated: []) }
+    }
+
+    private init(_ state: SelectionState, mapped place: (Tensor) -> Tensor) {
+        slots = state.slots
+        vocabulary = state.vocabulary
+        backend = state.backend
+        buffers = Buffers(state.buffers, mapped: place)
+        staged = state.staged
+    }
+
+    /// The same state over other views of its buffers.
+    package func mapped(_ place: (Tensor) -> Tensor) -> SelectionState { SelectionState(self, mapped: place) }
+
+    /// Words of a set of a vocabulary's tokens.
+    package static func words(_ vocabulary: Int) -> Int { (vocabulary + 31) / 32 }
+
+    /// The bytes that the buffers take on the device.
+    package static func byteCount(slots: Int, vocabulary: Int) -> Int {
+        slots * 4 * (recordWords + 2 * biasLimit + vocabulary + words(vocabulary))
+    }
+
+    // MARK: Writing
+
+    /// Writes a slot's record, and with penalties its counts. A slot with a mask allows no token until
+    /// ``writeMask(_:slot:)``. The other slots stay as they are; if this throws ``SelectionError``, so does this one.
+    /// - Parameters:
+    ///   - prompt: the tokens of the prompt.
+    ///   - generated: the tokens generated so far.
+    /// - Throws: ``SelectionError``, ``BackendError``
+    package func write(
+        _ selection: SlotSelection, slot: Int, prompt: some Sequence<Int32>, generated: some Sequence<Int32>
+    ) throws {
+        try check(slot)
+        let entries = try selection.biasEntries(vocabulary: vocabulary)
+        try selection.check()
+        if selection.hasPenalties {
+            let counts = Tensor.host(.int32, [1, vocabulary])
+            counts.mutableHostBytes.initializeMemory(as: UInt8.self, repeating: 0)
+            try count(prompt, "prompt", in: counts) { $0 = 1 }
+            try count(generated, "generated", in: counts) { $0 += 2 }
+            try backend.copy(counts, to: buffers.counts.rows(slot..<slot + 1))
+        }
+        try writeBias(entries, slot: slot)
+        if selection.usesMask {
+            staged.masks.mutableHostBytes.initializeMemory(as: UInt8.self, repeating: 0)
+            try backend.copy(staged.masks, to: buffers.masks.rows(slot..<slot + 1))
+        }
+        staged.records.mutableHostBytes.storeBytes(
+            of: SelectionRecord(selection, biasCount: entries.bias.count, endCount: entries.ends.count),
+            as: SelectionRecord.self)
+        try backend.copy(staged.records, to: buffers.records.rows(slot..<slot + 1))
+    }
+
+    /// Allows a slot's next token to be one of a set: token v if bit v mod 32 of word v / 32 is set.
+    /// - Throws: ``SelectionError`` unless there are ⌈V/32⌉ words; ``BackendError``
+    package func writeMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws {
+        try check(slot)
+        let wanted = SelectionState.words(vocabulary)
+        guard words.count == wanted else {
+            throw SelectionError(field: "mask", expected: "\(wanted) words", found: "\(words.count)")
+        }
+        staged.masks.mutableHostBytes.copyMemory(from: UnsafeRawBufferPointer(words))
+        try backend.copy(staged.masks, to: buffers.masks.rows(slot..<slot + 1))
+    }
+
+    private func check(_ slot: Int) throws(SelectionError) {
+        guard slot >= 0 && slot < slots else {
+            throw SelectionError(field: "slot", expected: "0 ..< \(slots)", found: "\(slot)")
+        }
+    }
+
+    private func count(
+        _ tokens: some Sequence<Int32>, _ field: String, in counts: Tensor, _ change: (inout Int32) -> Void
+    ) throws(SelectionError) {
+        let counts = counts.mutableHostElements(Int32.self)
+        for token in tokens {
+            guard token >= 0 && token < counts.count else { throw .token(token, in: field, vocabulary: vocabulary) }
+            change(&counts[Int(token)])
+        }
+    }
+
+    private func writeBias(_ entries: SlotSelection.BiasEntries, slot: Int) throws {
+        guard !entries.isEmpty else { return }
+        let tokens = staged.biasTokens.mutableHostElements(Int32.self)
+        let values = staged.biasValues.mutableHostElements(Float.self)
+        for (index, entry) in entries.bias.enumerated() { (tokens[index], values[index]) = (entry.token, entry.value) }
+        for (index, token) in entries.ends.enumerated() {
+            (tokens[entries.bias.count + index], values[entries.bias.count + index]) = (token, -.infinity)
+        }
+        // Whole rows: a part of a row has no view, and 8 KB more are no matter.
+        let used = entries.bias.count + entries.ends.count
+        tokens[used...].update(repeating: 0)
+        values[used...].update(repeating: 0)
+        try backend.copy(staged.biasTokens, to: buffers.biasTokens.rows(slot..<slot + 1))
+        try backend.copy(staged.biasValues, to: buffers.biasValues.rows(slot..<slot + 1))
+    }
+}
+
+/// A record as kernels read it: the same fields in the same order as `nibble_selection_record`.
+struct SelectionRecord: BitwiseCopyable {
+    var temperature: Float
+    var topP: Float
+    var minP: Float
+    var repetitionPenalty: Float
+    var presencePenalty: Float
+    var frequencyPenalty: Float
+    var topK: Int32
+    var minimumTokens: Int32
+    var seed: UInt64
+    var stream: UInt64
+    var biasCount: Int32
+    var endCount: Int32
+    /// Bit 0: counts tokens and applies penalties. Bit 1: applies the mask.
+    var flags: Int32
+    var unused: Int32 = 0
+
+    init(_ selection: SlotSelection, biasCount: Int, endCount: Int) {
+        // Logits divided by less than this overflow. The limit of sampling at falling temperatures is the greedy choice.
+        temperature = selection.temperature < 1e-30 ? 0 : selection.temperature
+        topP = selection.topP
+        minP = selection.minP
+        repetitionPenalty = selection.repetitionPenalty
+        presencePenalty = selection.presencePenalty
+        frequencyPenalty = selection.frequencyPenalty
+        topK = Int32(clamping: selection.topK)
+        minimumTokens = Int32(clamping: selection.minimumTokens)
+        seed = selection.seed
+        stream = selection.stream
+        self.biasCount = Int32(biasCount)
+        self.endCount = Int32(endCount)
+        flags = (selection.hasPenalties ? 1 : 0) | (selection.usesMask ? 2 : 0)
+    }
 }

@@ -245,6 +245,23 @@ extension StandInBackend {
         }
     }
 
+    package func select(
+        _ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor
+    ) throws {
+        try enqueue { place in
+            let (logits, state, slots) = (place(logits), state.mapped(place), place(slots))
+            let (counters, tokens) = (place(counters), place(tokens))
+            return { [base] in try base.select(logits, state, slots: slots, counters: counters, into: tokens) }
+        }
+    }
+
+    package func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws {
+        try enqueue { place in
+            let (logits, chosen, values, ids) = (place(logits), place(chosen), place(values), place(ids))
+            return { [base] in try base.scores(logits, chosen: chosen, count: k, values: values, ids: ids) }
+        }
+    }
+
     package func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
         try enqueue { place in
             let (batch, tokens, counters) = (batch.mapped(place), place(tokens), place(counters))

@@ -7,6 +7,7 @@
 #pragma once
 
 #ifdef __CUDACC_RTC__
+#include "nibble_selection_record.h"
 #define NIBBLE_ADDRESS(type) type *
 #else
 #define NIBBLE_ADDRESS(type) unsigned long long
@@ -382,6 +383,33 @@ typedef struct {
     float penalty;
     int unused;
 } NibbleSelectArguments;
+
+// Selection as the record of each row's slot asks for.
+typedef struct {
+    NIBBLE_ADDRESS(float) logits;                           // [R, V]: adjusted in place
+    NIBBLE_ADDRESS(NibbleLargest) largest;                  // [R, NIBBLE_SELECT_PARTS]
+    NIBBLE_ADDRESS(int) tokens;                             // [R]
+    NIBBLE_ADDRESS(const int) slots;                        // [R]
+    NIBBLE_ADDRESS(const int) counters;                     // [R]
+    NIBBLE_ADDRESS(const nibble_selection_record) records;  // [slots]
+    NIBBLE_ADDRESS(const int) biasTokens;                   // [slots, biasLimit]
+    NIBBLE_ADDRESS(const float) biasValues;                 // [slots, biasLimit]
+    NIBBLE_ADDRESS(int) counts;                             // [slots, V]: 2 * generated + 1 if the prompt holds it
+    NIBBLE_ADDRESS(const unsigned) masks;                   // [slots, V / 32 rounded up]: allowed tokens
+    int slotCount;
+    int vocabulary;
+    int biasLimit;
+    int unused;
+} NibbleSlotsArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const float) logits;  // [n, V]
+    NIBBLE_ADDRESS(const int) chosen;    // [n]
+    NIBBLE_ADDRESS(float) values;        // [n, 2 + k]
+    NIBBLE_ADDRESS(int) ids;             // [n, k]
+    int vocabulary;
+    int k;  // at most NIBBLE_MOST_SCORES
+} NibbleScoresArguments;
 
 typedef struct {
     NibbleBatch batch;
