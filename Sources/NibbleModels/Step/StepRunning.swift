@@ -11,6 +11,8 @@ package protocol StepRunning: AnyObject {
     /// Positions that a slot can hold.
     var context: Int { get }
     var vocabularySize: Int { get }
+    /// Whether equal beginnings have equal keys and values. Not where rotary tables follow the length of the whole sequence.
+    var sharesPrefixes: Bool { get }
 
     /// A sequence begins in a slot, or begins anew after it was preempted.
     func begin(slot: Int, _ settings: SlotSettings) throws
@@ -22,6 +24,10 @@ package protocol StepRunning: AnyObject {
     /// - Returns: one answer for each row of the plan that wants a token, in its order.
     /// - Throws: only if the device fails; every row is lost then.
     func step(_ plan: StepPlan) throws -> [StepAnswer]
+}
+
+extension StepRunning {
+    package var sharesPrefixes: Bool { true }
 }
 
 /// What the executor keeps of a sequence while it holds a slot.
