@@ -49,7 +49,7 @@ extension EngineRequest {
     ///
     /// - Parameter config: resolved.
     /// - Throws: ``GenerationError``; ``EngineError/unsupported(field:)``.
-    func submission(_ config: GenerationConfig, _ model: any GenerativeModel) throws -> Submission {
+    package func submission(_ config: GenerationConfig, _ model: any GenerativeModel) throws -> Submission {
         try config.validate()
         if let field = EngineRequest.hostOnlyField(config) { throw EngineError.unsupported(field: field) }
         guard let prompt = prompt.isEmpty ? config.bosTokenId.map({ [$0] }) : prompt else { throw EngineError.emptyPrompt }

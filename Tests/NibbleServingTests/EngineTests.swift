@@ -44,7 +44,7 @@ import Testing
         return (0..<count).map { index in
             var tokens = prompt(Int.random(in: 0...90, using: &random), seed: Int.random(in: 0..<4, using: &random))
             tokens += prompt(Int.random(in: 1...30, using: &random), seed: 100 + index)
-            return submission(tokens, new: Int.random(in: 1...60, using: &random), seed: UInt64(index)) { submission in
+            return submission(tokens, new: Int.random(in: 1...100, using: &random), seed: UInt64(index)) { submission in
                 if Bool.random(using: &random) { submission.request.stopTokens = [Int32.random(in: 0..<50, using: &random)] }
                 if index % 10 == 0 { submission.request.choices = Int.random(in: 2...4, using: &random) }
                 submission.request.client = ["a", "b", "c"][index % 3]
@@ -55,14 +55,16 @@ import Testing
 
     @Test("in a crowd, with preemptions, slow readers and cancellations, every text is the one it has alone")
     func crowd() async throws {
-        // 24 blocks of 32 for 8 sequences of up to 180 tokens.
-        let engine = try await engine(slots: 8, context: 256, blocks: 24)
+        // 16 blocks of 32 for 8 sequences of up to 220 tokens. The first step waits until all requests are there.
+        control.isGated.store(true, ordering: .sequentiallyConsistent)
+        let engine = try await engine(slots: 8, context: 256, blocks: 16)
         let submissions = Self.mixedSubmissions(400)
         let compared = try await withThrowingTaskGroup(of: Int.self) { group in
             for (index, submission) in submissions.enumerated() {
                 let answers = try engine.submit(submission)
                 group.addTask { try await Self.check(answers, submission, index) }
             }
+            control.open()
             return try await group.reduce(0, +)
         }
         #expect(compared > 300)
