@@ -13,7 +13,7 @@ package actor EngineReader {
         _ answers: AnswerStream, _ submission: Submission, _ request: EngineRequest, strings: [String], _ tokenizer: Tokenizer?
     ) {
         self.answers = answers
-        promptTokens = submission.request.prompt.count
+        promptTokens = submission.encoderInput.isEmpty ? submission.request.prompt.count : submission.encoderInput.count
         let text = AnswerText(submission, request, strings: strings, tokenizer)
         texts = Array(repeating: text, count: submission.request.choices)
     }

@@ -4,7 +4,7 @@ package import NibbleServing
 
 /// One prompt to be continued by an ``Engine``.
 public struct EngineRequest: Sendable {
-    /// Token ids. Empty: the prompt is bos.
+    /// Token ids; for an encoder-decoder the encoder's input. Empty: the prompt is bos.
     public var prompt: [Int32]
     /// How to continue it: lengths, sampling, penalties, `numReturnSequences` answers, stop strings, `maxTime`. Fields that need
     /// the logits on the host are refused by name.
@@ -52,7 +52,8 @@ extension EngineRequest {
     package func submission(_ config: GenerationConfig, _ model: any GenerativeModel) throws -> Submission {
         try config.validate()
         if let field = EngineRequest.hostOnlyField(config) { throw EngineError.unsupported(field: field) }
-        guard let prompt = prompt.isEmpty ? config.bosTokenId.map({ [$0] }) : prompt else { throw EngineError.emptyPrompt }
+        guard let input = prompt.isEmpty ? config.bosTokenId.map({ [$0] }) : prompt else { throw EngineError.emptyPrompt }
+        let prompt = try model.isEncoderDecoder ? EngineRequest.decoderStart(config) : input
         let lengths = try Lengths(
             config, prompt: prompt.count, positions: model.maximumPositions, limit: model.positionLimit)
         let eos = config.eosTokenId ?? []
@@ -70,10 +71,18 @@ extension EngineRequest {
             selection.endTokens = eos
         }
         var submission = Submission(request, selection: selection)
+        if model.isEncoderDecoder { submission.encoderInput = input }
         submission.logProbabilities = logProbabilities
         submission.timeLimit = config.maxTime.map { .seconds(min($0, 3.2e9)) }
         submission.masks = masks
         return submission
+    }
+
+    private static func decoderStart(_ config: GenerationConfig) throws -> [Int32] {
+        guard let start = config.decoderStartTokenId?.first ?? config.bosTokenId else {
+            throw GenerationError.missingToken(name: "decoder_start_token_id", purpose: "to begin the decoder's sequence")
+        }
+        return [start]
     }
 
     /// The parts of a configuration that have a form on the device.

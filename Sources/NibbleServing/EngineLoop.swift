@@ -200,9 +200,10 @@ extension EngineLoop {
         var selection = submission.selection
         selection.stream &+= UInt64(choice)
         selection.usesMask = submission.masks != nil
-        let settings = SlotSettings(
+        var settings = SlotSettings(
             selection: selection, prompt: submission.request.prompt, generated: Array(scheduler.chosenTokens(slot: slot)),
             logProbabilities: submission.logProbabilities)
+        settings.encoderInput = submission.encoderInput
         do {
             try executor.begin(slot: slot, settings)
             guard let masks = submission.masks else { return }

@@ -4,6 +4,8 @@ package import NibbleCore
 package struct Submission: Sendable {
     /// Its deadline is set by the engine, from ``timeLimit``.
     package var request: ServingRequest
+    /// Encoder-decoders: what the encoder reads; the prompt is the decoder's.
+    package var encoderInput: [Int32] = []
     /// How tokens are chosen. The number of the choice is added to its stream.
     package var selection: SlotSelection
     /// How many of the most probable tokens are reported beside the chosen one, at most 20; `nil`: no probabilities.

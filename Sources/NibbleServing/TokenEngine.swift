@@ -63,8 +63,10 @@ package final class TokenEngine: Sendable {
     ///   the vocabulary does not have.
     package func submit(_ submission: Submission) throws -> AnswerStream {
         var submission = submission
-        if let token = submission.request.prompt.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
-            throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
+        for tokens in [submission.request.prompt, submission.encoderInput] {
+            if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
+                throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
+            }
         }
         if let count = submission.logProbabilities, !(0...20).contains(count) {
             submission.logProbabilities = min(max(count, 0), 20)

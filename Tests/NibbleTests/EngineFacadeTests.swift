@@ -104,6 +104,17 @@ struct EngineFacadeTests {
         }
     }
 
+    @Test("an encoder-decoder answers as generate does", arguments: [false, true])
+    func encoderDecoder(samples: Bool) async throws {
+        let (model, tokenizer) = try ExampleModel.spelling.get()
+        let inputs = try tokenizer("Ths is a smal test")
+        let config = GenerationConfig(maxNewTokens: 24, doSample: samples, seed: 3)
+        let engine = try await model.engine(EngineConfiguration(maxBatch: 2, context: 64), tokenizer: tokenizer)
+        let outcome = try await outcome(EngineRequest(inputs.inputIDs[0], config), engine)
+        let output = try await model.generate(inputs, config)
+        #expect(outcome.tokens[0].map(\.id) == Array(output.newTokens(row: 0)))
+    }
+
     @Test("log probabilities are those of the model")
     func logProbabilities() async throws {
         let (model, tokenizer) = try ExampleModel.stories.get()
