@@ -80,9 +80,11 @@ package struct TokenScores: Sendable, Equatable {
 }
 
 /// A token and the logarithm of its probability.
-package struct TokenScore: Sendable, Equatable {
-    package var token: Int32
-    package var logProbability: Float
+public struct TokenScore: Sendable, Equatable {
+    /// The token.
+    public var token: Int32
+    /// A natural logarithm.
+    public var logProbability: Float
 
     package init(token: Int32, logProbability: Float) {
         self.token = token
