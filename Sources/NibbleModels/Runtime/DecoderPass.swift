@@ -30,8 +30,7 @@ final class DecoderPass {
             extraBackends: [head])
         logits = LogitsBuffers(backend: head, vocabularySize: model.vocabularySize, rows: shape.rows)
         sampled = try head.allocate(.int32, [max(shape.rows, 1)])
-        // The last slot is that of padding rows.
-        selection = try SelectionState(slots: shape.rows + 1, vocabulary: model.vocabularySize, backend: head)
+        selection = try SelectionState(slots: shape.rows, vocabulary: model.vocabularySize, backend: head)
         try reserve()
     }
 
@@ -205,7 +204,7 @@ final class DecoderPass {
         var image = image
         let rows = StepGraphs.paddedRows(image.call.rows, limit: shape.rows)
         for _ in image.call.rows..<rows {
-            image.addRow([0], start: 0, wanted: .last, slot: shape.rows)
+            image.addRow([0], start: 0, wanted: .last, slot: -1)
             for (table, blocks) in shape.layout.blocks.enumerated() { image.setBlocks([Int32(blocks)], table: table) }
         }
         return image

@@ -38,9 +38,9 @@ package struct RowSelections: Sendable {
     package mutating func prepare(_ parameters: SamplingParameters, row: Int, in state: SelectionState) throws {
         let selection = SlotSelection(parameters, row: row)
         let isCurrent = rows[row].written == selection
-        if isCurrent, !selection.countsTokens || rows[row].hasCountedAll { return }
+        if isCurrent, !selection.hasPenalties || rows[row].hasCountedAll { return }
         rows[row].written = nil
-        try state.write(selection, slot: row, prompt: selection.countsTokens ? rows[row].tokens : [], generated: [])
+        try state.write(selection, slot: row, prompt: selection.hasPenalties ? rows[row].tokens : [], generated: [])
         rows[row].written = selection
         rows[row].counted = rows[row].tokens.count
         rows[row].chosen = nil
@@ -66,7 +66,4 @@ extension SlotSelection {
         stream = parameters.firstStream + UInt64(row)
         bias = parameters.forbiddenTokens.map { TokenBias(token: $0, value: -.infinity) }
     }
-
-    /// Whether choosing depends on the tokens that were chosen before.
-    package var countsTokens: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
 }

@@ -78,8 +78,8 @@ package final class StepExecutor: StepRunning {
     package func begin(slot: Int, _ settings: SlotSettings) throws {
         try encoders?.attach(slot: slot, to: settings.encoderInput)
         try pass.selection.write(
-            settings.selection, slot: slot, prompt: settings.selection.countsTokens ? settings.prompt : [],
-            generated: settings.selection.countsTokens ? settings.generated : [])
+            settings.selection, slot: slot, prompt: settings.selection.hasPenalties ? settings.prompt : [],
+            generated: settings.selection.hasPenalties ? settings.generated : [])
         records[slot] = SlotRecord(
             promptLength: settings.prompt.count + settings.generated.count, logProbabilities: settings.logProbabilities)
     }
