@@ -108,7 +108,7 @@ let package = Package(
             "Nibble",
             [
                 "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
-                "NibbleLoading", "NibbleGeneration",
+                "NibbleLoading", "NibbleGeneration", "NibbleServing",
             ]),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.

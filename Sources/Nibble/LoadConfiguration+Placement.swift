@@ -37,6 +37,8 @@ extension LoadConfiguration {
             case .device(let device): [device]
             default: []
             }
-        return MachineBackends.backends(threads: threads, limits: try maxMemory.mapValues { try $0.bytes() }, mapped: mapped)
+        return MachineBackends.backends(
+            threads: threads, limits: try maxMemory.mapValues { try $0.bytes() }, mapped: mapped,
+            isBatchInvariant: batchInvariant)
     }
 }

@@ -31,6 +31,9 @@ public struct LoadConfiguration: Sendable {
     public var headFormat: WeightFormat?
     /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
     public var int8Activations = false
+    /// Computes every row in one order whatever else is in its call, so that a text is the same alone and among others. Costs
+    /// speed.
+    public var batchInvariant = false
     /// Compatibility mode: turns off every deliberate difference from transformers and bitsandbytes.
     public var followsReference = false
     /// Loads `model.VARIANT.safetensors` instead of `model.safetensors`.

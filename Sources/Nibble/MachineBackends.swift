@@ -10,20 +10,23 @@ package enum MachineBackends {
     /// - Parameters:
     ///   - limits: bytes by device. If any are given, GPUs without a limit are left out, and a CPU without one is not limited.
     ///   - mapped: devices to include even if they have no limit.
+    ///   - isBatchInvariant: whether a row's results are the same bits whatever else is in its call.
     package static func backends(
-        threads: Int? = nil, limits: [Device: Int] = [:], mapped: Set<Device> = []
+        threads: Int? = nil, limits: [Device: Int] = [:], mapped: Set<Device> = [], isBatchInvariant: Bool = false
     ) -> [any Backend] {
         let cards = (try? CUDABackend.devices()) ?? []
         let isLimited = limits.keys.contains { $0 != .disk }
         // NIBBLE_CUDA_DEVICES may list a card several times; each entry has its own budget.
+        var options = CUDAOptions()
+        options.isBatchInvariant = isBatchInvariant
         let gpus = cards.enumerated().compactMap { number, card -> (any Backend)? in
             let device = Device.cuda(number)
             let limit = limits[device].flatMap { $0 > 0 ? $0 : nil }
             guard !isLimited || limit != nil || mapped.contains(device) else { return nil }
-            return try? CUDABackend(card, as: device, budget: limit, sharers: cards.count { $0 == card })
+            return try? CUDABackend(card, as: device, budget: limit, sharers: cards.count { $0 == card }, options: options)
         }
         let limit = isLimited ? limits[.cpu].flatMap { $0 > 0 ? $0 : nil } : plannedMemory
-        return gpus + [CPUBackend(threads: threads, budget: limit)]
+        return gpus + [CPUBackend(threads: threads, budget: limit, isBatchInvariant: isBatchInvariant)]
     }
 
     /// - Throws: ``CUDAUnavailable/badList(_:count:)`` if `NIBBLE_CUDA_DEVICES` lists GPUs that do not exist.

@@ -73,6 +73,7 @@ extension CPUBackend {
         arguments.soft_cap = call.softCap ?? 0
         arguments.window = call.window.map(Int64.init) ?? .max
         arguments.is_causal = call.isCausal ? 1 : 0
+        arguments.batch_invariant = isBatchInvariant ? 1 : 0
         switch call.bias {
         case .none: break
         case .alibi(let slopes): arguments.slopes = slopes.floats

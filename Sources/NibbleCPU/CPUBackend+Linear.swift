@@ -16,6 +16,7 @@ extension CPUBackend {
         call.output = output.mutableFloats
         call.output_stride = group.outFeatures
         call.setEpilogue(epilogue, stride: group.outFeatures)
+        call.batch_invariant = isBatchInvariant
         try withUnsafeTemporaryAllocation(of: nibble_linear_layer.self, capacity: group.layers.count) { layers in
             try multiply(&call, group, layers)
         }

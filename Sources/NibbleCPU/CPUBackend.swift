@@ -8,6 +8,8 @@ package final class CPUBackend: Backend {
     package let device: Device
     package let pool: ThreadPool
 
+    /// Whether a row's results are the same bits whatever else is in its call. One row then runs as slowly as several.
+    package let isBatchInvariant: Bool
     let budget: MemoryBudget
     let linearScratch: GrowingBuffer
     /// Of mixtures of experts, which use it around their linear layers.
@@ -19,9 +21,14 @@ package final class CPUBackend: Backend {
     ///   - threads: `nil` means one per core this process may use.
     ///   - level: the instructions to use; by default those that `NIBBLE_CPU` names, or the fastest of this machine.
     ///   - budget: the most bytes this backend may hold at a time, scratch memory included; `nil` means no limit.
+    ///   - isBatchInvariant: see ``isBatchInvariant``.
     ///   - device: the device it presents itself as. As another than the CPU it stands in for that device: other backends reach
     ///     its memory only through it.
-    package init(threads: Int? = nil, level: InstructionLevel = .standard, budget: Int? = nil, as device: Device = .cpu) {
+    package init(
+        threads: Int? = nil, level: InstructionLevel = .standard, budget: Int? = nil, isBatchInvariant: Bool = false,
+        as device: Device = .cpu
+    ) {
+        self.isBatchInvariant = isBatchInvariant
         pool = ThreadPool(threads: threads, level: level)
         self.device = device
         self.budget = MemoryBudget(limit: budget, of: device)

@@ -20,6 +20,8 @@ public enum ModelError: Error, Sendable, Equatable {
     case notEncoderDecoder
     /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
+    /// A size of an engine is below 1.
+    case invalidEngineSize(field: String, found: Int)
 }
 
 extension ModelError: CustomStringConvertible {
@@ -44,6 +46,8 @@ extension ModelError: CustomStringConvertible {
             "a decoder-only model takes no encoder inputs"
         case .tokenOutOfRange(let token, let size):
             "token id \(token) is outside the vocabulary of \(size)"
+        case .invalidEngineSize(let field, let found):
+            "\(field) of an engine must be at least 1, found \(found)"
         }
     }
 }

@@ -40,7 +40,7 @@ import Testing
         #expect(table.blocks[1] == shared)
         let copied = table.append(1, to: 0)
         let copy = try #require(copied)
-        #expect(copy.from == shared[1] && copy.to == table.blocks[0][1])
+        #expect(copy.source == shared[1] && copy.target == table.blocks[0][1])
         #expect(table.blocks[0][0] == shared[0], "the full block stays shared")
         #expect(table.blocks[0][1] != table.blocks[1][1])
         expectNoCopy(&table, 1, to: 1)
@@ -132,7 +132,7 @@ import Testing
                 let start = table.lengths[row]
                 let added = min(draw(1..<chunk, 9), capacity - start)
                 table.releasePassed()
-                if let copy = table.append(added, to: row) { cache.cells[copy.to] = cache.cells[copy.from] }
+                if let copy = table.append(added, to: row) { cache.cells[copy.target] = cache.cells[copy.source] }
                 cache.write(table, row, start..<start + added, step)
                 wanted[row] += (start..<start + added).map { step &* 31 &+ $0 }
             }
@@ -190,11 +190,6 @@ import Testing
         tables.append(40, to: 0, copies: &copies)
         tables.gather([0, 0])
         tables.append(1, to: 1, copies: &copies)
-        #expect(tables.lengths == [40, 41] && copies.map(\.table) == [0, 1])
-        let image = IndexBuffers.Image(.init(tokens: 64, rows: 2, blocksPerRow: tables.blocksPerRow, tables: 2))
-        tables.fill(image, at: 1, row: 1)
-        for table in 0..<2 {
-            #expect(Array(image.blockTable(table)[7..<9]) == tables.tables[table].blocks[1], "table \(table)")
-        }
+        #expect(tables.lengths == [40, 41] && copies.map(\.count) == [1, 1])
     }
 }

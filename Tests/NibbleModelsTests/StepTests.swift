@@ -49,25 +49,26 @@ import Testing
 }
 
 @Suite struct StepGraphsTests {
-    private func key(
-        rows: [Int] = [0], length: Int = 10, launch: Int? = 256, rotary: [Int] = [], step: UInt64 = 0, temperature: Float = 0
-    )
-        -> StepGraphs.Key
-    {
-        var sampling = SamplingParameters()
-        sampling.step = step
-        sampling.temperature = temperature
+    private func key(rows: Int = 1, length: Int = 10, launch: Int? = 256, rotary: [Int] = []) -> StepGraphs.Key {
         let shape = BatchShape(
-            tokens: rows.count, rows: rows.count, maximumQueryLength: 1, maximumLength: length, launchLength: launch)
-        return StepGraphs.Key(rows: rows, call: shape, rotary: rotary, sampling: sampling)
+            tokens: rows, rows: rows, maximumQueryLength: 1, maximumLength: length, launchLength: launch)
+        return StepGraphs.Key(shape, rotary: rotary)
     }
 
     @Test("the key holds what is baked into a launch, not what lies in buffers")
     func keys() {
-        #expect(key() == key(length: 99, step: 7))
-        for other in [key(rows: [1]), key(rows: [0, 1]), key(launch: 512), key(rotary: [1]), key(temperature: 1)] {
-            #expect(other != key())
-        }
+        #expect(key() == key(length: 99))
+        for other in [key(rows: 2), key(launch: 512), key(rotary: [1])] { #expect(other != key()) }
+    }
+
+    @Test(
+        "rows are padded to few counts, never beyond the session's",
+        arguments: [
+            (1, 64, 1), (2, 64, 2), (3, 64, 4), (9, 64, 12), (17, 64, 24), (33, 64, 48), (64, 64, 64), (65, 200, 128),
+            (129, 160, 160), (3, 3, 3), (5, 7, 7),
+        ])
+    func padding(rows: Int, limit: Int, padded: Int) {
+        #expect(StepGraphs.paddedRows(rows, limit: limit) == padded)
     }
 
     @Test(
@@ -129,65 +130,55 @@ import Testing
     }
 }
 
-@Suite struct TokenSetsTests {
-    private static let vocabulary = 70
+@Suite struct RowSelectionsTests {
+    private static let vocabulary = 6
     private let backend = CPUBackend(threads: 1)
 
-    private func penalty(_ forbidden: [Int32] = []) -> SamplingParameters {
+    private var penalty: SamplingParameters {
         var parameters = SamplingParameters()
-        parameters.repetitionPenalty = 1.2
-        parameters.forbiddenTokens = forbidden
+        parameters.repetitionPenalty = 4
         return parameters
     }
 
-    private func tokens(_ masks: SelectionMasks, row: Int) -> Set<Int32> {
-        guard let seen = masks.seen else { return [] }
-        let words = SelectionMasks.words(Self.vocabulary)
-        let values = seen.hostElements(Int32.self)[row * words..<(row + 1) * words]
-        return Set(
-            (0..<Int32(Self.vocabulary)).filter { (token: Int32) -> Bool in
-                let word: Int32 = values[values.startIndex + Int(token) / 32]
-                return (word >> (token % 32)) & 1 == 1
-            })
+    /// The tokens that a row's record counts: those whose logits a penalty makes smaller.
+    private func choose(_ state: SelectionState, row: Int, logits: [Float]) throws -> Int32 {
+        let tokens = try backend.allocate(.int32, [1])
+        try backend.select(
+            .host(logits, .float32, [1, logits.count]), state, slots: .host([Int32(row)], .int32, [1]),
+            counters: .host([Int32(0)], .int32, [1]), into: tokens)
+        return tokens.hostElements(Int32.self)[0]
     }
 
-    @Test("a set holds its row's tokens, all of them or all but the latest")
-    func contents() throws {
-        let sets = TokenSets(rows: 2, vocabulary: Self.vocabulary, backend: backend)
-        sets.append([3, 40, 69], to: 0)
-        sets.append([5], to: 1)
-        try sets.prepare(penalty(), rows: [0, 1], addsLatest: false)
-        let masks = sets.masks(penalty(), rows: 0..<2, latest: nil)
-        #expect(tokens(masks, row: 0) == [3, 40, 69] && tokens(masks, row: 1) == [5])
-        #expect(tokens(sets.masks(penalty(), rows: 1..<2, latest: nil), row: 0) == [5])
+    @Test("a record counts its row's tokens, and what was chosen since")
+    func counts() throws {
+        var rows = RowSelections(rows: 2)
+        let state = try SelectionState(slots: 2, vocabulary: Self.vocabulary, backend: backend)
+        rows.append([3, 4], to: 1)
+        try rows.prepare(penalty, row: 1, in: state)
+        #expect(try choose(state, row: 1, logits: [0, 0, 1, 2, 3, 0]) == 2)
+        rows.noteChosen(2, row: 1)
+        rows.append([2], to: 1)
+        try rows.prepare(penalty, row: 1, in: state)
+        #expect(try choose(state, row: 1, logits: [0, 0.9, 1, 2, 3, 0]) == 1)
     }
 
-    @Test("after a cut or a reordering sets are made anew")
-    func rebuilt() throws {
-        let sets = TokenSets(rows: 2, vocabulary: Self.vocabulary, backend: backend)
-        sets.append([1, 2, 3], to: 0)
-        sets.append([8, 9], to: 1)
-        try sets.prepare(penalty(), rows: [0, 1], addsLatest: false)
-        sets.truncate(0, to: 1)
-        try sets.prepare(penalty(), rows: [0], addsLatest: false)
-        #expect(tokens(sets.masks(penalty(), rows: 0..<1, latest: nil), row: 0) == [1])
-        sets.gather([1, 1])
-        sets.append([30], to: 1)
-        try sets.prepare(penalty(), rows: [0, 1], addsLatest: false)
-        let masks = sets.masks(penalty(), rows: 0..<2, latest: nil)
-        #expect(tokens(masks, row: 0) == [8, 9] && tokens(masks, row: 1) == [8, 9, 30])
-    }
-
-    @Test("the set of forbidden tokens stays at its address, and is there only when asked for")
-    func forbidden() throws {
-        let sets = TokenSets(rows: 1, vocabulary: Self.vocabulary, backend: backend)
-        try sets.prepare(penalty([7, 33]), rows: [], addsLatest: false)
-        let first = try #require(sets.masks(penalty([7, 33]), rows: 0..<1, latest: nil).forbidden)
-        #expect(Array(first.hostElements(Int32.self)) == ([1 << 7, 1 << 1, 0] as [Int32]))
-        try sets.prepare(penalty([1]), rows: [], addsLatest: false)
-        try sets.prepare(penalty([7, 33]), rows: [], addsLatest: false)
-        #expect(sets.masks(penalty([7, 33]), rows: 0..<1, latest: nil).forbidden?.address == first.address)
-        let plain = sets.masks(.greedy, rows: 0..<1, latest: nil)
-        #expect(plain.seen == nil && plain.forbidden == nil)
+    @Test("a token that was not chosen on the device is counted, and one that was cut is not")
+    func changes() throws {
+        var rows = RowSelections(rows: 2)
+        let state = try SelectionState(slots: 2, vocabulary: Self.vocabulary, backend: backend)
+        rows.append([3], to: 0)
+        try rows.prepare(penalty, row: 0, in: state)
+        #expect(try choose(state, row: 0, logits: [0, 0, 2, 3, 0, 0]) == 2)
+        rows.noteChosen(2, row: 0)
+        rows.append([5], to: 0)
+        try rows.prepare(penalty, row: 0, in: state)
+        #expect(try choose(state, row: 0, logits: [0, 0, 1, 2, 0, 3]) == 2, "2 was not fed")
+        rows.truncate(0, to: 0)
+        rows.append([4], to: 0)
+        try rows.prepare(penalty, row: 0, in: state)
+        #expect(try choose(state, row: 0, logits: [0, 0, 0, 1, 3, 2]) == 5)
+        rows.gather([1, 0])
+        try rows.prepare(penalty, row: 0, in: state)
+        #expect(try choose(state, row: 0, logits: [0, 0, 0, 1, 3, 2]) == 4, "an empty row took its place")
     }
 }

@@ -88,21 +88,41 @@ import Testing
         #expect(gpu.captures >= 2)
     }
 
-    @Test("a session remembers a bounded number of graphs")
-    func bounded() throws {
+    @Test("how tokens are chosen is no part of a graph")
+    func selections() throws {
         let gpu = try compare("llama") { session in
             var tokens: [Int32] = []
-            for temperature in 0..<40 {
+            for temperature in 0..<12 {
                 for _ in 0..<3 {
                     var sampling = SamplingParameters()
-                    sampling.minP = Float(temperature) / 100
+                    sampling.temperature = Float(temperature % 3)
+                    sampling.topK = 3
+                    sampling.repetitionPenalty = temperature % 2 == 0 ? 1 : 1.5
+                    sampling.forbiddenTokens = temperature == 5 ? [7] : []
+                    sampling.seed = UInt64(temperature)
                     tokens += try session.feed([RowTokens(row: 0, tokens: [5])], sampling: sampling)
                     try session.truncate(row: 0, to: session.length(ofRow: 0) / 2)
                 }
             }
             return tokens
         }
-        #expect(gpu.captures == 40)
+        #expect(gpu.captures == 1)
+    }
+
+    @Test("a session takes over the buffers and graphs of the one before")
+    func reuse() throws {
+        let gpu = StandInBackend()
+        let model = try load("llama", [gpu, CPUBackend(threads: 1)], map: ["": .cuda(0)])
+        func run(_ capacity: Int) throws -> [Int32] {
+            try step(try model.model.makeSession(SessionRequest(rows: 1, capacity: capacity)), 5, 6)
+        }
+        let first = try run(60)
+        let (allocations, captures) = (gpu.allocations, gpu.captures)
+        #expect(try run(60) == first)
+        #expect(try run(40) == first)
+        #expect(gpu.allocations == allocations && gpu.captures == captures)
+        #expect(try run(90) == first)
+        #expect(gpu.allocations > allocations)
     }
 
     @Test(

@@ -64,7 +64,7 @@ static void choose_splits(nibble_attention_arguments *a, size_t threads) {
   size_t items = larger((a->tokens + a->tile_tokens - 1) / a->tile_tokens, 1) * a->cache.heads;
   size_t blocks = (a->maximum_length + nibble_block_size - 1) / nibble_block_size;
   a->splits = 1;
-  if (threads == 1 || items >= 2 * threads) return;
+  if (a->batch_invariant || threads == 1 || items >= 2 * threads) return;
   a->splits = larger(smaller((2 * threads + items - 1) / items, blocks / minimum_split_blocks), 1);
 }
 
@@ -218,6 +218,8 @@ static const float *widened_values(const nibble_attention_arguments *a, const vo
   return s.values;
 }
 
+static int is_direct(const nibble_attention_arguments *a, size_t rows) { return rows <= direct_rows && !a->batch_invariant; }
+
 // One block of a quantized cache: expands it in the thread's scratch, then proceeds as with a float32 cache.
 static void attend_codes(const nibble_attention_arguments *a, const nibble_attention_tile *tile, size_t g, scratch s, size_t rows,
                          size_t block, int64_t first_key, size_t count) {
@@ -227,7 +229,7 @@ static void attend_codes(const nibble_attention_arguments *a, const nibble_atten
   const char *keys = (const char *)cache->keys + place * nibble_quantized_bytes(key_size, cache->group_size, cache->bits);
   const char *values =
       (const char *)cache->values + place * nibble_quantized_bytes(cache->value_size, cache->group_size, cache->bits);
-  if (rows <= direct_rows && key_size % s.kernels->lanes == 0) {
+  if (is_direct(a, rows) && key_size % s.kernels->lanes == 0) {
     s.kernels->expand_codes[cache->bits / 4](keys, key_size, cache->group_size, count, s.keys, key_size);
     s.kernels->score_direct[nibble_float32](s.queries, key_stride, rows, s.keys, s.keys, key_size, count, s.scores);
   } else {
@@ -249,7 +251,7 @@ static void attend_block(const nibble_attention_arguments *a, const nibble_atten
   const char *keys = (const char *)cache->keys + place * cache->key_size * element;
   const char *values = (const char *)cache->values + place * cache->value_size * element;
   size_t key_stride = padded(cache->key_size), value_stride = padded(cache->value_size);
-  int direct = rows <= direct_rows && cache->key_size % s.kernels->lanes == 0 && cache->value_size % s.kernels->lanes == 0;
+  int direct = is_direct(a, rows) && cache->key_size % s.kernels->lanes == 0 && cache->value_size % s.kernels->lanes == 0;
   if (direct) {
     s.kernels->score_direct[cache->dtype](s.queries, key_stride, rows, keys,
                                           (const char *)cache->keys + place_ahead * cache->key_size * element, cache->key_size,

@@ -22,6 +22,8 @@ typedef struct {
   float soft_cap;  // 0 for none
   int64_t window;  // INT64_MAX for none
   int32_t is_causal;
+  /// Read keys in one order whatever the call's tokens and the threads, so that a row's result does not depend on them.
+  int32_t batch_invariant;
   const float *slopes;        // ALiBi [H], or NULL
   const float *bucket_table;  // T5 [buckets, H], or NULL
   size_t buckets;

@@ -75,6 +75,8 @@ typedef struct {
   bool shares_outlier_columns;
   /// int8: round x to float16 first, and the int8 part of the result
   bool rounds_to_half;
+  /// Multiply few rows in the order of many, so that a row's result does not depend on T.
+  bool batch_invariant;
 
   const nibble_linear_layer *layers;
   size_t layer_count;

@@ -45,7 +45,7 @@ static tile_bytes bytes_of_tile(const nibble_linear_arguments *call, const nibbl
 
 /// Most tiles that are computed together.
 static size_t tiles_at_a_time(const nibble_linear_arguments *call) {
-  return call->T > GEMV_ROWS && kernels_of(call)->gemm ? TILE_GROUP : 1;
+  return (call->T > GEMV_ROWS || call->batch_invariant) && kernels_of(call)->gemm ? TILE_GROUP : 1;
 }
 
 static size_t scratch_bytes(const nibble_linear_arguments *call) {

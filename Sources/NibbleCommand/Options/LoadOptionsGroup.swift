@@ -39,6 +39,9 @@ struct LoadOptionsGroup: ParsableArguments {
         help: "Let 4-bit layers quantize activations to 8 bits: faster prefill, slightly different results.")
     var int8Activations = false
 
+    @Flag(help: "Give a text the same tokens alone and among others, at the cost of some speed.")
+    var batchInvariant = false
+
     @Option(help: "auto, float32, float16 or bfloat16.")
     var dtype = "auto"
 
@@ -134,7 +137,7 @@ struct LoadOptionsGroup: ParsableArguments {
                 ("--offload-folder", offloadFolder != nil),
                 ("--planner", planner != .nibble), ("--cache-bits", cacheBits != nil), ("--context", context != nil),
                 ("--batch-size", batchSize != nil), ("--quantize-head", quantizeHead != nil),
-                ("--int8-activations", int8Activations),
+                ("--int8-activations", int8Activations), ("--batch-invariant", batchInvariant),
             ])
     }
 
@@ -163,6 +166,7 @@ struct LoadOptionsGroup: ParsableArguments {
         if let skipModules, skipModules.hasPrefix("+") { configuration.addedSkipModules = names(skipModules.dropFirst()) }
         configuration.headFormat = try headFormat()
         configuration.int8Activations = int8Activations
+        configuration.batchInvariant = batchInvariant
         configuration.followsReference = referenceBehaviour
         (configuration.deviceMap, configuration.maxMemory) = try placement()
         configuration.usesReferencePlanner = planner == .reference

@@ -10,6 +10,10 @@ package struct BatchShape: Sendable {
     package var maximumLength: Int
     /// Sizes the launches in place of ``maximumLength`` where a captured graph has to serve longer rows too.
     package var launchLength: Int?
+    /// Selects the rotary tables in place of ``maximumLength``: those of a prompt's full length for each of its chunks.
+    package var rotaryLength: Int?
+    /// Blocks between the starts of two rows in the block tables; `nil`: as many as a row can have.
+    package var tableStride: Int?
 
     package init(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, launchLength: Int? = nil) {
         self.tokens = tokens

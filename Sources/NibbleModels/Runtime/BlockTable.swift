@@ -52,14 +52,14 @@ package struct BlockTable {
 
     /// Makes room for `count` more positions of `row`. Returns the block that has to be copied first, if the row shares its
     /// last one.
-    package mutating func append(_ count: Int, to row: Int) -> (from: Int32, to: Int32)? {
+    package mutating func append(_ count: Int, to row: Int) -> BlockCopy? {
         let length = lengths[row]
-        var copy: (from: Int32, to: Int32)?
+        var copy: BlockCopy?
         if count > 0, length % KeyValueGeometry.blockSize != 0, let last = blocks[row].last, references[Int(last)] > 1 {
             let own = take()
             references[Int(last)] -= 1
             blocks[row][blocks[row].count - 1] = own
-            copy = (last, own)
+            copy = BlockCopy(source: last, target: own)
         }
         while blocks[row].count < KeyValueGeometry.blocks(for: length + count) { blocks[row].append(take()) }
         lengths[row] = length + count
@@ -114,8 +114,8 @@ package struct BlockTables {
     package var lengths: [Int] { tables[0].lengths }
     package var blocksPerRow: Int { tables[0].blocksPerRow }
 
-    /// Blocks to copy within the caches of one table's layers.
-    package typealias Copies = [(table: Int, from: Int32, to: Int32)]
+    /// Blocks to copy within the caches of each table's layers.
+    package typealias Copies = [[BlockCopy]]
 
     /// See ``BlockTable/grow(capacity:blockCount:)``; `layout` has the same tables.
     package mutating func grow(_ layout: CacheLayout, capacity: Int) {
@@ -128,7 +128,9 @@ package struct BlockTables {
 
     package mutating func append(_ count: Int, to row: Int, copies: inout Copies) {
         for table in tables.indices {
-            if let copy = tables[table].append(count, to: row) { copies.append((table, copy.from, copy.to)) }
+            guard let copy = tables[table].append(count, to: row) else { continue }
+            if copies.isEmpty { copies = Array(repeating: [], count: tables.count) }
+            copies[table].append(copy)
         }
     }
 
@@ -140,13 +142,5 @@ package struct BlockTables {
 
     package mutating func gather(_ sources: [Int]) {
         for table in tables.indices { tables[table].gather(sources) }
-    }
-
-    /// Writes `row`'s blocks into the image's tables at `index`. A released block is written as block 0; no kernel reads it.
-    package func fill(_ image: IndexBuffers.Image, at index: Int, row: Int) {
-        for (table, blocks) in tables.enumerated() {
-            let target = image.blockTable(table)
-            for (place, block) in blocks.blocks[row].enumerated() { target[index * blocksPerRow + place] = max(block, 0) }
-        }
     }
 }

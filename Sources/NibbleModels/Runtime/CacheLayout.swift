@@ -35,6 +35,17 @@ package struct CacheLayout: Sendable {
     }
 }
 
+extension CacheLayout {
+    private init(_ other: CacheLayout, blocks: [Int]) {
+        windows = other.windows
+        tableOfLayer = other.tableOfLayer
+        self.blocks = blocks
+    }
+
+    /// The same tables with `count` more blocks each.
+    func adding(blocks count: Int) -> CacheLayout { CacheLayout(self, blocks: blocks.map { $0 + count }) }
+}
+
 /// The size of a cache in blocks.
 package enum CacheBlocks {
     /// How many tokens a row with a window can always be rolled back. Drafts are seldom longer.

@@ -1,52 +1,78 @@
 import NibbleCore
 
-/// The keys and values of the encoder's output for each decoder layer, and the input that each row attends to.
+/// The keys and values of encoder outputs for each decoder layer, in places of equal size, and the place that each row attends
+/// to.
 final class CrossAttentionCache {
+    private let model: LanguageModel
     private let caches: [KeyValueCache]
-    private let lengths: [Int]
+    /// Tokens in each place.
+    private var lengths: [Int]
     private let blocksPerInput: Int
-    private var inputOfRow: [Int]
+    /// Sizes launches.
+    private let maximumLength: Int
+    private var entryOfRow: [Int]
+    /// The rows of the call that runs.
+    private var rows: [Int] = []
     private let image: IndexBuffers.Image
     private var devices: [(backend: any Backend, indices: IndexBuffers)] = []
 
     var cacheByteCount: Int { caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
 
-    /// Runs the encoder over all inputs and fills the caches.
-    init(_ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, tokens: Int) throws {
-        let inputs = request.encoderInputs
-        lengths = inputs.map(\.count)
-        inputOfRow = request.encoderGroup.isEmpty ? Array(0..<request.rows) : request.encoderGroup
-        guard inputOfRow.count == request.rows, inputOfRow.allSatisfy(inputs.indices.contains) else {
-            throw ModelError.encoderInputsMissing
-        }
-        blocksPerInput = EncoderPass.blocksPerInput(inputs)
-        let blocks = blocksPerInput * inputs.count
-        let format = model.options.cacheFormat(request)
+    /// - Parameters:
+    ///   - entries: places for encoder outputs of up to `maximumLength` tokens.
+    ///   - entryOfRow: the place of each decoder row.
+    ///   - tokens: tokens of the largest decoder call.
+    init(
+        _ model: LanguageModel, entries: Int, maximumLength: Int, entryOfRow: [Int], tokens: Int, format: KeyValueFormat
+    ) throws {
+        self.model = model
+        self.entryOfRow = entryOfRow
+        self.maximumLength = maximumLength
+        lengths = Array(repeating: 0, count: entries)
+        let blocksPerInput = max(KeyValueGeometry.blocks(for: maximumLength), 1)
+        self.blocksPerInput = blocksPerInput
         caches = try model.decoder.blocks.map { block in
             let description = block.crossAttention?.description ?? block.attention.description
-            return try description.makeCache(blocks: blocks, format, block.backend)
+            return try description.makeCache(blocks: blocksPerInput * entries, format, block.backend)
         }
-        let limits = IndexBuffers.Limits(tokens: tokens, rows: request.rows, blocksPerRow: blocksPerInput)
+        let limits = IndexBuffers.Limits(tokens: tokens, rows: entryOfRow.count, blocksPerRow: blocksPerInput)
         image = IndexBuffers.Image(limits)
         for backend in model.decoder.backends {
             devices.append((backend, try IndexBuffers(limits, backend: backend)))
         }
-        try encode(request, encoder, model)
     }
 
-    private func encode(
-        _ request: SessionRequest, _ encoder: TransformerStack, _ model: LanguageModel
+    /// Encodes the inputs of a session.
+    convenience init(
+        _ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, tokens: Int
     ) throws {
-        let run = try EncoderPass(
-            encoder, request.encoderInputs, padding: request.encoderPadding, model, blocksPerInput: blocksPerInput)
-        run.runner.interruption = request.interruption
-        try run.forEachBatch { encoded, backend, call in
-            try store(encoded, from: backend, call, run.runner, model)
+        let rows = request.encoderGroup.isEmpty ? Array(0..<request.rows) : request.encoderGroup
+        guard rows.count == request.rows, rows.allSatisfy(request.encoderInputs.indices.contains) else {
+            throw ModelError.encoderInputsMissing
+        }
+        let inputs = try EncoderInputs(
+            request.encoderInputs, padding: request.encoderPadding, of: encoder, vocabularySize: model.vocabularySize)
+        try self.init(
+            model, entries: inputs.inputs.count, maximumLength: inputs.longest, entryOfRow: rows, tokens: tokens,
+            format: model.options.cacheFormat(request))
+        let pass = try EncoderPass(encoder, model, inputs)
+        pass.runner.interruption = request.interruption
+        try encode(inputs, pass)
+    }
+
+    /// Runs the encoder over inputs and keeps its output in the places from `firstEntry` on.
+    func encode(_ inputs: EncoderInputs, firstEntry: Int = 0, _ pass: EncoderPass) throws {
+        for (index, input) in inputs.inputs.enumerated() { lengths[firstEntry + index] = input.count }
+        try pass.run(inputs, firstEntry: firstEntry) { encoded, backend, call in
+            try store(encoded, from: backend, call, pass.runner)
         }
     }
 
+    /// Lets a row attend to a place.
+    func attach(row: Int, to entry: Int) { entryOfRow[row] = entry }
+
     private func store(
-        _ encoded: Tensor, from source: any Backend, _ call: BatchShape, _ runner: StackRunner, _ model: LanguageModel
+        _ encoded: Tensor, from source: any Backend, _ call: BatchShape, _ runner: StackRunner
     ) throws {
         var (encoded, source) = (encoded, source)
         for (block, cache) in zip(model.decoder.blocks, caches) {
@@ -60,13 +86,21 @@ final class CrossAttentionCache {
         }
     }
 
-    /// Uploads the indices that go with a decoder call over `rows`. Tokens belong to rows as in the call's own image.
-    func prepare(rows: [Int], image call: IndexBuffers.Image, tokens: Int) throws {
-        for token in 0..<tokens { image.rows[token] = call.rows[token] }
-        for index in 0...rows.count { image.queryOffsets[index] = call.queryOffsets[index] }
-        for (index, row) in rows.enumerated() {
-            image.lengths[index] = Int32(lengths[inputOfRow[row]])
-            EncoderPass.fillTable(image, row: index, input: inputOfRow[row], blocksPerInput: blocksPerInput)
+    /// Sets the rows of the call to come.
+    func setRows(_ newRows: some Sequence<Int>) {
+        rows.removeAll(keepingCapacity: true)
+        rows += newRows
+    }
+
+    /// Uploads the indices that go with a decoder call. Tokens belong to rows as in the call's own image; rows beyond those
+    /// that were assigned are padding.
+    func upload(_ call: BatchShape, image source: IndexBuffers.Image) throws {
+        for token in 0..<call.tokens { image.rows[token] = source.rows[token] }
+        for index in 0...call.rows { image.queryOffsets[index] = source.queryOffsets[index] }
+        for index in 0..<call.rows {
+            let entry = entryOfRow[rows[min(index, rows.count - 1)]]
+            image.lengths[index] = Int32(lengths[entry])
+            EncoderPass.fillTable(image, row: index, entry: entry, blocksPerInput: blocksPerInput)
         }
         for device in devices { try device.indices.upload(image, backend: device.backend) }
     }
@@ -82,9 +116,9 @@ final class CrossAttentionCache {
             caches[index],
             indices.indices(
                 tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-                maximumLength: lengths.max() ?? 0)
+                maximumLength: maximumLength)
         )
     }
 
-    func gather(_ sources: [Int]) { inputOfRow = sources.map { inputOfRow[$0] } }
+    func gather(_ sources: [Int]) { entryOfRow = sources.map { entryOfRow[$0] } }
 }

@@ -1,57 +1,31 @@
 package import NibbleCore
 
-/// Runs an encoder over ragged inputs, several at a time.
-final class EncoderPass {
-    let runner: StackRunner
-    private let inputs: [[Int32]]
+/// Inputs of an encoder, without padding, and how they are divided into batches.
+struct EncoderInputs {
+    let inputs: [[Int32]]
     /// Position of each input's first token.
-    private let starts: [Int]
-    private let batches: [[Int]]
-    private let blocksPerInput: Int
+    let starts: [Int]
+    /// Indices of the inputs that are encoded together.
+    let batches: [[Int]]
 
-    init(
-        _ encoder: TransformerStack, _ inputs: [[Int32]], padding: [Int], _ model: LanguageModel, blocksPerInput: Int
-    ) throws {
-        for token in inputs.joined() where token < 0 || token >= model.vocabularySize {
-            throw ModelError.tokenOutOfRange(token: token, vocabularySize: model.vocabularySize)
+    /// - Parameter padding: padding tokens before each input, for encoders that count them; may be empty.
+    /// - Throws: ``ModelError/tokenOutOfRange(token:vocabularySize:)``, ``SessionError/positionOutOfRange(position:positions:)``
+    init(_ inputs: [[Int32]], padding: [Int] = [], of encoder: TransformerStack, vocabularySize: Int) throws {
+        for token in inputs.joined() where token < 0 || token >= vocabularySize {
+            throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
         }
         self.inputs = inputs
         let counts = encoder.description.countsPadding && padding.count == inputs.count
         starts = counts ? padding.map { max($0, 0) } : Array(repeating: 0, count: inputs.count)
         for (start, input) in zip(starts, inputs) { try encoder.embedding.validate(positions: start + input.count) }
-        self.blocksPerInput = blocksPerInput
-        batches = EncoderPass.batches(inputs)
-        let limits = IndexBuffers.Limits(
-            tokens: batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0, rows: batches.map(\.count).max() ?? 0,
-            blocksPerRow: blocksPerInput)
-        runner = try StackRunner(
-            encoder, limits: limits, layout: CacheLayout(blocks: blocksPerInput * inputs.count, layers: encoder.blocks.count),
-            cacheFormat: .dense(model.options.loadDType), sharesCache: true,
-            positions: inputs.map(\.count).max() ?? 0, options: model.options, widening: model.decoder.activationWidths,
-            extraBackends: model.decoder.backends)
+        batches = EncoderInputs.batches(inputs)
     }
 
-    static func blocksPerInput(_ inputs: [[Int32]]) -> Int {
-        max(KeyValueGeometry.blocks(for: inputs.map(\.count).max() ?? 0), 1)
-    }
-
-    /// Passes the final hidden states [T, E] of each batch to `body`, inputs in order.
-    func forEachBatch(_ body: (_ encoded: Tensor, _ backend: any Backend, _ call: BatchShape) throws -> Void) throws {
-        for batch in batches {
-            let call = fill(runner.image, batch)
-            guard call.tokens > 0 else { continue }
-            try runner.upload()
-            let (hidden, backend) = try runner.run(call, embeddedPositions: embeddedPositions(batch))
-            let (encoded, last) = try runner.finish(hidden, on: backend)
-            try body(encoded, last, call)
-        }
-    }
-
-    /// The positions to embed, where padding moves them away from those in the cache.
-    private func embeddedPositions(_ batch: [Int]) -> [Int32]? {
-        guard batch.contains(where: { starts[$0] != 0 }) else { return nil }
-        return batch.flatMap { index in inputs[index].indices.map { Int32(starts[index] + $0) } }
-    }
+    var longest: Int { inputs.map(\.count).max() ?? 0 }
+    var blocksPerInput: Int { max(KeyValueGeometry.blocks(for: longest), 1) }
+    /// Tokens and rows of the largest batch.
+    var batchTokens: Int { batches.map { $0.reduce(0) { $0 + inputs[$1].count } }.max() ?? 0 }
+    var batchRows: Int { batches.map(\.count).max() ?? 0 }
 
     /// Batches of the indices of inputs that are encoded together, at least one each.
     private static func batches(_ inputs: [[Int32]]) -> [[Int]] {
@@ -67,30 +41,82 @@ final class EncoderPass {
         }
         return batches
     }
+}
+
+/// Runs an encoder over ragged inputs. Its buffers serve one input after another.
+final class EncoderPass {
+    let runner: StackRunner
+    private let blocksPerInput: Int
+
+    /// - Parameters:
+    ///   - tokens, rows: of the largest batch.
+    ///   - entries: places for inputs, `blocksPerInput` blocks each.
+    init(
+        _ encoder: TransformerStack, _ model: LanguageModel, tokens: Int, rows: Int, entries: Int, blocksPerInput: Int
+    ) throws {
+        self.blocksPerInput = blocksPerInput
+        runner = try StackRunner(
+            encoder, limits: IndexBuffers.Limits(tokens: tokens, rows: rows, blocksPerRow: blocksPerInput),
+            layout: CacheLayout(blocks: blocksPerInput * entries, layers: encoder.blocks.count),
+            cacheFormat: .dense(model.options.loadDType), sharesCache: true,
+            positions: blocksPerInput * KeyValueGeometry.blockSize, options: model.options,
+            widening: model.decoder.activationWidths, extraBackends: model.decoder.backends)
+    }
+
+    /// Buffers that are just large enough for these inputs.
+    convenience init(_ encoder: TransformerStack, _ model: LanguageModel, _ inputs: EncoderInputs) throws {
+        try self.init(
+            encoder, model, tokens: inputs.batchTokens, rows: inputs.batchRows, entries: inputs.inputs.count,
+            blocksPerInput: inputs.blocksPerInput)
+    }
+
+    /// Passes the final hidden states [T, E] of each batch to `body`, inputs in order.
+    /// - Parameter firstEntry: the place of the first input; the others follow it.
+    func run(
+        _ inputs: EncoderInputs, firstEntry: Int = 0,
+        _ body: (_ encoded: Tensor, _ backend: any Backend, _ call: BatchShape) throws -> Void
+    ) throws {
+        for batch in inputs.batches {
+            let call = fill(inputs, batch, firstEntry)
+            guard call.tokens > 0 else { continue }
+            try runner.upload()
+            let (hidden, backend) = try runner.run(call, embeddedPositions: embeddedPositions(inputs, batch))
+            let (encoded, last) = try runner.finish(hidden, on: backend)
+            try body(encoded, last, call)
+        }
+    }
+
+    /// The positions to embed, where padding moves them away from those in the cache.
+    private func embeddedPositions(_ inputs: EncoderInputs, _ batch: [Int]) -> [Int32]? {
+        guard batch.contains(where: { inputs.starts[$0] != 0 }) else { return nil }
+        return batch.flatMap { index in inputs.inputs[index].indices.map { Int32(inputs.starts[index] + $0) } }
+    }
 
     /// Writes the batch's tokens and indices. The cross-attention caches use the same block table.
-    private func fill(_ image: IndexBuffers.Image, _ batch: [Int]) -> BatchShape {
+    private func fill(_ inputs: EncoderInputs, _ batch: [Int], _ firstEntry: Int) -> BatchShape {
+        let image = runner.image
         var call = BatchShape(tokens: 0, rows: batch.count, maximumQueryLength: 0, maximumLength: 0)
         for (row, index) in batch.enumerated() {
+            let input = inputs.inputs[index]
             image.queryOffsets[row] = Int32(call.tokens)
-            image.lengths[row] = Int32(inputs[index].count)
-            EncoderPass.fillTable(image, row: row, input: index, blocksPerInput: blocksPerInput)
-            for (position, token) in inputs[index].enumerated() {
+            image.lengths[row] = Int32(input.count)
+            EncoderPass.fillTable(image, row: row, entry: firstEntry + index, blocksPerInput: blocksPerInput)
+            for (position, token) in input.enumerated() {
                 image.tokens[call.tokens] = token
                 image.positions[call.tokens] = Int32(position)
                 image.rows[call.tokens] = Int32(row)
                 call.tokens += 1
             }
-            call.maximumQueryLength = max(call.maximumQueryLength, inputs[index].count)
+            call.maximumQueryLength = max(call.maximumQueryLength, input.count)
         }
         call.maximumLength = call.maximumQueryLength
         image.queryOffsets[batch.count] = Int32(call.tokens)
         return call
     }
 
-    static func fillTable(_ image: IndexBuffers.Image, row: Int, input: Int, blocksPerInput: Int) {
+    static func fillTable(_ image: IndexBuffers.Image, row: Int, entry: Int, blocksPerInput: Int) {
         for block in 0..<blocksPerInput {
-            image.blockTable()[row * blocksPerInput + block] = Int32(input * blocksPerInput + block)
+            image.blockTable()[row * blocksPerInput + block] = Int32(entry * blocksPerInput + block)
         }
     }
 }
@@ -106,9 +132,8 @@ extension LanguageModel {
         guard let encoder else { throw ModelError.notEncoderDecoder }
         let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
         var written = 0
-        let run = try EncoderPass(
-            encoder, inputs, padding: padding, self, blocksPerInput: EncoderPass.blocksPerInput(inputs))
-        try run.forEachBatch { encoded, backend, call in
+        let checked = try EncoderInputs(inputs, padding: padding, of: encoder, vocabularySize: vocabularySize)
+        try EncoderPass(encoder, self, checked).run(checked) { encoded, backend, call in
             let target = result.rows(written..<written + call.tokens)
             written += call.tokens
             var source = encoded

@@ -43,7 +43,12 @@ package final class IndexBuffers {
         package var rows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).rows, limits.tokens) }
         package var queryOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).queryOffsets, limits.rows + 1) }
         package var lengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).lengths, limits.rows) }
+        /// For each token whose logits are wanted: how many tokens were chosen for its sequence before.
         package var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
+        /// For each token whose logits are wanted: the slot of its sequence.
+        package var slots: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).slots, limits.rows) }
+        /// Places, among those tokens, of the ones whose probabilities are wanted.
+        package var scored: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).scored, limits.rows) }
         /// Indices of the tokens whose logits are wanted.
         package var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
         package func blockTable(_ table: Int = 0) -> UnsafeMutableBufferPointer<Int32> {
@@ -53,7 +58,7 @@ package final class IndexBuffers {
     }
 
     private struct Places {
-        let tokens, positions, rows, queryOffsets, lengths, counters, selected, blockTable, total: Int
+        let tokens, positions, rows, queryOffsets, lengths, counters, slots, scored, selected, blockTable, total: Int
 
         init(_ limits: Limits) {
             tokens = 0
@@ -62,7 +67,9 @@ package final class IndexBuffers {
             queryOffsets = rows + limits.tokens
             lengths = queryOffsets + limits.rows + 1
             counters = lengths + limits.rows
-            selected = counters + limits.rows
+            slots = counters + limits.rows
+            scored = slots + limits.rows
+            selected = scored + limits.rows
             blockTable = selected + limits.tokens
             total = blockTable + limits.tables * limits.rows * limits.blocksPerRow
         }
@@ -75,23 +82,33 @@ package final class IndexBuffers {
 
     static func byteCount(_ limits: Limits) -> Int { Places(limits).total * DType.int32.byteCount }
 
-    func upload(_ image: Image, backend: any Backend) throws { try backend.copy(image.values, to: arena) }
+    /// - Parameter tableCount: entries of the block table that are in use; `nil`: all.
+    func upload(_ image: Image, tableCount: Int? = nil, backend: any Backend) throws {
+        guard let tableCount, limits.tables == 1 else { return try backend.copy(image.values, to: arena) }
+        let used = Shape(Places(limits).blockTable + tableCount)
+        try backend.copy(image.values.viewed(as: used), to: arena.viewed(as: used))
+    }
 
     private func view(_ place: Int, _ shape: Shape) -> Tensor {
         Tensor(
             storage: arena.storage, byteOffset: arena.byteOffset + place * DType.int32.byteCount, dtype: .int32, shape: shape)
     }
 
-    func indices(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, table: Int = 0) -> BatchIndices {
+    func indices(
+        tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, table: Int = 0, tableStride: Int? = nil
+    ) -> BatchIndices {
         let places = Places(limits)
         let blockTable = places.blockTable + table * limits.rows * limits.blocksPerRow
         return BatchIndices(
             tokens: view(places.tokens, Shape(tokens)), positions: view(places.positions, Shape(tokens)),
             rows: view(places.rows, Shape(tokens)), queryOffsets: view(places.queryOffsets, Shape(rows + 1)),
-            lengths: view(places.lengths, Shape(rows)), blockTable: view(blockTable, Shape(rows, limits.blocksPerRow)),
+            lengths: view(places.lengths, Shape(rows)),
+            blockTable: view(blockTable, Shape(rows, tableStride ?? limits.blocksPerRow)),
             tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
     }
 
-    func counters(rows: Int) -> Tensor { view(Places(limits).counters, Shape(rows)) }
+    func counters(_ count: Int) -> Tensor { view(Places(limits).counters, Shape(count)) }
+    func slots(_ count: Int) -> Tensor { view(Places(limits).slots, Shape(count)) }
+    func scored(_ count: Int) -> Tensor { view(Places(limits).scored, Shape(count)) }
     func selected(_ count: Int) -> Tensor { view(Places(limits).selected, Shape(count)) }
 }

@@ -1,4 +1,5 @@
 package import NibbleCore
+import Synchronization
 
 /// A model with its weights in place: what loading makes and generation runs.
 package final class LanguageModel: GenerativeModel {
@@ -10,6 +11,13 @@ package final class LanguageModel: GenerativeModel {
     /// How linear layers are stored and computed.
     private let formats: Set<WeightFormat>
     private let arithmetic: LinearArithmetic
+    /// The buffers of the last session that ended, for the next one of its shape.
+    private let idlePass = Mutex<IdlePass>(IdlePass())
+
+    /// A pass that nobody uses. It passes from one thread to another.
+    private struct IdlePass: @unchecked Sendable {
+        var pass: DecoderPass?
+    }
 
     package init(_ architecture: ModelArchitecture, _ weights: ModelWeights, options: SessionOptions) throws {
         self.architecture = architecture
@@ -35,6 +43,22 @@ package final class LanguageModel: GenerativeModel {
 
     package func makeSession(_ request: SessionRequest) throws -> any DecodingSession {
         try DecoderSession(self, request)
+    }
+
+    /// The idle pass if it serves this shape, otherwise a new one. The idle one is freed first, so that both never exist.
+    func takePass(_ shape: SessionShape) throws -> DecoderPass {
+        let idle = idlePass.withLock { idle in
+            defer { idle.pass = nil }
+            return idle.pass.flatMap { $0.shape.serves(shape) ? $0 : nil }
+        }
+        return try idle ?? DecoderPass(self, shape)
+    }
+
+    /// Keeps a pass for the next session. Captured steps with cross attention know the addresses of one encoder's output, so
+    /// those are not kept.
+    func giveBack(_ pass: DecoderPass) {
+        guard encoder == nil else { return }
+        idlePass.withLock { $0.pass = pass }
     }
 }
 

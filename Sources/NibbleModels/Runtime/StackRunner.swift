@@ -83,23 +83,23 @@ final class StackRunner {
     func indices(_ call: BatchShape, on backend: any Backend, table: Int = 0) -> BatchIndices {
         deviceBuffers(backend).indices.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
-            maximumLength: call.launchLength ?? call.maximumLength, table: table)
+            maximumLength: call.launchLength ?? call.maximumLength, table: table, tableStride: call.tableStride)
     }
 
     /// The block table that layer `index` uses.
     func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
 
     /// Identifies the rotary tables that a call uses.
-    func rotaryVariants(_ call: BatchShape) -> [Int] { stack.description.rotary.map { $0.variant(length: call.maximumLength) } }
-
-    func counters(_ call: BatchShape, on backend: any Backend) -> Tensor {
-        deviceBuffers(backend).indices.counters(rows: call.rows)
+    func rotaryVariants(_ call: BatchShape) -> [Int] {
+        stack.description.rotary.map { $0.variant(length: call.rotaryLength ?? call.maximumLength) }
     }
-    func selected(_ count: Int, on backend: any Backend) -> Tensor { deviceBuffers(backend).indices.selected(count) }
+
+    func indexBuffers(on backend: any Backend) -> IndexBuffers { deviceBuffers(backend).indices }
 
     /// Uploads the host's index image to every backend.
-    func upload() throws {
-        for device in devices { try device.indices.upload(image, backend: device.backend) }
+    /// - Parameter tableCount: entries of the block table that are in use; `nil`: all.
+    func upload(tableCount: Int? = nil) throws {
+        for device in devices { try device.indices.upload(image, tableCount: tableCount, backend: device.backend) }
     }
 
     /// Embeds the call's tokens and runs all blocks. Returns the residual stream, float32 [T, E], and its backend.
@@ -187,10 +187,10 @@ final class StackRunner {
     {
         guard let index = attention.rotary else { return nil }
         let description = stack.description.rotary[index]
-        let key = RotaryKey(
-            index: index, variant: description.variant(length: call.maximumLength), backend: ObjectIdentifier(backend))
+        let length = call.rotaryLength ?? call.maximumLength
+        let key = RotaryKey(index: index, variant: description.variant(length: length), backend: ObjectIdentifier(backend))
         if let table = rotary[key] { return table }
-        let table = try makeRotaryTable(description, length: call.maximumLength, backend)
+        let table = try makeRotaryTable(description, length: length, backend)
         if description.dependsOnLength {
             // Tables of other lengths will hardly be asked for again, save the two of long rope.
             rotary = rotary.filter { $0.key.index != index || $0.key.variant <= 1 || $0.key.variant == key.variant }

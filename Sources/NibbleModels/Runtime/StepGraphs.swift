@@ -1,25 +1,20 @@
 package import NibbleCore
 
-/// Captured decode steps of one session, by everything that is baked into a launch.
+/// Captured decode steps, by everything that is baked into a launch.
 ///
-/// Positions, lengths, tokens, tables and counters are device buffers, so one graph serves every step with the same rows
-/// until a launch bound is outgrown. A graph knows buffers by their addresses only: it keeps those that the session may
-/// replace for as long as it may be launched.
+/// Positions, lengths, tokens, tables, counters and how tokens are chosen are device buffers, so one graph serves every step
+/// of as many rows until a launch bound is outgrown. A graph knows buffers by their addresses only: it keeps those that may be
+/// replaced for as long as it may be launched.
 package final class StepGraphs {
     package struct Key: Hashable {
-        private let rows: [Int]
+        private let rows: Int
         private let launchLength: Int
         private let rotary: [Int]
-        private let sampling: SamplingParameters
 
-        package init(rows: [Int], call: BatchShape, rotary: [Int], sampling: SamplingParameters) {
-            self.rows = rows
+        package init(_ call: BatchShape, rotary: [Int]) {
+            rows = call.rows
             launchLength = call.launchLength ?? call.maximumLength
             self.rotary = rotary
-            var sampling = sampling
-            // The counter comes from a device buffer.
-            sampling.step = 0
-            self.sampling = sampling
         }
     }
 
@@ -34,7 +29,14 @@ package final class StepGraphs {
     private var isSupported = true
 
     /// Steps that are remembered. When there are more, all are forgotten.
-    package static let limit = 16
+    package static let limit = 64
+    /// Steps have as many rows as one of these, the last of them padding. Beyond the last, multiples of 64.
+    private static let rowCounts = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64]
+
+    /// The number of rows, at most `limit`, to which a step of `rows` rows is padded.
+    package static func paddedRows(_ rows: Int, limit: Int) -> Int {
+        min(rowCounts.first { $0 >= rows } ?? (rows + 63) / 64 * 64, limit)
+    }
 
     /// `nil` unless all of `backends` are one device other than the CPU.
     package init?(backends: [any Backend]) {

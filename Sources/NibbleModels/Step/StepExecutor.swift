@@ -1,0 +1,152 @@
+import NibbleCore
+
+/// How large an executor is.
+package struct ExecutorSize: Sendable, Equatable {
+    /// Sequences side by side.
+    package var slots: Int
+    /// Positions that a sequence may have; `nil`: as many as the model was made for. Never more than the cache holds and the
+    /// model has embeddings for.
+    package var context: Int?
+    /// Bytes for keys and values on each device; `nil`: three quarters of what is free there.
+    package var cacheBytes: Int?
+    /// Tokens of a step; `nil`: as the model was loaded.
+    package var chunkTokens: Int?
+    /// Physical cache blocks; `nil`: as many as ``cacheBytes`` allows, but no more than all slots can fill.
+    package var blocks: Int?
+
+    package init(
+        slots: Int, context: Int? = nil, cacheBytes: Int? = nil, chunkTokens: Int? = nil, blocks: Int? = nil
+    ) {
+        self.slots = slots
+        self.context = context
+        self.cacheBytes = cacheBytes
+        self.chunkTokens = chunkTokens
+        self.blocks = blocks
+    }
+}
+
+/// Runs plans over a decoder. All layers share one block table, which keeps every position: sequences can share prefixes
+/// although some layers see only a window of them.
+package final class StepExecutor: StepRunning {
+    package let slots: Int
+    package let chunkTokens: Int
+    package let blockCount: Int
+    package let context: Int
+    package let sharesPrefixes: Bool
+    /// Whether rotary tables follow the length of the whole sequence.
+    private let isLengthDependent: Bool
+    private let model: LanguageModel
+    private let pass: DecoderPass
+    /// Encoder-decoders only.
+    private let encoders: EncoderPool?
+    private var records: [SlotRecord]
+    /// The rows of a step that run together.
+    private var group: [Int] = []
+
+    /// What the host keeps of a slot.
+    private struct SlotRecord {
+        /// The length by which rotary tables are chosen, until the sequence outgrows it.
+        var promptLength = 0
+        var logProbabilities: Int?
+    }
+
+    /// - Throws: ``ModelError`` where the size is impossible; `BackendError` where memory runs out.
+    init(_ model: LanguageModel, _ size: ExecutorSize) throws {
+        let planning = try ExecutorPlanning(model, size)
+        let shape = try planning.shape()
+        self.model = model
+        slots = shape.rows
+        chunkTokens = shape.chunkTokens
+        context = shape.context
+        blockCount = shape.layout.blocks[0]
+        isLengthDependent = model.decoder.description.rotary.contains(where: \.dependsOnLength)
+        sharesPrefixes = !isLengthDependent && model.encoder == nil
+        pass = try model.takePass(shape)
+        encoders = try model.encoder.map {
+            try EncoderPool(model, $0, shape, maximumLength: planning.encoderContext)
+        }
+        records = Array(repeating: SlotRecord(), count: slots)
+    }
+
+    deinit { model.giveBack(pass) }
+
+    package var vocabularySize: Int { model.vocabularySize }
+    package var cacheByteCount: Int { pass.cacheByteCount }
+
+    // MARK: Slots
+
+    package func begin(slot: Int, _ settings: SlotSettings) throws {
+        try encoders?.attach(slot: slot, to: settings.encoderInput)
+        try pass.selection.write(
+            settings.selection, slot: slot, prompt: settings.selection.countsTokens ? settings.prompt : [],
+            generated: settings.selection.countsTokens ? settings.generated : [])
+        records[slot] = SlotRecord(
+            promptLength: settings.prompt.count + settings.generated.count, logProbabilities: settings.logProbabilities)
+    }
+
+    package func setMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws {
+        try pass.selection.writeMask(words, slot: slot)
+    }
+
+    // MARK: Steps
+
+    package func step(_ plan: StepPlan) throws -> [StepAnswer] {
+        try pass.copyBlocks(plan.copies)
+        guard !isLengthDependent else { return try stepByVariant(plan) }
+        group.removeAll(keepingCapacity: true)
+        group += plan.rows.indices
+        return try runGroup(plan)
+    }
+
+    /// Rows run together only with rows of the same rotary tables: a row must not depend on how long its neighbours are.
+    private func stepByVariant(_ plan: StepPlan) throws -> [StepAnswer] {
+        let variants = plan.rows.map { row in
+            model.decoder.description.rotary.map { $0.variant(length: rotaryLength(row)) }
+        }
+        var answers = [StepAnswer?](repeating: nil, count: plan.rows.count)
+        for variant in Set(variants) {
+            group = plan.rows.indices.filter { variants[$0] == variant }
+            let wanting = group.filter { plan.rows[$0].wantsToken }
+            for (row, answer) in zip(wanting, try runGroup(plan)) { answers[row] = answer }
+        }
+        return answers.compactMap(\.self)
+    }
+
+    private func rotaryLength(_ row: StepPlan.Row) -> Int {
+        max(records[row.slot].promptLength, row.start + row.tokens.count)
+    }
+
+    /// Runs the rows of ``group`` and answers for those that want a token.
+    private func runGroup(_ plan: StepPlan) throws -> [StepAnswer] {
+        var maximumLength = 0
+        var rotaryLength = 0
+        var isStep = true
+        for index in group {
+            let row = plan.rows[index]
+            maximumLength = max(maximumLength, row.start + row.tokens.count)
+            rotaryLength = max(rotaryLength, self.rotaryLength(row))
+            isStep = isStep && row.tokens.count == 1 && row.wantsToken
+        }
+        var image = pass.begin(maximumLength: maximumLength, rotaryLength: rotaryLength, isStep: isStep)
+        for index in group {
+            let row = plan.rows[index]
+            image.addRow(
+                plan.tokens[row.tokens], start: row.start, wanted: row.wantsToken ? .last : .none, slot: row.slot,
+                counter: row.counter)
+            image.setBlocks(plan.blocks[row.blocks])
+        }
+        encoders?.cross.setRows(group.lazy.map { plan.rows[$0].slot })
+        let wanting = group.filter { plan.rows[$0].wantsToken }
+        let scored = wanting.map { records[plan.rows[$0].slot].logProbabilities }
+        guard scored.contains(where: { $0 != nil }) else {
+            try pass.choose(image, encoders?.cross)
+            return try pass.readChosen(image.selected).map { StepAnswer(token: $0) }
+        }
+        return try pass.chooseWithScores(image, scored, encoders?.cross)
+    }
+}
+
+extension LanguageModel {
+    /// Makes an executor. It holds its memory for as long as it lives.
+    package func makeExecutor(_ size: ExecutorSize) throws -> any StepRunning { try StepExecutor(self, size) }
+}

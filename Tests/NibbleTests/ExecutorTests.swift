@@ -1,0 +1,153 @@
+import Foundation
+import Nibble
+import NibbleCPU
+import NibbleCore
+import NibbleModels
+import NibbleServing
+import NibbleTestSupport
+import Testing
+
+/// Requests that share an executor get the tokens that each gets alone.
+@Suite struct ExecutorTests {
+    struct Workload: Sendable, CustomTestStringConvertible {
+        var testDescription: String
+        var slots: Int
+        var chunkTokens: Int
+        var blocks: Int
+    }
+
+    static let workloads = [
+        Workload(testDescription: "everything fits", slots: 6, chunkTokens: 512, blocks: 60),
+        Workload(testDescription: "small chunks", slots: 4, chunkTokens: 7, blocks: 60),
+        Workload(testDescription: "few blocks", slots: 4, chunkTokens: 40, blocks: 5),
+        Workload(testDescription: "one slot", slots: 1, chunkTokens: 40, blocks: 4),
+    ]
+
+    static func load(_ name: String, _ backend: any Backend) throws -> LanguageModel {
+        var configuration = LoadConfiguration()
+        configuration.dtype = .float32
+        configuration.backends = backend.device == .cpu ? [backend] : [backend, CPUBackend(threads: 1)]
+        configuration.deviceMap = .explicit(DeviceMap(["": backend.device]))
+        let model = try PretrainedModel.load(folder: PlacementRunTests.folder(name), configuration)
+        return try #require(model.model as? LanguageModel)
+    }
+
+    /// Prompts of several lengths; some begin alike.
+    static func requests(_ model: LanguageModel) -> [(request: ServingRequest, settings: SlotSettings)] {
+        let lengths = [3, 40, 70, 1, 33, 64, 12, 50, 41, 90]
+        return lengths.enumerated().map { index, length in
+            let prompt = (0..<length).map { Int32(($0 * (index % 3 == 0 ? 5 : 7)) % 11 + 3) }
+            var selection = SlotSelection()
+            if index % 2 == 1 {
+                selection.temperature = 0.9
+                selection.topK = index % 4 == 1 ? 5 : 0
+                selection.seed = UInt64(index)
+            }
+            if index % 3 == 2 { selection.repetitionPenalty = 1.3 }
+            var settings = SlotSettings(selection: selection, prompt: prompt)
+            // Some sequences share an encoder input.
+            if model.isEncoderDecoder { settings.encoderInput = (0..<(index % 4 * 12 + 2)).map { Int32($0 % 9 + 4) } }
+            return (ServingRequest(prompt: prompt, maxNewTokens: 4 + 15 * (index % 4)), settings)
+        }
+    }
+
+    /// What a session answers to one request.
+    static func alone(_ model: LanguageModel, _ request: ServingRequest, _ settings: SlotSettings) throws -> [Int32] {
+        let selection = settings.selection
+        let session = try model.makeSession(
+            SessionRequest(
+                rows: 1, capacity: request.prompt.count + request.maxNewTokens,
+                encoderInputs: model.isEncoderDecoder ? [settings.encoderInput] : []))
+        var parameters = SamplingParameters()
+        parameters.temperature = selection.temperature
+        parameters.topK = selection.topK
+        parameters.seed = selection.seed
+        parameters.repetitionPenalty = selection.repetitionPenalty
+        var next = request.prompt
+        var tokens: [Int32] = []
+        for step in 0..<request.maxNewTokens {
+            parameters.step = UInt64(step)
+            next = try session.feed([RowTokens(row: 0, tokens: next)], sampling: parameters)
+            tokens += next
+        }
+        return tokens
+    }
+
+    /// Runs all requests through a scheduler over one executor.
+    static func together(_ model: LanguageModel, _ workload: Workload) throws -> (tokens: [[Int32]], preemptions: Int) {
+        let executor = try model.makeExecutor(
+            ExecutorSize(slots: workload.slots, context: 200, chunkTokens: workload.chunkTokens, blocks: workload.blocks))
+        var limits = SchedulerLimits(
+            slots: executor.slots, context: executor.context, chunkTokens: executor.chunkTokens)
+        limits.targetStep = .milliseconds(1)
+        var scheduler = Scheduler(
+            limits: limits, pool: BlockPool(blockCount: executor.blockCount, blockSize: KeyValueGeometry.blockSize),
+            secondsPerToken: 1e-4)
+        let requests = Self.requests(model)
+        var order: [RequestID: Int] = [:]
+        for (index, var request) in requests.map(\.request).enumerated() {
+            if !executor.sharesPrefixes { request.root = PrefixRoot(number: UInt32(index)) }
+            order[try scheduler.submit(request)] = index
+        }
+        var tokens = Array(repeating: [Int32](), count: requests.count)
+        var preemptions = 0
+        var plan = StepPlan()
+        while !scheduler.isIdle {
+            for event in scheduler.plan(now: .zero, into: &plan) {
+                switch event {
+                case .started(let id, _, let slot, _):
+                    let index = try #require(order[id])
+                    var settings = requests[index].settings
+                    settings.generated = tokens[index]
+                    try executor.begin(slot: slot, settings)
+                case .preempted: preemptions += 1
+                default: Issue.record("unexpected \(event)")
+                }
+            }
+            let answers = try executor.step(plan)
+            for event in scheduler.complete(answers.map { .token($0.token) }, seconds: 1e-3) {
+                if case .token(let id, _, let token) = event { tokens[try #require(order[id])].append(token) }
+            }
+        }
+        #expect(scheduler.pool.usedCount == 0)
+        return (tokens, preemptions)
+    }
+
+    @Test("sequences do not notice each other", arguments: ["bloom", "llama", "qwen2_window", "t5", "umt5"], workloads)
+    func crowd(name: String, workload: Workload) throws {
+        let model = try Self.load(name, CPUBackend(threads: 2))
+        let (found, preemptions) = try Self.together(model, workload)
+        for (index, request) in Self.requests(model).enumerated() {
+            let wanted = try Self.alone(model, request.request, request.settings)
+            #expect(found[index] == wanted, "request \(index)")
+        }
+        if workload.testDescription == "few blocks" { #expect(preemptions > 0) }
+    }
+
+    @Test(
+        "rows of different rotary tables do not notice each other", arguments: ["phi3_longrope", "llama_ntk"],
+        workloads.filter { $0.testDescription != "few blocks" })
+    func rotary(name: String, workload: Workload) throws {
+        try crowd(name: name, workload: workload)
+    }
+
+    @Test("captured steps with padding rows answer the same", arguments: ["bloom", "llama", "qwen2_window", "t5"], workloads)
+    func graphs(name: String, workload: Workload) throws {
+        let gpu = StandInBackend()
+        let model = try Self.load(name, gpu)
+        let plain = try Self.load(name, CPUBackend(threads: 1))
+        #expect(try Self.together(model, workload).tokens == Self.together(plain, workload).tokens)
+        #expect(gpu.launches > 0 && gpu.usesAfterFree == 0)
+    }
+
+    @Test(
+        "an impossible size is refused",
+        arguments: [
+            ExecutorSize(slots: 0), ExecutorSize(slots: 1, context: 0), ExecutorSize(slots: 1, chunkTokens: -1),
+            ExecutorSize(slots: 1, blocks: 0), ExecutorSize(slots: 1, cacheBytes: 0),
+        ])
+    func refusals(size: ExecutorSize) throws {
+        let model = try Self.load("llama", CPUBackend(threads: 1))
+        #expect(throws: ModelError.self) { try model.makeExecutor(size) }
+    }
+}
