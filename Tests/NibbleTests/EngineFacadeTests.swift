@@ -3,7 +3,7 @@ import NibbleServing
 import Testing
 
 /// The engine over a real model: what comes out is what `generate` gives.
-@Suite(.disabled("models have no executor yet"))
+@Suite
 struct EngineFacadeTests {
     private static let prompts = ["Once upon a time", "The dog", "Lily went to the park with her mom.", "One day, a big"]
 
