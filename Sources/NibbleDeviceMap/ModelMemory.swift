@@ -168,6 +168,7 @@ package struct ModelMemory: Sendable {
         if holdsHead {
             let rows = device == .cpu ? batch : architecture.logitsRows(batch)
             bytes += rows * architecture.vocabularySize * DType.float32.byteCount
+            bytes += SelectionState.byteCount(slots: batch, vocabulary: architecture.vocabularySize)
         }
         if crossesDevices { bytes += tokens * sizes.width * DType.float32.byteCount }
         return bytes + operationBytes(device, workspaceRequest(holdsHead: holdsHead))

@@ -112,6 +112,7 @@ package struct LogitsProcessorList: Sendable {
             case .minP(let value): parameters.minP = value
             }
         }
+        guard parameters.forbiddenTokens.count <= SelectionState.biasLimit else { return nil }
         return parameters
     }
 }

@@ -59,7 +59,8 @@ extension SlotSelection {
         self.init()
         temperature = parameters.temperature
         topK = parameters.topK
-        topP = parameters.topP
+        // A set of probability 0 still holds the best token.
+        topP = max(parameters.topP, .leastNormalMagnitude)
         minP = parameters.minP
         repetitionPenalty = parameters.repetitionPenalty
         seed = parameters.seed
