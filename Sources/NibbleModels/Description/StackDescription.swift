@@ -71,8 +71,10 @@ package struct AttentionDescription: Sendable {
     package var rotary: Int?
     package var bias: Bias = .none
     package var normScope: QueryKeyNorm.Scope = .head
-    /// Projections are clamped to ± this.
+    /// Projections are clamped to ± this, after a norm that precedes rotation.
     package var clip: Float?
+    /// A factor on rotated queries that grows with their position.
+    package var temperature: QueryTemperature?
 
     /// What is added to scores.
     package enum Bias: Sendable {

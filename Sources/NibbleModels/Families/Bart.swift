@@ -20,6 +20,18 @@ enum MBart {
     }
 }
 
+/// Blenderbot (arXiv 2004.13637): mBART with positions that begin at 0 and no norm on the embeddings.
+///
+///     nibble generate facebook/blenderbot-400M-distill --load-in-8bit "My friends are cool but they eat too many carbs."
+enum Blenderbot {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        try BartLike(
+            config.filled(["max_position_embeddings": 128]), "Blenderbot", positions: .learned(offset: 0), normsFirst: true
+        )
+        .architecture(noSplitClasses: [])
+    }
+}
+
 /// Pegasus (arXiv 1912.08777): mBART with sinusoids for positions and no norm on the embeddings.
 ///
 ///     nibble generate google/pegasus-xsum --load-in-8bit "…"
@@ -106,11 +118,13 @@ private struct BartLike {
             head: head, vocabularySize: vocabulary, maximumPositions: positionCount)
     }
 
+    private var hasLearnedPositions: Bool { if case .learned = positions { true } else { false } }
+
     func tokenEmbedding(_ name: String) -> ModuleNode {
-        // Those with a norm on the embeddings scale them inside the embedding module.
+        // Those with learned positions scale embeddings inside the module.
         embedding(
             name, vocabulary, width, role: .tokenEmbedding,
-            className: hasEmbeddingNorm ? "\(prefix)ScaledWordEmbedding" : "Embedding")
+            className: hasLearnedPositions ? "\(prefix)ScaledWordEmbedding" : "Embedding")
     }
 
     var positionEmbedding: ModuleNode {

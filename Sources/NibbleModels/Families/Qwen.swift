@@ -63,11 +63,7 @@ enum Qwen3 {
 extension LlamaLike {
     fileprivate mutating func normalizeHeads() throws {
         try readBiases()
-        let epsilon = try config.float("rms_norm_eps", default: 1e-6)
-        attentionEnd = [
-            rmsNorm("q_norm", headSize, epsilon, role: .queryNorm, className: "\(prefix)RMSNorm"),
-            rmsNorm("k_norm", headSize, epsilon, role: .keyNorm, className: "\(prefix)RMSNorm"),
-        ]
+        normalizeHeads("q_norm", "k_norm")
     }
 
     /// Mixtures in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
