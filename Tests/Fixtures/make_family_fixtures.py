@@ -111,7 +111,7 @@ SPECS = {
         **{**SMALL, "num_hidden_layers": 3}, head_dim=8, sliding_window=4, layer_types=[
             "full_attention", "sliding_attention", "sliding_attention"])),
     "ministral": ("MinistralForCausalLM", "MinistralConfig", dict(
-        **{**SMALL, "num_hidden_layers": 3}, sliding_window=4, layer_types=[
+        **{**SMALL, "num_hidden_layers": 3}, head_dim=8, sliding_window=4, layer_types=[
             "full_attention", "sliding_attention", "sliding_attention"])),
     "gpt_bigcode": ("GPTBigCodeForCausalLM", "GPTBigCodeConfig", dict(
         vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, n_inner=40, **TOKENS)),

@@ -146,10 +146,9 @@ extension DescriptionCheck {
         try shape(fused, [experts.count, 2 * experts.width, width], "gate_up_proj")
         try shape(fused, [experts.count, width, experts.width], "down_proj")
         consume(fused)
-        if let shared = module.first(.sharedExpert) {
-            try checkGated(shared, width: width)
-            if let gate = module.first(.sharedExpertGate) { try linear(gate, in: width, out: 1) }
-        }
+        guard experts.shared != .none else { return }
+        try checkGated(role(.sharedExpert, in: module), width: width)
+        if experts.shared == .gated { try linear(role(.sharedExpertGate, in: module), in: width, out: 1) }
     }
 
     // MARK: Norms

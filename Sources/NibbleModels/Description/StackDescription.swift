@@ -114,6 +114,15 @@ package struct ExpertsDescription: Sendable {
     package var activation: Activation
     /// F of one expert.
     package var width: Int
+    package var shared = SharedExpert.none
+
+    /// An expert that sees every token.
+    package enum SharedExpert: Sendable {
+        case none
+        case plain
+        /// Its output is scaled by σ(gate · x) (Qwen2).
+        case gated
+    }
 
     package init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
         self.count = count

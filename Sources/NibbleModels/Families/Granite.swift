@@ -30,7 +30,8 @@ enum GraniteMoE {
         var model = try LlamaLike(config.filled(["max_position_embeddings": 2048]), prefix)
         try model.readBiases()
         try model.multiply()
-        let mixture = try model.graniteMixture(count: config.headCount("num_local_experts", default: 8))
+        let mixture = try model.graniteMixture(
+            count: config.headCount("num_local_experts", default: 8), hasShared: sharedWidth > 0)
         let shared = sharedWidth > 0 ? [model.graniteShared(width: sharedWidth, role: .sharedExpert)] : []
         model.afterAttention = { [model] in model.blockEnd + [mixture] + shared }
         return try model.architecture()
@@ -55,7 +56,8 @@ enum GraniteMoEHybrid {
         try model.multiply()
         if !hasPositions { model.removeRotary { _ in true } }
         let count = try config.int("num_local_experts", default: 8)
-        let mixture = try count > 0 ? [model.graniteMixture(count: config.headCount("num_local_experts", default: 8))] : []
+        let mixture =
+            try count > 0 ? [model.graniteMixture(count: config.headCount("num_local_experts", default: 8), hasShared: true)] : []
         let shared = model.graniteShared(
             width: try config.size("shared_intermediate_size", default: 1024), role: count > 0 ? .sharedExpert : .feedForward)
         model.attentionIsLast = true
@@ -81,10 +83,11 @@ extension LlamaLike {
     }
 
     /// The router and experts of every block, which files hold under names of their own.
-    fileprivate mutating func graniteMixture(count: Int) throws -> ModuleNode {
-        let description = ExpertsDescription(
+    fileprivate mutating func graniteMixture(count: Int, hasShared: Bool) throws -> ModuleNode {
+        var description = ExpertsDescription(
             count: count, topK: try config.headCount("num_experts_per_tok", default: 2), normalizesWeights: true,
             activation: activation.function, width: inner)
+        description.shared = hasShared ? .plain : .none
         try config.require(description.topK <= count, "num_experts_per_tok", "at most the \(count) experts")
         forEachBlock { $0.feedForward = .experts(description) }
         keys = CheckpointKeys(

@@ -67,10 +67,10 @@ struct MixtureOfExperts: Sendable {
             throw ModelError.missingWeight("experts", module: module.path)
         }
         self.experts = experts
-        if let expert = module.first(.sharedExpert) {
+        if description.shared != .none, let expert = module.first(.sharedExpert) {
             shared = Shared(
                 gateUp: try FeedForward.gateUp(expert, weights), down: try weights.group(expert.first(.down)),
-                gate: try module.first(.sharedExpertGate).map { try weights.group($0) })
+                gate: description.shared == .gated ? try weights.group(module.first(.sharedExpertGate)) : nil)
         } else {
             shared = nil
         }
