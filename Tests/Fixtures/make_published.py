@@ -104,8 +104,10 @@ def describe(name, values):
     half += sum(b.numel() * b.element_size() for b in model.buffers())
     head = model.get_output_embeddings()
     linear = [m.weight.numel() for m in model.modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head]
+    # A 4-bit layer casts its bias to the compute dtype, float32, when it first runs.
+    biases = [m.bias.numel() for m in model.modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head and m.bias is not None]
     footprint = dict(
-        float16=half, int8=half - sum(n * 2 - n for n in linear), fp4=half - sum(n * 2 - (n + 1) // 2 for n in linear))
+        float16=half, int8=half - sum(n * 2 - n for n in linear), fp4=half - sum(n * 2 - (n + 1) // 2 for n in linear) + 2 * sum(biases))
     return dict(name=name, config=dict(model_type=kind, **values), parameters=patterns, footprint=footprint)
 
 

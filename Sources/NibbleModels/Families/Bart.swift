@@ -25,10 +25,10 @@ enum MBart {
 ///     nibble generate facebook/blenderbot-400M-distill --load-in-8bit "My friends are cool but they eat too many carbs."
 enum Blenderbot {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        try BartLike(
-            config.filled(["max_position_embeddings": 128]), "Blenderbot", positions: .learned(offset: 0), normsFirst: true
-        )
-        .architecture(noSplitClasses: [])
+        var model = try BartLike(
+            config.filled(["max_position_embeddings": 128]), "Blenderbot", positions: .learned(offset: 0), normsFirst: true)
+        model.tiedStacks = ["encoder", "decoder"]
+        return try model.architecture(noSplitClasses: [])
     }
 }
 
@@ -68,6 +68,8 @@ private struct BartLike {
     let activation: NamedActivation
     let positions: StackDescription.PositionTable
     let normsFirst, hasEmbeddingNorm, scalesEmbedding: Bool
+    /// The order in which the reference ties the stacks' tables.
+    var tiedStacks = ["decoder", "encoder"]
 
     init(
         _ config: ConfigReader, _ prefix: String, modelClass: String? = nil, positions: StackDescription.PositionTable,
@@ -111,8 +113,8 @@ private struct BartLike {
                 root: root,
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: true), ("lm_head.weight", "model.shared.weight"),
-                    ("model.decoder.embed_tokens.weight", "model.shared.weight"),
-                    ("model.encoder.embed_tokens.weight", "model.shared.weight")),
+                    ("model.\(tiedStacks[0]).embed_tokens.weight", "model.shared.weight"),
+                    ("model.\(tiedStacks[1]).embed_tokens.weight", "model.shared.weight")),
                 noSplitClasses: noSplitClasses),
             keys: CheckpointKeys(basePrefix: "model"), decoder: decoder.description, encoder: encoder.description,
             head: head, vocabularySize: vocabulary, maximumPositions: positionCount)

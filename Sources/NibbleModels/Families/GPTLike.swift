@@ -25,6 +25,8 @@ struct GPTLike {
     var blockList = "h"
     /// The modules of a block.
     var block: () -> [ModuleNode] = { [] }
+    /// As ``block``, where blocks differ.
+    var blockAt: ((_ layer: Int) -> [ModuleNode])?
     /// Between the blocks and the final norm.
     var afterBlocks: [ModuleNode] = []
     /// `nil`: there is none.
@@ -107,7 +109,7 @@ struct GPTLike {
         module(base, baseClass, buffers: buffers) {
             embedding(tokenEmbedding, vocabulary, width, role: .tokenEmbedding, className: embeddingClass)
             beforeBlocks
-            list(blockList, layers) { _, name in module(name, blockClass, role: .block) { block() } }
+            list(blockList, layers) { layer, name in module(name, blockClass, role: .block) { blockAt?(layer) ?? block() } }
             afterBlocks
             if let finalNorm { norm(finalNorm, .finalNorm) }
             end

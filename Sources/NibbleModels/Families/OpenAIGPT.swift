@@ -20,13 +20,13 @@ enum OpenAIGPT {
         model.learnPositions("positions_embed", count: positions)
         model.beforeBlocks.append(dropout("drop"))
         model.buffers = [.init("position_ids", count: positions, dtype: .int64)]
-        model.block = { [model] in block(model, maskCount: positions * positions) }
+        model.blockAt = { [model] in block(model, isFirst: $0 == 0, maskCount: positions * positions) }
         model.finalNorm = nil
         model.keys.ignore("attn.bias")
         return try model.architecture()
     }
 
-    @ModuleBuilder private static func block(_ model: GPTLike, maskCount: Int) -> [ModuleNode] {
+    @ModuleBuilder private static func block(_ model: GPTLike, isFirst: Bool, maskCount: Int) -> [ModuleNode] {
         module(
             "attn", "Attention", role: .selfAttention, buffers: [.init("bias", count: maskCount, followsLoadDType: true)]
         ) {
@@ -39,7 +39,8 @@ enum OpenAIGPT {
         module("mlp", "MLP", role: .feedForward) {
             GPT2.conv1D("c_fc", model.inner, model.width, .up)
             GPT2.conv1D("c_proj", model.width, model.inner, .down)
-            plain("act", model.activation.className)
+            // One module for all blocks.
+            if isFirst { plain("act", model.activation.className) }
             dropout("dropout")
         }
         model.norm("ln_2", .feedForwardResidualNorm)
