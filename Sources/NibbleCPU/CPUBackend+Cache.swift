@@ -33,7 +33,7 @@ extension CPUBackend {
         _ call: RotateAndStoreCall, _ batch: BatchIndices, _ flag: UnsafeMutablePointer<Int32>
     ) -> nibble_rotate_arguments {
         let none = nibble_norm(weight: nil, bias: nil, epsilon: 0, is_layer: 0)
-        let scope: Int32 = call.norm.map { $0.scope == .head ? 1 : 2 } ?? 0
+        let scope: Int32 = call.norm.map { $0.scope.kernelCode } ?? 0
         return nibble_rotate_arguments(
             kernels: pool.kernels, projections: call.projections.mutableFloats, positions: batch.positions.integers,
             rows: batch.rows.integers,
@@ -44,6 +44,7 @@ extension CPUBackend {
             query_norm: call.norm?.query.kernelArguments ?? none, key_norm: call.norm?.key.kernelArguments ?? none,
             query_norm_width: call.norm?.query.weightCount ?? 0, key_norm_width: call.norm?.key.weightCount ?? 0,
             norm_scope: scope, is_interleaved: call.rotary?.isInterleaved == true ? 1 : 0, clip: call.clip ?? .infinity,
+            temperature_beta: call.temperature?.beta ?? 0, temperature_length: Int32(clamping: call.temperature?.length ?? 1),
             out_of_range: flag)
     }
 
@@ -59,6 +60,16 @@ extension CPUBackend {
             let arguments = nibble_copy_blocks_arguments(
                 memory: tensor.mutablePointer, pairs: numbers, pair_count: pairs.count / 2, block_bytes: blockBytes)
             pool.run(count: blockBytes, grain: 65536, arguments, nibble_copy_blocks_task)
+        }
+    }
+}
+
+extension QueryKeyNorm.Scope {
+    fileprivate var kernelCode: Int32 {
+        switch self {
+        case .head: 1
+        case .token: 2
+        case .rotatedHead: 3
         }
     }
 }

@@ -21,6 +21,8 @@ extension CUDABackend {
             arguments.cacheBits = Int32(geometry.quantization?.bits ?? 0)
             arguments.cacheGroup = Int32(geometry.quantization?.groupSize ?? 0)
             arguments.clip = call.clip ?? 0
+            arguments.temperatureBeta = call.temperature?.beta ?? 0
+            arguments.temperatureLength = Int32(clamping: call.temperature?.length ?? 1)
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
             // With few tokens, more threads are faster than wide accesses, unless there is nothing to rotate.
@@ -40,8 +42,8 @@ extension CUDABackend {
         let parts = [arguments.query, arguments.key, arguments.value].flatMap { [$0.offset, $0.stride] }
         let half = arguments.cosines == 0 ? 0 : arguments.isInterleaved != 0 ? arguments.rotated : arguments.rotated / 2
         let isEven = arguments.cosines == 0 || arguments.rotated % 2 == 0
-        return element != .f32 && arguments.normScope == 0 && arguments.cacheBits == 0 && arguments.cacheType == element.code
-            && isEven
+        return element != .f32 && arguments.normScope == 0 && arguments.temperatureBeta == 0 && arguments.cacheBits == 0
+            && arguments.cacheType == element.code && isEven
             && ([arguments.keySize, arguments.valueSize, half, Int32(arguments.width % 8)] + parts).allSatisfy { $0 % 8 == 0 }
             && (arguments.projections | arguments.keys | arguments.values) % 16 == 0
     }
@@ -193,7 +195,12 @@ extension NibbleRotateArguments {
     }
 
     mutating func set(_ norm: QueryKeyNorm) {
-        normScope = norm.scope == .head ? 1 : 2
+        normScope =
+            switch norm.scope {
+            case .head: 1
+            case .token: 2
+            case .rotatedHead: 3
+            }
         queryWeight = norm.query.weight.pointer
         queryBias = norm.query.bias.pointer
         queryWeightCount = Int64((norm.query.weight ?? norm.query.bias)?.count ?? 0)

@@ -17,6 +17,7 @@ struct RotateVariant: Sendable {
     var kind = Norm.Kind.rms
     var hasHeadWeights = false
     var clip: Float?
+    var temperature: QueryTemperature?
     var cache = KeyValueFormat.dense(.float32)
     var queryLengths = [1]
     var lengths = [40]
@@ -58,7 +59,14 @@ extension OperationCases {
         ("head norm, a weight a head", RotateVariant(scope: .head, kind: .layer, hasHeadWeights: true)),
         ("token norm", RotateVariant(heads: 4, keyValueHeads: 2, scope: .token, queryLengths: [2], lengths: [9])),
         ("token layer norm", RotateVariant(placement: .interleaved, scope: .token, kind: .layer)),
+        ("head norm after rotation", RotateVariant(keyValueHeads: 2, scope: .rotatedHead, queryLengths: [2], lengths: [9])),
         ("clipped", RotateVariant(clip: 0.75)),
+        ("token norm, clipped", RotateVariant(keyValueHeads: 2, scope: .token, clip: 0.75, queryLengths: [3], lengths: [9])),
+        (
+            "query temperature",
+            RotateVariant(
+                keyValueHeads: 2, temperature: .init(beta: 0.3, length: 5), queryLengths: [7, 1], lengths: [7, 40])
+        ),
         ("keys and values only", RotateVariant(heads: 0, keyValueHeads: 3, rotated: 0, queryLengths: [6], lengths: [6])),
         ("size 256", RotateVariant(heads: 2, keyValueHeads: 1, keySize: 256, valueSize: 256, rotated: 256)),
     ]
@@ -85,7 +93,7 @@ extension OperationCases {
         let plain = try PlainRotation(context, variant, positions: 128)
         let call = RotateAndStoreCall(
             projections: projections.tensor, layout: variant.layout, heads: variant.heads, norm: plain.norm,
-            rotary: plain.rotary, cache: cache.cache, clip: variant.clip)
+            rotary: plain.rotary, cache: cache.cache, clip: variant.clip, temperature: variant.temperature)
         try context.backend.rotateAndStore(call, try batch.indices(context))
 
         let got = try context.values(of: projections.tensor)
@@ -180,20 +188,28 @@ struct PlainRotation {
         let size = role == .value ? variant.valueSize : variant.keySize
         var heads = (0..<count).map { head in
             let start = PlainRotation.start(part, head, size)
-            return row[start..<start + size].map { value in
-                variant.clip.map { min(max(value, -Double($0)), Double($0)) } ?? value
-            }
+            return Array(row[start..<start + size])
         }
-        guard role != .value, count > 0 else { return heads }
-        heads = normalized(heads, weights[role] ?? [])
-        return heads.map { rotated($0, position) }
+        guard role != .value, count > 0 else { return heads.map(clipped) }
+        let followsRotation = variant.scope == .rotatedHead
+        if !followsRotation { heads = normalized(heads, weights[role] ?? []) }
+        heads = heads.map { rotated(clipped($0), position) }
+        if followsRotation { heads = normalized(heads, weights[role] ?? []) }
+        guard role == .query, let temperature = variant.temperature else { return heads }
+        let factor = 1 + Double(temperature.beta) * log(1 + Double(position / temperature.length))
+        return heads.map { $0.map { $0 * factor } }
+    }
+
+    private func clipped(_ head: [Double]) -> [Double] {
+        guard let clip = variant.clip.map(Double.init) else { return head }
+        return head.map { min(max($0, -clip), clip) }
     }
 
     private func normalized(_ heads: [[Double]], _ weight: [Double]) -> [[Double]] {
         let size = variant.keySize
         switch variant.scope {
         case nil: return heads
-        case .head?:
+        case .head?, .rotatedHead?:
             return heads.enumerated().map { head, x in
                 let start = weight.count > size ? head * size : 0
                 return PlainNorm.value(

@@ -114,11 +114,13 @@ package struct RotaryTable: Sendable {
     }
 }
 
-/// Normalization of queries and keys before rotation.
+/// Normalization of queries and keys.
 package struct QueryKeyNorm: Sendable {
     package enum Scope: Sendable, Hashable {
         /// Each head on its own; weight [D], or [H, D] / [G, D] flattened.
         case head
+        /// As ``head``, but after rotation instead of before it (HunYuan).
+        case rotatedHead
         /// All heads of a token together (OLMo 2); weight [H·D] and [G·D].
         case token
     }
@@ -134,6 +136,19 @@ package struct QueryKeyNorm: Sendable {
     }
 }
 
+/// A factor on queries that grows with their position p: 1 + β · log(1 + ⌊p / length⌋), which is 1 below `length` (Ministral 3).
+package struct QueryTemperature: Sendable, Hashable {
+    /// β
+    package var beta: Float
+    /// The number of positions over which the factor stays the same; at least 1.
+    package var length: Int
+
+    package init(beta: Float, length: Int) {
+        self.beta = beta
+        self.length = length
+    }
+}
+
 /// Normalizes and rotates queries and keys in place and stores keys and values in the cache.
 package struct RotateAndStoreCall: Sendable {
     /// [T, width]: the projections' output. Queries stay in it.
@@ -144,12 +159,14 @@ package struct RotateAndStoreCall: Sendable {
     package var norm: QueryKeyNorm?
     package var rotary: RotaryTable?
     package var cache: KeyValueCache
-    /// Values are clamped to ±clip first (MPT, OLMo).
+    /// Projections are clamped to ±clip (MPT, OLMo): after a norm that precedes rotation (OLMoE), before rotation.
     package var clip: Float?
+    /// Scales rotated queries by their position.
+    package var temperature: QueryTemperature?
 
     package init(
         projections: Tensor, layout: QueryKeyValueLayout, heads: Int, norm: QueryKeyNorm? = nil, rotary: RotaryTable? = nil,
-        cache: KeyValueCache, clip: Float? = nil
+        cache: KeyValueCache, clip: Float? = nil, temperature: QueryTemperature? = nil
     ) {
         self.projections = projections
         self.layout = layout
@@ -158,6 +175,7 @@ package struct RotateAndStoreCall: Sendable {
         self.rotary = rotary
         self.cache = cache
         self.clip = clip
+        self.temperature = temperature
     }
 }
 

@@ -105,6 +105,25 @@ SPECS = {
         vocab_size=VOCABULARY, d_model=24, d_kv=10, num_heads=HEADS, d_ff=40, num_layers=2,
         relative_attention_num_buckets=8, relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1,
         decoder_start_token_id=0)),
+    "arcee": ("ArceeForCausalLM", "ArceeConfig", dict(**SMALL)),
+    "helium": ("HeliumForCausalLM", "HeliumConfig", dict(**SMALL, head_dim=8)),
+    "cwm": ("CwmForCausalLM", "CwmConfig", dict(
+        **{**SMALL, "num_hidden_layers": 3}, head_dim=8, sliding_window=4, layer_types=[
+            "full_attention", "sliding_attention", "sliding_attention"])),
+    "ministral": ("MinistralForCausalLM", "MinistralConfig", dict(
+        **{**SMALL, "num_hidden_layers": 3}, head_dim=8, sliding_window=4, layer_types=[
+            "full_attention", "sliding_attention", "sliding_attention"])),
+    "gpt_bigcode": ("GPTBigCodeForCausalLM", "GPTBigCodeConfig", dict(
+        vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, n_inner=40, **TOKENS)),
+    "gpt_bigcode_heads": ("GPTBigCodeForCausalLM", "GPTBigCodeConfig", dict(
+        vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, multi_query=False, **TOKENS)),
+    "openai_gpt": ("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", dict(
+        vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, **TOKENS)),
+    "biogpt": ("BioGptForCausalLM", "BioGptConfig", dict(
+        vocab_size=61, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        max_position_embeddings=POSITIONS, pad_token_id=1, bos_token_id=0, eos_token_id=2)),
+    "blenderbot": ("BlenderbotForConditionalGeneration", "BlenderbotConfig", dict(
+        **{**SEQ2SEQ, "encoder_no_repeat_ngram_size": 0}, scale_embedding=True)),
 }
 LOADS = {
     "nf4": dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="float32"),

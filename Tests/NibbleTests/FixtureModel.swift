@@ -29,7 +29,10 @@ struct FixtureModel: Sendable, CustomStringConvertible {
         guard let config = try? JSONValue(contentsOf: folder.appending(path: "config.json")),
             let type = config["model_type"]?.string
         else { return false }
+        // Layers without attention have no description yet.
+        let mixers = config["layer_types"]?.array?.compactMap(\.string) ?? []
         return ModelRegistry.modelTypes.contains(type) && !Self.isStoredUnreadably(config)
+            && !mixers.contains("linear_attention")
     }
 
     /// Stored forms that are not read: quantizers other than bitsandbytes, and quantized experts.

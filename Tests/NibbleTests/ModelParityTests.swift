@@ -75,7 +75,8 @@ extension FixtureModel {
     /// The recorded tensor to hold a load against, and how close.
     func recordedLogits(_ load: String) -> (tensor: String, bound: Double) {
         if isPrequantized { return ("logits", load == "int8" ? 0.12 : 1e-3) }
-        if load == "int8" { return ("logits_int8_row0", 5e-2) }
+        // Under int8 the tiny glm4 answers noise of 10⁻⁴ on its embeddings with changes of 0.14 in the reference itself.
+        if load == "int8" { return ("logits_int8_row0", name == "glm4" ? 0.2 : 5e-2) }
         return ("logits_\(load)", load.hasSuffix("_bf16") ? 4e-2 : 1e-3)
     }
 

@@ -46,8 +46,14 @@ static void clip_heads(const elementwise_kernels *k, float *row, const nibble_he
 
 static void norm_heads(const nibble_rotate_arguments *a, float *row, const nibble_head_layout *layout, size_t heads,
                        const nibble_norm *norm, size_t norm_width) {
-  if (a->norm_scope == 1) norm_each_head(a->kernels, row, layout, heads, a->cache.key_size, norm, norm_width);
+  if (a->norm_scope == 1 || a->norm_scope == 3)
+    norm_each_head(a->kernels, row, layout, heads, a->cache.key_size, norm, norm_width);
   if (a->norm_scope == 2 && heads) norm_all_heads(a->kernels, row, layout, heads, a->cache.key_size, norm);
+}
+
+static void norm_queries_and_keys(const nibble_rotate_arguments *a, float *row) {
+  norm_heads(a, row, &a->query, a->heads, &a->query_norm, a->query_norm_width);
+  norm_heads(a, row, &a->key, a->cache.heads, &a->key_norm, a->key_norm_width);
 }
 
 static void rotate_heads(const nibble_rotate_arguments *a, float *row, const nibble_head_layout *layout, size_t heads,
@@ -63,6 +69,15 @@ static void rotate_heads(const nibble_rotate_arguments *a, float *row, const nib
     } else {
       k->rotate_halves(x, cosines, sines, half);
     }
+  }
+}
+
+static void scale_queries(const nibble_rotate_arguments *a, float *row, size_t position) {
+  if (a->temperature_beta == 0) return;
+  float factor = 1 + a->temperature_beta * logf(1 + (float)(position / (size_t)a->temperature_length));
+  for (size_t h = 0; h < a->heads; h++) {
+    float *x = head_of(row, &a->query, h, a->cache.key_size);
+    for (size_t d = 0; d < a->cache.key_size; d++) x[d] *= factor;
   }
 }
 
@@ -105,15 +120,16 @@ void nibble_rotate_task(void *arguments, size_t begin, size_t end, int thread) {
     }
     float *row = a->projections + t * a->width;
     size_t position = (size_t)a->positions[t];
+    if (a->norm_scope != 3) norm_queries_and_keys(a, row);
     if (a->clip < INFINITY) {
       clip_heads(k, row, &a->query, a->heads, cache->key_size, a->clip);
       clip_heads(k, row, &a->key, cache->heads, cache->key_size, a->clip);
       clip_heads(k, row, &a->value, cache->heads, cache->value_size, a->clip);
     }
-    norm_heads(a, row, &a->query, a->heads, &a->query_norm, a->query_norm_width);
-    norm_heads(a, row, &a->key, cache->heads, &a->key_norm, a->key_norm_width);
     rotate_heads(a, row, &a->query, a->heads, position);
     rotate_heads(a, row, &a->key, cache->heads, position);
+    if (a->norm_scope == 3) norm_queries_and_keys(a, row);
+    scale_queries(a, row, position);
     store_heads(a, row, &a->key, cache->key_size, cache->keys, (size_t)block, position % nibble_block_size);
     store_heads(a, row, &a->value, cache->value_size, cache->values, (size_t)block, position % nibble_block_size);
   }

@@ -111,9 +111,12 @@ typedef struct {
   nibble_cache cache;
   nibble_norm query_norm, key_norm;
   size_t query_norm_width, key_norm_width;  // elements of the weights: D, or all heads'
-  int32_t norm_scope;                       // 0 none, 1 head, 2 token
+  int32_t norm_scope;                       // 0 none, 1 head, 2 token, 3 head after rotation
   int32_t is_interleaved;
   float clip;  // infinite for none
+  // Queries at position p are multiplied by 1 + beta * log(1 + p / length).
+  float temperature_beta;      // 0 for none
+  int32_t temperature_length;  // at least 1
   int32_t *out_of_range;
 } nibble_rotate_arguments;
 void nibble_rotate_task(void *arguments, size_t begin, size_t end, int thread);

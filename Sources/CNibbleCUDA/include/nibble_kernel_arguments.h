@@ -318,7 +318,7 @@ typedef struct {
     int rotated;
     int isInterleaved;
     int cacheType;
-    int normScope;  // 0 none, 1 head, 2 token
+    int normScope;  // 0 none, 1 head, 2 token, 3 head after rotation
     int queryIsLayerNorm;
     int keyIsLayerNorm;
     float queryEpsilon;
@@ -327,6 +327,8 @@ typedef struct {
     int rotaryPositions;  // P
     int cacheBits;        // quantized cache: 8, 4 or 2; else 0
     int cacheGroup;
+    float temperatureBeta;  // queries times 1 + beta * log(1 + position / length); 0: none
+    int temperatureLength;  // at least 1
 } NibbleRotateArguments;
 
 typedef struct {

@@ -22,6 +22,13 @@ package struct CheckpointKeys: Sendable {
         self.rename = rename
     }
 
+    /// Renames by parts of names: what files call `file`, the tree calls `tree`. Each pair's words occur on one side only.
+    init(basePrefix: String, pairs: [(file: String, tree: String)]) {
+        self.init(
+            basePrefix: basePrefix, fileName: { pairs.reduce($0) { $0.replacing($1.tree, with: $1.file) } },
+            rename: { pairs.reduce($0) { $0.replacing($1.file, with: $1.tree) } })
+    }
+
     /// Adds endings to ``ignoredSuffixes``.
     mutating func ignore(_ suffixes: String...) { ignoredSuffixes += suffixes }
 

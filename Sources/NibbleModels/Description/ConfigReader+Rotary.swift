@@ -15,6 +15,10 @@ struct RotaryConvention {
     /// Phi-3 knows no scaling but long rope, which older configs call "su" or "yarn", and takes the original length from
     /// the top level of the config only.
     var isLongRopeOnly = false
+    /// Type "dynamic" with a field `alpha` stretches theta once, whatever the length (HunYuan).
+    var hasStaticAlpha = false
+    /// Fields beside the usual ones that the family itself reads, or that have no effect by design.
+    var familyFields: Set<String> = []
 }
 
 extension ConfigReader {
@@ -51,14 +55,20 @@ private struct RotaryReading {
 
     func description() throws -> RotaryDescription {
         let type = try self.type()
-        let theta = try preferring(fields: "rope_theta", config: convention.thetaKey) ?? convention.defaultTheta
+        var theta = try preferring(fields: "rope_theta", config: convention.thetaKey) ?? convention.defaultTheta
         if convention.thetaKey != "rope_theta", config.value("rope_theta") != nil {
             config.noteUnread("rope_theta", because: "this family reads \(convention.thetaKey)")
         }
         let rotated = try rotatedElements(type, theta: theta)
         noteUnknownFields(type)
+        var scaling: RotaryDescription.Scaling?
+        if convention.hasStaticAlpha, type == "dynamic", let alpha = try fields.optionalDouble("alpha"), alpha != 0 {
+            theta *= pow(alpha, Double(rotated) / Double(rotated - 2))
+            scaling = RotaryDescription.Scaling.none
+        }
         return RotaryDescription(
-            rotated: rotated, theta: theta, isInterleaved: convention.isInterleaved, scaling: try scaling(type, rotated: rotated))
+            rotated: rotated, theta: theta, isInterleaved: convention.isInterleaved,
+            scaling: try scaling ?? self.scaling(type, rotated: rotated))
     }
 
     private func type() throws -> String {
@@ -117,7 +127,8 @@ private struct RotaryReading {
     private func noteUnknownFields(_ type: String) {
         guard let known = Self.knownFields[type] else { return }
         let common: Set = ["rope_type", "type", "rope_theta", "partial_rotary_factor"]
-        for (key, value) in fields.values where !known.contains(key) && !common.contains(key) && !value.isNull {
+        let read = known.union(common).union(convention.familyFields)
+        for (key, value) in fields.values where !read.contains(key) && !value.isNull {
             config.noteUnread("\(key) of the rotary parameters", because: "rope type \(type) does not use it")
         }
         let original = "original_max_position_embeddings"

@@ -167,6 +167,20 @@ package struct ConfigReader: Sendable {
         return nested(filled)
     }
 
+    /// The same config with another value for one field.
+    func replacing(_ field: String, _ value: JSONValue) -> ConfigReader {
+        var replaced = values
+        replaced[field] = value
+        return nested(replaced)
+    }
+
+    /// The same config in which a field that is absent has the value of its alias.
+    func aliasing(_ aliases: [String: String]) -> ConfigReader {
+        var aliased = values
+        for (field, alias) in aliases where aliased[field] == nil { aliased[field] = values[alias] }
+        return nested(aliased)
+    }
+
     /// The kind of each layer, from `layer_types`, or `fallback` of its index.
     package func layerTypes(_ count: Int, default fallback: (Int) -> String) throws -> [String] {
         let types = try strings("layer_types") ?? (0..<count).map(fallback)

@@ -23,6 +23,11 @@ extension DescriptionCheck {
         try expect(attention.window.map { $0 > 0 } ?? true, module, "a positive window", "\(attention.window ?? 0)")
         try expect(attention.softCap.map { $0 > 0 } ?? true, module, "a positive soft cap", "\(attention.softCap ?? 0)")
         try expect(attention.clip.map { $0 > 0 } ?? true, module, "a positive bound", "\(attention.clip ?? 0)")
+        if let temperature = attention.temperature {
+            try expect(
+                temperature.beta.isFinite && temperature.length > 0, module,
+                "a finite query temperature over a positive length", "\(temperature.beta) over \(temperature.length)")
+        }
     }
 
     private mutating func checkSelfAttention(
@@ -141,10 +146,9 @@ extension DescriptionCheck {
         try shape(fused, [experts.count, 2 * experts.width, width], "gate_up_proj")
         try shape(fused, [experts.count, width, experts.width], "down_proj")
         consume(fused)
-        if let shared = module.first(.sharedExpert) {
-            try checkGated(shared, width: width)
-            try linear(role(.sharedExpertGate, in: module), in: width, out: 1)
-        }
+        guard experts.shared != .none else { return }
+        try checkGated(role(.sharedExpert, in: module), width: width)
+        if experts.shared == .gated { try linear(role(.sharedExpertGate, in: module), in: width, out: 1) }
     }
 
     // MARK: Norms

@@ -71,8 +71,10 @@ package struct AttentionDescription: Sendable {
     package var rotary: Int?
     package var bias: Bias = .none
     package var normScope: QueryKeyNorm.Scope = .head
-    /// Projections are clamped to ± this.
+    /// Projections are clamped to ± this, after a norm that precedes rotation.
     package var clip: Float?
+    /// A factor on rotated queries that grows with their position.
+    package var temperature: QueryTemperature?
 
     /// What is added to scores.
     package enum Bias: Sendable {
@@ -112,6 +114,15 @@ package struct ExpertsDescription: Sendable {
     package var activation: Activation
     /// F of one expert.
     package var width: Int
+    package var shared = SharedExpert.none
+
+    /// An expert that sees every token.
+    package enum SharedExpert: Sendable {
+        case none
+        case plain
+        /// Its output is scaled by σ(gate · x) (Qwen2).
+        case gated
+    }
 
     package init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
         self.count = count

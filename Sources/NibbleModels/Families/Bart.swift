@@ -20,6 +20,18 @@ enum MBart {
     }
 }
 
+/// Blenderbot (arXiv 2004.13637): mBART with positions that begin at 0 and no norm on the embeddings.
+///
+///     nibble generate facebook/blenderbot-400M-distill --load-in-8bit "My friends are cool but they eat too many carbs."
+enum Blenderbot {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        var model = try BartLike(
+            config.filled(["max_position_embeddings": 128]), "Blenderbot", positions: .learned(offset: 0), normsFirst: true)
+        model.tiedStacks = ["encoder", "decoder"]
+        return try model.architecture(noSplitClasses: [])
+    }
+}
+
 /// Pegasus (arXiv 1912.08777): mBART with sinusoids for positions and no norm on the embeddings.
 ///
 ///     nibble generate google/pegasus-xsum --load-in-8bit "…"
@@ -56,6 +68,8 @@ private struct BartLike {
     let activation: NamedActivation
     let positions: StackDescription.PositionTable
     let normsFirst, hasEmbeddingNorm, scalesEmbedding: Bool
+    /// The order in which the reference ties the stacks' tables.
+    var tiedStacks = ["decoder", "encoder"]
 
     init(
         _ config: ConfigReader, _ prefix: String, modelClass: String? = nil, positions: StackDescription.PositionTable,
@@ -99,18 +113,20 @@ private struct BartLike {
                 root: root,
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: true), ("lm_head.weight", "model.shared.weight"),
-                    ("model.decoder.embed_tokens.weight", "model.shared.weight"),
-                    ("model.encoder.embed_tokens.weight", "model.shared.weight")),
+                    ("model.\(tiedStacks[0]).embed_tokens.weight", "model.shared.weight"),
+                    ("model.\(tiedStacks[1]).embed_tokens.weight", "model.shared.weight")),
                 noSplitClasses: noSplitClasses),
             keys: CheckpointKeys(basePrefix: "model"), decoder: decoder.description, encoder: encoder.description,
             head: head, vocabularySize: vocabulary, maximumPositions: positionCount)
     }
 
+    private var hasLearnedPositions: Bool { if case .learned = positions { true } else { false } }
+
     func tokenEmbedding(_ name: String) -> ModuleNode {
-        // Those with a norm on the embeddings scale them inside the embedding module.
+        // Those with learned positions scale embeddings inside the module.
         embedding(
             name, vocabulary, width, role: .tokenEmbedding,
-            className: hasEmbeddingNorm ? "\(prefix)ScaledWordEmbedding" : "Embedding")
+            className: hasLearnedPositions ? "\(prefix)ScaledWordEmbedding" : "Embedding")
     }
 
     var positionEmbedding: ModuleNode {

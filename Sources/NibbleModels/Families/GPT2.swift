@@ -42,7 +42,7 @@ enum GPT2 {
         }
     }
 
-    private static func conv1D(_ name: String, _ outFeatures: Int, _ inFeatures: Int, _ role: Role) -> ModuleNode {
+    static func conv1D(_ name: String, _ outFeatures: Int, _ inFeatures: Int, _ role: Role) -> ModuleNode {
         linear(name, outFeatures, inFeatures, bias: true, role: role, className: "Conv1D", kind: .transposedLinear)
     }
 }

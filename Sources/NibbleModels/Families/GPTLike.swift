@@ -19,18 +19,27 @@ struct GPTLike {
     var baseClass: String
     var blockClass: String
     var tokenEmbedding = "wte"
+    var embeddingClass = "Embedding"
     /// Between the token embedding and the blocks: positions, norms, dropouts.
     var beforeBlocks: [ModuleNode] = []
     var blockList = "h"
     /// The modules of a block.
     var block: () -> [ModuleNode] = { [] }
+    /// As ``block``, where blocks differ.
+    var blockAt: ((_ layer: Int) -> [ModuleNode])?
     /// Between the blocks and the final norm.
     var afterBlocks: [ModuleNode] = []
-    var finalNorm = "ln_f"
+    /// `nil`: there is none.
+    var finalNorm: String? = "ln_f"
     var normBias = true
     /// The last modules of the base.
     var end: [ModuleNode] = []
+    var head = "lm_head"
     var headBias = false
+    /// Buffers of the base.
+    var buffers: [ModuleNode.Buffer] = []
+    /// Whether the reference keeps blocks whole when it places a model.
+    var keepsBlocksWhole = true
     /// `tie_word_embeddings` where the config says nothing.
     var isTied = true
 
@@ -39,6 +48,7 @@ struct GPTLike {
     var rotary: [RotaryDescription] = []
     var positions: StackDescription.PositionTable = .none
     var maximumPositions: Int?
+    var embeddingScale: Float = 1
     var keys = CheckpointKeys(basePrefix: "transformer")
 
     /// The fields of a config that hold what every family has, each with its alternatives.
@@ -96,12 +106,12 @@ struct GPTLike {
 
     /// The module of the stack, in the order of GPT-2's.
     private var body: ModuleNode {
-        module(base, baseClass) {
-            embedding(tokenEmbedding, vocabulary, width, role: .tokenEmbedding)
+        module(base, baseClass, buffers: buffers) {
+            embedding(tokenEmbedding, vocabulary, width, role: .tokenEmbedding, className: embeddingClass)
             beforeBlocks
-            list(blockList, layers) { _, name in module(name, blockClass, role: .block) { block() } }
+            list(blockList, layers) { layer, name in module(name, blockClass, role: .block) { blockAt?(layer) ?? block() } }
             afterBlocks
-            norm(finalNorm, .finalNorm)
+            if let finalNorm { norm(finalNorm, .finalNorm) }
             end
         }
     }
@@ -114,11 +124,12 @@ struct GPTLike {
         let path = path ?? base
         let root = module("", modelClass) {
             custom ?? body
-            linear("lm_head", vocabulary, headWidth ?? width, bias: headBias, role: .head)
+            linear(head, vocabulary, headWidth ?? width, bias: headBias, role: .head)
         }
         var decoder = StackDescription(path: path, width: width, layers: blocks)
         decoder.rotary = rotary
         decoder.positions = positions
+        decoder.embeddingScale = embeddingScale
         var keys = keys
         keys.basePrefix = base
         return ModelArchitecture(
@@ -127,8 +138,8 @@ struct GPTLike {
                 root: root,
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: isTied),
-                    ("lm_head.weight", "\(path).\(tokenEmbedding).weight")),
-                noSplitClasses: [blockClass]),
+                    ("\(head).weight", "\(path).\(tokenEmbedding).weight")),
+                noSplitClasses: keepsBlocksWhole ? [blockClass] : [], outputEmbedding: head),
             keys: keys, decoder: decoder, vocabularySize: vocabulary, maximumPositions: maximumPositions)
     }
 }

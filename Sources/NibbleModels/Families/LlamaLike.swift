@@ -8,6 +8,8 @@ struct LlamaLike {
     let prefix: String
     let width, layers, heads, keyValueHeads, headSize, inner, vocabulary: Int
     let activation: NamedActivation
+    /// Of RMS norms.
+    let epsilon: Float
 
     // The module tree
     var modelClass: String
@@ -24,6 +26,10 @@ struct LlamaLike {
     var embeddingBuffers: [ModuleNode.Buffer] = []
     /// The feed-forward of a layer, where it is not the gated one.
     var feedForward: ((_ layer: Int) -> ModuleNode)?
+    /// The modules of a block after its attention, where they are not the feed-forward and ``blockEnd``.
+    var afterAttention: (() -> [ModuleNode])?
+    /// Whether the attention is the last module of a block instead of the first.
+    var attentionIsLast = false
     /// Where each layer type has a rotary embedding of its own.
     var rotaryLayerTypes: [String] = []
 
@@ -33,8 +39,7 @@ struct LlamaLike {
     var embeddingScale: Float = 1
     var roundsEmbeddingScale = false
     var head = HeadDescription()
-    var rename: @Sendable (String) -> String = { $0 }
-    var fileName: @Sendable (String) -> String = { $0 }
+    var keys = CheckpointKeys(basePrefix: "model")
 
     /// - Parameter convention: how the rotary fields are read; `nil` where the family sets ``rotary`` itself.
     init(_ config: ConfigReader, _ prefix: String, rotary convention: RotaryConvention? = .init()) throws {
@@ -50,7 +55,7 @@ struct LlamaLike {
         self.config = config
         self.prefix = prefix
         (self.width, self.heads, self.headSize, self.keyValueHeads) = (width, heads, headSize, keyValueHeads)
-        (self.inner, self.activation) = (inner, activation)
+        (self.inner, self.activation, self.epsilon) = (inner, activation, epsilon)
         layers = try config.layerCount("num_hidden_layers")
         vocabulary = try config.size("vocab_size")
         modelClass = "\(prefix)Model"
@@ -68,6 +73,16 @@ struct LlamaLike {
     mutating func slide(where isWindowed: (_ layer: Int) -> Bool = { _ in true }) throws {
         guard let window = try config.optionalSize("sliding_window") else { return }
         for layer in blocks.indices where isWindowed(layer) { blocks[layer].attention.window = window }
+    }
+
+    /// As ``slide(where:)``, by `layer_types`, or `isWindowed` of a layer where the config has none.
+    /// - Returns: whether each layer has a window.
+    @discardableResult
+    mutating func slideByTypes(default isWindowed: (_ layer: Int) -> Bool) throws -> [Bool] {
+        let types = try config.layerTypes(layers) { isWindowed($0) ? "sliding_attention" : "full_attention" }
+        let windowed = types.map { $0 == "sliding_attention" }
+        try slide { windowed[$0] }
+        return windowed
     }
 
     /// As ``slide(where:)``, by `layer_types`; without them the layers from `max_window_layers` on, or those that
@@ -94,6 +109,28 @@ struct LlamaLike {
         }
     }
 
+    /// As ``gated(_:inner:role:)`` with gate and up in one projection.
+    func gatedFused(_ name: String, _ className: String) -> ModuleNode {
+        module(name, className, role: .feedForward) {
+            linear("gate_up_proj", 2 * inner, width, role: .gateUp)
+            linear("down_proj", width, inner, role: .down)
+            plain("activation_fn", activation.className)
+        }
+    }
+
+    /// Makes the feed-forward of every layer down(activation(up x)).
+    mutating func useUngatedFeedForward() {
+        let activation = activation.function
+        feedForward = { [self] _ in
+            module("mlp", "\(prefix)MLP", role: .feedForward) {
+                linear("up_proj", inner, width, bias: feedForwardBias, role: .up)
+                linear("down_proj", width, inner, bias: feedForwardBias, role: .down)
+                plain("act_fn", self.activation.className)
+            }
+        }
+        forEachBlock { $0.feedForward = .plain(activation) }
+    }
+
     private var attention: ModuleNode {
         module("self_attn", "\(prefix)Attention", role: .selfAttention) {
             linear("q_proj", heads * headSize, width, bias: queryKeyValueBias, role: .query)
@@ -113,14 +150,15 @@ struct LlamaLike {
                     buffers: embeddingBuffers)
                 list("layers", layers) { layer, name in
                     module(name, "\(prefix)DecoderLayer", role: .block) {
-                        custom ?? attention
-                        feedForward?(layer) ?? gated()
-                        blockEnd
+                        if !attentionIsLast { custom ?? attention }
+                        afterAttention?() ?? [feedForward?(layer) ?? gated()] + blockEnd
+                        if attentionIsLast { custom ?? attention }
                     }
                 }
                 norm("norm", .finalNorm)
-                rotaryModule(
-                    "rotary_emb", "\(prefix)RotaryEmbedding", rotated: rotary[0].rotated, layerTypes: rotaryLayerTypes)
+                if let rotated = rotary.first?.rotated {
+                    rotaryModule("rotary_emb", "\(prefix)RotaryEmbedding", rotated: rotated, layerTypes: rotaryLayerTypes)
+                }
             }
             linear("lm_head", vocabulary, width, role: .head)
         }
@@ -135,8 +173,7 @@ struct LlamaLike {
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embed_tokens.weight")),
                 noSplitClasses: ["\(prefix)DecoderLayer"]),
-            keys: CheckpointKeys(basePrefix: "model", fileName: fileName, rename: rename),
-            decoder: decoder, head: head, vocabularySize: vocabulary,
+            keys: keys, decoder: decoder, head: head, vocabularySize: vocabulary,
             maximumPositions: try config.optionalPositions("max_position_embeddings"))
     }
 }

@@ -68,13 +68,7 @@ enum Phi3 {
             rotary: .init(defaultShare: 1, isLongRopeOnly: true))
         try model.slide()
         model.blockEnd += [dropout("resid_attn_dropout"), dropout("resid_mlp_dropout")]
-        model.feedForward = { [model] _ in
-            module("mlp", "Phi3MLP", role: .feedForward) {
-                linear("gate_up_proj", 2 * model.inner, model.width, role: .gateUp)
-                linear("down_proj", model.width, model.inner, role: .down)
-                plain("activation_fn", model.activation.className)
-            }
-        }
+        model.feedForward = { [model] _ in model.gatedFused("mlp", "Phi3MLP") }
         let (heads, keyValueHeads) = (model.heads, model.keyValueHeads)
         let attention = module("self_attn", "Phi3Attention", role: .selfAttention) {
             linear("o_proj", model.width, heads * model.headSize, role: .attentionOutput)

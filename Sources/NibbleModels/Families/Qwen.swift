@@ -63,20 +63,17 @@ enum Qwen3 {
 extension LlamaLike {
     fileprivate mutating func normalizeHeads() throws {
         try readBiases()
-        let epsilon = try config.float("rms_norm_eps", default: 1e-6)
-        attentionEnd = [
-            rmsNorm("q_norm", headSize, epsilon, role: .queryNorm, className: "\(prefix)RMSNorm"),
-            rmsNorm("k_norm", headSize, epsilon, role: .keyNorm, className: "\(prefix)RMSNorm"),
-        ]
+        normalizeHeads("q_norm", "k_norm")
     }
 
     /// Mixtures in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
     fileprivate mutating func addQwenMixtures(count: Int, shared: [ModuleNode] = [], routerFirst: Bool = true) throws {
-        let experts = ExpertsDescription(
+        var experts = ExpertsDescription(
             count: try config.headCount("num_experts", "num_local_experts", default: count),
             topK: try config.headCount("num_experts_per_tok"),
             normalizesWeights: try config.bool("norm_topk_prob", default: false), activation: activation.function,
             width: try config.size("moe_intermediate_size"))
+        if !shared.isEmpty { experts.shared = .gated }
         try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
         let step = try config.size("decoder_sparse_step", default: 1)
         let dense = Set(try config.doubles("mlp_only_layers") ?? [])

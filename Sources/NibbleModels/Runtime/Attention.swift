@@ -39,7 +39,7 @@ struct SelfAttention: Sendable {
         try backend.rotateAndStore(
             RotateAndStoreCall(
                 projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
-                cache: cache, clip: description.clip), batch)
+                cache: cache, clip: description.clip, temperature: description.temperature), batch)
         try backend.attend(
             AttentionCall(
                 queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,

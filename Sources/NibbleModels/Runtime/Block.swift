@@ -122,8 +122,13 @@ struct Block: Sendable {
     ) throws {
         if let norm = norms.output {
             let output = buffers.secondNormed(hidden.shape[0])
-            try sublayer(epilogue(residual: nil), output)
-            try backend.normalize(output, norm, residual: base, into: hidden)
+            try sublayer(.init(), output)
+            if description.residualScale == 1 {
+                try backend.normalize(output, norm, residual: base, into: hidden)
+            } else {
+                try backend.normalize(output, norm, residual: nil, into: output)
+                try backend.add(base, output, scale: description.residualScale, into: hidden)
+            }
         } else {
             try sublayer(epilogue(residual: base), hidden)
         }

@@ -46,18 +46,18 @@ enum FeedForward: Sendable {
     }
 }
 
-/// A sparse mixture of experts, with Qwen's shared expert where there is one.
+/// A sparse mixture of experts, with a shared expert where there is one.
 struct MixtureOfExperts: Sendable {
     let description: ExpertsDescription
     let router: LinearGroup
     let experts: [Expert]
     let shared: Shared?
 
-    /// An expert that sees every token, scaled by σ(gate · x).
+    /// An expert that sees every token, scaled by σ(gate · x) where it has a gate.
     struct Shared: Sendable {
         let gateUp: LinearGroup
         let down: LinearGroup
-        let gate: LinearGroup
+        let gate: LinearGroup?
     }
 
     init(_ module: LocatedModule, _ description: ExpertsDescription, _ weights: ModelWeights) throws {
@@ -67,10 +67,10 @@ struct MixtureOfExperts: Sendable {
             throw ModelError.missingWeight("experts", module: module.path)
         }
         self.experts = experts
-        if let expert = module.first(.sharedExpert) {
+        if description.shared != .none, let expert = module.first(.sharedExpert) {
             shared = Shared(
                 gateUp: try FeedForward.gateUp(expert, weights), down: try weights.group(expert.first(.down)),
-                gate: try weights.group(module.first(.sharedExpertGate)))
+                gate: description.shared == .gated ? try weights.group(module.first(.sharedExpertGate)) : nil)
         } else {
             shared = nil
         }
@@ -104,13 +104,16 @@ struct MixtureOfExperts: Sendable {
                 normalizesWeights: description.normalizesWeights, activation: description.activation, residual: residual),
             into: output)
         guard let shared else { return }
-        let weight = buffers.router(tokens, width: 1)
+        var weight: Tensor?
+        if let gate = shared.gate {
+            let scores = buffers.router(tokens, width: 1)
+            try backend.linear(input, gate, epilogue: .init(activation: .sigmoid), into: scores)
+            weight = scores.viewed(as: Shape(tokens))
+        }
         let inner = buffers.inner(tokens, width: shared.gateUp.outFeatures)
         let gated = buffers.gated(tokens, width: shared.down.inFeatures)
-        try backend.linear(input, shared.gate, epilogue: .init(activation: .sigmoid), into: weight)
         try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
         try backend.gate(inner, description.activation, into: gated)
-        try backend.linear(
-            gated, shared.down, epilogue: .init(rowScale: weight.viewed(as: Shape(tokens)), residual: output), into: output)
+        try backend.linear(gated, shared.down, epilogue: .init(rowScale: weight, residual: output), into: output)
     }
 }

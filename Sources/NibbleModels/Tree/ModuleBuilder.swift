@@ -43,20 +43,21 @@ func embedding(
 }
 
 func layerNorm(
-    _ name: String, _ width: Int, _ epsilon: Float, bias: Bool = true, role: Role?, className: String = "LayerNorm"
+    _ name: String, _ width: Int, _ epsilon: Float, offset: Float = 0, bias: Bool = true, role: Role?,
+    className: String = "LayerNorm"
 ) -> ModuleNode {
-    layerNorm(name, [width], epsilon, bias: bias, role: role, className: className)
+    layerNorm(name, [width], epsilon, offset: offset, bias: bias, role: role, className: className)
 }
 
 /// A layer norm over the last axis whose weight has `shape`; with several rows, one for each head. `isAffine: false` has
 /// no weight at all.
 func layerNorm(
-    _ name: String, _ shape: Shape, _ epsilon: Float, bias: Bool = true, isAffine: Bool = true, role: Role?,
+    _ name: String, _ shape: Shape, _ epsilon: Float, offset: Float = 0, bias: Bool = true, isAffine: Bool = true, role: Role?,
     className: String = "LayerNorm"
 ) -> ModuleNode {
     let parameters: [ModuleNode.Parameter] = [.init("weight", shape)] + (bias ? [.init("bias", shape)] : [])
     return ModuleNode(
-        name, className, kind: .norm(.init(kind: .layer, epsilon: epsilon)), role: role,
+        name, className, kind: .norm(.init(kind: .layer, epsilon: epsilon, weightOffset: offset)), role: role,
         parameters: isAffine ? parameters : [])
 }
 

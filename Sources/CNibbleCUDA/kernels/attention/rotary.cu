@@ -75,8 +75,10 @@ __device__ __forceinline__ void storeVector(const NibbleRotateArguments &a, void
 template <typename T>
 __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, int first, int last) {
     const bool isQuery = part == queryPart;
-    const Heads<T> heads{(T *)a.projections + t * a.width, isQuery ? a.query : a.key, a.keySize, a.clip};
+    // Norms see what is not clipped.
+    const Heads<T> heads{(T *)a.projections + t * a.width, isQuery ? a.query : a.key, a.keySize, 0.f};
     const int size = heads.size;
+    const bool normFollows = a.normScope == 3, normPrecedes = a.normScope && !normFollows;
     const HeadNorm norm =
         isQuery ? HeadNorm{a.queryWeight, a.queryBias, a.queryWeightCount > size, a.queryIsLayerNorm != 0, a.queryEpsilon}
                 : HeadNorm{a.keyWeight, a.keyBias, a.keyWeightCount > size, a.keyIsLayerNorm != 0, a.keyEpsilon};
@@ -84,7 +86,10 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
     float2 s = make_float2(0.f, 1.f);
     if (a.normScope == 2) s = statistics(heads, first, last, norm.isLayerNorm, norm.epsilon);
     const int half = a.cosines ? a.rotated / 2 : 0;
-    const long long angle = (long long)min(max(a.batch.positions[t], 0), a.rotaryPositions - 1) * half;
+    const int position = max(a.batch.positions[t], 0);
+    const long long angle = (long long)min(position, a.rotaryPositions - 1) * half;
+    const float factor =
+        isQuery && a.temperatureBeta != 0.f ? 1.f + a.temperatureBeta * logf(1.f + position / a.temperatureLength) : 1.f;
 
     for (int h = first; h < last; h++) {
         if (a.normScope == 1) s = statistics(heads, h, h + 1, norm.isLayerNorm, norm.epsilon);
@@ -92,12 +97,19 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
         T *p = heads.head(h);
         const long long slot = isQuery ? -1 : cacheRow(a.batch, t, h, a.key.heads);
         auto load = [&](int d) {
-            const float x = heads.load(p, d);
-            return a.normScope ? normalized(x, s, norm, h, d, size) : x;
+            float x = heads.load(p, d);
+            if (normPrecedes) x = normalized(x, s, norm, h, d, size);
+            return a.clip > 0.f ? fminf(fmaxf(x, -a.clip), a.clip) : x;
+        };
+        auto finish = [&](int d, float x) {
+            p[d] = fromFloat<T>(x * factor);
+            if (slot >= 0 && !a.cacheBits) storeAs(a.keys, slot * size + d, a.cacheType, x);
         };
         auto store = [&](int d, float x) {
-            p[d] = fromFloat<T>(x);
-            if (slot >= 0 && !a.cacheBits) storeAs(a.keys, slot * size + d, a.cacheType, x);
+            if (normFollows)
+                p[d] = fromFloat<T>(x);
+            else
+                finish(d, x);
         };
         // One thread handles both elements of a pair, because they are rotated in place.
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
@@ -109,6 +121,12 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
             store(d1, y * c + x * n);
         }
         for (int d = 2 * half + threadIdx.x; d < size; d += blockDim.x) store(d, load(d));
+        if (normFollows) {
+            __syncthreads();
+            s = statistics(heads, h, h + 1, norm.isLayerNorm, norm.epsilon);
+            __syncthreads();  // statistics read what is overwritten now
+            for (int d = threadIdx.x; d < size; d += blockDim.x) finish(d, normalized(toFloat(p[d]), s, norm, h, d, size));
+        }
         if (slot >= 0 && a.cacheBits) {
             __syncthreads();  // groups are made of what other threads wrote
             storeVector(a, a.keys, size, slot, [&](int d) { return toFloat(p[d]); });

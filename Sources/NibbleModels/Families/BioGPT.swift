@@ -1,0 +1,46 @@
+import NibbleCore
+
+/// BioGPT (arXiv 2210.10341): GPT-2 in BART's modules, with scaled embeddings and positions that begin at 2.
+///
+///     nibble generate microsoft/biogpt --load-in-8bit "COVID-19 is"
+enum BioGPT {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        // Its norms take no epsilon from the config.
+        var model = try GPTLike(config, "BioGpt", .init(epsilon: nil, activation: ("hidden_act", "gelu")))
+        model.inner = try config.size("intermediate_size", default: 4096)
+        let positions = try config.size("max_position_embeddings", default: 1024)
+        model.base = "biogpt"
+        model.head = "output_projection"
+        model.keepsBlocksWhole = false
+        model.tokenEmbedding = "embed_tokens"
+        model.embeddingClass = "BioGptScaledWordEmbedding"
+        if try config.bool("scale_embedding", default: true) { model.embeddingScale = Float(model.width).squareRoot() }
+        model.beforeBlocks = [
+            embedding(
+                "embed_positions", positions + 2, model.width, role: .positionEmbedding,
+                className: "BioGptLearnedPositionalEmbedding")
+        ]
+        model.positions = .learned(offset: 2)
+        model.maximumPositions = positions
+        model.blockList = "layers"
+        model.blockClass = "BioGptDecoderLayer"
+        model.block = { [model] in block(model) }
+        model.finalNorm = "layer_norm"
+        return try model.architecture()
+    }
+
+    @ModuleBuilder private static func block(_ model: GPTLike) -> [ModuleNode] {
+        let (width, inner) = (model.width, model.inner)
+        module("self_attn", "BioGptAttention", role: .selfAttention) {
+            linear("k_proj", width, width, bias: true, role: .key)
+            linear("v_proj", width, width, bias: true, role: .value)
+            linear("q_proj", width, width, bias: true, role: .query)
+            linear("out_proj", width, width, bias: true, role: .attentionOutput)
+        }
+        plain("activation_fn", model.activation.className)
+        model.norm("self_attn_layer_norm", .attentionNorm)
+        linear("fc1", inner, width, bias: true, role: .up)
+        linear("fc2", width, inner, bias: true, role: .down)
+        model.norm("final_layer_norm", .feedForwardNorm)
+    }
+}

@@ -1,0 +1,50 @@
+import NibbleCore
+
+/// OLMo (arXiv 2402.00838): Llama with layer norms that have no weights.
+///
+///     nibble generate allenai/OLMo-1B-hf --load-in-4bit --quant-type nf4 "The capital of France is"
+enum OLMo {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        var model = try LlamaLike(config.filled(["max_position_embeddings": 2048]), "Olmo")
+        try model.readBiases()
+        try model.clip()
+        model.norm = { [width = model.width] in
+            layerNorm($0, [width], 1e-5, isAffine: false, role: $1, className: "OlmoLayerNorm")
+        }
+        model.blockEnd = [
+            model.norm("input_layernorm", .attentionNorm), model.norm("post_attention_layernorm", .feedForwardNorm),
+        ]
+        return try model.architecture()
+    }
+}
+
+/// OLMoE (arXiv 2409.02060): a mixture of many small experts, and norms on all of a token's queries and keys together.
+///
+///     nibble generate allenai/OLMoE-1B-7B-0924 --load-in-4bit --quant-type nf4 "The capital of France is"
+enum OLMoE {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled(["rms_norm_eps": 1e-5, "max_position_embeddings": 4096])
+        var model = try LlamaLike(config, "Olmoe")
+        try model.readBiases()
+        try model.clip()
+        model.normalizeTokens()
+        let experts = ExpertsDescription(
+            count: try config.headCount("num_experts", "num_local_experts", default: 64),
+            topK: try config.headCount("num_experts_per_tok", default: 8),
+            normalizesWeights: try config.bool("norm_topk_prob", default: false), activation: model.activation.function,
+            width: model.inner)
+        try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
+        model.feedForward = { [model] _ in model.mixture(experts) }
+        model.forEachBlock { $0.feedForward = .experts(experts) }
+        return try model.architecture()
+    }
+}
+
+extension LlamaLike {
+    /// Clamps projections to ±`clip_qkv`.
+    fileprivate mutating func clip() throws {
+        guard let clip = try config.optionalDouble("clip_qkv") else { return }
+        try config.require(clip > 0, "clip_qkv", "a positive number")
+        forEachBlock { $0.attention.clip = Float(clip) }
+    }
+}
