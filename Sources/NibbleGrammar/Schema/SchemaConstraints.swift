@@ -73,7 +73,14 @@ struct SchemaConstraints {
     var maximumLength: Int?
     var patterns: [String] = []
     var formats: [String] = []
+    /// Patterns that match nowhere, and formats that a string does not have.
+    var otherPatterns: [String] = []
+    var otherFormats: [String] = []
+    /// Strings and numbers that a value is not.
+    var excluded: [JSONValue] = []
     var elements: [Elements] = []
+    /// Schemas of which an array holds some elements.
+    var contained: [(schema: Place, minimum: Int, maximum: Int?)] = []
     var minimumElements = 0
     var maximumElements: Int?
     var members: [Members] = []
@@ -88,7 +95,9 @@ struct SchemaConstraints {
 
     struct Choice {
         var place: Place
+        /// The keyword it comes from, and the keywords that only mean something beside it.
         var keyword: String
+        var companions: [String] = []
         var schemas: [Place]
     }
 
