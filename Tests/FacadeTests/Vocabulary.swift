@@ -22,7 +22,7 @@ enum Vocabulary {
     static let generation: [Any.Type] = [
         GenerationConfig.self, EarlyStopping.self, CacheImplementation.self, AssistantSchedule.self, SequenceBias.self,
         ExponentialDecay.self, QuantizedCacheConfig.self, GenerationWarning.self, GenerationOutput.self, GeneratedToken.self,
-        GenerationRequest.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self, RowContext.self,
+        GenerationRequest.self, GenerationGrammar.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self, RowContext.self,
         StoppingCriterion.self, FinishReason.self, GenerationEvent.self, LogitsBatch.self,
     ]
 
@@ -49,6 +49,7 @@ enum Vocabulary {
         DeviceMapError.unknownWord("everywhere"),
         ForwardError.decoderInputsMissing,
         GenerationError.emptyRow(row: 0),
+        GrammarError.unsatisfiable(path: "#"),
         HubError.invalidEndpoint("hub"),
         JSONError.unreadable(file: "config.json", reason: "missing"),
         LoadError.noConfig(folder: "model"),

@@ -11,9 +11,7 @@ extension GrammarAutomaton {
             try walk(state, vocabulary.plain, vocabulary.plainMasks, &mask)
         }
         try walk(state, vocabulary.others, [], &mask)
-        if isAccepting(state) {
-            for token in vocabulary.endTokens where Int(token) < vocabulary.tokenBytes.count { mask.insert(token) }
-        }
+        if isAccepting(state) { mask.formUnion(vocabulary.endMask) }
         return mask
     }
 

@@ -89,6 +89,19 @@ package struct GrammarVocabulary: Sendable {
         plainMasks = masks
     }
 
+    /// The mask of the tokens that end a text.
+    var endMask: [UInt32] {
+        var mask = [UInt32](repeating: 0, count: maskWords)
+        for token in endTokens where token >= 0 && Int(token) < tokenBytes.count { mask.insert(token) }
+        return mask
+    }
+
+    /// The bytes of a token that stands for text.
+    func bytes(_ token: Int32) -> [UInt8]? {
+        guard tokenBytes.indices.contains(Int(token)), !tokenBytes[Int(token)].isEmpty else { return nil }
+        return tokenBytes[Int(token)]
+    }
+
     /// Words of a mask: token t is bit t mod 32 of word t / 32.
     package var maskWords: Int { (tokenBytes.count + 31) / 32 }
 
