@@ -22,7 +22,8 @@ enum Vocabulary {
     static let generation: [Any.Type] = [
         GenerationConfig.self, EarlyStopping.self, CacheImplementation.self, AssistantSchedule.self, SequenceBias.self,
         ExponentialDecay.self, QuantizedCacheConfig.self, GenerationWarning.self, GenerationOutput.self, GeneratedToken.self,
-        GenerationRequest.self, GenerationGrammar.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self, RowContext.self,
+        GenerationRequest.self, GenerationGrammar.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self,
+        RowContext.self,
         StoppingCriterion.self, FinishReason.self, GenerationEvent.self, LogitsBatch.self,
     ]
 
@@ -81,6 +82,8 @@ enum Vocabulary {
         } catch let error as ForwardError {
             return name(error)
         } catch let error as GenerationError {
+            return name(error)
+        } catch let error as GrammarError {
             return name(error)
         } catch let error as HubError {
             return name(error)

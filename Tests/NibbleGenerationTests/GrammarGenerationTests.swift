@@ -7,8 +7,9 @@ import Testing
 @Suite struct GrammarGenerationTests {
     /// Token 0 ends a text; 1 is special and stands for no text.
     static let tokens: [String] = [
-        "", "", "[", "]", ",", " ", "1", "2", "-", "0", ".", "\"", "a", "b", "é", "], ", "[[", "12", "\"a", "\": ", "{", "}", "{\"", "null",
-        "true", "\n", "e", "false", "x\"", ", ",
+        "", "", "[", "]", ",", " ", "1", "2", "-", "0", ".", "\"", "a", "b", "é", "], ", "[[", "12", "\"a", "\": ", "{", "}",
+        "{\"", "null",
+        "true", "\n", "e", "false", "x\"", ", ", ":",
     ]
 
     private static func generator(_ seed: UInt64 = 3, eos: Int32? = 0) -> Generator {

@@ -9,7 +9,9 @@ import Testing
 /// variable NIBBLE_FUZZ gives another number.
 @Suite struct HostileTests {
     private static let count = ProcessInfo.processInfo.environment["NIBBLE_FUZZ"].flatMap(Int.init) ?? 60
-    private static let texts = ["[1, {\"a\": \"b\"}]", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\"", "{\"a\": 1, \"b\": [2]}", "ab1", "-12.50"]
+    private static let texts = [
+        "[1, {\"a\": \"b\"}]", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\"", "{\"a\": 1, \"b\": [2]}", "ab1", "-12.50",
+    ]
 
     private func follow(_ make: () throws -> Grammar) throws {
         do {
@@ -17,9 +19,11 @@ import Testing
             let matcher = grammar.matcher()
             for _ in 0..<12 {
                 let mask = try matcher.mask(MaskTests.vocabulary)
-                guard let token = MaskTests.tokens.indices.first(where: {
-                    !MaskTests.tokens[$0].isEmpty && mask[$0 / 32] >> UInt32($0 % 32) & 1 != 0
-                }) else { break }
+                guard
+                    let token = MaskTests.tokens.indices.first(where: {
+                        !MaskTests.tokens[$0].isEmpty && mask[$0 / 32] >> UInt32($0 % 32) & 1 != 0
+                    })
+                else { break }
                 guard try matcher.advance(MaskTests.tokens[token]) else {
                     Issue.record("token \(token) was allowed")
                     return
@@ -76,7 +80,8 @@ import Testing
     @Test(
         "long and deep grammars are errors, or quick",
         arguments: [
-            "root ::= " + String(repeating: "(", count: 100_000), "root ::= " + String(repeating: "\"a\" | ", count: 100_000) + "\"b\"",
+            "root ::= " + String(repeating: "(", count: 100_000),
+            "root ::= " + String(repeating: "\"a\" | ", count: 100_000) + "\"b\"",
             (0..<20_000).map { "r\($0) ::= r\($0 + 1) \"a\"?" }.joined(separator: "\n") + "\nroot ::= r0\nr20000 ::= \"x\"",
             (0..<40).map { "r\($0) ::= r\($0 + 1) r\($0 + 1)" }.joined(separator: "\n") + "\nroot ::= r0\nr40 ::= \"x\"?",
             "root ::= " + (0..<20_000).map { "r\($0)" }.joined(separator: " | ") + "\n"
@@ -145,12 +150,20 @@ private struct HostileSource {
             let patterns = (0...number(9)).map { _ in (pattern(depth: 3), schema(depth: depth + 2)) }
             var seen: Set<String> = []
             return ("patternProperties", .object(JSONObject(patterns.filter { seen.insert($0.0).inserted })))
-        case 9: return (pick(["additionalProperties", "items", "contains", "propertyNames", "if", "then", "else"]), schema(depth: depth + 1))
+        case 9:
+            return (
+                pick(["additionalProperties", "items", "contains", "propertyNames", "if", "then", "else"]),
+                schema(depth: depth + 1)
+            )
         case 10: return ("required", .array(names.prefix(1 + number(6)).map { .string($0) }))
         case 11: return ("enum", .array((0..<pick([1, 3, 400])).map { .string("\($0)\(names[$0 % 6])") }))
         case 12: return (pick(["minimum", "exclusiveMaximum"]), .double(pick([0, -1e300, 1e17, 0.1, 12345.678])))
         case 13: return ("multipleOf", .double(pick([1, 0.01, 7, 999_999_937, 1e-9])))
-        case 14: return (pick(["dependentRequired", "dependencies"]), .object(JSONObject(names.map { ($0, .array([.string(pick(names))])) })))
+        case 14:
+            return (
+                pick(["dependentRequired", "dependencies"]),
+                .object(JSONObject(names.map { ($0, .array([.string(pick(names))])) }))
+            )
         case 15: return ("dependentSchemas", .object(JSONObject(names.map { ($0, schema(depth: depth + 2)) })))
         case 16: return ("prefixItems", .array(schemas(depth)))
         case 17: return (pick(["minContains", "maxContains"]), .int(size()))

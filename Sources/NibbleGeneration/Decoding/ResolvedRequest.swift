@@ -58,7 +58,8 @@ final class ResolvedRequest {
             guard let grammarTokens else {
                 throw GenerationError.conflict("a grammar needs the tokenizer, and this generator was made without one")
             }
-            return GrammarProcessor(grammar.grammar, grammarTokens.vocabulary(model.vocabularySize, ends: config.eosTokenId ?? []))
+            return GrammarProcessor(
+                grammar.grammar, grammarTokens.vocabulary(model.vocabularySize, ends: config.eosTokenId ?? []))
         }
         let made = try LogitsProcessorList.make(
             config,

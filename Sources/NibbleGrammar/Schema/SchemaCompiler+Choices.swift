@@ -68,7 +68,7 @@ extension SchemaCompiler {
     private mutating func areDisjoint(
         _ a: SchemaConstraints, _ b: SchemaConstraints, depth: Int
     ) throws(GrammarError) -> Bool {
-        pool.fuel.spend(50)
+        pool.fuel.spend(200)
         try pool.check()
         let kinds = a.kinds.intersection(b.kinds)
         if kinds.isEmpty { return true }

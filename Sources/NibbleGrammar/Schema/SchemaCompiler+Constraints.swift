@@ -20,6 +20,10 @@ extension SchemaDocument {
 }
 
 extension SchemaCompiler {
+    /// Steps that reading a keyword is worth.
+    private static let readingCost = 60
+    fileprivate static let maximumComparisons = 4_000_000
+
     /// What `schemas` ask together; `nil` if nothing can satisfy them.
     mutating func constraints(_ schemas: some Sequence<Place>) throws(GrammarError) -> SchemaConstraints? {
         var result = SchemaConstraints()
@@ -39,9 +43,10 @@ extension SchemaCompiler {
                     stack += combined.reversed().map { ($0, false) }
                     continue
                 }
-                pool.fuel.spend(20 + object.count)
+                pool.fuel.spend(Self.readingCost * (4 + object.count))
                 try pool.check()
                 try reader.values(&result)
+                pool.fuel.spend(50 * (result.values?.count ?? 0))
                 try reader.numbers(&result)
                 try reader.strings(&result)
                 try reader.arrays(&result, &document)
@@ -138,6 +143,9 @@ private struct KeywordReader {
         if let list = try list("enum") { lists.append(list) }
         if let value = take("const") { lists.append([value]) }
         for list in lists {
+            guard list.count * (result.values?.count ?? 0) <= SchemaCompiler.maximumComparisons else {
+                throw .tooComplex(what: "comparisons of values", limit: SchemaCompiler.maximumComparisons)
+            }
             result.values = result.values.map { old in old.filter { value in list.contains { Self.isEqual($0, value) } } } ?? list
         }
     }
@@ -245,7 +253,7 @@ private struct KeywordReader {
             guard let object = value.object else { throw invalid(keyword, "an object") }
             for (key, schema) in object {
                 let child = try document.child(schema, [keyword, key], of: place)
-                if isPattern { members.patterns.append((key, child)) } else { members.properties.append((key, child)) }
+                if isPattern { members.patterns.append((key, child)) } else { members.add(key, child) }
             }
         }
         var others = take("additionalProperties")
@@ -263,7 +271,7 @@ private struct KeywordReader {
         if !members.properties.isEmpty || !members.patterns.isEmpty || members.others != nil { result.members.append(members) }
         for name in try list("required") ?? [] {
             guard let text = name.string else { throw invalid("required", "a list of names") }
-            if !result.required.contains(where: { $0.hasSameBytes(as: text) }) { result.required.append(text) }
+            result.require(text)
         }
         result.minimumMembers = max(result.minimumMembers, try count("minProperties") ?? 0)
         if let maximum = try count("maxProperties") { result.maximumMembers = min(result.maximumMembers ?? maximum, maximum) }

@@ -78,7 +78,7 @@ extension SchemaCompiler {
     private mutating func namedMembers(_ constraints: SchemaConstraints) throws(GrammarError) -> [Named]? {
         var result: [Named] = []
         for name in Self.names(constraints) {
-            let isRequired = constraints.required.contains { $0.hasSameBytes(as: name) }
+            let isRequired = constraints.requires(name)
             let schemas = try memberSchemas(name, constraints)
             let literal = json.literal(name, &pool)
             guard try !isImpossible(schemas), try isNameAllowed(name, constraints) else {
@@ -100,7 +100,8 @@ extension SchemaCompiler {
     mutating func memberSchemas(_ name: String, _ constraints: SchemaConstraints) throws(GrammarError) -> [Place] {
         var result: [Place] = []
         for members in constraints.members {
-            var own = members.properties.filter { $0.name.hasSameBytes(as: name) }.map(\.schema)
+            pool.fuel.spend(20 + 100 * members.patterns.count)
+            var own = members[name].map { [$0] } ?? []
             for (pattern, schema) in members.patterns where try matches(name, pattern) { own.append(schema) }
             if own.isEmpty, let others = members.others { own.append(others) }
             result += own

@@ -26,7 +26,7 @@ struct SchemaCompiler {
     /// Goes one level deeper; whoever calls it takes the level back.
     mutating func enter() throws(GrammarError) {
         depth += 1
-        pool.fuel.spend(10)
+        pool.fuel.spend(100)
         guard depth <= Self.maximumDepth else { throw .tooComplex(what: "levels of alternatives", limit: Self.maximumDepth) }
         try pool.check()
     }
@@ -207,7 +207,8 @@ struct SchemaCompiler {
         for pattern in constraints.otherPatterns { parts.append(pool.complement(try content(matching: pattern))) }
         for format in constraints.otherFormats { parts.append(pool.complement(try content(format: format))) }
         for text in constraints.excluded.compactMap(\.string) { parts.append(pool.complement(json.content(text, &pool))) }
-        let hasOnlyContraries = parts.count == constraints.otherPatterns.count + constraints.otherFormats.count
+        let hasOnlyContraries =
+            parts.count == constraints.otherPatterns.count + constraints.otherFormats.count
             + constraints.excluded.count { $0.string != nil }
         if hasOnlyContraries || constraints.minimumLength > 0 || constraints.maximumLength != nil {
             parts.append(pool.repetition(json.any(&pool), constraints.minimumLength, constraints.maximumLength))
