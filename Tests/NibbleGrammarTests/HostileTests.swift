@@ -8,7 +8,7 @@ import Testing
 /// Each must be compiled or refused, and followed or given up, within ``GrammarLimits``. Some by default; the environment
 /// variable NIBBLE_FUZZ gives another number.
 @Suite struct HostileTests {
-    private static let count = ProcessInfo.processInfo.environment["NIBBLE_FUZZ"].flatMap(Int.init) ?? 60
+    private static let count = ProcessInfo.processInfo.environment["NIBBLE_FUZZ"].flatMap(Int.init) ?? 20
     private static let texts = [
         "[1, {\"a\": \"b\"}]", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\"", "{\"a\": 1, \"b\": [2]}", "ab1", "-12.50",
     ]

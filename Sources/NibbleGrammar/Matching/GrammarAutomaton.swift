@@ -40,6 +40,11 @@ struct GrammarAutomaton: Sendable {
 
         static func < (a: Frame, b: Frame) -> Bool { a.order < b.order }
 
+        func hash(into hasher: inout Hasher) {
+            let order = order
+            hasher.combine(UInt64(UInt32(bitPattern: order.1)) << 32 | UInt64(UInt32(bitPattern: order.2)) << 1 ^ UInt64(order.0))
+        }
+
         private var order: (Int32, Int32, Int32) {
             switch self {
             case .end: (0, 0, 0)
@@ -52,6 +57,10 @@ struct GrammarAutomaton: Sendable {
     private struct Thread: Hashable, Sendable {
         var lexeme: Expression
         var rest: Stack
+
+        func hash(into hasher: inout Hasher) {
+            hasher.combine(UInt64(UInt32(bitPattern: lexeme)) << 32 | UInt64(UInt32(bitPattern: rest)))
+        }
     }
 
     private struct StateKey: Hashable, Sendable {
@@ -130,14 +139,14 @@ struct GrammarAutomaton: Sendable {
         return target
     }
 
-    /// How many bytes that need no escape in a JSON string may follow, whichever they are; at most the longest token's.
+    /// How many bytes that need no escape in a JSON string may follow, whichever they are; not counted beyond ``countedRun``, but
+    /// for states that stay the same.
     mutating func plainRun(_ state: State) throws(GrammarError) -> Int {
         guard state != Self.dead else { return 0 }
-        if plainRuns[Int(state)] >= 0 { return Int(plainRuns[Int(state)]) }
         var chain: [State] = []
         var current = state
         var run = 0
-        while chain.count < TokenTrie.maximumTokenBytes {
+        while chain.count < Self.countedRun {
             if plainRuns[Int(current)] >= 0 {
                 run = Int(plainRuns[Int(current)])
                 break
@@ -154,23 +163,46 @@ struct GrammarAutomaton: Sendable {
             chain.append(current)
             current = next
         }
-        // A chain that was cut short says something of its beginning only.
-        if chain.count == TokenTrie.maximumTokenBytes {
-            plainRuns[Int(state)] = Int16(TokenTrie.maximumTokenBytes)
-            return TokenTrie.maximumTokenBytes
+        if chain.count == Self.countedRun {
+            // Only of its beginning is known how long the chain is.
+            plainRuns[Int(state)] = Int16(Self.countedRun)
+            return Self.countedRun
         }
         for before in chain.reversed() {
             run = min(run + 1, TokenTrie.maximumTokenBytes)
             plainRuns[Int(before)] = Int16(run)
         }
-        return Int(plainRuns[Int(state)])
+        return run
     }
 
+    private static let countedRun = 32
+
+    /// The state that all bytes without escape lead to, if it is one.
     private mutating func plainSuccessor(_ state: State) throws(GrammarError) -> State? {
+        let threads = states[Int(state)]
         var common: State?
+        var lexemes: [Expression] = []
         for number in plainClasses {
-            let known = transitions[Int(state) * classCount + number]
-            let next = known != Self.unknown ? known : try makeTransition(state, number)
+            let place = Int(state) * classCount + number
+            var next = transitions[place]
+            if next == Self.unknown {
+                // Equal derivatives lead to one state.
+                if common == nil {
+                    lexemes = threads.map { pool.derivative($0.lexeme, class: number) }
+                } else if !lexemes.isEmpty {
+                    var isSame = true
+                    for (index, thread) in threads.enumerated()
+                    where pool.derivative(thread.lexeme, class: number) != lexemes[index] {
+                        isSame = false
+                        break
+                    }
+                    guard isSame else { return nil }
+                    try pool.check()
+                    transitions[place] = common ?? Self.unknown
+                }
+                if transitions[place] == Self.unknown { _ = try makeTransition(state, number) }
+                next = transitions[place]
+            }
             guard next != Self.dead, common == nil || common == next else { return nil }
             common = next
         }
