@@ -66,15 +66,15 @@ let package = Package(
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
         module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
-        module("NibbleGeneration", ["NibbleCore", "NibbleModels"]),
+        module("NibbleGeneration", ["NibbleCore", "NibbleGrammar", "NibbleModels"]),
         module("NibbleServing", ["NibbleCore", "NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
         module(
             "Nibble",
             [
                 "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTemplates",
-                "NibbleTokenizers", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
-                "NibbleServing",
+                "NibbleTokenizers", "NibbleGrammar", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading",
+                "NibbleGeneration", "NibbleServing",
             ]),
         .executableTarget(
             name: "NibbleCommand",
@@ -102,7 +102,7 @@ let package = Package(
         tests(
             "NibbleLoading",
             ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
-        tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleModels"]),
+        tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleGrammar", "NibbleModels"]),
         tests("NibbleServing", ["NibbleCore", "NibbleModels"]),
         tests(
             "Nibble",

@@ -5,6 +5,7 @@
 @_exported import NibbleCore
 @_exported import NibbleDeviceMap
 @_exported import NibbleGeneration
+@_exported import NibbleGrammar
 @_exported import NibbleHub
 @_exported import NibbleLoading
 @_exported import NibbleModels

@@ -14,10 +14,12 @@ extension PretrainedModel {
 
     /// A generator over this model and its generation_config.json.
     ///
-    /// - Parameter tokenizer: needed for stop strings.
+    /// - Parameter tokenizer: needed for stop strings and grammars.
     package func generator(tokenizer: Tokenizer? = nil) -> Generator {
         guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig) }
-        return Generator(model: model, modelConfig: generationConfig) { tokenizer.tokenBytes($0) }
+        return Generator(
+            model: model, modelConfig: generationConfig, tokenBytes: { tokenizer.tokenBytes($0) },
+            grammarTokens: tokenizer.grammarTokens)
     }
 
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
@@ -69,6 +71,13 @@ extension PretrainedModel {
         } onCancel: {
             flag.isSet.store(true, ordering: .relaxed)
         }
+    }
+}
+
+extension Tokenizer {
+    /// The tokens as grammars see them: special ones stand for no text.
+    package var grammarTokens: GrammarTokens {
+        GrammarTokens { Int($0) < self.vocabularySize && !self.isSpecial($0) ? self.tokenBytes($0) : [] }
     }
 }
 

@@ -20,6 +20,9 @@ struct ChatCommand: AsyncParsableCommand {
     @Option(help: "What the model is told before all messages.")
     var system: String?
 
+    @OptionGroup(title: "Structured output")
+    var grammar: GrammarOptionsGroup
+
     @OptionGroup(title: "Chat options")
     var chat: ChatOptionsGroup
 
@@ -38,6 +41,7 @@ struct ChatCommand: AsyncParsableCommand {
     func run() async throws {
         var config = try generation.config(isGreedyByDefault: false)
         let template = try chat.template()
+        let compiled = try grammar.compiled()
         let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
         let tokenizer = try AutoTokenizer.from(model: folder)
         try tokenizer.checkChatTemplate(template)
@@ -49,6 +53,7 @@ struct ChatCommand: AsyncParsableCommand {
         Report.show(pretrained.report, quiet: load.quiet)
         let session = try ChatSession(
             model: pretrained, tokenizer: tokenizer, system: system, template: template, generation: config)
+        session.grammar = compiled
         let settings = ChatSettings(config, model: modelConfig, tokenizer: tokenizer)
         var conversation = ChatConversation(session, settings, isQuiet: load.quiet)
         if conversation.isTerminal, !load.quiet { Console.error("Talk to \(model). /help lists the commands, Ctrl-D ends.") }

@@ -15,6 +15,7 @@ struct GenerateInputs {
     var texts: [String]
     var rows: BatchEncoding
     var negativePrompt: [Int32]?
+    var grammar: GenerationGrammar?
 
     func canStream(json: Bool) -> Bool {
         !json && rows.inputIDs.count == 1 && (config.numBeams ?? 1) == 1 && (config.numReturnSequences ?? 1) == 1
@@ -28,6 +29,7 @@ extension GenerateCommand {
         if negativePrompt != nil, config.guidanceScale == nil {
             throw ValidationError("--negative-prompt needs --guidance-scale")
         }
+        let compiled = try grammar.compiled()
         let texts = try promptFile.map { try TextFile.lines($0).map(\.text) } ?? prompts
         if let promptFile, texts.isEmpty { throw NoPromptsError(file: promptFile) }
         let template = try chatOptions.template()
@@ -35,6 +37,7 @@ extension GenerateCommand {
         let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
         // Ids can be generated without a tokenizer; text cannot.
         let tokenizer = ids == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
+        if compiled != nil, tokenizer == nil { throw ValidationError("structured output needs the model's tokenizer") }
         if chat, let tokenizer { try tokenizer.checkChatTemplate(template) }
         if let ids = tokenizer.flatMap({ generation.rarer.badWordsIds($0) }) { config.badWordsIds = ids }
         let rows = try ids ?? tokenizer.map { try encode(texts, template, $0) } ?? BatchEncoding(inputIDs: [], attentionMask: [])
@@ -46,7 +49,8 @@ extension GenerateCommand {
         try PromptCheck.check(rows, bos: resolved.bosTokenId ?? config.bosTokenId)
         let negative = negativePrompt.flatMap { text in tokenizer?.encode(text) }
         return GenerateInputs(
-            folder: folder, tokenizer: tokenizer, config: config, texts: texts, rows: rows, negativePrompt: negative)
+            folder: folder, tokenizer: tokenizer, config: config, texts: texts, rows: rows, negativePrompt: negative,
+            grammar: compiled)
     }
 
     private func encode(_ prompts: [String], _ template: String?, _ tokenizer: Tokenizer) throws -> BatchEncoding {

@@ -44,6 +44,9 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "With --guidance-scale: a text to be guided away from.")
     var negativePrompt: String?
 
+    @OptionGroup(title: "Structured output")
+    var grammar: GrammarOptionsGroup
+
     @OptionGroup(title: "Chat options")
     var chatOptions: ChatOptionsGroup
 
@@ -76,6 +79,7 @@ struct GenerateCommand: AsyncParsableCommand {
         Report.show(pretrained.report, quiet: load.quiet)
         try PromptCheck.check(inputs.rows, pretrained, inputs.tokenizer)
         var request = GenerationRequest(config: inputs.config)
+        request.grammar = inputs.grammar
         request.assistant = try await load.draftModel(assistant)?.model
         request.negativePrompt = inputs.negativePrompt.map { [$0] }
         if chat, let tokenizer = inputs.tokenizer {

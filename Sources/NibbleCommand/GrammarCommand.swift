@@ -108,7 +108,7 @@ private struct TokenFollower {
             let isAllowed = isAdded || mask[Int(token) / 32] >> UInt32(token % 32) & 1 != 0
             guard isAllowed, try matcher.advance(bytes) else { return false }
         }
-        return matcher.isComplete
+        return try matcher.isComplete
     }
 
     /// Of all masks so far.

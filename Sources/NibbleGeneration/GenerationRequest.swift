@@ -20,6 +20,8 @@ public struct GenerationRequest: Sendable {
     public var stopping: [StoppingCriterion] = []
     /// Allows only these tokens at each step.
     public var prefixAllowedTokens: PrefixAllowedTokens?
+    /// What each row's new text must look like. It ends only where it is complete, or at its greatest length. Needs the tokenizer.
+    public var grammar: GenerationGrammar?
     /// With guidance: the prompt to be guided away from, one row an item; without it the last prompt token is used.
     public var negativePrompt: [[Int32]]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.

@@ -6,15 +6,19 @@ package struct Generator: Sendable {
     /// The model's own configuration (generation_config.json), for fields that a call leaves unset.
     package let modelConfig: GenerationConfig
     private let tokenBytes: (@Sendable (Int32) -> [UInt8])?
+    private let grammarTokens: GrammarTokens?
 
-    /// - Parameter tokenBytes: the bytes of a token's text (`Tokenizer.tokenBytes`). Needed for stop strings only.
+    /// - Parameters:
+    ///   - tokenBytes: the bytes of a token's text (`Tokenizer.tokenBytes`). Needed for stop strings only.
+    ///   - grammarTokens: needed for grammars only.
     package init(
         model: any GenerativeModel, modelConfig: GenerationConfig = GenerationConfig(),
-        tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil
+        tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil, grammarTokens: GrammarTokens? = nil
     ) {
         self.model = model
         self.modelConfig = modelConfig
         self.tokenBytes = tokenBytes
+        self.grammarTokens = grammarTokens
     }
 
     /// Generates in the calling thread until every row has ended.
@@ -26,7 +30,9 @@ package struct Generator: Sendable {
         _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)? = nil
     ) throws -> GenerationOutput {
         let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
-        let resolved = try ResolvedRequest(request, config: config, model: model, tokenBytes: tokenBytes, onToken: onToken)
+        let resolved = try ResolvedRequest(
+            request, config: config, model: model, tokenBytes: tokenBytes, grammarTokens: grammarTokens,
+            onToken: onToken)
         let isAssisted = request.assistant != nil || config.promptLookupNumTokens != nil
         switch config.mode {
         case .greedy where isAssisted, .sampling where isAssisted:

@@ -1,12 +1,16 @@
 /// Why a schema, pattern or grammar is refused, or can no longer be followed.
-package enum GrammarError: Error, Sendable, Equatable {
+public enum GrammarError: Error, Sendable, Equatable {
     /// A keyword of JSON Schema that is not enforced exactly.
     case unsupportedKeyword(String, path: String, reason: String)
+    /// A keyword whose value is none that JSON Schema allows.
     case invalidKeyword(String, path: String, expected: String)
     /// No text satisfies it.
     case unsatisfiable(path: String)
+    /// A reference to something that the schema does not hold.
     case unresolvedReference(String, path: String)
+    /// A regular expression that is none, or that cannot be enforced.
     case pattern(String, problem: String)
+    /// A mistake in a grammar in GBNF.
     case notation(line: Int, problem: String)
     /// More states, rules or steps than a grammar may need.
     case tooComplex(what: String, limit: Int)
@@ -15,7 +19,8 @@ package enum GrammarError: Error, Sendable, Equatable {
 }
 
 extension GrammarError: CustomStringConvertible {
-    package var description: String {
+    /// The error as a sentence for the user.
+    public var description: String {
         switch self {
         case .unsupportedKeyword(let keyword, let path, let reason):
             "the schema's \"\(keyword)\" at \(path) cannot be enforced: \(reason)"

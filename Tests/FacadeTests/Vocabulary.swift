@@ -22,7 +22,8 @@ enum Vocabulary {
     static let generation: [Any.Type] = [
         GenerationConfig.self, EarlyStopping.self, CacheImplementation.self, AssistantSchedule.self, SequenceBias.self,
         ExponentialDecay.self, QuantizedCacheConfig.self, GenerationWarning.self, GenerationOutput.self, GeneratedToken.self,
-        GenerationRequest.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self, RowContext.self,
+        GenerationRequest.self, GenerationGrammar.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self,
+        RowContext.self,
         StoppingCriterion.self, FinishReason.self, GenerationEvent.self, LogitsBatch.self,
     ]
 
@@ -54,6 +55,7 @@ enum Vocabulary {
         EngineError.emptyPrompt,
         ForwardError.decoderInputsMissing,
         GenerationError.emptyRow(row: 0),
+        GrammarError.unsatisfiable(path: "#"),
         HubError.invalidEndpoint("hub"),
         JSONError.unreadable(file: "config.json", reason: "missing"),
         LoadError.noConfig(folder: "model"),
@@ -87,6 +89,8 @@ enum Vocabulary {
         } catch let error as EngineError {
             return name(error)
         } catch let error as GenerationError {
+            return name(error)
+        } catch let error as GrammarError {
             return name(error)
         } catch let error as HubError {
             return name(error)

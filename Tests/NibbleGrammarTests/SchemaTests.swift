@@ -127,9 +127,48 @@ struct SchemaCase: Sendable, CustomTestStringConvertible {
             ["[1]"], not: [#"["a"]"#]),
     ]
 
+    static let contraries: [SchemaCase] = [
+        .init(#"{"not": {"type": "integer"}}"#, ["1.5", "null", #""1""#, "[]"], not: ["1", "-20"]),
+        .init(#"{"not": {"minimum": 3, "type": "number"}}"#, ["2", "2.99", "-7", #""3""#], not: ["3", "3.5"]),
+        .init(#"{"type": "number", "not": {"enum": [1, 2.5]}}"#, ["0", "1.01", "2"], not: ["1", "1.0", "2.50"]),
+        .init(#"{"type": "string", "not": {"enum": ["a", "ab"]}}"#, [#""""#, #""abc""#, #""b""#], not: [#""a""#, #""ab""#]),
+        .init(#"{"type": "string", "not": {"pattern": "^x|y$"}}"#, [#""ax""#, #""""#], not: [#""xa""#, #""ay""#]),
+        .init(#"{"type": "string", "not": {"minLength": 2}}"#, [#""a""#], not: [#""ab""#]),
+        .init(#"{"not": {"required": ["a"]}}"#, ["{}", #"{"b": 1}"#], not: ["3", #"{"a": 1}"#, #"{"b": 1, "a": 2}"#]),
+        .init(
+            #"{"not": {"properties": {"a": {"const": 1}}, "required": ["a"]}}"#, ["{}", #"{"a": 2}"#],
+            not: ["null", #"{"a": 1}"#, #"{"a": 1, "b": 2}"#]),
+        .init(#"{"not": {"items": {"type": "null"}}}"#, ["[1]", "[null, 1]"], not: ["[]", "[null]", "true"]),
+        .init(#"{"not": {"not": {"type": "null"}}}"#, ["null"], not: ["1"]),
+        .init(##"{"$defs": {"a": {"type": "null"}}, "not": {"$ref": "#/$defs/a"}}"##, ["1"], not: ["null"]),
+        .init(#"{"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}"#, [#""a""#], not: [#""ab""#, "1"]),
+        .init(
+            #"{"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}"#, [#"{"a": 1}"#, #"{"b": 1, "c": 2}"#],
+            not: ["{}", #"{"a": 1, "b": 2}"#, #"{"b": 1, "a": 2}"#]),
+        .init(
+            #"{"type": "object", "properties": {"k": {"enum": [1, 2]}, "v": true}, "required": ["k", "v"], "if": {"properties": {"k": {"const": 1}}}, "then": {"properties": {"v": {"type": "null"}}}, "else": {"properties": {"v": {"type": "integer"}}}}"#,
+            [#"{"k": 1, "v": null}"#, #"{"k": 2, "v": 5}"#], not: [#"{"k": 1, "v": 5}"#, #"{"k": 2, "v": null}"#]),
+        .init(
+            #"{"type": "object", "properties": {"a": true, "b": true, "c": {"type": "null"}}, "dependentRequired": {"a": ["b"], "c": ["b"]}}"#,
+            ["{}", #"{"b": 1}"#, #"{"a": 1, "b": 2, "c": null}"#], not: [#"{"a": 1}"#, #"{"c": null}"#, #"{"a": 1, "c": null}"#]),
+        .init(
+            #"{"type": "object", "properties": {"a": true}, "dependencies": {"a": {"maxProperties": 1}}}"#,
+            [#"{"a": 1}"#, #"{"x": 1, "y": 2}"#], not: [#"{"a": 1, "x": 2}"#]),
+        .init(
+            #"{"type": "array", "contains": {"type": "null"}, "minContains": 1, "maxContains": 2}"#,
+            ["[null]", "[1, null, 2, null]"], not: ["[]", "[1]", "[null, null, null]"]),
+        .init(
+            #"{"type": "object", "propertyNames": {"anyOf": [{"const": "ab"}, {"pattern": "^x"}]}}"#,
+            [#"{"ab": 1, "xy": 2}"#], not: [#"{"a": 1}"#]),
+        .init(#"{"type": "string", "format": "colour"}"#, [#""anything""#], not: ["1"]),
+        .init(
+            #"{"type": "object", "patternProperties": {"^a": {"type": "null"}, "^b": {"const": 1}, "^c": {"const": 2}, "^d": {"const": 3}, "^e": {"const": 4}, "^f": {"const": 5}, "z$": {"type": "number"}}, "additionalProperties": false}"#,
+            [#"{"aa": null, "bz": 1, "f": 5, "xz": 7.5}"#], not: [#"{"az": null}"#, #"{"b": 2}"#, #"{"x": 1}"#]),
+    ]
+
     @Test(
         "texts that satisfy a schema are in its language, others are not",
-        arguments: scalars + formats + containers + combinations)
+        arguments: scalars + formats + containers + combinations + contraries)
     func texts(_ test: SchemaCase) throws {
         let grammar = try Grammar(schema: try JSONValue.parse(test.schema))
         for text in test.valid { #expect(try grammar.accepts(text.utf8), "\(text)") }
@@ -139,11 +178,11 @@ struct SchemaCase: Sendable, CustomTestStringConvertible {
     @Test(
         "what is not enforced is refused by its name, or ignored if that is asked for",
         arguments: [
-            ("uniqueItems", #"{"uniqueItems": true}"#), ("contains", #"{"contains": {"type": "null"}}"#),
-            ("not", #"{"not": {"minimum": 3}}"#), ("if", #"{"if": {"type": "null"}, "then": false}"#),
-            ("dependentRequired", #"{"dependentRequired": {"a": ["b"]}}"#), ("format", #"{"format": "colour"}"#),
+            ("uniqueItems", #"{"uniqueItems": true}"#), ("not", #"{"not": {"multipleOf": 3}}"#),
+            ("$dynamicRef", ##"{"$dynamicRef": "#a"}"##), ("format", #"{"format": "regex"}"#),
+            ("not", #"{"if": {"propertyNames": {"minLength": 2}}, "then": false}"#),
             ("unevaluatedProperties", #"{"anyOf": [{"type": "null"}], "unevaluatedProperties": false}"#),
-            ("oneOf", #"{"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}"#),
+            ("uniqueItems", #"{"oneOf": [{"type": "array"}, {"uniqueItems": true}]}"#),
         ])
     func refusals(keyword: String, schema: String) throws {
         let schema = try JSONValue.parse(schema)

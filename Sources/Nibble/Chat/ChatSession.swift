@@ -12,6 +12,8 @@ public final class ChatSession {
     public let template: String?
     /// Goes before all messages; `nil`: whatever the template does without one.
     public var system: String?
+    /// What each answer must look like; `nil`: anything.
+    public var grammar: GenerationGrammar?
     /// The messages so far, oldest first, without the system text.
     public private(set) var messages: [ChatMessage] = []
     private let generator: Generator
@@ -42,7 +44,9 @@ public final class ChatSession {
         self.template = template
         self.generation = generation
         cache = PrefixCache(model.model)
-        generator = Generator(model: cache, modelConfig: model.generationConfig) { tokenizer.tokenBytes($0) }
+        generator = Generator(
+            model: cache, modelConfig: model.generationConfig, tokenBytes: { tokenizer.tokenBytes($0) },
+            grammarTokens: tokenizer.grammarTokens)
     }
 
     /// Forgets all messages. The system text stays.
@@ -67,6 +71,7 @@ public final class ChatSession {
         // A template may render nothing: the answer then begins with bos.
         if !prompt.inputIDs.isEmpty { request.attentionMask = [prompt.inputIDs.map { _ in 1 }] }
         request.config = config(promptLength: prompt.inputIDs.count)
+        request.grammar = grammar
         request.stopping = [{ _ in shouldStop() }]
 
         var decoder = TokenStreamDecoder(tokenizer, skipSpecialTokens: true)

@@ -35,7 +35,8 @@ final class ResolvedRequest {
 
     init(
         _ request: GenerationRequest, config: GenerationConfig, model: any GenerativeModel,
-        tokenBytes: (@Sendable (Int32) -> [UInt8])?, onToken: ((GeneratedToken) throws -> Void)?
+        tokenBytes: (@Sendable (Int32) -> [UInt8])?, grammarTokens: GrammarTokens?,
+        onToken: ((GeneratedToken) throws -> Void)?
     ) throws {
         self.config = config
         self.model = model
@@ -53,19 +54,26 @@ final class ResolvedRequest {
         wantsLogProbabilities = request.logProbabilities
         negativePrompt = request.negativePrompt
         interruption = request.interruption
+        let grammar = try request.grammar.map { grammar in
+            guard let grammarTokens else {
+                throw GenerationError.conflict("a grammar needs the tokenizer, and this generator was made without one")
+            }
+            return GrammarProcessor(
+                grammar.grammar, grammarTokens.vocabulary(model.vocabularySize, ends: config.eosTokenId ?? []))
+        }
         let made = try LogitsProcessorList.make(
             config,
             ProcessorSetting(
                 vocabularySize: vocabularySize, promptLength: inputs.promptLength, maxLength: maxLength,
                 minLength: lengths.minimum, eos: eos, prefixAllowedTokens: request.prefixAllowedTokens,
-                custom: request.processors))
+                custom: request.processors, grammar: grammar))
         processors = made.list
         random = RandomSource(seed: config.seed ?? .random(in: 0...UInt64(Int.max)))
         recorder = StepRecorder(config)
         encoderRows = Self.matrix(inputs.encoderIds)
         stopping = StoppingCriteria(
             maxLength: maxLength, maxTime: config.maxTime, eos: eos,
-            stopStrings: try Self.stopStrings(config, tokenBytes), custom: request.stopping)
+            stopStrings: try Self.stopStrings(config, tokenBytes), custom: request.stopping + Self.ends(of: grammar, eos))
         warnings += inputs.warnings + lengths.warnings + made.warnings
     }
 
@@ -84,6 +92,12 @@ final class ResolvedRequest {
             throw GenerationError.conflict("stop_strings need the tokenizer, and this generator was made without one")
         }
         return StopStringMatcher(strings, tokenBytes: tokenBytes)
+    }
+
+    /// Without a token that ends the text, it ends where nothing can follow.
+    private static func ends(of grammar: GrammarProcessor?, _ eos: [Int32]) -> [StoppingCriterion] {
+        guard let grammar, eos.isEmpty else { return [] }
+        return [{ try grammar.isFinished($0) }]
     }
 
     // MARK: Sessions

@@ -9,6 +9,7 @@ package struct ProcessorSetting: Sendable {
     package var prefixAllowedTokens: PrefixAllowedTokens?
     /// The caller's processors.
     package var custom: [any LogitsProcessor]
+    var grammar: GrammarProcessor?
 
     package init(
         vocabularySize: Int, promptLength: Int, maxLength: Int, minLength: Int = 0, eos: [Int32] = [],
@@ -21,6 +22,16 @@ package struct ProcessorSetting: Sendable {
         self.eos = eos
         self.prefixAllowedTokens = prefixAllowedTokens
         self.custom = custom
+    }
+
+    init(
+        vocabularySize: Int, promptLength: Int, maxLength: Int, minLength: Int, eos: [Int32],
+        prefixAllowedTokens: PrefixAllowedTokens?, custom: [any LogitsProcessor], grammar: GrammarProcessor?
+    ) {
+        self.init(
+            vocabularySize: vocabularySize, promptLength: promptLength, maxLength: maxLength, minLength: minLength, eos: eos,
+            prefixAllowedTokens: prefixAllowedTokens, custom: custom)
+        self.grammar = grammar
     }
 }
 
@@ -37,6 +48,8 @@ extension LogitsProcessorList {
         list.appendBiases(config, setting)
         list.appendLengths(config, setting)
         let warnings = list.appendCustom(setting.custom)
+        // Behind whatever might allow a token again.
+        if let grammar = setting.grammar { list.processors.append(grammar) }
         if config.doSample ?? false { list.appendWarpers(config, setting) }
         if config.renormalizeLogits ?? false { list.processors.append(LogitNormalizationProcessor()) }
         return (list, warnings)

@@ -31,6 +31,18 @@ struct ExpressionPool: Sendable {
     private(set) var nullable: [Bool] = []
     /// Whether it may stand for no text although it is not ``nothing``: intersections and complements may.
     private(set) var mayBeDead: [Bool] = []
+    /// What the work so far may still cost; see ``GrammarLimits``.
+    var fuel = Fuel()
+    /// The sizes of all expressions.
+    private var size = 0
+
+    /// Bytes that no expression tells apart have one class. Empty until ``closeClasses()``.
+    private(set) var classes: [UInt8] = []
+    /// A byte of each class.
+    private(set) var representatives: [UInt8] = []
+    /// Derivatives by class, found so far: one row of classes for each expression that has one.
+    private var derivatives: [Expression] = []
+    private var derivativeRows: [Int32] = []
 
     static let nothing: Expression = 0
     static let empty: Expression = 1
@@ -46,13 +58,34 @@ struct ExpressionPool: Sendable {
     var count: Int { nodes.count }
 
     private mutating func intern(_ node: Node) -> Expression {
+        fuel.spend(1)
         if let number = numbers[node] { return number }
+        let cost = Self.size(node)
+        guard size + cost <= GrammarLimits.expressionSize else {
+            fuel.isFull = true
+            return Self.nothing
+        }
+        size += cost
+        fuel.spend(20 * cost)
         let number = Expression(nodes.count)
         nodes.append(node)
         numbers[node] = number
         nullable.append(isNullable(node))
         mayBeDead.append(canBeDead(node))
         return number
+    }
+
+    private static func size(_ node: Node) -> Int {
+        switch node {
+        case .either(let parts), .both(let parts): 2 + parts.count / 4
+        default: 1
+        }
+    }
+
+    /// - Throws: ``GrammarError/tooComplex(what:limit:)`` if what was made since ``fuel`` was filled is incomplete.
+    func check() throws(GrammarError) {
+        if fuel.isFull { throw .tooComplex(what: "expressions", limit: GrammarLimits.expressionSize) }
+        if fuel.isEmpty { throw .tooComplex(what: "steps", limit: fuel.budget) }
     }
 
     private func isNullable(_ node: Node) -> Bool {
@@ -106,6 +139,7 @@ extension ExpressionPool {
             heads.append(head)
             last = tail
         }
+        fuel.spend(heads.count)
         var result = intern(.sequence(last, second))
         for head in heads.reversed() { result = intern(.sequence(head, result)) }
         return result
@@ -130,6 +164,7 @@ extension ExpressionPool {
                 flat.append(part)
             }
         }
+        fuel.spend(flat.count)
         // Sets of bytes within a flattened part join the others.
         flat = flat.filter { part in
             guard case .bytes(let bytes) = nodes[Int(part)] else { return true }
@@ -194,15 +229,48 @@ extension ExpressionPool {
 // MARK: - Derivatives
 
 extension ExpressionPool {
-    /// What may follow `byte` in a text of `expression`.
+    /// What may follow `byte` in a text of `expression`. ``nothing`` where fuel has run out: ``check()`` tells.
     mutating func derivative(_ expression: Expression, _ byte: UInt8) -> Expression {
+        guard !classes.isEmpty else { return makeDerivative(expression, byte) }
+        return derivative(expression, class: Int(classes[Int(byte)]))
+    }
+
+    /// The derivative by the bytes of a class, known from the second time on.
+    mutating func derivative(_ expression: Expression, class number: Int) -> Expression {
+        if expression <= Self.empty { return Self.nothing }
+        while derivativeRows.count <= Int(expression) { derivativeRows.append(-1) }
+        var row = Int(derivativeRows[Int(expression)])
+        if row >= 0 {
+            let known = derivatives[row + number]
+            if known >= 0 { return known }
+        }
+        let result = makeDerivative(expression, representatives[number])
+        guard !fuel.isEmpty, !fuel.isFull else { return Self.nothing }
+        if derivatives.count > GrammarLimits.derivatives {
+            derivatives.removeAll(keepingCapacity: true)
+            derivativeRows.removeAll(keepingCapacity: true)
+        }
+        while derivativeRows.count <= Int(expression) { derivativeRows.append(-1) }
+        row = Int(derivativeRows[Int(expression)])
+        if row < 0 {
+            row = derivatives.count
+            derivativeRows[Int(expression)] = Int32(row)
+            derivatives += repeatElement(-1, count: representatives.count)
+        }
+        derivatives[row + number] = result
+        return result
+    }
+
+    private mutating func makeDerivative(_ expression: Expression, _ byte: UInt8) -> Expression {
+        fuel.spend(5)
+        guard !fuel.isEmpty, !fuel.isFull else { return Self.nothing }
         switch nodes[Int(expression)] {
         case .nothing, .empty: return Self.nothing
         case .bytes(let set): return set.contains(byte) ? Self.empty : Self.nothing
-        case .sequence(let first, let second):
-            let left = sequence(derivative(first, byte), second)
-            return nullable[Int(first)] ? either([left, derivative(second, byte)]) : left
-        case .either(let parts): return either(parts.map { derivative($0, byte) })
+        case .sequence: return sequenceDerivative(expression, byte)
+        case .either(let parts):
+            fuel.spend(parts.count)
+            return either(parts.map { derivative($0, byte) })
         case .both(let parts):
             var derivatives: [Expression] = []
             for part in parts {
@@ -213,8 +281,10 @@ extension ExpressionPool {
             return both(derivatives)
         case .complement(let inner): return complement(derivative(inner, byte))
         case .repetition(let inner, let minimum, let maximum):
+            let next = derivative(inner, byte)
+            if next == Self.nothing { return Self.nothing }
             let rest = repetition(inner, max(Int(minimum) - 1, 0), maximum < 0 ? nil : Int(maximum) - 1)
-            return sequence(derivative(inner, byte), rest)
+            return sequence(next, rest)
         case .remainder(let divisor, let value):
             guard (0x30...0x39).contains(byte) else {
                 return byte == 0x2D || byte == 0x2E ? expression : Self.nothing
@@ -223,8 +293,30 @@ extension ExpressionPool {
         }
     }
 
+    /// Goes through a chain of elements by a loop: chains are as long as texts.
+    private mutating func sequenceDerivative(_ expression: Expression, _ byte: UInt8) -> Expression {
+        var parts: [Expression] = []
+        var current = expression
+        while case .sequence(let first, let second) = nodes[Int(current)] {
+            fuel.spend(1)
+            let next = derivative(first, byte)
+            if next != Self.nothing { parts.append(sequence(next, second)) }
+            guard nullable[Int(first)] else { return parts.count == 1 ? parts[0] : either(parts) }
+            current = second
+        }
+        parts.append(derivative(current, byte))
+        return either(parts)
+    }
+
+    /// Fixes the classes of bytes; no expression with other sets of bytes may be made afterwards.
+    mutating func closeClasses() {
+        classes = byteClasses()
+        representatives = [UInt8](repeating: 0, count: Int(classes.max() ?? 0) + 1)
+        for byte in (0...255).reversed() { representatives[Int(classes[byte])] = UInt8(byte) }
+    }
+
     /// Sets of bytes that no expression tells apart, as a class of each byte. Derivatives make no new ones.
-    func byteClasses() -> [UInt8] {
+    private func byteClasses() -> [UInt8] {
         var classes = [Int](repeating: 0, count: 256)
         var sets: Set<ByteSet> = []
         for node in nodes {

@@ -25,8 +25,12 @@ struct JSONText: Sendable {
     /// A string with this content, quotes included.
     mutating func literal(_ text: String, _ pool: inout ExpressionPool) -> Expression {
         let quote = pool.byte(0x22)
-        let content = text.unicodeScalars.map { character(ScalarRanges($0), &pool) }
-        return pool.sequence([quote] + content + [quote])
+        return pool.sequence([quote, content(text, &pool), quote])
+    }
+
+    /// A string's content, without quotes.
+    mutating func content(_ text: String, _ pool: inout ExpressionPool) -> Expression {
+        pool.sequence(text.unicodeScalars.map { character(ScalarRanges($0), &pool) })
     }
 
     private static func withoutQuoteAndBackslash(_ range: ClosedRange<UInt32>) -> [ClosedRange<UInt32>] {

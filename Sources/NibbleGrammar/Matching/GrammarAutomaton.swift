@@ -9,14 +9,13 @@ struct GrammarAutomaton: Sendable {
     /// No text of the grammar begins so.
     static let dead: State = -1
     private static let unknown: State = -2
-    static let maximumStates = 50_000
-    private static let maximumStacks = 500_000
 
-    private var pool: ExpressionPool
+    private(set) var pool: ExpressionPool
     private var rules: GrammarRules
-    private let classes: [UInt8]
-    /// A byte of each class.
-    private let representatives: [UInt8]
+    let classes: [UInt8]
+    let classCount: Int
+    /// The classes of the bytes that need no escape in a JSON string.
+    private let plainClasses: [Int]
 
     private var stacks: [[Frame]] = []
     private var stackNumbers: [[Frame]: Stack] = [:]
@@ -26,7 +25,10 @@ struct GrammarAutomaton: Sendable {
     /// By state and class.
     private var transitions: [State] = []
     /// By expression: whether it has a text. Only for those that may have none.
-    private var liveness: [Expression: Bool] = [:]
+    private var liveness = ExpressionLiveness()
+    private var frameCount = 0
+    /// By state: how many bytes that need no escape may follow, whichever they are; −1 if that is not known.
+    private var plainRuns: [Int16] = []
     private(set) var start: State = dead
 
     private typealias Stack = Int32
@@ -37,6 +39,11 @@ struct GrammarAutomaton: Sendable {
         case symbol(GrammarRules.Symbol, Stack)
 
         static func < (a: Frame, b: Frame) -> Bool { a.order < b.order }
+
+        func hash(into hasher: inout Hasher) {
+            let order = order
+            hasher.combine(UInt64(UInt32(bitPattern: order.1)) << 32 | UInt64(UInt32(bitPattern: order.2)) << 1 ^ UInt64(order.0))
+        }
 
         private var order: (Int32, Int32, Int32) {
             switch self {
@@ -50,6 +57,10 @@ struct GrammarAutomaton: Sendable {
     private struct Thread: Hashable, Sendable {
         var lexeme: Expression
         var rest: Stack
+
+        func hash(into hasher: inout Hasher) {
+            hasher.combine(UInt64(UInt32(bitPattern: lexeme)) << 32 | UInt64(UInt32(bitPattern: rest)))
+        }
     }
 
     private struct StateKey: Hashable, Sendable {
@@ -61,18 +72,21 @@ struct GrammarAutomaton: Sendable {
     ///   can begin with itself.
     init(_ pool: ExpressionPool, _ rules: GrammarRules, start rule: Int32) throws(GrammarError) {
         self.pool = pool
-        classes = pool.byteClasses()
-        var representatives = [UInt8](repeating: 0, count: Int(classes.max() ?? 0) + 1)
-        for byte in (0...255).reversed() { representatives[Int(classes[byte])] = UInt8(byte) }
-        self.representatives = representatives
+        try pool.check()
+        self.pool.closeClasses()
         self.rules = rules
+        let classes = self.pool.classes
+        self.classes = classes
+        classCount = self.pool.representatives.count
+        plainClasses = Set(GrammarVocabulary.plainBytes.map { Int(classes[Int($0)]) }).sorted()
+        var known: [Expression: Bool] = [:]
         for symbol in Set(rules.alternatives.joined().joined()) {
-            if case .lexeme(let lexeme) = symbol { liveness[lexeme] = try isAlive(lexeme) }
+            if case .lexeme(let lexeme) = symbol { known[lexeme] = try liveness.isAlive(lexeme, &self.pool) }
         }
-        let known = liveness
         let hasTexts = self.rules.removeUnproductive { known[$0] == false }
         guard hasTexts[Int(rule)] else { throw .unsatisfiable(path: "its root") }
-        if self.rules.leftRecursiveRule(nullable: { pool.nullable[Int($0)] }) != nil {
+        let nullable = self.pool.nullable
+        if self.rules.leftRecursiveRule(nullable: { nullable[Int($0)] }) != nil {
             throw .notation(line: 0, problem: "a rule begins with itself (left recursion)")
         }
         start = try makeState([:], closing: [.symbol(.rule(rule), try stack([.end]))])
@@ -90,24 +104,109 @@ struct GrammarAutomaton: Sendable {
     @inline(__always)
     mutating func next(_ state: State, _ byte: UInt8) throws(GrammarError) -> State {
         guard state != Self.dead else { return Self.dead }
-        let place = Int(state) * representatives.count + Int(classes[Int(byte)])
+        let place = Int(state) * classCount + Int(classes[Int(byte)])
         let known = transitions[place]
-        return known != Self.unknown ? known : try makeTransition(state, byte, place)
+        return known != Self.unknown ? known : try makeTransition(state, Int(classes[Int(byte)]))
     }
 
-    private mutating func makeTransition(_ state: State, _ byte: UInt8, _ place: Int) throws(GrammarError) -> State {
+    /// The state after more bytes.
+    mutating func next(_ state: State, _ bytes: [UInt8]) throws(GrammarError) -> State {
+        var state = state
+        for byte in bytes {
+            state = try next(state, byte)
+            if state == Self.dead { break }
+        }
+        return state
+    }
+
+    /// Gives the steps that a mask or an advance may take.
+    mutating func fillFuel() { pool.fuel.fill(GrammarLimits.maskSteps) }
+
+    private mutating func makeTransition(_ state: State, _ number: Int) throws(GrammarError) -> State {
         var threads: [Expression: Set<Frame>] = [:]
         for thread in states[Int(state)] {
-            let lexeme = pool.derivative(thread.lexeme, representatives[Int(classes[Int(byte)])])
-            guard lexeme != ExpressionPool.nothing, try isAlive(lexeme) else { continue }
+            let lexeme = pool.derivative(thread.lexeme, class: number)
+            guard lexeme != ExpressionPool.nothing, try liveness.isAlive(lexeme, &pool) else { continue }
+            pool.fuel.spend(5 * stacks[Int(thread.rest)].count)
             threads[lexeme, default: []].formUnion(stacks[Int(thread.rest)])
         }
+        try pool.check()
         var closing: [Frame] = []
         for (lexeme, frames) in threads where pool.nullable[Int(lexeme)] { closing += frames }
         threads[ExpressionPool.empty] = nil
         let target = threads.isEmpty && closing.isEmpty ? Self.dead : try makeState(threads, closing: closing)
-        transitions[place] = target
+        transitions[Int(state) * classCount + number] = target
         return target
+    }
+
+    /// How many bytes that need no escape in a JSON string may follow, whichever they are; not counted beyond ``countedRun``, but
+    /// for states that stay the same.
+    mutating func plainRun(_ state: State) throws(GrammarError) -> Int {
+        guard state != Self.dead else { return 0 }
+        var chain: [State] = []
+        var current = state
+        var run = 0
+        while chain.count < Self.countedRun {
+            if plainRuns[Int(current)] >= 0 {
+                run = Int(plainRuns[Int(current)])
+                break
+            }
+            guard let next = try plainSuccessor(current) else {
+                plainRuns[Int(current)] = 0
+                break
+            }
+            if next == current {
+                run = TokenTrie.maximumTokenBytes
+                plainRuns[Int(current)] = Int16(run)
+                break
+            }
+            chain.append(current)
+            current = next
+        }
+        if chain.count == Self.countedRun {
+            // Only of its beginning is known how long the chain is.
+            plainRuns[Int(state)] = Int16(Self.countedRun)
+            return Self.countedRun
+        }
+        for before in chain.reversed() {
+            run = min(run + 1, TokenTrie.maximumTokenBytes)
+            plainRuns[Int(before)] = Int16(run)
+        }
+        return run
+    }
+
+    private static let countedRun = 32
+
+    /// The state that all bytes without escape lead to, if it is one.
+    private mutating func plainSuccessor(_ state: State) throws(GrammarError) -> State? {
+        let threads = states[Int(state)]
+        var common: State?
+        var lexemes: [Expression] = []
+        for number in plainClasses {
+            let place = Int(state) * classCount + number
+            var next = transitions[place]
+            if next == Self.unknown {
+                // Equal derivatives lead to one state.
+                if common == nil {
+                    lexemes = threads.map { pool.derivative($0.lexeme, class: number) }
+                } else if !lexemes.isEmpty {
+                    var isSame = true
+                    for (index, thread) in threads.enumerated()
+                    where pool.derivative(thread.lexeme, class: number) != lexemes[index] {
+                        isSame = false
+                        break
+                    }
+                    guard isSame else { return nil }
+                    try pool.check()
+                    transitions[place] = common ?? Self.unknown
+                }
+                if transitions[place] == Self.unknown { _ = try makeTransition(state, number) }
+                next = transitions[place]
+            }
+            guard next != Self.dead, common == nil || common == next else { return nil }
+            common = next
+        }
+        return common
     }
 
     /// The state with these threads and all that begin where `frames` are reached.
@@ -126,23 +225,28 @@ struct GrammarAutomaton: Sendable {
                 case .symbol(.lexeme(let lexeme), let rest):
                     let (isNew, frames) = (threads[lexeme] == nil, stacks[Int(rest)])
                     let before = threads[lexeme]?.count ?? 0
+                    pool.fuel.spend(5 * frames.count)
                     threads[lexeme, default: []].formUnion(frames)
                     let hasGrown = isNew || threads[lexeme]?.count != before
                     if hasGrown, pool.nullable[Int(lexeme)] { queue += frames }
                 case .symbol(.rule(let rule), let rest):
                     let before = rests[rule]?.count ?? -1
+                    pool.fuel.spend(5 * stacks[Int(rest)].count)
                     rests[rule, default: []].formUnion(stacks[Int(rest)])
                     if rests[rule]?.count != before { grown.append(rule) }
                 }
             }
             guard let rule = grown.popLast() else { break }
+            pool.fuel.spend(grown.count)
             grown.removeAll { $0 == rule }
+            try pool.check()
             let rest = try stack(Array(rests[rule] ?? []))
             for alternative in rules.alternatives[Int(rule)] {
                 guard let first = alternative.first else {
                     queue += stacks[Int(rest)]
                     continue
                 }
+                pool.fuel.spend(10 * alternative.count)
                 var tail = rest
                 for symbol in alternative.dropFirst().reversed() { tail = try stack([.symbol(symbol, tail)]) }
                 queue.append(.symbol(first, tail))
@@ -158,59 +262,31 @@ struct GrammarAutomaton: Sendable {
         list.sort { $0.lexeme < $1.lexeme }
         let key = StateKey(threads: list, accepts: accepts)
         if let state = stateNumbers[key] { return state }
-        guard states.count < Self.maximumStates else { throw .tooComplex(what: "states", limit: Self.maximumStates) }
+        guard states.count < GrammarLimits.states else { throw .tooComplex(what: "states", limit: GrammarLimits.states) }
+        try countFrames(list.count)
         let state = State(states.count)
         states.append(list)
         self.accepts.append(accepts)
         stateNumbers[key] = state
-        transitions += repeatElement(Self.unknown, count: representatives.count)
+        plainRuns.append(-1)
+        transitions += repeatElement(Self.unknown, count: classCount)
         return state
     }
 
     private mutating func stack(_ frames: [Frame]) throws(GrammarError) -> Stack {
         let sorted = frames.count > 1 ? frames.sorted() : frames
         if let stack = stackNumbers[sorted] { return stack }
-        guard stacks.count < Self.maximumStacks else { throw .tooComplex(what: "stacks", limit: Self.maximumStacks) }
+        guard stacks.count < GrammarLimits.stacks else { throw .tooComplex(what: "stacks", limit: GrammarLimits.stacks) }
+        try countFrames(sorted.count)
         let stack = Stack(stacks.count)
         stacks.append(sorted)
         stackNumbers[sorted] = stack
         return stack
     }
 
-    // MARK: Dead ends
-
-    private static let maximumSearch = 20_000
-
-    /// Whether some text is in the expression: without this, a mask could allow tokens that lead nowhere.
-    private mutating func isAlive(_ expression: Expression) throws(GrammarError) -> Bool {
-        guard expression != ExpressionPool.nothing else { return false }
-        guard pool.mayBeDead[Int(expression)], !pool.nullable[Int(expression)] else { return true }
-        if let known = liveness[expression] { return known }
-        var seen: [Expression: Expression] = [expression: expression]
-        var queue = [expression]
-        var index = 0
-        while index < queue.count {
-            let current = queue[index]
-            index += 1
-            guard index <= Self.maximumSearch else { throw .tooComplex(what: "steps to find a text", limit: Self.maximumSearch) }
-            for byte in representatives {
-                let next = pool.derivative(current, byte)
-                guard next != ExpressionPool.nothing, seen[next] == nil else { continue }
-                seen[next] = current
-                if pool.nullable[Int(next)] || !pool.mayBeDead[Int(next)] || liveness[next] == true {
-                    // All on the way here have a text.
-                    var place = next
-                    while seen[place] != place, let before = seen[place] {
-                        liveness[place] = true
-                        place = before
-                    }
-                    liveness[expression] = true
-                    return true
-                }
-                if liveness[next] == nil { queue.append(next) }
-            }
-        }
-        for dead in queue { liveness[dead] = false }
-        return false
+    private mutating func countFrames(_ count: Int) throws(GrammarError) {
+        pool.fuel.spend(10 * count)
+        frameCount += count
+        guard frameCount <= GrammarLimits.frames else { throw .tooComplex(what: "frames", limit: GrammarLimits.frames) }
     }
 }

@@ -9,7 +9,6 @@ struct GrammarRules: Sendable {
     /// Of each rule.
     private(set) var alternatives: [[[Symbol]]] = []
     private(set) var symbolCount = 0
-    static let maximumSymbols = 500_000
 
     var count: Int { alternatives.count }
 
@@ -20,37 +19,64 @@ struct GrammarRules: Sendable {
 
     mutating func set(_ rule: Int32, to alternatives: [[Symbol]]) throws(GrammarError) {
         symbolCount += alternatives.reduce(0) { $0 + $1.count + 1 }
-        guard symbolCount <= Self.maximumSymbols else { throw .tooComplex(what: "symbols", limit: Self.maximumSymbols) }
+        guard symbolCount <= GrammarLimits.symbols else { throw .tooComplex(what: "symbols", limit: GrammarLimits.symbols) }
         self.alternatives[Int(rule)] = alternatives
     }
 
     /// Drops what cannot end in a text. Answers which rules have texts.
     mutating func removeUnproductive(isDead: (Expression) -> Bool) -> [Bool] {
-        var isProductive = Array(repeating: false, count: count)
+        let isProductive = rules(where: { !isDead($0) })
+        for rule in alternatives.indices {
+            alternatives[rule].removeAll { alternative in
+                alternative.contains { symbol in
+                    switch symbol {
+                    case .lexeme(let expression): isDead(expression)
+                    case .rule(let used): !isProductive[Int(used)]
+                    }
+                }
+            }
+        }
+        return isProductive
+    }
+
+    /// The rules with an alternative of nothing but such rules and lexemes for which `holds` is true, in linear time.
+    private func rules(where holds: (Expression) -> Bool) -> [Bool] {
+        var isMember = Array(repeating: false, count: count)
+        /// By alternative: its rule, and how many of its symbols are not yet known to be members.
+        var owners: [Int32] = []
+        var missing: [Int32] = []
         var users: [[Int32]] = Array(repeating: [], count: count)
         var queue: [Int32] = []
         for (rule, alternatives) in alternatives.enumerated() {
-            for case .rule(let used) in alternatives.joined() { users[Int(used)].append(Int32(rule)) }
-            queue.append(Int32(rule))
-        }
-        func ends(_ symbol: Symbol) -> Bool {
-            switch symbol {
-            case .lexeme(let expression): !isDead(expression)
-            case .rule(let rule): isProductive[Int(rule)]
+            for alternative in alternatives {
+                let isHopeless = alternative.contains { symbol in
+                    if case .lexeme(let expression) = symbol { !holds(expression) } else { false }
+                }
+                if isHopeless { continue }
+                var open: Int32 = 0
+                for case .rule(let used) in alternative {
+                    users[Int(used)].append(Int32(owners.count))
+                    open += 1
+                }
+                owners.append(Int32(rule))
+                missing.append(open)
+                if open == 0 { queue.append(Int32(rule)) }
             }
         }
         while let rule = queue.popLast() {
-            guard !isProductive[Int(rule)], alternatives[Int(rule)].contains(where: { $0.allSatisfy(ends) }) else { continue }
-            isProductive[Int(rule)] = true
-            queue += users[Int(rule)]
+            guard !isMember[Int(rule)] else { continue }
+            isMember[Int(rule)] = true
+            for alternative in users[Int(rule)] {
+                missing[Int(alternative)] -= 1
+                if missing[Int(alternative)] == 0 { queue.append(owners[Int(alternative)]) }
+            }
         }
-        for rule in alternatives.indices { alternatives[rule].removeAll { !$0.allSatisfy(ends) } }
-        return isProductive
+        return isMember
     }
 
     /// A rule that can begin with itself, if there is one.
     func leftRecursiveRule(nullable: (Expression) -> Bool) -> Int32? {
-        let isEmptiable = emptiableRules(nullable)
+        let isEmptiable = rules(where: nullable)
         // Depth first over what rules can begin with; 1 is on the way, 2 is done.
         var marks = Array(repeating: 0, count: count)
         for start in 0..<count where marks[start] == 0 {
@@ -85,28 +111,5 @@ struct GrammarRules: Sendable {
             }
         }
         return Array(first)
-    }
-
-    private func emptiableRules(_ nullable: (Expression) -> Bool) -> [Bool] {
-        var isEmptiable = Array(repeating: false, count: count)
-        var hasChanged = true
-        while hasChanged {
-            hasChanged = false
-            for (rule, alternatives) in alternatives.enumerated() where !isEmptiable[rule] {
-                let isEmpty = alternatives.contains { alternative in
-                    alternative.allSatisfy { symbol in
-                        switch symbol {
-                        case .lexeme(let expression): nullable(expression)
-                        case .rule(let used): isEmptiable[Int(used)]
-                        }
-                    }
-                }
-                if isEmpty {
-                    isEmptiable[rule] = true
-                    hasChanged = true
-                }
-            }
-        }
-        return isEmptiable
     }
 }

@@ -1,3 +1,5 @@
+internal import NibbleCore
+
 /// Reads grammars in the notation of llama.cpp's GBNF: rules `name ::= …` of literals, bracketed sets, `.`, names, groups,
 /// alternatives and the repetitions `* + ? {m} {m,} {m,n}`; `#` begins a comment.
 struct GBNFParser {
@@ -15,14 +17,9 @@ struct GBNFParser {
     private var depth = 0
     private var pool = ExpressionPool()
     private var rules = GrammarRules()
-    private var names: [ByteTextKey: Int32] = [:]
+    private var names: [ByteText: Int32] = [:]
     private static let maximumRepetition = 2000
-
-    /// Names are compared by their scalars.
-    private struct ByteTextKey: Hashable {
-        var bytes: [UInt8]
-        init(_ text: String) { bytes = Array(text.utf8) }
-    }
+    private static let maximumNesting = 64
 
     static func compile(_ text: String) throws(GrammarError) -> GrammarAutomaton {
         guard text.utf8.count <= 1 << 20 else { throw .tooComplex(what: "bytes", limit: 1 << 20) }
@@ -48,14 +45,14 @@ struct GBNFParser {
             }
             skipSpace(acrossLines: true)
             let node = try alternatives(isGroup: false)
-            guard names[ByteTextKey(name)] == nil else { throw error("a second rule \(name.debugDescription)") }
-            names[ByteTextKey(name)] = rules.addRule()
+            guard names[ByteText(name)] == nil else { throw error("a second rule \(name.debugDescription)") }
+            names[ByteText(name)] = rules.addRule()
             parsed.append((name, node))
             skipSpace(acrossLines: true)
         }
-        guard let root = names[ByteTextKey("root")] else { throw .notation(line: line, problem: "there is no rule \"root\"") }
+        guard let root = names[ByteText("root")] else { throw .notation(line: line, problem: "there is no rule \"root\"") }
         for (name, node) in parsed {
-            guard let rule = names[ByteTextKey(name)] else { continue }
+            guard let rule = names[ByteText(name)] else { continue }
             try rules.set(rule, to: try symbols(ofAlternatives: node))
         }
         do {
@@ -97,7 +94,7 @@ struct GBNFParser {
     private mutating func alternatives(isGroup: Bool) throws(GrammarError) -> Node {
         depth += 1
         defer { depth -= 1 }
-        guard depth <= 64 else { throw error("groups are nested more than 64 deep") }
+        guard depth <= Self.maximumNesting else { throw error("groups are nested more than \(Self.maximumNesting) deep") }
         var branches = [try sequence(isGroup: isGroup)]
         while next == "|" {
             index += 1
@@ -134,7 +131,8 @@ struct GBNFParser {
 
     private mutating func repeated(_ node: Node) throws(GrammarError) -> Node {
         var node = node
-        while let scalar = next {
+        for _ in 0..<Self.maximumNesting {
+            guard let scalar = next else { return node }
             switch scalar {
             case "*": node = .repetition(node, minimum: 0, maximum: nil)
             case "+": node = .repetition(node, minimum: 1, maximum: nil)
@@ -146,7 +144,7 @@ struct GBNFParser {
             }
             index += 1
         }
-        return node
+        throw error("more than \(Self.maximumNesting) repetitions of one thing")
     }
 
     private mutating func counted(_ node: Node) throws(GrammarError) -> Node {
@@ -255,7 +253,7 @@ struct GBNFParser {
         if let expression = expression(node) { return expression == ExpressionPool.empty ? [] : [.lexeme(expression)] }
         switch node {
         case .name(let name):
-            guard let rule = names[ByteTextKey(name)] else {
+            guard let rule = names[ByteText(name)] else {
                 throw .notation(line: line, problem: "there is no rule \(name.debugDescription)")
             }
             return [.rule(rule)]

@@ -97,6 +97,11 @@ extension ExpressionPool {
         return sequence([jsonInteger(), anyFraction(), optional(exponent)])
     }
 
+    /// Numbers that are not whole, without exponent.
+    mutating func fractions() -> Expression {
+        sequence([jsonInteger(), point(), digits(0, nil), range(0x31...0x39), digits(0, nil)])
+    }
+
     /// Whole numbers from `low` to `high`.
     mutating func integers(_ low: Int64?, _ high: Int64?) -> Expression {
         var parts: [Expression] = []

@@ -7,18 +7,37 @@ extension SchemaCompiler {
     mutating func alternatives(
         of choice: SchemaConstraints.Choice, in constraints: SchemaConstraints
     ) throws(GrammarError) -> [[GrammarRules.Symbol]] {
+        var result: [[GrammarRules.Symbol]] = []
+        for schemas in try conjunctions(of: choice, in: constraints) { result.append([.rule(try rule(for: schemas))]) }
+        return result
+    }
+
+    /// For each schema of a choice what a value must satisfy together.
+    mutating func conjunctions(
+        of choice: SchemaConstraints.Choice, in constraints: SchemaConstraints
+    ) throws(GrammarError) -> [Set<Place>] {
         guard choice.schemas.count <= Self.maximumAlternatives else {
             throw .tooComplex(what: "alternatives", limit: Self.maximumAlternatives)
         }
         // What schemas refer to is among the places already; the references themselves would bring the choice back.
         var beside: Set<Place> = []
         for place in constraints.places {
-            beside.insert(try part(of: place, without: ["$ref", "allOf"] + (place == choice.place ? [choice.keyword] : [])))
+            let own = place == choice.place ? [choice.keyword] + choice.companions : []
+            beside.insert(try part(of: place, without: ["$ref", "allOf"] + own))
         }
-        if choice.keyword == "oneOf", !options.isLenient { try checkDisjoint(choice, Array(beside)) }
-        var result: [[GrammarRules.Symbol]] = []
-        for schema in choice.schemas { result.append([.rule(try rule(for: beside.union([schema])))]) }
+        var result = choice.schemas.map { beside.union([$0]) }
+        guard choice.keyword == "oneOf", !options.isLenient else { return result }
+        for (first, second) in try overlaps(choice, Array(beside)) {
+            result[first].insert(try contrary(of: choice.schemas[second]))
+            result[second].insert(try contrary(of: choice.schemas[first]))
+        }
         return result
+    }
+
+    /// The values that do not satisfy the schema at `place`.
+    mutating func contrary(of place: Place) throws(GrammarError) -> Place {
+        let schema = document[place]
+        return try document.place(.object(["not": schema.value]), "not " + schema.path, base: schema.base, rank: .max)
     }
 
     /// The schema at `place` without some of its keywords.
@@ -32,23 +51,25 @@ extension SchemaCompiler {
 
     // MARK: oneOf
 
-    /// `oneOf` is enforced as `anyOf` where no value can satisfy two of its schemas.
-    private mutating func checkDisjoint(_ choice: SchemaConstraints.Choice, _ beside: [Place]) throws(GrammarError) {
-        var parts: [SchemaConstraints] = []
-        for schema in choice.schemas {
+    /// Pairs of schemas of a `oneOf` that a value might satisfy both.
+    private mutating func overlaps(
+        _ choice: SchemaConstraints.Choice, _ beside: [Place]
+    ) throws(GrammarError) -> [(Int, Int)] {
+        var parts: [(index: Int, constraints: SchemaConstraints)] = []
+        var result: [(Int, Int)] = []
+        for (index, schema) in choice.schemas.enumerated() {
             guard let part = try constraints(beside + [schema]) else { continue }
-            for other in parts {
-                guard try !areDisjoint(part, other, depth: 0) else { continue }
-                throw .unsupportedKeyword(
-                    "oneOf", path: document[choice.place].path, reason: "a value might satisfy two of its schemas")
-            }
-            parts.append(part)
+            for other in parts where try !areDisjoint(part, other.constraints, depth: 0) { result.append((other.index, index)) }
+            parts.append((index, part))
         }
+        return result
     }
 
     private mutating func areDisjoint(
         _ a: SchemaConstraints, _ b: SchemaConstraints, depth: Int
     ) throws(GrammarError) -> Bool {
+        pool.fuel.spend(200)
+        try pool.check()
         let kinds = a.kinds.intersection(b.kinds)
         if kinds.isEmpty { return true }
         if let values = a.values {
@@ -97,6 +118,9 @@ extension SchemaCompiler {
 
     /// Whether a value satisfies constraints.
     mutating func satisfies(_ value: JSONValue, _ constraints: SchemaConstraints) throws(GrammarError) -> Bool {
+        try enter()
+        defer { depth -= 1 }
+        if constraints.excluded.contains(where: { Self.areEqual($0, value) }) { return false }
         guard constraints.kinds.contains(JSONKinds(of: value)) else { return false }
         if let values = constraints.values, !values.contains(where: { Self.areEqual($0, value) }) { return false }
         for choice in constraints.choices {
@@ -144,6 +168,15 @@ extension SchemaCompiler {
         guard elements.count >= constraints.minimumElements, constraints.maximumElements.map({ elements.count <= $0 }) ?? true
         else {
             return false
+        }
+        for (schema, least, most) in constraints.contained {
+            guard let part = try self.constraints([schema]) else {
+                if least > 0 { return false }
+                continue
+            }
+            var count = 0
+            for element in elements where try satisfies(element, part) { count += 1 }
+            guard count >= least, most.map({ count <= $0 }) ?? true else { return false }
         }
         for (index, element) in elements.enumerated() {
             let schemas = constraints.elements.compactMap { index < $0.first.count ? $0.first[index] : $0.others }

@@ -20,6 +20,10 @@ extension SchemaDocument {
 }
 
 extension SchemaCompiler {
+    /// Steps that reading a keyword is worth.
+    private static let readingCost = 60
+    fileprivate static let maximumComparisons = 4_000_000
+
     /// What `schemas` ask together; `nil` if nothing can satisfy them.
     mutating func constraints(_ schemas: some Sequence<Place>) throws(GrammarError) -> SchemaConstraints? {
         var result = SchemaConstraints()
@@ -39,7 +43,10 @@ extension SchemaCompiler {
                     stack += combined.reversed().map { ($0, false) }
                     continue
                 }
+                pool.fuel.spend(Self.readingCost * (4 + object.count))
+                try pool.check()
                 try reader.values(&result)
+                pool.fuel.spend(50 * (result.values?.count ?? 0))
                 try reader.numbers(&result)
                 try reader.strings(&result)
                 try reader.arrays(&result, &document)
@@ -90,8 +97,7 @@ private struct KeywordReader {
         guard let number = value.double, number >= 0, number.rounded() == number else {
             throw invalid(keyword, "a whole number, at least 0")
         }
-        guard number <= 100_000 else { throw .tooComplex(what: "repetitions (\(keyword))", limit: 100_000) }
-        return Int(number)
+        return Int(min(number, 2_000_000_000))
     }
 
     private mutating func list(_ keyword: String) throws(GrammarError) -> [JSONValue]? {
@@ -129,10 +135,17 @@ private struct KeywordReader {
             result.kinds.formIntersection(kinds)
         }
         read.insert("nullable")
+        if let kinds = take(SchemaNegation.Keyword.kinds)?.int {
+            result.kinds.formIntersection(JSONKinds(rawValue: UInt8(truncatingIfNeeded: kinds)))
+        }
+        if let excluded = take(SchemaNegation.Keyword.excluded)?.array { result.excluded += excluded }
         var lists: [[JSONValue]] = []
         if let list = try list("enum") { lists.append(list) }
         if let value = take("const") { lists.append([value]) }
         for list in lists {
+            guard list.count * (result.values?.count ?? 0) <= SchemaCompiler.maximumComparisons else {
+                throw .tooComplex(what: "comparisons of values", limit: SchemaCompiler.maximumComparisons)
+            }
             result.values = result.values.map { old in old.filter { value in list.contains { Self.isEqual($0, value) } } } ?? list
         }
     }
@@ -189,10 +202,12 @@ private struct KeywordReader {
             guard let name = format.string else { throw invalid("format", "a string") }
             if StringFormats.patterns[name] != nil {
                 result.formats.append(name)
-            } else if !["int32", "int64", "float", "double"].contains(name) {
-                try refuse("format", "the format \(name.debugDescription) is not known")
+            } else if StringFormats.isUnsupported(name) {
+                try refuse("format", "the format \(name.debugDescription) is not supported")
             }
         }
+        if let pattern = take(SchemaNegation.Keyword.pattern)?.string { result.otherPatterns.append(pattern) }
+        if let format = take(SchemaNegation.Keyword.format)?.string { result.otherFormats.append(format) }
     }
 
     mutating func arrays(_ result: inout SchemaConstraints, _ document: inout SchemaDocument) throws(GrammarError) {
@@ -218,9 +233,14 @@ private struct KeywordReader {
         if let isUnique = take("uniqueItems"), isUnique.bool != false, (result.maximumElements ?? 2) > 1 {
             try refuse("uniqueItems", "elements would have to be compared with each other")
         }
-        let contains = take("contains")
-        let (least, most) = (take("minContains"), take("maxContains"))
-        if contains != nil, least?.double != 0 || most != nil { try refuse("contains", "elements would have to be counted") }
+        if let contains = take("contains") {
+            let least = try count("minContains") ?? 1
+            let most = try count("maxContains")
+            if least > 0 || most != nil {
+                result.contained.append((try document.child(contains, ["contains"], of: place), least, most))
+            }
+        }
+        read.formUnion(["minContains", "maxContains"])
         if let rest = take("unevaluatedItems"), rest.bool != true {
             try refuse("unevaluatedItems", "it depends on which other schemas apply")
         }
@@ -233,7 +253,7 @@ private struct KeywordReader {
             guard let object = value.object else { throw invalid(keyword, "an object") }
             for (key, schema) in object {
                 let child = try document.child(schema, [keyword, key], of: place)
-                if isPattern { members.patterns.append((key, child)) } else { members.properties.append((key, child)) }
+                if isPattern { members.patterns.append((key, child)) } else { members.add(key, child) }
             }
         }
         var others = take("additionalProperties")
@@ -251,7 +271,7 @@ private struct KeywordReader {
         if !members.properties.isEmpty || !members.patterns.isEmpty || members.others != nil { result.members.append(members) }
         for name in try list("required") ?? [] {
             guard let text = name.string else { throw invalid("required", "a list of names") }
-            if !result.required.contains(where: { $0.hasSameBytes(as: text) }) { result.required.append(text) }
+            result.require(text)
         }
         result.minimumMembers = max(result.minimumMembers, try count("minProperties") ?? 0)
         if let maximum = try count("maxProperties") { result.maximumMembers = min(result.maximumMembers ?? maximum, maximum) }
@@ -269,28 +289,84 @@ private struct KeywordReader {
             result.choices.append(.init(place: place, keyword: keyword, schemas: places))
         }
         if let excluded = take("not") {
-            switch excluded {
-            case .bool(true): result.kinds = []
-            case .bool(false): break
-            case .object(let object) where object.isEmpty: result.kinds = []
-            case .object(let object) where object.count == 1 && object["type"]?.string != nil:
-                let name = object["type"]?.string ?? ""
-                guard let kind = JSONKinds(name: name) else { throw invalid("not", "a schema") }
-                if kind == .integer {
-                    try refuse("not", "numbers that are not whole have many forms")
-                } else {
-                    result.kinds.subtract(kind)
-                }
-            default: try refuse("not", "only \"not\" of a type is enforced")
-            }
+            guard excluded.object != nil || excluded.bool != nil else { throw invalid("not", "a schema") }
+            let contrary = try contrary(of: excluded, &document)
+            if contrary.isEmpty { result.kinds = [] }
+            result.choices.append(.init(place: place, keyword: "not", schemas: contrary))
         }
+        try conditions(&result, &document)
+        for keyword in ["dependencies", "dependentRequired", "dependentSchemas"] {
+            try dependencies(keyword, &result, &document)
+        }
+    }
+
+    /// The schemas of which a value satisfies one exactly if it does not satisfy `schema`.
+    private func contrary(of schema: JSONValue, _ document: inout SchemaDocument) throws(GrammarError) -> [Place] {
+        if let reference = schema["$ref"]?.string, schema.object?.count == 1 {
+            let targetPlace = try document.target(of: reference, at: place)
+            let target = document[targetPlace]
+            let negated = JSONValue.object(["not": target.value])
+            return [try document.place(negated, "not " + target.path, base: target.base, rank: .max)]
+        }
+        let alternatives: [JSONValue]
+        do {
+            alternatives = try SchemaNegation.alternatives(to: schema)
+        } catch {
+            try refuse("not", "the contrary of \(error.keyword.debugDescription) has no schema")
+            alternatives = [.bool(true)]
+        }
+        var result: [Place] = []
+        for (index, alternative) in alternatives.enumerated() {
+            result.append(
+                try document.place(alternative, "\(path)/not (\(index))", base: document[place].base, rank: .max))
+        }
+        return result
+    }
+
+    private mutating func conditions(_ result: inout SchemaConstraints, _ document: inout SchemaDocument) throws(GrammarError) {
+        let (condition, then, otherwise) = (take("if"), take("then"), take("else"))
+        guard let condition, then != nil || otherwise != nil else { return }
+        let branches: [[JSONValue]] = [
+            [condition, then ?? .bool(true)], [.object(["not": condition]), otherwise ?? .bool(true)],
+        ]
+        var places: [Place] = []
+        for (index, branch) in branches.enumerated() {
+            let schema = JSONValue.object(["allOf": .array(branch)])
+            places.append(try document.place(schema, "\(path)/if (\(index))", base: document[place].base, rank: .max))
+        }
+        result.choices.append(.init(place: place, keyword: "if", companions: ["then", "else"], schemas: places))
+    }
+
+    /// What is asked where a member is present: without the first member, or with all that it asks for; the others later.
+    private mutating func dependencies(
+        _ keyword: String, _ result: inout SchemaConstraints, _ document: inout SchemaDocument
+    ) throws(GrammarError) {
+        guard let value = take(keyword) else { return }
+        guard let object = value.object else { throw invalid(keyword, "an object") }
+        guard let (name, needed) = object.first(where: { _ in true }).map({ ($0.key, $0.value) }) else { return }
+        let rest = JSONObject(object.dropFirst().map { ($0.key, $0.value) })
+        var without: [(String, JSONValue)] = [("properties", .object([name: .bool(false)]))]
+        var with: [(String, JSONValue)] = [("type", "object")]
+        if let names = needed.array ?? needed.string.map({ [.string($0)] }) {
+            with.append(("required", .array([.string(name)] + names)))
+        } else {
+            with += [("required", .array([.string(name)])), ("allOf", .array([needed]))]
+        }
+        if !rest.isEmpty {
+            without.append((keyword, .object(rest)))
+            with.append((keyword, .object(rest)))
+        }
+        var places: [Place] = []
+        for (index, schema) in [without, with].enumerated() {
+            places.append(
+                try document.place(
+                    .object(JSONObject(schema)), "\(path)/\(keyword) (\(index))", base: document[place].base, rank: .max))
+        }
+        result.choices.append(.init(place: place, keyword: keyword, schemas: places))
     }
 
     /// Refuses what has not been read and is no annotation.
     mutating func refuseRest() throws(GrammarError) {
-        let hasCondition = object["if"] != nil && (object["then"] != nil || object["else"] != nil)
-        if hasCondition { try refuse("if", "it depends on which schema applies") }
-        read.formUnion(["if", "then", "else"])
         for (key, _) in object where !read.contains(key) && !SchemaDocument.annotations.contains(key) {
             if Self.enforceable.contains(key) { try refuse(key, "it is not supported") }
         }
@@ -298,7 +374,7 @@ private struct KeywordReader {
 
     /// Keywords of the drafts that say which values are valid and are refused; other unknown words are annotations.
     private static let enforceable: Set<String> = [
-        "dependentRequired", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef",
+        "$dynamicRef", "$recursiveRef",
     ]
 }
 

@@ -2,7 +2,9 @@ import NibbleCore
 
 extension SchemaCompiler {
     private static let maximumCountedMembers = 4096
-    private static let maximumPatterns = 5
+    /// So many patterns give few enough cells; with more, cells without keys are looked for and left out.
+    private static let unprunedPatterns = 3
+    private static let maximumCells = 64
 
     /// A member that the schema names.
     private struct Named {
@@ -76,7 +78,7 @@ extension SchemaCompiler {
     private mutating func namedMembers(_ constraints: SchemaConstraints) throws(GrammarError) -> [Named]? {
         var result: [Named] = []
         for name in Self.names(constraints) {
-            let isRequired = constraints.required.contains { $0.hasSameBytes(as: name) }
+            let isRequired = constraints.requires(name)
             let schemas = try memberSchemas(name, constraints)
             let literal = json.literal(name, &pool)
             guard try !isImpossible(schemas), try isNameAllowed(name, constraints) else {
@@ -98,7 +100,8 @@ extension SchemaCompiler {
     mutating func memberSchemas(_ name: String, _ constraints: SchemaConstraints) throws(GrammarError) -> [Place] {
         var result: [Place] = []
         for members in constraints.members {
-            var own = members.properties.filter { $0.name.hasSameBytes(as: name) }.map(\.schema)
+            pool.fuel.spend(20 + 100 * members.patterns.count)
+            var own = members[name].map { [$0] } ?? []
             for (pattern, schema) in members.patterns where try matches(name, pattern) { own.append(schema) }
             if own.isEmpty, let others = members.others { own.append(others) }
             result += own
@@ -131,16 +134,7 @@ extension SchemaCompiler {
 
     /// The strings that `propertyNames` allows; `nil`: all.
     private mutating func allowedNames(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression? {
-        guard !constraints.names.isEmpty else { return nil }
-        guard let names = try self.constraints(constraints.names), names.kinds.contains(.string) else {
-            return ExpressionPool.nothing
-        }
-        if !names.choices.isEmpty {
-            if options.isLenient { return nil }
-            throw .unsupportedKeyword("propertyNames", path: "an object", reason: "it holds alternatives")
-        }
-        guard let values = names.values else { return try string(names) }
-        return try texts(values.filter { $0.string != nil }, names)
+        constraints.names.isEmpty ? nil : try strings(constraints.names)
     }
 
     /// Members that no schema names: for each set of patterns that a key may match, the keys and the schema of their values.
@@ -148,30 +142,41 @@ extension SchemaCompiler {
         var patterns: [String] = []
         for pattern in constraints.members.flatMap({ $0.patterns.map(\.pattern) })
         where !patterns.contains(where: { $0.hasSameBytes(as: pattern) }) { patterns.append(pattern) }
-        guard patterns.count <= Self.maximumPatterns else {
-            throw .unsupportedKeyword(
-                "patternProperties", path: "an object", reason: "more than \(Self.maximumPatterns) patterns can overlap")
-        }
-        var contents: [Expression] = []
-        for pattern in patterns { contents.append(try content(matching: pattern)) }
         let quote = pool.byte(0x22)
         let named = Self.names(constraints).map { json.literal($0, &pool) }
         var common = [pool.sequence([quote, pool.star(json.any(&pool)), quote]), pool.complement(pool.either(named))]
         if let allowed = try allowedNames(constraints) { common.append(allowed) }
+        var cells = [(key: pool.both(common), matched: [String]())]
+        for pattern in patterns { cells = try split(cells, by: pattern, isPruned: patterns.count > Self.unprunedPatterns) }
         var result: [Unnamed] = []
-        for matched in 0..<1 << patterns.count {
-            var parts = common
-            for (index, content) in contents.enumerated() {
-                let string = pool.sequence([quote, content, quote])
-                parts.append(matched >> index & 1 != 0 ? string : pool.complement(string))
-            }
-            let names = patterns.indices.filter { matched >> $0 & 1 != 0 }.map { patterns[$0] }
+        for (expression, names) in cells {
             let schemas = constraints.members.flatMap { members in
                 let own = members.patterns.filter { pattern in names.contains { $0.hasSameBytes(as: pattern.pattern) } }
                 return own.isEmpty ? members.others.map { [$0] } ?? [] : own.map(\.schema)
             }
             guard try !isImpossible(schemas) else { continue }
-            result.append(Unnamed(key: key(pool.both(parts)), value: try rule(for: schemas)))
+            result.append(Unnamed(key: key(expression), value: try rule(for: schemas)))
+        }
+        return result
+    }
+
+    /// The keys of each cell that match `pattern`, and those that do not.
+    private mutating func split(
+        _ cells: [(key: Expression, matched: [String])], by pattern: String, isPruned: Bool
+    ) throws(GrammarError) -> [(key: Expression, matched: [String])] {
+        let quote = pool.byte(0x22)
+        let string = pool.sequence([quote, try content(matching: pattern), quote])
+        var result: [(key: Expression, matched: [String])] = []
+        for (key, matched) in cells {
+            for (part, names) in [(string, matched + [pattern]), (pool.complement(string), matched)] {
+                let both = pool.both([key, part])
+                let isAlive = isPruned ? try liveness.isAlive(both, &pool) : true
+                if isAlive { result.append((both, names)) }
+            }
+        }
+        guard result.count <= Self.maximumCells else {
+            throw .unsupportedKeyword(
+                "patternProperties", path: "an object", reason: "the patterns overlap in more than \(Self.maximumCells) ways")
         }
         return result
     }

@@ -18,13 +18,25 @@ struct SchemaCompiler {
     private var ruleNumbers: [Conjunction: Int32] = [:]
     private var pending: [(schemas: Conjunction, rule: Int32)] = []
     private var patterns: [ByteText: Expression] = [:]
-    private static let maximumRules = 200_000
+    var liveness = ExpressionLiveness()
+    /// How deep a check of alternatives or values is.
+    var depth = 0
+    private static let maximumDepth = 64
+
+    /// Goes one level deeper; whoever calls it takes the level back.
+    mutating func enter() throws(GrammarError) {
+        depth += 1
+        pool.fuel.spend(100)
+        guard depth <= Self.maximumDepth else { throw .tooComplex(what: "levels of alternatives", limit: Self.maximumDepth) }
+        try pool.check()
+    }
 
     static func compile(_ schema: JSONValue, _ options: SchemaOptions) throws(GrammarError) -> GrammarAutomaton {
         var compiler = SchemaCompiler(options: options, document: try SchemaDocument(schema))
         let start = try compiler.rule(for: [SchemaDocument.root])
         while let (schemas, rule) = compiler.pending.popLast() {
-            guard compiler.rules.count < maximumRules else { throw .tooComplex(what: "rules", limit: maximumRules) }
+            compiler.pool.fuel.spend(schemas.count)
+            try compiler.pool.check()
             try compiler.make(rule, schemas)
         }
         return try GrammarAutomaton(compiler.pool, compiler.rules, start: start)
@@ -98,6 +110,31 @@ struct SchemaCompiler {
         return expression
     }
 
+    /// Contents of strings of a format.
+    private mutating func content(format: String) throws(GrammarError) -> Expression {
+        var parts: [Expression] = []
+        for pattern in StringFormats.patterns[format] ?? [] {
+            parts.append(try RegexCompiler.whole(pattern, .json, &pool, &json))
+        }
+        return parts.isEmpty ? pool.star(json.any(&pool)) : pool.both(parts)
+    }
+
+    /// The strings, quotes included, that satisfy all of `schemas`.
+    mutating func strings(_ schemas: some Sequence<Place>) throws(GrammarError) -> Expression {
+        try enter()
+        defer { depth -= 1 }
+        guard let constraints = try constraints(schemas), constraints.kinds.contains(.string) else {
+            return ExpressionPool.nothing
+        }
+        if let choice = constraints.choices.first {
+            var parts: [Expression] = []
+            for schemas in try conjunctions(of: choice, in: constraints) { parts.append(try strings(schemas)) }
+            return pool.either(parts)
+        }
+        guard let values = constraints.values else { return try string(constraints) }
+        return try texts(values.filter { $0.string != nil }, constraints)
+    }
+
     /// A value as JSON text.
     mutating func text(_ value: JSONValue) -> Expression {
         if let string = value.string { return json.literal(string, &pool) }
@@ -125,8 +162,9 @@ struct SchemaCompiler {
 
     private mutating func number(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression {
         let isInteger = !constraints.kinds.contains(.fraction)
+        let excluded = constraints.excluded.filter { $0.double != nil }
         var parts: [Expression] = []
-        if constraints.minimum != nil || constraints.maximum != nil {
+        if constraints.minimum != nil || constraints.maximum != nil || (!excluded.isEmpty && !isInteger) {
             parts.append(isInteger ? integers(constraints) : pool.decimals(constraints.minimum, constraints.maximum))
         }
         for divisor in constraints.divisors {
@@ -135,6 +173,13 @@ struct SchemaCompiler {
             }
             parts.append(multiples)
         }
+        for value in excluded {
+            guard let number = Decimal10(value) else {
+                throw .unsupportedKeyword("not", path: "a number", reason: "a number has too many digits")
+            }
+            parts.append(pool.complement(pool.decimals((number, false), (number, false))))
+        }
+        if !isInteger, !constraints.kinds.contains(.integer) { parts.append(pool.fractions()) }
         if isInteger || parts.isEmpty { parts.append(isInteger ? pool.jsonInteger() : pool.jsonNumber()) }
         return pool.both(parts)
     }
@@ -158,12 +203,14 @@ struct SchemaCompiler {
     private mutating func content(_ constraints: SchemaConstraints) throws(GrammarError) -> Expression {
         var parts: [Expression] = []
         for pattern in constraints.patterns { parts.append(try content(matching: pattern)) }
-        for format in constraints.formats {
-            for pattern in StringFormats.patterns[format] ?? [] {
-                parts.append(try RegexCompiler.whole(pattern, .json, &pool, &json))
-            }
-        }
-        if parts.isEmpty || constraints.minimumLength > 0 || constraints.maximumLength != nil {
+        for format in constraints.formats { parts.append(try content(format: format)) }
+        for pattern in constraints.otherPatterns { parts.append(pool.complement(try content(matching: pattern))) }
+        for format in constraints.otherFormats { parts.append(pool.complement(try content(format: format))) }
+        for text in constraints.excluded.compactMap(\.string) { parts.append(pool.complement(json.content(text, &pool))) }
+        let hasOnlyContraries =
+            parts.count == constraints.otherPatterns.count + constraints.otherFormats.count
+            + constraints.excluded.count { $0.string != nil }
+        if hasOnlyContraries || constraints.minimumLength > 0 || constraints.maximumLength != nil {
             parts.append(pool.repetition(json.any(&pool), constraints.minimumLength, constraints.maximumLength))
         }
         return pool.both(parts)

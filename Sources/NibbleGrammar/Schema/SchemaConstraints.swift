@@ -50,10 +50,19 @@ struct SchemaConstraints {
 
     /// One schema's say about the members of an object.
     struct Members {
-        var properties: [(name: String, schema: Place)] = []
+        private(set) var properties: [(name: String, schema: Place)] = []
+        private var places: [ByteText: Place] = [:]
         var patterns: [(pattern: String, schema: Place)] = []
         /// For members that neither names; `nil`: anything.
         var others: Place?
+
+        mutating func add(_ name: String, _ schema: Place) {
+            properties.append((name, schema))
+            places[ByteText(name)] = schema
+        }
+
+        /// The schema of the member with this name.
+        subscript(name: String) -> Place? { places[ByteText(name)] }
     }
 
     /// One schema's say about the elements of an array.
@@ -73,11 +82,19 @@ struct SchemaConstraints {
     var maximumLength: Int?
     var patterns: [String] = []
     var formats: [String] = []
+    /// Patterns that match nowhere, and formats that a string does not have.
+    var otherPatterns: [String] = []
+    var otherFormats: [String] = []
+    /// Strings and numbers that a value is not.
+    var excluded: [JSONValue] = []
     var elements: [Elements] = []
+    /// Schemas of which an array holds some elements.
+    var contained: [(schema: Place, minimum: Int, maximum: Int?)] = []
     var minimumElements = 0
     var maximumElements: Int?
     var members: [Members] = []
-    var required: [String] = []
+    private(set) var required: [String] = []
+    private var requiredNames: Set<ByteText> = []
     var minimumMembers = 0
     var maximumMembers: Int?
     var names: [Place] = []
@@ -88,9 +105,17 @@ struct SchemaConstraints {
 
     struct Choice {
         var place: Place
+        /// The keyword it comes from, and the keywords that only mean something beside it.
         var keyword: String
+        var companions: [String] = []
         var schemas: [Place]
     }
+
+    mutating func require(_ name: String) {
+        if requiredNames.insert(ByteText(name)).inserted { required.append(name) }
+    }
+
+    func requires(_ name: String) -> Bool { requiredNames.contains(ByteText(name)) }
 
     mutating func raiseMinimum(_ value: Decimal10, isExclusive: Bool) {
         if let old = minimum, old.value > value || (old.value == value && old.isExclusive) { return }

@@ -11,9 +11,18 @@ enum StringFormats {
         "ipv6": [ipv6],
         "uuid": ["[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"],
         "uri": [uri],
+        "uri-reference": [uriReference],
         "json-pointer": ["(?:/(?:[^~/]|~[01])*)*"],
+        "relative-json-pointer": ["(?:0|[1-9][0-9]*)(?:#|(?:/(?:[^~/]|~[01])*)*)"],
         // What is said of a text's use, not of its form.
         "password": [], "binary": [], "byte": [],
+    ]
+
+    /// Whether a format of the drafts' own is not enforced. Any other unknown name is an annotation, as the drafts say.
+    static func isUnsupported(_ name: String) -> Bool { unsupported.contains(name) }
+
+    private static let unsupported: Set<String> = [
+        "regex", "iri", "iri-reference", "idn-email", "idn-hostname", "uri-template", "color", "ip-address", "host-name",
     ]
 
     private static let date =
@@ -44,13 +53,18 @@ enum StringFormats {
         forms.append("(?:(?:\(group):){0,6}\(group))?::")
         return forms.joined(separator: "|")
     }()
-    private static let uri: String = {
+    private static let uri = "[A-Za-z][A-Za-z0-9+.-]*:(?:\(path(first: segment)))\(queryAndFragment)"
+    /// A URI, or a reference relative to one: its first segment holds no colon.
+    private static let uriReference =
+        "\(uri)|(?:\(path(first: "(?:[A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9a-fA-F]{2})")))\(queryAndFragment)"
+    private static let segment = "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2})"
+    private static let queryAndFragment = "(?:\\?(?:\(segment)|[/?])*)?(?:#(?:\(segment)|[/?])*)?"
+
+    private static func path(first: String) -> String {
         let escape = "%[0-9a-fA-F]{2}"
         let plain = "[A-Za-z0-9._~!$&'()*+,;=-]"
-        let segment = "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|\(escape))"
         let authority =
             "(?:(?:\(plain)|:|\(escape))*@)?(?:\\[(?:\(ipv6))\\]|(?:\(plain)|\(escape))*)(?::[0-9]*)?"
-        let path = "//\(authority)(?:/\(segment)*)*|/(?:\(segment)+(?:/\(segment)*)*)?|\(segment)+(?:/\(segment)*)*|"
-        return "[A-Za-z][A-Za-z0-9+.-]*:(?:\(path))(?:\\?(?:\(segment)|[/?])*)?(?:#(?:\(segment)|[/?])*)?"
-    }()
+        return "//\(authority)(?:/\(segment)*)*|/(?:\(segment)+(?:/\(segment)*)*)?|\(first)+(?:/\(segment)*)*|"
+    }
 }

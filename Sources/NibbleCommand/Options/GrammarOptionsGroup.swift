@@ -1,0 +1,28 @@
+import ArgumentParser
+import Nibble
+
+/// What generated text must look like.
+struct GrammarOptionsGroup: ParsableArguments {
+    @Option(help: ArgumentHelp("The new text is a value of this JSON schema (draft 2020-12 or 7).", valueName: "file"))
+    var jsonSchema: String?
+
+    @Option(help: ArgumentHelp("The new text matches this regular expression (ECMA 262) as a whole.", valueName: "text"))
+    var regex: String?
+
+    @Option(help: ArgumentHelp("The new text is one of this grammar in llama.cpp's notation (GBNF).", valueName: "file"))
+    var grammar: String?
+
+    func validate() throws {
+        guard [jsonSchema, regex, grammar].count(where: { $0 != nil }) <= 1 else {
+            throw ValidationError("give only one of --json-schema, --regex and --grammar")
+        }
+    }
+
+    /// The compiled grammar; `nil` if none was asked for.
+    /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
+    func compiled() throws -> GenerationGrammar? {
+        if let jsonSchema { return try GenerationGrammar(jsonSchema: TextFile.read(jsonSchema)) }
+        if let regex { return try GenerationGrammar(regex: regex) }
+        return try grammar.map { try GenerationGrammar(gbnf: TextFile.read($0)) }
+    }
+}

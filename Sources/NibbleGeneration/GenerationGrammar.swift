@@ -1,0 +1,56 @@
+internal import NibbleCore
+package import NibbleGrammar
+internal import Synchronization
+
+/// What generated text must look like: values of a JSON schema, texts of a regular expression or of a grammar.
+///
+/// ```swift
+/// request.grammar = try GenerationGrammar(jsonSchema: #"{"type": "array", "items": {"type": "integer"}}"#)
+/// ```
+/// Compiled once, it may serve any number of requests at a time.
+public struct GenerationGrammar: Sendable {
+    package let grammar: Grammar
+
+    package init(_ grammar: Grammar) { self.grammar = grammar }
+
+    /// Values that satisfy a JSON schema (draft 2020-12 or 7), members in the schema's order.
+    ///
+    /// - Parameters:
+    ///   - jsonSchema: the schema's text.
+    ///   - isLenient: ignores keywords that cannot be enforced exactly; otherwise they are refused.
+    ///   - isCompact: no white space between the elements of a value.
+    /// - Throws: ``GrammarError``; ``JSONError`` for a text that is no JSON.
+    public init(jsonSchema: String, isLenient: Bool = false, isCompact: Bool = false) throws {
+        var options = SchemaOptions()
+        options.isLenient = isLenient
+        options.isCompact = isCompact
+        grammar = try Grammar(schema: JSONValue.parse(jsonSchema), options: options)
+    }
+
+    /// Texts that match a regular expression (ECMA 262) as a whole.
+    /// - Throws: ``GrammarError``
+    public init(regex: String) throws { grammar = try Grammar(regex: regex) }
+
+    /// Texts of the rule `root` of a grammar in llama.cpp's notation.
+    /// - Throws: ``GrammarError``
+    public init(gbnf: String) throws { grammar = try Grammar(gbnf: gbnf) }
+}
+
+/// The tokens of a model as grammars see them, made when the first grammar needs them.
+package final class GrammarTokens: Sendable {
+    private let textBytes: @Sendable (Int32) -> [UInt8]
+    private let made = Mutex<(count: Int, ends: [Int32], vocabulary: GrammarVocabulary)?>(nil)
+
+    /// - Parameter textBytes: the bytes that a token adds to the text; none for special tokens and for those that there are not.
+    package init(_ textBytes: @escaping @Sendable (Int32) -> [UInt8]) { self.textBytes = textBytes }
+
+    func vocabulary(_ count: Int, ends: [Int32]) -> GrammarVocabulary {
+        made.withLock { made in
+            if let made, made.count == count, made.ends == ends { return made.vocabulary }
+            let tokens = (0..<Int32(count)).map { ends.contains($0) ? [] : textBytes($0) }
+            let vocabulary = GrammarVocabulary(tokenBytes: tokens, endTokens: ends)
+            made = (count, ends, vocabulary)
+            return vocabulary
+        }
+    }
+}
