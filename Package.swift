@@ -77,13 +77,14 @@ let package = Package(
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
         module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
         module("NibbleGeneration", ["NibbleCore", "NibbleModels"]),
-        module("NibbleServing", ["NibbleModels"]),
+        module("NibbleServing", ["NibbleCore", "NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
         module(
             "Nibble",
             [
                 "NibbleCore", "NibbleCPU", "NibbleCUDA", "NibbleCheckpoint", "NibbleHub", "NibbleTemplates",
                 "NibbleTokenizers", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading", "NibbleGeneration",
+                "NibbleServing",
             ]),
         cModule("CNibblePage", exclude: ["page"]),
         module(
@@ -120,7 +121,7 @@ let package = Package(
             "NibbleLoading",
             ["NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleDeviceMap", "NibbleModels", "NibbleQuantization"]),
         tests("NibbleGeneration", ["NibbleCore", "NibbleCheckpoint", "NibbleModels"]),
-        tests("NibbleServing", ["NibbleModels"]),
+        tests("NibbleServing", ["NibbleCore", "NibbleModels"]),
         tests(
             "Nibble",
             [

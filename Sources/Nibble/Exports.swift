@@ -9,5 +9,6 @@
 @_exported import NibbleLoading
 @_exported import NibbleModels
 @_exported import NibbleQuantization
+@_exported import NibbleServing
 @_exported import NibbleTemplates
 @_exported import NibbleTokenizers

@@ -10,7 +10,8 @@ struct BenchCommand: AsyncParsableCommand {
         discussion: """
             Every combination of -p (prompt tokens) and -b (rows side by side), and of -n (decoded tokens) and -b, is run. Decoding \
             is also given as a share of the device's measured bandwidth: the reads of a CPU, the copies of a GPU. --load measures \
-            one load instead. --prompt-lookup continues a text that repeats itself: without look-up, with it and, with \
+            one load instead. --requests, --long-prompt and --leak-check measure an engine that serves many requests at once. \
+            --prompt-lookup continues a text that repeats itself: without look-up, with it and, with \
             --assistant, with the drafts of a smaller model.
 
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
@@ -49,6 +50,9 @@ struct BenchCommand: AsyncParsableCommand {
     @Flag(help: "Print one JSON object a case.")
     var json = false
 
+    @OptionGroup(title: "Requests")
+    var engine: RequestBenchOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
@@ -67,6 +71,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         if measuresLoad { return try await runLoad() }
+        if engine.isAsked { return try await runRequests() }
         let text = try text.map(TextFile.read) ?? Self.repeatingText
         let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
         Report.show(pretrained.report, quiet: load.quiet)

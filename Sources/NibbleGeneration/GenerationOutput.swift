@@ -1,3 +1,5 @@
+public import NibbleModels
+
 /// What `generate` returns. Rows are item after item, an item's returned sequences side by side.
 public struct GenerationOutput: Sendable {
     /// [rows, longest]: prompt (with its padding) and new tokens; for an encoder-decoder the decoder's tokens, start token
@@ -41,6 +43,8 @@ public struct GeneratedToken: Sendable, Equatable {
     public var id: Int32
     /// If asked for.
     public var logProbability: Float?
+    /// The most probable tokens in its place, best first, if an engine was asked for them.
+    public var mostProbable: [TokenScore] = []
     /// Set on the last token of a row.
     public var finishReason: FinishReason?
 

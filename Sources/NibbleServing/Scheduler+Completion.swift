@@ -10,6 +10,7 @@ extension Scheduler {
     package mutating func complete(_ chosen: [ChosenToken], seconds: Double) -> [SchedulerEvent] {
         precondition(chosen.count == step.count { $0.wantsToken }, "one answer for each row that wanted a token")
         var events: [SchedulerEvent] = []
+        events.reserveCapacity(2 * chosen.count)
         var answers = chosen.makeIterator()
         var tokens = 0
         var lengths = 0
@@ -19,30 +20,28 @@ extension Scheduler {
             pool.index(&running[index].cache, tokens: running[index].tokens)
             lengths += running[index].cache.length
             tokens += row.tokenCount
-            if running[index].pendingForks > 0, running[index].remaining == 0 { events += fork(row.id) }
-            if let answer { events += take(answer, at: index) }
+            if running[index].pendingForks > 0, running[index].remaining == 0 { fork(row.id, &events) }
+            if let answer { take(answer, at: index, &events) }
         }
         step.removeAll(keepingCapacity: true)
         time.observe(tokens: tokens, lengths: lengths, seconds: seconds)
         return events
     }
 
-    private mutating func take(_ answer: ChosenToken, at index: Int) -> [SchedulerEvent] {
+    private mutating func take(_ answer: ChosenToken, at index: Int, _ events: inout [SchedulerEvent]) {
         switch answer {
-        case .failed(let reason):
-            return finishRunning(at: index, .failed(reason))
+        case .failed(let reason): finishRunning(at: index, .failed(reason), &events)
         case .token(let token):
             running[index].tokens.append(token)
-            let sequence = running[index]
-            service.charge(sequence.request.client, 1)
-            let event = SchedulerEvent.token(sequence.id, choice: sequence.choice, token)
-            return [event] + (reasonToEnd(sequence, token).map { finishRunning(at: index, $0) } ?? [])
+            waiting.charge(running[index].request.client, 1)
+            events.append(.token(running[index].id, choice: running[index].choice, token))
+            if let reason = reasonToEnd(at: index, token) { finishRunning(at: index, reason, &events) }
         }
     }
 
-    private func reasonToEnd(_ sequence: ServedSequence, _ token: Int32) -> ServingFinish? {
-        if sequence.request.stopTokens.contains(token) { return .stopToken }
-        if sequence.chosenCount == sequence.request.maxNewTokens || sequence.tokens.count == capacity { return .length }
-        return nil
+    private func reasonToEnd(at index: Int, _ token: Int32) -> ServingFinish? {
+        if running[index].request.stopTokens.contains(token) { return .stopToken }
+        let isFull = running[index].chosenCount == running[index].request.maxNewTokens
+        return isFull || running[index].tokens.count == capacity ? .length : nil
     }
 }

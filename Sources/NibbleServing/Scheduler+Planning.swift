@@ -6,7 +6,8 @@ extension Scheduler {
     package mutating func plan(now: Duration, into plan: inout StepPlan) -> [SchedulerEvent] {
         plan.removeAll()
         step.removeAll(keepingCapacity: true)
-        var events = end(.deadline) { sequence in sequence.request.deadline.map { $0 <= now } ?? false }
+        var events: [SchedulerEvent] = []
+        endLate(now: now, &events)
         admit(&events)
         planDecoding(&plan, &events)
         planPrompts(&plan, &events)
@@ -16,27 +17,17 @@ extension Scheduler {
     // MARK: Admission
 
     private mutating func admit(_ events: inout [SchedulerEvent]) {
-        while let index = nextWaiting(), waiting[index].pendingForks < freeSlots.count {
-            guard let cache = prefixThatFits(waiting[index]) else { break }
-            var sequence = waiting.remove(at: index)
+        while !freeSlots.isEmpty, let next = waiting.next, next.pendingForks < freeSlots.count,
+            let cache = prefixThatFits(next), var sequence = waiting.removeNext()
+        {
             sequence.cache = cache
             let slot = freeSlots.removeLast()
             sequence.slot = slot
             sequence.forkSlots = (0..<sequence.pendingForks).map { _ in freeSlots.removeLast() }
-            service.charge(sequence.request.client, sequence.tokens.count - cache.length)
+            waiting.charge(sequence.request.client, sequence.tokens.count - cache.length)
             events.append(.started(sequence.id, choice: sequence.choice, slot: slot, cachedTokens: cache.length))
             insertRunning(sequence)
-            if sequence.remaining == 0 { events += fork(sequence.id) }
-        }
-    }
-
-    /// The oldest sequence of the client that was served least.
-    private func nextWaiting() -> Int? {
-        guard !freeSlots.isEmpty else { return nil }
-        return waiting.indices.min { first, second in
-            let (a, b) = (waiting[first], waiting[second])
-            let served = (service.served(a.request.client), service.served(b.request.client))
-            return served.0 != served.1 ? served.0 < served.1 : a.isOlder(than: b)
+            if sequence.remaining == 0 { fork(sequence.id, &events) }
         }
     }
 
@@ -59,17 +50,15 @@ extension Scheduler {
     }
 
     /// Copies a sequence for the other choices of its request.
-    mutating func fork(_ id: RequestID) -> [SchedulerEvent] {
-        guard let index = running.firstIndex(where: { $0.id == id && $0.pendingForks > 0 }) else { return [] }
+    mutating func fork(_ id: RequestID, _ events: inout [SchedulerEvent]) {
+        guard let index = running.firstIndex(where: { $0.id == id && $0.pendingForks > 0 }) else { return }
         let leader = running[index]
         running[index].pendingForks = 0
         running[index].forkSlots = []
         for (offset, slot) in leader.forkSlots.enumerated() {
             let cache = pool.fork(leader.cache)
             insertRunning(ServedSequence(forkOf: leader, choice: offset + 1, cache: cache, slot: slot))
-        }
-        return leader.forkSlots.enumerated().map { offset, slot in
-            .started(id, choice: offset + 1, slot: slot, cachedTokens: leader.cache.length)
+            events.append(.started(id, choice: offset + 1, slot: slot, cachedTokens: leader.cache.length))
         }
     }
 
@@ -174,8 +163,7 @@ extension Scheduler {
 
     private mutating func preempt(at index: Int) -> SchedulerEvent {
         let sequence = leave(at: index)
-        let place = waiting.firstIndex { sequence.isOlder(than: $0) } ?? waiting.count
-        waiting.insert(sequence, at: place)
+        waiting.insertPreempted(sequence)
         return .preempted(sequence.id, choice: sequence.choice)
     }
 

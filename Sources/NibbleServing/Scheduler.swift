@@ -15,10 +15,13 @@ package struct Scheduler: Sendable {
     package internal(set) var time: StepTimeModel
     /// Sequences in slots, the oldest first.
     var running: [ServedSequence] = []
-    /// Sequences that wait for a slot, the oldest first: new ones and preempted ones.
-    var waiting: [ServedSequence] = []
+    /// Sequences that wait for a slot: new ones and preempted ones.
+    var waiting = WaitingRequests()
     var freeSlots: [Int]
-    var service = ClientService()
+    /// Answers of each request that have not ended.
+    private var openChoices: [RequestID: Int] = [:]
+    /// No request ends by its deadline before; `nil`: none has one.
+    private var firstDeadline: Duration?
     /// What the step that is running was asked for.
     var step: [PlannedRow] = []
     private var nextNumber: UInt64 = 1
@@ -44,40 +47,29 @@ package struct Scheduler: Sendable {
     package var capacity: Int { min(limits.context, pool.blockCount * pool.blockSize) }
     package var runningCount: Int { running.count }
     package var waitingCount: Int { waiting.count }
-    package var waitingTokens: Int { waiting.reduce(0) { $0 + $1.tokens.count } }
-    package var isIdle: Bool { running.isEmpty && waiting.isEmpty }
+    package var waitingTokens: Int { waiting.tokens }
+    package var isIdle: Bool { running.isEmpty && waiting.count == 0 }
+
+    /// What was chosen so far for the sequence in a slot.
+    package func chosenTokens(slot: Int) -> ArraySlice<Int32> {
+        guard let sequence = running.first(where: { $0.slot == slot }) else { return [] }
+        return sequence.tokens[sequence.request.prompt.count...]
+    }
 
     // MARK: Requests
 
     /// Takes a request into the queue.
-    /// - Throws: ``Refusal``
+    /// - Throws: ``EngineError``
     package mutating func submit(_ request: ServingRequest) throws -> RequestID {
-        try check(request)
+        guard !isDraining else { throw EngineError.isDraining }
+        try limits.check(request, capacity: capacity, waiting: waiting.count, waitingTokens: waitingTokens)
         let id = RequestID(number: nextNumber)
         nextNumber += 1
-        service.begin(request.client)
+        openChoices[id] = request.choices
+        if let deadline = request.deadline { firstDeadline = min(firstDeadline ?? deadline, deadline) }
+        waiting.begin(request.client)
         waiting.append(ServedSequence(id: id, request: request))
         return id
-    }
-
-    private func check(_ request: ServingRequest) throws {
-        guard !isDraining else { throw Refusal.isDraining }
-        guard !request.prompt.isEmpty else { throw Refusal.emptyPrompt }
-        guard request.maxNewTokens > 0 else {
-            throw Refusal.invalidCount(field: "maxNewTokens", found: request.maxNewTokens)
-        }
-        guard request.choices > 0 else { throw Refusal.invalidCount(field: "choices", found: request.choices) }
-        guard request.prompt.count < capacity else {
-            throw Refusal.promptTooLong(tokens: request.prompt.count, context: capacity)
-        }
-        guard request.choices <= limits.slots else {
-            throw Refusal.tooManyChoices(asked: request.choices, slots: limits.slots)
-        }
-        guard waiting.count < limits.queuedRequests else { throw Refusal.queueIsFull(requests: waiting.count) }
-        let tokens = waitingTokens + request.prompt.count
-        guard tokens <= limits.queuedTokens else {
-            throw Refusal.queueHoldsTooManyTokens(tokens: tokens, limit: limits.queuedTokens)
-        }
     }
 
     /// Ends all answers of a request.
@@ -98,23 +90,24 @@ package struct Scheduler: Sendable {
     /// Takes no requests from now on; those that are here run to their end.
     package mutating func drain() { isDraining = true }
 
-    mutating func end(
-        _ reason: ServingFinish, where matches: (ServedSequence) -> Bool
-    ) -> [SchedulerEvent] {
+    /// Ends what has reached its deadline.
+    mutating func endLate(now: Duration, _ events: inout [SchedulerEvent]) {
+        guard let first = firstDeadline, first <= now else { return }
+        events += end(.deadline) { sequence in sequence.request.deadline.map { $0 <= now } ?? false }
+        let deadlines = running.compactMap(\.request.deadline) + waiting.deadlines
+        firstDeadline = deadlines.min()
+    }
+
+    private mutating func end(_ reason: ServingFinish, where matches: (ServedSequence) -> Bool) -> [SchedulerEvent] {
         var events: [SchedulerEvent] = []
-        for index in running.indices.reversed() where matches(running[index]) {
-            events += finishRunning(at: index, reason)
-        }
-        for index in waiting.indices.reversed() where matches(waiting[index]) {
-            let sequence = waiting.remove(at: index)
-            events += finished(sequence, reason)
-        }
+        for index in running.indices.reversed() where matches(running[index]) { finishRunning(at: index, reason, &events) }
+        for sequence in waiting.remove(where: matches) { finished(sequence, reason, &events) }
         return events.reversed()
     }
 
     /// Takes a sequence out of its slot for good.
-    mutating func finishRunning(at index: Int, _ reason: ServingFinish) -> [SchedulerEvent] {
-        finished(leave(at: index), reason)
+    mutating func finishRunning(at index: Int, _ reason: ServingFinish, _ events: inout [SchedulerEvent]) {
+        finished(leave(at: index), reason, &events)
     }
 
     /// Takes a sequence out of its slot and gives its blocks back.
@@ -129,11 +122,11 @@ package struct Scheduler: Sendable {
     }
 
     /// Choices that never began end with the one that they were to be copied from.
-    private mutating func finished(_ sequence: ServedSequence, _ reason: ServingFinish) -> [SchedulerEvent] {
-        let forks = (0..<sequence.pendingForks).map { sequence.choice + 1 + $0 }
-        let events = ([sequence.choice] + forks).map { SchedulerEvent.finished(sequence.id, choice: $0, reason) }
-        let isLast = !running.contains { $0.id == sequence.id } && !waiting.contains { $0.id == sequence.id }
-        if isLast { service.end(sequence.request.client) }
-        return events
+    private mutating func finished(_ sequence: ServedSequence, _ reason: ServingFinish, _ events: inout [SchedulerEvent]) {
+        let choices = sequence.choice...sequence.choice + sequence.pendingForks
+        for choice in choices { events.append(.finished(sequence.id, choice: choice, reason)) }
+        let open = (openChoices[sequence.id] ?? 0) - choices.count
+        openChoices[sequence.id] = open > 0 ? open : nil
+        if open <= 0 { waiting.end(sequence.request.client) }
     }
 }

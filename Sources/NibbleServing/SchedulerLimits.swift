@@ -19,4 +19,24 @@ package struct SchedulerLimits: Sendable {
         self.context = context
         self.chunkTokens = chunkTokens
     }
+
+    /// Whether a request can be taken.
+    /// - Parameters:
+    ///   - capacity: tokens that a sequence may hold.
+    ///   - waiting: requests that wait, and the tokens of their prompts.
+    /// - Throws: ``EngineError``
+    package func check(_ request: ServingRequest, capacity: Int, waiting: Int, waitingTokens: Int) throws {
+        guard !request.prompt.isEmpty else { throw EngineError.emptyPrompt }
+        guard request.maxNewTokens > 0 else {
+            throw EngineError.invalidCount(field: "maxNewTokens", found: request.maxNewTokens)
+        }
+        guard request.choices > 0 else { throw EngineError.invalidCount(field: "choices", found: request.choices) }
+        guard request.prompt.count < capacity else {
+            throw EngineError.promptTooLong(tokens: request.prompt.count, context: capacity)
+        }
+        guard request.choices <= slots else { throw EngineError.tooManyChoices(asked: request.choices, slots: slots) }
+        guard waiting < queuedRequests else { throw EngineError.queueIsFull(requests: waiting) }
+        let tokens = waitingTokens + request.prompt.count
+        guard tokens <= queuedTokens else { throw EngineError.queueHoldsTooManyTokens(tokens: tokens, limit: queuedTokens) }
+    }
 }

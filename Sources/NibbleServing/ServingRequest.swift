@@ -1,6 +1,6 @@
 package import NibbleModels
 
-/// The number by which a request is known, given by ``Scheduler/submit(_:now:)``.
+/// The number by which a request is known, given by ``Scheduler/submit(_:)``.
 package struct RequestID: Sendable, Hashable {
     package let number: UInt64
 }
@@ -25,34 +25,6 @@ package struct ServingRequest: Sendable {
     package init(prompt: [Int32], maxNewTokens: Int) {
         self.prompt = prompt
         self.maxNewTokens = maxNewTokens
-    }
-}
-
-/// Why a request was not taken.
-package enum Refusal: Error, Sendable, Equatable {
-    case emptyPrompt
-    case invalidCount(field: String, found: Int)
-    /// The prompt and one more token exceed what a sequence may hold.
-    case promptTooLong(tokens: Int, context: Int)
-    case tooManyChoices(asked: Int, slots: Int)
-    case queueIsFull(requests: Int)
-    case queueHoldsTooManyTokens(tokens: Int, limit: Int)
-    case isDraining
-}
-
-extension Refusal: CustomStringConvertible {
-    package var description: String {
-        switch self {
-        case .emptyPrompt: "the prompt has no tokens"
-        case .invalidCount(let field, let found): "\(field) is \(found): it must be at least 1"
-        case .promptTooLong(let tokens, let context):
-            "the prompt has \(tokens) tokens: with one more it must fit into the context of \(context)"
-        case .tooManyChoices(let asked, let slots): "\(asked) choices were asked for: at most \(slots) run at once"
-        case .queueIsFull(let requests): "\(requests) requests are waiting: try again later"
-        case .queueHoldsTooManyTokens(let tokens, let limit):
-            "the waiting prompts have \(tokens) tokens of at most \(limit): try again later"
-        case .isDraining: "no new requests are taken: the engine is stopping"
-        }
     }
 }
 

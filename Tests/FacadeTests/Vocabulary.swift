@@ -3,7 +3,7 @@ import Nibble
 /// Every public type, as a program writes it that imports nothing but Nibble.
 enum Vocabulary {
     static let types: [Any.Type] =
-        loading + placement + generation + tokenizing + pipelines + [
+        loading + placement + generation + serving + tokenizing + pipelines + [
             DType.self, Device.self, Shape.self, Tensor.self, WeightFormat.self, FourBitFormat.self, FourBitFormat.Codebook.self,
             KeyValueQuantization.self,
         ]
@@ -24,6 +24,10 @@ enum Vocabulary {
         ExponentialDecay.self, QuantizedCacheConfig.self, GenerationWarning.self, GenerationOutput.self, GeneratedToken.self,
         GenerationRequest.self, PrefixAllowedTokens.self, (any LogitsProcessor).self, DeviceForm.self, RowContext.self,
         StoppingCriterion.self, FinishReason.self, GenerationEvent.self, LogitsBatch.self,
+    ]
+
+    static let serving: [Any.Type] = [
+        Engine.self, EngineConfiguration.self, EngineRequest.self, EngineEvent.self, TokenScore.self,
     ]
 
     static let tokenizing: [Any.Type] = [
@@ -47,6 +51,7 @@ enum Vocabulary {
         ChatTemplateError.noTemplate,
         CheckpointError.unreadable(file: "model.safetensors", reason: "missing"),
         DeviceMapError.unknownWord("everywhere"),
+        EngineError.emptyPrompt,
         ForwardError.decoderInputsMissing,
         GenerationError.emptyRow(row: 0),
         HubError.invalidEndpoint("hub"),
@@ -78,6 +83,8 @@ enum Vocabulary {
         } catch let error as FileError {
             return name(error)
         } catch let error as ForwardError {
+            return name(error)
+        } catch let error as EngineError {
             return name(error)
         } catch let error as GenerationError {
             return name(error)

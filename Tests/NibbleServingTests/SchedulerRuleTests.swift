@@ -200,20 +200,20 @@ import Testing
             $0.queuedRequests = 2
             $0.queuedTokens = 60
         }
-        #expect(throws: Refusal.emptyPrompt) { try scheduler.submit(Self.request(0..<0)) }
-        #expect(throws: Refusal.invalidCount(field: "maxNewTokens", found: 0)) {
+        #expect(throws: EngineError.emptyPrompt) { try scheduler.submit(Self.request(0..<0)) }
+        #expect(throws: EngineError.invalidCount(field: "maxNewTokens", found: 0)) {
             try scheduler.submit(Self.request(0..<1, new: 0))
         }
-        #expect(throws: Refusal.promptTooLong(tokens: 50, context: 50)) { try scheduler.submit(Self.request(0..<50)) }
-        #expect(throws: Refusal.tooManyChoices(asked: 3, slots: 2)) {
+        #expect(throws: EngineError.promptTooLong(tokens: 50, context: 50)) { try scheduler.submit(Self.request(0..<50)) }
+        #expect(throws: EngineError.tooManyChoices(asked: 3, slots: 2)) {
             try scheduler.submit(Self.request(0..<1) { $0.choices = 3 })
         }
         _ = try scheduler.submit(Self.request(0..<40))
-        #expect(throws: Refusal.queueHoldsTooManyTokens(tokens: 61, limit: 60)) { try scheduler.submit(Self.request(0..<21)) }
+        #expect(throws: EngineError.queueHoldsTooManyTokens(tokens: 61, limit: 60)) { try scheduler.submit(Self.request(0..<21)) }
         _ = try scheduler.submit(Self.request(0..<20))
-        #expect(throws: Refusal.queueIsFull(requests: 2)) { try scheduler.submit(Self.request(0..<1)) }
+        #expect(throws: EngineError.queueIsFull(requests: 2)) { try scheduler.submit(Self.request(0..<1)) }
         scheduler.drain()
-        #expect(throws: Refusal.isDraining) { try scheduler.submit(Self.request(0..<1)) }
+        #expect(throws: EngineError.isDraining) { try scheduler.submit(Self.request(0..<1)) }
     }
 
     @Test("the step's time is learned from steps", arguments: [(0.004, 0.0005, 0.001), (0.02, 0.003, 0)])

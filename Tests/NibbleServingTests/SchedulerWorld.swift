@@ -103,14 +103,14 @@ struct SchedulerWorld {
     }
 
     private func isRight(_ error: any Error, _ request: ServingRequest) -> Bool {
-        switch error as? Refusal {
+        switch error as? EngineError {
         case .emptyPrompt: request.prompt.isEmpty
         case .invalidCount(_, let found): found < 1 && (found == request.maxNewTokens || found == request.choices)
         case .promptTooLong(let tokens, let context): tokens == request.prompt.count && tokens >= context
         case .tooManyChoices(let asked, let slots): asked == request.choices && asked > slots
         case .queueIsFull(let requests): requests >= 12 && scheduler.waitingCount >= 12
         case .queueHoldsTooManyTokens(let tokens, _): tokens == scheduler.waitingTokens + request.prompt.count && tokens > 200
-        case .isDraining, nil: false
+        default: false
         }
     }
 

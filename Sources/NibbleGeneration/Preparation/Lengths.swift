@@ -1,15 +1,15 @@
 /// The maximum and minimum length of the sequences of one generation, prompt included.
-struct Lengths {
-    var maximum: Int
-    var minimum: Int
-    var warnings: [GenerationWarning] = []
+package struct Lengths {
+    package var maximum: Int
+    package var minimum: Int
+    package var warnings: [GenerationWarning] = []
 
     /// - Parameters:
     ///   - prompt: L, padding included; for an encoder-decoder the decoder's.
     ///   - positions: what the model was made for. Beyond it there is a warning.
     ///   - limit: the positions that the model has embeddings for, if they are a table. Sequences end there: the last token
     ///     needs no position, since it is not fed.
-    init(_ config: GenerationConfig, prompt: Int, positions: Int?, limit: Int? = nil) throws {
+    package init(_ config: GenerationConfig, prompt: Int, positions: Int?, limit: Int? = nil) throws {
         maximum = 0
         minimum = config.minNewTokens.map { Self.sum(prompt, $0) } ?? config.minLength ?? 0
         if let newTokens = config.maxNewTokens {

@@ -1,19 +1,19 @@
 /// Finds stop strings at the end of a row's text. Compares bytes, across token boundaries.
 ///
 /// A string matches if it ends inside the last token. It may begin in an earlier token, and the last token may continue past it.
-struct StopStringMatcher: Sendable {
+package struct StopStringMatcher: Sendable {
     private let strings: [(text: String, bytes: [UInt8])]
     private let longest: Int
     private let tokenBytes: @Sendable (Int32) -> [UInt8]
 
-    init(_ strings: [String], tokenBytes: @escaping @Sendable (Int32) -> [UInt8]) {
+    package init(_ strings: [String], tokenBytes: @escaping @Sendable (Int32) -> [UInt8]) {
         self.strings = strings.map { ($0, Array($0.utf8)) }.filter { !$0.bytes.isEmpty }
         longest = self.strings.map(\.bytes.count).max() ?? 0
         self.tokenBytes = tokenBytes
     }
 
     /// The first of the strings, in the order given, that ends inside the last token of `ids`.
-    func match(_ ids: UnsafeBufferPointer<Int32>) -> String? {
+    package func match(_ ids: UnsafeBufferPointer<Int32>) -> String? {
         guard let last = ids.last, longest > 0 else { return nil }
         let lastBytes = tokenBytes(last)
         guard !lastBytes.isEmpty else { return nil }

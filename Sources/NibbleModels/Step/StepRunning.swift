@@ -11,8 +11,12 @@ package protocol StepRunning: AnyObject {
     /// Positions that a slot can hold.
     var context: Int { get }
     var vocabularySize: Int { get }
+    /// Whether equal beginnings have equal keys and values. Not where rotary tables follow the length of the whole
+    /// sequence, and not where they depend on an encoder's input.
+    var sharesPrefixes: Bool { get }
 
-    /// A sequence begins in a slot, or begins anew after it was preempted.
+    /// A sequence begins in a slot, or begins anew after it was preempted. For an encoder-decoder the encoder runs here, unless
+    /// its output for the same input is still there.
     func begin(slot: Int, _ settings: SlotSettings) throws
     /// The tokens of which the slot's next one may be chosen, where its selection asks for a mask: bit v mod 32 of word v / 32
     /// for token v.
@@ -24,11 +28,17 @@ package protocol StepRunning: AnyObject {
     func step(_ plan: StepPlan) throws -> [StepAnswer]
 }
 
+extension StepRunning {
+    package var sharesPrefixes: Bool { true }
+}
+
 /// What the executor keeps of a sequence while it holds a slot.
 package struct SlotSettings: Sendable {
     package var selection: SlotSelection
     /// The prompt, for penalties that count its tokens.
     package var prompt: [Int32]
+    /// Encoder-decoders: the encoder's input, without padding.
+    package var encoderInput: [Int32] = []
     /// Tokens chosen so far: none at first, some after a preemption.
     package var generated: [Int32]
     /// How many of the most probable tokens are reported beside the chosen one, at most 20; `nil`: no probabilities at all.
@@ -70,9 +80,11 @@ package struct TokenScores: Sendable, Equatable {
 }
 
 /// A token and the logarithm of its probability.
-package struct TokenScore: Sendable, Equatable {
-    package var token: Int32
-    package var logProbability: Float
+public struct TokenScore: Sendable, Equatable {
+    /// The token.
+    public var token: Int32
+    /// A natural logarithm.
+    public var logProbability: Float
 
     package init(token: Int32, logProbability: Float) {
         self.token = token

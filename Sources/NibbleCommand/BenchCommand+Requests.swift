@@ -1,0 +1,93 @@
+import Foundation
+import Nibble
+import NibbleCore
+
+extension BenchCommand {
+    /// Runs the measurements of an engine that were asked for, each with an engine of its own.
+    func runRequests() async throws {
+        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        Report.show(pretrained.report, quiet: load.quiet)
+        if let count = engine.requests {
+            let load = try engine.load()
+            let benchmark = try await benchmark(pretrained, context: load.longest, queue: count)
+            show(try await benchmark.run(load))
+        }
+        if let length = engine.longPrompt {
+            let benchmark = try await benchmark(pretrained, context: length + length / 4 + 256, queue: 64)
+            show(try await benchmark.longPrompt(length))
+        }
+        if let count = engine.leakCheck {
+            let benchmark = try await benchmark(pretrained, context: 64, queue: 4 * engine.slots)
+            show(try await benchmark.leaks(requests: count))
+        }
+        try Console.checkOutput()
+    }
+
+    private func benchmark(_ pretrained: PretrainedModel, context: Int, queue: Int) async throws -> RequestBenchmark {
+        let configuration = EngineConfiguration(maxBatch: engine.slots, context: load.context ?? context, maxQueue: queue)
+        return RequestBenchmark(try await pretrained.engine(configuration))
+    }
+
+    private func show(_ result: RequestBenchmark.Result) {
+        let numbers: [(String, Double)] = [
+            ("seconds", result.seconds), ("output_tokens_per_second", Double(result.outputTokens) / result.seconds),
+            ("prompt_tokens_per_second", Double(result.promptTokens) / result.seconds),
+            ("first_token_p50", result.firstTokens.quantile(0.5)), ("first_token_p99", result.firstTokens.quantile(0.99)),
+            ("gap_p50", result.gaps.quantile(0.5)), ("gap_p99", result.gaps.quantile(0.99)), ("gap_max", result.gaps.last ?? 0),
+        ]
+        let counts: [(String, Int)] = [
+            ("requests", result.requests), ("prompt_tokens", result.promptTokens), ("output_tokens", result.outputTokens),
+            ("preemptions", result.preemptions), ("cached_tokens", result.cachedTokens), ("used_blocks", result.usedBlocks),
+        ]
+        show(counts, numbers) {
+            """
+            \(result.requests) requests in \(text(result.seconds)) s
+            output \(String(format: "%.1f", numbers[1].1)) tokens/s, prompts \(String(format: "%.1f", numbers[2].1)) tokens/s
+            first token p50 \(text(numbers[3].1)) s, p99 \(text(numbers[4].1)) s
+            between tokens p50 \(text(numbers[5].1)) s, p99 \(text(numbers[6].1)) s, largest \(text(numbers[7].1)) s
+            \(result.preemptions) preemptions, \(result.cachedTokens) prompt tokens found in the cache, \
+            \(result.usedBlocks) blocks in use at the end
+            """
+        }
+    }
+
+    private func show(_ result: RequestBenchmark.LongPromptResult) {
+        let counts = [("prompt_tokens", result.promptTokens), ("streams", result.streams)]
+        let numbers = [
+            ("largest_gap", result.largestGap), ("target_step", result.targetStep), ("first_token", result.firstToken),
+        ]
+        show(counts, numbers) {
+            """
+            a prompt of \(result.promptTokens) tokens beside \(result.streams) streams: largest gap \(text(result.largestGap)) s, \
+            \(String(format: "%.2f", result.largestGap / result.targetStep)) of the target step of \(text(result.targetStep)) s; \
+            its first token after \(text(result.firstToken)) s
+            """
+        }
+    }
+
+    private func show(_ result: RequestBenchmark.LeakResult) {
+        let counts = [
+            ("requests", result.requests), ("cancelled", result.cancelled), ("memory_early", result.early),
+            ("memory_late", result.late), ("used_blocks", result.usedBlocks),
+        ]
+        show(counts, []) {
+            """
+            \(result.requests) requests, \(result.cancelled) cancelled: \(ByteCount.text(result.early)) of anonymous memory after a \
+            tenth of them, \(ByteCount.text(result.late)) at the end; \(result.usedBlocks) blocks in use
+            """
+        }
+    }
+
+    private func show(_ counts: [(String, Int)], _ numbers: [(String, Double)], _ lines: () -> String) {
+        guard json else { return Console.output(lines()) }
+        let members = counts.map { ($0.0, JSONValue.int($0.1)) } + numbers.map { ($0.0, JSONValue.double($0.1)) }
+        Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
+    }
+
+    private func text(_ seconds: Double) -> String { String(format: "%.4f", seconds) }
+}
+
+extension [Double] {
+    /// Of sorted numbers; 0 for none.
+    fileprivate func quantile(_ share: Double) -> Double { isEmpty ? 0 : self[Swift.min(Int(share * Double(count)), count - 1)] }
+}

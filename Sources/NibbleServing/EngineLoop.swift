@@ -1,0 +1,265 @@
+import NibbleCore
+import NibbleModels
+
+/// What the engine's thread does: reads its messages, plans a step, runs it, delivers what it chose.
+final class EngineLoop {
+    let limits: SchedulerLimits
+    let capacity: Int
+    let vocabularySize: Int
+    private let executor: any StepRunning
+    private let inbox: EngineInbox
+    private let start = ContinuousClock.now
+    private var scheduler: Scheduler
+    private var plan = StepPlan()
+    private var messages: [EngineInbox.Message] = []
+    private var open: [RequestID: OpenRequest] = [:]
+    /// Requests whose mailboxes have news.
+    private var touched: [OpenRequest] = []
+    private var chosen: [ChosenToken] = []
+    /// By slot, of the step that has just run.
+    private var scores: [TokenScores?]
+    /// Answers whose next token needs a new mask.
+    private var masked: [(request: OpenRequest, choice: Int)] = []
+    private var maskWords: [Int32]
+    private var promptTokens = 0
+    private var cachedTokens = 0
+    private var chosenTokens = 0
+    private var preemptions = 0
+    private var steps = 0
+    /// Roots that no other request has, where prefixes cannot be shared.
+    private var nextRoot: UInt32 = 1
+
+    init(_ executor: any StepRunning, _ options: EngineOptions, _ inbox: EngineInbox) {
+        self.executor = executor
+        self.inbox = inbox
+        var limits = SchedulerLimits(slots: executor.slots, context: executor.context, chunkTokens: executor.chunkTokens)
+        limits.queuedRequests = options.queuedRequests
+        limits.queuedTokens = options.queuedTokens
+        limits.targetStep = options.targetStep
+        self.limits = limits
+        let pool = BlockPool(blockCount: executor.blockCount, blockSize: KeyValueGeometry.blockSize)
+        scheduler = Scheduler(limits: limits, pool: pool, secondsPerToken: options.secondsPerToken)
+        capacity = scheduler.capacity
+        vocabularySize = executor.vocabularySize
+        scores = Array(repeating: nil, count: executor.slots)
+        maskWords = Array(repeating: 0, count: (executor.vocabularySize + 31) / 32)
+        inbox.update { $0.blocks = executor.blockCount }
+    }
+
+    /// Returns when the engine has ended.
+    func run() {
+        while true {
+            let order = inbox.take(&messages, isIdle: scheduler.isIdle)
+            switch order {
+            case .work: break
+            case .leave: return end(.stopped, .stopped)
+            case .stop: return end(.stopped, .stopped)
+            }
+            for message in messages { receive(message) }
+            messages.removeAll(keepingCapacity: true)
+            do {
+                try step()
+            } catch {
+                let failure = error as? EngineError ?? .engineFailed("\(error)")
+                return end(.failed(failure), failure)
+            }
+        }
+    }
+
+    /// Everybody who waits learns of the end.
+    private func end(_ life: EngineStatus.Life, _ error: EngineError) {
+        messages += inbox.close(life)
+        for case .submit(let request) in messages { request.mailbox.fail(error) }
+        for request in open.values { request.mailbox.fail(error) }
+        open = [:]
+    }
+
+    private func receive(_ message: EngineInbox.Message) {
+        switch message {
+        case .submit(let request): submit(request)
+        case .cancel(let request): if let id = request.id { take(scheduler.cancel(id)) }
+        case .finish(let request, let choice, let reason):
+            if let id = request.id { take(scheduler.finish(id, choice: choice, reason: reason)) }
+        }
+    }
+
+    private func submit(_ request: OpenRequest) {
+        var wanted = request.submission.request
+        if let limit = request.submission.timeLimit { wanted.deadline = start.duration(to: .now) + limit }
+        if !executor.sharesPrefixes {
+            wanted.root = PrefixRoot(number: nextRoot)
+            nextRoot &+= 1
+        }
+        do {
+            let id = try scheduler.submit(wanted)
+            request.id = id
+            open[id] = request
+        } catch {
+            request.mailbox.fail(error)
+        }
+    }
+
+    // MARK: Steps
+
+    /// - Throws: what the executor throws: nothing can be rescued then.
+    private func step() throws {
+        let events = scheduler.plan(now: start.duration(to: .now), into: &plan)
+        take(events)
+        guard !plan.rows.isEmpty else {
+            if events.isEmpty, !scheduler.isIdle { throw EngineError.engineFailed("requests wait and nothing can run") }
+            return publish()
+        }
+        let lengths = plan.rows.reduce(0) { $0 + $1.start + $1.tokens.count }
+        let predicted = scheduler.time.seconds(tokens: plan.tokens.count, lengths: lengths)
+        let began = ContinuousClock.now
+        inbox.update { status in
+            status.heartbeat.lastStepBegan = began
+            status.heartbeat.last = began
+            status.heartbeat.predicted = .seconds(min(predicted, 1e6))
+        }
+        let answers = try executor.step(plan)
+        steps += 1
+        try read(answers)
+        take(scheduler.complete(chosen, seconds: began.duration(to: .now) / .seconds(1)))
+        writeMasks()
+        publish()
+    }
+
+    private func read(_ answers: [StepAnswer]) throws {
+        chosen.removeAll(keepingCapacity: true)
+        for row in plan.rows where row.wantsToken {
+            guard chosen.count < answers.count else { break }
+            let answer = answers[chosen.count]
+            scores[row.slot] = answer.scores
+            chosen.append(answer.token >= 0 ? .token(answer.token) : .failed(Self.noToken))
+        }
+        let wanted = plan.rows.count(where: \.wantsToken)
+        guard chosen.count == wanted, answers.count == wanted else {
+            throw EngineError.engineFailed("a step gave \(answers.count) tokens for \(wanted) rows")
+        }
+    }
+
+    private static let noToken = "no token can be chosen: every token is forbidden, or the model's scores are not numbers (NaN)"
+
+    /// Tells readers and everybody else what has changed.
+    private func publish() {
+        for request in touched {
+            request.isTouched = false
+            request.mailbox.wakeReader()
+        }
+        touched.removeAll(keepingCapacity: true)
+        let ended = ContinuousClock.now
+        inbox.update { status in
+            status.running = scheduler.runningCount
+            status.waitingRequests = scheduler.waitingCount
+            status.waitingTokens = scheduler.waitingTokens
+            status.usedBlocks = scheduler.pool.usedCount
+            status.cachedBlocks = scheduler.pool.cachedCount
+            status.promptTokens = promptTokens
+            status.cachedTokens = cachedTokens
+            status.chosenTokens = chosenTokens
+            status.preemptions = preemptions
+            if status.steps != steps { status.heartbeat.lastStepEnded = ended }
+            status.steps = steps
+            status.heartbeat.last = ended
+        }
+    }
+}
+
+// MARK: Events
+
+extension EngineLoop {
+    private func take(_ events: [SchedulerEvent]) {
+        for event in events {
+            switch event {
+            case .started(let id, let choice, let slot, let cached):
+                if let request = open[id] { begin(request, choice, slot: slot, cachedTokens: cached) }
+            case .token(let id, let choice, let token):
+                if let request = open[id] { deliver(token, request, choice) }
+            case .preempted(let id, let choice):
+                open[id]?.answers[choice].slot = nil
+                preemptions += 1
+            case .finished(let id, let choice, let reason):
+                if let request = open[id] { finish(request, id, choice, reason) }
+            }
+        }
+    }
+
+    private func begin(_ request: OpenRequest, _ choice: Int, slot: Int, cachedTokens cached: Int) {
+        let submission = request.submission
+        request.answers[choice].slot = slot
+        if !request.answers[choice].hasBegun {
+            request.answers[choice].hasBegun = true
+            request.mailbox.begin(choice, cachedTokens: cached)
+            touch(request)
+            if choice == 0 {
+                promptTokens += submission.request.prompt.count
+                cachedTokens += cached
+            }
+        }
+        var selection = submission.selection
+        selection.stream &+= UInt64(choice)
+        selection.usesMask = submission.masks != nil
+        var settings = SlotSettings(
+            selection: selection, prompt: submission.request.prompt, generated: Array(scheduler.chosenTokens(slot: slot)),
+            logProbabilities: submission.logProbabilities)
+        settings.encoderInput = submission.encoderInput
+        do {
+            try executor.begin(slot: slot, settings)
+            guard let masks = submission.masks else { return }
+            if request.answers[choice].masks == nil { request.answers[choice].masks = try masks(choice) }
+            try writeMask(request, choice)
+        } catch {
+            fail(request, choice, error)
+        }
+    }
+
+    private func deliver(_ token: Int32, _ request: OpenRequest, _ choice: Int) {
+        let slot = request.answers[choice].slot
+        request.mailbox.add(choice, token, slot.flatMap { scores[$0] })
+        chosenTokens += 1
+        touch(request)
+        guard let masks = request.answers[choice].masks else { return }
+        do {
+            try masks.accept(token)
+            masked.append((request, choice))
+        } catch {
+            fail(request, choice, error)
+        }
+    }
+
+    private func finish(_ request: OpenRequest, _ id: RequestID, _ choice: Int, _ reason: ServingFinish) {
+        request.answers[choice] = OpenRequest.Answer(hasBegun: true)
+        request.mailbox.end(choice, reason)
+        touch(request)
+        request.openAnswers -= 1
+        if request.openAnswers == 0 { open[id] = nil }
+    }
+
+    /// Ends one answer. Its neighbours go on.
+    private func fail(_ request: OpenRequest, _ choice: Int, _ error: any Error) {
+        if let id = request.id { take(scheduler.finish(id, choice: choice, reason: .failed("\(error)"))) }
+    }
+
+    private func touch(_ request: OpenRequest) {
+        guard !request.isTouched else { return }
+        request.isTouched = true
+        touched.append(request)
+    }
+
+    // MARK: Masks
+
+    private func writeMasks() {
+        for (request, choice) in masked {
+            do { try writeMask(request, choice) } catch { fail(request, choice, error) }
+        }
+        masked.removeAll(keepingCapacity: true)
+    }
+
+    /// Nothing for an answer that has ended, or waits: then its mask is written when it begins again.
+    private func writeMask(_ request: OpenRequest, _ choice: Int) throws {
+        guard let slot = request.answers[choice].slot, let masks = request.answers[choice].masks else { return }
+        try maskWords.withUnsafeMutableBufferPointer { try masks.mask(into: $0) }
+        try maskWords.withUnsafeBufferPointer { try executor.setMask($0, slot: slot) }
+    }
+}

@@ -1,0 +1,48 @@
+/// What an engine does and has done, as of its last step.
+package struct EngineStatus: Sendable {
+    package enum Life: Sendable, Equatable {
+        case running
+        /// Takes no new requests; those that are here run to their end.
+        case draining
+        case stopped
+        case failed(EngineError)
+    }
+
+    package var life = Life.running
+    /// Sequences in slots.
+    package var running = 0
+    package var waitingRequests = 0
+    package var waitingTokens = 0
+    /// Cache blocks that sequences hold, those that nobody holds and whose tokens are known, and all there are.
+    package var usedBlocks = 0
+    package var cachedBlocks = 0
+    package var blocks = 0
+    /// Since the start: prompts of requests that began, what of them was found in the cache, and what was chosen.
+    package var promptTokens = 0
+    package var cachedTokens = 0
+    package var chosenTokens = 0
+    package var preemptions = 0
+    package var steps = 0
+    package var heartbeat = Heartbeat()
+
+    /// Signs of life of the engine's thread.
+    package struct Heartbeat: Sendable {
+        package var lastStepBegan: ContinuousClock.Instant?
+        package var lastStepEnded: ContinuousClock.Instant?
+        /// How long the last step was expected to take.
+        package var predicted: Duration = .zero
+        /// When the thread was last given something to do while it slept, or had anything done.
+        package internal(set) var last = ContinuousClock.now
+    }
+
+    /// Whether the thread does its work: it is idle, or its last sign of life is younger than 10 s or than ten times the
+    /// prediction for its step.
+    package func isHealthy(at now: ContinuousClock.Instant = .now) -> Bool {
+        switch life {
+        case .failed, .stopped: return false
+        case .running, .draining: break
+        }
+        let isIdle = running == 0 && waitingRequests == 0
+        return isIdle || now - heartbeat.last < max(.seconds(10), heartbeat.predicted * 10)
+    }
+}

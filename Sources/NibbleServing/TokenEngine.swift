@@ -1,0 +1,90 @@
+import Foundation
+package import NibbleModels
+
+/// What an engine is made with, beside its executor.
+package struct EngineOptions: Sendable {
+    /// Requests that may wait, and the tokens of their prompts together.
+    package var queuedRequests = 512
+    package var queuedTokens = Int.max
+    /// How long a step should take while rows decode.
+    package var targetStep: Duration = .milliseconds(30)
+    /// A first guess at the time a token takes.
+    package var secondsPerToken = 0.001
+
+    package init() {}
+}
+
+/// Serves requests with one executor, for as long as it lives. A thread of its own owns the executor and the scheduler.
+///
+/// Requests are independent: the tokens of one do not depend on the others, and its errors end it alone. Only a failing step
+/// ends all of them, and the engine. Letting go of the engine stops it.
+package final class TokenEngine: Sendable {
+    package let limits: SchedulerLimits
+    /// Tokens a sequence may hold.
+    package let capacity: Int
+    package let vocabularySize: Int
+    private let inbox: EngineInbox
+
+    private init(_ loop: EngineLoop, _ inbox: EngineInbox) {
+        limits = loop.limits
+        capacity = loop.capacity
+        vocabularySize = loop.vocabularySize
+        self.inbox = inbox
+    }
+
+    /// Starts the thread and makes the executor on it.
+    /// - Throws: what `makeExecutor` throws.
+    package static func start(
+        _ options: EngineOptions = EngineOptions(), makeExecutor: @escaping @Sendable () throws -> any StepRunning
+    ) async throws -> TokenEngine {
+        let inbox = EngineInbox()
+        return try await withCheckedThrowingContinuation { continuation in
+            let thread = Thread {
+                let loop: EngineLoop
+                do {
+                    loop = EngineLoop(try makeExecutor(), options, inbox)
+                } catch {
+                    continuation.resume(throwing: error)
+                    return
+                }
+                continuation.resume(returning: TokenEngine(loop, inbox))
+                loop.run()
+            }
+            thread.name = "nibble.engine"
+            thread.stackSize = 8 << 20
+            thread.start()
+        }
+    }
+
+    deinit { inbox.drain(until: .now) }
+
+    /// Takes a request into the queue.
+    /// - Throws: ``EngineError`` for what cannot be run, a full queue, and an engine that has ended; ``ModelError`` for tokens that
+    ///   the vocabulary does not have.
+    package func submit(_ submission: Submission) throws -> AnswerStream {
+        var submission = submission
+        for tokens in [submission.request.prompt, submission.encoderInput] {
+            if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
+                throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
+            }
+        }
+        if let count = submission.logProbabilities, !(0...20).contains(count) {
+            submission.logProbabilities = min(max(count, 0), 20)
+        }
+        let request = OpenRequest(submission)
+        try inbox.submit(request, limits: limits, capacity: capacity)
+        return AnswerStream(request, inbox, self)
+    }
+
+    package var status: EngineStatus { inbox.snapshot }
+
+    /// Takes no new requests from now on. Those that are here run to their end, and then the thread ends.
+    package func drain() { inbox.drain(until: nil) }
+
+    /// Drains, and after `timeout` ends what is left with ``EngineError/stopped``. Returns when the thread has ended; a step
+    /// that is running is not interrupted.
+    package func shutdown(timeout: Duration) async {
+        inbox.drain(until: .now + timeout)
+        await inbox.waitForEnd()
+    }
+}
