@@ -1,4 +1,3 @@
-package import Nibble
 package import NibbleGeneration
 package import NibbleTokenizers
 

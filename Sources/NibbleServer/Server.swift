@@ -2,8 +2,8 @@ import Hummingbird
 import HummingbirdCore
 package import Logging
 import NIOCore
-package import ServiceLifecycle
-import UnixSignals
+import ServiceLifecycle
+package import UnixSignals
 
 /// An HTTP server that answers with one model, in the forms that clients of OpenAI, Anthropic and Ollama read.
 package struct Server: Sendable {
@@ -32,7 +32,8 @@ package struct Server: Sendable {
             server: .http1(
                 configuration: .init(
                     additionalChannelHandlers: [ConnectionWatcher()], idleTimeout: .seconds(75),
-                    httpDecoderConfiguration: .init(maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))),
+                    httpDecoderConfiguration: .init(
+                        maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))),
             configuration: ApplicationConfiguration(
                 address: .hostname(configuration.host, port: configuration.port), serverName: "nibble"),
             onServerRunning: { channel in

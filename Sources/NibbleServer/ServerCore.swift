@@ -1,4 +1,6 @@
+import HTTPTypes
 import Hummingbird
+import NIOCore
 import NibbleCore
 import NibbleTokenizers
 

@@ -1,16 +1,17 @@
 import Hummingbird
 import NibbleCore
-struct Messages: Sendable { let core: ServerCore
- func respond(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
- func countTokens(_ b: JSONField) throws -> Response { throw APIError.stopping }
- static func json(_ e: APIError) -> JSONValue { e.json } }
-struct ResponsesEndpoint: Sendable { let core: ServerCore
- func respond(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping } }
-struct OllamaEndpoints: Sendable { let core: ServerCore
- func chat(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
- func generate(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
- func show(_ b: JSONField) throws -> Response { throw APIError.stopping }
- func tags() -> Response { .json(.null) }
- func running() -> Response { .json(.null) }
- func version() -> Response { .json(.null) } }
+
+struct ResponsesEndpoint: Sendable {
+    let core: ServerCore
+    func respond(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
+}
+struct OllamaEndpoints: Sendable {
+    let core: ServerCore
+    func chat(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
+    func generate(_ b: JSONField, _ c: ServerContext, client: String) async throws -> Response { throw APIError.stopping }
+    func show(_ b: JSONField) throws -> Response { throw APIError.stopping }
+    func tags() -> Response { .json(.null) }
+    func running() -> Response { .json(.null) }
+    func version() -> Response { .json(.null) }
+}
 enum OpenAPI { static func document(_ c: ServerConfiguration) -> JSONValue { .null } }

@@ -10,7 +10,9 @@ struct ChatCompletions: Sendable {
         try core.checkModel(request.model)
         let run = try await ChatRun.start(request, core, context, client: client)
         let identity = AnswerIdentity(prefix: "chatcmpl-", model: request.model ?? core.configuration.modelName)
-        guard request.stream.isOn else { return try await plain(run, identity, wantsProbabilities: request.logProbabilities != nil) }
+        guard request.stream.isOn else {
+            return try await plain(run, identity, wantsProbabilities: request.logProbabilities != nil)
+        }
         let chunks = ChatChunks(
             identity, includesUsage: request.stream.includesUsage, wantsProbabilities: request.logProbabilities != nil,
             probabilities: ChatLogProbabilities(tokenizer: core.model.tokenizer))
@@ -26,7 +28,9 @@ struct ChatCompletions: Sendable {
                     if chunks.wantsProbabilities { output.data(chunks.delta(index, .content(""), tokens)) }
                 case .finished(let index, let choice, let end): output.data(chunks.end(index, choice.finishReason(end)))
                 }
-            } flush: { _ in try await output.flush() }
+            } flush: { _ in
+                try await output.flush()
+            }
             if chunks.includesUsage { output.data(chunks.usage(usage)) }
             output.text("data: [DONE]\n\n")
             stream = output
@@ -49,7 +53,8 @@ struct ChatCompletions: Sendable {
                     "finish_reason": .string(choice.finishReason(end)),
                 ]
             }
-        } flush: { _ in }
+        } flush: { _ in
+        }
         let choices = (0..<run.source.choices).compactMap { answers[$0] }
         return .json(identity.object("chat.completion", [("choices", .array(choices)), ("usage", usage.json)]))
     }

@@ -11,7 +11,9 @@ struct ChatRun: Sendable {
     let toolChoice: ToolChoice
 
     /// - Throws: ``APIError``, `JinjaError`, ``ServiceRefusal``.
-    static func start(_ request: ChatRequest, _ core: ServerCore, _ context: ServerContext, client: String) async throws -> ChatRun {
+    static func start(_ request: ChatRequest, _ core: ServerCore, _ context: ServerContext, client: String) async throws
+        -> ChatRun
+    {
         let shown = request.toolChoice.shown(of: request.tools)
         let prompt = try core.renderer.prompt(request.messages, tools: shown, request.rendering)
         var job = try core.job(prompt.tokens, request.sampling, client: client, param: "messages")

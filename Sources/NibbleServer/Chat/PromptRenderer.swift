@@ -1,7 +1,7 @@
+import Nibble
 import NibbleCore
 import NibbleTemplates
 import NibbleTokenizers
-import Nibble
 
 /// Writes chats as prompts. Templates are parsed once.
 struct PromptRenderer: Sendable {

@@ -1,5 +1,7 @@
 import CNibblePage
+import HTTPTypes
 import Hummingbird
+import NIOCore
 import NibbleCore
 
 /// What lies at which path.
@@ -29,8 +31,14 @@ struct Routes: Sendable {
         let completions = Completions(core: core)
         let tokens = TokenizeEndpoints(core: core)
         let about = AboutEndpoints(core: core)
-        func post(_ handle: @escaping @Sendable (JSONField, RequestHead, ServerContext) async throws -> Response) -> [String: Handler] {
-            ["POST": { head, context in try await handle(try await head.json(limit: core.configuration.bodyLimit), head, context) }]
+        func post(_ handle: @escaping @Sendable (JSONField, RequestHead, ServerContext) async throws -> Response) -> [String:
+            Handler]
+        {
+            [
+                "POST": { head, context in
+                    try await handle(try await head.json(limit: core.configuration.bodyLimit), head, context)
+                }
+            ]
         }
         func get(_ handle: @escaping @Sendable () throws -> Response) -> [String: Handler] {
             ["GET": { _, _ in try handle() }, "HEAD": { _, _ in try handle() }]

@@ -1,4 +1,5 @@
 import Foundation
+import HTTPTypes
 import Hummingbird
 import NIOCore
 import NibbleCore
@@ -60,7 +61,8 @@ struct ServerResponder: HTTPResponder {
         let bearer = request.headers[.authorization].flatMap { value in
             value.lowercased().hasPrefix("bearer ") ? String(value.dropFirst(7)) : nil
         }
-        guard let given = request.headers[.apiKey] ?? bearer, let key = core.configuration.apiKeys.first(where: { Self.equal($0, given) })
+        guard let given = request.headers[.apiKey] ?? bearer,
+            let key = core.configuration.apiKeys.first(where: { Self.equal($0, given) })
         else { throw APIError.wrongKey }
         return key
     }
@@ -95,7 +97,8 @@ struct ServerResponder: HTTPResponder {
         response.headers[.vary] = "Origin"
         guard request.method == .options else { return }
         response.headers[.accessControlAllowMethods] = "GET, POST, OPTIONS"
-        response.headers[.accessControlAllowHeaders] = request.headers[.accessControlRequestHeaders] ?? "authorization, content-type"
+        response.headers[.accessControlAllowHeaders] =
+            request.headers[.accessControlRequestHeaders] ?? "authorization, content-type"
         response.headers[.accessControlMaxAge] = "600"
     }
 

@@ -46,7 +46,8 @@ struct MetricsText {
         let keys = values.requests.keys.sorted { ($0.handler, $0.method, $0.status) < ($1.handler, $1.method, $1.status) }
         for key in keys {
             line(
-                "http_requests_total", "handler=\"\(Self.escaped(key.handler))\",method=\"\(key.method)\",status=\"\(key.status)\"",
+                "http_requests_total",
+                "handler=\"\(Self.escaped(key.handler))\",method=\"\(key.method)\",status=\"\(key.status)\"",
                 "\(values.requests[key] ?? 0)")
         }
     }

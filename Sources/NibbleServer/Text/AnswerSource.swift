@@ -1,4 +1,6 @@
+import HTTPTypes
 import Hummingbird
+import NIOCore
 import NibbleCore
 import Synchronization
 
@@ -56,10 +58,12 @@ final class AnswerSource: Sendable {
     }
 
     func cancel() {
-        guard isCancelled.withLock({ cancelled in
-            defer { cancelled = true }
-            return !cancelled
-        }) else { return }
+        guard
+            isCancelled.withLock({ cancelled in
+                defer { cancelled = true }
+                return !cancelled
+            })
+        else { return }
         for handle in handles.withLock({ $0 }) { handle.cancel() }
     }
 

@@ -46,7 +46,7 @@ extension CallHead {
             scanner.position += 1
             if next == UInt8(ascii: ",") { continue }
             guard next == UInt8(ascii: "}"), let name else { throw .invalid }
-            let text = arguments.map { text(of: bytes[$0]) } ?? "{}"
+            let text = arguments.map { Self.text(of: bytes[$0]) } ?? "{}"
             guard let text else { throw .invalid }
             return .whole(name: name, arguments: text, end: scanner.position)
         }
