@@ -130,7 +130,7 @@ let package = Package(
                 "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
                 "NibbleLoading", "NibbleGeneration",
             ]),
-        tests("NibbleServer", ["NibbleCore", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
+        tests("NibbleServer", ["NibbleCore", "NibbleModels", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.
         .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),
