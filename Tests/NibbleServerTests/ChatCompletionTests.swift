@@ -78,7 +78,7 @@ import Testing
             let json = try await server.chat(#","n":2,"max_tokens":9,"max_completion_tokens":3,"logprobs":true,"top_logprobs":2"#)
                 .json()
             let choices = try #require(json["choices"]?.array)
-            #expect(choices.map { $0["index"] } == [0, 1])
+            #expect(choices.compactMap { $0["index"]?.int } == [0, 1])
             for choice in choices {
                 #expect(choice["finish_reason"] == "length")
                 let content = try #require(choice["logprobs"]?["content"]?.array)

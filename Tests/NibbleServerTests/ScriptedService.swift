@@ -1,4 +1,5 @@
 import NibbleCore
+import NibbleModels
 import NibbleServer
 import NibbleTokenizers
 import Synchronization

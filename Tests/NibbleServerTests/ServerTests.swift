@@ -25,7 +25,8 @@ import Testing
     @Test func modelsAndPaths() async throws {
         try await TestServer.with(TestServer.service("Hello"), { $0.modelNames = ["owner/name", "other"] }) { server in
             let list = try await server.send("/v1/models").json()
-            #expect(list["data"]?.array?.map { $0["id"] } == ["owner/name", "other"])
+            let entries = try #require(list["data"]?.array)
+            #expect(entries.compactMap { $0["id"]?.string } == ["owner/name", "other"])
             #expect(try await server.send("/v1/models/owner/name").json()["id"] == "owner/name")
             #expect(try await server.send("/v1/models/owner%2Fname").status == 200)
             #expect(try await server.send("/v1/models/none").json()["error"]?["code"] == "model_not_found")

@@ -21,18 +21,26 @@ import Testing
 
     @Test func streamedCalls() async throws {
         try await TestServer.with(TestServer.service("Sure." + Self.call + "\n" + Self.call)) { server in
-            let deltas = try await server.chat(Self.tools + #","stream":true"#).chunks()
-                .compactMap { $0["choices"]?[0]?["delta"] }
-            let calls = deltas.compactMap { $0["tool_calls"]?[0] }
-            let heads = calls.filter { $0["id"] != nil }
-            #expect(heads.map { $0["index"] } == [0, 1])
-            #expect(heads.allSatisfy { $0["function"] == ["name": "weather", "arguments": ""] && $0["type"] == "function" })
-            for index in 0..<2 {
-                let pieces = calls.filter { $0["index"]?.int == index }.compactMap { $0["function"]?["arguments"]?.string }
-                #expect(pieces.joined() == #"{"city":  "Seoul"}"#)
-            }
-            #expect(deltas.compactMap { $0["content"]?.string }.joined() == "Sure.")
+            let chunks = try await server.chat(Self.tools + #","stream":true"#).chunks()
+            Self.check(chunks.compactMap { $0["choices"]?[0]?["delta"] })
         }
+    }
+
+    private static func check(_ deltas: [JSONValue]) {
+        let calls = deltas.compactMap { $0["tool_calls"]?[0] }
+        let heads = calls.filter { $0["id"] != nil }
+        #expect(heads.compactMap { $0["index"]?.int } == [0, 1])
+        for head in heads {
+            #expect(head["type"]?.string == "function")
+            #expect(head["function"]?["arguments"]?.string == "")
+        }
+        for index in 0..<2 {
+            let own = calls.filter { $0["index"]?.int == index }
+            let pieces = own.compactMap { $0["function"]?["arguments"]?.string }
+            #expect(pieces.joined() == #"{"city":  "Seoul"}"#)
+        }
+        let content = deltas.compactMap { $0["content"]?.string }
+        #expect(content.joined() == "Sure.")
     }
 
     @Test func oneCallOnly() async throws {
@@ -77,6 +85,44 @@ import Testing
             let count = try await server.send(
                 "/v1/messages/count_tokens", #"{"messages":[{"role":"user","content":"Hi"}]}"#)
             #expect(try count.json()["input_tokens"]?.int ?? 0 > 0)
+        }
+    }
+}
+
+/// /v1/responses without memory.
+@Suite struct ResponsesTests {
+    @Test func plainAndStreamed() async throws {
+        try await TestServer.with(TestServer.service("Sure." + ToolCallTests.call)) { server in
+            let tools = #""tools":[{"type":"function","name":"weather","parameters":{"type":"object"}}]"#
+            let body = #"{"model":"stories","instructions":"Be short.","input":"Hi",\#(tools)"#
+            let json = try await server.send("/v1/responses", body + "}").json()
+            #expect(json["status"] == "completed")
+            #expect(json["output"]?[0]?["content"]?[0]?["text"] == "Sure.")
+            #expect(json["output"]?[1]?["arguments"] == #"{"city":  "Seoul"}"#)
+            let events = try await server.send("/v1/responses", body + #","stream":true}"#).chunks()
+            #expect(events.compactMap { $0["sequence_number"]?.int } == Array(0..<events.count))
+            let types = events.compactMap { $0["type"]?.string }
+            #expect(types.prefix(3) == ["response.created", "response.in_progress", "response.output_item.added"])
+            #expect(types.last == "response.completed")
+            #expect(events.last?["response"]?["output"]?.array?.count == 2)
+        }
+    }
+
+    @Test(arguments: ["previous_response_id", "conversation"]) func keepsNothing(field: String) async throws {
+        try await TestServer.with(TestServer.service("Hello")) { server in
+            let answer = try await server.send("/v1/responses", #"{"input":"Hi","\#(field)":"resp_1"}"#)
+            #expect(answer.status == 400)
+            #expect(try answer.json()["error"]?["param"]?.string == field)
+        }
+    }
+
+    @Test func documentNamesEveryPath() async throws {
+        try await TestServer.with(TestServer.service("Hello")) { server in
+            let paths = try #require(try await server.send("/openapi.json").json()["paths"]?.object)
+            for (path, _) in paths where !path.contains("{") {
+                let answer = try await server.send(path, paths[path]?["post"] == nil ? nil : "{}")
+                #expect(answer.status == 200 || answer.status == 400, "\(path)")
+            }
         }
     }
 }

@@ -56,13 +56,6 @@ struct Routes: Sendable {
         paths["/v1/messages/count_tokens"] = post { body, _, _ in try messages.countTokens(body) }
         let responses = ResponsesEndpoint(core: core)
         paths["/v1/responses"] = post { try await responses.respond($0, $2, client: $1.client) }
-        let ollama = OllamaEndpoints(core: core)
-        paths["/api/chat"] = post { try await ollama.chat($0, $2, client: $1.client) }
-        paths["/api/generate"] = post { try await ollama.generate($0, $2, client: $1.client) }
-        paths["/api/show"] = post { body, _, _ in try ollama.show(body) }
-        paths["/api/tags"] = get { ollama.tags() }
-        paths["/api/ps"] = get { ollama.running() }
-        paths["/api/version"] = get { ollama.version() }
         var routes = Dictionary(uniqueKeysWithValues: paths.map { ($0.key, Route(name: $0.key, handlers: $0.value)) })
         let open: [String: [String: Handler]] = [
             "/health": get { try about.health() }, "/ready": get { try about.ready() }, "/metrics": get { about.metrics() },

@@ -77,8 +77,7 @@ struct ServerResponder: HTTPResponder {
 
     private func failure(_ error: APIError, _ path: String) -> Response {
         let form: JSONValue =
-            path.hasPrefix("/api/")
-            ? ["error": .string(error.message)] : path.hasPrefix("/v1/messages") ? Messages.json(error) : error.json
+            path.hasPrefix("/v1/messages") ? Messages.json(error) : error.json
         let status = path.hasPrefix("/v1/messages") && error.status == .serviceUnavailable ? .init(code: 529) : error.status
         var response = Response.json(form, status: status)
         if let seconds = error.retryAfter { response.headers[.retryAfter] = "\(seconds)" }
