@@ -6,6 +6,7 @@ import NibbleCore
 import NibbleServer
 import NibbleTestSupport
 import NibbleTokenizers
+import UnixSignals
 
 /// A server on a free port of loopback for the time of a test.
 struct TestServer: Sendable {
@@ -37,7 +38,7 @@ struct TestServer: Sendable {
 
     /// Runs `body` beside a server.
     static func with(
-        _ service: ScriptedService, _ change: (inout ServerConfiguration) -> Void = { _ in },
+        _ service: ScriptedService, _ change: (inout ServerConfiguration) -> Void = { _ in }, signals: [UnixSignal] = [],
         _ body: @Sendable @escaping (TestServer) async throws -> Void
     ) async throws {
         var configuration = ServerConfiguration(modelNames: ["stories"])
@@ -48,7 +49,7 @@ struct TestServer: Sendable {
             configuration, model: ServedModel(tokenizer: tokenizer, defaults: GenerationConfig()), service: service)
         let (ports, continuation) = AsyncStream.makeStream(of: Int.self)
         try await withThrowingTaskGroup { group in
-            group.addTask { try await server.run(signals: []) { port in continuation.yield(port) } }
+            group.addTask { try await server.run(signals: signals) { port in continuation.yield(port) } }
             group.addTask {
                 for await port in ports {
                     try await body(TestServer(port: port, service: service))
