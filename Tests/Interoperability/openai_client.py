@@ -2,7 +2,7 @@
 
 import sys
 
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import BadRequestError, LengthFinishReasonError, NotFoundError, OpenAI
 
 url, key = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "none"
 client = OpenAI(base_url=url + "/v1", api_key=key, max_retries=0)
@@ -31,7 +31,10 @@ assert text == whole.choices[0].message.content and usage.completion_tokens == w
 tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 client.chat.completions.create(model=model, messages=messages, tools=tools, max_tokens=8)
 with client.chat.completions.stream(model=model, messages=messages, tools=tools, max_tokens=8) as stream:
-    assert stream.get_final_completion().choices[0].message is not None
+    try:
+        assert stream.get_final_completion().choices[0].message is not None
+    except LengthFinishReasonError as caught:
+        assert caught.completion.choices[0].finish_reason == "length"
 
 completion = client.completions.create(model=model, prompt=["a", "b"], max_tokens=4, logprobs=2, temperature=0)
 assert [choice.index for choice in completion.choices] == [0, 1]
