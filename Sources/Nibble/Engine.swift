@@ -11,7 +11,7 @@ public struct EngineConfiguration: Sendable {
     /// Bytes for keys and values on each device. `nil`: what the sequences can fill, at most three quarters of what is free.
     public var cacheBudget: MemoryLimit?
     /// Requests that may wait; further ones are refused.
-    public var maxQueue: Int
+    package var maxQueue: Int
     /// Tokens of a step, all sequences together. `nil`: as the model was loaded.
     package var chunkTokens: Int?
     /// How long a step should take while sequences decode. `nil`: 100 ms on the CPU, 30 ms elsewhere.
@@ -77,7 +77,7 @@ public final class Engine: Sendable {
     }
 
     /// Takes no new requests from now on. Those that are here run to their end.
-    public func drain() { tokenEngine.drain() }
+    package func drain() { tokenEngine.drain() }
 
     /// Drains, and after `timeout` ends what is left with ``EngineError/stopped``.
     public func shutdown(timeout: Duration) async { await tokenEngine.shutdown(timeout: timeout) }

@@ -10,7 +10,7 @@ public struct EngineRequest: Sendable {
     /// the logits on the host are refused by name.
     public var config: GenerationConfig
     /// Requests of one client wait for each other, not for those of others.
-    public var client = ""
+    package var client = ""
     /// How many of the most probable tokens are reported beside each chosen one, at most 20. `nil`: no probabilities at all.
     public var logProbabilities: Int?
 

@@ -15,55 +15,55 @@ import Testing
         return try request.submission(config, model.model)
     }
 
-    @Test(
-        "what needs the logits on the host is refused by its name",
-        arguments: [
-            ("num_beams", { $0.numBeams = 2 }),
-            ("prompt_lookup_num_tokens", { $0.promptLookupNumTokens = 3 }),
-            ("guidance_scale", { $0.guidanceScale = 2 }),
-            ("cache_implementation", { $0.cacheImplementation = .quantized }),
-            ("sequence_bias", { $0.sequenceBias = [SequenceBias(tokens: [4], bias: 1)] }),
-            ("bad_words_ids", { $0.badWordsIds = [[4], [5, 6]] }),
-            ("encoder_repetition_penalty", { $0.encoderRepetitionPenalty = 2 }),
-            ("no_repeat_ngram_size", { $0.noRepeatNgramSize = 2 }),
-            ("encoder_no_repeat_ngram_size", { $0.encoderNoRepeatNgramSize = 2 }),
-            ("forced_bos_token_id", { $0.forcedBosTokenId = 2 }),
-            ("forced_eos_token_id", { $0.forcedEosTokenId = [2] }),
-            ("remove_invalid_values", { $0.removeInvalidValues = true }),
-            ("exponential_decay_length_penalty", { $0.exponentialDecayLengthPenalty = ExponentialDecay(start: 1, factor: 2) }),
-            ("begin_suppress_tokens", { $0.beginSuppressTokens = [2] }),
-            ("renormalize_logits", { $0.renormalizeLogits = true }),
-            (
-                "top_h",
-                {
-                    $0.doSample = true
-                    $0.topH = 0.5
-                }
-            ),
-            (
-                "typical_p",
-                {
-                    $0.doSample = true
-                    $0.typicalP = 0.5
-                }
-            ),
-            (
-                "epsilon_cutoff",
-                {
-                    $0.doSample = true
-                    $0.epsilonCutoff = 0.1
-                }
-            ),
-            (
-                "eta_cutoff",
-                {
-                    $0.doSample = true
-                    $0.etaCutoff = 0.1
-                }
-            ),
-            ("output_scores", { $0.outputScores = true }),
-            ("output_logits", { $0.outputLogits = true }),
-        ] as [(String, @Sendable (inout GenerationConfig) -> Void)])
+    static let hostOnly: [(String, @Sendable (inout GenerationConfig) -> Void)] = [
+        ("num_beams", { $0.numBeams = 2 }),
+        ("prompt_lookup_num_tokens", { $0.promptLookupNumTokens = 3 }),
+        ("guidance_scale", { $0.guidanceScale = 2 }),
+        ("cache_implementation", { $0.cacheImplementation = .quantized }),
+        ("sequence_bias", { $0.sequenceBias = [SequenceBias(tokens: [4], bias: 1)] }),
+        ("bad_words_ids", { $0.badWordsIds = [[4], [5, 6]] }),
+        ("encoder_repetition_penalty", { $0.encoderRepetitionPenalty = 2 }),
+        ("no_repeat_ngram_size", { $0.noRepeatNgramSize = 2 }),
+        ("encoder_no_repeat_ngram_size", { $0.encoderNoRepeatNgramSize = 2 }),
+        ("forced_bos_token_id", { $0.forcedBosTokenId = 2 }),
+        ("forced_eos_token_id", { $0.forcedEosTokenId = [2] }),
+        ("remove_invalid_values", { $0.removeInvalidValues = true }),
+        ("exponential_decay_length_penalty", { $0.exponentialDecayLengthPenalty = ExponentialDecay(start: 1, factor: 2) }),
+        ("begin_suppress_tokens", { $0.beginSuppressTokens = [2] }),
+        ("renormalize_logits", { $0.renormalizeLogits = true }),
+        (
+            "top_h",
+            {
+                $0.doSample = true
+                $0.topH = 0.5
+            }
+        ),
+        (
+            "typical_p",
+            {
+                $0.doSample = true
+                $0.typicalP = 0.5
+            }
+        ),
+        (
+            "epsilon_cutoff",
+            {
+                $0.doSample = true
+                $0.epsilonCutoff = 0.1
+            }
+        ),
+        (
+            "eta_cutoff",
+            {
+                $0.doSample = true
+                $0.etaCutoff = 0.1
+            }
+        ),
+        ("output_scores", { $0.outputScores = true }),
+        ("output_logits", { $0.outputLogits = true }),
+    ]
+
+    @Test("what needs the logits on the host is refused by its name", arguments: hostOnly)
     func refused(field: String, change: @Sendable (inout GenerationConfig) -> Void) {
         #expect(throws: EngineError.unsupported(field: field)) { try submission { change(&$0.config) } }
     }
