@@ -29,6 +29,14 @@ let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 // Errors of the network, and the server in the tests.
 let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
+// HTTP and the life of `nibble serve`.
+let hummingbird: [Target.Dependency] = [
+    .product(name: "HTTPTypes", package: "swift-http-types"),
+    .product(name: "Hummingbird", package: "hummingbird"),
+    .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+    .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+    .product(name: "Logging", package: "swift-log"),
+]
 
 // `nibble --version` names the commit. A target of its own, so that a new commit compiles one small file.
 let commit = Context.gitInformation.map { $0.currentCommit.prefix(12) + ($0.hasUncommittedChanges ? "+" : "") } ?? ""
@@ -46,6 +54,10 @@ let package = Package(
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // Each line may import the lines above it, never below.
@@ -76,12 +88,20 @@ let package = Package(
                 "NibbleTokenizers", "NibbleGrammar", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading",
                 "NibbleGeneration", "NibbleServing",
             ]),
+        cModule("CNibblePage", exclude: ["page"]),
+        module(
+            "NibbleServer",
+            [
+                "CNibblePage", "NibbleCore", "NibbleTemplates", "NibbleTokenizers", "NibbleModels", "NibbleGeneration",
+                "NibbleServing", "Nibble",
+            ]
+                + hummingbird + nio),
         .executableTarget(
             name: "NibbleCommand",
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
                 "NibbleGeneration",
-                "NibbleConformance", "Nibble", argumentParser,
+                "NibbleConformance", "Nibble", "NibbleServer", argumentParser,
             ],
             swiftSettings: swiftSettings),
 
@@ -110,6 +130,7 @@ let package = Package(
                 "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
                 "NibbleLoading", "NibbleGeneration", "NibbleServing",
             ]),
+        tests("NibbleServer", ["NibbleCore", "NibbleModels", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.
         .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),

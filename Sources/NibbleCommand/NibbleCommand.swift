@@ -18,7 +18,7 @@ struct NibbleCommand: AsyncParsableCommand {
         subcommands: [
             GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,
             DequantizeCommand.self, PlanCommand.self, PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
-            GrammarCommand.self, PullCommand.self, ModelsCommand.self,
+            ServeCommand.self, GrammarCommand.self, PullCommand.self, ModelsCommand.self,
         ])
 
     /// Parses the arguments, runs the command, and ends the process: exit code 0 when done, 1 with one line on standard error

@@ -1,0 +1,100 @@
+import ArgumentParser
+import Foundation
+import Nibble
+import NibbleServer
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Answer HTTP requests as OpenAI's API does.",
+        discussion: """
+            Serves /v1/chat/completions, /v1/completions, /v1/models, /v1/messages (Anthropic's form), /tokenize, /health, \
+            /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
+            on standard error says when the server listens. SIGTERM lets requests end, a second one ends them at once.
+            """)
+
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    var model: String
+
+    @Option(help: "The address to listen on; 0.0.0.0 for all of this machine's.")
+    var host = "127.0.0.1"
+
+    @Option(help: "The port to listen on; 0: any free one.")
+    var port = 8080
+
+    @Option(help: "A key that clients must send; may be repeated (default: the environment's NIBBLE_API_KEY, or none).")
+    var apiKey: [String] = []
+
+    @Option(help: "The name by which clients ask for the model; may be repeated, the first is shown (default: MODEL).")
+    var servedModelName: [String] = []
+
+    @Option(help: "Sequences that run at once.")
+    var maxBatch = 16
+
+    @Option(help: "Requests that may wait; further ones get status 429.")
+    var maxQueue = 512
+
+    @Option(help: "Memory for keys and values on each device, such as 2GB (default: what the sequences can fill).")
+    var kvBudget: String?
+
+    @Option(help: "The origin whose pages may ask from a browser, * for any (default: pages of this machine).")
+    var corsOrigin: String?
+
+    @Option(help: "Bytes that a request's body may have.")
+    var bodyLimit = 2 << 20
+
+    @Option(help: "Seconds that a request may take (default: no limit).")
+    var requestTimeout: Double?
+
+    @Option(help: "Seconds that requests get to end after SIGTERM.")
+    var shutdownTimeout = 30.0
+
+    @Option(help: "Before the names of all metrics; vllm: suits dashboards made for vLLM.")
+    var metricsPrefix = "nibble_"
+
+    @OptionGroup(title: "Chat options")
+    var chat: ChatOptionsGroup
+
+    @OptionGroup(title: "Load options")
+    var load: LoadOptionsGroup
+
+    func validate() throws {
+        guard (0...65535).contains(port) else { throw ValidationError("--port must be from 0 to 65535, found \(port)") }
+        guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
+        guard maxQueue >= 0 else { throw ValidationError("--max-queue must be at least 0, found \(maxQueue)") }
+        guard bodyLimit > 0 else { throw ValidationError("--body-limit must be at least 1, found \(bodyLimit)") }
+        guard shutdownTimeout >= 0, shutdownTimeout.isFinite else {
+            throw ValidationError("--shutdown-timeout must be at least 0, found \(shutdownTimeout)")
+        }
+        if let requestTimeout, !(requestTimeout > 0 && requestTimeout.isFinite) {
+            throw ValidationError("--request-timeout must be above 0, found \(requestTimeout)")
+        }
+    }
+
+    func run() async throws {
+        let budget = try kvBudget.map { try MemoryLimit($0) }
+        var configuration = ServerConfiguration(modelNames: servedModelName.isEmpty ? [model] : servedModelName)
+        configuration.host = host
+        configuration.port = port
+        configuration.apiKeys = apiKey.isEmpty ? ProcessInfo.processInfo.environment["NIBBLE_API_KEY"].map { [$0] } ?? [] : apiKey
+        configuration.corsOrigin = corsOrigin
+        configuration.bodyLimit = bodyLimit
+        configuration.requestTimeout = requestTimeout
+        configuration.shutdownTimeout = shutdownTimeout
+        configuration.metricsPrefix = metricsPrefix
+        configuration.chatTemplate = try chat.template()
+
+        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let tokenizer = try AutoTokenizer.from(model: folder)
+        let pretrained = try PretrainedModel.load(folder: folder, load.configuration())
+        Report.show(pretrained.report, quiet: load.quiet)
+        let engine = try await pretrained.engine(
+            EngineConfiguration(maxBatch: maxBatch, context: load.context, cacheBudget: budget, maxQueue: maxQueue),
+            tokenizer: tokenizer)
+        let server = Server(
+            configuration, model: ServedModel(tokenizer: tokenizer, defaults: pretrained.generationConfig),
+            service: EngineService(engine))
+        let shown = host.contains(":") ? "[\(host)]" : host
+        try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
+    }
+}

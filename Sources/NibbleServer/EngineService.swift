@@ -1,0 +1,118 @@
+package import Nibble
+import NibbleCore
+import NibbleModels
+import NibbleServing
+
+/// The façade's engine as handlers need it.
+package struct EngineService: CompletionService {
+    private let engine: TokenEngine
+    private let owner: Engine
+    private let slots: Int
+
+    package init(_ engine: Engine) {
+        owner = engine
+        self.engine = engine.tokenEngine
+        slots = engine.tokenEngine.limits.slots
+    }
+
+    package var context: Int { engine.capacity }
+    package var vocabularySize: Int { engine.vocabularySize }
+
+    package func submit(
+        _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
+    ) throws -> any CompletionHandle {
+        var request = ServingRequest(prompt: job.prompt, maxNewTokens: job.maxNewTokens)
+        request.choices = job.choices
+        request.stopTokens = Set(job.endTokens)
+        request.client = job.client
+        var submission = Submission(request, selection: job.selection)
+        submission.logProbabilities = job.logProbabilities
+        submission.timeLimit = job.timeLimit
+        do {
+            let answers = try engine.submit(submission)
+            Task { await Self.forward(answers, choices: job.choices, to: deliver) }
+            return EngineHandle(answers: answers)
+        } catch let error as EngineError {
+            throw refusal(error)
+        } catch let error as ModelError {
+            throw ServiceRefusal.invalid("\(error)", field: nil)
+        }
+    }
+
+    private func refusal(_ error: EngineError) -> any Error {
+        switch error {
+        case .queueIsFull, .queueHoldsTooManyTokens: ServiceRefusal.busy("\(error)", retryAfter: 1)
+        case .isDraining, .stopped: ServiceRefusal.stopping
+        case .promptTooLong(let tokens, let context): ServiceRefusal.promptTooLong(tokens: tokens, context: context)
+        case .tooManyChoices: ServiceRefusal.invalid("\(error)", field: "n")
+        case .emptyPrompt, .invalidCount, .unsupported: ServiceRefusal.invalid("\(error)", field: nil)
+        case .answerFailed, .engineFailed: APIError.server("\(error)")
+        }
+    }
+
+    private static func forward(
+        _ answers: AnswerStream, choices: Int, to deliver: @Sendable (CompletionEvent) -> Void
+    ) async {
+        var open = Set(0..<choices)
+        do {
+            while let parts = try await answers.next() {
+                for part in parts {
+                    if let cached = part.cachedTokens { deliver(.started(choice: part.choice, cachedTokens: cached)) }
+                    for (index, token) in part.tokens.enumerated() {
+                        deliver(.token(choice: part.choice, token, index < part.scores.count ? part.scores[index] : nil))
+                    }
+                    if let finish = part.finish, open.remove(part.choice) != nil {
+                        deliver(.finished(choice: part.choice, CompletionFinish(finish)))
+                    }
+                }
+            }
+        } catch {
+            for choice in open.sorted() { deliver(.finished(choice: choice, .failed("\(error)"))) }
+        }
+    }
+
+    package func counts() -> ServiceCounts {
+        let status = engine.status
+        var counts = ServiceCounts()
+        counts.running = status.running
+        counts.waiting = status.waitingRequests
+        counts.slots = slots
+        counts.blocks = status.blocks
+        counts.blocksInUse = status.usedBlocks
+        counts.blockSize = KeyValueGeometry.blockSize
+        counts.preemptions = status.preemptions
+        counts.prefixQueriedTokens = status.promptTokens
+        counts.prefixFoundTokens = status.cachedTokens
+        counts.steps = status.steps
+        return counts
+    }
+
+    package func health() -> ServiceHealth {
+        let status = engine.status
+        if case .failed(let error) = status.life { return .failed("\(error)") }
+        guard !status.isHealthy(), status.life == .running else { return .alive }
+        return .stuck(seconds: (ContinuousClock.now - status.heartbeat.last) / .seconds(1))
+    }
+
+    package func stop() async { await owner.shutdown(timeout: .zero) }
+}
+
+private struct EngineHandle: CompletionHandle {
+    let answers: AnswerStream
+
+    func cancel() { answers.cancel() }
+    func stop(choice: Int) { answers.finish(choice: choice) }
+}
+
+extension CompletionFinish {
+    init(_ finish: ServingFinish) {
+        self =
+            switch finish {
+            case .stopToken, .stopString: .stop
+            case .length: .length
+            case .deadline: .timeLimit
+            case .cancelled: .cancelled
+            case .failed(let reason): .failed(reason)
+            }
+    }
+}

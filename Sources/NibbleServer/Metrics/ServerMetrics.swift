@@ -1,0 +1,51 @@
+import Synchronization
+
+/// What the server has counted since its start.
+final class ServerMetrics: Sendable {
+    struct HTTPKey: Hashable, Sendable {
+        var handler: String
+        var method: String
+        var status: Int
+    }
+
+    struct Values: Sendable {
+        var requests: [HTTPKey: Int] = [:]
+        var finished: [String: Int] = ["stop": 0, "length": 0, "abort": 0, "error": 0]
+        var promptTokens = 0
+        var generationTokens = 0
+        var histograms: [HistogramName: Histogram] = Dictionary(
+            uniqueKeysWithValues: HistogramName.allCases.map { ($0, Histogram($0.bounds)) })
+    }
+
+    private let state = Mutex(Values())
+
+    var values: Values { state.withLock { $0 } }
+
+    func answered(_ key: HTTPKey) { state.withLock { $0.requests[key, default: 0] += 1 } }
+
+    func observe(_ name: HistogramName, _ value: Double) { state.withLock { $0.histograms[name]?.observe(value) } }
+
+    func began(_ source: AnswerSource) {
+        state.withLock { values in
+            values.promptTokens += source.promptTokens
+            values.histograms[.promptTokens]?.observe(Double(source.promptTokens))
+            values.histograms[.maxTokens]?.observe(Double(source.jobs[0].maxNewTokens))
+            values.histograms[.choices]?.observe(Double(source.choicesPerPrompt))
+        }
+    }
+
+    func finished(reason: String, tokens: Int) {
+        state.withLock { values in
+            values.finished[reason, default: 0] += 1
+            values.generationTokens += tokens
+        }
+    }
+
+    func ended(_ source: AnswerSource, completionTokens: Int) {
+        let seconds = (ContinuousClock.now - source.started) / .seconds(1)
+        state.withLock { values in
+            values.histograms[.requestLatency]?.observe(seconds)
+            values.histograms[.generationTokens]?.observe(Double(completionTokens))
+        }
+    }
+}

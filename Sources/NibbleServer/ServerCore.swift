@@ -1,0 +1,75 @@
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import NibbleCore
+import NibbleTokenizers
+
+/// What all handlers share.
+struct ServerCore: Sendable {
+    let configuration: ServerConfiguration
+    let model: ServedModel
+    let service: any CompletionService
+    let renderer: PromptRenderer
+    let life: ServerLife
+    let metrics: ServerMetrics
+    let started = Int(Clock.seconds)
+
+    init(_ configuration: ServerConfiguration, _ model: ServedModel, _ service: any CompletionService, _ life: ServerLife) {
+        self.configuration = configuration
+        self.model = model
+        self.service = service
+        self.life = life
+        renderer = PromptRenderer(model.tokenizer, template: configuration.chatTemplate)
+        metrics = ServerMetrics()
+    }
+
+    var vocabulary: Int { service.vocabularySize }
+
+    /// - Throws: ``APIError`` for another model than the one that is served.
+    func checkModel(_ name: String?) throws {
+        guard let name, !configuration.modelNames.contains(name) else { return }
+        throw APIError.unknownModel(name, served: configuration.modelName)
+    }
+
+    /// A prompt with its settings.
+    /// - Throws: ``APIError`` for a prompt that the context has no room for.
+    func job(_ prompt: [Int32], _ sampling: SamplingFields, client: String, param: String) throws -> CompletionJob {
+        var prompt = prompt
+        if prompt.isEmpty, let bos = model.tokenizer.specialTokens.bos?.id { prompt = [bos] }
+        guard !prompt.isEmpty else { throw APIError.invalid("the prompt has no tokens", param: param) }
+        guard prompt.count < service.context else {
+            throw APIError.promptTooLong(tokens: prompt.count, context: service.context, param: param)
+        }
+        var job = sampling.job(
+            prompt: prompt, room: service.context - prompt.count, defaults: model.defaults, end: model.endTokens,
+            drawnSeed: .random(in: 0...UInt64(Int.max)))
+        if job.client.isEmpty { job.client = client }
+        if !configuration.allowsPriority { job.priority = 0 }
+        job.timeLimit = configuration.requestTimeout.map { .seconds($0) }
+        return job
+    }
+
+    func start(_ jobs: [CompletionJob], _ context: ServerContext) async throws -> AnswerSource {
+        let source = try await AnswerSource.start(jobs, service, life, context)
+        metrics.began(source)
+        return source
+    }
+
+    func encode(_ text: String, addSpecialTokens: Bool, param: String) throws -> [Int32] {
+        do {
+            return try model.tokenizer.encodeCompletely(text, addSpecialTokens: addSpecialTokens)
+        } catch {
+            throw APIError.invalid("\(error)", param: param)
+        }
+    }
+}
+
+extension Response {
+    static func json(_ value: JSONValue, status: HTTPResponse.Status = .ok) -> Response {
+        text(value.encoded(), type: "application/json", status: status)
+    }
+
+    static func text(_ text: String, type: String, status: HTTPResponse.Status = .ok) -> Response {
+        Response(status: status, headers: [.contentType: type], body: ResponseBody(byteBuffer: ByteBuffer(string: text)))
+    }
+}

@@ -1,0 +1,30 @@
+import Foundation
+import NibbleCore
+import NibbleServer
+import NibbleTestSupport
+import Testing
+import UnixSignals
+
+/// What a signal does to requests that run.
+@Suite(.serialized) struct DrainTests {
+    /// A stream ends by itself within the time that it gets, and with an error event after it.
+    @Test(arguments: [(30.0, false), (0.1, true)]) func signalDrains(timeout: Double, isCut: Bool) async throws {
+        let text = String(repeating: "word ", count: isCut ? 200 : 8)
+        let service = TestServer.service(text, pause: .milliseconds(40))
+        try await TestServer.with(service, { $0.shutdownTimeout = timeout }, signals: [.sigusr2]) { server in
+            async let streamed = server.chat(#","stream":true"#)
+            while server.service.jobs.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+            kill(getpid(), SIGUSR2)
+            if !isCut {
+                while try await server.send("/ready").status == 200 { try await Task.sleep(for: .milliseconds(5)) }
+                let refused = try await server.chat()
+                #expect(refused.status == 503)
+                #expect(refused.headers["connection"] == "close")
+            }
+            let frames = try await streamed.frames
+            #expect(frames.last == "[DONE]")
+            let hasError = frames.contains { $0.hasPrefix(#"{"error""#) }
+            #expect(hasError == isCut)
+        }
+    }
+}
