@@ -53,7 +53,7 @@ public struct FourBitFormat: Sendable, Hashable {
     /// Scales that share a second-level scale.
     package static let nestedBlockSize = 256
     /// Block sizes that can be quantized.
-    public static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
     /// A 4-bit format. See ``blockSizes`` for the sizes that are supported.
     public init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {

@@ -29,10 +29,10 @@ public struct PlacementPlan: Sendable {
     /// Options that would keep more of the model where it is fast, most effective first.
     public var hints: [String] = []
     /// How much of the model is where it is fast.
-    public var residency = Residency.complete
+    package var residency = Residency.complete
 
     /// How much of a model is where it is fast, from worst to best.
-    public enum Residency: Int, Sendable, Comparable {
+    package enum Residency: Int, Sendable, Comparable {
         /// Not even the disk makes it fit.
         case refused
         /// Part of the model is read from the disk for each use.
@@ -43,7 +43,7 @@ public struct PlacementPlan: Sendable {
         case complete
 
         /// From worst to best.
-        public static func < (a: Residency, b: Residency) -> Bool { a.rawValue < b.rawValue }
+        package static func < (a: Residency, b: Residency) -> Bool { a.rawValue < b.rawValue }
     }
 
     /// What a plan takes of one device, in bytes.
@@ -62,9 +62,9 @@ public struct PlacementPlan: Sendable {
         ///
         /// There are no caches and activations yet. On a GPU, whose memory is one piece, loading leaves gaps, so there these
         /// bytes count all the time.
-        public var loading = 0
+        package var loading = 0
         /// What the driver takes for itself. Counted where the budget is measured free memory.
-        public var context = 0
+        package var context = 0
         /// `nil`: no limit was given.
         public var budget: Int?
 

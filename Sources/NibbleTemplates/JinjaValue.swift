@@ -73,7 +73,7 @@ public struct JinjaArray: RandomAccessCollection, Sendable, ExpressibleByArrayLi
 
 extension JinjaValue {
     /// A Python list.
-    public static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
+    package static func list(_ elements: [JinjaValue]) -> JinjaValue { .array(JinjaArray(elements)) }
 
     static func undefined(_ explanation: String) -> JinjaValue { .undefined(JinjaUndefined(explanation)) }
 

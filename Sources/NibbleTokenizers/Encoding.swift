@@ -18,7 +18,7 @@ public struct Encoding: Sendable, Equatable {
     package init() {}
 
     /// Number of tokens.
-    public var count: Int { ids.count }
+    package var count: Int { ids.count }
 
     mutating func append(id: Int32, token: String, offset: Range<Int>, typeID: Int32, isSpecial: Bool) {
         ids.append(id)

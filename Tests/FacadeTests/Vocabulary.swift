@@ -16,7 +16,7 @@ enum Vocabulary {
 
     static let placement: [Any.Type] = [
         DeviceMap.self, DeviceMapRequest.self, MemoryLimit.self, LoadPreview.self, PlacementPlan.self, PlacementPlan.Planner.self,
-        PlacementPlan.DeviceMemory.self, PlacementPlan.ModuleRange.self, PlacementPlan.Residency.self,
+        PlacementPlan.DeviceMemory.self, PlacementPlan.ModuleRange.self,
     ]
 
     static let generation: [Any.Type] = [
