@@ -84,6 +84,9 @@ package struct BatchIndices: Sendable {
     package let maximumQueryLength: Int
     /// Upper bound of ``lengths``. Sizes launches; results do not depend on it.
     package let maximumLength: Int
+    /// The same tokens in pieces that attention runs one by one, in the order of the tokens; empty: all at once. Rows that decode
+    /// are apart from prompts, whose length would size their launches.
+    package var parts: [BatchIndices] = []
 
     package init(
         tokens: Tensor, positions: Tensor, rows: Tensor, queryOffsets: Tensor, lengths: Tensor, blockTable: Tensor,

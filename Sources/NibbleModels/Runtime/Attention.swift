@@ -40,11 +40,21 @@ struct SelfAttention: Sendable {
             RotateAndStoreCall(
                 projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
                 cache: cache, clip: description.clip, temperature: description.temperature), batch)
-        try backend.attend(
-            AttentionCall(
-                queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,
-                scale: description.scale, softCap: description.softCap, window: description.window,
-                isCausal: description.isCausal, bias: bias), batch, into: attended)
+        var call = AttentionCall(
+            queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,
+            scale: description.scale, softCap: description.softCap, window: description.window,
+            isCausal: description.isCausal, bias: bias)
+        guard !batch.parts.isEmpty else {
+            try backend.attend(call, batch, into: attended)
+            return attended
+        }
+        var first = 0
+        for part in batch.parts {
+            let range = first..<first + part.tokenCount
+            call.queries = projected.rows(range)
+            try backend.attend(call, part, into: attended.rows(range))
+            first = range.upperBound
+        }
         return attended
     }
 }

@@ -10,6 +10,8 @@ package struct BatchShape: Sendable {
     package var maximumLength: Int
     /// Sizes the launches in place of ``maximumLength`` where a captured graph has to serve longer rows too.
     package var launchLength: Int?
+    /// How many rows at the front have one token, where others behind them have more; 0 otherwise.
+    package var decodingRows = 0
     /// Selects the rotary tables in place of ``maximumLength``: those of a prompt's full length for each of its chunks.
     package var rotaryLength: Int?
     /// Blocks between the starts of two rows in the block tables; `nil`: as many as a row can have.

@@ -7,7 +7,9 @@ struct CallImage {
 
     private let image: IndexBuffers.Image
     private let blocksPerRow: Int
-    private(set) var call: BatchShape
+    private var written: BatchShape
+    /// Rows at the front that have one token each.
+    private var singles = 0
     /// Tokens whose logits are wanted so far.
     private(set) var selected = 0
 
@@ -16,15 +18,23 @@ struct CallImage {
     ///   - blocksPerRow: logical blocks that a row can have.
     init(_ image: IndexBuffers.Image, _ call: BatchShape, blocksPerRow: Int) {
         self.image = image
-        self.call = call
+        written = call
         self.blocksPerRow = blocksPerRow
-        (self.call.rows, self.call.tokens) = (0, 0)
+        (written.rows, written.tokens) = (0, 0)
         image.queryOffsets[0] = 0
+        image.promptOffsets[0] = 0
+    }
+
+    /// The sizes of what was written.
+    var call: BatchShape {
+        var call = written
+        call.decodingRows = singles < call.rows ? singles : 0
+        return call
     }
 
     /// Entries of a block table that the rows take.
-    var tableCount: Int { call.rows * stride }
-    private var stride: Int { call.tableStride ?? blocksPerRow }
+    var tableCount: Int { written.rows * stride }
+    private var stride: Int { written.tableStride ?? blocksPerRow }
 
     /// Adds a row whose `tokens` follow `start` positions.
     /// - Parameters:
@@ -33,12 +43,14 @@ struct CallImage {
     mutating func addRow(
         _ tokens: ArraySlice<Int32>, start: Int, wanted: Wanted, slot: Int = 0, counter: Int = 0
     ) {
-        let row = call.rows
-        var count = call.tokens
+        let row = written.rows
+        var count = written.tokens
+        let isSingle = singles == row && tokens.count == 1
         for (step, token) in tokens.enumerated() {
             image.tokens[count] = token
             image.positions[count] = Int32(start + step)
             image.rows[count] = Int32(row)
+            if !isSingle { image.promptRows[count - singles] = Int32(row - singles) }
             if wanted == .all { select(count) }
             count += 1
         }
@@ -49,9 +61,10 @@ struct CallImage {
         }
         image.lengths[row] = Int32(start + tokens.count)
         image.queryOffsets[row + 1] = Int32(count)
-        call.rows += 1
-        call.tokens = count
-        call.maximumQueryLength = max(call.maximumQueryLength, tokens.count)
+        if isSingle { singles += 1 } else { image.promptOffsets[row - singles + 1] = Int32(count - singles) }
+        written.rows += 1
+        written.tokens = count
+        written.maximumQueryLength = max(written.maximumQueryLength, tokens.count)
     }
 
     private mutating func select(_ token: Int) {
@@ -62,7 +75,7 @@ struct CallImage {
     /// Sets the physical blocks of the row that was added last. A negative block is one that no kernel reads.
     func setBlocks(_ blocks: some Sequence<Int32>, table: Int = 0) {
         let target = image.blockTable(table)
-        var place = (call.rows - 1) * stride
+        var place = (written.rows - 1) * stride
         for block in blocks.prefix(stride) {
             target[place] = max(block, 0)
             place += 1

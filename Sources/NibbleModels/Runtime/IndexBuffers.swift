@@ -43,6 +43,9 @@ package final class IndexBuffers {
         package var rows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).rows, limits.tokens) }
         package var queryOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).queryOffsets, limits.rows + 1) }
         package var lengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).lengths, limits.rows) }
+        /// Of the rows behind those that decode, counted from there: their queries and the rows of their tokens.
+        package var promptOffsets: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).promptOffsets, limits.rows + 1) }
+        package var promptRows: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).promptRows, limits.tokens) }
         /// For each token whose logits are wanted: how many tokens were chosen for its sequence before.
         package var counters: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).counters, limits.rows) }
         /// For each token whose logits are wanted: the slot of its sequence.
@@ -58,7 +61,8 @@ package final class IndexBuffers {
     }
 
     private struct Places {
-        let tokens, positions, rows, queryOffsets, lengths, counters, slots, scored, selected, blockTable, total: Int
+        let tokens, positions, rows, queryOffsets, lengths, counters, slots, scored, selected: Int
+        let promptOffsets, promptRows, blockTable, total: Int
 
         init(_ limits: Limits) {
             tokens = 0
@@ -70,7 +74,9 @@ package final class IndexBuffers {
             slots = counters + limits.rows
             scored = slots + limits.rows
             selected = scored + limits.rows
-            blockTable = selected + limits.tokens
+            promptOffsets = selected + limits.tokens
+            promptRows = promptOffsets + limits.rows + 1
+            blockTable = promptRows + limits.tokens
             total = blockTable + limits.tables * limits.rows * limits.blocksPerRow
         }
     }
@@ -105,6 +111,24 @@ package final class IndexBuffers {
             lengths: view(places.lengths, Shape(rows)),
             blockTable: view(blockTable, Shape(rows, tableStride ?? limits.blocksPerRow)),
             tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
+    }
+
+    /// `whole` in two parts: its first `rows` rows, of one token each, and the rest.
+    func parts(of whole: BatchIndices, decodingRows rows: Int) -> [BatchIndices] {
+        let (places, tokens) = (Places(limits), whole.tokenCount - rows)
+        let decoding = BatchIndices(
+            tokens: whole.tokens.rows(0..<rows), positions: whole.positions.rows(0..<rows), rows: whole.rows.rows(0..<rows),
+            queryOffsets: whole.queryOffsets.rows(0..<rows + 1), lengths: whole.lengths.rows(0..<rows),
+            blockTable: whole.blockTable.rows(0..<rows), tokenCount: rows, rowCount: rows, maximumQueryLength: 1,
+            maximumLength: whole.maximumLength)
+        let prompts = BatchIndices(
+            tokens: whole.tokens.rows(rows..<whole.tokenCount), positions: whole.positions.rows(rows..<whole.tokenCount),
+            rows: view(places.promptRows, Shape(tokens)),
+            queryOffsets: view(places.promptOffsets, Shape(whole.rowCount - rows + 1)),
+            lengths: whole.lengths.rows(rows..<whole.rowCount), blockTable: whole.blockTable.rows(rows..<whole.rowCount),
+            tokenCount: tokens, rowCount: whole.rowCount - rows, maximumQueryLength: whole.maximumQueryLength,
+            maximumLength: whole.maximumLength)
+        return [decoding, prompts]
     }
 
     func counters(_ count: Int) -> Tensor { view(Places(limits).counters, Shape(count)) }

@@ -81,9 +81,15 @@ final class StackRunner {
     func buffers(on backend: any Backend) -> ActivationBuffers { deviceBuffers(backend).activations }
 
     func indices(_ call: BatchShape, on backend: any Backend, table: Int = 0) -> BatchIndices {
-        deviceBuffers(backend).indices.indices(
+        let buffers = deviceBuffers(backend).indices
+        var indices = buffers.indices(
             tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
             maximumLength: call.launchLength ?? call.maximumLength, table: table, tableStride: call.tableStride)
+        // The CPU's tiles are a row's own whatever its neighbours.
+        if call.decodingRows > 0, backend.device != .cpu {
+            indices.parts = buffers.parts(of: indices, decodingRows: call.decodingRows)
+        }
+        return indices
     }
 
     /// The block table that layer `index` uses.
