@@ -87,7 +87,7 @@ extension PretrainedModel {
     /// Makes an engine, which holds its memory for as long as it lives.
     ///
     /// - Parameter tokenizer: decodes tokens and finds stop strings. Without it events have no text.
-    /// - Throws: ``ModelError`` for sizes that are impossible and for encoder-decoders, ``MemoryLimitError``, ``BackendError``.
+    /// - Throws: ``ModelError`` for sizes that are impossible, ``MemoryLimitError``, ``BackendError``.
     public func engine(
         _ configuration: EngineConfiguration = EngineConfiguration(), tokenizer: Tokenizer? = nil
     ) async throws -> Engine {
