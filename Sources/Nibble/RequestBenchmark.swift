@@ -164,7 +164,7 @@ package struct RequestBenchmark: Sendable {
 
     // MARK: Leaks
 
-    /// Many small requests, four times as many at once as run side by side; one of ten is cancelled after a random number of
+    /// Many small requests, twice as many at once as run side by side; one of ten is cancelled after a random number of
     /// its tokens.
     package func leaks(requests: Int) async throws -> LeakResult {
         var load = Load()
@@ -173,7 +173,7 @@ package struct RequestBenchmark: Sendable {
         var result = LeakResult(requests: requests, cancelled: 0, early: 0, late: 0, usedBlocks: 0)
         try await withThrowingTaskGroup(of: Void.self) { group in
             for number in 0..<requests {
-                if number >= 4 * engine.limits.slots { try await group.next() }
+                if number >= 2 * engine.limits.slots { try await group.next() }
                 if number == max(requests / 10, 1) { result.early = Self.anonymousMemory() }
                 let isCancelled = draw(0...9, UInt64(number), 2) == 0
                 if isCancelled { result.cancelled += 1 }

@@ -24,6 +24,7 @@ final class EngineInbox: @unchecked Sendable {
     private var queued = (requests: 0, tokens: 0)
     private var status = EngineStatus()
     private var stopTime: ContinuousClock.Instant?
+    private var hasEnded = false
     private var endWaiters: [CheckedContinuation<Void, Never>] = []
 
     private func locked<Value>(_ body: () throws -> Value) rethrows -> Value {
@@ -85,15 +86,11 @@ final class EngineInbox: @unchecked Sendable {
 
     func waitForEnd() async {
         await withCheckedContinuation { waiter in
-            let hasEnded = locked {
-                switch status.life {
-                case .running, .draining:
-                    endWaiters.append(waiter)
-                    return false
-                case .stopped, .failed: return true
-                }
+            let mustWait = locked {
+                if !hasEnded { endWaiters.append(waiter) }
+                return !hasEnded
             }
-            if hasEnded { waiter.resume() }
+            if !mustWait { waiter.resume() }
         }
     }
 
@@ -116,19 +113,24 @@ final class EngineInbox: @unchecked Sendable {
 
     /// The thread ends: later submissions are refused. Answers the messages that nobody will read.
     func close(_ life: EngineStatus.Life) -> [Message] {
-        let (left, waiters) = locked {
+        locked {
             status.life = life
             status.running = 0
             status.waitingRequests = 0
             status.waitingTokens = 0
             queued = (0, 0)
-            defer {
-                messages = []
-                endWaiters = []
-            }
-            return (messages, endWaiters)
+            defer { messages = [] }
+            return messages
+        }
+    }
+
+    /// Nothing of the thread's is left: executor and model are freed.
+    func threadHasEnded() {
+        let waiters: [CheckedContinuation<Void, Never>] = locked {
+            hasEnded = true
+            defer { endWaiters = [] }
+            return endWaiters
         }
         for waiter in waiters { waiter.resume() }
-        return left
     }
 }

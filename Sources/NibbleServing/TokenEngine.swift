@@ -39,20 +39,36 @@ package final class TokenEngine: Sendable {
     ) async throws -> TokenEngine {
         let inbox = EngineInbox()
         return try await withCheckedThrowingContinuation { continuation in
+            let body = ThreadBody(makeExecutor)
             let thread = Thread {
-                let loop: EngineLoop
-                do {
-                    loop = EngineLoop(try makeExecutor(), options, inbox)
-                } catch {
-                    continuation.resume(throwing: error)
-                    return
-                }
-                continuation.resume(returning: TokenEngine(loop, inbox))
-                loop.run()
+                body.run(options, inbox, continuation)
+                inbox.threadHasEnded()
             }
             thread.name = "nibble.engine"
             thread.stackSize = 8 << 20
             thread.start()
+        }
+    }
+
+    /// What the thread runs. It holds neither executor nor model when it has ended, so that a process may exit then: a GPU's
+    /// memory must be freed before its driver ends.
+    private final class ThreadBody: @unchecked Sendable {
+        private var makeExecutor: (@Sendable () throws -> any StepRunning)?
+
+        init(_ makeExecutor: @escaping @Sendable () throws -> any StepRunning) { self.makeExecutor = makeExecutor }
+
+        func run(
+            _ options: EngineOptions, _ inbox: EngineInbox, _ continuation: CheckedContinuation<TokenEngine, any Error>
+        ) {
+            guard let make = makeExecutor else { return }
+            makeExecutor = nil
+            do {
+                let loop = EngineLoop(try make(), options, inbox)
+                continuation.resume(returning: TokenEngine(loop, inbox))
+                loop.run()
+            } catch {
+                continuation.resume(throwing: error)
+            }
         }
     }
 

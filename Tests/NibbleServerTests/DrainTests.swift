@@ -11,7 +11,8 @@ import UnixSignals
     @Test(arguments: [(30.0, false), (0.1, true)]) func signalDrains(timeout: Double, isCut: Bool) async throws {
         let text = String(repeating: "word ", count: isCut ? 200 : 8)
         let service = TestServer.service(text, pause: .milliseconds(40))
-        try await TestServer.with(service, { $0.shutdownTimeout = timeout }, signals: [.sigusr2]) { server in
+        try await TestServer.with(service, TestServer.configured { $0.shutdownTimeout = timeout }, signals: [.sigusr2]) {
+            server in
             async let streamed = server.chat(#","stream":true"#)
             while server.service.jobs.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
             kill(getpid(), SIGUSR2)

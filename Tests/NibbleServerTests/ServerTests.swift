@@ -9,7 +9,7 @@ import Testing
 /// What surrounds the answers: keys, limits, health, metrics, connections.
 @Suite struct ServerTests {
     @Test func keys() async throws {
-        try await TestServer.with(TestServer.service("Hello"), { $0.apiKeys = ["secret"] }) { server in
+        try await TestServer.with(TestServer.service("Hello"), TestServer.configured { $0.apiKeys = ["secret"] }) { server in
             #expect(try await server.send("/health").status == 200)
             #expect(try await server.send("/ready").status == 200)
             let refused = try await server.send("/v1/models")
@@ -23,7 +23,8 @@ import Testing
     }
 
     @Test func modelsAndPaths() async throws {
-        try await TestServer.with(TestServer.service("Hello"), { $0.modelNames = ["owner/name", "other"] }) { server in
+        try await TestServer.with(TestServer.service("Hello"), TestServer.configured { $0.modelNames = ["owner/name", "other"] })
+        { server in
             let list = try await server.send("/v1/models").json()
             let entries = try #require(list["data"]?.array)
             #expect(entries.compactMap { $0["id"]?.string } == ["owner/name", "other"])
@@ -39,7 +40,7 @@ import Testing
     }
 
     @Test func bodies() async throws {
-        try await TestServer.with(TestServer.service("Hello"), { $0.bodyLimit = 1000 }) { server in
+        try await TestServer.with(TestServer.service("Hello"), TestServer.configured { $0.bodyLimit = 1000 }) { server in
             let long = String(repeating: "x", count: 2000)
             #expect(try await server.send("/v1/completions", #"{"prompt":"\#(long)"}"#).status == 413)
             let form = [("Content-Type", "application/x-www-form-urlencoded")]
@@ -83,7 +84,8 @@ import Testing
     }
 
     @Test func metrics() async throws {
-        try await TestServer.with(TestServer.service("Hello there"), { $0.metricsPrefix = "vllm:" }) { server in
+        try await TestServer.with(TestServer.service("Hello there"), TestServer.configured { $0.metricsPrefix = "vllm:" }) {
+            server in
             _ = try await server.chat()
             let text = try await server.send("/metrics").text
             #expect(text.contains(#"vllm:request_success_total{model_name="stories",engine="0",finished_reason="stop"} 1"#))
@@ -93,7 +95,9 @@ import Testing
     }
 
     @Test func pageAndPings() async throws {
-        try await TestServer.with(TestServer.service("a b", pause: .milliseconds(400)), { $0.pingInterval = 0.05 }) { server in
+        try await TestServer.with(
+            TestServer.service("a b", pause: .milliseconds(400)), TestServer.configured { $0.pingInterval = 0.05 }
+        ) { server in
             #expect(try await server.send("/").text.hasPrefix("<!doctype html>"))
             let answer = try await server.chat(#","stream":true"#)
             #expect(answer.text.contains("\n\n: ping\n\n"))

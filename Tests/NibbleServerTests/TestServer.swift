@@ -36,15 +36,20 @@ struct TestServer: Sendable {
             pause: pause, finish: finish, refusal: refusal)
     }
 
-    /// Runs `body` beside a server.
-    static func with(
-        _ service: ScriptedService, _ change: (inout ServerConfiguration) -> Void = { _ in }, signals: [UnixSignal] = [],
-        _ body: @Sendable @escaping (TestServer) async throws -> Void
-    ) async throws {
+    /// The tests' configuration, changed.
+    static func configured(_ change: (inout ServerConfiguration) -> Void) -> ServerConfiguration {
         var configuration = ServerConfiguration(modelNames: ["stories"])
         configuration.port = 0
         configuration.chatTemplate = template
         change(&configuration)
+        return configuration
+    }
+
+    /// Runs `body` beside a server.
+    static func with(
+        _ service: ScriptedService, _ configuration: ServerConfiguration = configured { _ in }, signals: [UnixSignal] = [],
+        _ body: @Sendable @escaping (TestServer) async throws -> Void
+    ) async throws {
         let server = Server(
             configuration, model: ServedModel(tokenizer: tokenizer, defaults: GenerationConfig()), service: service)
         let (ports, continuation) = AsyncStream.makeStream(of: Int.self)

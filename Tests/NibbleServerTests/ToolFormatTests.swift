@@ -39,7 +39,8 @@ import Testing
     @Test(arguments: examples.indices) func calls(index: Int) async throws {
         let example = Self.examples[index]
         let template = "{# \(example.template) #}" + TestServer.template.replacing("<tool_call>", with: "")
-        try await TestServer.with(TestServer.service(example.text), { $0.chatTemplate = template }) { server in
+        try await TestServer.with(TestServer.service(example.text), TestServer.configured { $0.chatTemplate = template }) {
+            server in
             let choice = try #require(try await server.chat(ToolCallTests.tools).json()["choices"]?[0])
             Self.check(choice, example)
         }
