@@ -5,6 +5,6 @@ static const unsigned char page[] = {
 };
 
 const unsigned char *nibble_page(size_t *count) {
-    *count = sizeof page;
-    return page;
+  *count = sizeof page;
+  return page;
 }
