@@ -8,6 +8,7 @@ package import NibbleQuantization
 package struct ModelSource: Sendable {
     /// The folder, or the file.
     package let folder: URL
+    /// Of a multimodal model: its text part's.
     package let config: ConfigReader
     package let architecture: ModelArchitecture
     /// The config's `quantization_config`, if it says that the checkpoint is quantized.
@@ -21,8 +22,8 @@ package struct ModelSource: Sendable {
         let file = isGGUF ? folder : folder.appending(path: "config.json")
         let object = isGGUF ? try GGUFNames.config(GGUFFile(folder)) : try ModelSource.config(file, in: folder)
         self.folder = folder
-        config = ConfigReader(object, file: file.path)
-        architecture = try ModelRegistry.architecture(config)
+        architecture = try ModelRegistry.architecture(ConfigReader(object, file: file.path))
+        config = ConfigReader(TextTower(object)?.config ?? object, file: file.path)
         var unknown = [String]()
         storedQuantization = try config.object("quantization_config").flatMap { reader in
             try BitsAndBytesConfig.stored(in: reader.values) { unknown.append($0) }

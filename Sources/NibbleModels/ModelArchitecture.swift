@@ -4,7 +4,7 @@ import NibbleCore
 package struct ModelArchitecture: Sendable {
     package let modelType: String
     package let tree: ModuleTree
-    package let keys: CheckpointKeys
+    package fileprivate(set) var keys: CheckpointKeys
     package let decoder: StackDescription
     package let encoder: StackDescription?
     package let head: HeadDescription
@@ -102,8 +102,11 @@ package enum ModelRegistry {
     /// Supported `model_type` words, sorted.
     package static var modelTypes: [String] { readers.keys.sorted() }
 
+    /// - Parameter root: the config as the file has it; of a multimodal model the text part is taken.
     /// - Throws: ``ModelError/unknownModelType(_:file:known:)``, or the ``ModelError`` of a field, a size or the description.
-    package static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+    package static func architecture(_ root: ConfigReader) throws -> ModelArchitecture {
+        let tower = TextTower(root.values)
+        let config = tower.map { ConfigReader($0.config, file: root.file) } ?? root
         let type = try config.optionalString("model_type")
         guard let type, let reader = readers[type] else {
             throw ModelError.unknownModelType(type, file: config.file, known: modelTypes)
@@ -112,6 +115,9 @@ package enum ModelRegistry {
         try check(architecture.tree, config)
         try architecture.check()
         architecture.warnings = config.warnings
+        guard let tower else { return architecture }
+        architecture.keys = tower.keys(architecture.keys)
+        architecture.warnings.insert(tower.warning(config.file, type), at: 0)
         return architecture
     }
 

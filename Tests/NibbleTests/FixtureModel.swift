@@ -26,9 +26,10 @@ struct FixtureModel: Sendable, CustomStringConvertible {
     }()
 
     private var isSupported: Bool {
-        guard let config = try? JSONValue(contentsOf: folder.appending(path: "config.json")),
-            let type = config["model_type"]?.string
+        guard let root = try? JSONValue(contentsOf: folder.appending(path: "config.json")),
+            let object = root.object.map({ TextTower($0)?.config ?? $0 }), let type = object["model_type"]?.string
         else { return false }
+        let config = JSONValue.object(object)
         // Layers without attention have no description yet.
         let mixers = config["layer_types"]?.array?.compactMap(\.string) ?? []
         return ModelRegistry.modelTypes.contains(type) && !Self.isStoredUnreadably(config)

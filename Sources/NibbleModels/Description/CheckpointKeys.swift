@@ -12,6 +12,9 @@ package struct CheckpointKeys: Sendable {
     /// Endings of names that files may hold and that have no meaning.
     package var ignoredSuffixes: [String]
 
+    /// Beginnings of names that files may hold and that have no meaning: whole modules.
+    package var ignoredPrefixes: [String] = []
+
     package init(
         basePrefix: String, ignoredSuffixes: [String] = [], fileName: @escaping @Sendable (String) -> String = { $0 },
         rename: @escaping @Sendable (String) -> String = { $0 }
@@ -47,8 +50,10 @@ package struct CheckpointKeys: Sendable {
     }
 
     package func isIgnored(_ key: String) -> Bool {
-        ignoredSuffixes.contains {
-            key.utf8.elementsEqual($0.utf8) || key.utf8.reversed().starts(with: ("." + $0).utf8.reversed())
-        }
+        let isOfIgnoredModule = ignoredPrefixes.contains { key == $0 || key.utf8.starts(with: ($0 + ".").utf8) }
+        return isOfIgnoredModule
+            || ignoredSuffixes.contains {
+                key.utf8.elementsEqual($0.utf8) || key.utf8.reversed().starts(with: ("." + $0).utf8.reversed())
+            }
     }
 }
