@@ -86,7 +86,9 @@ public final class Engine: Sendable {
 extension PretrainedModel {
     /// Makes an engine, which holds its memory for as long as it lives.
     ///
-    /// - Parameter tokenizer: decodes tokens and finds stop strings. Without it events have no text.
+    /// - Parameters:
+    ///   - configuration: how many sequences run at once, and how much memory their keys and values may take.
+    ///   - tokenizer: decodes tokens and finds stop strings. Without it events have no text.
     /// - Throws: ``ModelError`` for sizes that are impossible, ``MemoryLimitError``, ``BackendError``.
     public func engine(
         _ configuration: EngineConfiguration = EngineConfiguration(), tokenizer: Tokenizer? = nil

@@ -55,7 +55,7 @@ public struct FourBitFormat: Sendable, Hashable {
     /// Block sizes that can be quantized.
     package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 
-    /// A 4-bit format. See ``blockSizes`` for the sizes that are supported.
+    /// A 4-bit format. Block sizes are powers of two from 32 to 4,096.
     public init(codebook: Codebook, blockSize: Int = defaultBlockSize, isNested: Bool = false) {
         self.codebook = codebook
         self.blockSize = blockSize
