@@ -14,13 +14,9 @@ public enum CheckpointExport {
     public static func quantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
-        let source = try ModelSource(folder: folder)
-        let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
-        let loader = ModelLoader(
-            source, options: configuration.loadOptions, backends: [CPUBackend(threads: configuration.threads)])
-        let written = try loader.writeQuantized(checkpoint, to: destination, maximumShardBytes: maximumShardBytes)
-        for warning in written.warnings { configuration.notice?(warning) }
-        return written.quantizedModules
+        try write(folder, configuration) {
+            try $0.writeQuantized($1, to: destination, maximumShardBytes: maximumShardBytes)
+        }
     }
 
     /// Writes the quantized model in `folder` with its weights in floating point, in the dtype that `configuration` or the
@@ -31,11 +27,21 @@ public enum CheckpointExport {
     public static func dequantizedModel(
         _ folder: URL, to destination: URL, maximumShardBytes: Int = 5_000_000_000, _ configuration: LoadConfiguration
     ) throws -> [String] {
+        try write(folder, configuration) {
+            try $0.writeDequantized($1, to: destination, maximumShardBytes: maximumShardBytes)
+        }
+    }
+
+    /// Opens a model on the CPU, lets `export` write it, and passes its warnings on.
+    private static func write(
+        _ folder: URL, _ configuration: LoadConfiguration,
+        _ export: (ModelLoader, any Checkpoint) throws -> WrittenCheckpoint
+    ) throws -> [String] {
         let source = try ModelSource(folder: folder)
         let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
         let loader = ModelLoader(
             source, options: configuration.loadOptions, backends: [CPUBackend(threads: configuration.threads)])
-        let written = try loader.writeDequantized(checkpoint, to: destination, maximumShardBytes: maximumShardBytes)
+        let written = try export(loader, checkpoint)
         for warning in written.warnings { configuration.notice?(warning) }
         return written.quantizedModules
     }
