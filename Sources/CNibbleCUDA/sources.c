@@ -17,9 +17,6 @@ static const char elementwise[] = {
 static const char select[] = {
 #embed "kernels/elementwise/select.cu"
     , 0};
-static const char select_slots[] = {
-#embed "kernels/elementwise/select_slots.cu"
-    , 0};
 static const char scores[] = {
 #embed "kernels/elementwise/scores.cu"
     , 0};
@@ -117,7 +114,6 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(rotary),
     NIBBLE_PROGRAM(elementwise),
     NIBBLE_PROGRAM(select),
-    NIBBLE_PROGRAM(select_slots),
     NIBBLE_PROGRAM(scores),
     NIBBLE_PROGRAM(route),
     NIBBLE_PROGRAM(linear_dense),

@@ -69,18 +69,4 @@ extension CPUBackend {
         }
         pool.run(count: indices.count, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_gather_task)
     }
-
-    package func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
-        let chosen = tokens.integers
-        let (ids, positions, lengths) = (
-            batch.tokens.mutableIntegers, batch.positions.mutableIntegers, batch.lengths.mutableIntegers
-        )
-        let counts = counters.mutableIntegers
-        for row in 0..<batch.rowCount {
-            ids[row] = chosen[row]
-            positions[row] &+= 1
-            lengths[row] &+= 1
-            counts[row] &+= 1
-        }
-    }
 }

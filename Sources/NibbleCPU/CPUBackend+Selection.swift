@@ -3,79 +3,84 @@ package import NibbleCore
 
 extension CPUBackend {
     package func select(
-        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
+        _ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor
     ) throws {
-        let vocabulary = logits.shape.last
-        let rows = logits.count / max(vocabulary, 1)
-        guard rows > 0, vocabulary > 0 else { return }
-        precondition(tokens.count >= rows && counters.count >= rows, "selection of \(rows) tokens into \(tokens)")
+        let rows = logits.count / max(logits.shape.last, 1)
+        precondition(
+            rows == 0 || logits.shape.last == state.vocabulary && min(slots.count, counters.count, tokens.count) >= rows,
+            "selection of \(rows) tokens into \(tokens)")
         try pool.exclusively {
-            mask(logits, parameters, masks, rows: rows, vocabulary: vocabulary)
-            if parameters.temperature > 0 {
-                try sample(logits, parameters, counters, tokens, rows: rows, vocabulary: vocabulary)
-            } else if rows >= pool.threadCount || vocabulary < 32768 {
-                run(arguments(logits, parameters, counters, tokens, vocabulary), rows: rows)
-            } else {
-                try chooseInParts(logits, tokens, rows: rows, vocabulary: vocabulary)
+            var arguments = arguments(logits, state, slots, counters, tokens)
+            let (greedy, sampled) = count(arguments, rows: rows)
+            // Few rows of a large vocabulary: each thread takes a part of a row.
+            arguments.skips_greedy = greedy > 0 && rows < pool.threadCount && state.vocabulary >= 32768
+            if sampled > 0 {
+                let bytes = nibble_select_floats(state.vocabulary) * MemoryLayout<Float>.size * pool.threadCount
+                arguments.scratch = try operationScratch.bytes(bytes).assumingMemoryBound(to: Float.self)
             }
+            pool.run(count: rows, isDynamic: true, arguments, nibble_slots_task)
+            if arguments.skips_greedy { try chooseInParts(arguments, rows: rows) }
         }
     }
 
-    private func mask(
-        _ logits: Tensor, _ parameters: SamplingParameters, _ masks: SelectionMasks, rows: Int, vocabulary: Int
-    ) {
-        guard masks.seen != nil || masks.forbidden != nil else { return }
-        let words = SelectionMasks.words(vocabulary)
-        precondition((masks.seen?.count ?? rows * words) >= rows * words && (masks.forbidden?.count ?? words) >= words)
-        let arguments = nibble_mask_arguments(
-            logits: logits.mutableFloats, seen: masks.seen?.mutableIntegers, latest: masks.latest?.integers,
-            forbidden: masks.forbidden?.integers, vocabulary: vocabulary, words: words, penalty: parameters.repetitionPenalty)
-        pool.run(count: rows, arguments, nibble_mask_task)
+    package func fillTokens(_ tokens: Tensor, from state: SelectionState) throws {
+        let (ids, latest) = (tokens.mutableIntegers, state.buffers.latest.integers)
+        for index in 0..<tokens.count where ids[index] < 0 {
+            let slot = -1 - Int(ids[index])
+            ids[index] = slot < state.slots ? max(latest[slot], 0) : 0
+        }
     }
 
-    private func sample(
-        _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int
-    ) throws {
-        var arguments = arguments(logits, parameters, counters, tokens, vocabulary)
-        let bytes = nibble_select_floats(vocabulary) * MemoryLayout<Float>.size * pool.threadCount
-        arguments.scratch = try operationScratch.bytes(bytes).assumingMemoryBound(to: Float.self)
-        run(arguments, rows: rows)
+    package func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws {
+        let vocabulary = logits.shape.last
+        let rows = logits.count / max(vocabulary, 1)
+        precondition(
+            k >= 0 && k <= SelectionState.scoreLimit && chosen.count >= rows && values.count >= rows * (2 + k)
+                && ids.count >= rows * k, "scores of \(rows) rows into \(values)")
+        let arguments = nibble_scores_arguments(
+            kernels: pool.kernels, logits: logits.floats, chosen: chosen.integers, values: values.mutableFloats,
+            ids: ids.mutableIntegers, vocabulary: vocabulary, k: k)
+        pool.run(count: rows, isDynamic: true, arguments, nibble_scores_task)
     }
 
-    private func run(_ arguments: nibble_select_arguments, rows: Int) {
-        pool.run(count: rows, isDynamic: true, arguments, nibble_select_task)
-    }
-
-    /// Greedy choice for fewer rows than threads over a large vocabulary: each thread takes a part of the row.
-    private func chooseInParts(_ logits: Tensor, _ tokens: Tensor, rows: Int, vocabulary: Int) throws {
-        let threads = pool.threadCount
-        let part = (vocabulary + threads - 1) / threads
-        let parts = (vocabulary + part - 1) / part
-        let best = try operationScratch.bytes(parts * 4).assumingMemoryBound(to: Int32.self)
+    /// How many rows choose greedily, and how many draw.
+    private func count(_ arguments: nibble_slots_arguments, rows: Int) -> (greedy: Int, sampled: Int) {
+        var (greedy, sampled) = (0, 0)
         for row in 0..<rows {
-            let values = logits.floats + row * vocabulary
-            let arguments = nibble_greedy_arguments(
-                kernels: pool.kernels, logits: values, vocabulary: vocabulary, part: part, best: best)
-            pool.run(count: parts, arguments, nibble_greedy_task)
-            var winner: Int32 = NIBBLE_NO_TOKEN
-            for challenger in UnsafeBufferPointer(start: best, count: parts) where winner != NIBBLE_NOT_A_NUMBER {
-                if challenger == NIBBLE_NOT_A_NUMBER {
-                    winner = challenger
-                } else if challenger >= 0, winner < 0 || values[Int(challenger)] > values[Int(winner)] {
-                    winner = challenger
-                }
-            }
-            tokens.mutableIntegers[row] = winner
+            let slot = Int(arguments.slots[row])
+            guard slot >= 0 && slot < arguments.slot_count else { continue }
+            if arguments.records[slot].temperature > 0 { sampled += 1 } else { greedy += 1 }
+        }
+        return (greedy, sampled)
+    }
+
+    private func chooseInParts(_ arguments: nibble_slots_arguments, rows: Int) throws {
+        var arguments = arguments
+        let words = (arguments.words + pool.threadCount - 1) / pool.threadCount
+        let parts = (arguments.words + words - 1) / words
+        arguments.part = 32 * words
+        arguments.best = try operationScratch.bytes(parts * 4).assumingMemoryBound(to: Int32.self)
+        for row in 0..<rows {
+            let slot = Int(arguments.slots[row])
+            guard slot >= 0 && slot < arguments.slot_count, !(arguments.records[slot].temperature > 0) else { continue }
+            arguments.row = row
+            pool.run(count: parts, arguments, nibble_slot_part_task)
+            nibble_slot_parts_finish(&arguments, parts)
         }
     }
 
     private func arguments(
-        _ logits: Tensor, _ parameters: SamplingParameters, _ counters: Tensor, _ tokens: Tensor, _ vocabulary: Int
-    ) -> nibble_select_arguments {
-        nibble_select_arguments(
-            kernels: pool.kernels, logits: logits.floats, tokens: tokens.mutableIntegers, counters: counters.integers,
-            vocabulary: vocabulary,
-            temperature: parameters.temperature, top_p: parameters.topP, min_p: parameters.minP,
-            top_k: max(parameters.topK, 0), seed: parameters.seed, first_stream: parameters.firstStream, scratch: nil)
+        _ logits: Tensor, _ state: SelectionState, _ slots: Tensor, _ counters: Tensor, _ tokens: Tensor
+    ) -> nibble_slots_arguments {
+        let buffers = state.buffers
+        return nibble_slots_arguments(
+            kernels: pool.kernels, logits: logits.mutableFloats, slots: slots.integers, counters: counters.integers,
+            tokens: tokens.mutableIntegers,
+            records: buffers.records.pointer.assumingMemoryBound(to: nibble_selection_record.self),
+            bias_tokens: buffers.biasTokens.integers, bias_values: buffers.biasValues.floats,
+            counts: buffers.counts.mutableIntegers, masks: buffers.masks.integers,
+            latest: buffers.latest.mutableIntegers, slot_count: state.slots,
+            vocabulary: state.vocabulary, words: SelectionState.words(state.vocabulary),
+            bias_limit: SelectionState.biasLimit, scratch: nil, skips_greedy: false, row: 0, part: 0, best: nil)
     }
 }

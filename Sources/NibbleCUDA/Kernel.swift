@@ -19,8 +19,8 @@ enum Kernel: Int, CaseIterable {
     case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
     // rotary.cu, and the untyped kernels of elementwise/
     case rotate, rotateEight
-    case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks, selectLargest, select, advance, route
-    case selectSlotsLargest, selectSlots, scores
+    case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks, selectLargest, select, fillTokens,
+        scores, route
 
     /// Its program and its name there, without the type suffix.
     var place: (program: String, name: String) {
@@ -78,9 +78,7 @@ enum Kernel: Int, CaseIterable {
         case .copyBlocks: ("elementwise.cu", "copy_blocks")
         case .selectLargest: ("select.cu", "select_largest")
         case .select: ("select.cu", "select_tokens")
-        case .advance: ("select.cu", "advance")
-        case .selectSlotsLargest: ("select_slots.cu", "select_slots_largest")
-        case .selectSlots: ("select_slots.cu", "select_slots")
+        case .fillTokens: ("select.cu", "fill_tokens")
         case .scores: ("scores.cu", "scores")
         case .route: ("route.cu", "route")
         }
@@ -91,7 +89,7 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .add, .convert, .gather,
             .finishLinear,
-            .copyBlocks, .selectLargest, .select, .advance, .selectSlotsLargest, .selectSlots, .scores, .route:
+            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route:
             false
         default: true
         }
@@ -120,7 +118,7 @@ enum Kernel: Int, CaseIterable {
             .rotateEight,
             .embed, .normalize, .gate, .gateEight, .add, .gather,
             .finishLinear,
-            .selectLargest, .select, .advance, .selectSlotsLargest, .selectSlots, .scores, .route:
+            .selectLargest, .select, .fillTokens, .scores, .route:
             true
         default: false
         }

@@ -29,7 +29,7 @@ extension OperationCases {
 
     /// Conversion, embedding, gates, sums and copies.
     package static let elementwise: [OperationCase] =
-        conversions + embeddings + gates + sums + gathers + blockCopies + [advances]
+        conversions + embeddings + gates + sums + gathers + blockCopies
 
     private static let conversions: [OperationCase] = {
         let dtypes: [DType] = [.float32, .float16, .bfloat16]
@@ -148,13 +148,5 @@ extension OperationCases {
             return OperationResult(got: keys, wanted: moved(operand.keys), tolerance: 0)
                 .and(OperationResult(got: values, wanted: moved(operand.values), tolerance: 0))
         }
-    }
-
-    private static let advances = OperationCase("advance three rows") { context in
-        let batch = try RaggedBatch(queryLengths: [1, 1, 1], lengths: [4, 9, 1]).indices(context)
-        let counters = try context.integers([3, 0, 7])
-        try context.backend.advance(batch, tokens: try context.integers([11, 12, 13]), counters: counters)
-        let got = try [batch.tokens, batch.positions, batch.lengths, counters].flatMap { try context.integers(of: $0) }
-        return OperationResult(got: got, exactly: [11, 12, 13, 4, 9, 1, 5, 10, 2, 4, 1, 8])
     }
 }

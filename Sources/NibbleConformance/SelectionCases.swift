@@ -2,7 +2,7 @@ internal import Foundation
 internal import NibbleCore
 
 extension OperationCases {
-    package static let selection: [OperationCase] = greedy + sampled + masked
+    package static let selection: [OperationCase] = greedy + sampled + [fills]
 
     private static let greedy: [OperationCase] = [1, 2, 31, 1000, 32_000, 50257, 131_071].map { vocabulary in
         OperationCase("select greedily [3, \(vocabulary)]") { context in
@@ -14,33 +14,21 @@ extension OperationCases {
             }
             let spoils = vocabulary > 2
             if spoils { values[vocabulary] = .nan }
-            let logits = try context.operand(values, .float32, [3, vocabulary])
-            let tokens = try context.integers([-1, -1, -1])
-            try context.backend.select(logits.tensor, .greedy, counters: try context.integers([0, 0, 0]), into: tokens)
             let best = Int32(vocabulary / 2)
-            // Backends may tell a NaN from a row without any token, or not.
-            let got = try context.integers(of: tokens).map { max($0, -1) }
-            return OperationResult(got: got, exactly: [best, spoils ? -1 : best, best])
-        }
-    }
-
-    /// Penalties and forbidden tokens. Also checks the sets of seen tokens afterwards.
-    private static let masked: [OperationCase] = [(3, 31), (2, 1000), (5, 50257)].flatMap { rows, vocabulary in
-        [(true, false), (false, true), (true, true)].map { penalizes, forbids in
-            let name = "select\(penalizes ? ", penalty" : "")\(forbids ? ", forbidden tokens" : "") [\(rows), \(vocabulary)]"
-            return OperationCase(name) { try mask($0, penalizes: penalizes, forbids: forbids, rows: rows, vocabulary) }
+            let state = try SelectionState(slots: 3, vocabulary: vocabulary, backend: context.backend)
+            let got = try select(context, values, state, counters: [0, 0, 0])
+            return OperationResult(got: got, exactly: [best, spoils ? SelectionStatus.notANumber.rawValue : best, best])
         }
     }
 
     private static let sampled: [OperationCase] = {
-        var variants: [(String, SamplingParameters)] = []
-        func add(_ name: String, _ change: (inout SamplingParameters) -> Void) {
-            var parameters = SamplingParameters()
-            parameters.temperature = 1
-            parameters.seed = 42
-            parameters.firstStream = 5
-            change(&parameters)
-            variants.append((name, parameters))
+        var variants: [(String, SlotSelection)] = []
+        func add(_ name: String, _ change: (inout SlotSelection) -> Void) {
+            var selection = SlotSelection()
+            selection.temperature = 1
+            selection.seed = 42
+            change(&selection)
+            variants.append((name, selection))
         }
         add("temperature 1") { _ in }
         add("temperature 0.3") { $0.temperature = 0.3 }
@@ -56,96 +44,68 @@ extension OperationCases {
             $0.topP = 0.8
             $0.minP = 0.02
         }
-        return variants.flatMap { name, parameters in
+        return variants.flatMap { name, selection in
             [(40, 17), (5, 1000), (2, 9001)].map { rows, vocabulary in
                 OperationCase("select, \(name) [\(rows), \(vocabulary)]") {
-                    try sample($0, parameters, rows: rows, vocabulary)
+                    try sample($0, selection, rows: rows, vocabulary)
                 }
             }
         }
     }()
 
-    private static func mask(
-        _ context: OperationContext, penalizes: Bool, forbids: Bool, rows: Int, _ vocabulary: Int
-    ) throws -> OperationResult {
-        var parameters = SamplingParameters()
-        var masks = SelectionMasks()
-        var values = HostValues.random(rows * vocabulary, seed: 24, scale: 3)
-        let words = SelectionMasks.words(vocabulary)
-        var seen = (0..<rows).map { row in (0..<vocabulary).filter { ($0 * 7 + row) % 3 == 0 }.map { Int32($0) } }
-        let latest = (0..<rows).map { Int32(($0 * 11 + 1) % vocabulary) }
-        let forbidden = (0..<vocabulary).filter { $0 % 5 == 2 }.map { Int32($0) }
-        if penalizes {
-            parameters.repetitionPenalty = 1.7
-            let sets = seen.flatMap { SelectionMasks.set($0, vocabulary: vocabulary) }
-            masks.seen = try context.integers(sets, [rows, words])
-            masks.latest = try context.integers(latest)
-        }
-        if forbids {
-            parameters.forbiddenTokens = forbidden
-            masks.forbidden = try context.integers(SelectionMasks.set(forbidden, vocabulary: vocabulary))
-        }
-        let logits = try context.operand(values, .float32, [rows, vocabulary])
-        let tokens = try context.integers([Int32](repeating: -1, count: rows))
-        let counters = try context.integers([Int32](repeating: 0, count: rows))
-        try context.backend.select(logits.tensor, parameters, masks: masks, counters: counters, into: tokens)
-
-        var wanted: [Int32] = []
-        for row in 0..<rows {
-            seen[row].append(latest[row])
-            let place = row * vocabulary
-            if penalizes {
-                for token in Set(seen[row]) {
-                    let value = values[place + Int(token)]
-                    values[place + Int(token)] = value < 0 ? value * 1.7 : value / 1.7
-                }
-            }
-            if forbids { for token in forbidden { values[place + Int(token)] = -.infinity } }
-            let scores = values[place..<place + vocabulary]
-            wanted.append(Int32((scores.firstIndex(of: scores.max() ?? 0) ?? place) - place))
-        }
-        let chosen = OperationResult(got: try context.integers(of: tokens), exactly: wanted)
-        guard penalizes, let kept = masks.seen else { return chosen }
-        let sets = seen.flatMap { SelectionMasks.set($0, vocabulary: vocabulary) }
-        return chosen.and(OperationResult(got: try context.integers(of: kept), exactly: sets))
-    }
-
-    /// Backends add probabilities in different orders. A token is also right if the random number is outside its interval by no
-    /// more than rounding.
     private static func sample(
-        _ context: OperationContext, _ parameters: SamplingParameters, rows: Int, _ vocabulary: Int
+        _ context: OperationContext, _ selection: SlotSelection, rows: Int, _ vocabulary: Int
     ) throws -> OperationResult {
         // Rounded to quarters, so that there are ties.
         let values = HostValues.random(rows * vocabulary, seed: 23, scale: 3).map { ($0 * 4).rounded() / 4 }
-        let logits = try context.operand(values, .float32, [rows, vocabulary])
+        let state = try SelectionState(slots: rows, vocabulary: vocabulary, backend: context.backend)
+        let selections = (0..<rows).map { row in
+            var selection = selection
+            selection.stream = UInt64(5 + row)
+            return selection
+        }
+        for (slot, selection) in selections.enumerated() { try state.write(selection, slot: slot, prompt: [], generated: []) }
         let counters = (0..<rows).map { Int32($0 * 3) }
-        let tokens = try context.integers([Int32](repeating: -1, count: rows))
-        try context.backend.select(logits.tensor, parameters, counters: try context.integers(counters), into: tokens)
-        for (row, token) in try context.integers(of: tokens).enumerated() {
-            let u = RandomStream.uniform(
-                seed: parameters.seed, stream: parameters.firstStream + UInt64(row), counter: UInt64(counters[row]))
-            let scores = Array(values[row * vocabulary..<(row + 1) * vocabulary])
-            let probabilities = PlainSelection.probabilities(scores, parameters)
-            let before = probabilities.prefix(max(Int(token), 0)).reduce(0, +)
-            let own = token >= 0 && Int(token) < vocabulary ? probabilities[Int(token)] : 0
-            let inside = own > 0 && before <= Double(u) + 1e-5 && Double(u) < before + own + 1e-5
-            if !inside {
-                return OperationResult(
-                    worstError: .infinity, tolerance: 0,
-                    detail: "row \(row): token \(token) covers \(before) ..< \(before + own), the draw is \(u)")
+        let tokens = try select(context, values, state, counters: counters)
+        for (row, token) in tokens.enumerated() {
+            let logits = Array(values[row * vocabulary..<(row + 1) * vocabulary])
+            if let wrong = PlainSelection.fault(token, logits, selections[row], counter: Int(counters[row])) {
+                return OperationResult(worstError: .infinity, tolerance: 0, detail: "row \(row): \(wrong)")
             }
         }
         return OperationResult(worstError: 0, tolerance: 0)
+    }
+
+    /// A token for each of a state's slots.
+    private static func select(
+        _ context: OperationContext, _ values: [Float], _ state: SelectionState, counters: [Int32]
+    ) throws -> [Int32] {
+        let logits = try context.operand(values, .float32, [state.slots, state.vocabulary])
+        let tokens = try context.integers([Int32](repeating: -9, count: state.slots))
+        try context.backend.select(
+            logits.tensor, state, slots: try context.integers((0..<state.slots).map { Int32($0) }),
+            counters: try context.integers(counters), into: tokens)
+        return try context.integers(of: tokens)
+    }
+
+    private static let fills = OperationCase("fill in the latest tokens of slots") { context in
+        let (slots, vocabulary) = (4, 1000)
+        let state = try SelectionState(slots: slots, vocabulary: vocabulary, backend: context.backend)
+        var values = [Float](repeating: 0, count: slots * vocabulary)
+        for slot in 0..<3 { values[slot * vocabulary + 7 * slot + 5] = 1 }
+        values[3 * vocabulary] = .nan
+        _ = try select(context, values, state, counters: [0, 0, 0, 0])
+        let tokens = try context.integers([-3, 0, 999, -1, -2, -4, -9] + (0..<200).map { $0 % 3 == 0 ? -1 - $0 % 4 : $0 })
+        let latest: [Int32] = [5, 12, 19, 0]
+        try context.backend.fillTokens(tokens, from: state)
+        return OperationResult(
+            got: try context.integers(of: tokens),
+            exactly: [19, 0, 999, 5, 12, 0, 0] + (0..<200).map { $0 % 3 == 0 ? latest[Int($0 % 4)] : $0 })
     }
 }
 
 /// The plain form of sampling: temperature, then top-k, top-p and min-p.
 enum PlainSelection {
-    static func probabilities(_ logits: [Float], _ parameters: SamplingParameters) -> [Double] {
-        probabilities(
-            logits, temperature: parameters.temperature, topK: parameters.topK, topP: parameters.topP, minP: parameters.minP)
-    }
-
     static func probabilities(_ logits: [Float], temperature: Float, topK: Int, topP: Float, minP: Float) -> [Double] {
         var scores = logits.map { Double($0 / temperature) }
         if topK > 0 {

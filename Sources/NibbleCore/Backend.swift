@@ -40,6 +40,8 @@ package protocol Backend: AnyObject, Sendable {
     /// Waits for everything enqueued, then copies to the host.
     func read(_ source: Tensor, into destination: UnsafeMutableRawBufferPointer) throws
     func synchronize() throws
+    /// Makes an object that reads up to `byteCount` bytes from this device while later operations run.
+    func makeDeferredRead(byteCount: Int) throws -> any DeferredRead
     /// Allocates workspace for the largest calls to come, so that none of them has to.
     func reserve(_ workspace: WorkspaceRequest) throws
     /// An upper bound of the bytes that ``reserve(_:)`` allocates.
@@ -89,12 +91,6 @@ package protocol Backend: AnyObject, Sendable {
 
     // MARK: Selection
 
-    /// One token id per row of float32 logits [R, V] into int32 [R]. Row r draws random number `counters[r]` (int32 [R]) of
-    /// stream `parameters.firstStream + r`, see ``RandomStream``. With masks, logits are changed in place. A row of which every
-    /// logit is −∞, or one is NaN, gets a negative number instead of an id.
-    func select(
-        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
-    ) throws
     /// One token id per row of float32 logits [R, V] into int32 [R], as the records of the rows' slots ask for. `slots` int32
     /// [R]: the slot of each row; `counters` int32 [R]: how many tokens its sequence was given before. A slot with penalties
     /// has one row at most.
@@ -103,6 +99,9 @@ package protocol Backend: AnyObject, Sendable {
     /// while the counter is below the minimum, and the mask. Then temperature, top-k, top-p and min-p. The token that is
     /// chosen is counted if the record has penalties. A row without a token gets a ``SelectionStatus``.
     func select(_ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor) throws
+    /// Replaces each entry −1 − s of int32 [T] by the token that was chosen last for slot s, or by 0 if none was. A step can be
+    /// enqueued so before the host knows the tokens of the step before.
+    func fillTokens(_ tokens: Tensor, from state: SelectionState) throws
     /// Log probabilities from float32 logits [n, V], which are not changed. `chosen` int32 [n] is one token a row. `values`
     /// float32 [n, 2 + k] receives log-sum-exp, the log probability of `chosen`, and the k largest log probabilities; `ids`
     /// int32 [n, k] their tokens, the lowest first among equals. k is at most 20.
@@ -110,10 +109,6 @@ package protocol Backend: AnyObject, Sendable {
     /// Tokens of probability 0 have −∞. A `chosen` that is no token has NaN. Beyond the vocabulary ids are −1 with −∞. A row
     /// that holds NaN has only NaN and −1.
     func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws
-    /// Prepares the next decode step on the device: for each row r, `batch.tokens[r] = tokens[r]`, positions, lengths and
-    /// counters grow by one. Only for batches of one token a row.
-    func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws
-
     /// Records the calls of `body` without running them, or returns `nil` where the device has no graphs. Run the same calls
     /// once before, so that kernels are loaded and workspace is large enough.
     ///
@@ -129,11 +124,6 @@ package protocol CapturedGraph: AnyObject {
 
 extension Backend {
     package var availableBytes: Int? { nil }
-
-    /// Without masks.
-    package func select(_ logits: Tensor, _ parameters: SamplingParameters, counters: Tensor, into tokens: Tensor) throws {
-        try select(logits, parameters, masks: .none, counters: counters, into: tokens)
-    }
 
     package func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     package func reserve(_ workspace: WorkspaceRequest) throws {}

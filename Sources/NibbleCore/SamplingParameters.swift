@@ -21,32 +21,3 @@ package struct SamplingParameters: Sendable, Hashable {
 
     package init() {}
 }
-
-/// Sets of tokens that selection needs in addition to the logits. A set is a row of ⌈V/32⌉ int32 words: token v is bit v mod 32 of
-/// word v / 32.
-package struct SelectionMasks: Sendable {
-    /// int32 [R, words]: the tokens each row holds. Needed with ``SamplingParameters/repetitionPenalty``.
-    package var seen: Tensor?
-    /// int32 [R]: one token a row that is added to ``seen`` first, so that a captured step keeps the set up to date.
-    package var latest: Tensor?
-    /// int32 [words]: ``SamplingParameters/forbiddenTokens``.
-    package var forbidden: Tensor?
-
-    package static let none = SelectionMasks()
-
-    package init(seen: Tensor? = nil, latest: Tensor? = nil, forbidden: Tensor? = nil) {
-        self.seen = seen
-        self.latest = latest
-        self.forbidden = forbidden
-    }
-
-    /// Words of a set of a vocabulary's tokens.
-    package static func words(_ vocabulary: Int) -> Int { (vocabulary + 31) / 32 }
-
-    /// The set of those of `tokens` that are in the vocabulary.
-    package static func set(_ tokens: some Sequence<Int32>, vocabulary: Int) -> [Int32] {
-        var words = [Int32](repeating: 0, count: words(vocabulary))
-        for token in tokens where token >= 0 && Int(token) < vocabulary { words[Int(token) / 32] |= 1 << (token % 32) }
-        return words
-    }
-}

@@ -15,6 +15,8 @@ package final class SelectionState {
     package let buffers: Buffers
 
     private let backend: any Backend
+    /// By slot: whether tokens are counted.
+    private var counting: [Bool]
     /// Host copies of one slot's record, bias and mask, reused by each write.
     private let staged: Buffers
 
@@ -30,6 +32,8 @@ package final class SelectionState {
         package let counts: Tensor
         /// int32 [slots, ⌈V/32⌉]: bit v mod 32 of word v / 32 tells whether token v may be chosen.
         package let masks: Tensor
+        /// int32 [slots]: the token that was chosen last, or a ``SelectionStatus``.
+        package let latest: Tensor
 
         init(slots: Int, vocabulary: Int, countedSlots: Int, allocate: (DType, Shape) throws -> Tensor) rethrows {
             records = try allocate(.int32, [slots, SelectionState.recordWords])
@@ -37,6 +41,7 @@ package final class SelectionState {
             biasValues = try allocate(.float32, [slots, SelectionState.biasLimit])
             counts = try allocate(.int32, [countedSlots, vocabulary])
             masks = try allocate(.int32, [slots, SelectionState.words(vocabulary)])
+            latest = try allocate(.int32, [slots])
         }
 
         fileprivate init(_ buffers: Buffers, mapped place: (Tensor) -> Tensor) {
@@ -45,6 +50,7 @@ package final class SelectionState {
             biasValues = place(buffers.biasValues)
             counts = place(buffers.counts)
             masks = place(buffers.masks)
+            latest = place(buffers.latest)
         }
     }
 
@@ -56,6 +62,7 @@ package final class SelectionState {
         self.vocabulary = vocabulary
         self.backend = backend
         buffers = try Buffers(slots: slots, vocabulary: vocabulary, countedSlots: slots, allocate: backend.allocate)
+        counting = Array(repeating: false, count: slots)
         staged = Buffers(slots: 1, vocabulary: vocabulary, countedSlots: 0, allocate: Tensor.host)
         for slot in 0..<slots { try write(SlotSelection(), slot: slot, prompt: [], generated: []) }
     }
@@ -66,6 +73,7 @@ package final class SelectionState {
         backend = state.backend
         buffers = Buffers(state.buffers, mapped: place)
         staged = state.staged
+        counting = state.counting
     }
 
     /// The same state over other views of its buffers.
@@ -76,7 +84,7 @@ package final class SelectionState {
 
     /// The bytes that the buffers take on the device.
     package static func byteCount(slots: Int, vocabulary: Int) -> Int {
-        slots * 4 * (recordWords + 2 * biasLimit + vocabulary + words(vocabulary))
+        slots * 4 * (recordWords + 2 * biasLimit + vocabulary + words(vocabulary) + 1)
     }
 
     // MARK: Writing
@@ -105,6 +113,7 @@ package final class SelectionState {
             staged.masks.mutableHostBytes.initializeMemory(as: UInt8.self, repeating: 0)
             try backend.copy(staged.masks, to: buffers.masks.rows(slot..<slot + 1))
         }
+        counting[slot] = selection.hasPenalties
         staged.records.mutableHostBytes.storeBytes(
             of: SelectionRecord(selection, biasCount: entries.bias.count, endCount: entries.ends.count),
             as: SelectionRecord.self)
@@ -121,6 +130,23 @@ package final class SelectionState {
         }
         staged.masks.mutableHostBytes.copyMemory(from: UnsafeRawBufferPointer(words))
         try backend.copy(staged.masks, to: buffers.masks.rows(slot..<slot + 1))
+    }
+
+    /// Whether the tokens of a slot are counted.
+    package func isCounting(slot: Int) -> Bool { counting[slot] }
+
+    /// Takes back that a token of a slot with penalties was counted.
+    /// - Throws: ``SelectionError``, ``BackendError``
+    package func uncount(_ token: Int32, slot: Int) throws {
+        try check(slot)
+        let counts = Tensor.host(.int32, [1, vocabulary])
+        let row = buffers.counts.rows(slot..<slot + 1)
+        try backend.read(row, into: counts.mutableHostBytes)
+        guard token >= 0 && Int(token) < vocabulary else {
+            throw SelectionError.token(token, in: "counts", vocabulary: vocabulary)
+        }
+        counts.mutableHostElements(Int32.self)[Int(token)] -= 2
+        try backend.copy(counts, to: row)
     }
 
     private func check(_ slot: Int) throws(SelectionError) {

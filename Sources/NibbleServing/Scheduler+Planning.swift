@@ -11,6 +11,7 @@ extension Scheduler {
         admit(&events)
         planDecoding(&plan, &events)
         planPrompts(&plan, &events)
+        plan.isSteady = waiting.count == 0 && plan.rows.allSatisfy { $0.wantsToken && $0.tokens.count == 1 }
         return events
     }
 

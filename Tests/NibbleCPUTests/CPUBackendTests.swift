@@ -101,14 +101,29 @@ final class Hits: Sendable {
         let backend = CPUBackend(threads: 2, budget: 1000)
         let logits = Tensor.host([Float](repeating: 0, count: 5000), .float32, [1, 5000])
         let token = Tensor.host([Int32(0)], .int32, [1])
-        var parameters = SamplingParameters()
-        parameters.temperature = 1
-        #expect(throws: BackendError.self) { try backend.select(logits, parameters, counters: token, into: token) }
+        let state = try SelectionState(slots: 1, vocabulary: 5000, backend: CPUBackend(threads: 1))
+        var selection = SlotSelection()
+        selection.temperature = 1
+        try state.write(selection, slot: 0, prompt: [], generated: [])
+        #expect(throws: BackendError.self) { try backend.select(logits, state, slots: token, counters: token, into: token) }
     }
 
     @Test("the summary names the threads", arguments: [(1, "1 thread"), (3, "3 threads")])
     func summary(threads: Int, words: String) {
         #expect(CPUBackend(threads: threads).summary.hasSuffix(words))
+    }
+
+    /// A slot for each row, with a random stream of its own.
+    private func state(
+        _ selection: SlotSelection, rows: Int, vocabulary: Int, _ backend: CPUBackend
+    ) throws -> SelectionState {
+        let state = try SelectionState(slots: rows, vocabulary: vocabulary, backend: backend)
+        for row in 0..<rows {
+            var selection = selection
+            selection.stream = UInt64(row)
+            try state.write(selection, slot: row, prompt: [], generated: [])
+        }
+        return state
     }
 
     @Test("draws follow the probabilities (chi-square)")
@@ -118,13 +133,15 @@ final class Hits: Sendable {
         let rows = 1000
         let logits = Tensor.host((0..<rows).flatMap { _ in scores }, .float32, [rows, 20])
         let tokens = Tensor.host(.int32, [rows])
-        var parameters = SamplingParameters()
-        parameters.temperature = 0.8
-        parameters.seed = 7
+        var selection = SlotSelection()
+        selection.temperature = 0.8
+        selection.seed = 7
+        let state = try state(selection, rows: rows, vocabulary: 20, backend)
+        let slots = Tensor.host((0..<Int32(rows)).map(\.self), .int32, [rows])
         var counts = [Double](repeating: 0, count: 20)
         for step in 0..<50 {
             let counters = Tensor.host([Int32](repeating: Int32(step), count: rows), .int32, [rows])
-            try backend.select(logits, parameters, counters: counters, into: tokens)
+            try backend.select(logits, state, slots: slots, counters: counters, into: tokens)
             withExtendedLifetime(tokens) { for token in tokens.hostElements(Int32.self) { counts[Int(token)] += 1 } }
         }
         let weights = scores.map { exp(Double($0) / 0.8) }
@@ -144,15 +161,18 @@ final class Hits: Sendable {
         let forbidden = [Float](repeating: -.infinity, count: 5)
         let logits = Tensor.host(row + forbidden + [1, 2, .nan, 1, 1], .float32, [3, 5])
         let tokens = Tensor.host(.int32, [3])
-        var parameters = SamplingParameters()
-        parameters.temperature = 1
+        let slots = Tensor.host([0, 1, 2].map { Int32($0) }, .int32, [3])
+        var selection = SlotSelection()
+        selection.temperature = 1
+        var state = try state(selection, rows: 3, vocabulary: 5, backend)
         for step in 0..<200 {
             let counters = Tensor.host([Int32(step), 0, 0], .int32, [3])
-            try backend.select(logits, parameters, counters: counters, into: tokens)
+            try backend.select(logits, state, slots: slots, counters: counters, into: tokens)
             let chosen = withExtendedLifetime(tokens) { Array(tokens.hostElements(Int32.self)) }
             #expect((chosen[0] == 1 || chosen[0] == 4) && chosen[1] < 0 && chosen[2] < 0)
         }
-        try backend.select(logits, .greedy, counters: Tensor.host(.int32, [3]), into: tokens)
+        state = try self.state(SlotSelection(), rows: 3, vocabulary: 5, backend)
+        try backend.select(logits, state, slots: slots, counters: .host([0, 0, 0].map { Int32($0) }, .int32, [3]), into: tokens)
         let chosen = withExtendedLifetime(tokens) { Array(tokens.hostElements(Int32.self)) }
         #expect(chosen[0] == 1 && chosen[1] < 0 && chosen[2] < 0)
     }
@@ -161,12 +181,13 @@ final class Hits: Sendable {
     func dividedGreedyChoice() throws {
         let backend = CPUBackend(threads: 2)
         let vocabulary = 40000
+        let state = try state(SlotSelection(), rows: 1, vocabulary: vocabulary, backend)
         func choose(_ change: (inout [Float]) -> Void) throws -> Int32 {
             var row = [Float](repeating: -.infinity, count: vocabulary)
             change(&row)
             let tokens = Tensor.host(.int32, [1])
-            try backend.select(
-                .host(row, .float32, [1, vocabulary]), .greedy, counters: Tensor.host([Int32(0)], .int32, [1]), into: tokens)
+            let zero = Tensor.host([Int32(0)], .int32, [1])
+            try backend.select(.host(row, .float32, [1, vocabulary]), state, slots: zero, counters: zero, into: tokens)
             return withExtendedLifetime(tokens) { tokens.hostElements(Int32.self)[0] }
         }
         #expect(try choose { $0[39999] = -5 } == 39999)

@@ -12,7 +12,8 @@ import Testing
     }
 
     @Test(
-        "a row takes one block for every 32 positions", arguments: [(0, 0), (1, 1), (31, 1), (32, 1), (33, 2), (64, 2), (65, 3)])
+        "a row takes a block for every 32 positions, the one of its next position included",
+        arguments: [(0, 0), (1, 1), (31, 1), (32, 2), (33, 2), (64, 3), (65, 3), (128, 4)])
     func counts(length: Int, blocks: Int) {
         var table = BlockTable(rows: 1, capacity: 128, blockCount: 4)
         expectNoCopy(&table, length, to: 0)

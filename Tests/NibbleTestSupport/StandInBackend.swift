@@ -16,6 +16,9 @@ package final class StandInBackend: Backend, @unchecked Sendable {
     package private(set) var synchronizations = 0
     package private(set) var captures = 0
     package fileprivate(set) var launches = 0
+    /// Launches between a read's beginning and its end: steps that were enqueued before the last one's tokens were known.
+    package fileprivate(set) var earlyLaunches = 0
+    fileprivate var openReads = 0
 
     /// - Parameter activations: the dtype of activations. Only ``linear(_:_:epilogue:into:)`` takes another than float32.
     package init(as device: Device = .cuda(0), activations: DType = .float32) {
@@ -76,6 +79,30 @@ package final class StandInBackend: Backend, @unchecked Sendable {
 
     package func synchronize() throws { synchronizations += 1 }
 
+    package func makeDeferredRead(byteCount: Int) throws -> any DeferredRead { Read(owner: self, byteCount) }
+
+    private final class Read: DeferredRead {
+        private let owner: StandInBackend
+        private let target: Tensor
+        private var count = 0
+
+        init(owner: StandInBackend, _ byteCount: Int) {
+            self.owner = owner
+            target = .host(.uint8, [byteCount])
+        }
+
+        func begin(_ source: Tensor) throws {
+            count = source.byteCount
+            owner.openReads += 1
+            try owner.base.read(source, into: target.mutableHostBytes)
+        }
+
+        func wait() -> UnsafeRawBufferPointer {
+            owner.openReads = 0
+            return UnsafeRawBufferPointer(rebasing: target.hostBytes[..<count])
+        }
+    }
+
     // MARK: Weights
 
     package func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight {
@@ -105,6 +132,7 @@ package final class StandInBackend: Backend, @unchecked Sendable {
 
         func launch() throws {
             owner.launches += 1
+            if owner.openReads > 0 { owner.earlyLaunches += 1 }
             for call in calls { try call() }
         }
     }
@@ -235,17 +263,6 @@ extension StandInBackend {
     }
 
     package func select(
-        _ logits: Tensor, _ parameters: SamplingParameters, masks: SelectionMasks, counters: Tensor, into tokens: Tensor
-    ) throws {
-        try enqueue { place in
-            let masks = SelectionMasks(
-                seen: masks.seen.map(place), latest: masks.latest.map(place), forbidden: masks.forbidden.map(place))
-            let (logits, counters, tokens) = (place(logits), place(counters), place(tokens))
-            return { [base] in try base.select(logits, parameters, masks: masks, counters: counters, into: tokens) }
-        }
-    }
-
-    package func select(
         _ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor
     ) throws {
         try enqueue { place in
@@ -255,17 +272,17 @@ extension StandInBackend {
         }
     }
 
+    package func fillTokens(_ tokens: Tensor, from state: SelectionState) throws {
+        try enqueue { place in
+            let (tokens, state) = (place(tokens), state.mapped(place))
+            return { [base] in try base.fillTokens(tokens, from: state) }
+        }
+    }
+
     package func scores(_ logits: Tensor, chosen: Tensor, count k: Int, values: Tensor, ids: Tensor) throws {
         try enqueue { place in
             let (logits, chosen, values, ids) = (place(logits), place(chosen), place(values), place(ids))
             return { [base] in try base.scores(logits, chosen: chosen, count: k, values: values, ids: ids) }
-        }
-    }
-
-    package func advance(_ batch: BatchIndices, tokens: Tensor, counters: Tensor) throws {
-        try enqueue { place in
-            let (batch, tokens, counters) = (batch.mapped(place), place(tokens), place(counters))
-            return { [base] in try base.advance(batch, tokens: tokens, counters: counters) }
         }
     }
 }

@@ -138,6 +138,7 @@ import Testing
         let plain = try Self.load(name, CPUBackend(threads: 1))
         #expect(try Self.together(model, workload).tokens == Self.together(plain, workload).tokens)
         #expect(gpu.launches > 0 && gpu.usesAfterFree == 0)
+        #expect(gpu.earlyLaunches > 0)
     }
 
     @Test(

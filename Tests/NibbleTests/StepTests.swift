@@ -88,6 +88,57 @@ import Testing
         #expect(gpu.captures >= 2)
     }
 
+    @Test("a step begins before the tokens of the last one are read", arguments: models)
+    func early(name: String) throws {
+        let gpu = try compare(name) { try step($0, 5, 40) }
+        // Not the first two, which are run and captured; not where a block ends of which the row has no next one yet.
+        #expect(gpu.earlyLaunches >= 36)
+    }
+
+    @Test("whatever follows a step that began early, tokens are those of a session without", arguments: models, 0..<6)
+    func programs(name: String, seed: UInt64) throws {
+        let gpu = try compare(name, rows: 3, capacity: 120) { try program($0, seed: seed) }
+        #expect(gpu.earlyLaunches > 20)
+    }
+
+    /// Mostly goes on with the tokens chosen; sometimes for some rows alone, with others, or after something else.
+    private func program(_ session: any DecodingSession, seed: UInt64) throws -> [Int32] {
+        var counter: UInt64 = 0
+        func draw(_ count: Int) -> Int {
+            counter += 1
+            return Int(RandomStream.uniform(seed: seed, stream: 1, counter: counter) * Float(count))
+        }
+        var sampling = SamplingParameters()
+        var next: [Int32] = [5, 6, 7]
+        var all: [Int32] = []
+        var rows = [0, 1, 2]
+        for step in 0..<150 {
+            switch draw(24) {
+            case 0: next[draw(3)] = Int32(3 + draw(9))
+            case 1: for row in 0..<3 { try session.truncate(row: row, to: session.length(ofRow: row) - draw(4)) }
+            case 2: try session.gather([draw(3), 1, draw(3)])
+            case 3:
+                all += try session.feed([RowTokens(row: 1, tokens: [4, 8])], logits: .last) { batch in
+                    [Int32(batch[0].indices.max { batch[0][$0] < batch[0][$1] } ?? 0)]
+                }
+            case 4:
+                sampling.temperature = [0, 0.8][draw(2)]
+                sampling.repetitionPenalty = [1, 1.4][draw(2)]
+                sampling.seed = UInt64(draw(5))
+            case 5: rows = [[0, 1, 2], [2, 0], [1]][draw(3)]
+            case 6:
+                for row in 0..<3 where session.length(ofRow: row) > 50 { try session.truncate(row: row, to: 10 + draw(4)) }
+            default: break
+            }
+            for row in 0..<3 where session.length(ofRow: row) > 110 { try session.truncate(row: row, to: 20) }
+            sampling.step = UInt64(step)
+            let chosen = try session.feed(rows.map { RowTokens(row: $0, tokens: [next[$0]]) }, sampling: sampling)
+            for (row, token) in zip(rows, chosen) { next[row] = token }
+            all += chosen
+        }
+        return all
+    }
+
     @Test("how tokens are chosen is no part of a graph")
     func selections() throws {
         let gpu = try compare("llama") { session in

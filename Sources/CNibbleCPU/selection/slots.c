@@ -71,6 +71,7 @@ static void adjust(const nibble_slots_arguments *a, const nibble_selection_recor
 
 static void finish(const nibble_slots_arguments *a, const nibble_selection_record *record, size_t row, int32_t token) {
   a->tokens[row] = token;
+  a->latest[record - a->records] = token;
   if (token >= 0 && record->flags & nibble_slot_counts)
     a->counts[(size_t)(record - a->records) * a->vocabulary + (size_t)token] += 2;
 }

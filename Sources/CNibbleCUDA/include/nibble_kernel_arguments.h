@@ -365,27 +365,6 @@ typedef struct {
 
 #define NIBBLE_SELECT_PARTS 32  // ranges of a row
 
-typedef struct {
-    NIBBLE_ADDRESS(float) logits;           // [R, V]; changed where there are sets
-    NIBBLE_ADDRESS(NibbleLargest) largest;  // [R, NIBBLE_SELECT_PARTS]
-    NIBBLE_ADDRESS(int) tokens;             // [R]
-    NIBBLE_ADDRESS(const int) counters;     // [R]
-    // Sets of tokens, token v in bit v % 32 of word v / 32.
-    NIBBLE_ADDRESS(unsigned) seen;             // [R, V / 32 rounded up]: penalized; or null
-    NIBBLE_ADDRESS(const int) latest;          // [R]: joins `seen` first; or null
-    NIBBLE_ADDRESS(const unsigned) forbidden;  // [V / 32 rounded up] or null
-    unsigned long long seed;
-    unsigned long long firstStream;
-    int rows;
-    int vocabulary;
-    int topK;
-    float temperature;
-    float topP;
-    float minP;
-    float penalty;
-    int unused;
-} NibbleSelectArguments;
-
 // Selection as the record of each row's slot asks for.
 typedef struct {
     NIBBLE_ADDRESS(float) logits;                           // [R, V]: adjusted in place
@@ -398,11 +377,19 @@ typedef struct {
     NIBBLE_ADDRESS(const float) biasValues;                 // [slots, biasLimit]
     NIBBLE_ADDRESS(int) counts;                             // [slots, V]: 2 * generated + 1 if the prompt holds it
     NIBBLE_ADDRESS(const unsigned) masks;                   // [slots, V / 32 rounded up]: allowed tokens
+    NIBBLE_ADDRESS(int) latest;                             // [slots]: receives the slot's token
     int slotCount;
     int vocabulary;
     int biasLimit;
     int unused;
-} NibbleSlotsArguments;
+} NibbleSelectArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(int) tokens;        // [T]: -1 - s becomes the latest token of slot s
+    NIBBLE_ADDRESS(const int) latest;  // [slots]
+    int count;
+    int slotCount;
+} NibbleFillTokensArguments;
 
 typedef struct {
     NIBBLE_ADDRESS(const float) logits;  // [n, V]
@@ -412,12 +399,6 @@ typedef struct {
     int vocabulary;
     int k;  // at most NIBBLE_MOST_SCORES
 } NibbleScoresArguments;
-
-typedef struct {
-    NibbleBatch batch;
-    NIBBLE_ADDRESS(const int) tokens;  // [R]
-    NIBBLE_ADDRESS(int) counters;      // [R]
-} NibbleAdvanceArguments;
 
 typedef struct {
     NIBBLE_ADDRESS(const float) routerLogits;  // [T, X]

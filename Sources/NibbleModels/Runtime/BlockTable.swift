@@ -55,15 +55,23 @@ package struct BlockTable {
     package mutating func append(_ count: Int, to row: Int) -> BlockCopy? {
         let length = lengths[row]
         var copy: BlockCopy?
-        if count > 0, length % KeyValueGeometry.blockSize != 0, let last = blocks[row].last, references[Int(last)] > 1 {
-            let own = take()
-            references[Int(last)] -= 1
-            blocks[row][blocks[row].count - 1] = own
-            copy = BlockCopy(source: last, target: own)
+        let block = length / KeyValueGeometry.blockSize
+        if count > 0, length % KeyValueGeometry.blockSize != 0, references[Int(blocks[row][block])] > 1 {
+            let (shared, own) = (blocks[row][block], take())
+            references[Int(shared)] -= 1
+            blocks[row][block] = own
+            copy = BlockCopy(source: shared, target: own)
         }
         while blocks[row].count < KeyValueGeometry.blocks(for: length + count) { blocks[row].append(take()) }
         lengths[row] = length + count
+        if window == nil, count > 0 { reserve(row) }
         return copy
+    }
+
+    /// Takes the block of the next position early, so that a step can begin before the last one has been read.
+    private mutating func reserve(_ row: Int) {
+        let wanted = KeyValueGeometry.blocks(for: lengths[row] + 1)
+        if wanted > blocks[row].count, wanted <= blocksPerRow, !free.isEmpty { blocks[row].append(take()) }
     }
 
     /// Whether everything that a row of `length` tokens sees is still in the cache.
@@ -81,7 +89,8 @@ package struct BlockTable {
 
     /// Row r becomes what row `sources[r]` is.
     package mutating func gather(_ sources: [Int]) {
-        let newBlocks = sources.map { blocks[$0] }
+        // Blocks that were taken early hold nothing yet.
+        let newBlocks = sources.map { Array(blocks[$0].prefix(KeyValueGeometry.blocks(for: lengths[$0]))) }
         for block in newBlocks.joined() where block != Self.released { references[Int(block)] += 1 }
         for block in blocks.joined() { release(block) }
         lengths = sources.map { lengths[$0] }

@@ -10,6 +10,8 @@ struct CallImage {
     private var written: BatchShape
     /// Rows at the front that have one token each.
     private var singles = 0
+    /// Positions that every row's blocks hold behind its last token.
+    private var room = Int.max
     /// Tokens whose logits are wanted so far.
     private(set) var selected = 0
 
@@ -73,12 +75,56 @@ struct CallImage {
     }
 
     /// Sets the physical blocks of the row that was added last. A negative block is one that no kernel reads.
-    func setBlocks(_ blocks: some Sequence<Int32>, table: Int = 0) {
+    mutating func setBlocks(_ blocks: some Sequence<Int32>, table: Int = 0) {
         let target = image.blockTable(table)
         var place = (written.rows - 1) * stride
+        let first = place
         for block in blocks.prefix(stride) {
             target[place] = max(block, 0)
             place += 1
         }
+        room = min(room, (place - first) * KeyValueGeometry.blockSize - Int(image.lengths[written.rows - 1]))
+    }
+
+    // MARK: Steps of one token a row
+
+    /// What a step's row asks for.
+    struct StepRow {
+        var slot: Int
+        var token: Int32
+        var position: Int
+        var counter: Int
+
+        var foreseen: StepAhead.Row { .init(token: token, position: position, counter: counter) }
+    }
+
+    func row(_ index: Int) -> StepRow {
+        StepRow(
+            slot: Int(image.slots[index]), token: image.tokens[index], position: Int(image.positions[index]),
+            counter: Int(image.counters[index]))
+    }
+
+    /// Adds a row without a slot that writes into the blocks with these numbers, one for each table.
+    mutating func addPadding(blocks: [Int]) {
+        let room = room
+        addRow([0], start: 0, wanted: .last, slot: -1)
+        for (table, block) in blocks.enumerated() { setBlocks(CollectionOfOne(Int32(block)), table: table) }
+        self.room = room
+    }
+
+    /// Becomes the step after this one: each row has the token that is chosen for its slot. Answers whether the rows' blocks
+    /// hold one more position; if not, nothing has changed.
+    mutating func goOn() -> Bool {
+        guard room > 0 else { return false }
+        for index in 0..<written.rows where image.slots[index] >= 0 {
+            image.tokens[index] = -1 - image.slots[index]
+            image.positions[index] += 1
+            image.lengths[index] += 1
+            image.counters[index] += 1
+        }
+        room -= 1
+        written.maximumLength += 1
+        if let length = written.rotaryLength { written.rotaryLength = max(length, written.maximumLength) }
+        return true
     }
 }

@@ -9,11 +9,16 @@ final class DecoderPass {
     let runner: StackRunner
     let selection: SelectionState
     private(set) var shape: SessionShape
-    private var logits: LogitsBuffers
+    var logits: LogitsBuffers
     /// int32 [R]
-    private let sampled: Tensor
+    let sampled: Tensor
     /// Where the whole model runs on one device that has graphs.
-    private let graphs: StepGraphs?
+    let graphs: StepGraphs?
+    /// See ``step(_:_:mayGoAhead:)``.
+    var ahead: StepAhead
+    /// Of the tokens of two steps: one is waited for while the other runs. The one at ``current`` was begun last.
+    let reads: [any DeferredRead]
+    var current = 0
     /// The hidden states of the last call whose logits are wanted, and their backend.
     private var chosen: (hidden: Tensor, backend: any Backend)?
 
@@ -30,11 +35,13 @@ final class DecoderPass {
             extraBackends: [head])
         logits = LogitsBuffers(backend: head, vocabularySize: model.vocabularySize, rows: shape.rows)
         sampled = try head.allocate(.int32, [max(shape.rows, 1)])
+        ahead = StepAhead(slots: shape.rows)
+        reads = try graphs == nil ? [] : (0..<2).map { _ in try head.makeDeferredRead(byteCount: 4 * max(shape.rows, 1)) }
         selection = try SelectionState(slots: shape.rows, vocabulary: model.vocabularySize, backend: head)
         try reserve()
     }
 
-    private var head: any Backend { model.head.backend }
+    var head: any Backend { model.head.backend }
 
     var cacheByteCount: Int { runner.caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
 
@@ -47,6 +54,7 @@ final class DecoderPass {
 
     /// Makes room for longer rows: `context` positions each, in the blocks of `layout`. Blocks keep what they hold.
     func grow(_ layout: CacheLayout, context: Int) throws {
+        try dropAhead()
         var larger = shape
         (larger.layout, larger.context) = (layout, context)
         graphs?.removeAll()
@@ -77,13 +85,13 @@ final class DecoderPass {
         try enqueue(image, cross)
     }
 
-    private func upload(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
+    func upload(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
         try runner.upload(tableCount: image.tableCount)
         try cross?.upload(image.call, image: runner.image)
     }
 
     /// Leaves the hidden states whose logits are wanted in ``chosen``.
-    private func enqueue(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
+    func enqueue(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
         let call = image.call
         let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
         guard image.selected > 0, image.selected < call.tokens else {
@@ -97,7 +105,7 @@ final class DecoderPass {
     }
 
     /// Final norm and head over some of the chosen hidden states. Each may be projected once only.
-    private func project(_ range: Range<Int>, into output: Tensor) throws {
+    func project(_ range: Range<Int>, into output: Tensor) throws {
         guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
         let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend)
         try model.head(try runner.move(finished, from: backend, to: head), into: output)
@@ -118,21 +126,18 @@ final class DecoderPass {
 
     // MARK: Choosing
 
-    /// Runs a call and chooses a token after each selected one.
+    /// Runs a call and chooses a token after each selected one, but for steps that have graphs: see
+    /// ``step(_:_:mayGoAhead:)``.
     /// - Parameter offset: the place among the chosen tokens where these begin.
     func choose(_ image: CallImage, _ cross: CrossAttentionCache?, at offset: Int = 0) throws {
-        guard image.call.launchLength != nil, image.selected == image.call.rows, offset == 0 else {
-            try run(image, cross)
-            guard image.selected > 0 else { return }
-            let output = try logits.device(rows: image.selected)
-            try project(0..<image.selected, into: output)
-            try select(image.selected, from: output, at: offset)
-            return
-        }
-        try step(padded(image), cross)
+        try run(image, cross)
+        guard image.selected > 0 else { return }
+        let output = try logits.device(rows: image.selected)
+        try project(0..<image.selected, into: output)
+        try select(image.selected, from: output, at: offset)
     }
 
-    private func select(_ count: Int, from logits: Tensor, at offset: Int) throws {
+    func select(_ count: Int, from logits: Tensor, at offset: Int) throws {
         let indices = runner.indexBuffers(on: head)
         try head.select(
             logits, selection, slots: indices.slots(count), counters: indices.counters(count),
@@ -182,32 +187,6 @@ final class DecoderPass {
             return TokenScores(
                 chosen: value(1), top: (0..<count).map { TokenScore(token: id($0), logProbability: value(2 + $0)) })
         }
-    }
-
-    /// Runs a step of one token a row as a captured graph, from the second time on.
-    private func step(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
-        guard let graphs else { preconditionFailure("launch lengths are for devices with graphs") }
-        let output = try logits.device(rows: image.selected)
-        try upload(image, cross)
-        let key = StepGraphs.Key(image.call, rotary: runner.rotaryVariants(image.call))
-        try graphs.step(key) {
-            try [output] + self.runner.rotaryTensors(image.call)
-        } _: {
-            try self.enqueue(image, cross)
-            try self.project(0..<image.selected, into: output)
-            try self.select(image.selected, from: output, at: 0)
-        }
-    }
-
-    /// Adds rows that nobody reads, so that few row counts need a graph. They write into a block of their own.
-    private func padded(_ image: CallImage) -> CallImage {
-        var image = image
-        let rows = StepGraphs.paddedRows(image.call.rows, limit: shape.rows)
-        for _ in image.call.rows..<rows {
-            image.addRow([0], start: 0, wanted: .last, slot: -1)
-            for (table, blocks) in shape.layout.blocks.enumerated() { image.setBlocks([Int32(blocks)], table: table) }
-        }
-        return image
     }
 
     /// The first `count` chosen tokens, or negative numbers where none could be chosen. Waits for the device.

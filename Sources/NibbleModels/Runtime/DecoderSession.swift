@@ -32,6 +32,7 @@ final class DecoderSession: DecodingSession {
     }
 
     deinit {
+        try? pass.dropAhead()
         pass.runner.interruption = nil
         model.giveBack(pass)
     }
@@ -79,6 +80,7 @@ extension DecoderSession {
         _ inputs: [RowTokens], logits selection: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
         try validate(inputs)
+        try pass.dropAhead()
         try makeRoom(for: inputs)
         let count =
             switch selection {
@@ -113,20 +115,36 @@ extension DecoderSession {
     private func sample(_ inputs: [RowTokens], _ sampling: SamplingParameters) throws -> [Int32] {
         try interruption?()
         plan.fill(inputs, chunkTokens: pass.shape.chunkTokens)
+        if !isAhead(inputs, sampling) { try pass.dropAhead() }
+        var tokens: [Int32] = []
         var written = 0
         for index in plan.chunks {
             try pause(before: index)
             let image = try write(
                 plan.chunk(index), inputs, wanted: .last, counter: Int(truncatingIfNeeded: sampling.step))
             for row in plan.finishedRows { try selections.prepare(sampling, row: row, in: pass.selection) }
-            try pass.choose(image, cross, at: written)
-            written += image.selected
+            if image.call.launchLength != nil {
+                tokens = try pass.step(image, cross)
+            } else {
+                try pass.choose(image, cross, at: written)
+                written += image.selected
+            }
         }
-        let tokens = try pass.readChosen(written)
+        if written > 0 { tokens = try pass.readChosen(written) }
         for (input, token) in zip(inputs.lazy.filter { !$0.tokens.isEmpty }, tokens) {
             selections.noteChosen(token, row: input.row)
         }
         return tokens
+    }
+
+    /// Whether the device has already begun with what these inputs ask for.
+    private func isAhead(_ inputs: [RowTokens], _ sampling: SamplingParameters) -> Bool {
+        inputs.allSatisfy { input in
+            guard input.tokens.count == 1, let token = input.tokens.first else { return false }
+            let row = StepAhead.Row(
+                token: token, position: tables.lengths[input.row], counter: Int(truncatingIfNeeded: sampling.step))
+            return pass.isAhead(row, slot: input.row) && selections.holds(sampling, row: input.row)
+        }
     }
 
     /// Runs a feed. If it fails, restores what rows held before.
@@ -135,6 +153,7 @@ extension DecoderSession {
         do {
             return try feed()
         } catch {
+            try? pass.dropAhead()
             for row in Set(inputs.map(\.row)) {
                 let length = tables.canTruncate(row, to: lengthsBefore[row]) ? lengthsBefore[row] : 0
                 tables.truncate(row, to: length)
@@ -198,6 +217,7 @@ extension DecoderSession {
             throw SessionError.rowOutOfRange(row: source, rows: rows)
         }
         guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
+        try pass.dropAhead()
         tables.gather(sources)
         selections.gather(sources)
         cross?.gather(sources)
@@ -212,6 +232,7 @@ extension DecoderSession {
         guard canTruncate(row: row, to: length) else {
             throw SessionError.cannotTruncate(row: row, from: tables.lengths[row], to: length)
         }
+        try pass.dropAhead()
         tables.truncate(row, to: max(length, 0))
         selections.truncate(row, to: max(length, 0))
     }

@@ -131,6 +131,7 @@ package final class IndexBuffers {
         return [decoding, prompts]
     }
 
+    func tokens(_ count: Int) -> Tensor { view(Places(limits).tokens, Shape(count)) }
     func counters(_ count: Int) -> Tensor { view(Places(limits).counters, Shape(count)) }
     func slots(_ count: Int) -> Tensor { view(Places(limits).slots, Shape(count)) }
     func scored(_ count: Int) -> Tensor { view(Places(limits).scored, Shape(count)) }

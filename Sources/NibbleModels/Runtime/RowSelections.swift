@@ -34,6 +34,11 @@ package struct RowSelections: Sendable {
         rows = sources.map { Row(tokens: rows[$0].tokens) }
     }
 
+    /// Whether the record of `row` is the one that these parameters ask for.
+    package func holds(_ parameters: SamplingParameters, row: Int) -> Bool {
+        rows[row].written == SlotSelection(parameters, row: row)
+    }
+
     /// Writes the record of `row` where it is not up to date.
     package mutating func prepare(_ parameters: SamplingParameters, row: Int, in state: SelectionState) throws {
         let selection = SlotSelection(parameters, row: row)

@@ -54,6 +54,16 @@ package final class StepGraphs {
         return max(min(bound, capacity), length)
     }
 
+    func isCaptured(_ key: Key) -> Bool {
+        if case .captured = states[key] { true } else { false }
+    }
+
+    /// Enqueues a captured step once more.
+    func launch(_ key: Key) throws {
+        guard case .captured(let graph, _) = states[key] else { preconditionFailure("the step was not captured") }
+        try graph.launch()
+    }
+
     /// Runs `body` for a step with `key`: as a graph from the second time on.
     ///
     /// - Parameter buffers: makes and gives the buffers that `body` uses and the session may replace later. Asked before a

@@ -48,6 +48,7 @@ package final class StepExecutor: StepRunning {
         /// The length by which rotary tables are chosen, until the sequence outgrows it.
         var promptLength = 0
         var logProbabilities: Int?
+        var usesMask = false
     }
 
     /// - Throws: ``ModelError`` where the size is impossible; `BackendError` where memory runs out.
@@ -68,7 +69,10 @@ package final class StepExecutor: StepRunning {
         records = Array(repeating: SlotRecord(), count: slots)
     }
 
-    deinit { model.giveBack(pass) }
+    deinit {
+        try? pass.dropAhead()
+        model.giveBack(pass)
+    }
 
     package var vocabularySize: Int { model.vocabularySize }
     package var cacheByteCount: Int { pass.cacheByteCount }
@@ -76,12 +80,14 @@ package final class StepExecutor: StepRunning {
     // MARK: Slots
 
     package func begin(slot: Int, _ settings: SlotSettings) throws {
+        pass.ahead.forget(slot: slot)
         try encoders?.attach(slot: slot, to: settings.encoderInput)
         try pass.selection.write(
             settings.selection, slot: slot, prompt: settings.selection.hasPenalties ? settings.prompt : [],
             generated: settings.selection.hasPenalties ? settings.generated : [])
         records[slot] = SlotRecord(
-            promptLength: settings.prompt.count + settings.generated.count, logProbabilities: settings.logProbabilities)
+            promptLength: settings.prompt.count + settings.generated.count, logProbabilities: settings.logProbabilities,
+            usesMask: settings.selection.usesMask)
     }
 
     package func setMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws {
@@ -93,9 +99,33 @@ package final class StepExecutor: StepRunning {
     package func step(_ plan: StepPlan) throws -> [StepAnswer] {
         try pass.copyBlocks(plan.copies)
         guard !isLengthDependent else { return try stepByVariant(plan) }
+        let early = plan.rows.indices.filter { pass.isAhead(foreseen(plan, $0), slot: plan.rows[$0].slot) }
         group.removeAll(keepingCapacity: true)
-        group += plan.rows.indices
-        return try runGroup(plan)
+        guard !early.isEmpty, early.count < plan.rows.count else {
+            if early.isEmpty { try pass.dropAhead() }
+            group += plan.rows.indices
+            return try runGroup(plan)
+        }
+        let answers = try pass.takeAhead(early.map { (plan.rows[$0].slot, foreseen(plan, $0)) })
+        try pass.dropAhead()
+        return try run(plan, besides: early, answers)
+    }
+
+    /// What a row asks for, if it goes on by one token.
+    private func foreseen(_ plan: StepPlan, _ index: Int) -> StepAhead.Row? {
+        let row = plan.rows[index]
+        guard row.tokens.count == 1, row.wantsToken else { return nil }
+        return StepAhead.Row(token: plan.tokens[row.tokens.lowerBound], position: row.start, counter: row.counter)
+    }
+
+    /// Runs the rows that have no answer yet.
+    private func run(_ plan: StepPlan, besides early: [Int], _ tokens: [Int32]) throws -> [StepAnswer] {
+        var answers = [StepAnswer?](repeating: nil, count: plan.rows.count)
+        for (index, token) in zip(early, tokens) { answers[index] = StepAnswer(token: token) }
+        group += plan.rows.indices.filter { answers[$0] == nil }
+        let wanting = group.filter { plan.rows[$0].wantsToken }
+        for (index, answer) in zip(wanting, try runGroup(plan)) { answers[index] = answer }
+        return answers.compactMap(\.self)
     }
 
     /// Rows run together only with rows of the same rotary tables: a row must not depend on how long its neighbours are.
@@ -139,6 +169,10 @@ package final class StepExecutor: StepRunning {
         let wanting = group.filter { plan.rows[$0].wantsToken }
         let scored = wanting.map { records[plan.rows[$0].slot].logProbabilities }
         guard scored.contains(where: { $0 != nil }) else {
+            if image.call.launchLength != nil {
+                let mayGoAhead = plan.isSteady && !isLengthDependent && !group.contains { records[plan.rows[$0].slot].usesMask }
+                return try pass.step(image, encoders?.cross, mayGoAhead: mayGoAhead).map { StepAnswer(token: $0) }
+            }
             try pass.choose(image, encoders?.cross)
             return try pass.readChosen(image.selected).map { StepAnswer(token: $0) }
         }

@@ -27,6 +27,9 @@ package struct StepPlan: Sendable {
         package var counter: Int
     }
 
+    /// Whether the same rows are likely to follow, each with the token chosen for it.
+    package var isSteady = false
+
     package init() {}
 
     package mutating func removeAll() {
@@ -34,6 +37,7 @@ package struct StepPlan: Sendable {
         tokens.removeAll(keepingCapacity: true)
         blocks.removeAll(keepingCapacity: true)
         copies.removeAll(keepingCapacity: true)
+        isSteady = false
     }
 
     package mutating func addRow(

@@ -1,0 +1,105 @@
+import NibbleCore
+
+/// Decode steps of one token a row on a device with graphs.
+///
+/// While the host waits for a step's tokens, the device may already run the next one: each row goes on with the token that
+/// is chosen for it, which never leaves the device. If the caller then asks for that step, its answers are there; otherwise
+/// they are dropped. What such a step wrote lies behind every sequence's end.
+extension DecoderPass {
+    /// Runs a step and answers with a token for each row, or a negative number where none could be chosen.
+    /// - Parameter mayGoAhead: whether the caller is likely to continue every row with the token chosen.
+    func step(_ image: CallImage, _ cross: CrossAttentionCache?, mayGoAhead: Bool = true) throws -> [Int32] {
+        let places = try takePlaces(image)
+        var padded = padded(image)
+        if places == nil {
+            try launch(padded, cross)
+            try reads[current].begin(sampled)
+        }
+        let rows = (0..<image.call.rows).map { padded.row($0) }
+        let read = reads[current]
+        let hasGoneAhead = mayGoAhead && ahead.isTrusted && padded.goOn()
+        let isEnqueued = try hasGoneAhead && enqueueAhead(padded, after: image, cross)
+        let tokens = try read.wait().withMemoryRebound(to: Int32.self) { chosen in
+            (0..<image.call.rows).map { chosen[places?[$0] ?? $0] }
+        }
+        ahead.replace(
+            rows.enumerated().map { index, row in
+                (row.slot, index, .init(token: tokens[index], position: row.position + 1, counter: row.counter + 1))
+            }, isEnqueued: isEnqueued)
+        return tokens
+    }
+
+    /// The places of the rows' answers if the step runs already; else drops what was enqueued.
+    private func takePlaces(_ image: CallImage) throws -> [Int]? {
+        let rows = (0..<image.call.rows).map { image.row($0) }
+        ahead.note(wasForeseen: rows.allSatisfy { ahead.foresees($0.foreseen, slot: $0.slot) })
+        let places = rows.compactMap { ahead.place(of: $0.foreseen, slot: $0.slot) }
+        guard places.count == rows.count else {
+            try dropAhead()
+            return nil
+        }
+        return places
+    }
+
+    /// Answers for rows that were enqueued early, by slot; they count as taken.
+    func takeAhead(_ rows: [(slot: Int, row: StepAhead.Row?)]) throws -> [Int32] {
+        let places = rows.compactMap { row in row.row.flatMap { ahead.place(of: $0, slot: row.slot) } }
+        precondition(places.count == rows.count, "rows that were not enqueued")
+        let tokens = try reads[current].wait().withMemoryRebound(to: Int32.self) { chosen in places.map { chosen[$0] } }
+        for row in rows { ahead.forget(slot: row.slot) }
+        return tokens
+    }
+
+    /// Whether a row's answer comes from a step that was enqueued early.
+    func isAhead(_ row: StepAhead.Row?, slot: Int) -> Bool { row.map { ahead.place(of: $0, slot: slot) != nil } ?? false }
+
+    /// Forgets what was enqueued early. Anything but the step that was foreseen needs this first.
+    func dropAhead() throws {
+        let futile = ahead.enqueued
+        guard ahead.isEnqueued else { return }
+        defer { ahead.removeAll(wasFutile: !futile.isEmpty) }
+        let tokens = try reads[current].wait().withMemoryRebound(to: Int32.self) { chosen in futile.map { chosen[$0.place] } }
+        for (token, (slot, _)) in zip(tokens, futile) where token >= 0 && selection.isCounting(slot: slot) {
+            try selection.uncount(token, slot: slot)
+        }
+    }
+
+    /// Enqueues the step after `image`'s, which `next` describes, if a graph of the same launches can run it.
+    private func enqueueAhead(_ next: CallImage, after image: CallImage, _ cross: CrossAttentionCache?) throws -> Bool {
+        guard let graphs, next.call.maximumLength <= shape.context,
+            graphs.launchLength(next.call.maximumLength, capacity: shape.context) == next.call.launchLength,
+            model.positionLimit.map({ next.call.maximumLength <= $0 }) ?? true
+        else { return false }
+        let key = StepGraphs.Key(next.call, rotary: runner.rotaryVariants(next.call))
+        guard graphs.isCaptured(key) else { return false }
+        try upload(next, cross)
+        try graphs.launch(key)
+        current = 1 - current
+        try reads[current].begin(sampled)
+        return true
+    }
+
+    /// Runs a step as a captured graph, from the second time on.
+    private func launch(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
+        guard let graphs else { preconditionFailure("launch lengths are for devices with graphs") }
+        let output = try logits.device(rows: image.selected)
+        try upload(image, cross)
+        let key = StepGraphs.Key(image.call, rotary: runner.rotaryVariants(image.call))
+        try graphs.step(key) {
+            try [output] + self.runner.rotaryTensors(image.call)
+        } _: {
+            try self.head.fillTokens(self.runner.indexBuffers(on: self.head).tokens(image.call.tokens), from: self.selection)
+            try self.enqueue(image, cross)
+            try self.project(0..<image.selected, into: output)
+            try self.select(image.selected, from: output, at: 0)
+        }
+    }
+
+    /// Adds rows that nobody reads, so that few row counts need a graph. They write into a block of their own.
+    private func padded(_ image: CallImage) -> CallImage {
+        var image = image
+        let rows = StepGraphs.paddedRows(image.call.rows, limit: shape.rows)
+        for _ in image.call.rows..<rows { image.addPadding(blocks: shape.layout.blocks) }
+        return image
+    }
+}
