@@ -85,6 +85,9 @@ package final class StandInBackend: Backend, @unchecked Sendable {
         private let owner: StandInBackend
         private let target: Tensor
         private var count = 0
+        private var isOpen = false {
+            didSet { owner.openReads += (isOpen ? 1 : 0) - (oldValue ? 1 : 0) }
+        }
 
         init(owner: StandInBackend, _ byteCount: Int) {
             self.owner = owner
@@ -93,12 +96,12 @@ package final class StandInBackend: Backend, @unchecked Sendable {
 
         func begin(_ source: Tensor) throws {
             count = source.byteCount
-            owner.openReads += 1
+            isOpen = true
             try owner.base.read(source, into: target.mutableHostBytes)
         }
 
         func wait() -> UnsafeRawBufferPointer {
-            owner.openReads = 0
+            isOpen = false
             return UnsafeRawBufferPointer(rebasing: target.hostBytes[..<count])
         }
     }

@@ -33,8 +33,10 @@ import Testing
 
     private func step(_ session: any DecodingSession, _ token: Int32, _ count: Int) throws -> [Int32] {
         var tokens = [token]
-        for _ in 0..<count {
-            tokens += try session.feed([RowTokens(row: 0, tokens: [tokens[tokens.count - 1]])], sampling: .greedy)
+        var sampling = SamplingParameters.greedy
+        for step in 0..<count {
+            sampling.step = UInt64(step)
+            tokens += try session.feed([RowTokens(row: 0, tokens: [tokens[tokens.count - 1]])], sampling: sampling)
         }
         return tokens
     }
@@ -90,15 +92,15 @@ import Testing
 
     @Test("a step begins before the tokens of the last one are read", arguments: models)
     func early(name: String) throws {
-        let gpu = try compare(name) { try step($0, 5, 40) }
-        // Not the first two, which are run and captured; not where a block ends of which the row has no next one yet.
-        #expect(gpu.earlyLaunches >= 36)
+        let gpu = try compare(name) { try step($0, 5, 38) }
+        // Not the first ones, which are run and captured; not at the end of a block, in windows.
+        #expect(gpu.earlyLaunches >= 34)
     }
 
-    @Test("whatever follows a step that began early, tokens are those of a session without", arguments: models, 0..<6)
+    @Test("whatever follows a step that began early, tokens are those of a session without", arguments: models, 0..<8)
     func programs(name: String, seed: UInt64) throws {
-        let gpu = try compare(name, rows: 3, capacity: 120) { try program($0, seed: seed) }
-        #expect(gpu.earlyLaunches > 20)
+        let gpu = try compare(name, rows: 3, capacity: 40) { try program($0, seed: seed) }
+        #expect(gpu.earlyLaunches > 0)
     }
 
     /// Mostly goes on with the tokens chosen; sometimes for some rows alone, with others, or after something else.
@@ -112,8 +114,8 @@ import Testing
         var next: [Int32] = [5, 6, 7]
         var all: [Int32] = []
         var rows = [0, 1, 2]
-        for step in 0..<150 {
-            switch draw(24) {
+        for step in 0..<200 {
+            switch draw(100) {
             case 0: next[draw(3)] = Int32(3 + draw(9))
             case 1: for row in 0..<3 { try session.truncate(row: row, to: session.length(ofRow: row) - draw(4)) }
             case 2: try session.gather([draw(3), 1, draw(3)])
@@ -126,11 +128,9 @@ import Testing
                 sampling.repetitionPenalty = [1, 1.4][draw(2)]
                 sampling.seed = UInt64(draw(5))
             case 5: rows = [[0, 1, 2], [2, 0], [1]][draw(3)]
-            case 6:
-                for row in 0..<3 where session.length(ofRow: row) > 50 { try session.truncate(row: row, to: 10 + draw(4)) }
             default: break
             }
-            for row in 0..<3 where session.length(ofRow: row) > 110 { try session.truncate(row: row, to: 20) }
+            for row in 0..<3 where session.length(ofRow: row) > 36 { try session.truncate(row: row, to: 20) }
             sampling.step = UInt64(step)
             let chosen = try session.feed(rows.map { RowTokens(row: $0, tokens: [next[$0]]) }, sampling: sampling)
             for (row, token) in zip(rows, chosen) { next[row] = token }

@@ -17,10 +17,12 @@ extension DecoderPass {
         }
         let rows = (0..<image.call.rows).map { padded.row($0) }
         let read = reads[current]
+        let futile = ahead.enqueued.filter { entry in !rows.contains { $0.slot == entry.slot } }
         let hasGoneAhead = mayGoAhead && ahead.isTrusted && padded.goOn()
         let isEnqueued = try hasGoneAhead && enqueueAhead(padded, after: image, cross)
         let tokens = try read.wait().withMemoryRebound(to: Int32.self) { chosen in
-            (0..<image.call.rows).map { chosen[places?[$0] ?? $0] }
+            try uncount(futile, chosen)
+            return (0..<image.call.rows).map { chosen[places?[$0] ?? $0] }
         }
         ahead.replace(
             rows.enumerated().map { index, row in
@@ -58,9 +60,13 @@ extension DecoderPass {
         let futile = ahead.enqueued
         guard ahead.isEnqueued else { return }
         defer { ahead.removeAll(wasFutile: !futile.isEmpty) }
-        let tokens = try reads[current].wait().withMemoryRebound(to: Int32.self) { chosen in futile.map { chosen[$0.place] } }
-        for (token, (slot, _)) in zip(tokens, futile) where token >= 0 && selection.isCounting(slot: slot) {
-            try selection.uncount(token, slot: slot)
+        try reads[current].wait().withMemoryRebound(to: Int32.self) { try uncount(futile, $0) }
+    }
+
+    /// Tokens that were chosen for nobody do not count.
+    private func uncount(_ futile: [(slot: Int, place: Int)], _ chosen: UnsafeBufferPointer<Int32>) throws {
+        for (slot, place) in futile where chosen[place] >= 0 && selection.isCounting(slot: slot) {
+            try selection.uncount(chosen[place], slot: slot)
         }
     }
 
