@@ -1,3 +1,4 @@
+package import Foundation
 import NibbleCore
 import NibbleModels
 package import NibbleServing
@@ -89,9 +90,12 @@ extension PretrainedModel {
     /// - Parameters:
     ///   - configuration: how many sequences run at once, and how much memory their keys and values may take.
     ///   - tokenizer: decodes tokens and finds stop strings. Without it events have no text.
+    ///   - replicas: further copies of the model, each on a device of its own. The sizes are those of each; a request goes to
+    ///     the copy that has the least to do.
     /// - Throws: ``ModelError`` for sizes that are impossible, ``MemoryLimitError``, ``BackendError``.
     public func engine(
-        _ configuration: EngineConfiguration = EngineConfiguration(), tokenizer: Tokenizer? = nil
+        _ configuration: EngineConfiguration = EngineConfiguration(), tokenizer: Tokenizer? = nil,
+        replicas: [PretrainedModel] = []
     ) async throws -> Engine {
         let size = ExecutorSize(
             slots: configuration.maxBatch, context: configuration.context,
@@ -101,7 +105,22 @@ extension PretrainedModel {
         options.queuedRequests = configuration.maxQueue
         options.targetStep = configuration.targetStep ?? .milliseconds(isOnCPU ? 100 : 30)
         options.secondsPerToken = isOnCPU ? 2e-3 : 1e-4
-        let model = model
-        return Engine(try await TokenEngine.start(options) { try model.makeExecutor(size) }, self, tokenizer)
+        let makers = ([self] + replicas).map(\.model).map { model in
+            { @Sendable in try model.makeExecutor(size) } as TokenEngine.ExecutorMaker
+        }
+        return Engine(try await TokenEngine.start(options, makeExecutors: makers), self, tokenizer)
+    }
+
+    /// Loads `count` copies of a model, the first on the first GPU, and so on.
+    /// - Throws: as ``load(folder:_:)``, and ``EngineError/tooFewGPUs(replicas:found:)``.
+    package static func load(folder: URL, _ configuration: LoadConfiguration, copies count: Int) throws -> [PretrainedModel] {
+        guard count > 1 else { return [try load(folder: folder, configuration)] }
+        let present = try configuration.machine().count { $0.device.isGPU }
+        guard present >= count else { throw EngineError.tooFewGPUs(replicas: count, found: present) }
+        return try (0..<count).map { number in
+            var configuration = configuration
+            configuration.deviceMap = .device(.cuda(number))
+            return try load(folder: folder, configuration)
+        }
     }
 }

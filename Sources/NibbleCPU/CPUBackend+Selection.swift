@@ -23,11 +23,11 @@ extension CPUBackend {
         }
     }
 
-    package func fillTokens(_ tokens: Tensor, from state: SelectionState) throws {
-        let (ids, latest) = (tokens.mutableIntegers, state.buffers.latest.integers)
+    package func fillTokens(_ tokens: Tensor, latest: Tensor) throws {
+        let (ids, chosen) = (tokens.mutableIntegers, latest.integers)
         for index in 0..<tokens.count where ids[index] < 0 {
             let slot = -1 - Int(ids[index])
-            ids[index] = slot < state.slots ? max(latest[slot], 0) : 0
+            ids[index] = slot < latest.count ? max(chosen[slot], 0) : 0
         }
     }
 

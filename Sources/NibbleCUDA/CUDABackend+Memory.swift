@@ -18,7 +18,7 @@ extension CUDABackend {
         case (nil, nil): destination.mutableHostBytes.copyMemory(from: source.hostBytes)
         case (nil, let target?): try target.write(source.hostBytes, to: destination.address)
         case (let origin?, nil): try origin.read(source, into: destination.mutableHostBytes)
-        case (let origin?, let target?): try target.copy(source, from: origin, to: destination)
+        case (let origin?, let target?): try target.copy(source, from: origin, into: destination)
         }
     }
 
@@ -57,43 +57,6 @@ extension CUDABackend {
     func requireNoCapture(_ operation: String) throws {
         guard isCapturing else { return }
         throw BackendError.unsupported(device: device, operation: operation, reason: "it cannot be part of a captured graph")
-    }
-
-    // MARK: Between GPUs
-
-    /// Copies from another backend's memory, or within this backend's. The other stream waits for the copy, so that memory it frees
-    /// afterwards is not overwritten too early.
-    private func copy(_ source: Tensor, from origin: CUDABackend, to destination: Tensor) throws {
-        if origin !== self { try wait(for: origin) }
-        try perform {
-            allowsOverlap = false
-            let (to, from) = (destination.pointer, source.pointer)
-            if origin.card == card {
-                try check(
-                    nibble_cuMemcpyDtoDAsync(to, from, source.byteCount, stream.handle), "cuMemcpyDtoDAsync", on: device)
-            } else {
-                try check(
-                    nibble_cuMemcpyPeerAsync(
-                        to, context.handle, from, origin.context.handle, source.byteCount, stream.handle),
-                    "cuMemcpyPeerAsync", on: device)
-            }
-        }
-        if origin !== self { try origin.wait(for: self) }
-    }
-
-    /// Work enqueued here from now on runs after the work already enqueued on the other backend.
-    private func wait(for other: CUDABackend) throws {
-        let event = try other.perform {
-            try other.requireNoCapture("a copy between devices")
-            let event = try CUDAEvent(other.context)
-            try event.record(on: other.stream)
-            return event
-        }
-        try perform {
-            try requireNoCapture("a copy between devices")
-            allowsOverlap = false
-            try stream.wait(for: event)
-        }
     }
 
     /// The backends of this process, used to find the owner of a tensor.

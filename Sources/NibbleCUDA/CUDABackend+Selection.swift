@@ -26,11 +26,11 @@ extension CUDABackend {
         }
     }
 
-    package func fillTokens(_ tokens: Tensor, from state: SelectionState) throws {
+    package func fillTokens(_ tokens: Tensor, latest: Tensor) throws {
         try perform {
             let arguments = NibbleFillTokensArguments(
-                tokens: tokens.pointer, latest: state.buffers.latest.pointer, count: Int32(tokens.count),
-                slotCount: Int32(state.slots))
+                tokens: tokens.pointer, latest: latest.pointer, count: Int32(tokens.count),
+                slotCount: Int32(latest.count))
             try launch(.fillTokens, grid: Grid(x: blocks(tokens.count, per: 128)), block: 128, arguments)
         }
     }

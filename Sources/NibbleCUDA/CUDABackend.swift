@@ -22,6 +22,10 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     let options: CUDAOptions
     /// Page-locked, for small reads.
     private(set) lazy var mailbox = Result { try PinnedMemory(context, byteCount: 64 << 10) }
+    /// Recorded where another GPU has to wait for this one.
+    private(set) lazy var mark = Result { try CUDAEvent(context) }
+    /// GPUs that were given direct access, as far as possible.
+    var linked: Set<Device> = []
     /// int32 [sets, blocks], made when first needed: counts the blocks of a split attention that have arrived. Calls take the
     /// sets in turn, since two of them may be in flight at a time.
     var arrivalCounters: Tensor?

@@ -5,27 +5,30 @@ import NibbleCore
 extension BenchCommand {
     /// Runs the measurements of an engine that were asked for, each with an engine of its own.
     func runRequests() async throws {
-        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        let loading = try load.configuration()
+        let folder = try await AutoModel.download(model, loading)
+        let copies = try PretrainedModel.load(folder: folder, loading, copies: engine.dpSize)
+        let pretrained = copies[0]
         Report.show(pretrained.report, quiet: load.quiet)
         if let count = engine.requests {
             let load = try engine.load()
-            let benchmark = try await benchmark(pretrained, context: load.longest, queue: count)
+            let benchmark = try await benchmark(copies, context: load.longest, queue: count)
             show(try await benchmark.run(load))
         }
         if let length = engine.longPrompt {
-            let benchmark = try await benchmark(pretrained, context: length + length / 4 + 256, queue: 64)
+            let benchmark = try await benchmark(copies, context: length + length / 4 + 256, queue: 64)
             show(try await benchmark.longPrompt(length))
         }
         if let count = engine.leakCheck {
-            let benchmark = try await benchmark(pretrained, context: 64, queue: 4 * engine.slots)
+            let benchmark = try await benchmark(copies, context: 64, queue: 4 * engine.slots)
             show(try await benchmark.leaks(requests: count))
         }
         try Console.checkOutput()
     }
 
-    private func benchmark(_ pretrained: PretrainedModel, context: Int, queue: Int) async throws -> RequestBenchmark {
+    private func benchmark(_ copies: [PretrainedModel], context: Int, queue: Int) async throws -> RequestBenchmark {
         let configuration = EngineConfiguration(maxBatch: engine.slots, context: load.context ?? context, maxQueue: queue)
-        return RequestBenchmark(try await pretrained.engine(configuration))
+        return RequestBenchmark(try await copies[0].engine(configuration, replicas: Array(copies.dropFirst())))
     }
 
     private func show(_ result: RequestBenchmark.Result) {

@@ -31,6 +31,9 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Sequences that run at once.")
     var maxBatch = 16
 
+    @Option(help: "Copies of the model, each on a GPU of its own; requests are divided among them.")
+    var dpSize = 1
+
     @Option(help: "Requests that may wait; further ones get status 429.")
     var maxQueue = 512
 
@@ -61,6 +64,7 @@ struct ServeCommand: AsyncParsableCommand {
     func validate() throws {
         guard (0...65535).contains(port) else { throw ValidationError("--port must be from 0 to 65535, found \(port)") }
         guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
+        guard dpSize > 0 else { throw ValidationError("--dp-size must be at least 1, found \(dpSize)") }
         guard maxQueue >= 0 else { throw ValidationError("--max-queue must be at least 0, found \(maxQueue)") }
         guard bodyLimit > 0 else { throw ValidationError("--body-limit must be at least 1, found \(bodyLimit)") }
         guard shutdownTimeout >= 0, shutdownTimeout.isFinite else {
@@ -84,13 +88,15 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.metricsPrefix = metricsPrefix
         configuration.chatTemplate = try chat.template()
 
-        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let loading = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         let tokenizer = try AutoTokenizer.from(model: folder)
-        let pretrained = try PretrainedModel.load(folder: folder, load.configuration())
+        let copies = try PretrainedModel.load(folder: folder, loading, copies: dpSize)
+        let pretrained = copies[0]
         Report.show(pretrained.report, quiet: load.quiet)
         let engine = try await pretrained.engine(
             EngineConfiguration(maxBatch: maxBatch, context: load.context, cacheBudget: budget, maxQueue: maxQueue),
-            tokenizer: tokenizer)
+            tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
         let server = Server(
             configuration, model: ServedModel(tokenizer: tokenizer, defaults: pretrained.generationConfig),
             service: EngineService(engine))

@@ -97,7 +97,7 @@ extension OperationCases {
         _ = try select(context, values, state, counters: [0, 0, 0, 0])
         let tokens = try context.integers([-3, 0, 999, -1, -2, -4, -9] + (0..<200).map { $0 % 3 == 0 ? -1 - $0 % 4 : $0 })
         let latest: [Int32] = [5, 12, 19, 0]
-        try context.backend.fillTokens(tokens, from: state)
+        try context.backend.fillTokens(tokens, latest: state.buffers.latest)
         return OperationResult(
             got: try context.integers(of: tokens),
             exactly: [19, 0, 999, 5, 12, 0, 0] + (0..<200).map { $0 % 3 == 0 ? latest[Int($0 % 4)] : $0 })

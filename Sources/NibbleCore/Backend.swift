@@ -99,9 +99,9 @@ package protocol Backend: AnyObject, Sendable {
     /// while the counter is below the minimum, and the mask. Then temperature, top-k, top-p and min-p. The token that is
     /// chosen is counted if the record has penalties. A row without a token gets a ``SelectionStatus``.
     func select(_ logits: Tensor, _ state: SelectionState, slots: Tensor, counters: Tensor, into tokens: Tensor) throws
-    /// Replaces each entry −1 − s of int32 [T] by the token that was chosen last for slot s, or by 0 if none was. A step can be
-    /// enqueued so before the host knows the tokens of the step before.
-    func fillTokens(_ tokens: Tensor, from state: SelectionState) throws
+    /// Replaces each entry −1 − s of int32 [T] by entry s of `latest`, int32 [slots], or by 0 where that is negative. A step can
+    /// be enqueued so before the host knows the tokens of the step before.
+    func fillTokens(_ tokens: Tensor, latest: Tensor) throws
     /// Log probabilities from float32 logits [n, V], which are not changed. `chosen` int32 [n] is one token a row. `values`
     /// float32 [n, 2 + k] receives log-sum-exp, the log probability of `chosen`, and the k largest log probabilities; `ids`
     /// int32 [n, k] their tokens, the lowest first among equals. k is at most 20.

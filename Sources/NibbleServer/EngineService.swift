@@ -45,7 +45,7 @@ package struct EngineService: CompletionService {
         case .isDraining, .stopped: ServiceRefusal.stopping
         case .promptTooLong(let tokens, let context): ServiceRefusal.promptTooLong(tokens: tokens, context: context)
         case .tooManyChoices: ServiceRefusal.invalid("\(error)", field: "n")
-        case .emptyPrompt, .invalidCount, .unsupported: ServiceRefusal.invalid("\(error)", field: nil)
+        case .emptyPrompt, .invalidCount, .unsupported, .tooFewGPUs: ServiceRefusal.invalid("\(error)", field: nil)
         case .answerFailed, .engineFailed: APIError.server("\(error)")
         }
     }

@@ -14,6 +14,8 @@ public enum EngineError: Error, Sendable, Equatable {
     case queueHoldsTooManyTokens(tokens: Int, limit: Int)
     /// A field of the configuration asks for what an engine cannot do.
     case unsupported(field: String)
+    /// Each copy of the model needs a GPU of its own.
+    case tooFewGPUs(replicas: Int, found: Int)
     /// The engine takes no new requests.
     case isDraining
     /// The engine was stopped before the request had ended.
@@ -37,6 +39,8 @@ extension EngineError: CustomStringConvertible {
         case .queueHoldsTooManyTokens(let tokens, let limit):
             "the waiting prompts have \(tokens) tokens of at most \(limit): try again later"
         case .unsupported(let field): "`\(field)` is not supported by an engine: use generate()"
+        case .tooFewGPUs(let replicas, let found):
+            "\(replicas) copies of the model need a GPU each, and this machine has \(found): ask for fewer with --dp-size"
         case .isDraining: "no new requests are taken: the engine is stopping"
         case .stopped: "the engine was stopped before the request had ended"
         case .answerFailed(let choice, let reason): "answer \(choice): \(reason)"

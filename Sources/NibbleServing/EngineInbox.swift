@@ -23,6 +23,8 @@ final class EngineInbox: @unchecked Sendable {
     /// Requests in ``messages``, and the tokens of their prompts.
     private var queued = (requests: 0, tokens: 0)
     private var status = EngineStatus()
+    /// Tokens of prompts and answers of the requests that have not ended.
+    private var openTokens = 0
     private var stopTime: ContinuousClock.Instant?
     private var hasEnded = false
     private var endWaiters: [CheckedContinuation<Void, Never>] = []
@@ -42,6 +44,9 @@ final class EngineInbox: @unchecked Sendable {
         }
     }
 
+    /// The tokens of the requests that have not ended; `nil` if no new one can be taken.
+    var load: Int? { locked { status.life == .running ? openTokens : nil } }
+
     // MARK: Everybody's side
 
     /// - Throws: ``EngineError``
@@ -59,6 +64,7 @@ final class EngineInbox: @unchecked Sendable {
             if status.running == 0, status.waitingRequests == 0, queued.requests == 0 { status.heartbeat.last = .now }
             queued.requests += 1
             queued.tokens += wanted.prompt.count
+            openTokens += wanted.tokenCount
             messages.append(.submit(request))
             condition.signal()
         }
@@ -108,6 +114,8 @@ final class EngineInbox: @unchecked Sendable {
             return stopTime.map { $0 <= .now } ?? false ? .stop : .work
         }
     }
+
+    func hasEnded(_ request: ServingRequest) { locked { openTokens -= request.tokenCount } }
 
     func update(_ change: (inout EngineStatus) -> Void) { locked { change(&status) } }
 

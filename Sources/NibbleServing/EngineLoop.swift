@@ -95,6 +95,7 @@ final class EngineLoop {
             request.id = id
             open[id] = request
         } catch {
+            inbox.hasEnded(request.submission.request)
             request.mailbox.fail(error)
         }
     }
@@ -233,7 +234,9 @@ extension EngineLoop {
         request.mailbox.end(choice, reason)
         touch(request)
         request.openAnswers -= 1
-        if request.openAnswers == 0 { open[id] = nil }
+        guard request.openAnswers == 0 else { return }
+        open[id] = nil
+        inbox.hasEnded(request.submission.request)
     }
 
     /// Ends one answer. Its neighbours go on.

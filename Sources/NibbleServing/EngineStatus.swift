@@ -45,4 +45,20 @@ package struct EngineStatus: Sendable {
         let isIdle = running == 0 && waitingRequests == 0
         return isIdle || now - heartbeat.last < max(.seconds(10), heartbeat.predicted * 10)
     }
+
+    /// The status of two executors of one engine.
+    func merged(with other: EngineStatus) -> EngineStatus {
+        var status = self
+        if case .failed = life {} else if case .failed = other.life { status.life = other.life }
+        for field: WritableKeyPath<EngineStatus, Int> in [
+            \.running, \.waitingRequests, \.waitingTokens, \.usedBlocks, \.cachedBlocks, \.blocks, \.promptTokens, \.cachedTokens,
+            \.chosenTokens, \.preemptions, \.steps,
+        ] {
+            status[keyPath: field] += other[keyPath: field]
+        }
+        // The one that has been silent for longer speaks for both.
+        let isSilent = other.running + other.waitingRequests > 0 && other.heartbeat.last < heartbeat.last
+        if isSilent || running + waitingRequests == 0 { status.heartbeat = other.heartbeat }
+        return status
+    }
 }

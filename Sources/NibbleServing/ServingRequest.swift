@@ -22,6 +22,9 @@ package struct ServingRequest: Sendable {
     /// When it ends whatever it has.
     package var deadline: Duration?
 
+    /// Of the prompt and all answers, at most.
+    var tokenCount: Int { prompt.count + max(choices, 1) * maxNewTokens }
+
     package init(prompt: [Int32], maxNewTokens: Int) {
         self.prompt = prompt
         self.maxNewTokens = maxNewTokens

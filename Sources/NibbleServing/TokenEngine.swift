@@ -14,29 +14,59 @@ package struct EngineOptions: Sendable {
     package init() {}
 }
 
-/// Serves requests with one executor, for as long as it lives. A thread of its own owns the executor and the scheduler.
+/// Serves requests with one executor, or several that run the same model, for as long as it lives. A thread of its own owns
+/// each executor and its scheduler; a request goes to the one with the fewest tokens before it.
 ///
 /// Requests are independent: the tokens of one do not depend on the others, and its errors end it alone. Only a failing step
-/// ends all of them, and the engine. Letting go of the engine stops it.
+/// ends all that its executor runs; the others go on. Letting go of the engine stops it.
 package final class TokenEngine: Sendable {
     package let limits: SchedulerLimits
     /// Tokens a sequence may hold.
     package let capacity: Int
     package let vocabularySize: Int
-    private let inbox: EngineInbox
+    private let inboxes: [EngineInbox]
 
-    private init(_ loop: EngineLoop, _ inbox: EngineInbox) {
-        limits = loop.limits
-        capacity = loop.capacity
-        vocabularySize = loop.vocabularySize
-        self.inbox = inbox
+    private init(_ workers: [Worker]) {
+        limits = workers[0].limits
+        capacity = workers.reduce(.max) { min($0, $1.capacity) }
+        vocabularySize = workers[0].vocabularySize
+        inboxes = workers.map(\.inbox)
     }
+
+    /// A thread with its executor, as everybody sees it.
+    private struct Worker: Sendable {
+        let limits: SchedulerLimits
+        let capacity: Int
+        let vocabularySize: Int
+        let inbox: EngineInbox
+    }
+
+    /// What makes an executor, on the thread that will own it.
+    package typealias ExecutorMaker = @Sendable () throws -> any StepRunning
 
     /// Starts the thread and makes the executor on it.
     /// - Throws: what `makeExecutor` throws.
     package static func start(
-        _ options: EngineOptions = EngineOptions(), makeExecutor: @escaping @Sendable () throws -> any StepRunning
+        _ options: EngineOptions = EngineOptions(), makeExecutor: @escaping ExecutorMaker
     ) async throws -> TokenEngine {
+        try await start(options, makeExecutors: [makeExecutor])
+    }
+
+    /// Starts a thread for each executor. All run the same model, at the same size.
+    /// - Throws: what one of `makeExecutors` throws; then no thread is left.
+    package static func start(_ options: EngineOptions, makeExecutors: [ExecutorMaker]) async throws -> TokenEngine {
+        precondition(!makeExecutors.isEmpty, "an engine without executors")
+        var workers: [Worker] = []
+        do {
+            for make in makeExecutors { workers.append(try await worker(options, make)) }
+        } catch {
+            for worker in workers { worker.inbox.drain(until: .now) }
+            throw error
+        }
+        return TokenEngine(workers)
+    }
+
+    private static func worker(_ options: EngineOptions, _ makeExecutor: @escaping ExecutorMaker) async throws -> Worker {
         let inbox = EngineInbox()
         return try await withCheckedThrowingContinuation { continuation in
             let body = ThreadBody(makeExecutor)
@@ -53,18 +83,20 @@ package final class TokenEngine: Sendable {
     /// What the thread runs. It holds neither executor nor model when it has ended, so that a process may exit then: a GPU's
     /// memory must be freed before its driver ends.
     private final class ThreadBody: @unchecked Sendable {
-        private var makeExecutor: (@Sendable () throws -> any StepRunning)?
+        private var makeExecutor: ExecutorMaker?
 
-        init(_ makeExecutor: @escaping @Sendable () throws -> any StepRunning) { self.makeExecutor = makeExecutor }
+        init(_ makeExecutor: @escaping ExecutorMaker) { self.makeExecutor = makeExecutor }
 
         func run(
-            _ options: EngineOptions, _ inbox: EngineInbox, _ continuation: CheckedContinuation<TokenEngine, any Error>
+            _ options: EngineOptions, _ inbox: EngineInbox, _ continuation: CheckedContinuation<Worker, any Error>
         ) {
             guard let make = makeExecutor else { return }
             makeExecutor = nil
             do {
                 let loop = EngineLoop(try make(), options, inbox)
-                continuation.resume(returning: TokenEngine(loop, inbox))
+                continuation.resume(
+                    returning: Worker(
+                        limits: loop.limits, capacity: loop.capacity, vocabularySize: loop.vocabularySize, inbox: inbox))
                 loop.run()
             } catch {
                 continuation.resume(throwing: error)
@@ -72,7 +104,7 @@ package final class TokenEngine: Sendable {
         }
     }
 
-    deinit { inbox.drain(until: .now) }
+    deinit { for inbox in inboxes { inbox.drain(until: .now) } }
 
     /// Takes a request into the queue.
     /// - Throws: ``EngineError`` for what cannot be run, a full queue, and an engine that has ended; ``ModelError`` for tokens that
@@ -88,19 +120,29 @@ package final class TokenEngine: Sendable {
             submission.logProbabilities = min(max(count, 0), 20)
         }
         let request = OpenRequest(submission)
+        let inbox = leastLoaded
         try inbox.submit(request, limits: limits, capacity: capacity)
         return AnswerStream(request, inbox, self)
     }
 
-    package var status: EngineStatus { inbox.snapshot }
+    /// Where a request finds the fewest tokens before it. Executors that have failed get none while another runs.
+    private var leastLoaded: EngineInbox {
+        guard inboxes.count > 1 else { return inboxes[0] }
+        let loads = inboxes.map(\.load)
+        let running = inboxes.indices.filter { loads[$0] != nil }
+        return inboxes[running.min { loads[$0] ?? 0 < loads[$1] ?? 0 } ?? 0]
+    }
+
+    /// Of all executors together; failed if one of them is.
+    package var status: EngineStatus { inboxes.dropFirst().reduce(inboxes[0].snapshot) { $0.merged(with: $1.snapshot) } }
 
     /// Takes no new requests from now on. Those that are here run to their end, and then the thread ends.
-    package func drain() { inbox.drain(until: nil) }
+    package func drain() { for inbox in inboxes { inbox.drain(until: nil) } }
 
     /// Drains, and after `timeout` ends what is left with ``EngineError/stopped``. Returns when the thread has ended; a step
     /// that is running is not interrupted.
     package func shutdown(timeout: Duration) async {
-        inbox.drain(until: .now + timeout)
-        await inbox.waitForEnd()
+        for inbox in inboxes { inbox.drain(until: .now + timeout) }
+        for inbox in inboxes { await inbox.waitForEnd() }
     }
 }

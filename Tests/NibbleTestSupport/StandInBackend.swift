@@ -275,10 +275,10 @@ extension StandInBackend {
         }
     }
 
-    package func fillTokens(_ tokens: Tensor, from state: SelectionState) throws {
+    package func fillTokens(_ tokens: Tensor, latest: Tensor) throws {
         try enqueue { place in
-            let (tokens, state) = (place(tokens), state.mapped(place))
-            return { [base] in try base.fillTokens(tokens, from: state) }
+            let (tokens, latest) = (place(tokens), place(latest))
+            return { [base] in try base.fillTokens(tokens, latest: latest) }
         }
     }
 

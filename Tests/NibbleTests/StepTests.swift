@@ -139,6 +139,23 @@ import Testing
         return all
     }
 
+    @Test(
+        "a model over two devices decodes with a graph for each, and begins steps early",
+        arguments: [
+            ["": .cuda(0), "model.layers.1": .cuda(1), "model.norm": .cuda(1), "lm_head": .cuda(1)],
+            ["": .cuda(0), "model.layers.1": .cuda(1)], ["": .cuda(1), "model.embed_tokens": .cuda(0)],
+            ["": .cuda(0), "lm_head": .cuda(1)],
+        ] as [[String: Device]], 0..<3)
+    func spread(map: [String: Device], seed: UInt64) throws {
+        let gpus = [StandInBackend(), StandInBackend(as: .cuda(1))]
+        let model = try load("llama", gpus + [CPUBackend(threads: 1)], map: map)
+        let plain = try load("llama", [CPUBackend(threads: 1)], map: ["": .cpu])
+        let request = SessionRequest(rows: 3, capacity: 40)
+        let found = try program(try model.model.makeSession(request), seed: seed)
+        #expect(try program(try plain.model.makeSession(request), seed: seed) == found)
+        #expect(gpus.allSatisfy { $0.usesAfterFree == 0 } && gpus.contains { $0.launches > 20 })
+    }
+
     @Test("how tokens are chosen is no part of a graph")
     func selections() throws {
         let gpu = try compare("llama") { session in

@@ -15,6 +15,9 @@ struct RequestBenchOptionsGroup: ParsableArguments {
     @Option(help: "Requests that run side by side.")
     var slots = 16
 
+    @Option(help: "Copies of the model, each on a GPU of its own with as many slots.")
+    var dpSize = 1
+
     @Option(help: ArgumentHelp("Prompt lengths, drawn evenly.", valueName: "low-high"))
     var promptRange = "32-512"
 
@@ -36,6 +39,7 @@ struct RequestBenchOptionsGroup: ParsableArguments {
     func validate() throws {
         for (name, value) in [
             ("--requests", requests), ("--long-prompt", longPrompt), ("--leak-check", leakCheck), ("--slots", slots),
+            ("--dp-size", dpSize),
         ] {
             if let value, value < 1 { throw ValidationError("\(name) must be 1 or more, found \(value)") }
         }

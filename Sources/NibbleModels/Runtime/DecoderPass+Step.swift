@@ -78,27 +78,61 @@ extension DecoderPass {
         else { return false }
         let key = StepGraphs.Key(next.call, rotary: runner.rotaryVariants(next.call))
         guard graphs.isCaptured(key) else { return false }
-        try upload(next, cross)
-        try graphs.launch(key)
+        try launch(next, cross)
         current = 1 - current
         try reads[current].begin(sampled)
         return true
     }
 
-    /// Runs a step as a captured graph, from the second time on.
+    /// Runs a step as captured graphs, one for each device in turn, from the second time on.
     private func launch(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
         guard let graphs else { preconditionFailure("launch lengths are for devices with graphs") }
         let output = try logits.device(rows: image.selected)
         try upload(image, cross)
         let key = StepGraphs.Key(image.call, rotary: runner.rotaryVariants(image.call))
-        try graphs.step(key) {
+        try graphs.step(key, segments(image, cross, output)) {
             try [output] + self.runner.rotaryTensors(image.call)
-        } _: {
-            try self.head.fillTokens(self.runner.indexBuffers(on: self.head).tokens(image.call.tokens), from: self.selection)
-            try self.enqueue(image, cross)
-            try self.project(0..<image.selected, into: output)
-            try self.select(image.selected, from: output, at: 0)
         }
+    }
+
+    private func segments(_ image: CallImage, _ cross: CrossAttentionCache?, _ output: Tensor) -> [StepGraphs.Segment] {
+        let call = image.call
+        let context = crossContext(call, cross)
+        var segments: [StepGraphs.Segment] = []
+        var backend = model.decoder.embedding.backend
+        var parts: [() throws -> Void] = [
+            { [self, backend] in
+                try backend.fillTokens(runner.indexBuffers(on: backend).tokens(call.tokens), latest: latest)
+                try runner.embed(call)
+            }
+        ]
+        func close() {
+            let closed = parts
+            segments.append(StepGraphs.Segment(on: backend) { for part in closed { try part() } })
+            parts = []
+        }
+        for stage in runner.stages {
+            if stage.backend !== backend {
+                close()
+                segments.append(StepGraphs.Segment(on: nil) { [runner] in try runner.enter(stage, call) })
+                backend = stage.backend
+            }
+            parts.append { [runner] in try runner.run(stage, call, cross: context) }
+        }
+        let end: () throws -> Void = { [self] in
+            try collect(image)
+            try project(0..<image.selected, into: output)
+            try select(image.selected, from: output, at: 0)
+        }
+        let isLocal = ([head] + model.decoder.endBackends).allSatisfy { $0 === backend }
+        if isLocal { parts.append(end) }
+        close()
+        if !isLocal { segments.append(StepGraphs.Segment(on: nil, end)) }
+        let embedding = model.decoder.embedding.backend
+        guard head !== embedding else { return segments }
+        segments.append(
+            StepGraphs.Segment(on: nil) { [selection, latest] in try embedding.copy(selection.buffers.latest, to: latest) })
+        return segments
     }
 
     /// Adds rows that nobody reads, so that few row counts need a graph. They write into a block of their own.

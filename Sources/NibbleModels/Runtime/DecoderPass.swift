@@ -12,8 +12,10 @@ final class DecoderPass {
     var logits: LogitsBuffers
     /// int32 [R]
     let sampled: Tensor
-    /// Where the whole model runs on one device that has graphs.
+    /// Where the whole model runs on devices that have graphs.
     let graphs: StepGraphs?
+    /// int32 [R]: the slots' latest tokens, where they are embedded.
+    let latest: Tensor
     /// See ``step(_:_:mayGoAhead:)``.
     var ahead: StepAhead
     /// Of the tokens of two steps: one is waited for while the other runs. The one at ``current`` was begun last.
@@ -38,6 +40,8 @@ final class DecoderPass {
         ahead = StepAhead(slots: shape.rows)
         reads = try graphs == nil ? [] : (0..<2).map { _ in try head.makeDeferredRead(byteCount: 4 * max(shape.rows, 1)) }
         selection = try SelectionState(slots: shape.rows, vocabulary: model.vocabularySize, backend: head)
+        let embedding = model.decoder.embedding.backend
+        latest = try head === embedding ? selection.buffers.latest : embedding.allocate(.int32, [max(shape.rows, 1)])
         try reserve()
     }
 
@@ -92,8 +96,18 @@ final class DecoderPass {
 
     /// Leaves the hidden states whose logits are wanted in ``chosen``.
     func enqueue(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
+        _ = try runner.run(image.call, cross: crossContext(image.call, cross))
+        try collect(image)
+    }
+
+    func crossContext(_ call: BatchShape, _ cross: CrossAttentionCache?) -> StackRunner.CrossContext? {
+        cross.map { state in { state.context($0, call, on: $1) } }
+    }
+
+    /// Gathers the hidden states whose logits are wanted.
+    func collect(_ image: CallImage) throws {
         let call = image.call
-        let (hidden, backend) = try runner.run(call, cross: cross.map { state in { state.context($0, call, on: $1) } })
+        let (hidden, backend) = runner.output(call)
         guard image.selected > 0, image.selected < call.tokens else {
             chosen = (hidden, backend)
             return

@@ -4,6 +4,7 @@ package import NibbleCore
 /// part, and copies activations between backends.
 final class StackRunner {
     let stack: TransformerStack
+    let stages: [Stage]
     private(set) var caches: [KeyValueCache] = []
     private(set) var image: IndexBuffers.Image
     private var devices: [DeviceBuffers]
@@ -46,6 +47,7 @@ final class StackRunner {
         positions: Int, options: SessionOptions, widening: ActivationWidths? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
+        stages = StackRunner.stages(stack)
         self.limits = limits
         self.positions = positions
         self.layout = layout
@@ -112,19 +114,52 @@ final class StackRunner {
     ///
     /// - Parameters:
     ///   - embeddedPositions: the positions that are embedded where they are not those in the cache.
-    ///   - cross: returns block i's cache of the encoder's output and the indices that go with it.
     func run(
-        _ call: BatchShape, embeddedPositions: [Int32]? = nil,
-        cross: ((Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices))? = nil
+        _ call: BatchShape, embeddedPositions: [Int32]? = nil, cross: CrossContext? = nil
     ) throws -> (hidden: Tensor, backend: any Backend) {
-        var backend = stack.embedding.backend
-        var hidden = buffers(on: backend).hidden(call.tokens)
+        try embed(call, positions: embeddedPositions)
+        for stage in stages {
+            try enter(stage, call)
+            try run(stage, call, cross: cross)
+        }
+        return output(call)
+    }
+
+    /// Returns block i's cache of the encoder's output, and the indices that go with it.
+    typealias CrossContext = (Int, any Backend) -> (cache: KeyValueCache, batch: BatchIndices)
+
+    /// Blocks behind each other on one backend.
+    struct Stage {
+        let backend: any Backend
+        let previous: any Backend
+        var blocks: Range<Int>
+    }
+
+    /// The residual stream behind the last block, and its backend.
+    func output(_ call: BatchShape) -> (hidden: Tensor, backend: any Backend) {
+        let backend = stages.last?.backend ?? stack.embedding.backend
+        return (buffers(on: backend).hidden(call.tokens), backend)
+    }
+
+    func embed(_ call: BatchShape, positions: [Int32]? = nil) throws {
+        let backend = stack.embedding.backend
         try stack.embedding(
-            indices(call, on: backend), positions: embeddedPositions, into: hidden, buffers(on: backend))
-        for (index, block) in stack.blocks.enumerated() {
+            indices(call, on: backend), positions: positions, into: buffers(on: backend).hidden(call.tokens),
+            buffers(on: backend))
+    }
+
+    /// Moves the residual stream to a stage.
+    func enter(_ stage: Stage, _ call: BatchShape) throws {
+        _ = try moveStream(buffers(on: stage.previous).hidden(call.tokens), from: stage.previous, to: stage.backend)
+    }
+
+    /// Runs a stage's blocks over the residual stream.
+    func run(_ stage: Stage, _ call: BatchShape, cross: CrossContext?) throws {
+        let backend = stage.backend
+        let hidden = buffers(on: backend).hidden(call.tokens)
+        for index in stage.blocks {
             try interruption?()
-            hidden = try moveStream(hidden, from: backend, to: block.backend)
-            backend = block.backend
+            let block = stack.blocks[index]
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
             let context = Block.Context(
                 cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
@@ -132,7 +167,19 @@ final class StackRunner {
                 cross: cross?(index, backend), activations: buffers(on: backend))
             try block.stream.during { try block(hidden, context) }
         }
-        return (hidden, backend)
+    }
+
+    private static func stages(_ stack: TransformerStack) -> [Stage] {
+        var stages: [Stage] = []
+        for (index, block) in stack.blocks.enumerated() {
+            let previous = stages.last?.backend ?? stack.embedding.backend
+            if let last = stages.indices.last, block.backend === previous {
+                stages[last].blocks = stages[last].blocks.lowerBound..<index + 1
+            } else {
+                stages.append(Stage(backend: block.backend, previous: previous, blocks: index..<index + 1))
+            }
+        }
+        return stages
     }
 
     /// Final norm and projection of the stream's rows [n, E]. Returns activations [n, width] and their backend.

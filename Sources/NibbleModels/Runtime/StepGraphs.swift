@@ -21,10 +21,21 @@ package final class StepGraphs {
     private enum State {
         /// Run once without a graph, so that tables are made and workspace is grown before a capture.
         case warm
-        case captured(any CapturedGraph, kept: [Tensor])
+        case captured([(any CapturedGraph)?], kept: [Tensor])
     }
 
-    private let backend: any Backend
+    /// A part of a step on one device, which is captured; or one that is run every time, such as a copy between devices.
+    package struct Segment {
+        let backend: (any Backend)?
+        let body: () throws -> Void
+
+        /// - Parameter backend: where all operations of `body` run; `nil`: it is not captured.
+        package init(on backend: (any Backend)?, _ body: @escaping () throws -> Void) {
+            self.backend = backend
+            self.body = body
+        }
+    }
+
     private var states: [Key: State] = [:]
     private var isSupported = true
 
@@ -38,10 +49,9 @@ package final class StepGraphs {
         min(rowCounts.first { $0 >= rows } ?? (rows + 63) / 64 * 64, limit)
     }
 
-    /// `nil` unless all of `backends` are one device other than the CPU.
+    /// `nil` if one of `backends` is a CPU, or there is none.
     package init?(backends: [any Backend]) {
-        guard let first = backends.first, first.device != .cpu, backends.allSatisfy({ $0 === first }) else { return nil }
-        backend = first
+        guard !backends.isEmpty, backends.allSatisfy({ $0.device != .cpu }) else { return nil }
     }
 
     /// Forgets every graph: the buffers they were captured with are gone.
@@ -58,31 +68,24 @@ package final class StepGraphs {
         if case .captured = states[key] { true } else { false }
     }
 
-    /// Enqueues a captured step once more.
-    func launch(_ key: Key) throws {
-        guard case .captured(let graph, _) = states[key] else { preconditionFailure("the step was not captured") }
-        try graph.launch()
-    }
-
-    /// Runs `body` for a step with `key`: as a graph from the second time on.
+    /// Runs the segments of a step with `key`: as graphs from the second time on.
     ///
-    /// - Parameter buffers: makes and gives the buffers that `body` uses and the session may replace later. Asked before a
-    ///   capture, within which nothing can be copied from the host.
-    package func step(_ key: Key, keeping buffers: () throws -> [Tensor], _ body: () throws -> Void) throws {
+    /// - Parameter buffers: makes and gives the buffers that captured segments use and the session may replace later. Asked
+    ///   before a capture, within which nothing can be copied from the host.
+    package func step(_ key: Key, _ segments: [Segment], keeping buffers: () throws -> [Tensor]) throws {
         switch states[key] {
-        case .captured(let graph, _):
-            try graph.launch()
+        case .captured(let graphs, _):
+            for (segment, graph) in zip(segments, graphs) {
+                if let graph { try graph.launch() } else { try segment.body() }
+            }
         case .warm where isSupported:
             let kept = try buffers()
-            if let graph = try backend.capture(body) {
-                states[key] = .captured(graph, kept: kept)
-                try graph.launch()
-            } else {
-                isSupported = false
-                try body()
-            }
+            let graphs = try segments.map { segment in try segment.backend?.capture(segment.body) }
+            isSupported = !zip(segments, graphs).contains { $0.backend != nil && $1 == nil }
+            if isSupported { states[key] = .captured(graphs, kept: kept) }
+            try step(key, segments, keeping: buffers)
         default:
-            try body()
+            for segment in segments { try segment.body() }
             if states.count >= StepGraphs.limit { states.removeAll(keepingCapacity: true) }
             states[key] = .warm
         }

@@ -26,6 +26,9 @@ struct TransformerStack: Sendable {
         projectOut = try stack.first(.projectOut).map { (try weights.group($0), weights.backend($0.path)) }
     }
 
+    /// Where the final norm and the projection behind it run.
+    var endBackends: [any Backend] { [finalNorm?.backend, projectOut?.backend].compactMap(\.self) }
+
     /// The backends in the order in which tokens pass through them, each once.
     var backends: [any Backend] {
         var seen = [any Backend]()
