@@ -4,7 +4,7 @@ import Testing
 
 /// One engine over several executors.
 @Suite struct ReplicaTests {
-    private func engine(_ controls: [ShadowModel.Control], slots: Int = 2) async throws -> TokenEngine {
+    private func engine(_ controls: [ShadowModel.Control], slots: Int = 4) async throws -> TokenEngine {
         try await TokenEngine.start(
             EngineOptions(),
             makeExecutors: controls.map { control in { ShadowModel(slots: slots, context: 512, blocks: 100, control) } })
