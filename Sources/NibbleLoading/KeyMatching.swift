@@ -9,6 +9,8 @@ package struct KeyMatching {
     package private(set) var sources: [ByteText: WeightSource] = [:]
     /// By the path that a single expert's weight would have: `M.experts.3.gate_proj.weight`.
     package private(set) var expertSources: [ByteText: WeightSource] = [:]
+    /// The shape [N, K] of each weight of ``expertSources``.
+    private(set) var expertShapes: [ByteText: Shape] = [:]
     /// Tensors of the checkpoint that the model does not use.
     package private(set) var unexpected: [String] = []
     /// Parameters that the checkpoint does not hold.
@@ -37,38 +39,32 @@ package struct KeyMatching {
         let tree = architecture.tree
         let parameters = tree.parameters
         let known = Set(texts: parameters.map(\.path) + tree.persistentBuffers.map(\.path))
-        let expertModules = Set(texts: tree.modules.filter { $0.node.role == .experts }.map(\.path))
+        let experts = ExpertNames(tree, prefix: architecture.keys.basePrefix)
+        func parameter(_ key: String) -> String? { architecture.keys.parameter(for: key) { known.contains($0) } }
+        func expert(_ key: String) -> String? { experts.path(architecture.keys.rename(key)) }
         var companions: [ByteText: [ByteText: String]] = [:]
 
         for key in checkpoint.names {
-            if let path = architecture.keys.parameter(for: key, isKnown: { known.contains($0) }) {
+            if let path = parameter(key) {
                 sources[path] = WeightSource(key: key)
-            } else if let path = KeyMatching.expertPath(
-                architecture.keys.rename(key), expertModules, architecture.keys.basePrefix)
-            {
+            } else if let path = expert(key) {
                 expertSources[path] = WeightSource(key: key)
-            } else if let (owner, ending) = KeyMatching.companion(key),
-                let path = architecture.keys.parameter(for: owner, isKnown: { known.contains($0) })
-            {
+            } else if let (path, ending) = KeyMatching.companion(key, { parameter($0) ?? expert($0) }) {
                 companions[ByteText(path), default: [:]][ending] = key
             } else if !architecture.keys.isIgnored(key) {
                 unexpected.append(key)
             }
         }
         for key in checkpoint.unreadableNames {
-            if let path = architecture.keys.parameter(for: key, isKnown: { known.contains($0) }) {
+            if let path = parameter(key) ?? expert(key) {
                 unreadable[path] = key
-            } else if KeyMatching.expertPath(architecture.keys.rename(key), expertModules, architecture.keys.basePrefix) != nil {
-                unreadable[key] = key
             } else if !architecture.keys.isIgnored(key) {
                 unexpected.append(key)
             }
         }
-        for (path, found) in companions.sorted(by: { $0.key < $1.key }) {
-            if sources[path] == nil { unexpected += found.values.sorted() } else { sources[path]?.companions = found }
-        }
+        attach(companions)
         try resolveTies(tree, checkpoint)
-        check(parameters, checkpoint, expertModules)
+        check(parameters, checkpoint, experts)
         try requireReadable(tree, checkpoint)
         for (path, buffer) in tree.persistentBuffers {
             guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count
@@ -77,22 +73,29 @@ package struct KeyMatching {
         }
     }
 
-    /// The weight that a describing tensor belongs to, and its ending.
-    private static func companion(_ key: String) -> (owner: String, ending: String)? {
-        if let range = key.firstByteRange(of: ".weight.") {
-            return (String(key[..<range.lowerBound]) + ".weight", String(key[range.upperBound...]))
+    private mutating func attach(_ companions: [ByteText: [ByteText: String]]) {
+        for (path, found) in companions.sorted(by: { $0.key < $1.key }) {
+            if sources[path] != nil {
+                sources[path]?.companions = found
+            } else if expertSources[path] != nil {
+                expertSources[path]?.companions = found
+            } else {
+                unexpected += found.values.sorted()
+            }
         }
-        for ending in [QuantizedNames.rowScales, QuantizedNames.weightFormat] where key.hasByteSuffix("." + ending) {
-            return (String(key.dropLast(ending.count)) + "weight", ending)
-        }
-        return nil
     }
 
-    /// `key` if it is the weight of one expert of a known set, with the base prefix where the tree has it.
-    private static func expertPath(_ key: String, _ modules: Set<ByteText>, _ prefix: String) -> String? {
-        for candidate in [key, prefix + "." + key] {
-            guard let range = candidate.firstByteRange(of: ".experts.") else { continue }
-            if modules.contains(String(candidate[..<range.lowerBound]) + ".experts") { return candidate }
+    /// The path of the weight that a describing tensor belongs to, and the tensor's ending.
+    private static func companion(_ key: String, _ path: (String) -> String?) -> (path: String, ending: String)? {
+        if let range = key.firstByteRange(of: ".weight.") {
+            return path(String(key[..<range.lowerBound]) + ".weight").map { ($0, String(key[range.upperBound...])) }
+        }
+        for ending in QuantizedNames.parameterEndings where key.hasByteSuffix("." + ending) {
+            return path(String(key.dropLast(ending.count + 1))).map { ($0, ending) }
+        }
+        for ending in [QuantizedNames.rowScales, QuantizedNames.weightFormat] where key.hasByteSuffix("." + ending) {
+            let owner = String(key.dropLast(ending.count + 1))
+            return (path(owner + ".weight") ?? path(owner)).map { ($0, ending) }
         }
         return nil
     }
@@ -122,9 +125,9 @@ package struct KeyMatching {
     /// Integers in a pre-quantized checkpoint are codes: without their scales they must not be taken for numbers.
     /// - Throws: ``LoadError/missingCompanion(tensor:companion:file:)``
     func requireScales(of modules: [String], _ checkpoint: any Checkpoint) throws {
-        for module in modules {
-            guard let source = sources[module + ".weight"], !source.isQuantized, let found = checkpoint.descriptor(source.key),
-                !found.dtype.isFloatingPoint
+        let experts = expertSources.sorted { $0.key < $1.key }.map(\.value)
+        for source in modules.compactMap({ sources[$0 + ".weight"] }) + experts {
+            guard !source.isQuantized, let found = checkpoint.descriptor(source.key), !found.dtype.isFloatingPoint
             else { continue }
             throw LoadError.missingCompanion(tensor: source.key, companion: "its scale", file: found.file.path)
         }
@@ -133,25 +136,34 @@ package struct KeyMatching {
     /// Throws why a tensor cannot be read that the model needs.
     private func requireReadable(_ tree: ModuleTree, _ checkpoint: any Checkpoint) throws {
         let tiedTargets = Set(texts: tied.map(\.target))
-        for (path, key) in unreadable.sorted(by: { $0.key < $1.key }) where sources[path] == nil && !tiedTargets.contains(path) {
+        for (path, key) in unreadable.sorted(by: { $0.key < $1.key }) {
+            guard sources[path] == nil, expertSources[path] == nil, !tiedTargets.contains(path) else { continue }
             _ = try checkpoint.tensor(key)
         }
     }
 
-    private mutating func check(
-        _ parameters: [LocatedParameter], _ checkpoint: any Checkpoint, _ expertModules: Set<ByteText>
-    ) {
+    private mutating func check(_ parameters: [LocatedParameter], _ checkpoint: any Checkpoint, _ experts: ExpertNames) {
         let tiedTargets = Set(texts: tied.map(\.target))
         for parameter in parameters where !tiedTargets.contains(parameter.path) {
-            guard let source = sources[parameter.path] else {
-                let isHeldByExpert = expertModules.contains(parameter.module.path) && !expertSources.isEmpty
-                if !parameter.isComputed, !isHeldByExpert { missing.append(parameter.path) }
+            if let source = sources[parameter.path] {
+                check(source, parameter.shape, checkpoint)
                 continue
             }
-            guard !source.isQuantized, let found = checkpoint.descriptor(source.key)?.shape, found != parameter.shape else {
+            let separate = experts.weights(of: parameter)
+            // A set of which the checkpoint holds nothing is named as a whole.
+            guard separate.contains(where: { expertSources[$0.path] != nil }) else {
+                if !parameter.isComputed { missing.append(parameter.path) }
                 continue
             }
-            mismatched.append(.init(name: source.key, expected: parameter.shape, found: found))
+            for (path, shape) in separate {
+                expertShapes[path] = shape
+                if let source = expertSources[path] { check(source, shape, checkpoint) } else { missing.append(path) }
+            }
         }
+    }
+
+    private mutating func check(_ source: WeightSource, _ shape: Shape, _ checkpoint: any Checkpoint) {
+        guard !source.isQuantized, let found = checkpoint.descriptor(source.key), found.shape != shape else { return }
+        mismatched.append(.init(name: source.key, expected: shape, found: found.shape))
     }
 }

@@ -14,11 +14,37 @@ struct MatchedCheckpoint {
     var config: BitsAndBytesConfig?
     var plan: QuantizationPlan
     var matching: KeyMatching
+    /// Routers and sets of experts that the checkpoint holds quantized, wholly or in part. What it holds as floats in such a set
+    /// stays so.
+    var storedMixtures: Set<String>
     /// The tree with ties as the checkpoint has them.
     var tree: ModuleTree
     var options: LoaderOptions
     var cpu: any Backend
     var warnings: [String]
+
+    /// Names of the modules that are quantized, and of the linear modules that are not.
+    ///
+    /// The tree has a set of experts as one module. Where the checkpoint holds single experts quantized, all modules go by the
+    /// checkpoint's names, as in the library that wrote it.
+    var moduleNames: (quantized: [String], skipped: [String]) {
+        guard matching.expertSources.contains(where: { $0.value.isQuantized }) else { return (plan.quantized, plan.skipped) }
+        func name(_ weight: String) -> String { String(weight.dropLast(".weight".count)) }
+        let matrices = tree.modules.filter(\.isMatrix).compactMap { module -> (name: String, isQuantized: Bool)? in
+            let path = module.path(of: "weight")
+            guard tree.tied.contains(where: { $0.target == path }) || matching.sources[path] != nil else { return nil }
+            return (name(architecture.keys.fileName(path)), plan.isQuantized(module.path))
+        }
+        let experts = matching.expertSources.sorted { $0.key < $1.key }.map { path, source in
+            let set = ExpertNames.set(of: path.text) ?? ""
+            return (
+                name: name(source.key),
+                isQuantized: source.isQuantized || (plan.isQuantized(set) && !storedMixtures.contains(set))
+            )
+        }
+        let all = matrices + experts
+        return (all.filter(\.isQuantized).map(\.name), all.filter { !$0.isQuantized }.map(\.name))
+    }
 
     func loader(_ placement: ResolvedPlacement, _ backends: [Device: any Backend]) -> WeightLoader {
         WeightLoader(self, placement, backends)
@@ -38,14 +64,18 @@ extension ModelLoader {
         guard matching.missing.isEmpty else {
             throw LoadError.missingWeights(matching.missing, files: checkpoint.files.map(\.path))
         }
+        try matching.requireUniformExperts(config, checkpoint)
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
+        let stored = matching.quantizedMixtures(architecture.tree)
         let plan = QuantizationPlan(
             architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
-            plainLayersOnly: plainLayersOnly, keptInFloat32: !options.quantizesFloat32Modules)
+            plainLayersOnly: plainLayersOnly,
+            quantizableExperts: WrittenExperts.quantizable(architecture.tree, matching, config),
+            stored: stored, keptInFloat32: !options.quantizesFloat32Modules)
         if source.storedQuantization != nil { try matching.requireScales(of: plan.quantized, checkpoint) }
         return MatchedCheckpoint(
             checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config, plan: plan,
-            matching: matching, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
+            matching: matching, storedMixtures: stored, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
             warnings: warnings + matching.warnings)
     }
 

@@ -60,8 +60,15 @@ private struct DequantizedTensors {
                 addFloat(fileName(parameter.path), source.key, dtype)
             }
         }
-        for source in matched.matching.expertSources.values.sorted(by: { ByteText($0.key) < ByteText($1.key) }) {
-            addFloat(source.key, source.key, matched.dtype)
+        for (path, source) in matched.matching.expertSources.sorted(by: { ByteText($0.value.key) < ByteText($1.value.key) }) {
+            guard source.isQuantized, let shape = matched.matching.expertShapes[path] else {
+                addFloat(source.key, source.key, matched.dtype)
+                continue
+            }
+            add(source.key, matched.dtype, shape) {
+                let weight = try StoredWeightReader(checkpoint: matched.checkpoint) { $0 }.weight(source, shape: shape)
+                return try matched.cpu.dequantize(weight, to: matched.dtype)
+            }
         }
         self.matched = matched
         self.host = host
@@ -81,10 +88,10 @@ private struct DequantizedTensors {
         _ host: HostTensors
     ) throws -> Tensor {
         let isTransposed = if case .transposedLinear = parameter.module.node.kind { true } else { false }
-        // Quantized weights are [N, K] whatever orientation the family stores floats in.
+        // Quantized layers are [N, K] whatever orientation the family stores floats in.
         let shape: Shape = isTransposed ? [parameter.shape[1], parameter.shape[0]] : parameter.shape
         let weight = try StoredWeightReader(checkpoint: matched.checkpoint) { $0 }.weight(source, shape: shape)
         let floats = try matched.cpu.dequantize(weight, to: dtype)
-        return isTransposed ? try host.transposed(floats) : floats
+        return isTransposed ? try host.transposed(floats) : floats.viewed(as: shape)
     }
 }

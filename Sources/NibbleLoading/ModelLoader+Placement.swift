@@ -28,7 +28,7 @@ extension ModelLoader {
         let search = PlacementSearch(
             request: request, source: source, options: options, tree: source.architecture.tree,
             dtype: try checked(options.dtype ?? source.configDType() ?? .float32), config: config,
-            checkpointDType: try source.configDType())
+            checkpointDType: try source.configDType(), storedMixtures: storedMixtures(source))
         var plan = try search.best()
         plan.placement.hints = try search.hints(for: plan)
         warnings += options.skipWarnings(source, config)
@@ -36,10 +36,31 @@ extension ModelLoader {
         return plan
     }
 
+    /// Routers and sets of experts that a quantized checkpoint holds quantized: by its tensors' names where its files are there,
+    /// else as the library wrote it that `config.json` names. transformers 4 quantizes all linear layers of a mixture,
+    /// transformers 5 none.
+    private static func storedMixtures(_ source: ModelSource) -> Set<String> {
+        let tree = source.architecture.tree
+        guard let config = source.storedQuantization, tree.modules.contains(where: \.isExperts) else { return [] }
+        if let checkpoint = try? source.checkpoint(variant: nil, dtype: nil),
+            let matching = try? KeyMatching(source.architecture, checkpoint)
+        {
+            return matching.quantizedMixtures(tree)
+        }
+        let version = (try? source.config.optionalString("transformers_version")).flatMap { $0 } ?? "4"
+        guard version.hasBytePrefix("4") else { return [] }
+        let rules = SkipRules((config.int8SkipModules ?? tree.defaultSkips))
+        let mixtures = tree.modules.filter { module in
+            if case .router = module.node.kind { true } else { module.isExperts }
+        }
+        return Set(mixtures.map(\.path).filter { !rules.skips($0) })
+    }
+
     func place(_ request: PlacementRequest, _ matched: MatchedCheckpoint) throws -> LoadPlan {
         try PlacementSearch(
             request: request, source: source, options: options, tree: matched.tree, dtype: matched.dtype,
-            config: matched.config, checkpointDType: matched.checkpoint.firstFloatingPointDType
+            config: matched.config, checkpointDType: matched.checkpoint.firstFloatingPointDType,
+            storedMixtures: matched.storedMixtures
         ).best()
     }
 }
@@ -53,6 +74,8 @@ struct PlacementSearch {
     let dtype: DType
     var config: BitsAndBytesConfig?
     let checkpointDType: DType?
+    /// Routers and sets of experts that the checkpoint holds quantized.
+    let storedMixtures: Set<String>
 
     /// Tried in this order where a larger chunk leaves part of the model where it is slow. Activations and the operations'
     /// own memory grow with the chunk.
@@ -92,7 +115,8 @@ struct PlacementSearch {
     private func quantization(skipping: [String] = [], reference: Bool? = nil) -> QuantizationPlan {
         QuantizationPlan(
             source.architecture.tree, config: config, alsoSkipped: skipping, addedSkips: options.addedSkipModules,
-            reference: reference ?? options.followsReference, keptInFloat32: !options.quantizesFloat32Modules)
+            reference: reference ?? options.followsReference, stored: storedMixtures,
+            keptInFloat32: !options.quantizesFloat32Modules)
     }
 
     private func memory(_ plan: QuantizationPlan, _ chunkTokens: Int) -> ModelMemory {

@@ -15,8 +15,9 @@ package struct WrittenCheckpoint: Sendable {
 extension ModelLoader {
     /// Writes the model as a pre-quantized checkpoint, laid out as by `save_pretrained`.
     ///
-    /// Layers that only Nibble quantizes (fused experts, subclassed linear layers) stay as they are, with a warning, so that
-    /// transformers reads the result. Weight files get their names when all are written; `config.json` comes last.
+    /// Layers that transformers cannot read quantized (subclassed linear layers, fused experts in 8 bits) stay as they are, with
+    /// a warning. Experts are quantized as ``WrittenExperts`` says, with a warning that names who reads them, unless
+    /// ``LoaderOptions/followsReference`` is set. Weight files get their names when all are written; `config.json` comes last.
     /// - Throws: as loading does; ``LoadError/alreadyQuantized(_:stored:wanted:)`` if another format was asked for than
     ///   the checkpoint has; `FileError`, `CheckpointError/unwritable(file:reason:)`.
     package func writeQuantized(
@@ -29,13 +30,15 @@ extension ModelLoader {
         options.headFormat = nil
         let writer = ModelLoader(source, options: options, backends: Array(backends.values))
         let matched = try writer.match(checkpoint, plainLayersOnly: true)
-        let weights = try matched.loader(writer.resolve(matched.tree, .all(on: .cpu)), writer.backends).load(matched.tree)
+        let weights = try matched.loader(writer.resolve(matched.tree, .all(on: .cpu)), writer.backends)
+            .load(matched.tree, experts: { _ in false })
         let tensors = try writer.tensors(matched, weights, checkpoint)
         try output.write(tensors, maximumShardBytes: maximumShardBytes)
         try output.copyCompanions()
         try output.writeConfig(writer.writtenConfig(matched))
         return WrittenCheckpoint(
-            quantizedModules: matched.plan.quantized, warnings: matched.warnings + writer.unquantizedWarnings(matched))
+            quantizedModules: matched.plan.quantized,
+            warnings: matched.warnings + WrittenExperts(matched: matched).warnings + writer.unquantizedWarnings(matched))
     }
 
     /// A format other than the stored one cannot be made from quantized weights without losing more than it would from the
@@ -67,9 +70,11 @@ extension ModelLoader {
         let host = HostTensors(cpu: cpu)
         let fileName = matched.architecture.keys.fileName
         let buffers = try matched.bufferTensors(host)
+        let experts = WrittenExperts(matched: matched)
         return try buffers
             + matched.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
                 let module = parameter.module.path
+                if parameter.module.isExperts { return try experts.tensors(parameter, host) }
                 if parameter.path == parameter.module.path(of: "weight"), let linear = weights.linears[module] {
                     switch try linear.weight.canonical() {
                     case .fourBit(let weight):
@@ -89,9 +94,9 @@ extension ModelLoader {
         values["dtype"] = .string(matched.dtype.rawValue)
         if var config = matched.config {
             if config.loadIn4Bit { config.computeDType = config.computeDType ?? matched.dtype }
-            if !options.addedSkipModules.isEmpty {
-                config.int8SkipModules = (config.int8SkipModules ?? matched.tree.defaultSkips) + options.addedSkipModules
-            }
+            let named = config.int8SkipModules ?? matched.tree.defaultSkips
+            let added = options.addedSkipModules + WrittenExperts(matched: matched).plainRouters.filter { !named.contains($0) }
+            if !added.isEmpty { config.int8SkipModules = named + added }
             values["quantization_config"] = .object(config.json)
         }
         return values
@@ -109,20 +114,9 @@ extension MatchedCheckpoint {
 
     /// A parameter as the checkpoint holds it, in the dtype it is stored in.
     func floatTensors(_ parameter: LocatedParameter, _ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
-        guard let source = matching.sources[parameter.path] else {
-            // Experts that are saved one by one keep their own names. They are written with the first fused parameter.
-            let first = parameter.module.node.parameters.first.map { parameter.module.path(of: $0.name) }
-            return parameter.path == first ? try expertTensors(parameter.module.path, host) : []
-        }
+        guard let source = matching.sources[parameter.path] else { return [] }
         let tensor = try host.cast(
             checkpoint.tensor(source.key), to: tree.storedDType(of: parameter.path, loadDType: dtype))
         return [(name: architecture.keys.fileName(parameter.path), tensor: tensor)]
-    }
-
-    private func expertTensors(_ module: String, _ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
-        let keys = matching.expertSources.filter { $0.key.text.hasBytePrefix(module + ".") }.map { ByteText($0.value.key) }
-        return try keys.sorted().map { key in
-            (name: key.text, tensor: try host.cast(checkpoint.tensor(key.text), to: dtype))
-        }
     }
 }

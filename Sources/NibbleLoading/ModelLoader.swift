@@ -74,8 +74,7 @@ package struct ModelLoader: Sendable {
         var report = LoadReport()
         report.dtype = matched.dtype
         report.quantization = matched.config
-        report.quantizedModules = matched.plan.quantized
-        report.skippedModules = matched.plan.skipped
+        (report.quantizedModules, report.skippedModules) = matched.moduleNames
         report.unexpected = matched.matching.unexpected
         report.warnings = matched.warnings + placement.warnings
         report.footprint = matched.tree.footprint(matched.plan, loadDType: matched.dtype)

@@ -13,9 +13,9 @@ package struct StoredWeightReader {
         self.place = place
     }
 
-    /// - Parameter shape: [N, K]
+    /// - Parameter shape: [N, K]; of a set of experts in one tensor [E, N, K], which is read as [E·N, K].
     /// - Throws: ``LoadError/missingCompanion(tensor:companion:file:)``,
-    ///   ``LoadError/malformedQuantization(tensor:file:expected:found:)``, `QuantStateError`, `CheckpointError`.
+    ///   ``LoadError/malformedQuantization(tensor:file:expected:found:)``, `CheckpointError`.
     package func weight(_ source: KeyMatching.WeightSource, shape: Shape) throws -> LinearWeight {
         if source.companions[QuantizedNames.rowScales] != nil { return .int8(try int8(source, shape)) }
         return .fourBit(try fourBit(source, shape))
@@ -25,17 +25,22 @@ package struct StoredWeightReader {
         let values = try checkpoint.tensor(source.key)
         try require(
             values.dtype == .int8 && values.shape == shape, source.key, "int8 \(shape)", "\(values.dtype) \(values.shape)")
-        let scales = try companion(QuantizedNames.rowScales, of: source)
+        let rows = StoredWeightReader.rows(shape)
+        let (scales, scalesKey) = try companion(QuantizedNames.rowScales, of: source)
         try require(
-            scales.dtype == .float32 && scales.count == shape[0], source.key, "\(shape[0]) float32 row scales",
+            scales.dtype == .float32 && scales.count == rows, scalesKey, "\(rows) float32 row scales",
             "\(scales.dtype) \(scales.shape)")
         if let key = source.companions[QuantizedNames.weightFormat] {
             let word = try checkpoint.tensor(key).hostBytes.first
             try require(word == 0, key, "weight_format 0 (rows)", "\(word.map(String.init) ?? "nothing")")
         }
         return Int8Weight(
-            values: try place(values), scales: try place(scales.viewed(as: [shape[0]])))
+            values: try place(values.viewed(as: [rows, shape.count / max(rows, 1)])), scales: try place(scales.viewed(as: [rows]))
+        )
     }
+
+    /// All extents but the last, multiplied.
+    private static func rows(_ shape: Shape) -> Int { shape.dimensions.dropLast().reduce(1, *) }
 
     private func fourBit(_ source: KeyMatching.WeightSource, _ shape: Shape) throws -> FourBitWeight {
         let (state, stateKey) = try quantState(source)
@@ -47,23 +52,24 @@ package struct StoredWeightReader {
         try checkMap(source, QuantizedNames.quantMap, state.codebook.values)
         let bytes = Tensor(storage: codes.storage, byteOffset: codes.byteOffset, dtype: .uint8, shape: [byteCount])
         return FourBitWeight(
-            format: state.format, outFeatures: shape[0], inFeatures: shape[1], codes: try place(bytes),
+            format: state.format, outFeatures: StoredWeightReader.rows(shape), inFeatures: shape[shape.rank - 1],
+            codes: try place(bytes),
             scales: try scales(source, state, blocks: blocks), sourceDType: state.dtype)
     }
 
     private func scales(_ source: KeyMatching.WeightSource, _ state: QuantState, blocks: Int) throws -> BlockScales {
-        let absmax = try companion(QuantizedNames.absmax, of: source)
+        let (absmax, absmaxKey) = try companion(QuantizedNames.absmax, of: source)
         let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
         try require(
-            absmax.dtype == dtype && absmax.count == blocks, source.key, "\(blocks) scales of type \(dtype)",
+            absmax.dtype == dtype && absmax.count == blocks, absmaxKey, "\(blocks) scales of type \(dtype)",
             "\(absmax.dtype) \(absmax.shape)")
         guard let offset = state.nestedOffset else {
             return .plain(try place(absmax.viewed(as: [blocks])))
         }
-        let nested = try companion(QuantizedNames.nestedAbsmax, of: source)
+        let (nested, nestedKey) = try companion(QuantizedNames.nestedAbsmax, of: source)
         let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
         try require(
-            nested.dtype == .float32 && nested.count == groups, source.key, "\(groups) float32 second-level scales",
+            nested.dtype == .float32 && nested.count == groups, nestedKey, "\(groups) float32 second-level scales",
             "\(nested.dtype) \(nested.shape)")
         try checkMap(source, QuantizedNames.nestedQuantMap, NestedScales.dynamicMap)
         return .nested(
@@ -74,7 +80,13 @@ package struct StoredWeightReader {
     private func quantState(_ source: KeyMatching.WeightSource) throws -> (state: QuantState, key: String) {
         for codebook in FourBitFormat.Codebook.allCases {
             guard let key = source.companions[QuantizedNames.quantState(codebook)] else { continue }
-            let state = try QuantState(parsing: try checkpoint.tensor(key).hostBytes, name: key)
+            let state: QuantState
+            do {
+                state = try QuantState(parsing: try checkpoint.tensor(key).hostBytes, name: key)
+            } catch let error as QuantStateError {
+                throw LoadError.malformedQuantization(
+                    tensor: key, file: file(of: key), expected: error.expected, found: error.found)
+            }
             try require(state.codebook == codebook, key, codebook.rawValue, state.codebook.rawValue)
             return (state, key)
         }
@@ -92,11 +104,11 @@ package struct StoredWeightReader {
         try require(isStandard, key, "the standard table of \(standard.count) values", "another")
     }
 
-    private func companion(_ ending: String, of source: KeyMatching.WeightSource) throws -> Tensor {
+    private func companion(_ ending: String, of source: KeyMatching.WeightSource) throws -> (tensor: Tensor, key: String) {
         guard let key = source.companions[ending] else {
             throw LoadError.missingCompanion(tensor: source.key, companion: ending, file: file(of: source.key))
         }
-        return try checkpoint.tensor(key)
+        return (try checkpoint.tensor(key), key)
     }
 
     private func file(of key: String) -> String { checkpoint.descriptor(key)?.file.path ?? "the checkpoint" }

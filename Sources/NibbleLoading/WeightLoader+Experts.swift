@@ -3,10 +3,10 @@ import NibbleModels
 
 /// Sets of experts: fused 3-D tensors, or one tensor for each expert and projection.
 extension WeightLoader {
-    func loadExperts(_ tree: ModuleTree) throws {
-        for module in tree.modules where module.isExperts {
-            let backend = backend(module.path)
-            setExperts(try experts(module, on: backend), of: module.path)
+    /// - Parameter isLoaded: whether the set of this path is loaded.
+    func loadExperts(_ tree: ModuleTree, where isLoaded: (String) -> Bool) throws {
+        for module in tree.modules where module.isExperts && isLoaded(module.path) {
+            setExperts(try experts(module, on: backend(module.path)), of: module.path)
         }
     }
 
@@ -14,45 +14,88 @@ extension WeightLoader {
         guard let gateUp = module.node.parameters.first(where: { $0.name == "gate_up_proj" }),
             let down = module.node.parameters.first(where: { $0.name == "down_proj" })
         else { throw ModelError.missingWeight("gate_up_proj, down_proj", module: module.path) }
-        let count = gateUp.shape[0]
-        let (inner, width) = (down.shape[2], down.shape[1])
-        return try (0..<count).map { index in
-            let name = "\(module.path).\(index)"
-            func layer(_ projection: String, _ shape: Shape) throws -> Linear {
-                let path = "\(name).\(projection)"
-                guard let source = matching.expertSources[path + ".weight"] else {
-                    throw LoadError.missingWeights([path + ".weight"], files: checkpoint.files.map(\.path))
-                }
-                let file = try checkpoint.tensor(source.key)
-                guard file.shape == shape else {
-                    throw LoadError.mismatchedWeights([.init(name: source.key, expected: shape, found: file.shape)])
-                }
-                let tensor = try castToStored(file, parameter: path, key: source.key)
-                return linear(
-                    path,
-                    try linearWeight(
-                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file,
-                        on: backend))
-            }
-            func slice(_ projection: String) throws -> Linear? {
-                let (parameter, path) = (module.path(of: projection), "\(name).\(projection)")
-                guard let source = matching.sources[parameter] else { return nil }
-                let file = try checkpoint.tensor(source.key)
-                let rows = file.rows(index..<index + 1)
-                let tensor = try castToStored(
-                    rows.viewed(as: [file.shape[1], file.shape[2]]), parameter: parameter, key: source.key)
-                return linear(
-                    path,
-                    try linearWeight(
-                        tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: source.key, file: file,
-                        on: backend))
+        let (width, inner) = (down.shape[1], down.shape[2])
+        let fusedGateUp = try fused("gate_up_proj", gateUp.shape, module, on: backend)
+        let fusedDown = try fused("down_proj", down.shape, module, on: backend)
+        return try (0..<down.shape[0]).map { index in
+            func separate(_ projection: String, _ shape: Shape) throws -> Linear {
+                try layer("\(module.path).\(index).\(projection)", shape, module, on: backend)
             }
             let gates =
-                try slice("gate_up_proj").map { [$0] }
-                ?? [layer("gate_proj", [inner, width]), layer("up_proj", [inner, width])]
+                try fusedGateUp.map { [try $0(index)] }
+                ?? [separate("gate_proj", [inner, width]), separate("up_proj", [inner, width])]
             return Expert(
-                gateUp: LinearGroup(gates), down: try slice("down_proj") ?? layer("down_proj", [width, inner]))
+                gateUp: LinearGroup(gates), down: try fusedDown?(index) ?? separate("down_proj", [width, inner]))
         }
+    }
+
+    /// A layer of one expert, which has a tensor of its own.
+    private func layer(
+        _ path: String, _ shape: Shape, _ module: LocatedModule, on backend: any Backend
+    ) throws -> Linear {
+        guard let source = matching.expertSources[path + ".weight"] else {
+            throw LoadError.missingWeights([path + ".weight"], files: checkpoint.files.map(\.path))
+        }
+        if source.isQuantized {
+            let stored = try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: shape)
+            defer { dropPages(source, of: module) }
+            return linear(path, try placed(stored, source, module, on: backend))
+        }
+        let file = try checkpoint.tensor(source.key)
+        let tensor = try castToStored(file, parameter: path, key: source.key)
+        return try linear(path, tensor, of: module, key: source.key, file: file, on: backend)
+    }
+
+    /// Makes layers of a fused parameter, by the expert's index. `nil` where each expert has a tensor of its own.
+    private func fused(
+        _ projection: String, _ shape: Shape, _ module: LocatedModule, on backend: any Backend
+    ) throws -> ((Int) throws -> Linear)? {
+        let parameter = module.path(of: projection)
+        guard let source = matching.sources[parameter] else { return nil }
+        func path(_ index: Int) -> String { "\(module.path).\(index).\(projection)" }
+        guard source.isQuantized else {
+            let file = try checkpoint.tensor(source.key)
+            return { [self] index in
+                let rows = file.rows(index..<index + 1).viewed(as: [file.shape[1], file.shape[2]])
+                let tensor = try castToStored(rows, parameter: parameter, key: source.key)
+                return try linear(path(index), tensor, of: module, key: source.key, file: file, on: backend)
+            }
+        }
+        let set = try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: shape)
+        return { [self] index in
+            guard let stored = set.rows(index * shape[1]..<(index + 1) * shape[1]) else {
+                throw LoadError.malformedQuantization(
+                    tensor: source.key, file: file(of: source.key), expected: "experts that are whole blocks of the scales",
+                    found: "\(shape[1] * shape[2]) weights an expert")
+            }
+            defer { if index + 1 == shape[0] { dropPages(source, of: module) } }
+            return linear(path(index), try placed(stored, source, module, on: backend))
+        }
+    }
+
+    /// Puts a weight that the checkpoint holds quantized where the module's weights lie.
+    private func placed(
+        _ stored: LinearWeight, _ source: KeyMatching.WeightSource, _ module: LocatedModule, on backend: any Backend
+    ) throws -> LinearWeight {
+        if isOnDisk(module.path(of: "down_proj")) {
+            stream([source.key] + source.companions.values, of: checkpoint, module: module.path)
+            return stored
+        }
+        return try prepared(stored.mapTensors { try host.resident($0, on: backend, unlessBackedBy: $0) }, on: backend)
+    }
+
+    private func dropPages(_ source: KeyMatching.WeightSource, of module: LocatedModule) {
+        guard !isOnDisk(module.path(of: "down_proj")) else { return }
+        for key in [source.key] + source.companions.values { checkpoint.dropPages(key) }
+    }
+
+    private func linear(
+        _ path: String, _ tensor: Tensor, of module: LocatedModule, key: String, file: Tensor, on backend: any Backend
+    ) throws -> Linear {
+        linear(
+            path,
+            try linearWeight(
+                tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: key, file: file, on: backend))
     }
 
     private func linear(_ name: String, _ weight: LinearWeight) -> Linear {

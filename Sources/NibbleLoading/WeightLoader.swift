@@ -9,6 +9,7 @@ final class WeightLoader {
     let architecture: ModelArchitecture
     let checkpoint: any Checkpoint
     let matching: KeyMatching
+    private let storedMixtures: Set<String>
     let plan: QuantizationPlan
     let options: LoaderOptions
     let dtype: DType
@@ -29,6 +30,7 @@ final class WeightLoader {
         architecture = matched.architecture
         checkpoint = matched.checkpoint
         matching = matched.matching
+        storedMixtures = matched.storedMixtures
         plan = matched.plan
         options = matched.options
         dtype = matched.dtype
@@ -56,7 +58,8 @@ final class WeightLoader {
     }
 
     /// Loads everything. `tree` knows which parameters are tied.
-    func load(_ tree: ModuleTree) throws -> ModelWeights {
+    /// - Parameter isLoaded: whether a set of experts is loaded.
+    func load(_ tree: ModuleTree, experts isLoaded: (String) -> Bool = { _ in true }) throws -> ModelWeights {
         let parameters = parametersInFileOrder(tree)
         func byteCount(_ parameter: ParameterSource) -> Int { checkpoint.descriptor(parameter.key)?.byteCount ?? 0 }
         let total = parameters.reduce(0) { $0 + byteCount($1) }
@@ -68,7 +71,7 @@ final class WeightLoader {
             options.progress?(LoadProgress(bytes: readBytes, totalBytes: total, tensor: parameter.parameter.path))
         }
         try loadBuffers(tree)
-        try loadExperts(tree)
+        try loadExperts(tree, where: isLoaded)
         shareTied(tree)
         try assembleLinears(tree)
         weights.streams = streams
@@ -275,7 +278,9 @@ final class WeightLoader {
         }
     }
 
+    /// The format to quantize `module` to. What the checkpoint holds as floats beside quantized experts stays so.
     private func format(of module: String) -> WeightFormat? {
+        if storedMixtures.contains(module) { return nil }
         if module == architecture.tree.outputEmbedding, let format = options.headFormat { return format }
         return plan.isQuantized(module) ? plan.config?.format : nil
     }

@@ -8,6 +8,11 @@ package enum QuantizedNames {
     package static let nestedAbsmax = "nested_absmax"
     package static let nestedQuantMap = "nested_quant_map"
 
+    /// Endings of all tensors that belong to a 4-bit weight. They follow the weight's name, whatever it is.
+    package static var parameterEndings: [String] {
+        [absmax, quantMap, nestedAbsmax, nestedQuantMap] + FourBitFormat.Codebook.allCases.map(quantState)
+    }
+
     /// Appended to the module's name: what belongs to an int8 weight.
     package static let rowScales = "SCB"
     package static let weightFormat = "weight_format"

@@ -8,35 +8,8 @@ import Testing
 @Suite struct ExpertLoadingTests {
     private static let module = "model.layers.0.mlp.experts"
 
-    /// Replaces fused tensors by one tensor for each expert and projection.
-    private static func split(_ tensors: inout [TinyModel.NamedTensor]) {
-        tensors = tensors.flatMap { name, tensor -> [TinyModel.NamedTensor] in
-            let (count, rows) = (tensor.shape[0], tensor.shape.rank == 3 ? tensor.shape[1] : 0)
-            let projections: [String]
-            if name.hasSuffix(".experts.gate_up_proj") {
-                projections = ["gate_proj", "up_proj"]
-            } else if name.hasSuffix(".experts.down_proj") {
-                projections = ["down_proj"]
-            } else {
-                return [(name, tensor)]
-            }
-            let parent = name.split(separator: ".").dropLast().joined(separator: ".")
-            let (height, width) = (rows / projections.count, tensor.shape[2])
-            let values = tensor.floats
-            return (0..<count).flatMap { expert -> [TinyModel.NamedTensor] in
-                projections.enumerated().map { index, projection -> TinyModel.NamedTensor in
-                    let start = (expert * rows + index * height) * width
-                    return (
-                        "\(parent).\(expert).\(projection).weight",
-                        Tensor.host(Array(values[start..<start + height * width]), .float32, [height, width])
-                    )
-                }
-            }
-        }
-    }
-
     private func experts(_ config: JSONObject, quantization: BitsAndBytesConfig?, isSplit: Bool) throws -> [[[UInt8]]] {
-        let model = try TinyModel(config) { tensors, _ in if isSplit { ExpertLoadingTests.split(&tensors) } }
+        let model = try TinyModel(config) { tensors, _ in if isSplit { TinyModel.splitExperts(&tensors) } }
         var options = LoaderOptions()
         options.quantization = quantization
         options.preparesWeights = false
@@ -79,17 +52,17 @@ import Testing
     @Test("an expert that is missing is named") func missing() throws {
         let name = "\(ExpertLoadingTests.module).1.up_proj.weight"
         let model = try TinyModel(TinyConfig.mixtral) { tensors, _ in
-            ExpertLoadingTests.split(&tensors)
-            tensors.removeAll { $0.name.contains("layers.0.") && $0.name.hasSuffix(".experts.1.up_proj.weight") }
+            TinyModel.splitExperts(&tensors)
+            tensors.removeAll { $0.name.contains("layers.0.") && $0.name.hasSuffix(".experts.1.w3.weight") }
         }
         let files = try model.checkpoint.files.map(\.path)
         #expect(throws: LoadError.missingWeights([name], files: files)) { try model.load() }
     }
 
     @Test("an expert of another shape is named with both shapes") func mismatched() throws {
-        let name = ".experts.2.down_proj.weight"
+        let name = ".experts.2.w2.weight"
         let model = try TinyModel(TinyConfig.mixtral) { tensors, _ in
-            ExpertLoadingTests.split(&tensors)
+            TinyModel.splitExperts(&tensors)
             let index = try #require(tensors.firstIndex { $0.name.hasSuffix(name) })
             tensors[index].tensor = TinyModel.values([32, 47], seed: 0)
         }

@@ -60,6 +60,32 @@ final class TinyModel {
         }
     }
 
+    /// Replaces fused tensors of experts by one tensor for each expert and projection, under the names that Mixtral's files have.
+    static func splitExperts(_ tensors: inout [NamedTensor]) {
+        tensors = tensors.flatMap { name, tensor -> [NamedTensor] in
+            let projections: [String]
+            if name.hasSuffix(".experts.gate_up_proj") {
+                projections = ["w1", "w3"]
+            } else if name.hasSuffix(".experts.down_proj") {
+                projections = ["w2"]
+            } else {
+                return [(name, tensor)]
+            }
+            let parent = name.split(separator: ".").dropLast().joined(separator: ".")
+            let (height, width) = (tensor.shape[1] / projections.count, tensor.shape[2])
+            let values = tensor.floats
+            return (0..<tensor.shape[0]).flatMap { expert -> [NamedTensor] in
+                projections.enumerated().map { index, projection -> NamedTensor in
+                    let start = (expert * projections.count + index) * height * width
+                    return (
+                        "\(parent).\(expert).\(projection).weight",
+                        Tensor.host(Array(values[start..<start + height * width]), .float32, [height, width])
+                    )
+                }
+            }
+        }
+    }
+
     static func values(_ shape: Shape, seed: Int) -> Tensor {
         let values = (0..<shape.count).map { Float(($0 * 37 + seed * 11) % 101 - 50) / 250 }
         return .host(values, .float32, shape)

@@ -83,15 +83,6 @@ import Testing
         }
     }
 
-    @Test("layers that transformers cannot read quantized are named") func experts() throws {
-        try withFolder { folder in
-            let model = try TinyModel(TinyConfig.mixtral)
-            let written = try write(model, Self.nf4, to: folder.appending(path: "q"))
-            #expect(written.warnings.contains { $0.contains("mlp.experts") })
-            #expect(written.quantizedModules.allSatisfy { !$0.contains("experts") })
-        }
-    }
-
     // MARK: Dequantized
 
     @Test(

@@ -16,14 +16,19 @@ package struct QuantizationPlan: Sendable {
     ///   - reference: follow the reference where Nibble quantizes more: subclassed linear layers and fused experts stay
     ///     unquantized, and skip entries are compared as text.
     ///   - plainLayersOnly: of these differences, only the first: leave alone what the reference could not read back.
+    ///   - quantizableExperts: sets of experts that `plainLayersOnly` does not leave alone.
+    ///   - stored: modules that the checkpoint holds quantized, whatever the other rules say.
     ///   - keptInFloat32: whether the family's float32 modules (T5 `wo`) are skipped, as the reference does.
     package init(
         _ tree: ModuleTree, config: BitsAndBytesConfig?, alsoSkipped: [String] = [], addedSkips: [String] = [],
-        reference: Bool = false, plainLayersOnly: Bool = false, keptInFloat32: Bool = true
+        reference: Bool = false, plainLayersOnly: Bool = false, quantizableExperts: Set<String> = [],
+        stored: Set<String> = [], keptInFloat32: Bool = true
     ) {
         self.config = config
         // The reference does not see fused experts as linear layers at all.
-        let linears = tree.modules.filter { reference ? $0.isLinear && !$0.isExperts : $0.isLinear }
+        let linears = tree.modules.filter {
+            stored.contains($0.path) || (reference ? $0.isLinear && !$0.isExperts : $0.isLinear)
+        }
         guard let config else {
             (quantized, skipped, quantizedSet) = ([], linears.map(\.path), [])
             return
@@ -33,7 +38,9 @@ package struct QuantizationPlan: Sendable {
             + (keptInFloat32 ? tree.keepInFloat32 : []) + alsoSkipped
         let rules = SkipRules(entries, wholeParts: !reference)
         func isQuantized(_ module: LocatedModule) -> Bool {
-            if reference || plainLayersOnly, !module.isPlainLinear { return false }
+            if stored.contains(module.path) { return true }
+            let isQuantizable = !reference && quantizableExperts.contains(module.path)
+            if reference || plainLayersOnly, !module.isPlainLinear, !isQuantizable { return false }
             return !rules.skips(module.path)
         }
         quantized = linears.filter(isQuantized).map(\.path)
