@@ -69,6 +69,7 @@ package enum ModelRegistry {
         "hyperclovax": HyperCLOVAX.architecture,
         "internlm2": InternLM2.architecture,
         "llama": Llama.architecture,
+        "m2m_100": M2M100.architecture,
         "marian": Marian.architecture,
         "mbart": MBart.architecture,
         "ministral": Ministral.architecture,
@@ -97,6 +98,7 @@ package enum ModelRegistry {
         "starcoder2": Starcoder2.architecture,
         "t5": T5.architecture,
         "umt5": T5.architecture,
+        "xglm": XGLM.architecture,
     ]
 
     /// Supported `model_type` words, sorted.
@@ -143,7 +145,7 @@ extension ModelArchitecture {
     package var positionLimit: Int? {
         switch decoder.positions {
         case .none: nil
-        case .sinusoidal(let positions): positions
+        case .sinusoidal(let positions, _): positions
         case .learned(let offset):
             tree.module(at: decoder.path)?.first(.positionEmbedding)?.node.parameters.first.map { max($0.shape[0] - offset, 0) }
         }
