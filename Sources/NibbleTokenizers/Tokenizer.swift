@@ -30,7 +30,7 @@ public final class Tokenizer: Sendable {
     /// Of translation models: the languages to choose from.
     let markedLanguages: Languages?
     /// What an answer's first token is to be.
-    let forcedBosTokenID: Int32?
+    package let forcedBosTokenID: Int32?
     /// Whether the pre-tokenizer needs the alignment of the normalized text with the raw text.
     let tracksAlignment: Bool
 

@@ -101,6 +101,10 @@ SPECS = {
         attn_config=dict(clip_qkv=1.5, alibi_bias_max=6), **TOKENS)),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", dict(**SEQ2SEQ, scale_embedding=True)),
     "marian": ("MarianMTModel", "MarianConfig", dict(**SEQ2SEQ, scale_embedding=True, activation_function="swish")),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(**SEQ2SEQ, scale_embedding=True)),
+    "xglm": ("XGLMForCausalLM", "XGLMConfig", dict(
+        vocab_size=VOCABULARY, d_model=24, num_layers=LAYERS, attention_heads=HEADS, ffn_dim=40,
+        max_position_embeddings=POSITIONS, **{**TOKENS, "pad_token_id": 1, "bos_token_id": 0})),
     "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", dict(
         vocab_size=VOCABULARY, d_model=24, d_kv=10, num_heads=HEADS, d_ff=40, num_layers=2,
         relative_attention_num_buckets=8, relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1,

@@ -3,6 +3,9 @@ extension Tokenizer {
     /// other than translation models.
     public var languages: [String] { markedLanguages?.codes ?? [] }
 
+    /// Whether an answer has no language unless one is chosen.
+    package var needsTargetLanguage: Bool { !languages.isEmpty && markedLanguages?.style.forcesTarget == true }
+
     /// This tokenizer for translations: transformers' `src_lang` and `tgt_lang`.
     ///
     /// Texts are marked with their language as the model expects it. The first token of the answer is forced to be the target
