@@ -29,7 +29,7 @@ public struct BatchEncoding: Sendable, Equatable {
     /// Only for tokenizers whose configuration lists `token_type_ids` among the model's inputs.
     public var tokenTypeIDs: [[Int32]]?
     /// Translations: the language of the answers, which `generate` makes their first token.
-    public var forcedBosTokenId: Int32?
+    package var forcedBosTokenId: Int32?
 
     /// A batch of these rows.
     public init(inputIDs: [[Int32]], attentionMask: [[Int32]], tokenTypeIDs: [[Int32]]? = nil) {

@@ -157,13 +157,13 @@ public struct SpecialTokens: Sendable, Equatable {
     /// Stands for what the vocabulary lacks.
     public var unk: Token?
     /// Separates two texts.
-    public var sep: Token?
+    package var sep: Token?
     /// Fills rows to equal length.
     public var pad: Token?
     /// Begins a text to be classified.
-    public var cls: Token?
+    package var cls: Token?
     /// Stands for a token to be predicted.
-    public var mask: Token?
+    package var mask: Token?
     /// Further special tokens without a name.
     public var additional: [Token] = []
     /// All named tokens by the name the configuration gives them (`bos_token`, …), as chat templates see them.

@@ -13,10 +13,8 @@ public struct Text2TextGenerationPipeline: TextPipeline {
         public var stopSequence: String?
         /// Whether the space that some vocabularies put before punctuation is removed.
         public var cleanUpTokenizationSpaces = false
-        /// Translations: the texts' language as the tokenizer names it (`eng_Latn`); `nil`: the pipeline's.
-        public var srcLang: String?
-        /// Translations: the answers' language; `nil`: the pipeline's.
-        public var tgtLang: String?
+        /// Translations: the languages of the texts and of the answers as the tokenizer names them (`eng_Latn`); `nil`: the pipeline's.
+        public var srcLang, tgtLang: String?
         /// Texts answered side by side. A row's result does not depend on the others.
         public var batchSize = 1
         /// Called with the number of inputs that are done and their total.

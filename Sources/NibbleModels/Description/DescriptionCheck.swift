@@ -83,11 +83,13 @@ struct DescriptionCheck {
             try expect(rows > offset, embedding, "a table of more than \(offset) rows", "\(rows)")
             try shape(embedding, [rows, stack.width])
             consume(embedding)
-        case .sinusoidal(let positions, _):
+        case .sinusoidal(let positions, .transformer):
             guard let embedding else { return }
-            // Without parameters the table is computed, whatever the checkpoint holds.
-            if !embedding.node.parameters.isEmpty { try shape(embedding, [positions, stack.width]) }
+            try shape(embedding, [positions, stack.width])
             consume(embedding)
+        case .sinusoidal(_, .fairseq):
+            // The module has no parameters: the table is computed, whatever the checkpoint holds.
+            consume(try role(.positionEmbedding, in: module))
         }
     }
 

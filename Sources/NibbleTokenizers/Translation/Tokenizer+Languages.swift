@@ -8,8 +8,8 @@ extension Tokenizer {
 
     /// This tokenizer for translations: transformers' `src_lang` and `tgt_lang`.
     ///
-    /// Texts are marked with their language as the model expects it. The first token of the answer is forced to be the target
-    /// language by ``BatchEncoding/forcedBosTokenId``; models that read the target before the text (Marian) get it there.
+    /// Texts are marked with their language as the model expects it. A batch of them makes `generate` begin the answers with the
+    /// target language (`forced_bos_token_id`); models that read the target before the text (Marian) get it there.
     /// - Parameters:
     ///   - source: the language of the texts. `nil`: as now. Marian has no token for it.
     ///   - target: the language of the answers. `nil`: as now.
