@@ -102,7 +102,7 @@ SPECS = {
         attn_config=dict(clip_qkv=1.5, alibi_bias_max=6), **TOKENS)),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", dict(**SEQ2SEQ, scale_embedding=True)),
     "marian": ("MarianMTModel", "MarianConfig", dict(**SEQ2SEQ, scale_embedding=True, activation_function="swish")),
-    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(**ONE_LAYER, scale_embedding=True)),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(**{**ONE_LAYER, "vocab_size": 120}, scale_embedding=True)),
     "flex_olmo": ("FlexOlmoForCausalLM", "FlexOlmoConfig", {
         **SMALL, "num_experts": 3, "num_experts_per_tok": 2, "intermediate_size": 20}),
     "jais2": ("Jais2ForCausalLM", "Jais2Config", SMALL),
