@@ -95,6 +95,8 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
     case isDecoderOnly(String)
     /// The name is neither a folder, nor a GGUF file, nor a possible name on the Hub.
     case noSuchFolder(String)
+    /// The repository or folder holds several models as GGUF files, and not exactly one is meant.
+    case ambiguousGGUF(String, wanted: String?, files: [String])
 
     /// The error as a sentence for the user.
     public var description: String {
@@ -103,6 +105,10 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
         case .noSuchFolder(let name):
             "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
+        case .ambiguousGGUF(let place, let wanted, let files):
+            (wanted.map { "\(place) has no GGUF file, or several, for '\($0)'" } ?? "\(place) holds several GGUF files")
+                + (files.isEmpty
+                    ? "" : "; choose one with --gguf-file, or owner/name:Q4_K_M: \(files.prefix(30).joined(separator: ", "))")
         }
     }
 }

@@ -38,6 +38,8 @@ public struct LoadConfiguration: Sendable {
     public var followsReference = false
     /// Loads `model.VARIANT.safetensors` instead of `model.safetensors`.
     public var variant: String?
+    /// Of a repository or folder with GGUF files: the name of the one to load, or its quantization (`Q4_K_M`).
+    package var ggufFile: String?
     /// Branch, tag or commit of a model on the Hub. `nil`: `main`.
     public var revision: String?
     /// The Hub's server, cache and token. `nil`: as the environment says, see ``HubConfiguration/standard``.

@@ -23,7 +23,8 @@ package enum PretrainedFiles {
     /// The folder, or the GGUF file, that holds a model.
     ///
     /// A folder or a GGUF file of this name is used as it is. Any other name is that of a model on the Hub: the files that
-    /// are needed, and no others, are downloaded into the cache that huggingface_hub uses.
+    /// are needed, and no others, are downloaded into the cache that huggingface_hub uses. Where a repository or folder holds GGUF
+    /// files and no config.json, one of them is the model; `:Q4_K_M` behind a name on the Hub says which.
     /// - Parameter configuration: only ``LoadConfiguration/revision``, ``LoadConfiguration/variant``,
     ///   ``LoadConfiguration/hub`` and the progress handlers are used.
     /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for a name that cannot be one on the Hub; `HubError`, `CheckpointError`,
@@ -34,18 +35,32 @@ package enum PretrainedFiles {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
         let isThere = FileManager.default.fileExists(atPath: name, isDirectory: &isFolder)
-        if isThere, isFolder.boolValue || ModelSource.isGGUF(url) { return url }
-        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(name) else {
+        if isThere, isFolder.boolValue { return try model(in: url, configuration.ggufFile) }
+        if isThere, ModelSource.isGGUF(url) { return url }
+        let words = name.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(String(words[0])), words.last != "" else {
             throw AutoModelError.noSuchFolder(name)
         }
+        var configuration = configuration
+        if words.count > 1 { configuration.ggufFile = String(words[1]) }
+        let chosen = configuration
         let settings = configuration.hub ?? .standard
         return try await HubSession.run(settings) { hub in
             let snapshot = try await hub.snapshot(of: repository, revision: configuration.revision ?? "main")
             if !settings.isOffline, let reason = snapshot.isCachedBecause {
                 configuration.notice?("\(repository): \(reason); the cached copy is used")
             }
-            return try await PretrainedDownload(hub, snapshot, configuration).folder(parts)
+            return try await PretrainedDownload(hub, snapshot, chosen).folder(parts)
         }
+    }
+
+    /// The folder, or the GGUF file in it that is meant.
+    private static func model(in folder: URL, _ wanted: String?) throws -> URL {
+        let hasConfig = FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path)
+        if hasConfig, wanted == nil { return folder }
+        let selection = GGUFSelection((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [])
+        if selection.isEmpty, wanted == nil { return folder }
+        return folder.appending(path: try selection.files(wanted, in: folder.path)[0])
     }
 }
 
@@ -65,11 +80,19 @@ private struct PretrainedDownload {
     private static let generationConfig = "generation_config.json"
 
     func folder(_ parts: PretrainedFileSet) async throws -> URL {
+        let selection = GGUFSelection(snapshot.files)
+        let hasConfig = snapshot.files.contains(Self.config)
+        if configuration.ggufFile != nil || (!hasConfig && !selection.isEmpty) {
+            let files = try selection.files(configuration.ggufFile, in: "\(snapshot.repository)")
+            try await fetch(files)
+            try hub.publish(snapshot, absent: [])
+            return snapshot.folder.appending(path: files[0])
+        }
         // An optional file that does not exist is marked as absent, so that other programs do not ask for it again.
         var optional = parts.contains(.tokenizer) ? AutoTokenizer.companions : []
         if parts.contains(.weights) { optional.append(Self.generationConfig) }
         var small = optional.filter(snapshot.files.contains)
-        if parts.contains(.config) { small.append(Self.config) }
+        if parts.contains(.config), !small.contains(Self.config) { small.append(Self.config) }
         if parts.contains(.tokenizer) { small += AutoTokenizer.files(among: snapshot.files).filter { !small.contains($0) } }
         try requireListed(small)
         try await fetch(small)

@@ -43,6 +43,7 @@ extension PretrainedModel {
     func request(_ inputs: BatchEncoding, _ config: GenerationConfig) -> GenerationRequest {
         var request = GenerationRequest(inputs: inputs.inputIDs, config: config)
         if !inputs.attentionMask.isEmpty { request.attentionMask = inputs.attentionMask }
+        if config.forcedBosTokenId == nil { request.config.forcedBosTokenId = inputs.forcedBosTokenId }
         return request
     }
 

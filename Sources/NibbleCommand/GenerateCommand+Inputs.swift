@@ -36,7 +36,9 @@ extension GenerateCommand {
         let ids = try inputIDs.map(TokenIDFile.read)
         let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
         // Ids can be generated without a tokenizer; text cannot.
-        let tokenizer = ids == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
+        var tokenizer = ids == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
+        tokenizer = try tokenizer?.translating(from: srcLang, to: tgtLang)
+        if tgtLang != nil, config.forcedBosTokenId == nil { config.forcedBosTokenId = tokenizer?.forcedBosTokenID }
         if compiled != nil, tokenizer == nil { throw ValidationError("structured output needs the model's tokenizer") }
         if chat, let tokenizer { try tokenizer.checkChatTemplate(template) }
         if let ids = tokenizer.flatMap({ generation.rarer.badWordsIds($0) }) { config.badWordsIds = ids }

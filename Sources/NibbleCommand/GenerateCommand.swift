@@ -44,6 +44,12 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "With --guidance-scale: a text to be guided away from.")
     var negativePrompt: String?
 
+    @Option(help: "Translation models: the language of the prompts, such as eng_Latn (NLLB), en (M2M100) or en_XX (mBART).")
+    var srcLang: String?
+
+    @Option(help: "Translation models: the language of the answers, such as kor_Hang, ko or ko_KR.")
+    var tgtLang: String?
+
     @OptionGroup(title: "Structured output")
     var grammar: GrammarOptionsGroup
 
@@ -64,6 +70,7 @@ struct GenerateCommand: AsyncParsableCommand {
                     ? "a prompt is needed: as an argument, with --prompt-file or --input-ids"
                     : "give only one of: prompts, --prompt-file, --input-ids")
         }
+        if inputIDs != nil, srcLang != nil { throw ValidationError("--src-lang needs texts, not --input-ids") }
         if chat, inputIDs != nil { throw ValidationError("--chat needs texts, not --input-ids") }
         if !chat, system != nil || chatOptions.chatTemplate != nil {
             throw ValidationError("--system and --chat-template need --chat")

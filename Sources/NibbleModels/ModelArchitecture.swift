@@ -41,6 +41,7 @@ package enum ModelRegistry {
         "bart": Bart.architecture,
         "biogpt": BioGPT.architecture,
         "blenderbot": Blenderbot.architecture,
+        "blenderbot-small": BlenderbotSmall.architecture,
         "bloom": Bloom.architecture,
         "codegen": CodeGen.architecture,
         "cohere": Cohere.architecture,
@@ -50,6 +51,7 @@ package enum ModelRegistry {
         "exaone": Exaone.architecture,
         "exaone4": Exaone4.architecture,
         "falcon": Falcon.architecture,
+        "flex_olmo": FlexOLMo.architecture,
         "gemma": Gemma.architecture,
         "gemma2": Gemma2.architecture,
         "gemma3_text": Gemma3.architecture,
@@ -68,7 +70,11 @@ package enum ModelRegistry {
         "hunyuan_v1_dense": HunYuan.architecture,
         "hyperclovax": HyperCLOVAX.architecture,
         "internlm2": InternLM2.architecture,
+        "internlm3": Llama.internLM3Architecture,
+        "iquestcoder": Llama.iquestCoderArchitecture,
+        "jais2": Jais2.architecture,
         "llama": Llama.architecture,
+        "m2m_100": M2M100.architecture,
         "marian": Marian.architecture,
         "mbart": MBart.architecture,
         "ministral": Ministral.architecture,
@@ -85,6 +91,7 @@ package enum ModelRegistry {
         "openai-gpt": OpenAIGPT.architecture,
         "opt": OPT.architecture,
         "pegasus": Pegasus.architecture,
+        "persimmon": Persimmon.architecture,
         "phi": Phi.architecture,
         "phi3": Phi3.architecture,
         "qwen2": Qwen2.architecture,
@@ -97,6 +104,8 @@ package enum ModelRegistry {
         "starcoder2": Starcoder2.architecture,
         "t5": T5.architecture,
         "umt5": T5.architecture,
+        "vaultgemma": Gemma2.vaultArchitecture,
+        "xglm": XGLM.architecture,
     ]
 
     /// Supported `model_type` words, sorted.
@@ -143,7 +152,7 @@ extension ModelArchitecture {
     package var positionLimit: Int? {
         switch decoder.positions {
         case .none: nil
-        case .sinusoidal(let positions): positions
+        case .sinusoidal(let positions, _): positions
         case .learned(let offset):
             tree.module(at: decoder.path)?.first(.positionEmbedding)?.node.parameters.first.map { max($0.shape[0] - offset, 0) }
         }

@@ -4,23 +4,27 @@ import NibbleCore
 /// Loads the tokenizer of a checkpoint folder from any of the supported formats.
 public enum AutoTokenizer {
     private static let modelFiles = ["tokenizer.model", "spiece.model", "spm.model"]
+    private static let fairseqFile = "sentencepiece.bpe.model"
+    private static let marianFiles = ["source.spm", "target.spm"]
     fileprivate static let templateFolder = "additional_chat_templates"
 
     /// Optional files that ``from(folder:)`` reads beside the tokenizer's own.
     package static let companions = [
-        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "config.json",
     ]
 
     /// Of the files of a checkpoint, those that ``from(folder:)`` would read.
     package static func files(among names: [String]) -> [String] {
-        let sources = [["tokenizer.json"]] + modelFiles.map { [$0] } + [["vocab.json", "merges.txt"], ["tekken.json"]]
+        let pieces = [[fairseqFile, "vocab.json"], [fairseqFile], marianFiles + ["vocab.json"]]
+        let sources =
+            [["tokenizer.json"]] + modelFiles.map { [$0] } + pieces + [["vocab.json", "merges.txt"], ["tekken.json"]]
         let source = sources.first { $0.allSatisfy(names.contains) } ?? []
         let templates = names.filter { $0.hasPrefix(templateFolder + "/") && $0.hasSuffix(".jinja") }
         return source + companions.filter(names.contains) + templates
     }
 
-    /// The tokenizer in `folder`: `tokenizer.json` if there is one, else a SentencePiece model or tiktoken list, else `vocab.json` with
-    /// `merges.txt`, else `tekken.json`.
+    /// The tokenizer in `folder`: `tokenizer.json` if there is one, else a SentencePiece model or tiktoken list, else a translation
+    /// model's pieces, else `vocab.json` with `merges.txt`, else `tekken.json`.
     ///
     /// - Throws: `TokenizerError` naming the file and the field that is wrong.
     public static func from(folder: URL) throws -> Tokenizer {
@@ -33,6 +37,7 @@ public enum AutoTokenizer {
             let file = folder.appending(path: name)
             if FileText.exists(file) { return try fromModel(FileText.read(file), file: file.path, configuration) }
         }
+        if let tokenizer = try translator(folder, configuration) { return tokenizer }
         let (vocabulary, merges) = (folder.appending(path: "vocab.json"), folder.appending(path: "merges.txt"))
         if FileText.exists(vocabulary), FileText.exists(merges) {
             return try Tokenizer(
@@ -45,7 +50,31 @@ public enum AutoTokenizer {
             return try Tokenizer(tekken: FileText.read(tekken), file: tekken.path, configuration: configuration)
         }
         throw TokenizerError.noTokenizer(
-            folder: folder.path, lookedFor: ["tokenizer.json"] + modelFiles + ["vocab.json with merges.txt", "tekken.json"])
+            folder: folder.path,
+            lookedFor: ["tokenizer.json"] + modelFiles + [
+                fairseqFile, "source.spm with vocab.json", "vocab.json with merges.txt", "tekken.json",
+            ])
+    }
+
+    /// The tokenizer of a translation model, or of another that Fairseq trained, whose ids are not those of its SentencePiece model.
+    private static func translator(_ folder: URL, _ configuration: TokenizerConfiguration) throws -> Tokenizer? {
+        let vocabulary = folder.appending(path: "vocab.json")
+        let style = configuration.tokenizerClass.flatMap(LanguageStyle.init)
+        for name in [fairseqFile, marianFiles[0]] {
+            let pieces = folder.appending(path: name)
+            guard FileText.exists(pieces) else { continue }
+            guard style == .m2m100 || style == .marian else {
+                return try Tokenizer(fairseq: FileText.read(pieces), file: pieces.path, configuration: configuration)
+            }
+            if configuration.separatesVocabularies {
+                let file = folder.appending(path: "tokenizer_config.json").path
+                throw TokenizerError.unsupported(file: file, field: "separate_vocabs", found: "true")
+            }
+            return try Tokenizer(
+                sentencePiece: FileText.read(pieces), file: pieces.path, vocabulary: FileText.read(vocabulary),
+                vocabularyFile: vocabulary.path, configuration: configuration)
+        }
+        return nil
     }
 
     /// A `.model` file is SentencePiece's, or else a tiktoken list.
@@ -84,6 +113,7 @@ extension TokenizerConfiguration {
             var configuration = TokenizerConfiguration()
             if FileText.exists(file) { configuration = try TokenizerConfiguration(JSONField(contentsOf: file)) }
             if configuration.addedTokens.isEmpty { try configuration.readLegacyFiles(folder) }
+            configuration.readModelConfig(folder)
             try configuration.readTemplateFiles(folder)
             return configuration
         }
@@ -107,6 +137,18 @@ extension TokenizerConfiguration {
             addedTokens.append(AddedToken(content: content, id: try field.tokenID(), isSpecial: special.contains(content)))
         }
         addedTokens.sort { $0.id < $1.id }
+    }
+
+    /// Old translation models name their tokenizer's class in config.json, or leave it to the model's type.
+    private mutating func readModelConfig(_ folder: URL) {
+        let file = folder.appending(path: "config.json")
+        guard tokenizerClass == nil, FileText.exists(file), let config = try? JSONField(contentsOf: file).value else { return }
+        let classes = [
+            "m2m_100": "M2M100Tokenizer", "mbart": "MBartTokenizer", "marian": "MarianTokenizer", "xglm": "XGLMTokenizer",
+        ]
+        let named = config["tokenizer_class"]?.string
+        if let named, LanguageStyle(tokenizerClass: named) != nil { tokenizerClass = named }
+        if named == nil { tokenizerClass = config["model_type"]?.string.flatMap { classes[$0] } }
     }
 
     private mutating func readTemplateFiles(_ folder: URL) throws {

@@ -28,6 +28,8 @@ public struct BatchEncoding: Sendable, Equatable {
     public var attentionMask: [[Int32]]
     /// Only for tokenizers whose configuration lists `token_type_ids` among the model's inputs.
     public var tokenTypeIDs: [[Int32]]?
+    /// Translations: the language of the answers, which `generate` makes their first token.
+    package var forcedBosTokenId: Int32?
 
     /// A batch of these rows.
     public init(inputIDs: [[Int32]], attentionMask: [[Int32]], tokenTypeIDs: [[Int32]]? = nil) {
@@ -64,9 +66,11 @@ extension Tokenizer {
         }
         try pad(&rows, padding, maxLength: maxLength, multiple: padToMultipleOf, side: paddingSide)
         let wantsTypes = configuration.modelInputNames.contains("token_type_ids")
-        return BatchEncoding(
+        var batch = BatchEncoding(
             inputIDs: rows.map(\.ids), attentionMask: rows.map(\.attentionMask),
             tokenTypeIDs: wantsTypes ? rows.map(\.typeIDs) : nil)
+        batch.forcedBosTokenId = forcedBosTokenID
+        return batch
     }
 
     /// One text or a pair, shortened to `maxLength` tokens, special tokens included.

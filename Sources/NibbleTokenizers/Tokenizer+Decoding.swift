@@ -69,6 +69,7 @@ extension Decoder {
         case .metaspace(let replacement, _): return Self.replace(replacement, in: token, by: [0x20])
         case .replace(let pattern, let content): return Self.replace(pattern.matches(in: token), in: token, by: content)
         case .byteFallback: return ByteToken.byte(token).map { [$0] } ?? token
+        case .pieces: return Self.replace([0xE2, 0x96, 0x81], in: token, by: [0x20])
         case .fuse, .strip: return token
         }
     }

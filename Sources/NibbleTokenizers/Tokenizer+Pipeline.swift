@@ -21,6 +21,7 @@ extension Tokenizer {
                 append(id, of: text, 0..<text.bytes.count, to: &output)
                 continue
             }
+            if takesLanguageCode { splitLanguageCode(&text, to: &output) }
             normalizer?.normalize(&text)
             for piece in text.bytes.withUnsafeBufferPointer({ added.splitNormalized($0) }) {
                 if let id = piece.id {
@@ -31,6 +32,17 @@ extension Tokenizer {
                 }
             }
         }
+    }
+
+    /// Takes `>>kor<<` off the beginning of `text`: one token, whether it is known or not.
+    private func splitLanguageCode(_ text: inout AlignedText, to output: inout TokenizedText) {
+        let end: [UInt8] = [0x3C, 0x3C]
+        guard text.bytes.starts(with: [0x3E, 0x3E]),
+            let match = TextPattern.literal(end).matches(in: text.bytes).first,
+            let id = model.table.id(of: Array(text.bytes[..<match.upperBound])) ?? specialTokens.unk?.id
+        else { return }
+        append(id, of: text, 0..<match.upperBound, to: &output)
+        text = text[match.upperBound..<text.bytes.count]
     }
 
     private func append(_ id: Int32, of text: AlignedText, _ range: Range<Int>, to output: inout TokenizedText) {

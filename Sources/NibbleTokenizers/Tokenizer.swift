@@ -16,6 +16,8 @@ public final class Tokenizer: Sendable {
         /// Whether beginning and end tokens stand around a text where there is no post-processor.
         var addsBegin = false
         var addsEnd = false
+        /// Whether a code such as `>>kor<<` at the beginning of a text is a token of its own.
+        var takesLanguageCode = false
     }
 
     let model: TokenModel
@@ -24,6 +26,11 @@ public final class Tokenizer: Sendable {
     let preTokenizer: PreTokenizer?
     let postProcessor: PostProcessor?
     let decoder: Decoder?
+    let takesLanguageCode: Bool
+    /// Of translation models: the languages to choose from.
+    let markedLanguages: Languages?
+    /// What an answer's first token is to be.
+    package let forcedBosTokenID: Int32?
     /// Whether the pre-tokenizer needs the alignment of the normalized text with the raw text.
     let tracksAlignment: Bool
 
@@ -51,7 +58,32 @@ public final class Tokenizer: Sendable {
         let vocabulary = added
         specialTokens = SpecialTokens(configuration) { vocabulary.id(of: $0) ?? table.id(of: $0) }
         vocabularySize = table.count + added.tokens.count { table.id(of: $0.content) == nil }
-        postProcessor = Self.postProcessor(components, configuration, specialTokens)
+        takesLanguageCode = components.takesLanguageCode
+        markedLanguages = Languages(configuration, added: added.tokens, table: table, end: specialTokens.eos)
+        forcedBosTokenID = nil
+        let source = configuration.sourceLanguage ?? markedLanguages?.style.defaultSource
+        if let languages = markedLanguages, let language = source.flatMap(languages.known) {
+            postProcessor = languages.template(language)
+        } else {
+            postProcessor = Self.postProcessor(components, configuration, specialTokens)
+        }
+    }
+
+    /// The same tokenizer with other tokens around texts.
+    init(_ other: Tokenizer, postProcessor: PostProcessor?, forcedBosTokenID: Int32?) {
+        model = other.model
+        added = other.added
+        normalizer = other.normalizer
+        preTokenizer = other.preTokenizer
+        decoder = other.decoder
+        takesLanguageCode = other.takesLanguageCode
+        markedLanguages = other.markedLanguages
+        tracksAlignment = other.tracksAlignment
+        configuration = other.configuration
+        specialTokens = other.specialTokens
+        vocabularySize = other.vocabularySize
+        self.postProcessor = postProcessor
+        self.forcedBosTokenID = forcedBosTokenID
     }
 
     /// The file's own added tokens, then those that only the configuration has, then special tokens without an id.

@@ -21,6 +21,14 @@ package struct TokenizerConfiguration: Sendable {
     /// Llama's older handling of the space after special tokens.
     package var isLegacy: Bool?
     package var cleansUpTokenizationSpaces: Bool?
+    /// Translation models: the language of the texts.
+    package var sourceLanguage: String?
+    /// NLLB: the language follows the text, as in its first releases.
+    package var isLegacyBehaviour = false
+    /// M2M100: `m2m100` or `wmt21`.
+    package var languageCodes: String?
+    /// Marian: source and target have a vocabulary each.
+    package var separatesVocabularies = false
     /// Number of T5's sentinel tokens.
     package var extraIDs: Int?
     /// Inputs that the model takes, such as `token_type_ids`.
@@ -49,6 +57,10 @@ extension TokenizerConfiguration {
         splitsSpecialTokens = root.value["split_special_tokens"]?.bool ?? false
         isLegacy = root.value["legacy"]?.bool
         cleansUpTokenizationSpaces = root.value["clean_up_tokenization_spaces"]?.bool
+        sourceLanguage = root.value["src_lang"]?.string
+        isLegacyBehaviour = root.value["legacy_behaviour"]?.bool ?? false
+        languageCodes = root.value["language_codes"]?.string
+        separatesVocabularies = root.value["separate_vocabs"]?.bool ?? false
         extraIDs = try root.child("extra_ids").map { field throws in try field.integer(in: 0...100_000) }
         modelInputNames = (root.value["model_input_names"]?.array ?? []).compactMap(\.string)
         try readTokens(root)
@@ -145,13 +157,13 @@ public struct SpecialTokens: Sendable, Equatable {
     /// Stands for what the vocabulary lacks.
     public var unk: Token?
     /// Separates two texts.
-    public var sep: Token?
+    package var sep: Token?
     /// Fills rows to equal length.
     public var pad: Token?
     /// Begins a text to be classified.
-    public var cls: Token?
+    package var cls: Token?
     /// Stands for a token to be predicted.
-    public var mask: Token?
+    package var mask: Token?
     /// Further special tokens without a name.
     public var additional: [Token] = []
     /// All named tokens by the name the configuration gives them (`bos_token`, …), as chat templates see them.

@@ -24,6 +24,10 @@ public enum TokenizerError: Error, Equatable, CustomStringConvertible {
     case noPaddingToken
     /// Padding or truncation to a length was asked for, and no length is known.
     case noMaximumLength
+    /// The model does not know the language; `near` are codes that may have been meant.
+    case unknownLanguage(String, near: [String])
+    /// A language was chosen, and the tokenizer has none to choose from.
+    case noLanguages
     /// A batch option has a value it cannot have.
     case invalidOption(name: String, reason: String)
 
@@ -49,6 +53,12 @@ public enum TokenizerError: Error, Equatable, CustomStringConvertible {
             "padding was asked for, but the tokenizer has no padding token"
         case .noMaximumLength:
             "a maximum length is needed for this padding or truncation: none was given and the tokenizer states none"
+        case .unknownLanguage(let code, let near):
+            "the model does not know the language '\(code)'"
+                + (near.isEmpty
+                    ? "; Tokenizer.languages lists those it knows" : "; did you mean \(near.joined(separator: ", "))?")
+        case .noLanguages:
+            "a language was chosen, but the tokenizer is not that of a translation model with several languages"
         case .invalidOption(let name, let reason):
             "option '\(name)': \(reason)"
         }

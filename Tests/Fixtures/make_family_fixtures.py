@@ -52,6 +52,7 @@ SEQ2SEQ = dict(
     vocab_size=VOCABULARY, d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=HEADS,
     decoder_attention_heads=HEADS, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=POSITIONS,
     pad_token_id=1, eos_token_id=2, bos_token_id=0, decoder_start_token_id=1, forced_eos_token_id=None)
+ONE_LAYER = {**SEQ2SEQ, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 61}
 SMALL = {**DECODER, "hidden_size": 24, "intermediate_size": 40, "vocab_size": 61}
 MOE = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12)
 
@@ -101,6 +102,19 @@ SPECS = {
         attn_config=dict(clip_qkv=1.5, alibi_bias_max=6), **TOKENS)),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", dict(**SEQ2SEQ, scale_embedding=True)),
     "marian": ("MarianMTModel", "MarianConfig", dict(**SEQ2SEQ, scale_embedding=True, activation_function="swish")),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(**{**ONE_LAYER, "vocab_size": 120}, scale_embedding=True)),
+    "flex_olmo": ("FlexOlmoForCausalLM", "FlexOlmoConfig", {
+        **SMALL, "num_experts": 3, "num_experts_per_tok": 2, "intermediate_size": 20}),
+    "jais2": ("Jais2ForCausalLM", "Jais2Config", SMALL),
+    "vaultgemma": ("VaultGemmaForCausalLM", "VaultGemmaConfig", {**SMALL, "head_dim": 8, "sliding_window": 5}),
+    "persimmon": ("PersimmonForCausalLM", "PersimmonConfig", {
+        **{k: v for k, v in SMALL.items() if k != "num_key_value_heads"},
+        "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}),
+    "blenderbot_small": ("BlenderbotSmallForConditionalGeneration", "BlenderbotSmallConfig", {
+        **ONE_LAYER, "scale_embedding": True}),
+    "xglm": ("XGLMForCausalLM", "XGLMConfig", dict(
+        vocab_size=VOCABULARY, d_model=24, num_layers=LAYERS, attention_heads=HEADS, ffn_dim=40,
+        max_position_embeddings=POSITIONS, **{**TOKENS, "pad_token_id": 1, "bos_token_id": 0})),
     "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", dict(
         vocab_size=VOCABULARY, d_model=24, d_kv=10, num_heads=HEADS, d_ff=40, num_layers=2,
         relative_attention_num_buckets=8, relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1,

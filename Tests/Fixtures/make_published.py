@@ -25,6 +25,11 @@ def dense(kind, v, e, f, n, h, g, **more):
                 num_attention_heads=h, num_key_value_heads=g, **more)
 
 
+def seq2seq(v, e, n, h, f):
+    return dict(model_type="m2m_100", vocab_size=v, d_model=e, encoder_layers=n, decoder_layers=n, encoder_attention_heads=h,
+                decoder_attention_heads=h, encoder_ffn_dim=f, decoder_ffn_dim=f, max_position_embeddings=1024, scale_embedding=True)
+
+
 CHECKPOINTS = {
     "LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct": dense("exaone", 102400, 2560, 7168, 30, 32, 8, head_dim=80, tie_word_embeddings=True),
     "LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct": dense("exaone", 102400, 4096, 14336, 32, 32, 8),
@@ -81,6 +86,22 @@ CHECKPOINTS = {
     "facebook/blenderbot-400M-distill": dict(
         model_type="blenderbot", vocab_size=8008, d_model=1280, encoder_layers=2, decoder_layers=12, encoder_attention_heads=32,
         decoder_attention_heads=32, encoder_ffn_dim=5120, decoder_ffn_dim=5120, max_position_embeddings=128, scale_embedding=True),
+    "facebook/nllb-200-distilled-600M": seq2seq(256206, 1024, 12, 16, 4096),
+    "facebook/nllb-200-distilled-1.3B": seq2seq(256206, 1024, 24, 16, 8192),
+    "facebook/nllb-200-3.3B": seq2seq(256206, 2048, 24, 16, 8192),
+    "facebook/m2m100_418M": seq2seq(128112, 1024, 12, 16, 4096),
+    "facebook/m2m100_1.2B": seq2seq(128112, 1024, 24, 16, 8192),
+    "facebook/xglm-564M": dict(model_type="xglm", vocab_size=256008, d_model=1024, num_layers=24, attention_heads=16, ffn_dim=4096,
+                               max_position_embeddings=2048, scale_embedding=True),
+    "facebook/xglm-1.7B": dict(model_type="xglm", vocab_size=256008, d_model=2048, num_layers=24, attention_heads=16, ffn_dim=8192,
+                               max_position_embeddings=2048, scale_embedding=True),
+    "internlm/internlm3-8b-instruct": dense("internlm3", 128512, 4096, 10240, 48, 32, 2, head_dim=128),
+    "allenai/FlexOlmo-7x7B-1T": dense("flex_olmo", 100352, 4096, 11008, 32, 32, 32, num_experts=7, num_experts_per_tok=5),
+    "inceptionAI/Jais-2-8B-Chat": dense("jais2", 150272, 3328, 26624, 32, 26, 26),
+    "google/vaultgemma-1b": dense("vaultgemma", 256000, 1152, 6912, 26, 4, 4, head_dim=256, query_pre_attn_scalar=256,
+                                  sliding_window=512),
+    "adept/persimmon-8b-base": dict(model_type="persimmon", vocab_size=262144, hidden_size=4096, intermediate_size=16384,
+                                    num_hidden_layers=36, num_attention_heads=64, max_position_embeddings=16384),
 }
 
 

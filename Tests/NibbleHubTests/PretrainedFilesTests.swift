@@ -29,7 +29,7 @@ import Testing
     @Test(
         "only what is needed",
         arguments: [
-            (.config, ["config.json"]), (.tokenizer, tokenizer),
+            (.config, ["config.json"]), (.tokenizer, ["config.json"] + tokenizer),
             ([.config, .weights], ["config.json", "generation_config.json", "model.safetensors"]),
             (.all, ["config.json", "generation_config.json", "model.safetensors"] + tokenizer),
         ] as [(PretrainedFileSet, [String])])
@@ -111,9 +111,38 @@ import Testing
         #expect(error?.description.contains("model.safetensors") == true)
     }
 
-    @Test("names that are neither", arguments: ["/no/such/folder", "./model", "a/b/c", "~/model", "two words"]) func neither(
-        name: String
-    ) async {
+    @Test(
+        "of a repository of GGUF files one model is downloaded, with all its parts",
+        arguments: [
+            ("", ["Tiny-Q4_K_M.gguf"]), (":Q8_0", ["Tiny-Q8_0.gguf"]), (":Tiny-Q8_0.gguf", ["Tiny-Q8_0.gguf"]),
+            (":bf16", ["BF16", "BF16/Tiny-BF16-00001-of-00002.gguf", "BF16/Tiny-BF16-00002-of-00002.gguf"]),
+        ])
+    func gguf(tag: String, expected: [String]) async throws {
+        let names = ["Tiny-Q4_K_M.gguf", "Tiny-Q8_0.gguf", "mmproj-F16.gguf", "README.md"]
+        let parts = ["BF16/Tiny-BF16-00001-of-00002.gguf", "BF16/Tiny-BF16-00002-of-00002.gguf"]
+        fixture.server.change(HubFixture.name) { repository in
+            repository.files = [:]
+            for name in names + parts { repository.files[name] = .init(content: Array(name.utf8), isLarge: true) }
+        }
+        let file = try await PretrainedFiles.folder(for: HubFixture.name + tag, .all, configuration())
+        #expect(file.path.hasSuffix(expected.first { $0.hasSuffix(".gguf") } ?? "?"))
+        #expect(fixture.listing("snapshots/\(fixture.snapshot.lastPathComponent)").sorted() == expected)
+        // From the cache, too.
+        var offline = configuration()
+        offline.hub?.isOffline = true
+        #expect(try await PretrainedFiles.folder(for: HubFixture.name + tag, .tokenizer, offline) == file)
+        let error = await #expect(throws: AutoModelError.self) {
+            try await PretrainedFiles.folder(for: HubFixture.name + ":Q2_K", .all, configuration())
+        }
+        #expect(error.map { "\($0)".contains("Tiny-Q8_0.gguf") } == true)
+    }
+
+    @Test(
+        "names that are neither",
+        arguments: ["/no/such/folder", "./model", "a/b/c", "~/model", "two words", "owner/name:", ":Q4_K_M"]) func neither(
+            name: String
+        ) async
+    {
         let error = await #expect(throws: AutoModelError.self) {
             try await PretrainedFiles.folder(for: name, .all, configuration())
         }

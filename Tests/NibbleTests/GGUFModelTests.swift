@@ -17,7 +17,13 @@ import Testing
         return ([ids], try recorded.tensor("logits"))
     }
 
-    @Test("logits are those of the model the file was made from", arguments: ["llama", "qwen2", "qwen3", "gemma", "gemma2"])
+    @Test(
+        "logits are those of the model the file was made from",
+        arguments: [
+            "llama", "qwen2", "qwen3", "gemma", "gemma2", "arcee", "exaone4", "exaone4_full", "gemma3", "granite",
+            "hunyuan-dense", "olmo2",
+            "seed_oss", "smollm3",
+        ])
     func logits(name: String) throws {
         let (ids, expected) = try inputs(name)
         let model = try PretrainedModel.load(folder: file(name))

@@ -25,18 +25,19 @@ extension PipelineTask where Pipeline == Text2TextGenerationPipeline {
     public static var text2textGeneration: PipelineTask { named("text2text-generation") }
     /// Summarizes texts with an encoder-decoder.
     public static var summarization: PipelineTask { named("summarization") }
-    /// For models that need no language named, or name it in the text itself.
+    /// For models that need no language named, or name it in the text itself; of others a call names the languages in its options.
     public static var translation: PipelineTask { named("translation") }
 
-    /// - Parameters: the languages as the model's config names them, such as `en` and `de`.
+    /// - Parameters: the languages as the model's config names them, such as `en` and `de`, or its tokenizer: `eng_Latn` and `kor_Hang`.
     public static func translation(from source: String, to target: String) -> PipelineTask {
-        named("translation_\(source)_to_\(target)")
+        named("translation_\(source)_to_\(target)", source, target)
     }
 
-    private static func named(_ name: String) -> PipelineTask {
+    private static func named(_ name: String, _ source: String? = nil, _ target: String? = nil) -> PipelineTask {
         PipelineTask(name: name) { model, tokenizer, assistant, generation in
             try Text2TextGenerationPipeline(
-                model: model, tokenizer: tokenizer, task: name, assistant: assistant, generation: generation)
+                model: model, tokenizer: tokenizer, task: name, assistant: assistant, generation: generation, srcLang: source,
+                tgtLang: target)
         }
     }
 }
@@ -88,6 +89,8 @@ public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
     case emptyChat
     /// The stop sequence has no token.
     case emptyStopSequence
+    /// A translation by a model of many languages without ``Text2TextGenerationPipeline/Options/tgtLang``.
+    case noTargetLanguage
     /// A batch size below 1.
     case batchSize(Int)
 
@@ -101,6 +104,8 @@ public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible {
         case .noModelMaxLength: "the tokenizer states no model_max_length, so that long prompts cannot be cut to it"
         case .emptyChat: "a chat needs at least one message"
         case .emptyStopSequence: "the stop sequence is empty"
+        case .noTargetLanguage:
+            "this model translates between many languages: name them with srcLang and tgtLang, or .translation(from:to:)"
         case .batchSize(let size): "a batch holds at least 1 prompt, found \(size)"
         }
     }

@@ -13,6 +13,8 @@ public struct Text2TextGenerationPipeline: TextPipeline {
         public var stopSequence: String?
         /// Whether the space that some vocabularies put before punctuation is removed.
         public var cleanUpTokenizationSpaces = false
+        /// Translations: the languages of the texts and of the answers as the tokenizer names them (`eng_Latn`); `nil`: the pipeline's.
+        public var srcLang, tgtLang: String?
         /// Texts answered side by side. A row's result does not depend on the others.
         public var batchSize = 1
         /// Called with the number of inputs that are done and their total.
@@ -33,6 +35,7 @@ public struct Text2TextGenerationPipeline: TextPipeline {
     /// Put before every text.
     public let prefix: String
     private let generation: PipelineGeneration
+    private let languages: (source: String?, target: String?)
 
     /// Makes a pipeline of loaded parts.
     ///
@@ -42,10 +45,12 @@ public struct Text2TextGenerationPipeline: TextPipeline {
     ///   - task: picks a prefix and options from the `task_specific_params` of config.json.
     ///   - assistant: a smaller model of the same vocabulary that drafts tokens.
     ///   - generation: options for every call; those of the call take precedence.
+    ///   - srcLang: translations: the texts' language as the tokenizer names it.
+    ///   - tgtLang: translations: the answers' language.
     /// - Throws: ``AutoModelError/isDecoderOnly(_:)``; `GenerationError` for options in config.json that cannot be read.
     public init(
         model: PretrainedModel, tokenizer: Tokenizer, task: String = "text2text-generation", assistant: PretrainedModel? = nil,
-        generation: GenerationConfig = .init()
+        generation: GenerationConfig = .init(), srcLang: String? = nil, tgtLang: String? = nil
     ) throws {
         guard model.isEncoderDecoder else { throw AutoModelError.isDecoderOnly(model.folder.path) }
         self.model = model
@@ -60,6 +65,7 @@ public struct Text2TextGenerationPipeline: TextPipeline {
             generation, model: model, tokenizer: tokenizer, defaults: GenerationConfig(maxNewTokens: 256, numBeams: beams))
         options.task = parameters.generation
         self.generation = options
+        languages = (srcLang, tgtLang)
     }
 
     /// The answers to one text, as many as `num_return_sequences` asks for.
@@ -80,12 +86,14 @@ public struct Text2TextGenerationPipeline: TextPipeline {
             }
             config.eosTokenId = [token]
         }
+        let tokenizer = try translator(options)
         var results: [[GeneratedText]] = []
         for range in try batches(texts.count, of: options.batchSize) {
             let inputs = try tokenizer(
                 texts[range].map { prefix + $0 }, padding: range.count > 1 ? .longest : .none, truncation: options.truncation)
             var request = GenerationRequest(inputs: inputs.inputIDs, attentionMask: inputs.attentionMask, config: config)
             request.assistant = assistant?.model
+            request.config.forcedBosTokenId = generation.forcedBosTokenId ?? inputs.forcedBosTokenId ?? config.forcedBosTokenId
             let output = try await model.generate(request, tokenizer: tokenizer)
             let copies = output.sequences.count / range.count
             for item in 0..<range.count {
@@ -94,6 +102,17 @@ public struct Text2TextGenerationPipeline: TextPipeline {
             options.progress?(range.upperBound, texts.count)
         }
         return results
+    }
+
+    /// The tokenizer that marks the languages of a call. Models that know no languages by token, such as T5, find them in the task's name.
+    private func translator(_ options: Options) throws -> Tokenizer {
+        let isAsked = options.srcLang != nil || options.tgtLang != nil
+        guard isAsked || !tokenizer.languages.isEmpty else { return tokenizer }
+        let target = options.tgtLang ?? languages.target
+        if target == nil, task.hasPrefix("translation"), tokenizer.needsTargetLanguage {
+            throw PipelineError.noTargetLanguage
+        }
+        return try tokenizer.translating(from: options.srcLang ?? languages.source, to: target)
     }
 
     private func result(_ sequence: [Int32], _ options: Options) -> GeneratedText {

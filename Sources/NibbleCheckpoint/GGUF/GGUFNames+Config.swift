@@ -11,9 +11,18 @@ extension GGUFNames {
         ("context_length", "max_position_embeddings"), ("vocab_size", "vocab_size"),
     ]
 
-    private static let gemma2Keys: [(gguf: String, key: String)] = [
+    static let gemma2Keys: [(gguf: String, key: String)] = [
         ("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping"),
         ("attention.sliding_window", "sliding_window"),
+    ]
+
+    static let gemma3Keys: [(gguf: String, key: String)] = [
+        ("attention.sliding_window", "sliding_window"), ("rope.freq_base_swa", "rope_local_base_freq"),
+    ]
+
+    static let graniteKeys: [(gguf: String, key: String)] = [
+        ("attention.scale", "attention_multiplier"), ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"), ("logit_scale", "logits_scaling"),
     ]
 
     private static let tokenKeys: [(gguf: String, key: String)] = [
@@ -21,32 +30,37 @@ extension GGUFNames {
         ("tokenizer.ggml.padding_token_id", "pad_token_id"),
     ]
 
-    private static let classNames = [
-        "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM",
-        "gemma2": "Gemma2ForCausalLM",
-    ]
-
     /// The content of an equivalent `config.json`.
     /// - Throws: ``CheckpointError`` for another architecture or another kind of file, for missing metadata, and for
     ///   metadata that do not fit the tensors.
     package static func config(_ file: GGUFFile) throws -> JSONObject {
-        let (architecture, className) = try architecture(file)
+        let (architecture, family) = try architecture(file)
         let isGemma = architecture.hasPrefix("gemma")
-        var config: JSONObject = ["architectures": [.string(className)], "model_type": .string(architecture)]
-        let keys = configKeys + (architecture == "gemma2" ? gemma2Keys : [])
-        for (gguf, key) in keys { config[key] = file.metadata["\(architecture).\(gguf)"].flatMap(json) }
+        var config: JSONObject = ["architectures": [.string(family.className)], "model_type": .string(family.modelType)]
+        for (gguf, key) in configKeys + family.keys { config[key] = file.metadata["\(architecture).\(gguf)"].flatMap(json) }
         for (gguf, key) in tokenKeys { config[key] = file.metadata[gguf].flatMap(json) ?? defaultToken(key, file) }
         config["eos_token_id"] = endTokens(file) ?? config["eos_token_id"]
         if config["num_key_value_heads"] == nil { config["num_key_value_heads"] = config["num_attention_heads"] }
         // The embedding table decides: token lists are sometimes padded.
         if let table = file.info("token_embd.weight"), table.shape.rank == 2 { config["vocab_size"] = .int(table.shape[0]) }
-        config[isGemma ? "hidden_activation" : "hidden_act"] = isGemma ? "gelu_pytorch_tanh" : "silu"
+        config[isGemma ? "hidden_activation" : "hidden_act"] = .string(family.activation)
         config["tie_word_embeddings"] = .bool(file.info("output.weight") == nil)
-        if architecture == "llama" { config["attention_bias"] = .bool(file.info("blk.0.attn_q.bias") != nil) }
-        if architecture == "gemma2" { config["query_pre_attn_scalar"] = queryScalar(config) }
+        if !architecture.hasPrefix("qwen") { config["attention_bias"] = .bool(file.info("blk.0.attn_q.bias") != nil) }
+        if architecture == "seed_oss" { config["attention_out_bias"] = .bool(file.info("blk.0.attn_output.bias") != nil) }
+        if architecture == "gemma2" || architecture == "gemma3" { config["query_pre_attn_scalar"] = queryScalar(config) }
+        if architecture == "exaone4" {
+            config["sliding_window"] = config["sliding_window"] ?? .null
+            config["layer_types"] = layerTypes(file, architecture)
+        }
         config["rope_scaling"] = try ropeFactors(file, config) ?? ropeScaling(file, architecture)
         config["dtype"] = dtype(file, isGemma: isGemma).map { .string($0.rawValue) }
         return config
+    }
+
+    /// Which layers have a window, where the file says so of each.
+    private static func layerTypes(_ file: GGUFFile, _ architecture: String) -> JSONValue? {
+        guard case .bools(let pattern)? = file.metadata["\(architecture).attention.sliding_window_pattern"] else { return nil }
+        return .array(pattern.map { .string($0 ? "sliding_attention" : "full_attention") })
     }
 
     /// The id that llama.cpp takes for a vocabulary of this kind where the file has none.
@@ -61,12 +75,12 @@ extension GGUFNames {
     }
 
     /// - Throws: ``CheckpointError/refused(file:what:)`` for what is not a model, or not one that is supported.
-    private static func architecture(_ file: GGUFFile) throws -> (architecture: String, className: String) {
+    private static func architecture(_ file: GGUFFile) throws -> (architecture: String, family: Family) {
         func refused(_ what: String) -> CheckpointError { .refused(file: file.url.path, what: what) }
         if file.metadata["general.type"]?.string == "adapter" {
             throw refused("it is a LoRA adapter, not a model; its base model is needed")
         }
-        guard let architecture = file.architecture, let className = classNames[architecture] else {
+        guard let architecture = file.architecture, let family = families[architecture] else {
             throw refused(
                 "architecture \((file.architecture ?? "(none)").printable()) is not read; \(architectures.joined(separator: ", ")) are"
             )
@@ -79,7 +93,10 @@ extension GGUFNames {
             throw file.malformed(
                 expected: "a number as \(architecture).attention.layer_norm_rms_epsilon", found: "none")
         }
-        return (architecture, className)
+        if architecture == "olmo2", file.metadata["olmo2.attention.sliding_window"] != nil {
+            throw refused("OLMo 3 is not read from GGUF files")
+        }
+        return (architecture, family)
     }
 
     /// A chat ends with a token of its own where the file names one.
@@ -91,9 +108,9 @@ extension GGUFNames {
         return [.int(end), .int(turn)]
     }
 
-    /// The converter leaves it out. All sizes but the largest (46 layers, 27B) scale by the head size.
+    /// The converter leaves it out. All sizes but the largest (27B: 46 layers of Gemma 2, 62 of Gemma 3) scale by the head size.
     private static func queryScalar(_ config: JSONObject) -> JSONValue? {
-        guard config["num_hidden_layers"]?.int == 46, let width = config["hidden_size"]?.int,
+        guard [46, 62].contains(config["num_hidden_layers"]?.int), let width = config["hidden_size"]?.int,
             let heads = config["num_attention_heads"]?.int, heads > 0
         else { return config["head_dim"] }
         return .int(width / heads)

@@ -78,6 +78,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Read model.VARIANT.safetensors.")
     var variant: String?
 
+    @Option(help: "Of a repository or folder with several GGUF files: the file to read, or its quantization, such as Q4_K_M.")
+    var ggufFile: String?
+
     @Option(help: "CPU threads (default: all cores).")
     var threads: Int?
 
@@ -148,6 +151,7 @@ struct LoadOptionsGroup: ParsableArguments {
             [
                 ("--skip-modules", skipModules != nil), ("--dtype", dtype != "auto"), ("--compute-dtype", computeDtype != nil),
                 ("--int8-threshold", int8Threshold != nil), ("--fp32-cpu-offload", fp32CPUOffload), ("--variant", variant != nil),
+                ("--gguf-file", ggufFile != nil),
                 ("--revision", revision != nil),
             ])
     }
@@ -176,6 +180,7 @@ struct LoadOptionsGroup: ParsableArguments {
         configuration.batchSize = batchSize ?? 1
         configuration.revision = revision
         configuration.variant = variant
+        configuration.ggufFile = ggufFile
         configuration.threads = threads
         report(to: &configuration)
         return configuration

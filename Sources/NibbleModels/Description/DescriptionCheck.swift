@@ -75,18 +75,21 @@ struct DescriptionCheck {
         let embedding = module.first(.positionEmbedding)
         switch stack.positions {
         case .none:
-            // A table that is there nevertheless is reported as one that nothing reads.
-            return
+            guard let embedding else { return }
+            throw wrong(embedding.path, "no position embedding", "one")
         case .learned(let offset):
             let embedding = try role(.positionEmbedding, in: module)
             let rows = embedding.node.parameters.first?.shape.dimensions.first ?? 0
             try expect(rows > offset, embedding, "a table of more than \(offset) rows", "\(rows)")
             try shape(embedding, [rows, stack.width])
             consume(embedding)
-        case .sinusoidal(let positions):
+        case .sinusoidal(let positions, .transformer):
             guard let embedding else { return }
             try shape(embedding, [positions, stack.width])
             consume(embedding)
+        case .sinusoidal(_, .fairseq):
+            // The module has no parameters: the table is computed, whatever the checkpoint holds.
+            consume(try role(.positionEmbedding, in: module))
         }
     }
 

@@ -27,9 +27,9 @@ package struct StackDescription: Sendable {
         case none
         /// A learned table whose row for position p is p + offset.
         case learned(offset: Int)
-        /// The fixed table of the original Transformer: sines in the first half of the width, cosines in the second. It is
-        /// computed where the checkpoint does not hold it.
-        case sinusoidal(positions: Int)
+        /// A fixed table of sines in the first half of the width and cosines in the second. It is computed where the checkpoint
+        /// does not hold it.
+        case sinusoidal(positions: Int, Sinusoids = .transformer)
     }
 }
 

@@ -32,6 +32,20 @@ enum Blenderbot {
     }
 }
 
+/// Blenderbot small, the 90M model: BART with positions that begin at 0.
+///
+///     nibble generate facebook/blenderbot_small-90M --load-in-8bit --input-ids ids.json
+enum BlenderbotSmall {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled(["max_position_embeddings": 512])
+        var model = try BartLike(
+            config, "BlenderbotSmall", positions: .learned(offset: 0), normsFirst: false, hasEmbeddingNorm: true)
+        model.embeddingClass = "Embedding"
+        model.tiedStacks = ["encoder", "decoder"]
+        return try model.architecture(noSplitClasses: [])
+    }
+}
+
 /// Pegasus (arXiv 1912.08777): mBART with sinusoids for positions and no norm on the embeddings.
 ///
 ///     nibble generate google/pegasus-xsum --load-in-8bit "…"
@@ -40,6 +54,22 @@ enum Pegasus {
         let positions = try config.size("max_position_embeddings", default: 1024)
         return try BartLike(config, "Pegasus", positions: .sinusoidal(positions: positions), normsFirst: true)
             .architecture(noSplitClasses: [])
+    }
+}
+
+/// M2M100 and NLLB (arXiv 2010.11125, 2207.04672), translators between any two of their languages: mBART with Fairseq's
+/// sinusoids for positions and no norm on the embeddings. The first token of an answer is its language.
+///
+///     nibble generate facebook/nllb-200-distilled-600M --load-in-8bit --tgt-lang kor_Hang "The house is wonderful."
+enum M2M100 {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled(["activation_function": "relu", "scale_embedding": true])
+        let positions = try config.size("max_position_embeddings", default: 1024)
+        var model = try BartLike(config, "M2M100", positions: .sinusoidal(positions: positions, .fairseq), normsFirst: true)
+        try config.require(model.width >= 4, "d_model", "at least 4")
+        model.countsPadding = false
+        model.hasLogitsBias = false
+        return try model.architecture(noSplitClasses: ["M2M100EncoderLayer", "M2M100DecoderLayer"])
     }
 }
 
@@ -70,6 +100,12 @@ private struct BartLike {
     let normsFirst, hasEmbeddingNorm, scalesEmbedding: Bool
     /// The order in which the reference ties the stacks' tables.
     var tiedStacks = ["decoder", "encoder"]
+    /// The class of token embeddings; `nil`: as positions have it.
+    var embeddingClass: String?
+    /// Whether the encoder's positions count the padding before a text.
+    var countsPadding = true
+    /// Whether the model has `final_logits_bias`.
+    var hasLogitsBias = true
 
     init(
         _ config: ConfigReader, _ prefix: String, modelClass: String? = nil, positions: StackDescription.PositionTable,
@@ -96,7 +132,8 @@ private struct BartLike {
         let decoder = try Stack(self, "decoder", isDecoder: true)
         let root = module(
             "", modelClass,
-            buffers: [.init("final_logits_bias", count: vocabulary, isPersistent: true, followsLoadDType: true)]
+            buffers: hasLogitsBias
+                ? [.init("final_logits_bias", count: vocabulary, isPersistent: true, followsLoadDType: true)] : []
         ) {
             module("model", "\(prefix)Model") {
                 tokenEmbedding("shared")
@@ -106,9 +143,11 @@ private struct BartLike {
             linear("lm_head", vocabulary, width, role: .head)
         }
         var head = HeadDescription()
-        head.biasPath = "final_logits_bias"
+        if hasLogitsBias { head.biasPath = "final_logits_bias" }
+        var keys = CheckpointKeys(basePrefix: "model")
+        keys.ignore("embed_positions.weights")
         return ModelArchitecture(
-            modelType: prefix.lowercased(),
+            modelType: try config.string("model_type", default: prefix.lowercased()),
             tree: ModuleTree(
                 root: root,
                 tied: .tied(
@@ -116,17 +155,17 @@ private struct BartLike {
                     ("model.\(tiedStacks[0]).embed_tokens.weight", "model.shared.weight"),
                     ("model.\(tiedStacks[1]).embed_tokens.weight", "model.shared.weight")),
                 noSplitClasses: noSplitClasses),
-            keys: CheckpointKeys(basePrefix: "model"), decoder: decoder.description, encoder: encoder.description,
+            keys: keys, decoder: decoder.description, encoder: encoder.description,
             head: head, vocabularySize: vocabulary, maximumPositions: positionCount)
     }
 
-    private var hasLearnedPositions: Bool { if case .learned = positions { true } else { false } }
+    /// Pegasus and Marian scale embeddings outside the module.
+    private var hasPlainEmbeddings: Bool { if case .sinusoidal(_, .transformer) = positions { true } else { false } }
 
     func tokenEmbedding(_ name: String) -> ModuleNode {
-        // Those with learned positions scale embeddings inside the module.
         embedding(
             name, vocabulary, width, role: .tokenEmbedding,
-            className: hasLearnedPositions ? "\(prefix)ScaledWordEmbedding" : "Embedding")
+            className: embeddingClass ?? (hasPlainEmbeddings ? "Embedding" : "\(prefix)ScaledWordEmbedding"))
     }
 
     var positionEmbedding: ModuleNode {
@@ -134,6 +173,9 @@ private struct BartLike {
             return embedding(
                 "embed_positions", positionCount + offset, width, role: .positionEmbedding,
                 className: "\(prefix)LearnedPositionalEmbedding")
+        }
+        if case .sinusoidal(let positions, .fairseq) = positions {
+            return .fairseqPositions(positions, width, className: "\(prefix)SinusoidalPositionalEmbedding")
         }
         return ModuleNode(
             "embed_positions", "\(prefix)SinusoidalPositionalEmbedding", kind: .embedding, role: .positionEmbedding,
@@ -220,7 +262,7 @@ private struct BartLike {
             }
             var stack = StackDescription(path: "model.\(name)", width: width, layers: Array(repeating: layer, count: layers))
             stack.positions = family.positions
-            stack.countsPadding = !isDecoder
+            stack.countsPadding = !isDecoder && family.countsPadding
             if family.scalesEmbedding { stack.embeddingScale = Float(width).squareRoot() }
             return stack
         }

@@ -19,15 +19,31 @@ enum Gemma {
 ///
 ///     nibble generate google/gemma-2-2b --load-in-4bit --quant-type nf4 "The capital of France is"
 enum Gemma2 {
-    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture { try Gemma2.architecture(config, "Gemma2") }
+
+    /// VaultGemma: without norms on what a sublayer gives.
+    ///
+    ///     nibble generate google/vaultgemma-1b --load-in-4bit --quant-type nf4 "The capital of France is"
+    static func vaultArchitecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        try architecture(config, "VaultGemma") { model in
+            model.blockEnd = [
+                model.norm("input_layernorm", .attentionNorm), model.norm("pre_feedforward_layernorm", .feedForwardNorm),
+            ]
+        }
+    }
+
+    private static func architecture(
+        _ config: ConfigReader, _ prefix: String, _ change: (inout LlamaLike) -> Void = { _ in }
+    ) throws -> ModelArchitecture {
         let defaults: JSONObject = [
             "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
             "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
             "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0, "max_position_embeddings": 8192,
         ]
-        var model = try LlamaLike(config.filled(defaults), "Gemma2")
+        var model = try LlamaLike(config.filled(defaults), prefix)
         try model.becomeGemma()
         try model.surroundSublayers()
+        change(&model)
         let types = try config.layerTypes(model.layers) { $0 % 2 == 0 ? "sliding_attention" : "full_attention" }
         try model.slide { types[$0] == "sliding_attention" }
         return try model.architecture()

@@ -28,19 +28,37 @@ enum OLMoE {
         try model.readBiases()
         try model.clip()
         model.normalizeTokens()
-        let experts = ExpertsDescription(
-            count: try config.headCount("num_experts", "num_local_experts", default: 64),
-            topK: try config.headCount("num_experts_per_tok", default: 8),
-            normalizesWeights: try config.bool("norm_topk_prob", default: false), activation: model.activation.function,
-            width: model.inner)
-        try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
-        model.feedForward = { [model] _ in model.mixture(experts) }
-        model.forEachBlock { $0.feedForward = .experts(experts) }
+        try model.mixExperts(count: 64, topK: 8)
+        return try model.architecture()
+    }
+}
+
+/// FlexOlmo (arXiv 2507.07024): OLMo 2 with a mixture of experts that were trained apart.
+///
+///     nibble generate allenai/FlexOlmo-7x7B-1T --load-in-4bit --quant-type nf4 "The capital of France is"
+enum FlexOLMo {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        var model = try LlamaLike(
+            config.filled(["max_position_embeddings": 4096]), "FlexOlmo", rotary: .init(defaultTheta: 500_000))
+        try model.becomeOLMo2()
+        try model.mixExperts(count: 7, topK: 5)
         return try model.architecture()
     }
 }
 
 extension LlamaLike {
+    /// Makes the feed-forward of every layer a mixture of experts.
+    /// - Parameters: the sizes where the config names none.
+    fileprivate mutating func mixExperts(count: Int, topK: Int) throws {
+        let experts = ExpertsDescription(
+            count: try config.headCount("num_experts", "num_local_experts", default: count),
+            topK: try config.headCount("num_experts_per_tok", default: topK),
+            normalizesWeights: try config.bool("norm_topk_prob", default: false), activation: activation.function, width: inner)
+        try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
+        feedForward = { [self] _ in mixture(experts) }
+        forEachBlock { $0.feedForward = .experts(experts) }
+    }
+
     /// Clamps projections to ±`clip_qkv`.
     fileprivate mutating func clip() throws {
         guard let clip = try config.optionalDouble("clip_qkv") else { return }

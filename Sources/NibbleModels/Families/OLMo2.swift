@@ -43,7 +43,7 @@ enum OLMo3 {
 }
 
 extension LlamaLike {
-    fileprivate mutating func becomeOLMo2() throws {
+    mutating func becomeOLMo2() throws {
         try readBiases()
         normalizeTokens()
         blockEnd = [

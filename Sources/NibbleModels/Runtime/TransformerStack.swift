@@ -136,9 +136,9 @@ struct EmbeddingLayer: Sendable {
             }
             let table = try weights.table(positions)
             positionTable = table.rows(min(offset, table.shape[0])..<table.shape[0])
-        case .sinusoidal(let positions):
-            positionTable = try EmbeddingLayer.sinusoids(
-                stack.first(.positionEmbedding), [positions, description.width], weights, on: backend)
+        case .sinusoidal(let positions, let sinusoids):
+            positionTable = try EmbeddingLayer.table(
+                sinusoids, stack.first(.positionEmbedding), [positions, description.width], weights, on: backend)
         }
         projectIn = try stack.first(.projectIn).map { try weights.group($0) }
         norm = try weights.norm(stack.first(.embeddingNorm))
@@ -150,12 +150,12 @@ struct EmbeddingLayer: Sendable {
     }
 
     /// The checkpoint's position table, or the computed one where the checkpoint has none.
-    private static func sinusoids(
-        _ module: LocatedModule?, _ shape: Shape, _ weights: ModelWeights, on backend: any Backend
+    private static func table(
+        _ sinusoids: Sinusoids, _ module: LocatedModule?, _ shape: Shape, _ weights: ModelWeights, on backend: any Backend
     ) throws -> Tensor {
         if let module, let table = weights.tensors[module.path(of: "weight")] { return table }
         let tensor = try backend.allocate(.float32, shape)
-        try backend.copy(.host(Sinusoids.table(positions: shape[0], width: shape[1]), .float32, shape), to: tensor)
+        try backend.copy(.host(sinusoids.table(positions: shape[0], width: shape[1]), .float32, shape), to: tensor)
         return tensor
     }
 

@@ -28,13 +28,13 @@ extension StackDescription {
         let heads = layers.reduce(0) { $0 + $1.attention.heads }
         let tables = CacheLayout(layers, rows: rows, capacity: context, chunkTokens: tokens).windows.count
         return StackDescription.indexBytes(tokens: tokens, rows: rows, context: context, tables: tables) + rotary
-            + heads * DType.float32.byteCount + computedBytes(tree)
+            + heads * DType.float32.byteCount + computedBytes
     }
 
     /// Position tables that a checkpoint may leave out are computed in float32.
-    private func computedBytes(_ tree: ModuleTree) -> Int {
-        let parameters = tree.module(at: path)?.descendants.flatMap(\.node.parameters) ?? []
-        return parameters.reduce(0) { $0 + ($1.isComputed ? $1.shape.count * DType.float32.byteCount : 0) }
+    private var computedBytes: Int {
+        guard case .sinusoidal(let positions, _) = positions else { return 0 }
+        return positions * width * DType.float32.byteCount
     }
 
     /// An allowance for pairs of copied blocks, sampled tokens and other small buffers.

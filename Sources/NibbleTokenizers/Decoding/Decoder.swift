@@ -10,6 +10,7 @@ indirect enum Decoder: Sendable {
     case byteFallback
     case fuse
     case strip(content: [UInt8], start: Int, stop: Int)
+    case pieces(PieceText)
 
     static let replacementCharacter: [UInt8] = [0xEF, 0xBF, 0xBD]
 
@@ -26,6 +27,7 @@ indirect enum Decoder: Sendable {
         case .byteFallback: Self.joinBytes(tokens)
         case .fuse: [Array(tokens.joined())]
         case .strip(let content, let start, let stop): tokens.map { Self.strip($0, content, start, stop) }
+        case .pieces(var text): tokens.map { text.push($0) }
         }
     }
 

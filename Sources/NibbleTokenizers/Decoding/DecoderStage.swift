@@ -8,6 +8,7 @@ enum DecoderStage: Sendable {
     case strip(content: [UInt8], start: Int, stop: Int)
     /// On the whole text: `start` copies are still to be removed, `held` may have to be removed at the end.
     case stripText(content: [UInt8], start: Int, stop: Int, held: [UInt8])
+    case pieces(PieceText)
     /// Tokens joined with spaces.
     case join(isFirst: Bool)
 
@@ -32,6 +33,7 @@ enum DecoderStage: Sendable {
         case .strip(let content, let start, let stop) where isFused:
             stages.append(.stripText(content: content, start: start, stop: stop, held: []))
         case .strip(let content, let start, let stop): stages.append(.strip(content: content, start: start, stop: stop))
+        case .pieces(let text): stages.append(.pieces(text))
         }
     }
 
@@ -55,6 +57,9 @@ enum DecoderStage: Sendable {
             return text.finish(perByte: true).map { [$0, token] } ?? [token]
         case .strip: return stripToken(token)
         case .stripText: return stripText(token)
+        case .pieces(var text):
+            defer { self = .pieces(text) }
+            return [text.push(token)]
         case .join(let isFirst):
             self = .join(isFirst: false)
             return [isFirst ? token : [0x20] + token]
@@ -72,7 +77,7 @@ enum DecoderStage: Sendable {
         case .stripText(let content, let start, let stop, let held):
             self = .stripText(content: content, start: start, stop: stop, held: [])
             return Decoder.strip(content: content, start: 0, stop: stop).decode([held])
-        case .metaspace, .replace, .strip, .join: return []
+        case .metaspace, .replace, .strip, .pieces, .join: return []
         }
     }
 

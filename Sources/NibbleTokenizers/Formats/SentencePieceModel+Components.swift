@@ -9,7 +9,8 @@ package enum SentencePieceRules: Sendable {
 }
 
 extension SentencePieceModel {
-    private static let mark: [UInt8] = [0xE2, 0x96, 0x81]
+    static let mark: [UInt8] = [0xE2, 0x96, 0x81]
+    static let spaceRuns = TextPattern.regex(try! Pattern(" {2,}"))
     private static let spacesToMarks = Normalizer.replace(.literal([0x20]), content: mark)
 
     func components(
@@ -17,7 +18,9 @@ extension SentencePieceModel {
     ) throws(TokenizerError) -> Tokenizer.Components {
         var table = TokenTable(capacity: pieces.count)
         for (id, piece) in pieces.enumerated() { table.insert(piece.text.utf8, id: Int32(id)) }
-        var components = Tokenizer.Components(model: isBytePair ? .bytePair(bytePair(table, rules)) : .unigram(unigram(table)))
+        var components = Tokenizer.Components(
+            model: isBytePair
+                ? .bytePair(bytePair(table, rules == .native ? .native : .byScore)) : .unigram(unigram(table, matchesAll: false)))
         components.addedTokens = addedTokens(rules)
         switch rules {
         case .native:
@@ -59,7 +62,7 @@ extension SentencePieceModel {
         return .sequence(parts)
     }
 
-    private func map(_ rule: PrecompiledCharsMap.Rule) throws(TokenizerError) -> [Normalizer] {
+    func map(_ rule: PrecompiledCharsMap.Rule) throws(TokenizerError) -> [Normalizer] {
         if charsMap.isEmpty { return [] }
         do {
             return [.precompiled(try PrecompiledCharsMap(charsMap, rule: rule))]
@@ -69,7 +72,7 @@ extension SentencePieceModel {
         }
     }
 
-    private func nativeNormalizer() throws(TokenizerError) -> Normalizer {
+    func nativeNormalizer() throws(TokenizerError) -> Normalizer {
         var parts = try map(.longest)
         if removesExtraSpaces { parts.append(.removeExtraSpaces) }
         if addsDummyPrefix { parts.append(.prepend([0x20])) }
@@ -80,18 +83,29 @@ extension SentencePieceModel {
 // MARK: - Models
 
 extension SentencePieceModel {
-    private func unigram(_ table: TokenTable) -> UnigramModel {
+    /// - Parameter matchesAll: whether special pieces are found in texts, too.
+    func unigram(_ table: TokenTable, matchesAll: Bool) -> UnigramModel {
         UnigramModel(
             table: table, scores: pieces.map { Double($0.score) }, unknownID: unknownID, fallsBackToBytes: fallsBackToBytes,
-            matchable: pieces.map { $0.kind == .normal || $0.kind == .userDefined })
+            matchable: matchesAll ? nil : pieces.map { $0.kind == .normal || $0.kind == .userDefined })
     }
 
-    private func bytePair(_ table: TokenTable, _ rules: SentencePieceRules) -> BytePairModel {
+    /// The order of merges.
+    enum MergeOrder {
+        /// Best score first, and among equals the leftmost pair of the text; normal pieces only.
+        case native
+        /// Best score first, and among equals the longest left part, then the longest right part.
+        case byScore
+        /// In the order of the joined pieces' ids, and for one piece the shortest left part first.
+        case byID
+    }
+
+    func bytePair(_ table: TokenTable, _ order: MergeOrder) -> BytePairModel {
         var options = BytePairModel.Options()
         options.unknownToken = unknownID.flatMap { Int($0) < pieces.count ? pieces[Int($0)].text : nil }
         options.fusesUnknown = true
         options.fallsBackToBytes = fallsBackToBytes
-        return BytePairModel(table: table, merges: merges(table, rules), options: options)
+        return BytePairModel(table: table, merges: merges(table, order), options: options)
     }
 
     private struct Split {
@@ -103,16 +117,19 @@ extension SentencePieceModel {
         var rightLength: Int
     }
 
-    /// The pairs of pieces that join to a piece, best score first. With native rules equal scores have equal ranks, so the
-    /// leftmost pair wins. With converted rules longer left parts come first, then longer right parts.
-    private func merges(_ table: TokenTable, _ rules: SentencePieceRules) -> MergeTable {
-        let isNative = rules == .native
+    /// The pairs of pieces that join to a piece.
+    private func merges(_ table: TokenTable, _ mergeOrder: MergeOrder) -> MergeTable {
+        let isNative = mergeOrder == .native
         var splits: [Split] = []
         for (id, piece) in pieces.enumerated() where !isNative || piece.kind == .normal {
             splits += self.splits(of: piece, id: Int32(id), table, normalOnly: isNative)
         }
         let order = splits.indices.sorted { a, b in
             let (first, second) = (splits[a], splits[b])
+            if mergeOrder == .byID {
+                return (first.result, first.leftLength, first.rightLength, a)
+                    < (second.result, second.leftLength, second.rightLength, b)
+            }
             if first.score != second.score { return first.score > second.score }
             if first.leftLength != second.leftLength { return first.leftLength > second.leftLength }
             if first.rightLength != second.rightLength { return first.rightLength > second.rightLength }

@@ -100,6 +100,19 @@ extension TokenizerJSON {
 
 /// Reads an object of token texts and ids without a value for each.
 enum VocabularyReader {
+    /// The content of a `vocab.json`.
+    static func table(_ bytes: [UInt8], file: String) throws(TokenizerError) -> TokenTable {
+        try FileText.requireUTF8(bytes, file: file)
+        return try TokenizerError.reading(file) {
+            try bytes.withUnsafeBytes { text in
+                var reader = JSONReader(text, options: .validUTF8)
+                let table = try table(&reader, file: file, field: "")
+                try reader.finish()
+                return table
+            }
+        }
+    }
+
     /// - Parameter field: its path in the file, for errors.
     static func table(_ reader: inout JSONReader, file: String, field: String) throws -> TokenTable {
         var table = TokenTable(capacity: reader.remaining / 24)

@@ -8,16 +8,8 @@ extension Tokenizer {
         vocabulary: [UInt8], merges: [UInt8], file: String = "vocab.json", mergesFile: String = "merges.txt",
         configuration: TokenizerConfiguration = .init()
     ) throws(TokenizerError) {
-        try FileText.requireUTF8(vocabulary, file: file)
+        let table = try VocabularyReader.table(vocabulary, file: file)
         try FileText.requireUTF8(merges, file: mergesFile)
-        let table = try TokenizerError.reading(file) {
-            try vocabulary.withUnsafeBytes { text in
-                var reader = JSONReader(text, options: .validUTF8)
-                let table = try VocabularyReader.table(&reader, file: file, field: "")
-                try reader.finish()
-                return table
-            }
-        }
         var reader = MergeReader(table: table, file: mergesFile, field: "merges")
         for (index, line) in String(decoding: merges, as: UTF8.self).textLines.enumerated() {
             if line.isEmpty || (index == 0 && line.hasBytePrefix("#version")) { continue }

@@ -2,11 +2,13 @@
 enum TokenModel: Sendable {
     case bytePair(BytePairModel)
     case unigram(UnigramModel)
+    case renumbered(RenumberedModel)
 
     var table: TokenTable {
         switch self {
         case .bytePair(let model): model.table
         case .unigram(let model): model.table
+        case .renumbered(let model): model.table
         }
     }
 
@@ -22,6 +24,7 @@ enum TokenModel: Sendable {
             model.encode(word, isByteLevel: isByteLevel, into: &pieces)
             return true
         case .unigram(let model): return model.encode(word, into: &pieces)
+        case .renumbered(let model): return model.encode(word, into: &pieces)
         }
     }
 }
