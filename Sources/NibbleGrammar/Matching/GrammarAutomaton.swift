@@ -94,6 +94,11 @@ struct GrammarAutomaton: Sendable {
 
     var stateCount: Int { states.count }
 
+    /// About how many bytes it needs.
+    var byteCount: Int {
+        transitions.count * 4 + states.count * 160 + stacks.count * 96 + frameCount * 48 + rules.symbolCount * 24 + pool.byteCount
+    }
+
     /// Whether a text that leads to `state` is complete.
     func isAccepting(_ state: State) -> Bool { state != Self.dead && accepts[Int(state)] }
 
