@@ -13,17 +13,19 @@ public struct GenerationGrammar: Sendable {
 
     package init(_ grammar: Grammar) { self.grammar = grammar }
 
-    /// Values that satisfy a JSON schema (draft 2020-12 or 7), members in the schema's order.
+    /// Values that satisfy a JSON schema (draft 2020-12 or 7), members in the schema's order unless `hasAnyOrder`.
     ///
     /// - Parameters:
     ///   - jsonSchema: the schema's text.
     ///   - isLenient: ignores keywords that cannot be enforced exactly; otherwise they are refused.
     ///   - isCompact: no white space between the elements of a value.
+    ///   - hasAnyOrder: members of objects may come in any order. A schema may say so itself: `"x-any-order": true` at its root.
     /// - Throws: ``GrammarError``; ``JSONError`` for a text that is no JSON.
-    public init(jsonSchema: String, isLenient: Bool = false, isCompact: Bool = false) throws {
+    public init(jsonSchema: String, isLenient: Bool = false, isCompact: Bool = false, hasAnyOrder: Bool = false) throws {
         var options = SchemaOptions()
         options.isLenient = isLenient
         options.isCompact = isCompact
+        options.hasAnyOrder = hasAnyOrder
         grammar = try Grammar(schema: JSONValue.parse(jsonSchema), options: options)
     }
 

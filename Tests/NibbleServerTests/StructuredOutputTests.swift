@@ -1,5 +1,6 @@
 import Nibble
 import NibbleCore
+import NibbleGeneration
 import NibbleGrammar
 import NibbleModels
 import NibbleServer
@@ -201,6 +202,85 @@ import Testing
             let answer = try await server.chat(format)
             #expect(answer.status == 200)
             #expect(server.service.jobs.first?.grammar != nil)
+        }
+    }
+
+    /// What answers may be in the format of a template, by what the request says.
+    struct FormatCase: Sendable, CustomTestStringConvertible {
+        var template: String
+        var more: String
+        var texts: [String]
+        var others: [String]
+        var testDescription: String { template + more }
+    }
+
+    static let paint = #""arguments": {"color":"red","coats":2}}"#
+    static let formats: [FormatCase] = [
+        FormatCase(
+            template: "<tool_call>", more: #","tool_choice":"required""#,
+            texts: [
+                "<tool_call>\n{\"name\": \"paint\", \(paint)\n</tool_call>",
+                "<tool_call>\n{\"name\": \"wash\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"paint\", \(paint)\n</tool_call>",
+            ],
+            others: [
+                "", "Hi", "<tool_call>\n{\"name\": \"paint\", \"arguments\": {\"color\":\"green\",\"coats\":2}}\n</tool_call>",
+                "<tool_call>\n{\"name\": \"other\", \"arguments\": {}}\n</tool_call>",
+            ]),
+        FormatCase(
+            template: "<tool_call>", more: "",
+            texts: [
+                "", "Hello {1}", "<tool", "Let me see.<tool_call>\n{\"name\": \"paint\", \(paint)\n</tool_call>",
+                "<tool_call>\n{\"name\": \"wash\", \"arguments\": {}}\n</tool_call>",
+            ],
+            others: [
+                "a <tool_call> b", "<tool_call>\n{\"name\": \"paint\", \"arguments\": {\"color\":\"red\"}}\n</tool_call>",
+            ]),
+        FormatCase(
+            template: "[TOOL_CALLS]", more: #","tool_choice":"required""#,
+            texts: [
+                "[TOOL_CALLS][{\"name\": \"paint\", \(paint)]",
+                "[TOOL_CALLS] [{\"name\": \"wash\", \"arguments\": {}}, {\"name\": \"paint\", \(paint)]",
+            ],
+            others: ["[TOOL_CALLS]{\"name\": \"paint\", \(paint)", "[TOOL_CALLS][]"]),
+        FormatCase(
+            template: "[TOOL_CALLS][ARGS]", more: #","tool_choice":{"type":"function","function":{"name":"paint"}}"#,
+            texts: [#"[TOOL_CALLS]paint[ARGS]{"color":"red","coats":2}"#],
+            others: [#"[TOOL_CALLS]wash[ARGS]{}"#, #"[TOOL_CALLS]paint[ARGS]{"color":"red","coats":20}"#]),
+        FormatCase(
+            template: "<|python_tag|>", more: "",
+            texts: ["Hi", #"{"name": "paint", "parameters": {"color":"blue","coats":9}}"#],
+            others: [#"{"name": "paint"}"#, #"{"a": 1}"#, "<|python_tag|>x"]),
+        FormatCase(
+            template: "<tool_call>", more: #","response_format":{"type":"json_object"}"#,
+            texts: ["{}", #"{"a": [1]}"#, "<tool_call>\n{\"name\": \"paint\", \(paint)\n</tool_call>"], others: ["Hi", "[]"]),
+    ]
+
+    @Test("calls are held to the format of the model's template", arguments: formats)
+    func callFormats(test: FormatCase) async throws {
+        let configuration = TestServer.configured { $0.chatTemplate = "{{ messages[0].content }}\(test.template)" }
+        try await TestServer.with(TestServer.service("x"), configuration) { server in
+            _ = try await server.chat(Self.tools + test.more)
+            let grammar = try #require(server.service.jobs.first?.grammar?.grammar.grammar)
+            for text in test.texts { #expect(try grammar.accepts(text.utf8), "\(text)") }
+            for text in test.others { #expect(try !grammar.accepts(text.utf8), "\(text)") }
+        }
+    }
+
+    @Test("a tool that is not strict is held to what can be enforced; a strict one is refused")
+    func unenforceableTool() async throws {
+        try await TestServer.with(TestServer.service("x")) { server in
+            func tools(_ isStrict: Bool) -> String {
+                #","tool_choice":"required","tools":[{"type":"function","function":{"name":"f","strict":\#(isStrict),"#
+                    + #""parameters":{"type":"object","properties":{"a":{"type":"array","uniqueItems":true}}}}}]"#
+            }
+            let refused = try await server.chat(tools(true))
+            #expect(refused.status == 400)
+            let message = try refused.json()["error"]?["message"]?.string ?? ""
+            #expect(message.contains("uniqueItems") && message.contains("/properties/a"))
+            _ = try await server.chat(tools(false))
+            let grammar = try #require(server.service.jobs.first?.grammar?.grammar.grammar)
+            #expect(try grammar.accepts("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":[1]}}\n</tool_call>".utf8))
+            #expect(try !grammar.accepts("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\":1}}\n</tool_call>".utf8))
         }
     }
 }

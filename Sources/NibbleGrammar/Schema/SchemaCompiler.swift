@@ -4,7 +4,7 @@ import NibbleCore
 ///
 /// A rule belongs to a set of schemas that a value must satisfy together, so that `allOf`, `$ref` with siblings and properties
 /// that several schemas name are all the same thing. Rules are made one after the other from a list, never by recursion. Members of
-/// objects stand in the order of the schema. What cannot be enforced exactly is refused.
+/// objects stand in the order of the schema, unless an option says otherwise. What cannot be enforced exactly is refused.
 struct SchemaCompiler {
     typealias Place = SchemaDocument.Place
     /// Sorted places of schemas.
@@ -42,6 +42,8 @@ struct SchemaCompiler {
     static func add(
         _ schema: JSONValue, _ options: SchemaOptions, to parts: inout GrammarParts
     ) throws(GrammarError) -> Int32 {
+        var options = options
+        if schema["x-any-order"] == .bool(true) { options.hasAnyOrder = true }
         var compiler = SchemaCompiler(options: options, document: try SchemaDocument(schema))
         compiler.exchange(&parts)
         defer { compiler.exchange(&parts) }
