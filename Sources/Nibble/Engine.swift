@@ -1,5 +1,7 @@
 package import Foundation
 import NibbleCore
+package import NibbleGeneration
+import NibbleGrammar
 import NibbleModels
 package import NibbleServing
 
@@ -42,11 +44,13 @@ public final class Engine: Sendable {
     package let tokenEngine: TokenEngine
     private let model: PretrainedModel
     private let tokenizer: Tokenizer?
+    private let grammarTokens: GrammarTokens?
 
     init(_ tokenEngine: TokenEngine, _ model: PretrainedModel, _ tokenizer: Tokenizer?) {
         self.tokenEngine = tokenEngine
         self.model = model
         self.tokenizer = tokenizer
+        grammarTokens = tokenizer?.grammarTokens
     }
 
     /// Takes a request into the queue and delivers what comes of it.
@@ -68,13 +72,30 @@ public final class Engine: Sendable {
     /// - Throws: ``EngineError``, ``GenerationError``, ``ModelError``.
     package func reader(_ request: EngineRequest) throws -> EngineReader {
         let config = GenerationConfig.resolved(call: request.config, model: model.generationConfig)
-        let submission = try request.submission(config, model.model)
+        var submission = try request.submission(config, model.model)
         let strings = config.stopStrings ?? []
         if !strings.isEmpty, tokenizer == nil {
             throw GenerationError.conflict("stop_strings need the tokenizer, and this engine was made without one")
         }
+        submission.masks = try request.grammar.map { try masks($0, ends: config.eosTokenId ?? []) }
         let answers = try tokenEngine.submit(submission)
         return EngineReader(answers, submission, request, strings: strings, tokenizer)
+    }
+
+    /// Makes what holds the answers to a request to a grammar, for ``Submission/masks``.
+    ///
+    /// - Parameters:
+    ///   - ends: tokens that end a text. They are allowed exactly where the text is complete.
+    ///   - marks: special tokens that stand for text in this grammar.
+    /// - Throws: ``GenerationError`` for an engine without a tokenizer.
+    package func masks(
+        _ grammar: GenerationGrammar, ends: [Int32], marks: [Int32: [UInt8]] = [:]
+    ) throws -> @Sendable (_ choice: Int) -> any TokenMaskProvider {
+        guard let grammarTokens else {
+            throw GenerationError.conflict("a grammar needs the tokenizer, and this engine was made without one")
+        }
+        let vocabulary = grammarTokens.vocabulary(tokenEngine.vocabularySize, ends: ends, marks: marks)
+        return { _ in GrammarMask(grammar.grammar, vocabulary) }
     }
 
     /// Takes no new requests from now on. Those that are here run to their end.
@@ -124,3 +145,6 @@ extension PretrainedModel {
         }
     }
 }
+
+/// Grammars over tokens are masks of an engine's answers.
+extension GrammarMask: TokenMaskProvider {}

@@ -115,6 +115,7 @@ private struct AnswerText {
     private func reason(_ finish: ServingFinish?) -> FinishReason? {
         switch finish {
         case .stopToken: lastToken.map { .endOfSequence($0) }
+        case .complete: .stoppingCriterion
         case .length: .maxLength
         case .deadline: .maxTime
         case .stopString, .cancelled, .failed, nil: nil

@@ -1,4 +1,5 @@
 import NibbleCore
+import NibbleGeneration
 import NibbleModels
 package import NibbleServing
 
@@ -9,6 +10,8 @@ public struct EngineRequest: Sendable {
     /// How to continue it: lengths, sampling, penalties, `numReturnSequences` answers, stop strings, `maxTime`. Fields that need
     /// the logits on the host are refused by name.
     public var config: GenerationConfig
+    /// What the answers must look like. Needs an engine with a tokenizer.
+    public var grammar: GenerationGrammar?
     /// Requests of one client wait for each other, not for those of others.
     package var client = ""
     /// How many of the most probable tokens are reported beside each chosen one, at most 20. `nil`: no probabilities at all.
@@ -25,8 +28,6 @@ public struct EngineRequest: Sendable {
     package var skipsSpecialTokens = true
     /// Which prompts may share its cache.
     package var root = PrefixRoot.plain
-    /// Makes what each answer may hold.
-    package var masks: (@Sendable (_ choice: Int) throws -> any TokenMaskProvider)?
 
     /// A request for one prompt; everything else can be set afterwards.
     public init(_ prompt: [Int32], _ config: GenerationConfig = GenerationConfig()) {
@@ -74,7 +75,6 @@ extension EngineRequest {
         if model.isEncoderDecoder { submission.encoderInput = input }
         submission.logProbabilities = logProbabilities
         submission.timeLimit = config.maxTime.map { .seconds(min($0, 3.2e9)) }
-        submission.masks = masks
         return submission
     }
 

@@ -1,4 +1,5 @@
 import NibbleCore
+package import NibbleGeneration
 import NibbleModels
 import NibbleServing
 import Synchronization
@@ -16,6 +17,8 @@ package struct RequestBenchmark: Sendable {
         package var rate: Double?
         /// Every second request samples, with top-p and a penalty; the others are greedy.
         package var mixesSampling = false
+        /// What all answers must look like. They end where nothing can follow.
+        package var grammar: GenerationGrammar?
 
         package init() {}
 
@@ -56,18 +59,21 @@ package struct RequestBenchmark: Sendable {
         package var usedBlocks: Int
     }
 
-    private let engine: TokenEngine
+    private let owner: Engine
+    private var engine: TokenEngine { owner.tokenEngine }
 
-    package init(_ engine: Engine) { self.engine = engine.tokenEngine }
+    package init(_ engine: Engine) { owner = engine }
 
     // MARK: Load
 
     package func run(_ load: Load) async throws -> Result {
+        let masks = try load.grammar.map { try owner.masks($0, ends: []) }
         let before = engine.status
         let start = ContinuousClock.now
         let readings = try await withThrowingTaskGroup(of: Reading.self) { group in
             for number in 0..<load.requests {
-                let submission = submission(number, load)
+                var submission = submission(number, load)
+                submission.masks = masks
                 if let rate = load.rate { try await Task.sleep(until: start + .seconds(Double(number) / rate)) }
                 let submitted = ContinuousClock.now
                 let answers = try engine.submit(submission)

@@ -11,9 +11,16 @@ extension BenchCommand {
         let pretrained = copies[0]
         Report.show(pretrained.report, quiet: load.quiet)
         if let count = engine.requests {
-            let load = try engine.load()
-            let benchmark = try await benchmark(copies, context: load.longest, queue: count)
-            show(try await benchmark.run(load))
+            var load = try engine.load()
+            let grammar = try engine.grammar()
+            let tokenizer = grammar == nil ? nil : try await AutoTokenizer.from(pretrained: model)
+            let benchmark = try await benchmark(copies, context: load.longest, queue: count, tokenizer)
+            let result = try await benchmark.run(load)
+            show(result)
+            if let grammar {
+                load.grammar = grammar
+                show(try await benchmark.run(load), beside: result)
+            }
         }
         if let length = engine.longPrompt {
             let benchmark = try await benchmark(copies, context: length + length / 4 + 256, queue: 64)
@@ -26,30 +33,38 @@ extension BenchCommand {
         try Console.checkOutput()
     }
 
-    private func benchmark(_ copies: [PretrainedModel], context: Int, queue: Int) async throws -> RequestBenchmark {
+    private func benchmark(
+        _ copies: [PretrainedModel], context: Int, queue: Int, _ tokenizer: Tokenizer? = nil
+    ) async throws -> RequestBenchmark {
         let configuration = EngineConfiguration(maxBatch: engine.slots, context: load.context ?? context, maxQueue: queue)
-        return RequestBenchmark(try await copies[0].engine(configuration, replicas: Array(copies.dropFirst())))
+        return RequestBenchmark(
+            try await copies[0].engine(configuration, tokenizer: tokenizer, replicas: Array(copies.dropFirst())))
     }
 
-    private func show(_ result: RequestBenchmark.Result) {
+    /// - Parameter plain: the same without a grammar.
+    private func show(_ result: RequestBenchmark.Result, beside plain: RequestBenchmark.Result? = nil) {
         let numbers: [(String, Double)] = [
             ("seconds", result.seconds), ("output_tokens_per_second", Double(result.outputTokens) / result.seconds),
             ("prompt_tokens_per_second", Double(result.promptTokens) / result.seconds),
             ("first_token_p50", result.firstTokens.quantile(0.5)), ("first_token_p99", result.firstTokens.quantile(0.99)),
             ("gap_p50", result.gaps.quantile(0.5)), ("gap_p99", result.gaps.quantile(0.99)), ("gap_max", result.gaps.last ?? 0),
         ]
+        let ratio = plain.map { plain in
+            Double(result.outputTokens) / result.seconds / (Double(plain.outputTokens) / plain.seconds)
+        }
         let counts: [(String, Int)] = [
             ("requests", result.requests), ("prompt_tokens", result.promptTokens), ("output_tokens", result.outputTokens),
             ("preemptions", result.preemptions), ("cached_tokens", result.cachedTokens), ("used_blocks", result.usedBlocks),
         ]
-        show(counts, numbers) {
+        show(counts, numbers + (ratio.map { [("ratio_to_free_text", $0)] } ?? [])) {
             """
-            \(result.requests) requests in \(text(result.seconds)) s
+            \(result.requests) requests\(ratio == nil ? "" : " held to the schema") in \(text(result.seconds)) s
             output \(String(format: "%.1f", numbers[1].1)) tokens/s, prompts \(String(format: "%.1f", numbers[2].1)) tokens/s
             first token p50 \(text(numbers[3].1)) s, p99 \(text(numbers[4].1)) s
             between tokens p50 \(text(numbers[5].1)) s, p99 \(text(numbers[6].1)) s, largest \(text(numbers[7].1)) s
             \(result.preemptions) preemptions, \(result.cachedTokens) prompt tokens found in the cache, \
-            \(result.usedBlocks) blocks in use at the end
+            \(result.usedBlocks) blocks in use at the end\
+            \(ratio.map { String(format: "\noutput tokens/s are %.3f of those of free text", $0) } ?? "")
             """
         }
     }

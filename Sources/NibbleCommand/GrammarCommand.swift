@@ -29,6 +29,9 @@ struct GrammarCommand: AsyncParsableCommand {
     @Flag(help: "Ignore the schema's keywords that cannot be enforced.")
     var lenient = false
 
+    @Flag(help: "Members of the schema's objects may come in any order.")
+    var anyOrder = false
+
     @Option(help: ArgumentHelp("White space between the elements of values: flexible or compact.", valueName: "kind"))
     var jsonWhitespace = WhiteSpace.flexible
 
@@ -47,8 +50,8 @@ struct GrammarCommand: AsyncParsableCommand {
             throw ValidationError("give one of --schema, --regex and --gbnf")
         }
         guard !bench || tokenizer != nil else { throw ValidationError("--bench needs --tokenizer") }
-        guard schema != nil || (!lenient && jsonWhitespace == .flexible) else {
-            throw ValidationError("--lenient and --json-whitespace have no effect without --schema")
+        guard schema != nil || (!lenient && !anyOrder && jsonWhitespace == .flexible) else {
+            throw ValidationError("--lenient, --any-order and --json-whitespace have no effect without --schema")
         }
     }
 
@@ -77,6 +80,7 @@ struct GrammarCommand: AsyncParsableCommand {
         var options = SchemaOptions()
         options.isLenient = lenient
         options.isCompact = jsonWhitespace == .compact
+        options.hasAnyOrder = anyOrder
         return try Grammar(schema: JSONField(contentsOf: URL(filePath: schema ?? "")).value, options: options)
     }
 }

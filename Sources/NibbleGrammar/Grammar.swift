@@ -78,6 +78,14 @@ package final class Grammar: Sendable {
         return try matcher.isComplete
     }
 
+    /// About how many bytes it needs, with what it has learned.
+    package var byteCount: Int {
+        knowledge.withLock { knowledge in
+            let masks = knowledge.masks.count * ((knowledge.masks.values.first?.count ?? 0) * 4 + 64)
+            return knowledge.first.byteCount + knowledge.automaton.byteCount + masks
+        }
+    }
+
     /// States that were made so far.
     package var stateCount: Int { knowledge.withLock { $0.automaton.stateCount } }
 

@@ -21,6 +21,10 @@ package final class GrammarMask {
     package var isComplete: Bool { get throws(GrammarError) { try matcher.isComplete } }
     /// Whether no more text can follow.
     package var isFinished: Bool { get throws(GrammarError) { ends > 0 ? true : try matcher.isFinished } }
+    /// Whether no token can follow: the text is finished, and no token ends a text.
+    package var isExhausted: Bool {
+        get throws(GrammarError) { vocabulary.endTokens.isEmpty ? try matcher.isFinished : false }
+    }
 
     /// Which tokens may follow: bit t mod 32 of word t / 32. Behind the end only tokens that end a text may.
     package func mask() throws(GrammarError) -> [UInt32] {

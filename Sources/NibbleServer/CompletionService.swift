@@ -1,4 +1,5 @@
 package import NibbleCore
+package import NibbleGeneration
 package import NibbleModels
 
 /// What the HTTP handlers need of an engine. ``EngineService`` provides it over the façade's `Engine`.
@@ -49,10 +50,26 @@ package struct CompletionJob: Sendable {
     package var cacheSalt = ""
     /// How long it may take from now on.
     package var timeLimit: Duration?
+    /// What answers must look like.
+    package var grammar: JobGrammar?
 
     package init(prompt: [Int32], maxNewTokens: Int) {
         self.prompt = prompt
         self.maxNewTokens = maxNewTokens
+    }
+}
+
+/// A compiled grammar and how it ends.
+package struct JobGrammar: Sendable {
+    package var grammar: GenerationGrammar
+    /// Tokens that end an answer, allowed exactly where its text is complete.
+    package var ends: [Int32]
+    /// Special tokens that stand for text in this grammar.
+    package var marks: [Int32: [UInt8]] = [:]
+
+    package init(_ grammar: GenerationGrammar, ends: [Int32]) {
+        self.grammar = grammar
+        self.ends = ends
     }
 }
 

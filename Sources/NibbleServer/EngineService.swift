@@ -29,6 +29,7 @@ package struct EngineService: CompletionService {
         submission.logProbabilities = job.logProbabilities
         submission.timeLimit = job.timeLimit
         do {
+            submission.masks = try job.grammar.map { try owner.masks($0.grammar, ends: $0.ends, marks: $0.marks) }
             let answers = try engine.submit(submission)
             Task { await Self.forward(answers, choices: job.choices, to: deliver) }
             return EngineHandle(answers: answers)
@@ -108,7 +109,7 @@ extension CompletionFinish {
     init(_ finish: ServingFinish) {
         self =
             switch finish {
-            case .stopToken, .stopString: .stop
+            case .stopToken, .stopString, .complete: .stop
             case .length: .length
             case .deadline: .timeLimit
             case .cancelled: .cancelled

@@ -12,6 +12,7 @@ struct ServerCore: Sendable {
     let renderer: PromptRenderer
     let life: ServerLife
     let metrics: ServerMetrics
+    let grammars = GrammarCache()
     let started = Int(Clock.seconds)
 
     init(_ configuration: ServerConfiguration, _ model: ServedModel, _ service: any CompletionService, _ life: ServerLife) {

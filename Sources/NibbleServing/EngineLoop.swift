@@ -223,7 +223,11 @@ extension EngineLoop {
         guard let masks = request.answers[choice].masks else { return }
         do {
             try masks.accept(token)
-            masked.append((request, choice))
+            if try masks.isExhausted, let id = request.id {
+                take(scheduler.finish(id, choice: choice, reason: .complete))
+            } else {
+                masked.append((request, choice))
+            }
         } catch {
             fail(request, choice, error)
         }

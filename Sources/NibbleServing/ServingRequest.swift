@@ -37,6 +37,8 @@ package enum ServingFinish: Sendable, Equatable {
     case stopToken
     /// With a stop string, which only ``Scheduler/finish(_:choice:reason:)``'s caller can see.
     case stopString
+    /// Its mask allows nothing more.
+    case complete
     /// `maxNewTokens` or the context was reached.
     case length
     case deadline

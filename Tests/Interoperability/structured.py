@@ -2,15 +2,20 @@
 
     pip install jsonschema
     python3 structured.py NIBBLE MODEL [COUNT]
+    python3 structured.py http://127.0.0.1:8080 [COUNT]     # a running nibble serve
 
 Every value that ended by itself must satisfy its schema; one that did not must be as long as was allowed.
 """
 
+import collections
+import concurrent.futures
 import json
 import random
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 
 import jsonschema
 
@@ -52,33 +57,64 @@ def schema(rng, depth=0):
     return {"type": kind}
 
 
+def generated(nibble, model, wanted, seed):
+    """Text, whether it was cut by length, and the refusal if there is one."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(wanted, file)
+        file.flush()
+        command = [nibble, "generate", model, "--json-schema", file.name, "--temperature", "1", "--top-k", "0", "--seed", str(seed)]
+        command += ["--max-new-tokens", str(NEW_TOKENS), "--json", "--quiet", "Once"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        return None, False, done.stderr
+    answer = json.loads(done.stdout)
+    return answer["text"].removeprefix("Once"), len(answer["output_ids"]) >= NEW_TOKENS, None
+
+
+def served(url, wanted, seed):
+    """The same from a server."""
+    body = {"prompt": "Once", "max_tokens": NEW_TOKENS, "temperature": 1, "seed": seed, "structured_outputs": {"json": wanted}}
+    request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        answer = json.load(urllib.request.urlopen(request))
+    except urllib.error.HTTPError as error:
+        assert error.code == 400, error
+        return None, False, error.read().decode()
+    choice = answer["choices"][0]
+    return choice["text"], choice["finish_reason"] == "length", None
+
+
+def judge(ask, seed):
+    wanted = schema(random.Random(seed))
+    text, is_cut, refusal = ask(wanted, seed)
+    if refusal:
+        assert "satisfies" in refusal or "cannot be enforced" in refusal, (wanted, refusal)
+        return "refused"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        assert is_cut, (wanted, text)
+        return "cut"
+    # A number may go on where it was cut.
+    if is_cut:
+        return "cut"
+    jsonschema.Draft202012Validator(wanted).validate(value)
+    return "whole"
+
+
 def main():
-    nibble, model = sys.argv[1:3]
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
-    whole = cut = refused = 0
-    for seed in range(count):
-        wanted = schema(random.Random(seed))
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(wanted, file)
-            file.flush()
-            command = [nibble, "generate", model, "--json-schema", file.name, "--temperature", "1", "--top-k", "0", "--seed", str(seed)]
-            command += ["--max-new-tokens", str(NEW_TOKENS), "--json", "--quiet", "Once"]
-            done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            assert "satisfies" in done.stderr or "cannot be enforced" in done.stderr, (wanted, done.stderr)
-            refused += 1
-            continue
-        answer = json.loads(done.stdout)
-        text = answer["text"].removeprefix("Once")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            assert len(answer["output_ids"]) >= NEW_TOKENS, (wanted, text)
-            cut += 1
-            continue
-        jsonschema.Draft202012Validator(wanted).validate(value)
-        whole += 1
-    print(f"{whole} whole values, all valid; {cut} cut by length; {refused} schemas without values or refused")
+    target = sys.argv[1]
+    rest = sys.argv[2:]
+    if target.startswith("http"):
+        ask, workers = (lambda wanted, seed: served(target, wanted, seed)), 16
+    else:
+        model = rest.pop(0)
+        ask, workers = (lambda wanted, seed: generated(target, model, wanted, seed)), 1
+    count = int(rest[0]) if rest else 1000
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        ends = collections.Counter(pool.map(lambda seed: judge(ask, seed), range(count)))
+    print(f"{ends['whole']} whole values, all valid; {ends['cut']} cut by length; "
+          f"{ends['refused']} schemas without values or refused")
 
 
 if __name__ == "__main__":

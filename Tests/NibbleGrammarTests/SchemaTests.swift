@@ -50,6 +50,62 @@ struct SchemaCase: Sendable, CustomTestStringConvertible {
         .init("true", ["1", #"{"a": [null]}"#], not: ["", "{"]),
     ]
 
+    static let anyOrder: [SchemaCase] = [
+        .init(
+            #"{"properties": {"a": {"type": "null"}, "b": {"type": "null"}, "c": {"type": "null"}}, "required": ["a", "c"], "#
+                + #""additionalProperties": false, "type": "object"}"#,
+            [
+                #"{"a": null, "c": null}"#, #"{"c":null,"a":null}"#, #"{"b": null, "c": null, "a": null}"#,
+                #"{"c": null, "a": null, "b": null}"#,
+            ], not: [#"{"c": null}"#, #"{"c": null, "c": null, "a": null}"#, "{}", #"{"c": null, "a": null,}"#, #"{,"a": null}"#]),
+        .init(
+            #"{"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "minProperties": 2, "#
+                + #""maxProperties": 3, "additionalProperties": {"type": "boolean"}, "required": ["b"]}"#,
+            [#"{"x": true, "b": null}"#, #"{"b": null, "x": true, "a": null}"#, #"{"x": true, "y": false, "b": null}"#],
+            not: [
+                #"{"b": null}"#, #"{"x": true, "y": true, "z": true}"#, #"{"x": true, "y": true, "a": null, "b": null}"#,
+                #"{"x": null, "b": null}"#, #"{"a": true, "b": null}"#,
+            ]),
+        .init(
+            #"{"type": "object", "properties": {"a": {"type": "null"}, "b": false}, "minProperties": 1, "additionalProperties": false}"#,
+            [#"{"a": null}"#], not: ["{}", #"{"b": null}"#, #"{"a": null, "a": null}"#]),
+        .init(
+            #"{"oneOf": [{"type": "object", "properties": {"k": {"const": 1}, "v": {"type": "string"}}, "required": ["k", "v"]}, "#
+                + #"{"type": "object", "properties": {"k": {"const": 2}, "v": {"type": "null"}}, "required": ["k", "v"]}]}"#,
+            [#"{"v": "x", "k": 1}"#, #"{"k": 2, "v": null}"#, #"{"v": null, "k": 2}"#],
+            not: [#"{"v": "x", "k": 2}"#, #"{"v": null, "k": 1}"#]),
+        .init(
+            #"{"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"l": {"$ref": "#/$defs/n"}, "#
+                + #""r": {"$ref": "#/$defs/n"}}, "additionalProperties": false}}}"#,
+            ["{}", #"{"r": {"r": {}, "l": {}}, "l": {}}"#], not: [#"{"r": {}, "r": {}}"#, #"{"r": {"l": {}, "l": {}}}"#]),
+    ]
+
+    @Test("members in any order, each name once", arguments: anyOrder, [false, true])
+    func unordered(test: SchemaCase, isSaidBySchema: Bool) throws {
+        var options = SchemaOptions()
+        options.hasAnyOrder = !isSaidBySchema
+        var schema = try JSONValue.parse(test.schema)
+        if isSaidBySchema {
+            schema = .object(JSONObject((schema.object ?? [:]).map { ($0.key, $0.value) } + [("x-any-order", true)]))
+        }
+        let grammar = try Grammar(schema: schema, options: options)
+        for text in test.valid { #expect(try grammar.accepts(text.utf8), "\(text)") }
+        for text in test.invalid { #expect(try !grammar.accepts(text.utf8), "\(text)") }
+    }
+
+    @Test("a place from which no order leads to the end is never reached")
+    func unorderedDeadEnds() throws {
+        var options = SchemaOptions()
+        options.hasAnyOrder = true
+        let schema = #"{"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "required": ["a", "b"], "maxProperties": 2}"#
+        let matcher = try Grammar(schema: JSONValue.parse(schema), options: options).matcher()
+        #expect(try !matcher.advance(#"{"c"#.utf8))
+        #expect(try matcher.advance(#"{"b":1,"a":2"#.utf8))
+        #expect(try !matcher.advance(",".utf8))
+        #expect(try matcher.advance("}".utf8))
+        #expect(try matcher.isFinished)
+    }
+
     static let formats: [SchemaCase] = [
         .init(
             #"{"type": "string", "format": "date"}"#, [#""2024-02-29""#, #""1999-12-31""#],

@@ -316,8 +316,12 @@ import Testing
     final class Steps: TokenMaskProvider {
         private var accepted: [Int32] = []
         private let failsAfter: Int
+        private let exhaustedAfter: Int
 
-        init(failsAfter: Int = .max) { self.failsAfter = failsAfter }
+        init(failsAfter: Int = .max, exhaustedAfter: Int = .max) {
+            self.failsAfter = failsAfter
+            self.exhaustedAfter = exhaustedAfter
+        }
 
         static func words(_ accepted: [Int32]) -> [Int32] {
             var words: [Int32] = [0, 0]
@@ -335,6 +339,8 @@ import Testing
             accepted.append(token)
             if accepted.count == failsAfter { throw ShadowModel.Failure(description: "no text may follow") }
         }
+
+        var isExhausted: Bool { accepted.count == exhaustedAfter }
 
         func rollback(_ count: Int) { accepted.removeLast(count) }
     }
@@ -359,6 +365,15 @@ import Testing
         }
         #expect(engine.status.preemptions > 0)
         #expect(control.faults.withLock(\.self) == [])
+    }
+
+    @Test("an answer of which the mask allows nothing more is complete", arguments: [1, 7, 20])
+    func exhaustedMask(count: Int) async throws {
+        let engine = try await engine()
+        let submission = Self.submission(Self.prompt(30), new: 20) { $0.masks = { _ in Steps(exhaustedAfter: count) } }
+        let all = try await Collected.from(engine.submit(submission))
+        #expect(all.tokens[0].count == count)
+        #expect(all.finishes == [count == 20 ? .length : .complete])
     }
 
     @Test("a mask that fails ends its answer alone")

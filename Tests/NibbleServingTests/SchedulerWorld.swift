@@ -242,7 +242,7 @@ struct SchedulerWorld {
             case .stopToken: isStopped
             case .length: isFull && !isStopped
             case .deadline: request.deadline.map { $0 <= now } ?? false
-            case .stopString, .cancelled, .failed: !isStopped && !isFull
+            case .stopString, .complete, .cancelled, .failed: !isStopped && !isFull
             }
         if !isRight { fault = "request \(answer.id.number) ended with \(reason) after \(chosen) tokens" }
         leave(answer)

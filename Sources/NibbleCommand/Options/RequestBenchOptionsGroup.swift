@@ -33,6 +33,16 @@ struct RequestBenchOptionsGroup: ParsableArguments {
     @Flag(help: "Every second request samples with top-p and a repetition penalty.")
     var mixedSampling = false
 
+    @Option(
+        help: ArgumentHelp("Measure --requests again with all answers held to this JSON schema.", valueName: "file"))
+    var jsonSchema: String?
+
+    /// What all answers are held to; `nil`: nothing.
+    /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
+    func grammar() throws -> GenerationGrammar? {
+        try jsonSchema.map { try GenerationGrammar(jsonSchema: TextFile.read($0)) }
+    }
+
     /// Whether one of the measurements was asked for.
     var isAsked: Bool { requests != nil || longPrompt != nil || leakCheck != nil }
 
@@ -46,6 +56,7 @@ struct RequestBenchOptionsGroup: ParsableArguments {
         if longPrompt != nil, slots < 9 { throw ValidationError("--long-prompt needs --slots of 9 or more, found \(slots)") }
         if sharedPrefix < 0 { throw ValidationError("--shared-prefix must be 0 or more, found \(sharedPrefix)") }
         if let rate, !(rate > 0 && rate.isFinite) { throw ValidationError("--rate must be above 0, found \(rate)") }
+        if jsonSchema != nil, requests == nil { throw ValidationError("--json-schema needs --requests") }
         _ = try load()
     }
 

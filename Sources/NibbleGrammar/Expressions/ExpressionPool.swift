@@ -82,6 +82,9 @@ struct ExpressionPool: Sendable {
         }
     }
 
+    /// About how many bytes it needs.
+    var byteCount: Int { size * 120 + derivatives.count * 4 + derivativeRows.count * 4 }
+
     /// - Throws: ``GrammarError/tooComplex(what:limit:)`` if what was made since ``fuel`` was filled is incomplete.
     func check() throws(GrammarError) {
         if fuel.isFull { throw .tooComplex(what: "expressions", limit: GrammarLimits.expressionSize) }

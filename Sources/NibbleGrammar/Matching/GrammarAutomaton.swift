@@ -85,6 +85,9 @@ struct GrammarAutomaton: Sendable {
         }
         let hasTexts = self.rules.removeUnproductive { known[$0] == false }
         guard hasTexts[Int(rule)] else { throw .unsatisfiable(path: "its root") }
+        self.rules.unordered.close(ruleCount: rules.count) { member in
+            hasTexts[Int(member.value)] && known[member.first] != false && known[member.later] != false
+        }
         let nullable = self.pool.nullable
         if self.rules.leftRecursiveRule(nullable: { nullable[Int($0)] }) != nil {
             throw .notation(line: 0, problem: "a rule begins with itself (left recursion)")
@@ -93,6 +96,12 @@ struct GrammarAutomaton: Sendable {
     }
 
     var stateCount: Int { states.count }
+
+    /// About how many bytes it needs.
+    var byteCount: Int {
+        transitions.count * 4 + states.count * 160 + stacks.count * 96 + frameCount * 48 + rules.symbolCount * 24 + pool.byteCount
+            + rules.unordered.byteCount
+    }
 
     /// Whether a text that leads to `state` is complete.
     func isAccepting(_ state: State) -> Bool { state != Self.dead && accepts[Int(state)] }
@@ -241,7 +250,7 @@ struct GrammarAutomaton: Sendable {
             grown.removeAll { $0 == rule }
             try pool.check()
             let rest = try stack(Array(rests[rule] ?? []))
-            for alternative in rules.alternatives[Int(rule)] {
+            for alternative in rules.alternatives(of: rule) {
                 guard let first = alternative.first else {
                     queue += stacks[Int(rest)]
                     continue

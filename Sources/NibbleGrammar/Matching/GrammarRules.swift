@@ -9,6 +9,7 @@ struct GrammarRules: Sendable {
     /// Of each rule.
     private(set) var alternatives: [[[Symbol]]] = []
     private(set) var symbolCount = 0
+    var unordered = UnorderedObjects()
 
     var count: Int { alternatives.count }
 
@@ -21,6 +22,11 @@ struct GrammarRules: Sendable {
         symbolCount += alternatives.reduce(0) { $0 + $1.count + 1 }
         guard symbolCount <= GrammarLimits.symbols else { throw .tooComplex(what: "symbols", limit: GrammarLimits.symbols) }
         self.alternatives[Int(rule)] = alternatives
+    }
+
+    /// The alternatives of a rule, made now if they are those of an object whose members come in any order.
+    mutating func alternatives(of rule: Int32) -> [[Symbol]] {
+        unordered.isEmpty ? alternatives[Int(rule)] : unordered.alternatives(rule) ?? alternatives[Int(rule)]
     }
 
     /// Drops what cannot end in a text. Answers which rules have texts.

@@ -4,7 +4,7 @@ import NibbleCore
 ///
 /// A rule belongs to a set of schemas that a value must satisfy together, so that `allOf`, `$ref` with siblings and properties
 /// that several schemas name are all the same thing. Rules are made one after the other from a list, never by recursion. Members of
-/// objects stand in the order of the schema. What cannot be enforced exactly is refused.
+/// objects stand in the order of the schema, unless an option says otherwise. What cannot be enforced exactly is refused.
 struct SchemaCompiler {
     typealias Place = SchemaDocument.Place
     /// Sorted places of schemas.
@@ -32,14 +32,34 @@ struct SchemaCompiler {
     }
 
     static func compile(_ schema: JSONValue, _ options: SchemaOptions) throws(GrammarError) -> GrammarAutomaton {
+        var parts = GrammarParts()
+        let start = try add(schema, options, to: &parts)
+        return try GrammarAutomaton(parts.pool, parts.rules, start: start)
+    }
+
+    /// Adds the rules of a schema to `parts`.
+    /// - Returns: the rule of the schema's values.
+    static func add(
+        _ schema: JSONValue, _ options: SchemaOptions, to parts: inout GrammarParts
+    ) throws(GrammarError) -> Int32 {
+        var options = options
+        if schema["x-any-order"] == .bool(true) { options.hasAnyOrder = true }
         var compiler = SchemaCompiler(options: options, document: try SchemaDocument(schema))
+        compiler.exchange(&parts)
+        defer { compiler.exchange(&parts) }
         let start = try compiler.rule(for: [SchemaDocument.root])
         while let (schemas, rule) = compiler.pending.popLast() {
             compiler.pool.fuel.spend(schemas.count)
             try compiler.pool.check()
             try compiler.make(rule, schemas)
         }
-        return try GrammarAutomaton(compiler.pool, compiler.rules, start: start)
+        return start
+    }
+
+    private mutating func exchange(_ parts: inout GrammarParts) {
+        swap(&pool, &parts.pool)
+        swap(&json, &parts.json)
+        swap(&rules, &parts.rules)
     }
 
     private init(options: SchemaOptions, document: SchemaDocument) {

@@ -167,9 +167,10 @@ enum MessagesRequest {
         var request = ChatRequest(model: try body.child("model")?.string(), messages: messages)
         for tool in try body.child("tools")?.elements() ?? [] {
             let schema = try tool.required("input_schema").value
-            request.tools.append(
-                ToolDefinition(
-                    name: try tool.text("name"), description: try tool.child("description")?.string(), parameters: schema))
+            var definition = ToolDefinition(
+                name: try tool.text("name"), description: try tool.child("description")?.string(), parameters: schema)
+            definition.isStrict = try tool.flag("strict", default: false)
+            request.tools.append(definition)
         }
         try readChoice(body, &request)
         var sampling = SamplingFields()
@@ -181,6 +182,8 @@ enum MessagesRequest {
         if !countsOnly { sampling.maxTokens = try body.required("max_tokens").integer(in: 1...Int(Int32.max)) }
         request.sampling = sampling
         request.stream.isOn = try body.flag("stream", default: false)
+        let format = body.child("output_config")?.child("format") ?? body.child("output_format")
+        request.form = try format.flatMap { try OutputForm.responseFormat($0) }
         return request
     }
 

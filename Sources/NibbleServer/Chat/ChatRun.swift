@@ -18,6 +18,9 @@ struct ChatRun: Sendable {
         let prompt = try core.renderer.prompt(request.messages, tools: shown, request.rendering)
         var job = try core.job(prompt.tokens, request.sampling, client: client, param: "messages")
         job.logProbabilities = request.logProbabilities
+        if let form = request.outputForm(shown, core.renderer.toolFormat) {
+            job.grammar = try await core.grammar(form, request.sampling, hasCalls: !shown.isEmpty)
+        }
         let source = try await core.start([job], context)
         let text = AnswerText(
             core.model.tokenizer, endTokens: job.endTokens, stop: request.sampling.stop,

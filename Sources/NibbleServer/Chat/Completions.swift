@@ -20,9 +20,12 @@ struct Completions: Sendable {
         }
         let identity = AnswerIdentity(prefix: "cmpl-", model: request.model ?? core.configuration.modelName)
         guard request.sampling.maxTokens != 0 else { return onlyEcho(request, echoes, prompts, identity) }
+        let grammar: JobGrammar?
+        if let form = request.form { grammar = try await core.grammar(form, request.sampling) } else { grammar = nil }
         let jobs = try prompts.map { ids in
             var job = try core.job(ids, request.sampling, client: client, param: "prompt")
             job.logProbabilities = request.logProbabilities
+            job.grammar = grammar
             return job
         }
         let source = try await core.start(jobs, context)

@@ -14,6 +14,8 @@ struct ChatRequest: Sendable {
     var logProbabilities: Int?
     var stream = StreamOptions()
     var rendering = ChatRendering()
+    /// What the text of answers must look like.
+    var form: OutputForm?
 }
 
 /// Whether an answer is streamed, and with what.
@@ -72,7 +74,7 @@ extension ChatRequest {
         logProbabilities = wantsProbabilities ? top ?? 0 : nil
         stream = try StreamOptions(body)
         rendering = try ChatRendering(body)
-        try ResponseFormat.check(body)
+        form = try OutputForm(body)
     }
 
     static func messages(_ body: JSONField) throws -> [ChatMessage] {
@@ -136,22 +138,5 @@ enum MessageContent {
                     param: "\(part.path).type")
             }
         }.joined(separator: "\n")
-    }
-}
-
-/// Forms of answers that need a grammar.
-enum ResponseFormat {
-    /// - Throws: ``APIError`` for what cannot be enforced.
-    static func check(_ body: JSONField) throws {
-        if let format = body.child("response_format"), try format.text("type") != "text" {
-            throw APIError.invalid(
-                "field 'response_format.type': this server enforces no schema, found '\(try format.text("type").prefix(40))'",
-                param: "response_format", code: "unsupported_value")
-        }
-        for key in ["structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"]
-        where body.child(key) != nil {
-            throw APIError.invalid(
-                "field '\(key)': this server enforces no grammar", param: key, code: "unsupported_value")
-        }
     }
 }

@@ -15,6 +15,7 @@ struct CompletionRequest: Sendable {
     var echoes: Bool
     var stream: StreamOptions
     var addsSpecialTokens: Bool
+    var form: OutputForm?
 
     /// Prompts of one request.
     static let promptLimit = 128
@@ -42,7 +43,7 @@ struct CompletionRequest: Sendable {
             throw APIError.invalid("echo and logprobs exclude each other on this server", param: "echo")
         }
         if sampling.maxTokens == 0, !echoes { throw try body.required("max_tokens").unexpected("a whole number from 1") }
-        try ResponseFormat.check(body)
+        form = try OutputForm(body)
     }
 
     /// A text, texts, token ids, or lists of token ids.

@@ -56,9 +56,6 @@ enum ResponsesRequest {
                 "field '\(key)': this server keeps no responses: send the whole conversation as input", param: key,
                 code: "unsupported_value")
         }
-        if let format = body.child("text")?.child("format"), try format.text("type") != "text" {
-            throw APIError.invalid("field 'text.format': this server enforces no schema", param: "text.format")
-        }
         var messages: [ChatMessage] = []
         if let text = try body.child("instructions")?.string() { messages.append(ChatMessage(role: "system", content: text)) }
         let input = try body.required("input")
@@ -72,9 +69,10 @@ enum ResponsesRequest {
         for tool in try body.child("tools")?.elements() ?? [] {
             guard try tool.text("type") == "function" else { throw try tool.required("type").unexpected("'function'") }
             let parameters = tool.child("parameters")?.value ?? .object(["type": "object"])
-            request.tools.append(
-                ToolDefinition(
-                    name: try tool.text("name"), description: try tool.child("description")?.string(), parameters: parameters))
+            var definition = ToolDefinition(
+                name: try tool.text("name"), description: try tool.child("description")?.string(), parameters: parameters)
+            definition.isStrict = try tool.flag("strict", default: false)
+            request.tools.append(definition)
         }
         if let choice = body.child("tool_choice"), choice.value.object != nil {
             let name = try choice.text("name")
@@ -90,6 +88,7 @@ enum ResponsesRequest {
         request.sampling.choices = 1
         request.sampling.maxTokens = try body.child("max_output_tokens")?.integer(in: 1...Int(Int32.max))
         request.stream.isOn = try body.flag("stream", default: false)
+        request.form = try body.child("text")?.child("format").flatMap { try OutputForm.responseFormat($0) }
         return request
     }
 

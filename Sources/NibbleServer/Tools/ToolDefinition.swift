@@ -6,17 +6,28 @@ struct ToolDefinition: Sendable {
     var name: String
     /// The whole description, as templates see it.
     var description: JinjaValue
+    /// A schema of its arguments.
+    var parameters: JSONValue
+    /// Whether arguments must satisfy the schema in every respect.
+    var isStrict = false
+
+    /// Functions that say nothing of parameters have none.
+    private static let noParameters: JSONValue = ["type": "object", "properties": [:], "additionalProperties": false]
 
     init(_ field: JSONField) throws {
         let type = try field.child("type")?.string() ?? "function"
         guard type == "function" else { throw try field.required("type").unexpected("'function'") }
-        name = try field.required("function").text("name")
-        guard !name.isEmpty else { throw try field.required("function").required("name").unexpected("a name") }
+        let function = try field.required("function")
+        name = try function.text("name")
+        guard !name.isEmpty else { throw try function.required("name").unexpected("a name") }
+        parameters = function.child("parameters")?.value ?? Self.noParameters
+        isStrict = try function.flag("strict", default: false)
         description = JinjaValue(field.value)
     }
 
     init(name: String, description: String?, parameters: JSONValue) {
         self.name = name
+        self.parameters = parameters
         var function: JSONObject = ["name": .string(name)]
         if let description { function["description"] = .string(description) }
         function["parameters"] = parameters
@@ -54,6 +65,9 @@ enum ToolChoice: Sendable, Equatable {
         }
         self = .named(name)
     }
+
+    /// Whether it names a function.
+    var names: Bool { if case .named = self { true } else { false } }
 
     var demandsCall: Bool {
         switch self {
