@@ -23,12 +23,15 @@ package final class TokenEngine: Sendable {
     /// Tokens a sequence may hold.
     package let capacity: Int
     package let vocabularySize: Int
+    /// The most tokens of an encoder's input; `nil` for decoders.
+    package let encoderContext: Int?
     private let inbox: EngineInbox
 
     private init(_ loop: EngineLoop, _ inbox: EngineInbox) {
         limits = loop.limits
         capacity = loop.capacity
         vocabularySize = loop.vocabularySize
+        encoderContext = loop.encoderContext
         self.inbox = inbox
     }
 
@@ -84,12 +87,25 @@ package final class TokenEngine: Sendable {
                 throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
             }
         }
+        if let limit = encoderContext, submission.encoderInput.count > limit {
+            throw EngineError.encoderInputTooLong(tokens: submission.encoderInput.count, limit: limit)
+        }
         if let count = submission.logProbabilities, !(0...20).contains(count) {
             submission.logProbabilities = min(max(count, 0), 20)
         }
         let request = OpenRequest(submission)
         try inbox.submit(request, limits: limits, capacity: capacity)
         return AnswerStream(request, inbox, self)
+    }
+
+    /// Calls `piece` on the engine's thread, between steps, until it answers `true`. The thread owns the devices: nothing runs
+    /// on them meanwhile. A piece holds all requests up and should be short.
+    ///
+    /// - Throws: ``EngineError``; what `piece` throws; `CancellationError` if the task is cancelled, before the next piece.
+    package func perform(_ piece: @escaping @Sendable () throws -> Bool) async throws {
+        let work = EngineWork(piece)
+        try inbox.submit(work)
+        try await work.wait()
     }
 
     package var status: EngineStatus { inbox.snapshot }

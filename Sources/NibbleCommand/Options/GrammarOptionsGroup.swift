@@ -18,6 +18,8 @@ struct GrammarOptionsGroup: ParsableArguments {
         }
     }
 
+    var isGiven: Bool { jsonSchema != nil || regex != nil || grammar != nil }
+
     /// The compiled grammar; `nil` if none was asked for.
     /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
     func compiled() throws -> GenerationGrammar? {
