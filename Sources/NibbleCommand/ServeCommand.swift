@@ -8,8 +8,8 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Answer HTTP requests as OpenAI's API does.",
         discussion: """
-            Serves /v1/chat/completions, /v1/completions, /v1/models, /v1/messages (Anthropic's form), /v1/responses, /tokenize, /health, \
-            /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
+            Serves /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /v1/messages (Anthropic's form), /v1/responses, \
+            Ollama's API under /api, /tokenize, /health, /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
             on standard error says when the server listens. SIGTERM lets requests end, a second one ends them at once.
             """)
 

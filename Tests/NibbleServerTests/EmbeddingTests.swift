@@ -21,14 +21,15 @@ import Testing
     /// The head is linear: logits of a pooled hidden state are the pooled logits, up to its length.
     private static func logits(_ vector: [Float], _ real: RealModel) throws -> [Float] {
         let table = try #require(real.model.weights.tensors["transformer.word_embeddings.weight"])
-        let values = table.hostElements(Float.self)
+        let values = withExtendedLifetime(table) { Array(table.hostElements(Float.self)) }
         return (0..<table.shape[0]).map { row in
             vector.indices.reduce(Float(0)) { $0 + vector[$1] * values[row * vector.count + $1] }
         }
     }
 
     private static func pooledLogits(_ ids: [Int32], _ pooling: Pooling, _ real: RealModel) throws -> [Float] {
-        let logits = try real.model.forward(inputIDs: [ids]).logits.hostElements(Float.self)
+        let tensor = try real.model.forward(inputIDs: [ids]).logits
+        let logits = withExtendedLifetime(tensor) { Array(tensor.hostElements(Float.self)) }
         let size = real.model.vocabularySize
         let rows = pooling == .last ? ids.count - 1..<ids.count : 0..<ids.count
         return (0..<size).map { column in rows.reduce(Float(0)) { $0 + logits[$1 * size + column] } }

@@ -95,7 +95,9 @@ import Testing
         let real = try RealModel.stories
         let ids = try real.tokenizer(Self.prompts[0]).inputIDs[0]
         let logits = try real.model.forward(inputIDs: [ids]).logits
-        let row = Array(logits.hostElements(Float.self).suffix(real.model.vocabularySize)).map(Double.init)
+        let row = withExtendedLifetime(logits) {
+            logits.hostElements(Float.self).suffix(real.model.vocabularySize).map(Double.init)
+        }
         let largest = try #require(row.max())
         let sum = largest + log(row.reduce(0) { $0 + exp($1 - largest) })
         let best = try #require(row.firstIndex(of: largest))

@@ -6,17 +6,6 @@ import Testing
 
 /// `nibble serve` as a process.
 @Suite struct ServeCommandTests {
-    /// Reads standard error up to the line that names the port.
-    private static func port(_ pipe: Pipe) throws -> Int {
-        var text = ""
-        while true {
-            let data = pipe.fileHandleForReading.availableData
-            try #require(!data.isEmpty, "the server ended: \(text)")
-            text += String(decoding: data, as: UTF8.self)
-            if let match = text.firstMatch(of: /listening on http:\/\/127.0.0.1:(\d+)\n/), let port = Int(match.1) { return port }
-        }
-    }
-
     @Test("a seed gives the text of nibble generate; SIGTERM ends the process with 0")
     func seedAndSignal() async throws {
         let model = Fixtures.models.appending(path: "bloom-stories").path
@@ -27,14 +16,8 @@ import Testing
         try #require(outcome.status == 0, "\(outcome.errors)")
         let expected = try #require(try JSONValue.parse(outcome.output)["text"]?.string)
 
-        let process = Process()
-        let errors = Pipe()
-        process.executableURL = CommandLineTool.url
-        process.arguments = ["serve", model, "--port", "0", "--quiet", "--max-batch", "2", "--served-model-name", "stories"]
-        process.standardError = errors
-        try process.run()
-        defer { process.terminate() }
-        var request = HTTPClientRequest(url: "http://127.0.0.1:\(try Self.port(errors))/v1/completions")
+        let server = try ServeProcess([model, "--max-batch", "2", "--served-model-name", "stories"])
+        var request = HTTPClientRequest(url: "\(server.address)/v1/completions")
         request.method = .POST
         request.headers.add(name: "Content-Type", value: "application/json")
         request.body = .bytes(
@@ -42,8 +25,16 @@ import Testing
         let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
         let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
         #expect(json["choices"]?[0]?["text"]?.string == expected)
-        process.terminate()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
+        #expect(server.terminate() == 0)
+    }
+
+    @Test("a model without a limit of its own gets its tokenizer's")
+    func context() async throws {
+        let server = try ServeProcess([Fixtures.models.appending(path: "bloom-stories").path, "--max-batch", "1"])
+        let response = try await HTTPClient.shared.execute(
+            HTTPClientRequest(url: "\(server.address)/v1/models"), timeout: .seconds(60))
+        let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
+        #expect(json["data"]?[0]?["max_model_len"] == 1024)
+        #expect(server.terminate() == 0)
     }
 }

@@ -14,5 +14,5 @@ enum Clock {
     static var seconds: Double { Date().timeIntervalSince1970 }
 
     /// As RFC 3339 writes it, with milliseconds.
-    static func text(_ date: Date) -> String { date.ISO8601Format(.iso8601(timeZone: .gmt, includingFractionalSeconds: true)) }
+    static func text(_ date: Date) -> String { date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true)) }
 }

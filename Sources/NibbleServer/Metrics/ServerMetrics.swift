@@ -24,8 +24,6 @@ final class ServerMetrics: Sendable {
 
     func answered(_ key: HTTPKey) { state.withLock { $0.requests[key, default: 0] += 1 } }
 
-    func observe(_ name: HistogramName, _ value: Double) { state.withLock { $0.histograms[name]?.observe(value) } }
-
     func began(_ source: AnswerSource) {
         state.withLock { values in
             values.promptTokens += source.promptTokens
@@ -35,13 +33,20 @@ final class ServerMetrics: Sendable {
         }
     }
 
+    /// A token has come, `seconds` after the request or after the token before it.
+    func token(_ name: HistogramName, _ seconds: Double) {
+        state.withLock { values in
+            values.generationTokens += 1
+            values.histograms[name]?.observe(seconds)
+        }
+    }
+
     func embedded(tokens: Int) { state.withLock { $0.promptTokens += tokens } }
 
     /// An answer has come to its end.
-    func finished(reason: String, tokens: Int, _ times: ChoiceTimes, submitted: ContinuousClock.Instant) {
+    func finished(reason: String, _ times: ChoiceTimes, submitted: ContinuousClock.Instant) {
         state.withLock { values in
             values.finished[reason, default: 0] += 1
-            values.generationTokens += tokens
             values.rate.ended(at: .now)
             guard let began = times.began, let first = times.firstToken, let last = times.lastToken else { return }
             for (name, duration) in [

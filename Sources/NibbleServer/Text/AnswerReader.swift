@@ -127,7 +127,7 @@ struct AnswerReader: ~Copyable {
         isFinished[choice] = true
         openCount -= 1
         metrics.finished(
-            reason: end == .length ? "length" : "stop", tokens: texts[choice].tokenCount, source.choiceTimes[choice],
+            reason: end == .length ? "length" : "stop", source.choiceTimes[choice],
             submitted: source.started)
         if openCount == 0 { metrics.ended(source, completionTokens: usage.completion) }
     }
@@ -136,9 +136,9 @@ struct AnswerReader: ~Copyable {
         usage.completion += 1
         let now = ContinuousClock.now
         if let last = lastToken[choice] {
-            metrics.observe(.interTokenLatency, (now - last) / .seconds(1))
+            metrics.token(.interTokenLatency, (now - last) / .seconds(1))
         } else {
-            metrics.observe(.timeToFirstToken, (now - source.started) / .seconds(1))
+            metrics.token(.timeToFirstToken, (now - source.started) / .seconds(1))
         }
         lastToken[choice] = now
     }
