@@ -101,7 +101,7 @@ let package = Package(
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
                 "NibbleGeneration",
-                "NibbleConformance", "Nibble", "NibbleServer", argumentParser,
+                "NibbleConformance", "Nibble", "NibbleServer", argumentParser, httpClient, nio[0],
             ],
             swiftSettings: swiftSettings),
 
@@ -130,7 +130,11 @@ let package = Package(
                 "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
                 "NibbleLoading", "NibbleGrammar", "NibbleGeneration", "NibbleServing",
             ]),
-        tests("NibbleServer", ["NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
+        tests(
+            "NibbleServer",
+            [
+                "NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "Nibble", "NibbleCommand", httpClient,
+            ] + hummingbird + nio),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.
         .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),

@@ -14,6 +14,8 @@ let package = Package(
         .target(name: "CPeak"),
         benchmark("LinearBenchmark", ["_NibbleConformance"], ["CPeak"]),
         benchmark("TokenizerBenchmark", ["Nibble"]),
+        // A client of a running server; it needs nothing of Nibble's.
+        benchmark("ServerLoad", []),
         .target(name: "CAllocationCount"),
         benchmark("AllocationBenchmark", ["Nibble"], ["CAllocationCount"]),
     ]

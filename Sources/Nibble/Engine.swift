@@ -15,6 +15,8 @@ public struct EngineConfiguration: Sendable {
     public var cacheBudget: MemoryLimit?
     /// Requests that may wait; further ones are refused.
     package var maxQueue: Int
+    /// Tokens that the prompts of waiting requests may have together.
+    package var maxQueueTokens = Int.max
     /// Tokens of a step, all sequences together. `nil`: as the model was loaded.
     package var chunkTokens: Int?
     /// How long a step should take while sequences decode. `nil`: 100 ms on the CPU, 30 ms elsewhere.
@@ -42,7 +44,7 @@ public struct EngineConfiguration: Sendable {
 /// Letting go of the engine stops it.
 public final class Engine: Sendable {
     package let tokenEngine: TokenEngine
-    private let model: PretrainedModel
+    package let model: PretrainedModel
     private let tokenizer: Tokenizer?
     private let grammarTokens: GrammarTokens?
 
@@ -124,6 +126,7 @@ extension PretrainedModel {
         let isOnCPU = deviceMap.devices.allSatisfy { $0 == .cpu || $0 == .disk }
         var options = EngineOptions()
         options.queuedRequests = configuration.maxQueue
+        options.queuedTokens = configuration.maxQueueTokens
         options.targetStep = configuration.targetStep ?? .milliseconds(isOnCPU ? 100 : 30)
         options.secondsPerToken = isOnCPU ? 2e-3 : 1e-4
         let makers = ([self] + replicas).map(\.model).map { model in

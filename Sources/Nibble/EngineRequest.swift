@@ -78,7 +78,8 @@ extension EngineRequest {
         return submission
     }
 
-    private static func decoderStart(_ config: GenerationConfig) throws -> [Int32] {
+    /// What an encoder-decoder's own sequence begins with.
+    package static func decoderStart(_ config: GenerationConfig) throws -> [Int32] {
         guard let start = config.decoderStartTokenId?.first ?? config.bosTokenId else {
             throw GenerationError.missingToken(name: "decoder_start_token_id", purpose: "to begin the decoder's sequence")
         }

@@ -8,8 +8,8 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Answer HTTP requests as OpenAI's API does.",
         discussion: """
-            Serves /v1/chat/completions, /v1/completions, /v1/models, /v1/messages (Anthropic's form), /v1/responses, /tokenize, /health, \
-            /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
+            Serves /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /v1/messages (Anthropic's form), /v1/responses, \
+            Ollama's API under /api, /tokenize, /health, /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
             on standard error says when the server listens. SIGTERM lets requests end, a second one ends them at once.
             """)
 
@@ -36,6 +36,9 @@ struct ServeCommand: AsyncParsableCommand {
 
     @Option(help: "Requests that may wait; further ones get status 429.")
     var maxQueue = 512
+
+    @Option(help: "Tokens that the prompts of waiting requests may have together (default: no limit).")
+    var maxQueueTokens: Int?
 
     @Option(help: "Memory for keys and values on each device, such as 2GB (default: what the sequences can fill).")
     var kvBudget: String?
@@ -65,7 +68,10 @@ struct ServeCommand: AsyncParsableCommand {
         guard (0...65535).contains(port) else { throw ValidationError("--port must be from 0 to 65535, found \(port)") }
         guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
         guard dpSize > 0 else { throw ValidationError("--dp-size must be at least 1, found \(dpSize)") }
-        guard maxQueue >= 0 else { throw ValidationError("--max-queue must be at least 0, found \(maxQueue)") }
+        guard maxQueue > 0 else { throw ValidationError("--max-queue must be at least 1, found \(maxQueue)") }
+        if let maxQueueTokens, maxQueueTokens < 1 {
+            throw ValidationError("--max-queue-tokens must be at least 1, found \(maxQueueTokens)")
+        }
         guard bodyLimit > 0 else { throw ValidationError("--body-limit must be at least 1, found \(bodyLimit)") }
         guard shutdownTimeout >= 0, shutdownTimeout.isFinite else {
             throw ValidationError("--shutdown-timeout must be at least 0, found \(shutdownTimeout)")
@@ -86,6 +92,7 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.requestTimeout = requestTimeout
         configuration.shutdownTimeout = shutdownTimeout
         configuration.metricsPrefix = metricsPrefix
+        configuration.version = Version.number
         configuration.chatTemplate = try chat.template()
 
         let loading = try load.configuration()
@@ -94,11 +101,14 @@ struct ServeCommand: AsyncParsableCommand {
         let copies = try PretrainedModel.load(folder: folder, loading, copies: dpSize)
         let pretrained = copies[0]
         Report.show(pretrained.report, quiet: load.quiet)
+        // A model without a limit of its own would get all memory for one context, and answers without an end.
+        let context = load.context ?? (pretrained.maximumPositions == nil ? tokenizer.modelMaxLength : nil)
+        var size = EngineConfiguration(maxBatch: maxBatch, context: context, cacheBudget: budget, maxQueue: maxQueue)
+        size.maxQueueTokens = maxQueueTokens ?? .max
         let engine = try await pretrained.engine(
-            EngineConfiguration(maxBatch: maxBatch, context: load.context, cacheBudget: budget, maxQueue: maxQueue),
-            tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
+            size, tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
         let server = Server(
-            configuration, model: ServedModel(tokenizer: tokenizer, defaults: pretrained.generationConfig),
+            configuration, model: ServedModel(pretrained, tokenizer: tokenizer),
             service: EngineService(engine))
         let shown = host.contains(":") ? "[\(host)]" : host
         try await server.run { port in Console.error("listening on http://\(shown):\(port)") }

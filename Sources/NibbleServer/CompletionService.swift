@@ -8,6 +8,8 @@ package protocol CompletionService: Sendable {
     var context: Int { get }
     /// Tokens that the model scores.
     var vocabularySize: Int { get }
+    /// The most tokens of a prompt that an encoder reads; `nil` for decoders, where prompt and answer share ``context``.
+    var encoderContext: Int? { get }
 
     /// Queues a prompt. `deliver` is called for each event, in order and from any thread; the last event of each choice is
     /// ``CompletionEvent/finished(choice:_:)``.
@@ -16,10 +18,29 @@ package protocol CompletionService: Sendable {
         _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle
 
+    /// Numbers in the vector of a text; `nil` where the model makes none.
+    var embeddingWidth: Int? { get }
+    /// The vectors of texts that fit the context; they are not normalized. Cancelling the task ends the work.
+    func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]]
+
+    /// Looks whether the queue has room, before a request is read.
+    /// - Throws: ``ServiceRefusal/busy(_:retryAfter:)``
+    func checkQueue() throws
+
     func counts() -> ServiceCounts
     func health() -> ServiceHealth
     /// Takes no new prompts and ends those that run.
     func stop() async
+}
+
+extension CompletionService {
+    package var encoderContext: Int? { nil }
+    package var embeddingWidth: Int? { nil }
+    package func checkQueue() throws {}
+
+    package func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]] {
+        throw ServiceRefusal.invalid("this model makes no embeddings", field: "model")
+    }
 }
 
 /// A prompt that was taken. Both calls may come at any time and from any thread, also after the end.
@@ -99,6 +120,7 @@ package enum ServiceRefusal: Error, Sendable, Equatable {
     /// The prompt cannot be answered, now or later.
     case invalid(String, field: String?)
     case promptTooLong(tokens: Int, context: Int)
+    case encoderInputTooLong(tokens: Int, limit: Int)
 }
 
 /// Counters and gauges of an engine.
@@ -113,6 +135,9 @@ package struct ServiceCounts: Sendable {
     package var prefixQueriedTokens = 0
     package var prefixFoundTokens = 0
     package var steps = 0
+    /// Steps by how many tokens they had, up to each of ``stepTokenBounds`` and beyond, and all tokens.
+    package var stepCounts: [Int] = []
+    package var stepTokenBounds: [Int] = []
     package var stepTokens = 0
 
     package init() {}

@@ -17,20 +17,34 @@ package struct EngineService: CompletionService {
 
     package var context: Int { engine.capacity }
     package var vocabularySize: Int { engine.vocabularySize }
+    package var encoderContext: Int? { engine.encoderContext }
+
+    private func submission(_ job: CompletionJob) throws -> Submission {
+        let isEncoderDecoder = engine.encoderContext != nil
+        let prompt = isEncoderDecoder ? try EngineRequest.decoderStart(owner.model.generationConfig) : job.prompt
+        var request = ServingRequest(prompt: prompt, maxNewTokens: job.maxNewTokens)
+        request.choices = job.choices
+        request.stopTokens = Set(job.endTokens)
+        request.client = job.client
+        request.root = Self.root(job.cacheSalt)
+        var submission = Submission(request, selection: job.selection)
+        if isEncoderDecoder { submission.encoderInput = job.prompt }
+        submission.logProbabilities = job.logProbabilities
+        submission.timeLimit = job.timeLimit
+        submission.masks = try job.grammar.map { try owner.masks($0.grammar, ends: $0.ends, marks: $0.marks) }
+        return submission
+    }
+
+    /// Hash values are seeded by the process, so that no client can find another salt of the same number.
+    private static func root(_ salt: String) -> PrefixRoot {
+        salt.isEmpty ? .plain : PrefixRoot(number: UInt32(truncatingIfNeeded: salt.hashValue) | 1 << 31)
+    }
 
     package func submit(
         _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle {
-        var request = ServingRequest(prompt: job.prompt, maxNewTokens: job.maxNewTokens)
-        request.choices = job.choices
-        request.stopTokens = Set(job.endTokens)
-        request.client = job.client
-        var submission = Submission(request, selection: job.selection)
-        submission.logProbabilities = job.logProbabilities
-        submission.timeLimit = job.timeLimit
         do {
-            submission.masks = try job.grammar.map { try owner.masks($0.grammar, ends: $0.ends, marks: $0.marks) }
-            let answers = try engine.submit(submission)
+            let answers = try engine.submit(submission(job))
             Task { await Self.forward(answers, choices: job.choices, to: deliver) }
             return EngineHandle(answers: answers)
         } catch let error as EngineError {
@@ -40,11 +54,32 @@ package struct EngineService: CompletionService {
         }
     }
 
+    package var embeddingWidth: Int? { owner.embeddingWidth }
+
+    package func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]] {
+        do {
+            return try await owner.embeddings(of: texts, pooling)
+        } catch let error as EngineError {
+            throw refusal(error)
+        }
+    }
+
+    package func checkQueue() throws {
+        let status = engine.status
+        if status.waitingRequests >= engine.limits.queuedRequests {
+            throw refusal(.queueIsFull(requests: status.waitingRequests))
+        }
+        if status.waitingTokens >= engine.limits.queuedTokens {
+            throw refusal(.queueHoldsTooManyTokens(tokens: status.waitingTokens, limit: engine.limits.queuedTokens))
+        }
+    }
+
     private func refusal(_ error: EngineError) -> any Error {
         switch error {
         case .queueIsFull, .queueHoldsTooManyTokens: ServiceRefusal.busy("\(error)", retryAfter: 1)
         case .isDraining, .stopped: ServiceRefusal.stopping
         case .promptTooLong(let tokens, let context): ServiceRefusal.promptTooLong(tokens: tokens, context: context)
+        case .encoderInputTooLong(let tokens, let limit): ServiceRefusal.encoderInputTooLong(tokens: tokens, limit: limit)
         case .tooManyChoices: ServiceRefusal.invalid("\(error)", field: "n")
         case .emptyPrompt, .invalidCount, .unsupported, .tooFewGPUs: ServiceRefusal.invalid("\(error)", field: nil)
         case .answerFailed, .engineFailed: APIError.server("\(error)")
@@ -85,6 +120,9 @@ package struct EngineService: CompletionService {
         counts.prefixQueriedTokens = status.promptTokens
         counts.prefixFoundTokens = status.cachedTokens
         counts.steps = status.steps
+        counts.stepCounts = status.stepTokens.counts
+        counts.stepTokenBounds = StepTokens.bounds
+        counts.stepTokens = status.stepTokens.sum
         return counts
     }
 

@@ -20,7 +20,8 @@ struct ServerCore: Sendable {
         self.model = model
         self.service = service
         self.life = life
-        renderer = PromptRenderer(model.tokenizer, template: configuration.chatTemplate)
+        renderer = PromptRenderer(
+            model.tokenizer, template: configuration.chatTemplate, isEncoderDecoder: service.encoderContext != nil)
         metrics = ServerMetrics()
     }
 
@@ -38,11 +39,11 @@ struct ServerCore: Sendable {
         var prompt = prompt
         if prompt.isEmpty, let bos = model.tokenizer.specialTokens.bos?.id { prompt = [bos] }
         guard !prompt.isEmpty else { throw APIError.invalid("the prompt has no tokens", param: param) }
-        guard prompt.count < service.context else {
-            throw APIError.promptTooLong(tokens: prompt.count, context: service.context, param: param)
-        }
+        try checkLength(prompt.count, param: param)
+        // An encoder's input takes no room from the answer, which begins with one token of its own.
+        let room = service.context - (service.encoderContext == nil ? prompt.count : 1)
         var job = sampling.job(
-            prompt: prompt, room: service.context - prompt.count, defaults: model.defaults, end: model.endTokens,
+            prompt: prompt, room: room, defaults: model.defaults, end: model.endTokens,
             drawnSeed: .random(in: 0...UInt64(Int.max)))
         if job.client.isEmpty { job.client = client }
         if !configuration.allowsPriority { job.priority = 0 }
@@ -50,10 +51,37 @@ struct ServerCore: Sendable {
         return job
     }
 
+    private func checkLength(_ tokens: Int, param: String) throws {
+        if let limit = service.encoderContext {
+            guard tokens > limit else { return }
+            throw APIError.encoderInputTooLong(tokens: tokens, limit: limit, param: param)
+        }
+        guard tokens >= service.context else { return }
+        throw APIError.promptTooLong(tokens: tokens, context: service.context, param: param)
+    }
+
     func start(_ jobs: [CompletionJob], _ context: ServerContext) async throws -> AnswerSource {
-        let source = try await AnswerSource.start(jobs, service, life, context)
-        metrics.began(source)
-        return source
+        do {
+            let source = try await AnswerSource.start(jobs, service, life, context)
+            metrics.began(source)
+            return source
+        } catch ServiceRefusal.busy(let message, let seconds) {
+            throw busy(message, seconds)
+        }
+    }
+
+    /// Refuses a request that the queue has no room for, before its body is read.
+    /// - Throws: ``APIError``
+    func checkQueue() throws {
+        do {
+            try service.checkQueue()
+        } catch ServiceRefusal.busy(let message, let seconds) {
+            throw busy(message, seconds)
+        }
+    }
+
+    private func busy(_ message: String, _ seconds: Int) -> APIError {
+        .busy(message, retryAfter: max(seconds, metrics.retryAfter(waiting: service.counts().waiting)))
     }
 
     func encode(_ text: String, addSpecialTokens: Bool, param: String) throws -> [Int32] {

@@ -6,6 +6,8 @@ public enum EngineError: Error, Sendable, Equatable {
     case invalidCount(field: String, found: Int)
     /// The prompt and one more token exceed what a sequence may hold.
     case promptTooLong(tokens: Int, context: Int)
+    /// The input of an encoder exceeds what it can read.
+    case encoderInputTooLong(tokens: Int, limit: Int)
     /// More answers were asked for than run at once.
     case tooManyChoices(asked: Int, slots: Int)
     /// So many requests wait already.
@@ -34,6 +36,8 @@ extension EngineError: CustomStringConvertible {
         case .invalidCount(let field, let found): "\(field) is \(found): it must be at least 1"
         case .promptTooLong(let tokens, let context):
             "the prompt has \(tokens) tokens: with one more it must fit into the context of \(context)"
+        case .encoderInputTooLong(let tokens, let limit):
+            "the input has \(tokens) tokens: the encoder reads at most \(limit)"
         case .tooManyChoices(let asked, let slots): "\(asked) choices were asked for: at most \(slots) run at once"
         case .queueIsFull(let requests): "\(requests) requests are waiting: try again later"
         case .queueHoldsTooManyTokens(let tokens, let limit):

@@ -6,6 +6,7 @@ final class EngineInbox: @unchecked Sendable {
         case submit(OpenRequest)
         case cancel(OpenRequest)
         case finish(OpenRequest, choice: Int, ServingFinish)
+        case work(EngineWork)
     }
 
     /// What the thread is to do after it has read its messages.
@@ -78,6 +79,19 @@ final class EngineInbox: @unchecked Sendable {
                 condition.signal()
             case .stopped, .failed: break
             }
+        }
+    }
+
+    /// - Throws: ``EngineError`` where nothing is taken any more.
+    func submit(_ work: EngineWork) throws {
+        try locked {
+            switch status.life {
+            case .running: break
+            case .draining, .stopped: throw EngineError.isDraining
+            case .failed(let error): throw error
+            }
+            messages.append(.work(work))
+            condition.signal()
         }
     }
 

@@ -6,6 +6,7 @@ final class EngineLoop {
     let limits: SchedulerLimits
     let capacity: Int
     let vocabularySize: Int
+    let encoderContext: Int?
     private let executor: any StepRunning
     private let inbox: EngineInbox
     private let start = ContinuousClock.now
@@ -16,6 +17,8 @@ final class EngineLoop {
     /// Requests whose mailboxes have news.
     private var touched: [OpenRequest] = []
     private var chosen: [ChosenToken] = []
+    /// Each gets a piece in turn.
+    private var works: [EngineWork] = []
     /// By slot, of the step that has just run.
     private var scores: [TokenScores?]
     /// Answers whose next token needs a new mask.
@@ -41,6 +44,7 @@ final class EngineLoop {
         scheduler = Scheduler(limits: limits, pool: pool, secondsPerToken: options.secondsPerToken)
         capacity = scheduler.capacity
         vocabularySize = executor.vocabularySize
+        encoderContext = executor.encoderContext
         scores = Array(repeating: nil, count: executor.slots)
         maskWords = Array(repeating: 0, count: (executor.vocabularySize + 31) / 32)
         inbox.update { $0.blocks = executor.blockCount }
@@ -49,7 +53,7 @@ final class EngineLoop {
     /// Returns when the engine has ended.
     func run() {
         while true {
-            let order = inbox.take(&messages, isIdle: scheduler.isIdle)
+            let order = inbox.take(&messages, isIdle: scheduler.isIdle && works.isEmpty)
             switch order {
             case .work: break
             case .leave: return end(.stopped, .stopped)
@@ -57,6 +61,7 @@ final class EngineLoop {
             }
             for message in messages { receive(message) }
             messages.removeAll(keepingCapacity: true)
+            runWork()
             do {
                 try step()
             } catch {
@@ -69,7 +74,15 @@ final class EngineLoop {
     /// Everybody who waits learns of the end.
     private func end(_ life: EngineStatus.Life, _ error: EngineError) {
         messages += inbox.close(life)
-        for case .submit(let request) in messages { request.mailbox.fail(error) }
+        for message in messages {
+            switch message {
+            case .submit(let request): request.mailbox.fail(error)
+            case .work(let work): work.end(.failure(error))
+            case .cancel, .finish: break
+            }
+        }
+        for work in works { work.end(.failure(error)) }
+        works = []
         for request in open.values { request.mailbox.fail(error) }
         open = [:]
     }
@@ -80,7 +93,14 @@ final class EngineLoop {
         case .cancel(let request): if let id = request.id { take(scheduler.cancel(id)) }
         case .finish(let request, let choice, let reason):
             if let id = request.id { take(scheduler.finish(id, choice: choice, reason: reason)) }
+        case .work(let work): works.append(work)
         }
+    }
+
+    private func runWork() {
+        guard !works.isEmpty else { return }
+        let work = works.removeFirst()
+        if !work.runPiece() { works.append(work) }
     }
 
     private func submit(_ request: OpenRequest) {
@@ -120,6 +140,7 @@ final class EngineLoop {
         }
         let answers = try executor.step(plan)
         steps += 1
+        inbox.update { $0.stepTokens.add(plan.tokens.count) }
         try read(answers)
         take(scheduler.complete(chosen, seconds: began.duration(to: .now) / .seconds(1)))
         writeMasks()

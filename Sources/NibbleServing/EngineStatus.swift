@@ -23,6 +23,7 @@ package struct EngineStatus: Sendable {
     package var chosenTokens = 0
     package var preemptions = 0
     package var steps = 0
+    package var stepTokens = StepTokens()
     package var heartbeat = Heartbeat()
 
     /// Signs of life of the engine's thread.
@@ -56,9 +57,28 @@ package struct EngineStatus: Sendable {
         ] {
             status[keyPath: field] += other[keyPath: field]
         }
+        status.stepTokens.add(other.stepTokens)
         // The one that has been silent for longer speaks for both.
         let isSilent = other.running + other.waitingRequests > 0 && other.heartbeat.last < heartbeat.last
         if isSilent || running + waitingRequests == 0 { status.heartbeat = other.heartbeat }
         return status
+    }
+}
+
+/// How many tokens steps had, counted by upper bounds.
+package struct StepTokens: Sendable {
+    /// The last count is of steps beyond all bounds.
+    package static let bounds = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]
+    package private(set) var counts = Array(repeating: 0, count: bounds.count + 1)
+    package private(set) var sum = 0
+
+    mutating func add(_ tokens: Int) {
+        counts[Self.bounds.firstIndex { tokens <= $0 } ?? Self.bounds.count] += 1
+        sum += tokens
+    }
+
+    mutating func add(_ other: StepTokens) {
+        for index in counts.indices { counts[index] += other.counts[index] }
+        sum += other.sum
     }
 }

@@ -24,12 +24,15 @@ package final class TokenEngine: Sendable {
     /// Tokens a sequence may hold.
     package let capacity: Int
     package let vocabularySize: Int
+    /// The most tokens of an encoder's input; `nil` for decoders.
+    package let encoderContext: Int?
     private let inboxes: [EngineInbox]
 
     private init(_ workers: [Worker]) {
         limits = workers[0].limits
         capacity = workers.reduce(.max) { min($0, $1.capacity) }
         vocabularySize = workers[0].vocabularySize
+        encoderContext = workers[0].encoderContext
         inboxes = workers.map(\.inbox)
     }
 
@@ -38,6 +41,7 @@ package final class TokenEngine: Sendable {
         let limits: SchedulerLimits
         let capacity: Int
         let vocabularySize: Int
+        let encoderContext: Int?
         let inbox: EngineInbox
     }
 
@@ -96,7 +100,8 @@ package final class TokenEngine: Sendable {
                 let loop = EngineLoop(try make(), options, inbox)
                 continuation.resume(
                     returning: Worker(
-                        limits: loop.limits, capacity: loop.capacity, vocabularySize: loop.vocabularySize, inbox: inbox))
+                        limits: loop.limits, capacity: loop.capacity, vocabularySize: loop.vocabularySize,
+                        encoderContext: loop.encoderContext, inbox: inbox))
                 loop.run()
             } catch {
                 continuation.resume(throwing: error)
@@ -115,6 +120,9 @@ package final class TokenEngine: Sendable {
             if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
                 throw ModelError.tokenOutOfRange(token: token, vocabularySize: vocabularySize)
             }
+        }
+        if let limit = encoderContext, submission.encoderInput.count > limit {
+            throw EngineError.encoderInputTooLong(tokens: submission.encoderInput.count, limit: limit)
         }
         if let count = submission.logProbabilities, !(0...20).contains(count) {
             submission.logProbabilities = min(max(count, 0), 20)
@@ -135,6 +143,16 @@ package final class TokenEngine: Sendable {
 
     /// Of all executors together; failed if one of them is.
     package var status: EngineStatus { inboxes.dropFirst().reduce(inboxes[0].snapshot) { $0.merged(with: $1.snapshot) } }
+
+    /// Calls `piece` on the thread of the engine's first executor, between steps, until it answers `true`. The thread owns the devices: nothing runs
+    /// on them meanwhile. A piece holds all requests up and should be short.
+    ///
+    /// - Throws: ``EngineError``; what `piece` throws; `CancellationError` if the task is cancelled, before the next piece.
+    package func perform(_ piece: @escaping @Sendable () throws -> Bool) async throws {
+        let work = EngineWork(piece)
+        try inboxes[0].submit(work)
+        try await work.wait()
+    }
 
     /// Takes no new requests from now on. Those that are here run to their end, and then the thread ends.
     package func drain() { for inbox in inboxes { inbox.drain(until: nil) } }

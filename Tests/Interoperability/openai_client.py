@@ -49,6 +49,11 @@ assert response.status in ("completed", "incomplete") and response.usage.input_t
 types = [event.type for event in client.responses.create(model=model, input="Hello", max_output_tokens=8, stream=True)]
 assert types[0] == "response.created" and types[-1] in ("response.completed", "response.incomplete"), types
 
+vectors = client.embeddings.create(model=model, input=["Hello", "Hi"])
+plain = client.embeddings.create(model=model, input="Hello", encoding_format="float", dimensions=16)
+assert len(vectors.data) == 2 and vectors.usage.prompt_tokens > 0 and len(plain.data[0].embedding) == 16
+assert abs(sum(value * value for value in vectors.data[0].embedding) - 1) < 1e-3
+
 for arguments, error in [
     ({"model": "no such model", "messages": messages}, NotFoundError),
     ({"model": model, "messages": []}, BadRequestError),

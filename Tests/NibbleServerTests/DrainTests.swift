@@ -29,3 +29,19 @@ import UnixSignals
         }
     }
 }
+
+extension DrainTests {
+    /// An engine's requests end by themselves after a signal, and the server with them.
+    @Test func engineDrains() async throws {
+        let body = #"{"prompt":"The dog","max_tokens":300,"ignore_eos":true,"stream":true}"#
+        try await TestServer.with(RealModel.stories, signals: [.sigusr2]) { server, service in
+            async let streamed = server.send("/v1/completions", body)
+            while service.counts().running == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            kill(getpid(), SIGUSR2)
+            let answer = try await streamed
+            #expect(answer.frames.last == "[DONE]")
+            #expect(!answer.text.contains(#""error""#))
+            #expect(try answer.chunks().last?["choices"]?[0]?["finish_reason"] == "length")
+        }
+    }
+}

@@ -63,6 +63,22 @@ import Testing
         }
     }
 
+    @Test("the API's description names only what is there")
+    func openAPI() async throws {
+        try await TestServer.with(RealModel.stories) { server, _ in
+            let paths = try #require(try await server.send("/openapi.json").json()["paths"]?.object)
+            #expect(paths.members.count > 20)
+            for (path, operations) in paths.members {
+                for method in operations.object?.keys ?? [] {
+                    let place = path.replacing("{id}", with: "stories")
+                    let answer = try await server.send(
+                        place, method == "post" ? "{}" : nil, method: method.uppercased())
+                    #expect(method == "post" ? [200, 400].contains(answer.status) : answer.status == 200, "\(method) \(path)")
+                }
+            }
+        }
+    }
+
     @Test func healthIsTheEngines() async throws {
         try await TestServer.with(TestServer.service("Hello")) { server in
             #expect(try await server.send("/health").status == 200)

@@ -11,7 +11,13 @@ import UnixSignals
 /// A server on a free port of loopback for the time of a test.
 struct TestServer: Sendable {
     let port: Int
-    let service: ScriptedService
+    private let scripted: ScriptedService?
+
+    /// The service of servers that were started with one that is scripted.
+    var service: ScriptedService {
+        guard let scripted else { preconditionFailure("this server has an engine") }
+        return scripted
+    }
 
     static let tokenizer: Tokenizer = {
         do {
@@ -50,14 +56,34 @@ struct TestServer: Sendable {
         _ service: ScriptedService, _ configuration: ServerConfiguration = configured { _ in }, signals: [UnixSignal] = [],
         _ body: @Sendable @escaping (TestServer) async throws -> Void
     ) async throws {
-        let server = Server(
-            configuration, model: ServedModel(tokenizer: tokenizer, defaults: GenerationConfig()), service: service)
+        let model = ServedModel(tokenizer: tokenizer, defaults: GenerationConfig())
+        try await run(Server(configuration, model: model, service: service), signals: signals) { port in
+            try await body(TestServer(port: port, scripted: service))
+        }
+    }
+
+    /// Runs `body` beside a server that answers with a shipped model, in float32.
+    static func with(
+        _ model: RealModel, _ size: EngineConfiguration = EngineConfiguration(maxBatch: 4, context: 512),
+        _ configuration: ServerConfiguration = configured { _ in }, signals: [UnixSignal] = [],
+        _ body: @Sendable @escaping (TestServer, EngineService) async throws -> Void
+    ) async throws {
+        let service = EngineService(try await model.model.engine(size, tokenizer: model.tokenizer))
+        let served = ServedModel(model.model, tokenizer: model.tokenizer)
+        try await run(Server(configuration, model: served, service: service), signals: signals) { port in
+            try await body(TestServer(port: port, scripted: nil), service)
+        }
+    }
+
+    private static func run(
+        _ server: Server, signals: [UnixSignal], _ body: @Sendable @escaping (_ port: Int) async throws -> Void
+    ) async throws {
         let (ports, continuation) = AsyncStream.makeStream(of: Int.self)
         try await withThrowingTaskGroup { group in
             group.addTask { try await server.run(signals: signals) { port in continuation.yield(port) } }
             group.addTask {
                 for await port in ports {
-                    try await body(TestServer(port: port, service: service))
+                    try await body(port)
                     return
                 }
             }
@@ -81,6 +107,18 @@ struct TestServer: Sendable {
         }
 
         func chunks() throws -> [JSONValue] { try frames.filter { $0 != "[DONE]" }.map { try JSONValue.parse($0) } }
+    }
+
+    /// Sends a body and reads the answer, which must be JSON with status 200.
+    func json(_ path: String, _ body: JSONValue) async throws -> JSONValue {
+        let answer = try await send(path, body.encoded())
+        guard answer.status == 200 else { throw UnexpectedAnswer(path: path, answer: answer) }
+        return try answer.json()
+    }
+
+    struct UnexpectedAnswer: Error {
+        var path: String
+        var answer: Answer
     }
 
     func send(

@@ -22,6 +22,8 @@ struct GrammarOptionsGroup: ParsableArguments {
         guard jsonSchema != nil || !anyOrder else { throw ValidationError("--any-order has no effect without --json-schema") }
     }
 
+    var isGiven: Bool { jsonSchema != nil || regex != nil || grammar != nil }
+
     /// The compiled grammar; `nil` if none was asked for.
     /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
     func compiled() throws -> GenerationGrammar? {

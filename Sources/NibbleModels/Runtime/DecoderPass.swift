@@ -138,6 +138,20 @@ final class DecoderPass {
         try logits.compute(rows: count, at: offset, of: target) { range, output in try self.project(range, into: output) }
     }
 
+    /// The final hidden states of the last call's selected tokens, float32 [count, E] on the host.
+    func readHidden(_ count: Int) throws -> Tensor {
+        guard let chosen else { preconditionFailure("hidden states were asked for before anything ran") }
+        let (finished, backend) = try runner.finish(chosen.hidden.rows(0..<count), on: chosen.backend)
+        var source = finished
+        if finished.dtype != .float32 {
+            source = try backend.allocate(.float32, finished.shape)
+            try backend.convert(finished, to: source)
+        }
+        let host = Tensor.host(.float32, finished.shape)
+        try backend.read(source, into: host.mutableHostBytes)
+        return host
+    }
+
     // MARK: Choosing
 
     /// Runs a call and chooses a token after each selected one, but for steps that have graphs: see

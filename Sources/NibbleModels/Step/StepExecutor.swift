@@ -32,6 +32,7 @@ package final class StepExecutor: StepRunning {
     package let chunkTokens: Int
     package let blockCount: Int
     package let context: Int
+    package let encoderContext: Int?
     package let sharesPrefixes: Bool
     /// Whether rotary tables follow the length of the whole sequence.
     private let isLengthDependent: Bool
@@ -61,6 +62,7 @@ package final class StepExecutor: StepRunning {
         context = shape.context
         blockCount = shape.layout.blocks[0]
         isLengthDependent = model.decoder.description.rotary.contains(where: \.dependsOnLength)
+        encoderContext = model.encoder == nil ? nil : planning.encoderContext
         sharesPrefixes = !isLengthDependent && model.encoder == nil
         pass = try model.takePass(shape)
         encoders = try model.encoder.map {

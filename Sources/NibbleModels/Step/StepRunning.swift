@@ -11,6 +11,8 @@ package protocol StepRunning: AnyObject {
     /// Positions that a slot can hold.
     var context: Int { get }
     var vocabularySize: Int { get }
+    /// The most tokens of an encoder's input; `nil` for decoders.
+    var encoderContext: Int? { get }
     /// Whether equal beginnings have equal keys and values. Not where rotary tables follow the length of the whole
     /// sequence, and not where they depend on an encoder's input.
     var sharesPrefixes: Bool { get }
@@ -30,6 +32,7 @@ package protocol StepRunning: AnyObject {
 
 extension StepRunning {
     package var sharesPrefixes: Bool { true }
+    package var encoderContext: Int? { nil }
 }
 
 /// What the executor keeps of a sequence while it holds a slot.

@@ -74,6 +74,18 @@ extension APIError {
             param: param, code: "context_length_exceeded")
     }
 
+    static func inputTooLong(tokens: Int, context: Int, param: String) -> APIError {
+        .invalid(
+            "the text has \(tokens) tokens, but the context holds \(context): shorten the text", param: param,
+            code: "context_length_exceeded")
+    }
+
+    static func encoderInputTooLong(tokens: Int, limit: Int, param: String) -> APIError {
+        .invalid(
+            "the prompt has \(tokens) tokens, but the encoder reads at most \(limit): shorten the prompt", param: param,
+            code: "context_length_exceeded")
+    }
+
     static func busy(_ message: String, retryAfter: Int) -> APIError {
         var error = APIError(.tooManyRequests, message, type: "rate_limit_exceeded", code: "rate_limit_exceeded")
         error.retryAfter = retryAfter
@@ -111,6 +123,8 @@ extension APIError {
         case ServiceRefusal.invalid(let message, let field): self = .invalid(message, param: field)
         case ServiceRefusal.promptTooLong(let tokens, let context):
             self = .promptTooLong(tokens: tokens, context: context, param: promptField)
+        case ServiceRefusal.encoderInputTooLong(let tokens, let limit):
+            self = .encoderInputTooLong(tokens: tokens, limit: limit, param: promptField)
         case is CancellationError: self = .disconnected
         default: self = .server("\(error)")
         }

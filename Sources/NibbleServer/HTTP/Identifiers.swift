@@ -12,4 +12,7 @@ enum Identifiers {
 enum Clock {
     /// Since 1970.
     static var seconds: Double { Date().timeIntervalSince1970 }
+
+    /// As RFC 3339 writes it, with milliseconds.
+    static func text(_ date: Date) -> String { date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true)) }
 }

@@ -7,13 +7,21 @@ enum OpenAPI {
         ("/v1/messages", "Answer a chat in Anthropic's form.", ["messages", "max_tokens"]),
         ("/v1/messages/count_tokens", "Count the tokens of a chat.", ["messages"]),
         ("/v1/responses", "Answer a chat in the form of responses.", ["input"]),
+        ("/v1/embeddings", "Vectors of texts.", ["input"]),
+        ("/api/chat", "Answer a chat in Ollama's form.", ["model"]),
+        ("/api/generate", "Continue a prompt in Ollama's form.", ["model"]),
+        ("/api/embed", "Vectors of texts in Ollama's form.", ["model", "input"]),
+        ("/api/embeddings", "The vector of one text in Ollama's older form.", ["model", "prompt"]),
+        ("/api/show", "What is known of a model, in Ollama's form.", ["model"]),
         ("/tokenize", "Tokens of a prompt, a content or messages.", []), ("/detokenize", "The text of tokens.", ["tokens"]),
         ("/apply-template", "The prompt that messages become.", ["messages"]),
     ]
     private static let gets = [
         ("/v1/models", "The models that are served."), ("/health", "Whether the engine does its work."),
         ("/ready", "Whether requests are taken."), ("/metrics", "Prometheus' text form."), ("/", "A page to chat with."),
-        ("/openapi.json", "This document."),
+        ("/placement", "Where each module lies, and its bytes."),
+        ("/api/tags", "The models in Ollama's form."), ("/api/ps", "The loaded models in Ollama's form."),
+        ("/api/version", "The server's version."), ("/openapi.json", "This document."),
     ]
 
     static func document(_ configuration: ServerConfiguration) -> JSONValue {

@@ -40,22 +40,46 @@ struct Routes: Sendable {
                 }
             ]
         }
+        /// Requests that wait for the engine.
+        func generate(_ handle: @escaping @Sendable (JSONField, RequestHead, ServerContext) async throws -> Response)
+            -> [String: Handler]
+        {
+            post(handle).mapValues { handler in
+                { head, context in
+                    try core.checkQueue()
+                    return try await handler(head, context)
+                }
+            }
+        }
         func get(_ handle: @escaping @Sendable () throws -> Response) -> [String: Handler] {
             ["GET": { _, _ in try handle() }, "HEAD": { _, _ in try handle() }]
         }
         var paths: [String: [String: Handler]] = [
-            "/v1/chat/completions": post { try await chat.respond($0, $2, client: $1.client) },
-            "/v1/completions": post { try await completions.respond($0, $2, client: $1.client) },
+            "/v1/chat/completions": generate { try await chat.respond($0, $2, client: $1.client) },
+            "/v1/completions": generate { try await completions.respond($0, $2, client: $1.client) },
             "/tokenize": post { body, _, _ in try tokens.tokenize(body) },
             "/detokenize": post { body, _, _ in try tokens.detokenize(body) },
             "/apply-template": post { body, _, _ in try tokens.applyTemplate(body) },
             "/v1/models": get { about.models() },
         ]
         let messages = Messages(core: core)
-        paths["/v1/messages"] = post { try await messages.respond($0, $2, client: $1.client) }
+        paths["/v1/messages"] = generate { try await messages.respond($0, $2, client: $1.client) }
         paths["/v1/messages/count_tokens"] = post { body, _, _ in try messages.countTokens(body) }
         let responses = ResponsesEndpoint(core: core)
-        paths["/v1/responses"] = post { try await responses.respond($0, $2, client: $1.client) }
+        paths["/v1/responses"] = generate { try await responses.respond($0, $2, client: $1.client) }
+        let embeddings = Embeddings(core: core)
+        paths["/v1/embeddings"] = generate { body, _, context in try await embeddings.respond(body, context) }
+        let ollama = OllamaAnswers(core: core)
+        paths["/api/chat"] = generate { try await ollama.respond($0, .chat, $2, client: $1.client) }
+        paths["/api/generate"] = generate { try await ollama.respond($0, .generate, $2, client: $1.client) }
+        paths["/api/embed"] = generate { body, _, context in try await embeddings.ollama(body, context) }
+        paths["/api/embeddings"] = generate { body, _, context in try await embeddings.ollamaPrompt(body, context) }
+        let models = OllamaModels(core: core)
+        paths["/api/show"] = post { body, _, _ in try models.show(body) }
+        paths["/api/tags"] = get { models.tags() }
+        paths["/api/ps"] = get { models.running() }
+        paths["/api/version"] = get { models.version() }
+        paths["/placement"] = get { .text(core.model.placement, type: "application/json") }
         var routes = Dictionary(uniqueKeysWithValues: paths.map { ($0.key, Route(name: $0.key, handlers: $0.value)) })
         let open: [String: [String: Handler]] = [
             "/health": get { try about.health() }, "/ready": get { try about.ready() }, "/metrics": get { about.metrics() },
@@ -66,7 +90,7 @@ struct Routes: Sendable {
             routes[path] = Route(name: path, handlers: handlers, isOpen: path != "/metrics")
         }
         self.paths = routes
-        models = { head, _ in try about.model(head.path.dropFirst("/v1/models/".count)) }
+        self.models = { head, _ in try about.model(head.path.dropFirst("/v1/models/".count)) }
     }
 }
 

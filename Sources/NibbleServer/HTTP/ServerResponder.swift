@@ -76,8 +76,9 @@ struct ServerResponder: HTTPResponder {
     private func promptField(_ path: String) -> String { path == "/v1/completions" ? "prompt" : "messages" }
 
     private func failure(_ error: APIError, _ path: String) -> Response {
-        let form: JSONValue =
-            path.hasPrefix("/v1/messages") ? Messages.json(error) : error.json
+        let form =
+            path.hasPrefix("/v1/messages")
+            ? Messages.json(error) : path.hasPrefix("/api/") ? OllamaAnswers.json(error) : error.json
         let status = path.hasPrefix("/v1/messages") && error.status == .serviceUnavailable ? .init(code: 529) : error.status
         var response = Response.json(form, status: status)
         if let seconds = error.retryAfter { response.headers[.retryAfter] = "\(seconds)" }

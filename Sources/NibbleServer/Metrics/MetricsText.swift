@@ -26,6 +26,9 @@ struct MetricsText {
         counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", counts.prefixQueriedTokens)
         counter("prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", counts.prefixFoundTokens)
         counter("engine_steps_total", "Steps of the engine.", counts.steps)
+        write(
+            Histogram(counts.stepTokenBounds.map(Double.init), counts: counts.stepCounts, sum: Double(counts.stepTokens)),
+            "iteration_tokens_total", "Tokens of a step of the engine.")
         head("cache_config_info", "gauge", "How the cache is cut.")
         line(
             "cache_config_info",
@@ -40,7 +43,7 @@ struct MetricsText {
             line("request_success_total", "finished_reason=\"\(reason)\"", "\(count)")
         }
         for name in HistogramName.allCases {
-            if let histogram = values.histograms[name] { write(histogram, name) }
+            if let histogram = values.histograms[name] { write(histogram, name.rawValue, name.help) }
         }
         head("http_requests_total", "counter", "Answered HTTP requests.")
         let keys = values.requests.keys.sorted { ($0.handler, $0.method, $0.status) < ($1.handler, $1.method, $1.status) }
@@ -52,16 +55,16 @@ struct MetricsText {
         }
     }
 
-    private mutating func write(_ histogram: Histogram, _ name: HistogramName) {
-        head(name.rawValue, "histogram", name.help)
+    private mutating func write(_ histogram: Histogram, _ name: String, _ help: String) {
+        head(name, "histogram", help)
         var total = 0
         for (bound, count) in zip(histogram.bounds, histogram.counts) {
             total += count
-            line(name.rawValue + "_bucket", "le=\"\(Self.number(bound))\"", "\(total)")
+            line(name + "_bucket", "le=\"\(Self.number(bound))\"", "\(total)")
         }
-        line(name.rawValue + "_bucket", "le=\"+Inf\"", "\(histogram.count)")
-        line(name.rawValue + "_sum", "", Self.number(histogram.sum))
-        line(name.rawValue + "_count", "", "\(histogram.count)")
+        line(name + "_bucket", "le=\"+Inf\"", "\(histogram.count)")
+        line(name + "_sum", "", Self.number(histogram.sum))
+        line(name + "_count", "", "\(histogram.count)")
     }
 
     private mutating func gauge(_ name: String, _ help: String, _ value: Double) {

@@ -11,6 +11,7 @@ final class ServerMetrics: Sendable {
     struct Values: Sendable {
         var requests: [HTTPKey: Int] = [:]
         var finished: [String: Int] = ["stop": 0, "length": 0, "abort": 0, "error": 0]
+        var rate = EndRate()
         var promptTokens = 0
         var generationTokens = 0
         var histograms: [HistogramName: Histogram] = Dictionary(
@@ -23,8 +24,6 @@ final class ServerMetrics: Sendable {
 
     func answered(_ key: HTTPKey) { state.withLock { $0.requests[key, default: 0] += 1 } }
 
-    func observe(_ name: HistogramName, _ value: Double) { state.withLock { $0.histograms[name]?.observe(value) } }
-
     func began(_ source: AnswerSource) {
         state.withLock { values in
             values.promptTokens += source.promptTokens
@@ -34,12 +33,34 @@ final class ServerMetrics: Sendable {
         }
     }
 
-    func finished(reason: String, tokens: Int) {
+    /// A token has come, `seconds` after the request or after the token before it.
+    func token(_ name: HistogramName, _ seconds: Double) {
         state.withLock { values in
-            values.finished[reason, default: 0] += 1
-            values.generationTokens += tokens
+            values.generationTokens += 1
+            values.histograms[name]?.observe(seconds)
         }
     }
+
+    func embedded(tokens: Int) { state.withLock { $0.promptTokens += tokens } }
+
+    /// An answer has come to its end.
+    func finished(reason: String, _ times: ChoiceTimes, submitted: ContinuousClock.Instant) {
+        state.withLock { values in
+            values.finished[reason, default: 0] += 1
+            values.rate.ended(at: .now)
+            guard let began = times.began, let first = times.firstToken, let last = times.lastToken else { return }
+            for (name, duration) in [
+                (HistogramName.queueTime, began - submitted), (.prefillTime, first - began), (.decodeTime, last - first),
+                (.inferenceTime, last - began),
+            ] { values.histograms[name]?.observe(duration / .seconds(1)) }
+        }
+    }
+
+    /// An answer was given up: the client has gone, the server stops, or something failed.
+    func abandoned(reason: String, count: Int) { state.withLock { $0.finished[reason, default: 0] += count } }
+
+    /// Seconds after which a request that finds `waiting` others in the queue may find room.
+    func retryAfter(waiting: Int) -> Int { state.withLock { $0.rate.secondsToEnd(waiting, at: .now) } }
 
     func ended(_ source: AnswerSource, completionTokens: Int) {
         let seconds = (ContinuousClock.now - source.started) / .seconds(1)

@@ -38,6 +38,8 @@ struct ChatRendering: Sendable {
     /// Variables for the template.
     var variables: [String: JinjaValue] = [:]
     var documents: JinjaValue?
+    /// The messages are a text to be continued, not a chat.
+    var isPlainText = false
 
     init() {}
 

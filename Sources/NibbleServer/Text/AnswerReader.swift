@@ -53,7 +53,9 @@ struct AnswerReader: ~Copyable {
     mutating func next() async throws -> [AnswerEvent] {
         switch await source.mailbox.take() {
         case .silence: return []
-        case .failed(let error): throw error
+        case .failed(let error):
+            metrics.abandoned(reason: "abort", count: openCount)
+            throw error
         case .events(let events):
             var answers: [AnswerEvent] = []
             for event in events { try take(event, &answers) }
@@ -86,9 +88,15 @@ struct AnswerReader: ~Copyable {
         switch reason {
         case .stop: return .stop(nil)
         case .length: return .length
-        case .timeLimit: throw APIError.timeLimit
-        case .cancelled: throw APIError.disconnected
-        case .failed(let reason): throw APIError.server(reason)
+        case .timeLimit:
+            metrics.abandoned(reason: "abort", count: openCount)
+            throw APIError.timeLimit
+        case .cancelled:
+            metrics.abandoned(reason: "abort", count: openCount)
+            throw APIError.disconnected
+        case .failed(let reason):
+            metrics.abandoned(reason: "error", count: openCount)
+            throw APIError.server(reason)
         }
     }
 
@@ -118,7 +126,9 @@ struct AnswerReader: ~Copyable {
     private mutating func close(_ choice: Int, _ end: AnswerEnd) {
         isFinished[choice] = true
         openCount -= 1
-        metrics.finished(reason: end == .length ? "length" : "stop", tokens: texts[choice].tokenCount)
+        metrics.finished(
+            reason: end == .length ? "length" : "stop", source.choiceTimes[choice],
+            submitted: source.started)
         if openCount == 0 { metrics.ended(source, completionTokens: usage.completion) }
     }
 
@@ -126,9 +136,9 @@ struct AnswerReader: ~Copyable {
         usage.completion += 1
         let now = ContinuousClock.now
         if let last = lastToken[choice] {
-            metrics.observe(.interTokenLatency, (now - last) / .seconds(1))
+            metrics.token(.interTokenLatency, (now - last) / .seconds(1))
         } else {
-            metrics.observe(.timeToFirstToken, (now - source.started) / .seconds(1))
+            metrics.token(.timeToFirstToken, (now - source.started) / .seconds(1))
         }
         lastToken[choice] = now
     }

@@ -14,6 +14,7 @@ final class AnswerSource: Sendable {
     let jobs: [CompletionJob]
     let started = ContinuousClock.now
     let channel: any Channel
+    private let times: Mutex<[ChoiceTimes]>
     private let handles = Mutex<[any CompletionHandle]>([])
     private let isCancelled = Mutex(false)
     private let watch = Mutex<(watcher: ConnectionWatcher, number: Int)?>(nil)
@@ -23,6 +24,24 @@ final class AnswerSource: Sendable {
         self.jobs = jobs
         self.channel = channel
         choicesPerPrompt = jobs[0].choices
+        times = Mutex(Array(repeating: ChoiceTimes(), count: jobs.count * jobs[0].choices))
+    }
+
+    /// When each choice began, and when its tokens came, whoever reads them when.
+    var choiceTimes: [ChoiceTimes] { times.withLock { $0 } }
+
+    private func receive(_ event: CompletionEvent) {
+        times.withLock { times in
+            let now = ContinuousClock.now
+            switch event {
+            case .started(let choice, _): if times[choice].began == nil { times[choice].began = now }
+            case .token(let choice, _, _):
+                if times[choice].firstToken == nil { times[choice].firstToken = now }
+                times[choice].lastToken = now
+            case .finished: break
+            }
+        }
+        mailbox.post(event)
     }
 
     /// Hands prompts to the service.
@@ -37,8 +56,7 @@ final class AnswerSource: Sendable {
         let watcher = try await context.watcher()
         for (index, job) in jobs.enumerated() {
             let first = index * source.choicesPerPrompt
-            let mailbox = source.mailbox
-            let handle = try service.submit(job) { mailbox.post($0.shifted(by: first)) }
+            let handle = try service.submit(job) { [weak source] in source?.receive($0.shifted(by: first)) }
             source.handles.withLock { $0.append(handle) }
         }
         let number = watcher.whenGone { [weak source] in source?.end(APIError.disconnected) }
@@ -82,6 +100,14 @@ final class AnswerSource: Sendable {
         openRequest.withLock { $0 = nil }
         cancel()
     }
+}
+
+/// Moments in the life of one choice.
+struct ChoiceTimes: Sendable {
+    /// It left the queue.
+    var began: ContinuousClock.Instant?
+    var firstToken: ContinuousClock.Instant?
+    var lastToken: ContinuousClock.Instant?
 }
 
 extension CompletionEvent {

@@ -23,7 +23,6 @@ struct AnswerText: Sendable {
     private var length = 0
     private var scalars = 0
     private var heldTokens: [AnswerToken] = []
-    private(set) var tokenCount = 0
     /// The text has come to its end.
     private(set) var isComplete = false
 
@@ -49,7 +48,6 @@ struct AnswerText: Sendable {
 
     mutating func push(_ id: Int32, _ scores: TokenScores?) -> Piece {
         guard !isComplete else { return Piece() }
-        tokenCount += 1
         if endTokens.contains(id) {
             isComplete = true
             return finished()
