@@ -2,7 +2,8 @@ public import Foundation
 import NibbleLoading
 import NibbleModels
 
-/// What a load would put where. Only `config.json` is read, no weight.
+/// What a load would put where. No weight is read: `config.json` tells, and of quantized mixtures of experts the names of tensors, if
+/// weight files are there.
 public struct LoadPreview: Sendable {
     /// Devices, module ranges and the memory they take.
     public let placement: PlacementPlan

@@ -8,7 +8,9 @@ struct QuantizeCommand: AsyncParsableCommand {
         abstract: "Write a quantized checkpoint.",
         discussion: """
             A model folder becomes a pre-quantized checkpoint that transformers with bitsandbytes reads. In a bare safetensors \
-            file, every floating-point tensor is quantized on its own (8 bits: every 2-D one).
+            file, every floating-point tensor is quantized on its own (8 bits: every 2-D one). Quantized experts are read by \
+            transformers 4 or by bitsandbytes alone, as a warning tells; with --reference-behaviour they stay in floating \
+            point, as transformers 5 reads them.
 
             Example: nibble quantize MODEL --output FOLDER --load-in-4bit --quant-type nf4
             """)

@@ -98,7 +98,11 @@ package struct ModelMemory: Sendable {
             // Experts are quantized one by one.
             let experts = shape.rank == 3 ? max(shape[0], 1) : 1
             let expert = ModelMemory.bytes(format, count: shape.count / experts, rows: rows(shape, module) / experts)
-            return StoredBytes(weights: expert.weights * experts, scales: expert.scales * experts)
+            let quantized = shape.count - plan.floatCount(module.path(of: parameter.name))
+            func share(_ bytes: Int) -> Int { shape.count == 0 ? 0 : bytes * experts * quantized / shape.count }
+            return StoredBytes(
+                weights: share(expert.weights) + dense - (shape.count == 0 ? 0 : dense / shape.count * quantized),
+                scales: share(expert.scales))
         case .embedding where module.node.role != .relativeBias:
             return StoredBytes(weights: dense)
         default: break

@@ -57,7 +57,8 @@ package struct ModuleSizes: Sendable {
             guard let config = plan.config, plan.isQuantized(parameter.module.path), parameter.isMatrix else {
                 return count * Double(loadDType.byteCount)
             }
-            return config.loadIn4Bit ? count / 2 : count
+            let floats = Double(plan.floatCount(parameter.path))
+            return floats * Double(loadDType.byteCount) + (config.loadIn4Bit ? (count - floats) / 2 : count - floats)
         }
     }
 

@@ -56,11 +56,11 @@ struct ExpertNames {
     }
 
     /// The weights that make up a fused parameter, with their shapes, expert by expert. Empty for other parameters.
-    func weights(of parameter: LocatedParameter) -> [(path: String, shape: Shape)] {
-        guard let set = sets[parameter.module.path] else { return [] }
-        let projections = set.projections.filter { parameter.path.hasByteSuffix("." + $0.parameter) }
+    func weights(of parameter: String, in module: String) -> [(path: String, shape: Shape)] {
+        guard let set = sets[module] else { return [] }
+        let projections = set.projections.filter { parameter.hasByteSuffix("." + $0.parameter) }
         return (0..<set.count).flatMap { index in
-            projections.map { ("\(parameter.module.path).\(index).\($0.name).weight", $0.shape) }
+            projections.map { ("\(module).\(index).\($0.name).weight", $0.shape) }
         }
     }
 }

@@ -10,17 +10,26 @@ extension KeyMatching {
         Set(expertSources.keys.compactMap { ExpertNames.set(of: $0.text) })
     }
 
-    /// Paths of routers and sets of experts that the checkpoint holds quantized, wholly or in part.
-    func quantizedMixtures(_ tree: ModuleTree) -> Set<String> {
-        let separate = expertSources.filter { $0.value.isQuantized }.compactMap { ExpertNames.set(of: $0.key.text) }
-        let others = tree.modules.filter { module in
-            switch module.node.kind {
-            case .router, .experts:
-                module.node.parameters.contains { sources[module.path(of: $0.name)]?.isQuantized == true }
-            default: false
+    /// Routers and sets of experts that the checkpoint holds quantized.
+    func storedMixtures(_ tree: ModuleTree) -> QuantizationPlan.StoredMixtures {
+        var stored = QuantizationPlan.StoredMixtures()
+        let names = ExpertNames(tree, prefix: "")
+        for module in tree.modules {
+            let isRouter = if case .router = module.node.kind { true } else { false }
+            guard isRouter || module.isExperts else { continue }
+            var floats: [String: Int] = [:]
+            for parameter in module.node.parameters {
+                let path = module.path(of: parameter.name)
+                let weights =
+                    sources[path].map { [($0, parameter.shape)] }
+                    ?? names.weights(of: path, in: module.path)
+                    .compactMap { weight in expertSources[weight.path].map { ($0, weight.shape) } }
+                if weights.contains(where: \.0.isQuantized) { stored.modules.insert(module.path) }
+                floats[path] = weights.filter { !$0.0.isQuantized }.reduce(0) { $0 + $1.1.count }
             }
+            if stored.modules.contains(module.path) { stored.floatCounts.merge(floats.filter { $0.value > 0 }) { $1 } }
         }
-        return Set(separate).union(others.map(\.path))
+        return stored
     }
 
     /// Checks that the experts of a set are stored alike. Those that a skip entry of the checkpoint's config names may be floats

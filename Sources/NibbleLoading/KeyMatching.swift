@@ -149,7 +149,7 @@ package struct KeyMatching {
                 check(source, parameter.shape, checkpoint)
                 continue
             }
-            let separate = experts.weights(of: parameter)
+            let separate = experts.weights(of: parameter.path, in: parameter.module.path)
             // A set of which the checkpoint holds nothing is named as a whole.
             guard separate.contains(where: { expertSources[$0.path] != nil }) else {
                 if !parameter.isComputed { missing.append(parameter.path) }

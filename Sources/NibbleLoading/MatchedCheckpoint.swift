@@ -16,7 +16,7 @@ struct MatchedCheckpoint {
     var matching: KeyMatching
     /// Routers and sets of experts that the checkpoint holds quantized, wholly or in part. What it holds as floats in such a set
     /// stays so.
-    var storedMixtures: Set<String>
+    var storedMixtures: QuantizationPlan.StoredMixtures
     /// The tree with ties as the checkpoint has them.
     var tree: ModuleTree
     var options: LoaderOptions
@@ -39,7 +39,7 @@ struct MatchedCheckpoint {
             let set = ExpertNames.set(of: path.text) ?? ""
             return (
                 name: name(source.key),
-                isQuantized: source.isQuantized || (plan.isQuantized(set) && !storedMixtures.contains(set))
+                isQuantized: source.isQuantized || (plan.isQuantized(set) && !storedMixtures.modules.contains(set))
             )
         }
         let all = matrices + experts
@@ -66,7 +66,7 @@ extension ModelLoader {
         }
         try matching.requireUniformExperts(config, checkpoint)
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
-        let stored = matching.quantizedMixtures(architecture.tree)
+        let stored = matching.storedMixtures(architecture.tree)
         let plan = QuantizationPlan(
             architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
             plainLayersOnly: plainLayersOnly,

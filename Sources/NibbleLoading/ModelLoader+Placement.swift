@@ -18,7 +18,8 @@ extension ModelLoader {
         package var warnings: [String] = []
     }
 
-    /// Plans from `config.json` alone: no weight file need be present.
+    /// Plans from `config.json`: no weight file need be present. Where the model is a quantized mixture of experts and its files are
+    /// there, the names in them tell what is quantized.
     /// - Throws: `DeviceMapError`, ``LoadError``, `QuantizationConfigError`.
     package static func plan(
         _ source: ModelSource, options: LoaderOptions, _ request: PlacementRequest
@@ -39,21 +40,23 @@ extension ModelLoader {
     /// Routers and sets of experts that a quantized checkpoint holds quantized: by its tensors' names where its files are there,
     /// else as the library wrote it that `config.json` names. transformers 4 quantizes all linear layers of a mixture,
     /// transformers 5 none.
-    private static func storedMixtures(_ source: ModelSource) -> Set<String> {
+    private static func storedMixtures(_ source: ModelSource) -> QuantizationPlan.StoredMixtures {
         let tree = source.architecture.tree
-        guard let config = source.storedQuantization, tree.modules.contains(where: \.isExperts) else { return [] }
+        guard let config = source.storedQuantization, tree.modules.contains(where: \.isExperts) else { return .init() }
         if let checkpoint = try? source.checkpoint(variant: nil, dtype: nil),
             let matching = try? KeyMatching(source.architecture, checkpoint)
         {
-            return matching.quantizedMixtures(tree)
+            return matching.storedMixtures(tree)
         }
         let version = (try? source.config.optionalString("transformers_version")).flatMap { $0 } ?? "4"
-        guard version.hasBytePrefix("4") else { return [] }
+        guard version.hasBytePrefix("4") else { return .init() }
         let rules = SkipRules((config.int8SkipModules ?? tree.defaultSkips))
         let mixtures = tree.modules.filter { module in
             if case .router = module.node.kind { true } else { module.isExperts }
         }
-        return Set(mixtures.map(\.path).filter { !rules.skips($0) })
+        var stored = QuantizationPlan.StoredMixtures()
+        stored.modules = Set(mixtures.map(\.path).filter { !rules.skips($0) })
+        return stored
     }
 
     func place(_ request: PlacementRequest, _ matched: MatchedCheckpoint) throws -> LoadPlan {
@@ -75,7 +78,7 @@ struct PlacementSearch {
     var config: BitsAndBytesConfig?
     let checkpointDType: DType?
     /// Routers and sets of experts that the checkpoint holds quantized.
-    let storedMixtures: Set<String>
+    let storedMixtures: QuantizationPlan.StoredMixtures
 
     /// Tried in this order where a larger chunk leaves part of the model where it is slow. Activations and the operations'
     /// own memory grow with the chunk.

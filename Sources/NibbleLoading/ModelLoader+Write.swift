@@ -38,7 +38,7 @@ extension ModelLoader {
         try output.writeConfig(writer.writtenConfig(matched))
         return WrittenCheckpoint(
             quantizedModules: matched.plan.quantized,
-            warnings: matched.warnings + WrittenExperts(matched: matched).warnings + writer.unquantizedWarnings(matched))
+            warnings: matched.warnings + WrittenExperts(matched).warnings + writer.unquantizedWarnings(matched))
     }
 
     /// A format other than the stored one cannot be made from quantized weights without losing more than it would from the
@@ -70,7 +70,7 @@ extension ModelLoader {
         let host = HostTensors(cpu: cpu)
         let fileName = matched.architecture.keys.fileName
         let buffers = try matched.bufferTensors(host)
-        let experts = WrittenExperts(matched: matched)
+        let experts = WrittenExperts(matched)
         return try buffers
             + matched.tree.parameters.filter { $0.tiedTo == nil }.flatMap { parameter in
                 let module = parameter.module.path
@@ -95,7 +95,7 @@ extension ModelLoader {
         if var config = matched.config {
             if config.loadIn4Bit { config.computeDType = config.computeDType ?? matched.dtype }
             let named = config.int8SkipModules ?? matched.tree.defaultSkips
-            let added = options.addedSkipModules + WrittenExperts(matched: matched).plainRouters.filter { !named.contains($0) }
+            let added = options.addedSkipModules + WrittenExperts(matched).plainRouters.filter { !named.contains($0) }
             if !added.isEmpty { config.int8SkipModules = named + added }
             values["quantization_config"] = .object(config.json)
         }

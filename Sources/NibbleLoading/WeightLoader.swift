@@ -9,7 +9,7 @@ final class WeightLoader {
     let architecture: ModelArchitecture
     let checkpoint: any Checkpoint
     let matching: KeyMatching
-    private let storedMixtures: Set<String>
+    private let storedMixtures: QuantizationPlan.StoredMixtures
     let plan: QuantizationPlan
     let options: LoaderOptions
     let dtype: DType
@@ -280,7 +280,7 @@ final class WeightLoader {
 
     /// The format to quantize `module` to. What the checkpoint holds as floats beside quantized experts stays so.
     private func format(of module: String) -> WeightFormat? {
-        if storedMixtures.contains(module) { return nil }
+        if storedMixtures.modules.contains(module) { return nil }
         if module == architecture.tree.outputEmbedding, let format = options.headFormat { return format }
         return plan.isQuantized(module) ? plan.config?.format : nil
     }

@@ -8,7 +8,15 @@ import NibbleQuantization
 /// Experts that the source holds one by one are quantized one by one, as transformers 4 does. A fused parameter is quantized as
 /// one 4-bit tensor, as bitsandbytes' `replace_parameter_4bit` does; bitsandbytes has no such form in 8 bits.
 struct WrittenExperts {
-    let matched: MatchedCheckpoint
+    private let matched: MatchedCheckpoint
+    /// Single experts' weights by the path of their set, in the order of their names.
+    private let separate: [String: [KeyMatching.WeightSource]]
+
+    init(_ matched: MatchedCheckpoint) {
+        self.matched = matched
+        let sources = matched.matching.expertSources.sorted { ByteText($0.value.key) < ByteText($1.value.key) }
+        separate = Dictionary(grouping: sources) { ExpertNames.set(of: $0.key.text) ?? "" }.mapValues { $0.map(\.value) }
+    }
 
     /// Paths of the sets of experts that a written checkpoint can hold quantized.
     static func quantizable(
@@ -33,8 +41,7 @@ struct WrittenExperts {
             return try tensors(source, named: matched.architecture.keys.fileName(parameter.path), of: module, dtype, host)
         }
         guard parameter.path == module.node.parameters.first.map({ module.path(of: $0.name) }) else { return [] }
-        let sources = matched.matching.expertSources.filter { ExpertNames.set(of: $0.key.text) == module.path }.values
-        return try sources.sorted { ByteText($0.key) < ByteText($1.key) }.flatMap { source in
+        return try (separate[module.path] ?? []).flatMap { source in
             try tensors(source, named: source.key, of: module, matched.dtype, host)
         }
     }
@@ -45,7 +52,8 @@ struct WrittenExperts {
         if source.isQuantized { return try copy(source, named: name) }
         let tensor = try host.cast(matched.checkpoint.tensor(source.key), to: dtype)
         defer { matched.checkpoint.dropPages(source.key) }
-        guard matched.plan.isQuantized(module.path), !matched.storedMixtures.contains(module.path), let config = matched.config
+        guard matched.plan.isQuantized(module.path), !matched.storedMixtures.modules.contains(module.path),
+            let config = matched.config
         else { return [(name: name, tensor: tensor)] }
         let flat = tensor.viewed(as: [
             tensor.count / max(tensor.shape[tensor.shape.rank - 1], 1), tensor.shape[tensor.shape.rank - 1],
@@ -77,8 +85,7 @@ struct WrittenExperts {
     /// Names, in files, of routers that are not quantized. transformers 4 takes them for quantized linear layers unless a skip
     /// entry names them.
     var plainRouters: [String] {
-        let separate = matched.matching.separateExperts
-        guard matched.plan.quantized.contains(where: separate.contains) else { return [] }
+        guard matched.plan.quantized.contains(where: { separate[$0] != nil }) else { return [] }
         return matched.tree.modules.compactMap { module in
             guard case .router = module.node.kind, !matched.plan.isQuantized(module.path) else { return nil }
             return String(matched.architecture.keys.fileName(module.path(of: "weight")).dropLast(".weight".count))
@@ -87,12 +94,11 @@ struct WrittenExperts {
 
     /// Which libraries read the quantized experts.
     var warnings: [String] {
-        let separate = matched.matching.separateExperts
         let quantized = matched.tree.modules.filter { $0.isExperts && matched.plan.isQuantized($0.path) }.map(\.path)
         let forms = [
-            (quantized.filter { separate.contains($0) }, "quantized one by one, as transformers 4 writes and reads them"),
+            (quantized.filter { separate[$0] != nil }, "quantized one by one, as transformers 4 writes and reads them"),
             (
-                quantized.filter { !separate.contains($0) },
+                quantized.filter { separate[$0] == nil },
                 "quantized in one tensor, as replace_parameter_4bit of bitsandbytes writes it"
             ),
         ]

@@ -157,6 +157,15 @@ import Testing
         let expert = try #require(loaded.weights.experts[Self.module])[1]
         #expect(expert.down.weight.format == .dense(.float32))
         #expect(try floats(loaded)[1][1] == TinyModel.values([32, 48], seed: 5).floats)
+        // 32 · 48 weights of 4 bytes in place of half a byte.
+        let whole = try load(self.model(.nf4, isSplit: true))
+        let added = 32 * 48 * 7 / 2
+        #expect(loaded.report.footprint == whole.report.footprint + added)
+        #expect(try model.plan().footprint == loaded.report.footprint)
+        let placement = try #require(loaded.report.placement).devices.first { $0.device == .cpu }
+        #expect(
+            placement?.weights == (try #require(whole.report.placement).devices.first { $0.device == .cpu }?.weights ?? 0) + added
+        )
     }
 
     @Test("names below the experts that the model does not have are unexpected")

@@ -9,6 +9,17 @@ package struct QuantizationPlan: Sendable {
     /// Linear modules that stay as they are, in definition order.
     package let skipped: [String]
     private let quantizedSet: Set<String>
+    private let floatCounts: [String: Int]
+
+    /// Mixtures of experts that a checkpoint holds quantized.
+    package struct StoredMixtures: Sendable, Equatable {
+        /// Paths of routers and sets of experts that are quantized, wholly or in part.
+        package var modules: Set<String> = []
+        /// By the path of a parameter of such a set: how many of its weights are floats.
+        package var floatCounts: [String: Int] = [:]
+
+        package init() {}
+    }
 
     /// - Parameters:
     ///   - config: `nil` quantizes nothing.
@@ -17,17 +28,18 @@ package struct QuantizationPlan: Sendable {
     ///     unquantized, and skip entries are compared as text.
     ///   - plainLayersOnly: of these differences, only the first: leave alone what the reference could not read back.
     ///   - quantizableExperts: sets of experts that `plainLayersOnly` does not leave alone.
-    ///   - stored: modules that the checkpoint holds quantized, whatever the other rules say.
+    ///   - stored: what the checkpoint holds quantized, whatever the other rules say.
     ///   - keptInFloat32: whether the family's float32 modules (T5 `wo`) are skipped, as the reference does.
     package init(
         _ tree: ModuleTree, config: BitsAndBytesConfig?, alsoSkipped: [String] = [], addedSkips: [String] = [],
         reference: Bool = false, plainLayersOnly: Bool = false, quantizableExperts: Set<String> = [],
-        stored: Set<String> = [], keptInFloat32: Bool = true
+        stored: StoredMixtures = .init(), keptInFloat32: Bool = true
     ) {
         self.config = config
+        floatCounts = stored.floatCounts
         // The reference does not see fused experts as linear layers at all.
         let linears = tree.modules.filter {
-            stored.contains($0.path) || (reference ? $0.isLinear && !$0.isExperts : $0.isLinear)
+            stored.modules.contains($0.path) || (reference ? $0.isLinear && !$0.isExperts : $0.isLinear)
         }
         guard let config else {
             (quantized, skipped, quantizedSet) = ([], linears.map(\.path), [])
@@ -38,7 +50,7 @@ package struct QuantizationPlan: Sendable {
             + (keptInFloat32 ? tree.keepInFloat32 : []) + alsoSkipped
         let rules = SkipRules(entries, wholeParts: !reference)
         func isQuantized(_ module: LocatedModule) -> Bool {
-            if stored.contains(module.path) { return true }
+            if stored.modules.contains(module.path) { return true }
             let isQuantizable = !reference && quantizableExperts.contains(module.path)
             if reference || plainLayersOnly, !module.isPlainLinear, !isQuantizable { return false }
             return !rules.skips(module.path)
@@ -49,6 +61,9 @@ package struct QuantizationPlan: Sendable {
     }
 
     package func isQuantized(_ module: String) -> Bool { quantizedSet.contains(module) }
+
+    /// How many weights of a quantized module's parameter stay floats: those of single experts.
+    package func floatCount(_ parameter: String) -> Int { floatCounts[parameter] ?? 0 }
 }
 
 extension LocatedModule {
@@ -110,6 +125,7 @@ extension ModuleTree {
             // The reference casts a 4-bit layer's bias to the compute dtype when it first runs.
             return count * (config.loadIn4Bit ? (config.computeDType ?? loadDType).byteCount : stored)
         }
-        return config.loadIn4Bit ? (count + 1) / 2 : count
+        let floats = plan.floatCount(parameter.path)
+        return floats * stored + (config.loadIn4Bit ? (count - floats + 1) / 2 : count - floats)
     }
 }
