@@ -74,7 +74,7 @@ extension CUDABackend {
             compute == dtype
                 && (isOne
                     ? fitsTiledOne(group.inFeatures)
-                    : path(LinearKind(group.layers[0], input: dtype), tokens: activations.shape[0]) == .wide)
+                    : path(LinearKind(group.layers[0], input: dtype), tokens: activations.shape[0]) != .gemm)
         }
     }
 
