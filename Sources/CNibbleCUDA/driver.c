@@ -63,6 +63,7 @@ typedef struct {
     union {
         char bytes[64];
         int programmaticStreamSerialization;
+        unsigned cluster[3];
     } value;
 } LaunchAttribute;
 
@@ -82,6 +83,7 @@ static struct {
                           void **, void **);
     // Since CUDA 11.8; may be missing.
     int (*cuLaunchKernelEx)(const LaunchConfiguration *, NibbleFunction, void **, void **);
+    int (*cuOccupancyMaxActiveClusters)(int *, NibbleFunction, const LaunchConfiguration *);
     int (*cuGraphInstantiateWithFlags)(NibbleGraphExec *, NibbleGraph, unsigned long long);
 } driver;
 
@@ -126,6 +128,7 @@ int nibble_cuda_open(const char *path, char *error, size_t errorSize) {
     NIBBLE_LOOK_UP(cuGraphInstantiateWithFlags, "", , )
 
     *(void **)&driver.cuLaunchKernelEx = dlsym(handle, "cuLaunchKernelEx");
+    *(void **)&driver.cuOccupancyMaxActiveClusters = dlsym(handle, "cuOccupancyMaxActiveClusters");
 
     if (missing) {
         snprintf(error, errorSize, "%s has no function %s: the driver is older than CUDA 11.4", path, missing);
@@ -162,19 +165,42 @@ int nibble_cuModuleLoad(NibbleModule *module, const void *image, char *log, size
     return driver.cuModuleLoadDataEx(module, image, 2, options, values);
 }
 
+// Fills two attributes at most.
+static LaunchConfiguration configure(NibbleLaunch launch, NibbleStream stream, LaunchAttribute *attributes) {
+    enum { clusterDimension = 4, programmaticStreamSerialization = 6 };
+    unsigned count = 0;
+    if (launch.overlaps) {
+        attributes[count] = (LaunchAttribute){.id = programmaticStreamSerialization};
+        attributes[count++].value.programmaticStreamSerialization = 1;
+    }
+    if (launch.cluster) {
+        attributes[count] = (LaunchAttribute){.id = clusterDimension};
+        attributes[count].value.cluster[0] = launch.cluster;
+        attributes[count].value.cluster[1] = attributes[count].value.cluster[2] = 1;
+        ++count;
+    }
+    return (LaunchConfiguration){launch.gridX,       launch.gridY, launch.gridZ, launch.blockX, 1, 1,
+                                 launch.sharedBytes, stream,       attributes,   count};
+}
+
 int nibble_cuLaunch(NibbleFunction function, NibbleLaunch launch, NibbleStream stream, const void *arguments) {
     if (!driver.cuLaunchKernel) return NIBBLE_CUDA_MISSING;
     void *parameters[] = {(void *)arguments};
-    if (launch.overlaps && driver.cuLaunchKernelEx) {
-        enum { programmaticStreamSerialization = 6 };
-        LaunchAttribute attribute = {.id = programmaticStreamSerialization};
-        attribute.value.programmaticStreamSerialization = 1;
-        LaunchConfiguration configuration = {
-            launch.gridX, launch.gridY, launch.gridZ, launch.blockX, 1, 1, launch.sharedBytes, stream, &attribute, 1};
+    if ((launch.overlaps || launch.cluster) && driver.cuLaunchKernelEx) {
+        LaunchAttribute attributes[2];
+        LaunchConfiguration configuration = configure(launch, stream, attributes);
         return driver.cuLaunchKernelEx(&configuration, function, parameters, NULL);
     }
+    if (launch.cluster) return NIBBLE_CUDA_MISSING;
     return driver.cuLaunchKernel(function, launch.gridX, launch.gridY, launch.gridZ, launch.blockX, 1, 1, launch.sharedBytes,
                                  stream, parameters, NULL);
+}
+
+int nibble_cuOccupancyMaxActiveClusters(int *clusters, NibbleFunction function, NibbleLaunch launch) {
+    if (!driver.cuOccupancyMaxActiveClusters) return NIBBLE_CUDA_MISSING;
+    LaunchAttribute attributes[2];
+    LaunchConfiguration configuration = configure(launch, NULL, attributes);
+    return driver.cuOccupancyMaxActiveClusters(clusters, function, &configuration);
 }
 
 int nibble_cuGraphInstantiate(NibbleGraphExec *executable, NibbleGraph graph) {

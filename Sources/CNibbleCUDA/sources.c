@@ -32,6 +32,9 @@ static const char linear_4bit[] = {
 static const char linear_4bit_tiled[] = {
 #embed "kernels/linear/linear_4bit_tiled.cu"
     , 0};
+static const char linear_4bit_wide[] = {
+#embed "kernels/linear/linear_4bit_wide.cu"
+    , 0};
 static const char tiling_4bit[] = {
 #embed "kernels/linear/tiling_4bit.cu"
     , 0};
@@ -70,6 +73,9 @@ static const char codebooks_header[] = {
     , 0};
 static const char mma_header[] = {
 #embed "kernels/mma.cuh"
+    , 0};
+static const char warpgroup_header[] = {
+#embed "kernels/warpgroup.cuh"
     , 0};
 static const char tiles4_header[] = {
 #embed "kernels/linear/tiles4.cuh"
@@ -119,6 +125,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_dense),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
+    NIBBLE_PROGRAM(linear_4bit_wide),
     NIBBLE_PROGRAM(tiling_4bit),
     NIBBLE_PROGRAM(linear_int8),
     NIBBLE_PROGRAM(sum_outliers),
@@ -135,6 +142,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(select),
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
+    NIBBLE_HEADER(warpgroup),
     NIBBLE_HEADER(tiles4),
     NIBBLE_HEADER(row_input),
     NIBBLE_HEADER(staging4),

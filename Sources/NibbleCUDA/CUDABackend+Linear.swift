@@ -58,8 +58,8 @@ extension CUDABackend {
         return (first + 1..<end).first { LinearKind(group.layers[$0], input: input) != kind } ?? end
     }
 
-    /// Whether the kernels that serve this call can make the activations of its input: 4-bit and dense products of one token, and
-    /// the quantization of rows before an int8 product.
+    /// Whether the kernels that serve this call can make the activations of its input: 4-bit and dense products of one token, the
+    /// staging of tokens before other 4-bit products, and the quantization of rows before an int8 product.
     private func preparesItself(_ group: LinearGroup, _ activations: Tensor) -> Bool {
         let dtype = activations.dtype
         guard dtype == .float16 || dtype == .bfloat16, group.inFeatures % 8 == 0,
@@ -70,16 +70,25 @@ extension CUDABackend {
         case .int8(_, let scope, _): scope == .token
         case .canonicalFourBit, .foreign: false
         case .dense(let stored): isOne && stored == dtype && fitsDenseOne(group.inFeatures)
-        case .tiledFourBit(_, let compute): isOne && compute == dtype && fitsTiledOne(group.inFeatures)
+        case .tiledFourBit(_, let compute):
+            compute == dtype
+                && (isOne
+                    ? fitsTiledOne(group.inFeatures)
+                    : path(LinearKind(group.layers[0], input: dtype), tokens: activations.shape[0]) != .gemm)
         }
+    }
+
+    private func path(_ kind: LinearKind, tokens: Int) -> LinearPath {
+        LinearPath.choose(
+            kind, tokens: tokens, hasLibrary: products != nil, hasWarpgroups: hasWarpgroups,
+            isBatchInvariant: options.isBatchInvariant)
     }
 
     private func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
     private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
     private func compute(_ fused: inout FusedLayers) throws {
-        let path = LinearPath.choose(
-            fused.kind, tokens: fused.tokens, hasLibrary: products != nil, isBatchInvariant: options.isBatchInvariant)
+        let path = path(fused.kind, tokens: fused.tokens)
         switch fused.kind {
         case .dense(let dtype): try dense(&fused, dtype, path)
         case .canonicalFourBit(_, let compute): try fourBit(&fused, compute, path)
@@ -151,6 +160,7 @@ extension CUDABackend {
     private func tiledFourBit(_ fused: inout FusedLayers, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
         try setInput(&fused, compute)
+        if case .wide = path { return try wideFourBit(fused, element) }
         let fits = element != .f32 || Int(NIBBLE_TILED_4BIT_SHARED_F32) <= sharedMemoryLimit
         guard case .tiled = path, fits else { return try gemm(fused, element, isStored: false) }
         if fused.tokens == 1, element != .f32, fitsTiledOne(fused.inFeatures), !options.isBatchInvariant {

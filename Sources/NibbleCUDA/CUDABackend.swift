@@ -124,15 +124,17 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     }
 
     /// Enqueues a kernel. `arguments` is one of the structs of the kernels' header.
+    /// - Parameter cluster: blocks of a cluster along x, or 0.
     func launch<Arguments>(
-        _ kernel: Kernel, _ element: KernelElement = .f32, grid: Grid, block: Int, shared: Int = 0, _ arguments: Arguments
+        _ kernel: Kernel, _ element: KernelElement = .f32, grid: Grid, block: Int, shared: Int = 0, cluster: Int = 0,
+        _ arguments: Arguments
     ) throws {
         guard grid.x > 0, grid.y > 0, grid.z > 0 else { return }
         let function = try function(kernel, element, shared: shared)
         let overlaps = canOverlap && kernel.overlaps
         let size = NibbleLaunch(
             gridX: UInt32(grid.x), gridY: UInt32(grid.y), gridZ: UInt32(grid.z), blockX: UInt32(block),
-            sharedBytes: UInt32(shared), overlaps: overlaps && allowsOverlap ? 1 : 0)
+            sharedBytes: UInt32(shared), overlaps: overlaps && allowsOverlap ? 1 : 0, cluster: UInt32(cluster))
         allowsOverlap = overlaps
         let status = withUnsafePointer(to: arguments) { nibble_cuLaunch(function, size, stream.handle, $0) }
         if status != 0 { throw failure(status, "cuLaunchKernel(\(kernel.symbol(element)))", on: device) }
@@ -154,6 +156,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         let kernel: Kernel
         let element: KernelElement
         let block, shared: Int
+        var cluster = 0
     }
 
     /// Blocks of the kernel that the whole card holds at a time: the grid of a kernel whose blocks take work in turn.
@@ -168,6 +171,21 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         let blocks = max(Int(count), 1) * card.multiprocessors
         residency[key] = blocks
         return blocks
+    }
+
+    /// Clusters of `cluster` blocks of the kernel that the whole card holds at a time.
+    func residentClusters(_ kernel: Kernel, of cluster: Int, block: Int, shared: Int) throws -> Int {
+        let key = ResidencyKey(kernel: kernel, element: .f32, block: block, shared: shared, cluster: cluster)
+        if let known = residency[key] { return known }
+        let launch = NibbleLaunch(
+            gridX: UInt32(cluster), gridY: 1, gridZ: 1, blockX: UInt32(block), sharedBytes: UInt32(shared), overlaps: 0,
+            cluster: UInt32(cluster))
+        var count: Int32 = 0
+        try check(
+            nibble_cuOccupancyMaxActiveClusters(&count, function(kernel, .f32, shared: shared), launch),
+            "cuOccupancyMaxActiveClusters", on: device)
+        residency[key] = Int(count)
+        return Int(count)
     }
 
     /// Dynamic shared memory a block may have, as the architecture that is compiled for allows it, beside what kernels

@@ -7,6 +7,8 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit_tiled.cu, tiling_4bit.cu
     case gemv4BitTiled, gemv4BitTiledFew, stage4Bit, gemm4BitTiled8, gemm4BitTiled16, gemm4BitTiled32, gemm4BitTiled64
     case tile4Bit, untile4Bit, dequantize4BitTiled
+    // linear_4bit_wide.cu
+    case stage4BitWide, gemm4BitWide16, gemm4BitWide32, gemm4BitWide64, gemm4BitWide96, gemm4BitWide128
     // linear_int8.cu
     case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, dequantizeInt8
     // sum_outliers.cu
@@ -37,6 +39,12 @@ enum Kernel: Int, CaseIterable {
         case .gemm4BitTiled16: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_16")
         case .gemm4BitTiled32: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_32")
         case .gemm4BitTiled64: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_64")
+        case .stage4BitWide: ("linear_4bit_wide.cu", "stage_4bit_wide")
+        case .gemm4BitWide16: ("linear_4bit_wide.cu", "gemm_4bit_wide_16")
+        case .gemm4BitWide32: ("linear_4bit_wide.cu", "gemm_4bit_wide_32")
+        case .gemm4BitWide64: ("linear_4bit_wide.cu", "gemm_4bit_wide_64")
+        case .gemm4BitWide96: ("linear_4bit_wide.cu", "gemm_4bit_wide_96")
+        case .gemm4BitWide128: ("linear_4bit_wide.cu", "gemm_4bit_wide_128")
         case .tile4Bit: ("tiling_4bit.cu", "tile_4bit")
         case .untile4Bit: ("tiling_4bit.cu", "untile_4bit")
         case .dequantize4BitTiled: ("tiling_4bit.cu", "dequantize_4bit_tiled")
@@ -89,7 +97,8 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .add, .convert, .gather,
             .finishLinear,
-            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route:
+            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route,
+            .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128:
             false
         default: true
         }
@@ -99,7 +108,7 @@ enum Kernel: Int, CaseIterable {
     func exists(_ element: KernelElement) -> Bool {
         switch self {
         case .gemvSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32, .gemm4BitTiled64,
-            .attendPrefill64,
+            .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
             .attendPrefillCodes256:
@@ -113,7 +122,8 @@ enum Kernel: Int, CaseIterable {
     var overlaps: Bool {
         switch self {
         case .gemvSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .gemm4BitTiled8,
-            .quantizeRows, .sumFewOutliers,
+            .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
+            .sumFewOutliers,
             .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes, .attendSplitCodes, .rotate,
             .rotateEight,
             .embed, .normalize, .gate, .gateEight, .add, .gather,

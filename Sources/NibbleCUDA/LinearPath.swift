@@ -30,18 +30,22 @@ enum LinearPath {
     case gemv
     /// Tensor cores on the weight in its tiled layout.
     case tiled
+    /// Warpgroups on the weight in its tiled layout: compute capability 9.0.
+    case wide
     /// GEMM: 4-bit weights are dequantized first, int8 weights multiplied as they are.
     case gemm
 
     /// Chooses by the number of tokens. Measured on one H200 (N × K 4096 × 4096 to 32000 × 4096): tiled kernels beat dequantizing
-    /// up to 64 tokens; cuBLASLt's dense product beats GEMV from 3.
-    static func choose(_ kind: LinearKind, tokens: Int, hasLibrary: Bool, isBatchInvariant: Bool) -> LinearPath {
+    /// up to 64 tokens, those for warpgroups up to 128; cuBLASLt's dense product beats GEMV from 3.
+    static func choose(
+        _ kind: LinearKind, tokens: Int, hasLibrary: Bool, hasWarpgroups: Bool, isBatchInvariant: Bool
+    ) -> LinearPath {
         let limits: [(tokens: Int, path: LinearPath)] =
             switch kind {
             case .dense: [(hasLibrary ? 2 : 8, .gemv)]
             case .canonicalFourBit: [(32, .gemv)]
             case .tiledFourBit(_, compute: .float32): [(32, .tiled)]
-            case .tiledFourBit: [(64, .tiled)]
+            case .tiledFourBit: hasWarpgroups ? [(8, .tiled), (128, .wide)] : [(64, .tiled)]
             case .int8: [(8, .gemv)]
             case .foreign: []
             }

@@ -5,7 +5,9 @@ extension OperationCases {
     package static let linearAfterNorm: [OperationCase] = loadDTypes.flatMap { loadDType in
         formatsAfterNorm(loadDType).flatMap { name, format in
             PrecedingNorm.allCases.flatMap { variant in
-                [(1, 40, 128), (1, 33, 1000), (1, 48, 2560), (1, 20, 10304), (3, 40, 192)].map { tokens, features, columns in
+                [
+                    (1, 40, 128), (1, 33, 1000), (1, 48, 2560), (1, 20, 10304), (3, 40, 192), (20, 150, 576),
+                ].map { tokens, features, columns in
                     OperationCase("linear \(name) [\(tokens), \(features), \(columns)] after \(variant)", loadDType: loadDType) {
                         try product($0, format, tokens, features, columns, variant)
                     }

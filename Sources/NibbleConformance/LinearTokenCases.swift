@@ -3,7 +3,7 @@ internal import NibbleCore
 extension OperationCases {
     /// Linear layers in every activation dtype, at numbers of tokens around every limit at which a backend changes its algorithm.
     package static let linearByTokens: [OperationCase] =
-        productsByTokens + manyOutliers + storing + groupsByTokens + mixturesByTokens
+        productsByTokens + severalTiles + manyOutliers + storing + groupsByTokens + mixturesByTokens
 
     // MARK: Formats and shapes
 
@@ -41,6 +41,22 @@ extension OperationCases {
                             context, format, features, columns, seed: 31, isPrepared: isPrepared, arithmetic: arithmetic)
                         return try multiply(context, [operand], tokens: tokens, Storing())
                     }.worst
+                }
+            }
+        }
+    }
+
+    /// 4-bit products with more outputs and columns than a block of a kernel takes, for numbers of tokens up to and past those of a
+    /// block.
+    private static let severalTiles: [OperationCase] = loadDTypes.flatMap { loadDType in
+        weights(loadDType)[2...4].flatMap { name, format, arithmetic in
+            [(9, 260, 1088), (40, 140, 704), (90, 130, 448), (128, 150, 192), (129, 20, 320)].map { tokens, features, columns in
+                OperationCase("linear \(name), tiles [\(tokens), \(features), \(columns)]", loadDType: loadDType) { context in
+                    let operands = try [features, 24].map {
+                        try LinearOperand(
+                            context, format, $0, columns, seed: 38, hasBias: $0 == 24, isPrepared: true, arithmetic: arithmetic)
+                    }
+                    return try multiply(context, operands, tokens: tokens, Storing(residual: .other))
                 }
             }
         }

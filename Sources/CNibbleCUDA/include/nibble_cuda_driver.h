@@ -101,10 +101,15 @@ typedef struct {
     // May begin before the kernel enqueued before it has ended; it waits itself for what it reads (programmatic dependent
     // launch, compute capability 9.0). Ignored where the driver cannot.
     int overlaps;
+    // Blocks of a cluster along x (compute capability 9.0), or 0.
+    unsigned cluster;
 } NibbleLaunch;
 
 // Launches a kernel that takes one struct by value; `arguments` points at it and is copied before the call returns.
 int nibble_cuLaunch(NibbleFunction function, NibbleLaunch launch, NibbleStream stream, const void *arguments);
+
+// Clusters of the launch that the card holds at a time; NIBBLE_CUDA_MISSING before CUDA 11.8.
+int nibble_cuOccupancyMaxActiveClusters(int *clusters, NibbleFunction function, NibbleLaunch launch);
 
 int nibble_cuStreamBeginCapture(NibbleStream stream, int mode);
 int nibble_cuStreamEndCapture(NibbleStream stream, NibbleGraph *graph);

@@ -84,7 +84,7 @@ typedef struct {
 // Layers of one format that read the same input.
 typedef struct {
     NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
-    NibblePrologue prologue;           // kernels for one token only
+    NibblePrologue prologue;           // kernels for one token, and those that stage 16-bit tokens
     NibbleLinearLayer parts[NIBBLE_MAX_LAYERS];
     NibbleEpilogue epilogue;
     int layerCount;
@@ -455,6 +455,15 @@ typedef struct {
 // Bytes of `staged`; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32) \
     (((tokens) + 7) / 8 * 8LL * (((inFeatures) + 127) / 128 * 256LL * (1 + (isFloat32)) + 4))
+
+// Products of several to some hundred tokens over that layout on compute capability 9.0 (linear_4bit_wide.cu), for 16, 32, 64, 96
+// or 128 tokens a block: stages of activations, and dynamic shared memory.
+#define NIBBLE_WIDE_4BIT_ROWS 128  // outputs of a block
+#define NIBBLE_WIDE_4BIT_THREADS 256
+#define NIBBLE_WIDE_4BIT_STAGE_THREADS 512
+#define NIBBLE_WIDE_4BIT_MAX_CLUSTER 8
+#define NIBBLE_WIDE_4BIT_STAGES(tokens) ((tokens) <= 16 ? 6 : (tokens) <= 32 ? 5 : (tokens) <= 64 ? 3 : 4)
+#define NIBBLE_WIDE_4BIT_SHARED(tokens) (65536 + NIBBLE_WIDE_4BIT_STAGES(tokens) * (tokens) * 256)
 
 // Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.
 // A relative bias needs maximumDistance up to NIBBLE_PREFILL_MAX_DISTANCE.

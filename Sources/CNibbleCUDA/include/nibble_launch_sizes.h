@@ -21,6 +21,8 @@ static inline long long nibble_staged_4bit_bytes(long long tokens, long long inF
     return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);
 }
 
+static inline int nibble_wide_4bit_shared(int tokens) { return NIBBLE_WIDE_4BIT_SHARED(tokens); }
+
 static inline int nibble_prefill_supports(int keySize, int valueSize) { return NIBBLE_PREFILL_SUPPORTS(keySize, valueSize); }
 
 static inline int nibble_prefill_width(int size) { return NIBBLE_PREFILL_WIDTH(size); }

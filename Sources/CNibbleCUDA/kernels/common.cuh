@@ -17,6 +17,15 @@ struct alignas(2) bf16 {
 };
 typedef float f32;
 
+template <typename T>
+struct IsHalf {
+    static constexpr bool value = false;
+};
+template <>
+struct IsHalf<f16> {
+    static constexpr bool value = true;
+};
+
 // Expands X(f32) X(f16) X(bf16), or only those asked for with -DNIBBLE_ONLY_BF16 and so on.
 #if defined(NIBBLE_ONLY_F32)
 #define NIBBLE_FOR_TYPES(X) X(f32)

@@ -12,14 +12,24 @@
 // A block stages one token.
 template <typename T>
 __device__ __forceinline__ void stageFourBitBody(const NibbleLinearArguments &a) {
-    releaseDependents();
-    if (isUnused(a)) return;
-    waitForPredecessors();
     const int columnTiles = (a.inFeatures + 127) / 128 * 2, m = blockIdx.x;
     const Staged staged = stagedLayout<T>(a.staged, a.tokens, columnTiles);
     u32 *fragments = (u32 *)staged.fragments + (long long)(m >> 3) * columnTiles * 256 + (m & 7) * 32;
-    const float inverse = stageToken((const T *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments,
-                                     fragments + staged.lowOffset * 4);
+    releaseDependents();
+    float inverse;
+    if constexpr (sizeof(T) == 4) {
+        if (isUnused(a)) return;
+        waitForPredecessors();
+        inverse = stageToken((const float *)a.input + (long long)m * a.inFeatures, a.inFeatures, columnTiles, fragments,
+                             fragments + staged.lowOffset * 4);
+    } else {
+        RowInput<T> row(tokenOf<T>(a, m), a.prologue, a.inFeatures);
+        row.prefetchWeights();
+        if (isUnused(a)) return;
+        waitForPredecessors();
+        row.measure();
+        inverse = stageRow(row, columnTiles, fragments);
+    }
     if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
 

@@ -162,15 +162,6 @@ __device__ __forceinline__ void quantizeRowsBody(const NibbleRowQuantizeArgument
 
 #define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
 
-template <typename T>
-struct IsHalf {
-    static constexpr bool value = false;
-};
-template <>
-struct IsHalf<f16> {
-    static constexpr bool value = true;
-};
-
 // The integer product with its scales and the bias. In compatibility mode activations and result are rounded to float16:
 // bitsandbytes stores the product as float16 and adds a bias of another type to that, whatever the activations' type is.
 template <typename T>

@@ -21,29 +21,18 @@ __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int colum
 }
 
 // Elements 8 i ..< 8 i + 8 of a token; zeros past its end.
-template <typename T>
-__device__ __forceinline__ void loadRun(const T *token, int i, int K, float (&x)[8]) {
-    if (8 * i >= K) {
+__device__ __forceinline__ void loadRun(const float *token, int i, int K, float (&x)[8]) {
+    if (8 * i < K) {
+        loadEight(token, 8 * i, NIBBLE_F32, x);
+    } else {
 #pragma unroll
         for (int j = 0; j < 8; ++j) x[j] = 0.f;
-    } else if constexpr (sizeof(T) == 4) {
-        float low[4], high[4];
-        unpack(*(const uint4 *)(token + 8 * i), low, f32());
-        unpack(*(const uint4 *)(token + 8 * i + 4), high, f32());
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            x[j] = low[j];
-            x[4 + j] = high[j];
-        }
-    } else {
-        unpack(*(const uint4 *)(token + 8 * i), x, T());
     }
 }
 
 // Stages one token by all threads of a block; returns the factor that undoes the scaling. The fragment words of run i go to
-// `fragments` + (i / 8) * 256 + (0 ... 3) * 8 + i % 8; `low`, for float32, takes the low parts.
-template <typename T>
-__device__ __forceinline__ float stageToken(const T *token, int K, int columnTiles, u32 *fragments, u32 *low) {
+// `fragments` + (i / 8) * 256 + (0 ... 3) * 8 + i % 8; `low` takes the low parts.
+__device__ __forceinline__ float stageToken(const float *token, int K, int columnTiles, u32 *fragments, u32 *low) {
     u32 largest = 0;
     float x[8];
     for (int i = threadIdx.x; i < K / 8; i += blockDim.x) {
@@ -61,11 +50,43 @@ __device__ __forceinline__ float stageToken(const T *token, int K, int columnTil
             const float first = x[2 * j] * factor, second = x[2 * j + 1] * factor;
             const u32 high = packPair<f16>(first, second);
             fragments[place + 8 * j] = high;
-            if constexpr (sizeof(T) == 4)
-                low[place + 8 * j] = packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f,
-                                                   (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
+            low[place + 8 * j] =
+                packPair<f16>((first - toFloat(f16{(u16)high})) * 4096.f, (second - toFloat(f16{(u16)(high >> 16)})) * 4096.f);
         }
     }
+    return inverse;
+}
+
+// Token m of a call whose input may have a prologue.
+template <typename T>
+__device__ __forceinline__ const void *tokenOf(const NibbleLinearArguments &a, long long m) {
+    return (const u8 *)a.input + m * a.inFeatures * (a.prologue.kind == NIBBLE_PROLOGUE_NONE ? sizeof(T) : 4);
+}
+
+// The factors to float16 and back of a token of 16-bit elements, by all threads of a block. float16 stays as it is.
+template <typename T>
+__device__ __forceinline__ float factorOfRow(const RowInput<T> &row, float &inverse) {
+    inverse = 1.f;
+    if constexpr (IsHalf<T>::value) return 1.f;
+    u32 largest = 0;
+    row.forEachRun(row.K / 8, [&](int i, const float (&x)[8]) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+    });
+    return factorToHalf(blockMaxBits(largest), inverse);
+}
+
+// The same for a token of 16-bit elements, which may have a prologue.
+template <typename T>
+__device__ __forceinline__ float stageRow(const RowInput<T> &row, int columnTiles, u32 *fragments) {
+    float inverse;
+    const float factor = factorOfRow(row, inverse);
+    row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
+        if (i >= columnTiles * 8) return;
+        const long long place = (long long)(i >> 3) * 256 + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) fragments[place + 8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
+    });
     return inverse;
 }
 

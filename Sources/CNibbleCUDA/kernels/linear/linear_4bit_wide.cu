@@ -1,0 +1,411 @@
+// 4-bit linear layers over the tiled layout (tiles4.cuh) for several to some hundred tokens, on the warpgroup products of compute
+// capability 9.0. Elsewhere these kernels are empty.
+//
+// A block computes 128 outputs for up to `Tokens` tokens over a range of K. Each of its two warpgroups has 64 outputs: codes
+// become float16 values, in the registers from which the products take their first operand, through a table with one copy per
+// lane. Activations are the second operand, in shared memory. Scales multiply float32 sums of 64 products. The blocks of a
+// cluster divide K; they add their sums in the order of their ranks, so that a result does not depend on timing.
+//
+// Weights reach shared memory by asynchronous copies of the lanes that use them, so a warp waits for its own alone. Activations
+// come by bulk copies that one thread starts.
+#include "warpgroup.cuh"
+#include "staging4.cuh"
+
+#define WARPS (NIBBLE_WIDE_4BIT_THREADS / 32)
+#define RING_DEPTH 3
+
+// The table has an entry of 128 bytes every 256 bytes of shared memory, so that a byte of codes, put into bits 8 to 15 of an
+// address, selects an entry. Between the entries lie the warps' rings of weights: a slot is ten pieces of 128 bytes, for the
+// codes of 16 rows and 128 columns, their scales and, if nested, the absmax of each scale.
+#define TABLE_BYTES 65536
+#define SLOT_BYTES 2560
+// Behind them, in pieces too: the map of nested scales, and barriers.
+#define MAP_OFFSET (128 + WARPS * RING_DEPTH * SLOT_BYTES)
+#define BARRIER_OFFSET (MAP_OFFSET + 8 * 256)
+
+// The staged activations: float16, in 8 x 8 matrices of 8 tokens and 8 columns, ordered [pairs of column tiles][token tiles]
+// [16 matrices along K][8 tokens][8 columns]. Then for each token the factor back to its true size.
+struct WideStaged {
+    uint4 *rows;  // of a matrix
+    float *factors;
+    int tokenTiles;
+
+    __device__ __forceinline__ WideStaged(const NibbleLinearArguments &a, int pairs)
+        : rows((uint4 *)a.staged), tokenTiles((a.tokens + 7) / 8) {
+        factors = (float *)(rows + (long long)pairs * tokenTiles * 128);
+    }
+    // The 16 matrices of a pair and a token tile.
+    __device__ __forceinline__ uint4 *matrices(int pair, int tokenTile) const {
+        return rows + ((long long)pair * tokenTiles + tokenTile) * 128;
+    }
+};
+
+// A block stages one token.
+template <typename T>
+__device__ __forceinline__ void stageWideBody(const NibbleLinearArguments &a) {
+    const int m = blockIdx.x, pairs = (a.inFeatures + 127) / 128;
+    RowInput<T> row(tokenOf<T>(a, m), a.prologue, a.inFeatures);
+    releaseDependents();
+    row.prefetchWeights();
+    if (isUnused(a)) return;
+    waitForPredecessors();
+    row.measure();
+    float inverse;
+    const float factor = factorOfRow(row, inverse);
+    const WideStaged staged(a, pairs);
+    row.forEachRun(pairs * 16, [&](int i, const float (&x)[8]) {
+        if (i >= pairs * 16) return;
+        float y[8];
+#pragma unroll
+        for (int j = 0; j < 8; ++j) y[j] = x[j] * factor;
+        staged.matrices(i >> 4, m >> 3)[(i & 15) * 8 + (m & 7)] = packEight<f16>(y);
+    });
+    if (threadIdx.x == 0) staged.factors[m] = inverse;
+}
+
+#if NIBBLE_HAS_WARPGROUPS
+__device__ __forceinline__ void copyAsync4(u32 destination, const void *source) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(destination), "l"(source) : "memory");
+}
+
+// The weights of one warp: 16 rows, in a ring of pairs of column tiles.
+template <bool Nested>
+struct WeightRing {
+    const u8 *codes, *scales;  // of this lane: 16 bytes of codes and, in the first lanes, of scales; of the next pair to copy
+    const float *nestedAbsmax;
+    int block, lastBlock;      // nested: canonical blocks of this lane's scale in that pair, and of the weight's last scale
+    int left;                  // pairs to copy
+    u32 slots, copied, taken;  // shared addresses: of the ring, and of this lane's codes in the next slots to fill and to take
+    int lane;
+
+    __device__ __forceinline__ WeightRing(const NibbleLinearArguments &a, const NibbleLinearLayer &part, int rowTile, int first,
+                                          int end, u32 slots)
+        : left(end - first), slots(slots), lane(threadIdx.x & 31) {
+        const int pairs = (a.inFeatures + 127) / 128, tile = min(rowTile, (part.outFeatures - 1) / 16);
+        const long long pair = (long long)tile * pairs + first;
+        codes = (const u8 *)part.weight + pair * 1024 + lane * 16;
+        scales = Nested ? part.nestedCodes + pair * 32 + lane * 16 : (const u8 *)part.scales + pair * 128 + lane * 16;
+        nestedAbsmax = part.nestedAbsmax;
+        const int row = min(tile * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1), across = a.inFeatures / 64;
+        block = row * across + (lane & 1) + 2 * first;
+        lastBlock = part.outFeatures * across - 1;
+        copied = taken = slots + laneOffset();
+    }
+
+    __device__ __forceinline__ u32 laneOffset() const { return (lane >> 3) * 256 + (lane & 7) * 16; }
+    __device__ __forceinline__ void advance(u32 &slot) const {
+        slot = slot + SLOT_BYTES >= slots + RING_DEPTH * SLOT_BYTES ? slot - (RING_DEPTH - 1) * SLOT_BYTES : slot + SLOT_BYTES;
+    }
+
+    // Starts the copies of the next pair.
+    __device__ __forceinline__ void copy() {
+        if (left > 0) {
+            copyAsync16(copied, codes, true);
+            copyAsync16(copied + 1024, codes + 512, true);
+            if (lane < (Nested ? 2 : 8)) copyAsync16(copied + 2048, scales, true);
+            if (Nested) copyAsync4(copied - laneOffset() + 2304 + lane * 4, nestedAbsmax + (min(block, lastBlock) >> 8));
+        }
+        commitCopies();
+        codes += 1024;
+        scales += Nested ? 32 : 128;
+        block += 2;
+        --left;
+        advance(copied);
+    }
+
+    // Waits for the next pair and takes it: scales of row g in the first and second column tile, then of row g + 8.
+    __device__ __forceinline__ void take(u32 table, float offset, uint4 (&words)[2], float (&scale)[4]) {
+        waitCopies<RING_DEPTH - 1>();
+        __syncwarp();
+        words[0] = loadShared16(taken);
+        words[1] = loadShared16(taken + 1024);
+        const u32 piece = taken - laneOffset() + 2048;
+        if constexpr (Nested) {
+            u32 code, absmax, value;
+            asm volatile("ld.shared.u8 %0, [%1];" : "=r"(code) : "r"(piece + lane) : "memory");
+            asm volatile("ld.shared.u32 %0, [%1];" : "=r"(absmax) : "r"(piece + 256 + lane * 4) : "memory");
+            asm volatile("ld.shared.u32 %0, [%1];"
+                         : "=r"(value)
+                         : "r"(table + MAP_OFFSET + (code >> 5) * 256 + (code & 31) * 4)
+                         : "memory");
+            const float mine = __fadd_rn(__fmul_rn(__uint_as_float(value), __uint_as_float(absmax)), offset);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) scale[j] = __shfl_sync(~0u, mine, j, 4);
+        } else {
+            const uint4 v = loadShared16(piece + (lane >> 2) * 16);
+            scale[0] = __uint_as_float(v.x);
+            scale[1] = __uint_as_float(v.y);
+            scale[2] = __uint_as_float(v.z);
+            scale[3] = __uint_as_float(v.w);
+        }
+        advance(taken);
+        __syncwarp();
+    }
+
+    __device__ __forceinline__ static uint4 loadShared16(u32 address) {
+        uint4 v;
+        asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(address)
+                     : "memory");
+        return v;
+    }
+};
+
+// table[byte][lane], 256 bytes apart: the float16 values of the byte's two codes, one copy per lane.
+__device__ __forceinline__ void fillSpreadTable(u8 *table, int codebook) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
+        *(uint4 *)(table + (warp * 32 + 4 * i + (lane >> 3)) * 256 + (lane & 7) * 16) = make_uint4(v, v, v, v);
+    }
+}
+
+// The float16 values of a column tile's codes, as the first operands of four products. `table` is its shared address.
+__device__ __forceinline__ void lookUp(u32 (&w)[4][4], const uint4 &codes, u32 table, u32 laneOffset) {
+    const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            asm("ld.shared.u32 %0, [%1];" : "=r"(w[s][j]) : "r"(table + __byte_perm(words[s], laneOffset, 0x5504 | j << 4)));
+}
+
+// Starts the products of a column tile; `activations` describes its first matrix.
+template <int count>
+__device__ __forceinline__ void startProducts(float (&c)[count], const u32 (&w)[4][4], u64 activations) {
+    fenceSums(c);
+    beginProducts();
+#pragma unroll
+    for (int s = 0; s < 4; ++s) multiplyWarpgroup(c, w[s], activations + s * (256 >> 4), s > 0);
+    commitProducts();
+}
+
+// Waits for the products in flight and adds them.
+template <int count>
+__device__ __forceinline__ void addProducts(float (&sums)[count], float (&c)[count], float first, float second) {
+    waitProducts();
+    fenceSums(c);
+#pragma unroll
+    for (int i = 0; i < count; i += 4) {
+        sums[i] = fmaf(c[i], first, sums[i]);
+        sums[i + 1] = fmaf(c[i + 1], first, sums[i + 1]);
+        sums[i + 2] = fmaf(c[i + 2], second, sums[i + 2]);
+        sums[i + 3] = fmaf(c[i + 3], second, sums[i + 3]);
+    }
+}
+
+// What a block works on.
+struct WideBlock {
+    int tile, first, end;  // of 128 outputs, within the layer; pairs of column tiles
+    u32 rank, size;        // of its cluster
+    const NibbleLinearLayer &part;
+
+    static __device__ __forceinline__ int layer(const NibbleLinearArguments &a, int &tile) {
+        tile = blockIdx.x / clusterSize();
+        return layerOfTile(a, tile, NIBBLE_WIDE_4BIT_ROWS);
+    }
+    __device__ __forceinline__ WideBlock(const NibbleLinearArguments &a)
+        : rank(clusterRank()), size(clusterSize()), part(a.parts[layer(a, tile)]) {
+        const int pairs = (a.inFeatures + 127) / 128;
+        first = pairs * rank / size;
+        end = pairs * (rank + 1) / size;
+    }
+};
+
+// Staged activations, through a ring in shared memory. Each stage has a barrier that ends a phase when it is full and one for
+// when it is empty. One thread copies.
+template <int Tokens, int Stages>
+struct ActivationRing {
+    static constexpr u32 stageBytes = Tokens * 256;
+    const uint4 *source;        // of the next pair to copy
+    long long step;             // to the one after
+    u32 bytes;                  // past the last token the products are not stored
+    u32 stages, barriers;       // shared addresses
+    int left;                   // pairs to copy
+    u32 filled = 0;             // the next stage to fill
+    u32 stage = 0, parity = 0;  // in use
+
+    __device__ __forceinline__ ActivationRing(const WideStaged &staged, const WideBlock &block, u32 stages, u32 barriers)
+        : stages(stages), barriers(barriers), left(block.end - block.first) {
+        const int tokenTile = blockIdx.y * (Tokens / 8);
+        source = staged.matrices(block.first, tokenTile);
+        step = (long long)staged.tokenTiles * 128;
+        bytes = min(Tokens / 8, staged.tokenTiles - tokenTile) * 2048;
+    }
+
+    __device__ __forceinline__ u32 full(u32 s) const { return barriers + 8 * s; }
+    __device__ __forceinline__ u32 empty(u32 s) const { return barriers + 8 * (Stages + s); }
+
+    __device__ __forceinline__ void initialize() const {
+        for (int s = 0; s < Stages; ++s) {
+            initBarrier(full(s), 1);
+            initBarrier(empty(s), WARPS);
+        }
+        fenceBarriers();
+    }
+
+    __device__ __forceinline__ void copy() {
+        if (left > 0) {
+            arriveExpecting(full(filled), bytes);
+            copyBulk(stages + filled * stageBytes, source, bytes, full(filled));
+        }
+        source += step;
+        --left;
+        filled = filled + 1 == Stages ? 0 : filled + 1;
+    }
+    // Fills all stages.
+    __device__ __forceinline__ void start(int warp) {
+        if (warp == 0 && elected())
+            for (int s = 0; s < Stages; ++s) copy();
+        __syncwarp();
+    }
+    // Fills the stage before the one in use with the next pair, once all warps have let go of it.
+    __device__ __forceinline__ void refill(int warp) {
+        if (warp == 0 && elected() && left > 0) {
+            waitBarrier(empty(filled), stage == 0 ? parity ^ 1 : parity);
+            copy();
+        }
+        __syncwarp();
+    }
+
+    __device__ __forceinline__ void wait() const { waitBarrier(full(stage), parity); }
+    // Lets go of the stage in use, by a warp.
+    __device__ __forceinline__ void release() {
+        if ((threadIdx.x & 31) == 0) arrive(empty(stage));
+        if (++stage == Stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Adds the sums of the cluster's blocks, of two tokens at a time in turn, and stores the outputs.
+template <int Tokens>
+__device__ __forceinline__ void storeCluster(const NibbleLinearArguments &a, const WideStaged &staged, const WideBlock &block,
+                                             u32 sums) {
+    const int row = threadIdx.x % NIBBLE_WIDE_4BIT_ROWS, output = block.tile * NIBBLE_WIDE_4BIT_ROWS + row;
+    if (output >= block.part.outFeatures) return;
+    const float bias = block.part.bias ? block.part.bias[output] : 0.f;
+#pragma unroll 2
+    for (int n = threadIdx.x / NIBBLE_WIDE_4BIT_ROWS + 2 * block.rank; n < Tokens; n += 2 * block.size) {
+        const int m = blockIdx.y * Tokens + n;
+        if (m >= a.tokens) break;
+        const u32 at = sums + (n * (NIBBLE_WIDE_4BIT_ROWS + 4) + row) * 4;
+        float sum = 0.f;
+#pragma unroll
+        for (u32 r = 0; r < 8; ++r)
+            if (r < block.size) sum += loadFromCluster(at, r);
+        finish(a.epilogue, m, block.part.firstColumn + output, sum * staged.factors[m] + bias);
+    }
+}
+
+// The sums of this warp's 16 outputs over the block's pairs. The values of one column tile are looked up while the products of
+// the one before are in flight.
+template <int Tokens, int Stages, bool Nested>
+__device__ __forceinline__ void sumProducts(WeightRing<Nested> &weights, ActivationRing<Tokens, Stages> &input, int pairs,
+                                            float nestedOffset, u32 table, float (&sums)[Tokens / 2]) {
+    const u32 laneOffset = (threadIdx.x & 31) * 4;
+    const int warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
+    const u64 matrices = describeMatrices(input.stages, 128, 2048);
+    u32 w[2][4][4];
+    uint4 words[2];
+    float scale[4];
+#pragma unroll
+    for (int i = 0; i < Tokens / 2; ++i) sums[i] = 0.f;
+    weights.take(table, nestedOffset, words, scale);
+    weights.copy();
+    lookUp(w[0], words[0], table, laneOffset);
+#pragma unroll 1
+    for (int i = 0; i < pairs; ++i) {
+        const u64 activations = matrices + input.stage * (input.stageBytes >> 4);
+        float c[Tokens / 2];
+        input.wait();
+        startProducts(c, w[0], activations);
+        lookUp(w[1], words[1], table, laneOffset);
+        addProducts(sums, c, scale[0], scale[2]);
+        const float second[2] = {scale[1], scale[3]};
+        // After the last pair these are leftovers, which nothing uses.
+        weights.take(table, nestedOffset, words, scale);
+        if (i > 0) input.refill(warp);
+        weights.copy();
+        startProducts(c, w[1], activations + (1024 >> 4));
+        lookUp(w[0], words[0], table, laneOffset);
+        addProducts(sums, c, second[0], second[1]);
+        input.release();
+    }
+}
+
+template <int Tokens, int Stages, bool Nested>
+__device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
+    extern __shared__ __align__(128) u8 wideShared[];
+    // The shuffle makes the compiler keep the address.
+    const u32 table = __shfl_sync(~0u, sharedAddress(wideShared), 0);
+    const int lane = threadIdx.x & 31, warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
+    releaseDependents();
+    const WideBlock block(a);
+    WeightRing<Nested> weights(a, block.part, block.tile * (NIBBLE_WIDE_4BIT_ROWS / 16) + warp, block.first, block.end,
+                               table + 128 + warp * RING_DEPTH * SLOT_BYTES);
+#pragma unroll
+    for (int d = 0; d < RING_DEPTH; ++d) weights.copy();
+    const WideStaged staged(a, (a.inFeatures + 127) / 128);
+    ActivationRing<Tokens, Stages> input(staged, block, table + TABLE_BYTES, table + BARRIER_OFFSET);
+    if (threadIdx.x == 0) input.initialize();
+    fillSpreadTable(wideShared, a.codebook);
+    if (Nested) *(float *)(wideShared + MAP_OFFSET + warp * 256 + lane * 4) = dynamicMapValue(threadIdx.x);
+    waitForPredecessors();
+    if (isUnused(a)) return waitCopies<0>();
+    __syncthreads();
+    input.start(warp);
+
+    float sums[Tokens / 2];
+    sumProducts<Tokens, Stages, Nested>(weights, input, block.end - block.first, block.part.nestedOffset, table, sums);
+    waitCopies<0>();
+    __syncthreads();
+    float *all = (float *)wideShared;
+    const int row = warp * 16 + (lane >> 2), token = 2 * (lane & 3);
+#pragma unroll
+    for (int i = 0; i < Tokens / 2; ++i)
+        all[(token + 2 * (i & ~3) + (i & 1)) * (NIBBLE_WIDE_4BIT_ROWS + 4) + row + 4 * (i & 2)] = sums[i];
+    syncCluster();
+    storeCluster<Tokens>(a, staged, block, table);
+    meetCluster();
+}
+#endif
+
+template <int Tokens>
+__device__ __forceinline__ void wideProduct(const NibbleLinearArguments &a) {
+#if NIBBLE_HAS_WARPGROUPS
+    constexpr int stages = NIBBLE_WIDE_4BIT_STAGES(Tokens);
+    if (a.parts[0].nestedCodes)
+        wideBody<Tokens, stages, true>(a);
+    else
+        wideBody<Tokens, stages, false>(a);
+#endif
+}
+
+#define WIDE_PRODUCT(TOKENS, RESIDENT)                                               \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_THREADS, RESIDENT) \
+        gemm_4bit_wide_##TOKENS(const __grid_constant__ NibbleLinearArguments a) {   \
+        wideProduct<TOKENS>(a);                                                      \
+    }
+#if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
+WIDE_PRODUCT(16, 2)
+WIDE_PRODUCT(32, 2)
+WIDE_PRODUCT(64, 2)
+WIDE_PRODUCT(96, 1)
+WIDE_PRODUCT(128, 1)
+#endif
+
+#define STAGE_WIDE(T)                                                            \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_STAGE_THREADS) \
+        stage_4bit_wide_##T(const __grid_constant__ NibbleLinearArguments a) {   \
+        stageWideBody<T>(a);                                                     \
+    }
+#define INSTANCE_f32(T)
+#define INSTANCE_f16(T) STAGE_WIDE(T)
+#define INSTANCE_bf16(T) STAGE_WIDE(T)
+#define INSTANCE(T) INSTANCE_##T(T)
+NIBBLE_FOR_TYPES(INSTANCE)
