@@ -162,6 +162,28 @@ import Testing
         for id in [old, new] { #expect(events.count { $0 == .token(id, choice: 0, 9) } == 10) }
     }
 
+    @Test("a prompt that finds no blocks beside rows that decode waits for them, and keeps what it has")
+    mutating func patience() throws {
+        // Both grow by a token a step; the prompt comes to the end of a block first.
+        var scheduler = Self.scheduler(context: 30, chunk: 2, blocks: 8)
+        let old = try scheduler.submit(Self.request(0..<22, new: 1))
+        step(&scheduler)
+        _ = try scheduler.submit(Self.request(100..<103, new: 20))
+        var fed = 2
+        var waited = 0
+        while !scheduler.isIdle {
+            step(&scheduler)
+            guard scheduler.chosenTokens(slot: 0).isEmpty, fed < 22 else { continue }
+            guard let row = plan.rows.first(where: { $0.slot == 0 }) else {
+                waited += 1
+                continue
+            }
+            #expect(row.start == fed, "of request \(old.number)")
+            fed += row.tokens.count
+        }
+        #expect(fed == 22 && waited > 0)
+    }
+
     @Test("a row whose selection fails ends, its neighbours go on")
     mutating func failedRow() throws {
         var scheduler = Self.scheduler()
