@@ -37,12 +37,29 @@ extension Scheduler {
     private mutating func prefixThatFits(_ sequence: ServedSequence) -> SequenceBlocks? {
         let root = sequence.request.root
         let prefix = pool.knownPrefix(of: sequence.tokens, root: root)
+        guard !isBeingComputed(sequence, known: prefix.length) else { return nil }
         let hasRoom = pool.hasRoom(
             for: prefix, length: sequence.tokens.count + 1, chunk: limits.chunkTokens,
             spare: running.count + sequence.pendingForks)
         if hasRoom { return pool.adopt(prefix, root: root) }
         // Alone it begins from nothing if it must: then the whole pool is its own.
         return running.isEmpty ? pool.emptySequence(root: root) : nil
+    }
+
+    /// Whether a prompt that runs will soon have computed more of what `sequence` begins with than the `known` tokens. Together
+    /// they would compute it twice, and both be later for it.
+    private func isBeingComputed(_ sequence: ServedSequence, known: Int) -> Bool {
+        running.contains { prompt in
+            guard prompt.remaining > 1, prompt.request.root == sequence.request.root else { return false }
+            let limit = min(prompt.tokens.count, sequence.tokens.count - 1)
+            var common = 0
+            while common < limit, prompt.tokens[common] == sequence.tokens[common] { common += 1 }
+            let shared = common / pool.blockSize * pool.blockSize
+            let missing = shared - prompt.cache.length
+            guard missing > 0, shared - known >= 2 * pool.blockSize else { return false }
+            // Whoever stands behind it in the queue waits, too.
+            return time.seconds(tokens: missing, lengths: 0) <= 8 * (limits.targetStep / .seconds(1))
+        }
     }
 
     private mutating func insertRunning(_ sequence: ServedSequence) {

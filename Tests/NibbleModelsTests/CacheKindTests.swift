@@ -106,9 +106,10 @@ import Testing
         let tokens = (0..<22).map { Int32($0) }
         var first = pool.emptySequence(root: .plain)
         try Self.feed(Array(tokens.prefix(8)), to: &first, of: &pool, chunk: 8)
+        try Self.feed(Array(tokens.prefix(10)), to: &first, of: &pool, chunk: 10)
         try Self.feed(tokens, to: &first, of: &pool, chunk: 22)
         #expect(Self.held(first, 1) == [5])
-        // States were left after 8 and 22 tokens; the second is in the middle of a block.
+        // States were left after 8, 10 and 22 tokens, the last two within a block.
         #expect(pool.adopt(tokens + [99], root: .plain).length == 8)
         #expect(pool.adopt(Array(tokens.prefix(7)) + [99], root: .plain).length == 0)
         #expect(!pool.canTruncate(first, to: 21) && !pool.canTruncate(first, to: 20))
