@@ -40,14 +40,14 @@ final class EngineLoop {
         limits.queuedTokens = options.queuedTokens
         limits.targetStep = options.targetStep
         self.limits = limits
-        let pool = BlockPool(blockCount: executor.blockCount, blockSize: KeyValueGeometry.blockSize)
+        let pool = BlockPool(tables: executor.tables, blockSize: KeyValueGeometry.blockSize)
         scheduler = Scheduler(limits: limits, pool: pool, secondsPerToken: options.secondsPerToken)
         capacity = scheduler.capacity
         vocabularySize = executor.vocabularySize
         encoderContext = executor.encoderContext
         scores = Array(repeating: nil, count: executor.slots)
         maskWords = Array(repeating: 0, count: (executor.vocabularySize + 31) / 32)
-        inbox.update { $0.blocks = executor.blockCount }
+        inbox.update { $0.blocks = pool.blockCount }
     }
 
     /// Returns when the engine has ended.

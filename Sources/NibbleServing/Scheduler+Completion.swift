@@ -14,10 +14,12 @@ extension Scheduler {
         var answers = chosen.makeIterator()
         var tokens = 0
         var lengths = 0
+        pool.finishCopies()
         for row in step {
             let answer = row.wantsToken ? answers.next() : nil
             guard let index = running.firstIndex(where: { $0.slot == row.slot }) else { continue }
             pool.index(&running[index].cache, tokens: running[index].tokens)
+            pool.releasePassed(&running[index].cache)
             lengths += running[index].cache.length
             tokens += row.tokenCount
             if running[index].pendingForks > 0, running[index].remaining == 0 { fork(row.id, &events) }

@@ -5,6 +5,7 @@ extension Scheduler {
     /// - Parameter now: on the clock of the requests' deadlines.
     package mutating func plan(now: Duration, into plan: inout StepPlan) -> [SchedulerEvent] {
         plan.removeAll()
+        pool.finishCopies()
         step.removeAll(keepingCapacity: true)
         var events: [SchedulerEvent] = []
         endLate(now: now, &events)
@@ -35,14 +36,31 @@ extension Scheduler {
     /// The blocks a sequence begins with, if there are enough for the rest of its tokens and one more, and one for each row
     /// that runs.
     private mutating func prefixThatFits(_ sequence: ServedSequence) -> SequenceBlocks? {
-        let prefix = pool.prefixLength(of: sequence.tokens, root: sequence.request.root)
-        let shared = prefix.tokens / pool.blockSize
-        let needed = pool.blocks(for: sequence.tokens.count + 1) - shared + sequence.pendingForks
-        if needed + running.count <= pool.availableCount - prefix.cachedBlocks {
-            return pool.adopt(sequence.tokens, root: sequence.request.root)
-        }
+        let root = sequence.request.root
+        let prefix = pool.knownPrefix(of: sequence.tokens, root: root)
+        guard !isBeingComputed(sequence, known: prefix.length) else { return nil }
+        let hasRoom = pool.hasRoom(
+            for: prefix, length: sequence.tokens.count + 1, chunk: limits.chunkTokens,
+            spare: running.count + sequence.pendingForks)
+        if hasRoom { return pool.adopt(prefix, root: root) }
         // Alone it begins from nothing if it must: then the whole pool is its own.
-        return running.isEmpty ? BlockPool.emptySequence(root: sequence.request.root) : nil
+        return running.isEmpty ? pool.emptySequence(root: root) : nil
+    }
+
+    /// Whether a prompt that runs will soon have computed more of what `sequence` begins with than the `known` tokens. Together
+    /// they would compute it twice, and both be later for it.
+    private func isBeingComputed(_ sequence: ServedSequence, known: Int) -> Bool {
+        running.contains { prompt in
+            guard prompt.remaining > 1, prompt.request.root == sequence.request.root else { return false }
+            let limit = min(prompt.tokens.count, sequence.tokens.count - 1)
+            var common = 0
+            while common < limit, prompt.tokens[common] == sequence.tokens[common] { common += 1 }
+            let shared = common / pool.blockSize * pool.blockSize
+            let missing = shared - prompt.cache.length
+            guard missing > 0, shared - known >= 2 * pool.blockSize else { return false }
+            // Whoever stands behind it in the queue waits, too.
+            return time.seconds(tokens: missing, lengths: 0) <= 8 * (limits.targetStep / .seconds(1))
+        }
     }
 
     private mutating func insertRunning(_ sequence: ServedSequence) {
@@ -95,7 +113,10 @@ extension Scheduler {
         for (prompt, count) in zip(prompts, counts) where count > 0 {
             // Prompts that were placed before may have preempted it.
             guard let index = running.firstIndex(where: { $0.slot == prompt.slot && $0.id == prompt.id }) else { continue }
-            if !place(count, at: index, &plan, &events), index == 0 { startAnew() }
+            if !place(count, at: index, &plan, &events), index == 0, plan.rows.isEmpty {
+                startAnew()
+                _ = place(count, at: index, &plan, &events)
+            }
         }
     }
 
@@ -136,17 +157,17 @@ extension Scheduler {
     private mutating func place(
         _ count: Int, at index: Int, _ plan: inout StepPlan, _ events: inout [SchedulerEvent]
     ) -> Bool {
-        while pool.blocksNeeded(adding: count, to: running[index].cache) > pool.availableCount {
+        while !pool.hasRoom(adding: count, to: running[index].cache) {
             guard let victim = victim(after: index) else { return false }
             events.append(preempt(at: victim))
         }
         let start = running[index].cache.length
-        guard let slot = running[index].slot, let appended = pool.append(count, to: &running[index].cache) else { return false }
-        if let copy = appended.copy { plan.copies.append(copy) }
+        guard let slot = running[index].slot, let copies = pool.append(count, to: &running[index].cache) else { return false }
+        plan.copies += copies
         let sequence = running[index]
         let wantsToken = sequence.cache.length == sequence.tokens.count
         plan.addRow(
-            slot: slot, tokens: sequence.tokens[start..<start + count], start: start, blocks: sequence.cache.blocks,
+            slot: slot, tokens: sequence.tokens[start..<start + count], start: start, tables: sequence.cache.tables,
             wantsToken: wantsToken, counter: sequence.chosenCount)
         step.append(PlannedRow(id: sequence.id, slot: slot, tokenCount: count, wantsToken: wantsToken))
         return true

@@ -34,9 +34,9 @@ package struct Scheduler: Sendable {
         var wantsToken: Bool
     }
 
-    /// - Precondition: at least one slot and one block.
+    /// - Precondition: at least one slot, and one block in each table.
     package init(limits: SchedulerLimits, pool: BlockPool, secondsPerToken: Double) {
-        precondition(limits.slots > 0 && pool.blockCount > 0)
+        precondition(limits.slots > 0 && pool.tables.allSatisfy { $0.blockCount > 0 })
         self.limits = limits
         self.pool = pool
         time = StepTimeModel(secondsPerToken: secondsPerToken)
@@ -44,7 +44,7 @@ package struct Scheduler: Sendable {
     }
 
     /// Tokens a sequence may hold: the context, or what the whole pool holds.
-    package var capacity: Int { min(limits.context, pool.blockCount * pool.blockSize) }
+    package var capacity: Int { min(limits.context, pool.capacity(chunk: limits.chunkTokens)) }
     package var runningCount: Int { running.count }
     package var waitingCount: Int { waiting.count }
     package var waitingTokens: Int { waiting.tokens }
@@ -68,7 +68,7 @@ package struct Scheduler: Sendable {
         openChoices[id] = request.choices
         if let deadline = request.deadline { firstDeadline = min(firstDeadline ?? deadline, deadline) }
         waiting.begin(request.client)
-        waiting.append(ServedSequence(id: id, request: request))
+        waiting.append(ServedSequence(id: id, request: request, cache: pool.emptySequence(root: request.root)))
         return id
     }
 

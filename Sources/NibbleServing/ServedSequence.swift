@@ -18,12 +18,13 @@ struct ServedSequence: Sendable {
     /// How often a shorter prompt went first.
     var overtakings = 0
 
-    init(id: RequestID, request: ServingRequest) {
+    /// - Parameter cache: without tokens.
+    init(id: RequestID, request: ServingRequest, cache: SequenceBlocks) {
         self.id = id
         choice = 0
         self.request = request
         tokens = request.prompt
-        cache = BlockPool.emptySequence(root: request.root)
+        self.cache = cache
         pendingForks = request.choices - 1
     }
 

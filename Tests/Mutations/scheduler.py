@@ -1,91 +1,115 @@
-"""Breaks the block pool and the scheduler, one fault at a time, and tells which faults the tests notice.
+"""Breaks the block pool and the scheduler, one fault at a time, and tells whether the test that is there for it notices.
 
 Run by hand, in a clean checkout: python3 Tests/Mutations/scheduler.py [NUMBER ...]
-Each fault is a replacement of text in one file. The tests of NibbleServing and BlockPoolTests run after each; the file is
-restored. At least 38 of the 40 must be noticed.
+A fault is a replacement of text in one file, which is restored afterwards. NIBBLE_TEST_COMMAND replaces `swift test` and its
+options. All but two of the faults must be noticed.
 """
 
 import os
+import signal
 import subprocess
 import sys
 
 CACHE = "Sources/NibbleModels/Cache/"
 SERVING = "Sources/NibbleServing/"
+POOL, INDEX, KIND = CACHE + "BlockPool.swift", CACHE + "PrefixIndex.swift", CACHE + "CacheKind.swift"
+REFERENCES, QUEUE, SEQUENCE = CACHE + "BlockReferences.swift", CACHE + "BlockQueue.swift", CACHE + "SequenceBlocks.swift"
+SCHEDULER, PLANNING = SERVING + "Scheduler.swift", SERVING + "Scheduler+Planning.swift"
+COMPLETION, LIMITS, WAITING = SERVING + "Scheduler+Completion.swift", SERVING + "SchedulerLimits.swift", SERVING + "WaitingRequests.swift"
+RANDOM = "SchedulerRandomTests/randomEvents"
 
+# The file, the fault, the text that it replaces, what with, the test that must fail.
 FAULTS = [
-    # The pool.
-    (CACHE + "BlockPool.swift", "- sequence.blocks.count + (mustCopyLast(of: sequence) ? 1 : 0)", "- sequence.blocks.count",
-     "the copy of a shared block is not counted"),
-    (CACHE + "BlockPool.swift", "<= availableCount else { return nil }", "<= availableCount + 1 else { return nil }",
-     "one block more is promised than there is"),
-    (CACHE + "BlockPool.swift", "if count > 0, mustCopyLast(of: sequence), let last", "if count > 1, mustCopyLast(of: sequence), let last",
-     "a single token is written into a shared block"),
-    (CACHE + "BlockPool.swift", "            releaseBlock(last)\n", "", "the copied block keeps its reference"),
-    (CACHE + "BlockPool.swift", "        for block in sequence.blocks { references[Int(block)] += 1 }\n        return sequence",
-     "        return sequence", "a fork takes no references"),
-    (CACHE + "BlockPool.swift", "return references[Int(last)] > 1 || index.contains(last)", "return references[Int(last)] > 1",
-     "a known block is overwritten if nobody else holds it"),
-    (CACHE + "BlockPool.swift", "return references[Int(last)] > 1 || index.contains(last)", "return index.contains(last)",
-     "a fork's block is overwritten"),
-    (CACHE + "BlockPool.swift", "let limit = tokens.count - 1", "let limit = tokens.count", "the whole prompt is adopted"),
-    (CACHE + "BlockPool.swift", "        for block in sequence.blocks { retain(block) }\n", "", "adopted blocks take no references"),
-    (CACHE + "BlockPool.swift", "            sequence.entries.append(index.entry(of: block))\n        }\n        guard",
-     "        }\n        guard", "adopted blocks do not move the place in the index"),
-    (CACHE + "BlockPool.swift", "            sequence.length += count\n        }\n        return sequence",
-     "            sequence.length += count + 1\n        }\n        return sequence", "one token too many of a partly equal block"),
-    (CACHE + "BlockPool.swift", "        index.remove(block)\n        references[Int(block)] = 1", "        references[Int(block)] = 1",
-     "a block that is given away stays known"),
-    (CACHE + "BlockPool.swift", "if references[Int(block)] == 0 { unreferenced.remove(block) }", "",
-     "a block in use can be given away"),
-    (CACHE + "BlockPool.swift", "guard references[Int(block)] == 0 else { return }\n        if index",
-     "guard references[Int(block)] <= 1 else { return }\n        if index", "a block is freed while one sequence holds it"),
-    (CACHE + "BlockPool.swift", "while sequence.blocks.count > blocks(for: length)", "while sequence.blocks.count > blocks(for: length) + 1",
-     "a truncated sequence keeps a block"),
-    (CACHE + "BlockPool.swift", "        sequence.entries.removeLast(max(sequence.entries.count - length / blockSize, 0))\n", "",
-     "a truncated sequence stays at its old place in the index"),
-    (CACHE + "BlockPool.swift", "while let block = sequence.blocks.popLast()", "while let block = sequence.blocks.isEmpty ? nil : sequence.blocks.removeFirst()",
-     "chains are given away from their beginning"),
-    (CACHE + "BlockPool.swift", "while (sequence.entries.count + 1) * blockSize <= sequence.length", "while sequence.entries.count * blockSize < sequence.length && (sequence.entries.count + 1) * blockSize <= tokens.count",
-     "a block becomes known before it is full"),
-    (CACHE + "PrefixIndex.swift", "predecessors[Int(block)] == predecessor && held", "held", "the beginning is not compared, only hashed"),
-    (CACHE + "PrefixIndex.swift", "        hash = (hash ^ predecessor) &* 0x100_0000_01B3\n", "", "the beginning is not hashed"),
-    (CACHE + "PrefixIndex.swift", "if count > best?.count ?? 0", "if count >= best?.count ?? 0", "a block that begins with nothing is found"),
-    (CACHE + "PrefixIndex.swift", "        entries[Int(block)] = 0\n", "", "a removed block keeps its entry"),
-    (CACHE + "SequenceBlocks.swift", "1 << 63 | UInt64(number)", "1 << 63", "roots are one"),
-    (CACHE + "BlockQueue.swift", "        previous[Int(next[Int(block)])] = previous[Int(block)]\n", "", "a link of the queue is not mended"),
-    # The scheduler.
-    (SERVING + "Scheduler.swift", "        pool.release(&sequence.cache)\n        if let slot", "        if let slot",
-     "a sequence that ends keeps its blocks"),
-    (SERVING + "Scheduler.swift", "        freeSlots += sequence.forkSlots\n", "", "slots kept for choices are lost"),
-    (SERVING + "Scheduler.swift", "sequence.choice...sequence.choice + sequence.pendingForks", "sequence.choice...sequence.choice", "choices that never began never end"),
-    (SERVING + "SchedulerLimits.swift", "request.prompt.count < capacity", "request.prompt.count <= capacity", "a prompt fills the context"),
-    (SERVING + "Scheduler+Planning.swift", "if needed + running.count <= pool", "if needed <= pool",
-     "no block is left for the rows that run"),
-    (SERVING + "Scheduler+Planning.swift", "waiting.charge(sequence.request.client, sequence.tokens.count - cache.length)", "",
-     "prompts are not charged to their client"),
-    (SERVING + "Scheduler+Planning.swift", "next.pendingForks < freeSlots.count", "next.pendingForks <= freeSlots.count",
-     "a slot too few for the choices"),
-    (SERVING + "WaitingRequests.swift", "let served = clients[place].served", "let served = 0",
-     "clients are served in the order of arrival"),
-    (SERVING + "Scheduler+Planning.swift", "        running[index].pendingForks = 0\n", "", "choices are copied again and again"),
-    (SERVING + "Scheduler+Planning.swift", "running.indices.suffix(from: index + 1)", "running.indices.suffix(from: 0)",
-     "the oldest can be preempted"),
-    (SERVING + "Scheduler+Planning.swift", "!step.contains { $0.slot == running[candidate].slot }", "true",
-     "a row of the step can be preempted"),
-    (SERVING + "Scheduler+Planning.swift", "max(budget / 2, 1) : budget", "budget : budget", "the oldest prompt gets everything"),
-    (SERVING + "Scheduler+Planning.swift", "            running[index].overtakings += 1\n", "", "overtaking is not counted"),
-    (SERVING + "Scheduler+Planning.swift", "- decoding\n        return min(max(tokens / 32 * 32, 32), room)", "- decoding\n        return room",
-     "prompts ignore the target time"),
-    (SERVING + "Scheduler+Completion.swift", "            pool.index(&running[index].cache, tokens: running[index].tokens)\n", "",
-     "no prefix is ever known"),
-    (SERVING + "Scheduler+Completion.swift", "running[index].chosenCount == running[index].request.maxNewTokens", "running[index].chosenCount > running[index].request.maxNewTokens",
-     "an answer is a token too long"),
+    (POOL, "the copy of a shared block is not counted",
+     "            + (mustCopyLast(of: sequence, writingFrom: first, table: table) ? 1 : 0)\n", "", "BlockPoolTests/fork"),
+    (POOL, "one block more is promised than there is", "<= references[$0].availableCount\n", "<= references[$0].availableCount + 1\n",
+     "BlockPoolTests/refusal"),
+    (POOL, "only the first table has to have room", "tables.indices.allSatisfy {\n            blocksNeeded",
+     "tables.indices.prefix(1).allSatisfy {\n            blocksNeeded", RANDOM),
+    (POOL, "a single token is written into a shared block", "            if mustCopyLast(of: sequence, writingFrom: first, table: table),\n",
+     "            if count > 1, mustCopyLast(of: sequence, writingFrom: first, table: table),\n", "BlockPoolTests/fork"),
+    (POOL, "the copied block keeps its reference", "            releaseBlock(last, table)\n        } else", "        } else",
+     "BlockPoolTests/fork"),
+    (POOL, "a block that is copied is given out in the same step", "            copied.append((table, last))\n",
+     "            releaseBlock(last, table)\n", "CacheKindTests/copiesAtOnce"),
+    (POOL, "copied blocks are never given back", "        for (table, block) in copied { releaseBlock(block, table) }\n", "", RANDOM),
+    (POOL, "a fork takes no references", "            for block in blocks where block != SequenceBlocks.noBlock { references[table].retain(block) }\n",
+     "", "BlockPoolTests/fork"),
+    (POOL, "a fork does not hold its chain", "        index.hold(sequence.place)\n        return sequence", "        return sequence", RANDOM),
+    (POOL, "a known block is overwritten if nobody else holds it",
+     "return references[table].count(last) > 1 || index.contains(last, table: table)", "return references[table].count(last) > 1",
+     "SchedulerRuleTests/prefix"),
+    (POOL, "a fork's block is overwritten", "return references[table].count(last) > 1 || index.contains(last, table: table)",
+     "return index.contains(last, table: table)", "BlockPoolTests/fork"),
+    (POOL, "the whole prompt is adopted", "let limit = tokens.count - 1", "let limit = tokens.count", "BlockPoolTests/adoption"),
+    (POOL, "adopted blocks take no references", "            for block in blocks { references[table].retain(block) }\n", "", RANDOM),
+    (POOL, "an adopted sequence starts at the beginning of the chains", "        if let last = prefix.nodes.last { move(&sequence, to: .node(last)) }\n",
+     "", RANDOM),
+    (POOL, "one token too many of a partly equal block", "prefix.length += count\n", "prefix.length += count + 1\n", "BlockPoolTests/adoption"),
+    (POOL, "a part of a block is adopted with a state", "!tables.contains(where: { $0.kind == .state })", "!tables.isEmpty", RANDOM),
+    (POOL, "a state becomes known that a step left behind within a block",
+     "guard tables[table].kind != .state || end == sequence.length else { continue }", "", "CacheKindTests/states"),
+    (POOL, "a prefix needs no blocks of a window", "if runs.indices.allSatisfy({ runs[$0] >= nodes.count - firstRead(at: length, table: $0) }) {",
+     "do {", "CacheKindTests/windowedPrefix"),
+    (POOL, "a gap in a window does not count", "== nil ? 0 : runs[table] + 1", "== nil ? runs[table] : runs[table] + 1", RANDOM),
+    (POOL, "what a window passed is kept", "            while sequence.firstHeld[table] < min(first, sequence.tables[table].count) {\n",
+     "            while false, sequence.firstHeld[table] < min(first, sequence.tables[table].count) {\n", "CacheKindTests/bound"),
+    (POOL, "a truncated sequence keeps a block", "while sequence.tables[table].count > blocks(for: length)",
+     "while sequence.tables[table].count > blocks(for: length) + 1", "BlockPoolTests/truncation"),
+    (POOL, "a truncated sequence stays at its old place in the index", "            move(&sequence, to: index.predecessor(of: sequence.place))\n", "",
+     "BlockPoolTests/truncation"),
+    (POOL, "chains are given away from their beginning", "while let block = sequence.tables[table].popLast()",
+     "while let block = sequence.tables[table].isEmpty ? nil : sequence.tables[table].removeFirst()", "BlockPoolTests/eviction"),
+    (POOL, "a block becomes known before it is full", "while (sequence.knownBlocks + 1) * blockSize <= sequence.length",
+     "while sequence.knownBlocks * blockSize < sequence.length && (sequence.knownBlocks + 1) * blockSize <= tokens.count", RANDOM),
+    (POOL, "a block that is given away stays known", "        index.forget(block, table: table)\n", "", RANDOM),
+    (KIND, "a window is one position too narrow", "max(length - window + 1, 0) / blockSize", "max(length - window + 2, 0) / blockSize",
+     "CacheKindTests/bound"),
+    (INDEX, "the beginning is not compared, only hashed", "nodes[Int(node)].predecessor == place,\n            held", "held", RANDOM),
+    (INDEX, "the beginning is not hashed", "        hash = (hash ^ UInt64(bitPattern: place.number)) &* 0x100_0000_01B3\n", "",
+     "BlockPoolTests/chains"),
+    (INDEX, "a part is found of a block that a table has lost",
+     "        where (0..<tableCount).allSatisfy({ block(of: node, table: $0) != nil }) {\n", "        {\n", RANDOM),
+    (INDEX, "a removed text is still found by its hash", "        if nodesByHash[hash] == node { nodesByHash[hash] = nil }\n", "", RANDOM),
+    (INDEX, "chains are never forgotten", "            place = nodes[Int(node)].predecessor\n            remove(node)\n", "            return\n",
+     "CacheKindTests/forgotten"),
+    (SEQUENCE, "roots are one", "{ .root(number) }", "{ .root(0) }", "BlockPoolTests/chains"),
+    (REFERENCES, "a block in use can be given away", "        if counts[Int(block)] == 0 { cached.remove(block) }\n", "", RANDOM),
+    (REFERENCES, "a block is freed while one sequence holds it", "guard counts[Int(block)] == 0 else", "guard counts[Int(block)] <= 1 else", RANDOM),
+    (QUEUE, "a link of the queue is not mended", "        previous[Int(next[Int(block)])] = previous[Int(block)]\n", "", RANDOM),
+    (SCHEDULER, "a sequence that ends keeps its blocks", "        pool.release(&sequence.cache)\n        if let slot", "        if let slot",
+     "SchedulerRuleTests/oneRequest"),
+    (SCHEDULER, "slots kept for choices are lost", "        freeSlots += sequence.forkSlots\n", "", RANDOM),
+    (SCHEDULER, "choices that never began never end", "sequence.choice...sequence.choice + sequence.pendingForks",
+     "sequence.choice...sequence.choice", RANDOM),
+    (LIMITS, "a prompt fills the context", "request.prompt.count < capacity", "request.prompt.count <= capacity", "SchedulerRuleTests/refusals"),
+    (PLANNING, "no block is left for the rows that run", "spare: running.count + sequence.pendingForks", "spare: 0",
+     "SchedulerRuleTests/reservedBlocks"),
+    (PLANNING, "equal beginnings are computed side by side", "guard missing > 0, shared", "guard missing > prompt.tokens.count, shared",
+     "SchedulerRuleTests/simultaneousPrefix"),
+    (PLANNING, "prompts are not charged to their client",
+     "            waiting.charge(sequence.request.client, sequence.tokens.count - cache.length)\n", "", "SchedulerRuleTests/fairnessOfPrompts"),
+    (PLANNING, "a slot too few for the choices", "next.pendingForks < freeSlots.count", "next.pendingForks <= freeSlots.count", RANDOM),
+    (PLANNING, "choices are copied again and again", "        running[index].pendingForks = 0\n", "", "SchedulerRuleTests/choices"),
+    (PLANNING, "the oldest can be preempted", "running.indices.suffix(from: index + 1)", "running.indices.suffix(from: 0)", RANDOM),
+    (PLANNING, "a row of the step can be preempted", "!step.contains { $0.slot == running[candidate].slot }", "true", RANDOM),
+    (PLANNING, "the oldest prompt loses its cache to rows that decode", "index == 0, plan.rows.isEmpty {", "index == 0 {",
+     "SchedulerRuleTests/patience"),
+    (PLANNING, "the oldest prompt gets everything", "max(budget / 2, 1) : budget", "budget : budget", "SchedulerRuleTests/shares"),
+    (PLANNING, "overtaking is not counted", "            running[index].overtakings += 1\n", "", "SchedulerRuleTests/overtaking"),
+    (PLANNING, "prompts ignore the target time", "return min(max(tokens / 32 * 32, 32), room)", "return room", "SchedulerRuleTests/budget"),
+    (COMPLETION, "no prefix is ever known", "            pool.index(&running[index].cache, tokens: running[index].tokens)\n", "",
+     "SchedulerRuleTests/prefix"),
+    (COMPLETION, "an answer is a token too long", "running[index].chosenCount == running[index].request.maxNewTokens",
+     "running[index].chosenCount > running[index].request.maxNewTokens", "SchedulerRuleTests/oneRequest"),
+    (WAITING, "clients are served in the order of arrival", "let served = clients[place].served", "let served = 0",
+     "SchedulerRuleTests/fairness"),
 ]
 
-TEST = ["swift", "test", "-c", "release", "--disable-testable-imports", "--filter", "NibbleServingTests|BlockPoolTests"]
+COMMAND = os.environ.get("NIBBLE_TEST_COMMAND", "swift test -c release --disable-testable-imports").split()
 
 
-def notices(path, old, new):
+def answer(path, old, new, test):
     with open(path) as file:
         text = file.read()
     if old not in text:
@@ -93,24 +117,31 @@ def notices(path, old, new):
     try:
         with open(path, "w") as file:
             file.write(text.replace(old, new, 1))
-        try:
-            result = subprocess.run(os.environ.get("NIBBLE_TEST_COMMAND", "").split() or TEST, capture_output=True, text=True, timeout=600)
-        except subprocess.TimeoutExpired:
-            return "noticed (hangs)"
-        if "error:" in result.stderr + result.stdout and "Test run" not in result.stdout:
-            return "does not compile, or crashes: " + [l for l in (result.stderr + result.stdout).splitlines() if "error" in l][0][:120]
-        return "noticed" if result.returncode else "NOT NOTICED"
+        process = subprocess.Popen(
+            COMMAND + ["--filter", test + r"\("], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        # The tests are a process of their own, which outlives `swift test`.
+        os.killpg(process.pid, signal.SIGKILL)
+        return "noticed (hangs)"
     finally:
         with open(path, "w") as file:
             file.write(text)
+    if "Test run started" not in output:
+        return "does not compile"
+    return "noticed" if process.returncode else "NOT NOTICED"
+
+
+def main():
+    if subprocess.run(COMMAND + ["--filter", "|".join(sorted({fault[4] for fault in FAULTS}))], capture_output=True).returncode:
+        sys.exit("the tests fail without a fault")
+    answers = []
+    for number in [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1):
+        path, fault, old, new, test = FAULTS[number - 1]
+        answers.append(answer(path, old, new, test))
+        print(f"{number:3} {answers[-1]:12} {fault} ({test})", flush=True)
+    print(f"{sum(a.startswith('noticed') for a in answers)} of {len(answers)} faults noticed")
 
 
 if __name__ == "__main__":
-    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
-    answers = []
-    for number in chosen:
-        path, old, new, name = FAULTS[number - 1]
-        answer = notices(path, old, new)
-        answers.append(answer)
-        print(f"{number:3} {answer:12} {name}", flush=True)
-    print(f"{sum(a.startswith('noticed') for a in answers)} of {len(answers)} faults noticed")
+    main()

@@ -63,6 +63,29 @@ import Testing
         #expect(step(&scheduler).events.first == .started(other, choice: 0, slot: 0, cachedTokens: 0))
     }
 
+    @Test("of prompts that come together, a common beginning is computed once")
+    mutating func simultaneousPrefix() throws {
+        var scheduler = Self.scheduler(chunk: 16)
+        for tail: Int32 in [100, 200, 300] { _ = try scheduler.submit(Self.request(0..<40, new: 1) { $0.prompt += [tail, 7] }) }
+        let other = try scheduler.submit(Self.request(500..<504, new: 1))
+        var fed = 0
+        var cached: [Int] = []
+        while !scheduler.isIdle {
+            let (tokens, events) = step(&scheduler)
+            fed += tokens.values.reduce(0, +)
+            for case .started(let id, _, _, let count) in events where id != other { cached.append(count) }
+        }
+        #expect(cached == [0, 40, 40] && fed == 40 + 3 * 2 + 4)
+    }
+
+    @Test("a prompt does not wait for what others compute slowly")
+    mutating func slowPrefix() throws {
+        // 40 tokens take 4 s, 8 steps 0.24 s.
+        var scheduler = Self.scheduler(chunk: 16, secondsPerToken: 0.1)
+        for tail: Int32 in [100, 200] { _ = try scheduler.submit(Self.request(0..<40, new: 1) { $0.prompt += [tail, 7] }) }
+        #expect(step(&scheduler).fed.count == 2)
+    }
+
     @Test("choices share their prompt's blocks and differ from the last token on")
     mutating func choices() throws {
         var scheduler = Self.scheduler()
@@ -160,6 +183,28 @@ import Testing
         #expect(events.contains(.preempted(new, choice: 0)))
         #expect(!events.contains(.preempted(old, choice: 0)))
         for id in [old, new] { #expect(events.count { $0 == .token(id, choice: 0, 9) } == 10) }
+    }
+
+    @Test("a prompt that finds no blocks beside rows that decode waits for them, and keeps what it has")
+    mutating func patience() throws {
+        // Both grow by a token a step; the prompt comes to the end of a block first.
+        var scheduler = Self.scheduler(context: 30, chunk: 2, blocks: 8)
+        let old = try scheduler.submit(Self.request(0..<22, new: 1))
+        step(&scheduler)
+        _ = try scheduler.submit(Self.request(100..<103, new: 20))
+        var fed = 2
+        var waited = 0
+        while !scheduler.isIdle {
+            step(&scheduler)
+            guard scheduler.chosenTokens(slot: 0).isEmpty, fed < 22 else { continue }
+            guard let row = plan.rows.first(where: { $0.slot == 0 }) else {
+                waited += 1
+                continue
+            }
+            #expect(row.start == fed, "of request \(old.number)")
+            fed += row.tokens.count
+        }
+        #expect(fed == 22 && waited > 0)
     }
 
     @Test("a row whose selection fails ends, its neighbours go on")

@@ -38,16 +38,36 @@ struct SchedulerWorld {
         random = SeededGenerator(seed: seed)
         let slots = Int.random(in: 1...6, using: &random)
         let blockSize = [1, 2, 4].randomElement(using: &random) ?? 4
-        let blockCount = Int.random(in: 4...24, using: &random) * 4 / blockSize
+        let tables = Self.tables(blockSize: blockSize, &random)
         var limits = SchedulerLimits(slots: slots, context: Int.random(in: 12...64, using: &random), chunkTokens: 24)
         limits.queuedRequests = 12
         limits.queuedTokens = 200
         limits.overtakings = 3
         limits.targetStep = .milliseconds(30)
-        // Few bits of hashes, so that they collide.
-        let pool = BlockPool(blockCount: blockCount, blockSize: blockSize, hashMask: 7)
+        // Sometimes few bits of hashes, so that they collide.
+        let hashMask: UInt64 = [7, 63, .max].randomElement(using: &random) ?? 7
+        let pool = BlockPool(tables: tables, blockSize: blockSize, hashMask: hashMask)
         scheduler = Scheduler(limits: limits, pool: pool, secondsPerToken: 0.001)
-        executor = ShadowExecutor(blockCount: blockCount, blockSize: blockSize)
+        executor = ShadowExecutor(tables: tables, blockSize: blockSize)
+    }
+
+    private static func tables(blockSize: Int, _ random: inout SeededGenerator) -> [CacheTable] {
+        var tables: [CacheTable] = []
+        for kind in kinds(&random) {
+            let blocks = kind == .state ? 2...12 : 16 / blockSize...96 / blockSize
+            tables.append(CacheTable(kind, blockCount: Int.random(in: blocks, using: &random)))
+        }
+        return tables
+    }
+
+    /// What the tables of a cache hold: every second cache is that of a plain model.
+    private static func kinds(_ random: inout SeededGenerator) -> [CacheKind] {
+        let window = CacheKind.window(Int.random(in: 1...12, using: &random))
+        let wide = CacheKind.window(Int.random(in: 13...30, using: &random))
+        let choices: [[CacheKind]] = [
+            [.full, window], [window], [wide], [.full, wide, window], [.state], [.full, .state], [window, .state],
+        ]
+        return Bool.random(using: &random) ? [.full] : choices.randomElement(using: &random) ?? [.full]
     }
 
     // MARK: Events
@@ -75,6 +95,16 @@ struct SchedulerWorld {
         if scheduler.pool.usedCount != 0 { fault = "\(scheduler.pool.usedCount) blocks are held by nobody" }
         if let lost = open.first { fault = "request \(lost.id.number), choice \(lost.choice) was lost" }
         if !slots.isEmpty { fault = "slots are held by nobody" }
+        checkIndex()
+    }
+
+    /// Whoever gets all blocks leaves nothing that is known.
+    private mutating func checkIndex() {
+        var pool = scheduler.pool
+        guard pool.tables.count == 1, pool.tables[0].kind == .full else { return }
+        var all = pool.emptySequence(root: .plain)
+        _ = pool.append(pool.blockCount * pool.blockSize, to: &all)
+        if pool.availableCount != 0 || pool.knownCount != 0 { fault = "the index knows \(pool.knownCount) texts without blocks" }
     }
 
     private mutating func submit() {

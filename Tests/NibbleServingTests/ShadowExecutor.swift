@@ -2,49 +2,111 @@ import NibbleModels
 import NibbleServing
 
 /// A stand-in for a model whose cache remembers, instead of keys and values, what they depend on: at each position the hash of all
-/// tokens up to there, and of what else the cache depends on. A row that reads anything but its own past is found at once.
+/// tokens up to there, and of what else the cache depends on. A row that reads anything but its own past is found at once, in
+/// every table: all of it, the last positions of a window, or the state that its last step left.
 struct ShadowExecutor {
     private let blockSize: Int
-    private var cells: [UInt64]
+    private let tables: [CacheTable]
+    /// By table. A state lies in its block's first cell.
+    private var cells: [[UInt64]]
 
-    init(blockCount: Int, blockSize: Int) {
+    init(tables: [CacheTable], blockSize: Int) {
+        self.tables = tables
         self.blockSize = blockSize
-        cells = Array(repeating: 0, count: blockCount * blockSize)
+        cells = tables.map { Array(repeating: 0, count: $0.blockCount * blockSize) }
     }
 
     /// Runs a step. `sequences` are what the rows' slots should hold.
     /// - Returns: what is wrong, if anything is.
     mutating func run(_ plan: StepPlan, _ sequences: [Int: ShadowSequence]) -> String? {
-        for copy in plan.copies {
-            for offset in 0..<blockSize {
-                cells[Int(copy.target) * blockSize + offset] = cells[Int(copy.source) * blockSize + offset]
-            }
-        }
+        if let fault = copy(plan.copies) { return fault }
         for row in plan.rows {
             guard let sequence = sequences[row.slot] else { return "nothing runs in slot \(row.slot)" }
-            let end = row.start + row.tokens.count
-            guard end <= sequence.tokens.count, sequence.tokens[row.start..<end].elementsEqual(plan.tokens[row.tokens]) else {
-                return "\(sequence.name) is fed \(plan.tokens[row.tokens]) at \(row.start)"
-            }
-            guard row.wantsToken == (end == sequence.tokens.count) || sequence.waitsForForks else {
-                return "\(sequence.name) wants a token at \(end) of \(sequence.tokens.count)"
-            }
-            guard row.counter == sequence.chosenCount else { return "\(sequence.name) has counter \(row.counter)" }
-            for position in row.start..<end { cells[cell(position, row, plan)] = sequence.hashes[position] }
+            if let fault = feedFault(row, plan, sequence) { return fault }
         }
-        // Only now: a row that writes where another one reads is a fault.
-        for row in plan.rows {
-            guard let sequence = sequences[row.slot] else { continue }
-            for position in 0..<row.start + row.tokens.count
-            where cells[cell(position, row, plan)] != sequence.hashes[position] {
-                return "\(sequence.name) reads something else at position \(position)"
+        // All rows run at once: what one reads before it writes must be there before any writes, and still be there afterwards.
+        for table in tables.indices {
+            for row in plan.rows {
+                if let sequence = sequences[row.slot], let fault = readFault(table, row, plan, sequence, isDone: false) {
+                    return fault
+                }
+            }
+            for row in plan.rows {
+                if let sequence = sequences[row.slot], let fault = write(table, row, plan, sequence) { return fault }
+            }
+            for row in plan.rows {
+                if let sequence = sequences[row.slot], let fault = readFault(table, row, plan, sequence, isDone: true) {
+                    return fault
+                }
             }
         }
         return nil
     }
 
-    private func cell(_ position: Int, _ row: StepPlan.Row, _ plan: StepPlan) -> Int {
-        Int(plan.blocks[row.blocks.lowerBound + position / blockSize]) * blockSize + position % blockSize
+    /// All copies are made at once.
+    private mutating func copy(_ copies: [BlockCopy]) -> String? {
+        for copy in copies {
+            if copies.contains(where: { $0.table == copy.table && $0.source == copy.target }) {
+                return "block \(copy.target) of table \(copy.table) is copied and overwritten at once"
+            }
+            for offset in 0..<blockSize {
+                cells[copy.table][Int(copy.target) * blockSize + offset] =
+                    cells[copy.table][Int(copy.source) * blockSize + offset]
+            }
+        }
+        return nil
+    }
+
+    private func feedFault(_ row: StepPlan.Row, _ plan: StepPlan, _ sequence: ShadowSequence) -> String? {
+        let end = row.start + row.tokens.count
+        guard end <= sequence.tokens.count, sequence.tokens[row.start..<end].elementsEqual(plan.tokens[row.tokens]) else {
+            return "\(sequence.name) is fed \(plan.tokens[row.tokens]) at \(row.start)"
+        }
+        guard row.wantsToken == (end == sequence.tokens.count) || sequence.waitsForForks else {
+            return "\(sequence.name) wants a token at \(end) of \(sequence.tokens.count)"
+        }
+        guard row.counter == sequence.chosenCount else { return "\(sequence.name) has counter \(row.counter)" }
+        return nil
+    }
+
+    private mutating func write(_ table: Int, _ row: StepPlan.Row, _ plan: StepPlan, _ sequence: ShadowSequence) -> String? {
+        let end = row.start + row.tokens.count
+        for position in tables[table].kind == .state ? end - 1..<end : row.start..<end {
+            guard let cell = cell(table, position, row, plan) else {
+                return "\(sequence.name) has no block in table \(table) for position \(position)"
+            }
+            cells[table][cell] = sequence.hashes[position]
+        }
+        return nil
+    }
+
+    /// - Parameter isDone: whether the step has written.
+    private func readFault(
+        _ table: Int, _ row: StepPlan.Row, _ plan: StepPlan, _ sequence: ShadowSequence, isDone: Bool
+    ) -> String? {
+        let end = row.start + row.tokens.count
+        var read = 0..<(isDone ? end : row.start)
+        switch tables[table].kind {
+        case .full: break
+        case .window(let window): read = min(max(row.start - window + 1, 0), read.upperBound)..<read.upperBound
+        case .state:
+            let isOverwritten = row.start > 0 && (row.start - 1) / blockSize == (end - 1) / blockSize
+            let first = isDone && (isOverwritten || row.start == 0) ? end - 1 : row.start - 1
+            read = max(first, 0)..<max(first + 1, 0)
+        }
+        for position in read {
+            guard let cell = cell(table, position, row, plan), cells[table][cell] == sequence.hashes[position] else {
+                return "\(sequence.name) reads something else at position \(position) in table \(table)"
+            }
+        }
+        return nil
+    }
+
+    private func cell(_ table: Int, _ position: Int, _ row: StepPlan.Row, _ plan: StepPlan) -> Int? {
+        let blocks = plan.blocks(of: row, table: table)
+        let place = blocks.startIndex + position / blockSize
+        guard place < blocks.endIndex, blocks[place] != SequenceBlocks.noBlock else { return nil }
+        return Int(blocks[place]) * blockSize + (tables[table].kind == .state ? 0 : position % blockSize)
     }
 }
 

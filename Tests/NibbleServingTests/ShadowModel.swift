@@ -15,7 +15,7 @@ final class ShadowModel: StepRunning {
 
     let slots: Int
     let chunkTokens: Int
-    let blockCount: Int
+    let tables: [CacheTable]
     let context: Int
     let vocabularySize = ShadowModel.vocabulary
     let sharesPrefixes: Bool
@@ -57,7 +57,7 @@ final class ShadowModel: StepRunning {
     init(slots: Int, context: Int, blocks: Int, chunk: Int = 64, sharesPrefixes: Bool = true, _ control: Control) {
         self.slots = slots
         self.context = context
-        blockCount = blocks
+        tables = [CacheTable(blockCount: blocks)]
         chunkTokens = chunk
         self.sharesPrefixes = sharesPrefixes
         self.control = control
@@ -95,7 +95,7 @@ final class ShadowModel: StepRunning {
     }
 
     private func cell(_ position: Int, _ row: StepPlan.Row, _ plan: StepPlan) -> Int {
-        Int(plan.blocks[row.blocks.lowerBound + position / Self.blockSize]) * Self.blockSize + position % Self.blockSize
+        Int(Array(plan.blocks(of: row))[position / Self.blockSize]) * Self.blockSize + position % Self.blockSize
     }
 
     private func read(_ row: StepPlan.Row, _ plan: StepPlan) -> [Int32] {

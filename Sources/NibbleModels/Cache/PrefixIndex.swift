@@ -1,93 +1,157 @@
-/// Which full blocks hold which tokens.
+/// The chains of tokens whose cache blocks are known, and the blocks that hold them.
 ///
-/// A block is known by its tokens and by the entry of the block before it, so that equal tokens behind different beginnings are
-/// different blocks. Entries are numbered once and never again: a block that was given out anew cannot be mistaken for the old
-/// one. Hashes only find candidates; tokens and entry decide.
+/// A chain is a path of nodes. A node stands for one block's tokens behind its predecessor, so that equal tokens behind
+/// different beginnings are different nodes. In each table a block of the node's contents may be known or not: a window's
+/// blocks come and go while the chain stays. A node lives as long as a block, a following node or a sequence needs it, so that
+/// its number cannot be mistaken for another's. Hashes only find candidates; tokens and predecessor decide.
 struct PrefixIndex: Sendable {
     private let blockSize: Int
     private let hashMask: UInt64
-    /// By block: its entry, 0 if it has none, and the entry it follows.
-    private var entries: [UInt64]
-    private var predecessors: [UInt64]
-    /// By block, `blockSize` each.
-    private var tokens: [Int32]
-    private var blocksByHash: [UInt64: Int32] = [:]
-    /// The blocks that follow an entry, for searches by less than a block.
-    private var successors: [UInt64: [Int32]] = [:]
-    private var nextEntry: UInt64 = 1
+    private let tableCount: Int
+    private var nodes: [Node] = []
+    private var freeNodes: [Int32] = []
+    /// By node, `blockSize` each.
+    private var tokens: [Int32] = []
+    /// By node, one for each table; ``SequenceBlocks/noBlock`` where none is known.
+    private var blocks: [Int32] = []
+    /// By table and block: the node whose contents it holds; -1: none.
+    private var nodeOfBlock: [[Int32]]
+    private var nodesByHash: [UInt64: Int32] = [:]
+    /// The nodes that follow a place, for searches by less than a block.
+    private var followers: [ChainPlace: [Int32]] = [:]
 
-    init(blockCount: Int, blockSize: Int, hashMask: UInt64) {
+    private struct Node: Sendable {
+        var predecessor: ChainPlace
+        var hash: UInt64
+        /// Blocks, following nodes and sequences that need it.
+        var users: Int32
+    }
+
+    init(tables: [CacheTable], blockSize: Int, hashMask: UInt64) {
         self.blockSize = blockSize
         self.hashMask = hashMask
-        entries = Array(repeating: 0, count: blockCount)
-        predecessors = Array(repeating: 0, count: blockCount)
-        tokens = Array(repeating: 0, count: blockCount * blockSize)
+        tableCount = tables.count
+        nodeOfBlock = tables.map { Array(repeating: -1, count: $0.blockCount) }
     }
 
-    func entry(of block: Int32) -> UInt64 { entries[Int(block)] }
-    func contains(_ block: Int32) -> Bool { entries[Int(block)] != 0 }
+    var nodeCount: Int { nodes.count - freeNodes.count }
 
-    /// Whether a search can still come to this block: not if the block before it has been given away.
-    func isReachable(_ block: Int32) -> Bool {
-        contains(block) && successors[predecessors[Int(block)]]?.contains(block) == true
+    // MARK: Search
+
+    func find(_ content: ArraySlice<Int32>, after place: ChainPlace) -> Int32? {
+        guard let node = nodesByHash[hash(content, place)], nodes[Int(node)].predecessor == place,
+            held(node).elementsEqual(content)
+        else { return nil }
+        return node
     }
 
-    func find(_ content: ArraySlice<Int32>, after predecessor: UInt64) -> Int32? {
-        guard let block = blocksByHash[hash(content, predecessor)], holds(block, content, predecessor) else { return nil }
-        return block
-    }
-
-    /// The known block that begins with the most of `content`, at least one token, and how many those are.
-    func findBeginning(_ content: ArraySlice<Int32>, after predecessor: UInt64) -> (block: Int32, count: Int)? {
-        var best: (block: Int32, count: Int)?
-        for block in (successors[predecessor] ?? []).prefix(16) {
-            let held = held(block)
-            let count = zip(held, content).prefix { $0 == $1 }.count
-            if count > best?.count ?? 0 { best = (block, count) }
+    /// The node behind `place` that is known in every table and begins with the most of `content`, at least one token, and how
+    /// many those are.
+    func findBeginning(_ content: ArraySlice<Int32>, after place: ChainPlace) -> (node: Int32, count: Int)? {
+        var best: (node: Int32, count: Int)?
+        for node in (followers[place] ?? []).prefix(16)
+        where (0..<tableCount).allSatisfy({ block(of: node, table: $0) != nil }) {
+            let count = zip(held(node), content).prefix { $0 == $1 }.count
+            if count > best?.count ?? 0 { best = (node, count) }
         }
         return best
     }
 
-    /// - Returns: the entry of `block`.
-    mutating func insert(_ block: Int32, _ content: ArraySlice<Int32>, after predecessor: UInt64) -> UInt64 {
-        let entry = nextEntry
-        nextEntry += 1
-        entries[Int(block)] = entry
-        predecessors[Int(block)] = predecessor
-        for (offset, token) in content.enumerated() { tokens[Int(block) * blockSize + offset] = token }
-        let hash = hash(content, predecessor)
-        // Of two blocks with one hash, the first is found.
-        if blocksByHash[hash] == nil { blocksByHash[hash] = block }
-        successors[predecessor, default: []].append(block)
-        return entry
+    func predecessor(of place: ChainPlace) -> ChainPlace { place.node.map { nodes[Int($0)].predecessor } ?? place }
+
+    // MARK: Blocks
+
+    func block(of node: Int32, table: Int) -> Int32? {
+        let block = blocks[Int(node) * tableCount + table]
+        return block == SequenceBlocks.noBlock ? nil : block
     }
 
-    mutating func remove(_ block: Int32) {
-        guard contains(block) else { return }
-        let hash = hash(held(block), predecessors[Int(block)])
-        if blocksByHash[hash] == block { blocksByHash[hash] = nil }
-        if var siblings = successors.removeValue(forKey: predecessors[Int(block)]) {
-            siblings.removeAll { $0 == block }
-            if !siblings.isEmpty { successors[predecessors[Int(block)]] = siblings }
+    func contains(_ block: Int32, table: Int) -> Bool { nodeOfBlock[table][Int(block)] >= 0 }
+
+    /// - Precondition: neither is known: the node in this table, or the block.
+    mutating func setBlock(_ block: Int32, of node: Int32, table: Int) {
+        blocks[Int(node) * tableCount + table] = block
+        nodeOfBlock[table][Int(block)] = node
+        nodes[Int(node)].users += 1
+    }
+
+    /// The block gets other contents.
+    mutating func forget(_ block: Int32, table: Int) {
+        let node = nodeOfBlock[table][Int(block)]
+        guard node >= 0 else { return }
+        nodeOfBlock[table][Int(block)] = -1
+        blocks[Int(node) * tableCount + table] = SequenceBlocks.noBlock
+        letGo(.node(node))
+    }
+
+    // MARK: Nodes
+
+    /// A new node without blocks. Whoever inserts it has to ``hold(_:)`` its place.
+    mutating func insert(_ content: ArraySlice<Int32>, after place: ChainPlace) -> Int32 {
+        let new = Node(predecessor: place, hash: hash(content, place), users: 0)
+        let node: Int32
+        if let free = freeNodes.popLast() {
+            node = free
+            nodes[Int(node)] = new
+            for (offset, token) in content.enumerated() { tokens[Int(node) * blockSize + offset] = token }
+        } else {
+            node = Int32(nodes.count)
+            nodes.append(new)
+            tokens += content
+            for _ in 0..<tableCount { blocks.append(SequenceBlocks.noBlock) }
         }
-        // What follows can no longer be found.
-        successors[entries[Int(block)]] = nil
-        entries[Int(block)] = 0
+        // Of two nodes with one hash, the first is found.
+        if nodesByHash[new.hash] == nil { nodesByHash[new.hash] = node }
+        followers[place, default: []].append(node)
+        hold(place)
+        return node
     }
 
-    private func held(_ block: Int32) -> ArraySlice<Int32> {
-        tokens[Int(block) * blockSize..<(Int(block) + 1) * blockSize]
+    mutating func hold(_ place: ChainPlace) {
+        if let node = place.node { nodes[Int(node)].users += 1 }
     }
 
-    private func holds(_ block: Int32, _ content: ArraySlice<Int32>, _ predecessor: UInt64) -> Bool {
-        predecessors[Int(block)] == predecessor && held(block).elementsEqual(content)
+    /// Takes ``hold(_:)`` back. What nobody needs goes, from the end of a chain to its beginning.
+    mutating func letGo(_ place: ChainPlace) {
+        var place = place
+        while let node = place.node {
+            nodes[Int(node)].users -= 1
+            guard nodes[Int(node)].users == 0 else { return }
+            place = nodes[Int(node)].predecessor
+            remove(node)
+        }
     }
 
-    /// FNV-1a over the predecessor and the tokens.
-    private func hash(_ content: ArraySlice<Int32>, _ predecessor: UInt64) -> UInt64 {
+    private mutating func remove(_ node: Int32) {
+        let (place, hash) = (nodes[Int(node)].predecessor, nodes[Int(node)].hash)
+        if nodesByHash[hash] == node { nodesByHash[hash] = nil }
+        if var siblings = followers.removeValue(forKey: place) {
+            siblings.removeAll { $0 == node }
+            if !siblings.isEmpty { followers[place] = siblings }
+        }
+        freeNodes.append(node)
+    }
+
+    private func held(_ node: Int32) -> ArraySlice<Int32> {
+        tokens[Int(node) * blockSize..<(Int(node) + 1) * blockSize]
+    }
+
+    /// FNV-1a over the place and the tokens.
+    private func hash(_ content: ArraySlice<Int32>, _ place: ChainPlace) -> UInt64 {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        hash = (hash ^ predecessor) &* 0x100_0000_01B3
+        hash = (hash ^ UInt64(bitPattern: place.number)) &* 0x100_0000_01B3
         for token in content { hash = (hash ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
         return hash & hashMask
     }
+}
+
+/// A place in the index's chains: behind a node, or the beginning under a root.
+struct ChainPlace: Sendable, Hashable {
+    /// A node's number; below zero: −1 − the root's.
+    let number: Int64
+
+    static func node(_ node: Int32) -> ChainPlace { ChainPlace(number: Int64(node)) }
+    static func root(_ number: UInt32) -> ChainPlace { ChainPlace(number: -1 - Int64(number)) }
+
+    var node: Int32? { number >= 0 ? Int32(number) : nil }
 }

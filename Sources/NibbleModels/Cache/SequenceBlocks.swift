@@ -1,21 +1,33 @@
-/// The cache blocks of one sequence: block i holds its positions i·S ..< (i + 1)·S, where S is the pool's block size.
+/// The cache blocks of one sequence: in each table, block i holds its positions i·S ..< (i + 1)·S, where S is the pool's block
+/// size.
 ///
 /// A plain value; ``BlockPool`` makes it, changes it and counts the references it stands for. Dropping one without
 /// ``BlockPool/release(_:)`` leaks its blocks.
 package struct SequenceBlocks: Sendable, Equatable {
-    /// Physical blocks, in the order of the positions they hold.
-    package internal(set) var blocks: [Int32] = []
+    /// By table: physical blocks in the order of the positions they hold, ``noBlock`` where nothing is read any more. All
+    /// tables have as many.
+    package internal(set) var tables: [[Int32]]
+    /// By table: blocks before this one are released.
+    var firstHeld: [Int]
     /// Positions that have been given out.
     package internal(set) var length = 0
     /// What its first block follows: sequences share blocks only under the same root.
     package let root: PrefixRoot
-    /// The index entries of its leading full blocks: their own, or those of known blocks with the same tokens.
-    var entries: [UInt64] = []
+    /// How many of its leading full blocks the index knows, by their tokens, and its place behind them.
+    var knownBlocks = 0
+    var place: ChainPlace
 
-    /// What its next block follows in the index.
-    var lastEntry: UInt64 { entries.last ?? root.entry }
+    /// Stands for a block that is no longer read.
+    package static let noBlock: Int32 = -1
 
-    init(root: PrefixRoot) { self.root = root }
+    init(root: PrefixRoot, tableCount: Int) {
+        tables = Array(repeating: [], count: tableCount)
+        firstHeld = Array(repeating: 0, count: tableCount)
+        self.root = root
+        place = root.place
+    }
+
+    var blockCount: Int { tables[0].count }
 }
 
 /// What must be equal, beside the tokens, for two sequences to have the same keys and values: the adapter and, for
@@ -27,12 +39,13 @@ package struct PrefixRoot: Sendable, Hashable {
 
     package init(number: UInt32) { self.number = number }
 
-    /// Entries of blocks count up from 1 and never reach the upper half.
-    var entry: UInt64 { 1 << 63 | UInt64(number) }
+    var place: ChainPlace { .root(number) }
 }
 
 /// A block whose contents must be copied before the step that writes to the copy.
 package struct BlockCopy: Sendable, Equatable {
     package let source: Int32
     package let target: Int32
+    /// The table whose layers copy it.
+    package var table = 0
 }

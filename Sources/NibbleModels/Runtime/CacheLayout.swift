@@ -22,21 +22,35 @@ package struct CacheLayout: Sendable {
     ///   - capacity: tokens of a row that blocks are counted for.
     ///   - limit: tokens that a row may grow to; `nil`: `capacity`. A window that reaches further keeps every position.
     package init(_ layers: [LayerDescription], rows: Int, capacity: Int, limit: Int? = nil, chunkTokens: Int) {
+        self.init(layers, limit: limit ?? capacity) {
+            CacheBlocks.count(rows: rows, capacity: capacity, window: $0, chunkTokens: chunkTokens)
+        }
+    }
+
+    /// - Parameters:
+    ///   - limit: tokens that a row may grow to. A window that reaches further keeps every position.
+    ///   - count: blocks of a table with this window.
+    init(_ layers: [LayerDescription], limit: Int, blocks count: (_ window: Int?) -> Int) {
         var windows: [Int?] = []
         tableOfLayer = layers.map { layer in
-            let window = layer.attention.window.flatMap { $0 < limit ?? capacity ? $0 : nil }
+            let window = layer.attention.window.flatMap { $0 < limit ? $0 : nil }
             if let place = windows.firstIndex(of: window) { return place }
             windows.append(window)
             return windows.count - 1
         }
         if windows.isEmpty { windows = [nil] }
         self.windows = windows
-        blocks = windows.map { CacheBlocks.count(rows: rows, capacity: capacity, window: $0, chunkTokens: chunkTokens) }
+        blocks = windows.map(count)
+    }
+
+    /// What a pool has to know of the tables.
+    var tables: [CacheTable] {
+        zip(windows, blocks).map { window, count in CacheTable(window.map { .window($0) } ?? .full, blockCount: count) }
     }
 }
 
 extension CacheLayout {
-    private init(_ other: CacheLayout, blocks: [Int]) {
+    init(_ other: CacheLayout, blocks: [Int]) {
         windows = other.windows
         tableOfLayer = other.tableOfLayer
         self.blocks = blocks

@@ -88,11 +88,16 @@ package final class IndexBuffers {
 
     static func byteCount(_ limits: Limits) -> Int { Places(limits).total * DType.int32.byteCount }
 
-    /// - Parameter tableCount: entries of the block table that are in use; `nil`: all.
+    /// - Parameter tableCount: entries of each block table that are in use; `nil`: all.
     func upload(_ image: Image, tableCount: Int? = nil, backend: any Backend) throws {
-        guard let tableCount, limits.tables == 1 else { return try backend.copy(image.values, to: arena) }
-        let used = Shape(Places(limits).blockTable + tableCount)
-        try backend.copy(image.values.viewed(as: used), to: arena.viewed(as: used))
+        guard let tableCount else { return try backend.copy(image.values, to: arena) }
+        let (first, size) = (Places(limits).blockTable, limits.rows * limits.blocksPerRow)
+        let used = 0..<first + tableCount
+        try backend.copy(image.values.rows(used), to: arena.rows(used))
+        for table in 1..<max(limits.tables, 1) {
+            let used = first + table * size..<first + table * size + tableCount
+            try backend.copy(image.values.rows(used), to: arena.rows(used))
+        }
     }
 
     private func view(_ place: Int, _ shape: Shape) -> Tensor {

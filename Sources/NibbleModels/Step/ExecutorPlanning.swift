@@ -29,39 +29,79 @@ struct ExecutorPlanning {
 
     func shape() throws -> SessionShape {
         let wanted = min(size.context ?? model.maximumPositions ?? .max, model.positionLimit ?? .max)
-        let blocks = try blockCount(context: wanted)
-        let context = min(wanted, blocks * KeyValueGeometry.blockSize)
+        let layers = model.decoder.description.layers
+        // Where every layer has a window, blocks bound no sequence; its index buffers do.
+        let keepsAll = CacheLayout(layers, limit: wanted) { _ in 0 }.windows.contains(nil)
+        let limit = keepsAll || wanted < .max ? wanted : model.options.initialCapacity
         let tokens = CacheBlocks.chunkTokens(
-            size.chunkTokens ?? model.options.chunkTokens, rows: size.slots, capacity: context)
+            size.chunkTokens ?? model.options.chunkTokens, rows: size.slots, capacity: min(limit, Int(Int32.max)))
+        let layout = try fitted(CacheLayout(layers, limit: limit) { blockCount(window: $0, context: limit, chunk: tokens) })
+        let pool = BlockPool(tables: layout.tables, blockSize: KeyValueGeometry.blockSize)
+        let context = min(limit, pool.capacity(chunk: tokens))
         return SessionShape(
-            rows: size.slots, chunkTokens: tokens, context: context,
-            layout: CacheLayout(blocks: blocks, layers: model.decoder.blocks.count), cacheFormat: format)
+            rows: size.slots, chunkTokens: CacheBlocks.chunkTokens(tokens, rows: size.slots, capacity: context),
+            context: context, layout: layout, cacheFormat: format)
     }
 
-    private func blockCount(context: Int) throws -> Int {
-        if let blocks = size.blocks { return blocks }
-        let bytes = bytesPerBlock()
+    /// Blocks of a table where memory does not matter.
+    private func blockCount(window: Int?, context: Int, chunk: Int) -> Int {
         // Few sequences come near a long context at once.
         let usual = KeyValueGeometry.blocks(for: min(context, model.options.initialCapacity))
-        var count = max(size.slots * usual, KeyValueGeometry.blocks(for: min(context, Int(Int32.max))))
-        for backend in model.decoder.backends {
-            guard let perBlock = bytes[ObjectIdentifier(backend)], perBlock > 0,
-                let budget = size.cacheBytes ?? backend.availableBytes.map({ $0 / 4 * 3 })
-            else { continue }
-            guard budget >= perBlock else {
-                throw BackendError.outOfMemory(
-                    device: backend.device, requested: perBlock, available: backend.availableBytes, budget: size.cacheBytes)
-            }
-            count = min(count, budget / perBlock)
-        }
-        return count
+        let all = max(size.slots * usual, KeyValueGeometry.blocks(for: min(context, Int(Int32.max))))
+        let most = min(all, size.blocks ?? all)
+        guard let window else { return size.blocks ?? all }
+        // As much again as running sequences hold: the windows of prefixes that stay known.
+        let running = size.slots * (KeyValueGeometry.blocks(for: window) + 2) + KeyValueGeometry.blocks(for: chunk)
+        return min(most, 2 * running)
     }
 
-    /// Bytes that one block takes on each backend, all its layers together.
-    private func bytesPerBlock() -> [ObjectIdentifier: Int] {
-        model.decoder.blocks.reduce(into: [:]) { bytes, block in
-            bytes[ObjectIdentifier(block.backend), default: 0] +=
-                block.attention.description.geometry(format).byteCount(blocks: 1)
+    /// The layout with as many blocks as every backend has memory for. Tables without a window give way first, down to half of
+    /// what there is.
+    private func fitted(_ layout: CacheLayout) throws -> CacheLayout {
+        guard size.blocks == nil else { return layout }
+        var layout = layout
+        for backend in model.decoder.backends {
+            guard let budget = size.cacheBytes ?? backend.availableBytes.map({ $0 / 4 * 3 }) else { continue }
+            let perBlock = bytesPerBlock(layout, on: backend)
+            let leastBytes = perBlock.reduce(0, +)
+            guard budget >= leastBytes else {
+                throw BackendError.outOfMemory(
+                    device: backend.device, requested: leastBytes, available: backend.availableBytes, budget: size.cacheBytes)
+            }
+            layout = layout.fitted(bytesPerBlock: perBlock, budget: budget)
         }
+        return layout
+    }
+
+    /// Bytes that one block of each table takes on a backend, all its layers together.
+    private func bytesPerBlock(_ layout: CacheLayout, on backend: any Backend) -> [Int] {
+        var bytes = Array(repeating: 0, count: layout.windows.count)
+        for (layer, block) in model.decoder.blocks.enumerated() where block.backend === backend {
+            bytes[layout.tableOfLayer[layer]] += block.attention.description.geometry(format).byteCount(blocks: 1)
+        }
+        return bytes
+    }
+}
+
+extension CacheLayout {
+    /// The layout with at most as many blocks as `budget` bytes hold, at least one in each table. Tables that keep every position
+    /// give way first, down to half of the budget; then all of them alike.
+    func fitted(bytesPerBlock: [Int], budget: Int) -> CacheLayout {
+        func bytes(_ tables: [Int]) -> Int { tables.reduce(0) { $0 + blocks[$1] * bytesPerBlock[$1] } }
+        let full = windows.indices.filter { windows[$0] == nil }
+        let windowed = windows.indices.filter { windows[$0] != nil }
+        guard bytes(full + windowed) > budget else { return self }
+        // A single table must be able to use everything.
+        let forFull = full.isEmpty ? 0 : windowed.isEmpty ? budget : max(budget - bytes(windowed), budget / 2)
+        var counts = blocks
+        func shrink(_ tables: [Int], to budget: Int) {
+            let all = bytes(tables)
+            guard all > budget else { return }
+            for table in tables { counts[table] = max(Int(Double(blocks[table]) * Double(budget) / Double(all)), 1) }
+        }
+        shrink(full, to: forFull)
+        let taken = full.reduce(0) { $0 + counts[$1] * bytesPerBlock[$1] }
+        shrink(windowed, to: budget - taken)
+        return CacheLayout(self, blocks: counts)
     }
 }

@@ -11,7 +11,7 @@ package struct ExecutorSize: Sendable, Equatable {
     package var cacheBytes: Int?
     /// Tokens of a step; `nil`: as the model was loaded.
     package var chunkTokens: Int?
-    /// Physical cache blocks; `nil`: as many as ``cacheBytes`` allows, but no more than all slots can fill.
+    /// Physical cache blocks of each table; `nil`: as many as ``cacheBytes`` allows. Never more than all slots can fill.
     package var blocks: Int?
 
     package init(
@@ -25,12 +25,11 @@ package struct ExecutorSize: Sendable, Equatable {
     }
 }
 
-/// Runs plans over a decoder. All layers share one block table, which keeps every position: sequences can share prefixes
-/// although some layers see only a window of them.
+/// Runs plans over a decoder. Layers with the same attention window share a block table.
 package final class StepExecutor: StepRunning {
     package let slots: Int
     package let chunkTokens: Int
-    package let blockCount: Int
+    package let tables: [CacheTable]
     package let context: Int
     package let encoderContext: Int?
     package let sharesPrefixes: Bool
@@ -60,7 +59,7 @@ package final class StepExecutor: StepRunning {
         slots = shape.rows
         chunkTokens = shape.chunkTokens
         context = shape.context
-        blockCount = shape.layout.blocks[0]
+        tables = shape.layout.tables
         isLengthDependent = model.decoder.description.rotary.contains(where: \.dependsOnLength)
         encoderContext = model.encoder == nil ? nil : planning.encoderContext
         sharesPrefixes = !isLengthDependent && model.encoder == nil
@@ -99,7 +98,7 @@ package final class StepExecutor: StepRunning {
     // MARK: Steps
 
     package func step(_ plan: StepPlan) throws -> [StepAnswer] {
-        try pass.copyBlocks(plan.copies)
+        for table in tables.indices { try pass.copyBlocks(plan.copies.filter { $0.table == table }, table: table) }
         guard !isLengthDependent else { return try stepByVariant(plan) }
         let early = plan.rows.indices.filter { pass.isAhead(foreseen(plan, $0), slot: plan.rows[$0].slot) }
         group.removeAll(keepingCapacity: true)
@@ -165,7 +164,7 @@ package final class StepExecutor: StepRunning {
             image.addRow(
                 plan.tokens[row.tokens], start: row.start, wanted: row.wantsToken ? .last : .none, slot: row.slot,
                 counter: row.counter)
-            image.setBlocks(plan.blocks[row.blocks])
+            for table in tables.indices { image.setBlocks(plan.blocks(of: row, table: table), table: table) }
         }
         encoders?.cross.setRows(group.lazy.map { plan.rows[$0].slot })
         let wanting = group.filter { plan.rows[$0].wantsToken }

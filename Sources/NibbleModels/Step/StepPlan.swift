@@ -6,8 +6,9 @@ package struct StepPlan: Sendable {
     package private(set) var rows: [Row] = []
     /// The tokens of all rows, one row behind the other.
     package private(set) var tokens: [Int32] = []
-    /// The physical blocks of all rows, one row behind the other; a row's in the order of the positions they hold.
-    package private(set) var blocks: [Int32] = []
+    /// The physical blocks of all rows, one row behind the other; a row's table by table, in the order of the positions they
+    /// hold. Where a row reads a block no more, ``SequenceBlocks/noBlock``.
+    private var blocks: [Int32] = []
     /// Blocks to copy before anything is written.
     package var copies: [BlockCopy] = []
 
@@ -19,8 +20,9 @@ package struct StepPlan: Sendable {
         package var tokens: Range<Int>
         /// The position of the first of them: as many tokens of the sequence the cache holds already.
         package var start: Int
-        /// Its blocks, as places in ``StepPlan/blocks``; those that the new tokens are written to included.
-        package var blocks: Range<Int>
+        /// Its blocks of all tables, those that the new tokens are written to included.
+        fileprivate var blocks: Range<Int>
+        fileprivate var tableCount: Int
         /// Whether a token is to be chosen after the last of them.
         package var wantsToken: Bool
         /// How many tokens were chosen for the sequence before: the counter of its random stream.
@@ -41,13 +43,20 @@ package struct StepPlan: Sendable {
     }
 
     package mutating func addRow(
-        slot: Int, tokens newTokens: ArraySlice<Int32>, start: Int, blocks newBlocks: [Int32], wantsToken: Bool, counter: Int
+        slot: Int, tokens newTokens: ArraySlice<Int32>, start: Int, tables: [[Int32]], wantsToken: Bool, counter: Int
     ) {
+        let first = blocks.count
+        for table in tables { blocks += table }
         rows.append(
             Row(
                 slot: slot, tokens: tokens.count..<tokens.count + newTokens.count, start: start,
-                blocks: blocks.count..<blocks.count + newBlocks.count, wantsToken: wantsToken, counter: counter))
+                blocks: first..<blocks.count, tableCount: tables.count, wantsToken: wantsToken, counter: counter))
         tokens += newTokens
-        blocks += newBlocks
+    }
+
+    /// A row's blocks of one table.
+    package func blocks(of row: Row, table: Int = 0) -> ArraySlice<Int32> {
+        let count = row.blocks.count / row.tableCount
+        return blocks[row.blocks.lowerBound + table * count..<row.blocks.lowerBound + (table + 1) * count]
     }
 }

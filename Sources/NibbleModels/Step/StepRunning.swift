@@ -6,8 +6,8 @@ package protocol StepRunning: AnyObject {
     var slots: Int { get }
     /// Tokens of a step, all rows together.
     var chunkTokens: Int { get }
-    /// Physical cache blocks of ``KeyValueGeometry/blockSize`` positions each.
-    var blockCount: Int { get }
+    /// The block tables of its cache, of ``KeyValueGeometry/blockSize`` positions a block.
+    var tables: [CacheTable] { get }
     /// Positions that a slot can hold.
     var context: Int { get }
     var vocabularySize: Int { get }
