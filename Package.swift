@@ -92,7 +92,8 @@ let package = Package(
         module(
             "NibbleServer",
             [
-                "CNibblePage", "NibbleCore", "NibbleTemplates", "NibbleTokenizers", "NibbleGrammar", "NibbleModels", "NibbleGeneration",
+                "CNibblePage", "NibbleCore", "NibbleTemplates", "NibbleTokenizers", "NibbleGrammar", "NibbleModels",
+                "NibbleGeneration",
                 "NibbleServing", "Nibble",
             ]
                 + hummingbird + nio),
@@ -130,7 +131,9 @@ let package = Package(
                 "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
                 "NibbleLoading", "NibbleGrammar", "NibbleGeneration", "NibbleServing",
             ]),
-        tests("NibbleServer", ["NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
+        tests(
+            "NibbleServer",
+            ["NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "Nibble", httpClient] + hummingbird + nio),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.
         .testTarget(name: "FacadeTests", dependencies: ["Nibble"], packageAccess: false, swiftSettings: swiftSettings),
