@@ -92,7 +92,8 @@ let package = Package(
         module(
             "NibbleServer",
             [
-                "CNibblePage", "NibbleCore", "NibbleTemplates", "NibbleTokenizers", "NibbleGrammar", "NibbleModels", "NibbleGeneration",
+                "CNibblePage", "NibbleCore", "NibbleTemplates", "NibbleTokenizers", "NibbleGrammar", "NibbleModels",
+                "NibbleGeneration",
                 "NibbleServing", "Nibble",
             ]
                 + hummingbird + nio),

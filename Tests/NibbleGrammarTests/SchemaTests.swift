@@ -75,8 +75,8 @@ struct SchemaCase: Sendable, CustomTestStringConvertible {
             [#"{"v": "x", "k": 1}"#, #"{"k": 2, "v": null}"#, #"{"v": null, "k": 2}"#],
             not: [#"{"v": "x", "k": 2}"#, #"{"v": null, "k": 1}"#]),
         .init(
-            #"{"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"l": {"$ref": "#/$defs/n"}, "#
-                + #""r": {"$ref": "#/$defs/n"}}, "additionalProperties": false}}}"#,
+            ##"{"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"l": {"$ref": "#/$defs/n"}, "##
+                + ##""r": {"$ref": "#/$defs/n"}}, "additionalProperties": false}}}"##,
             ["{}", #"{"r": {"r": {}, "l": {}}, "l": {}}"#], not: [#"{"r": {}, "r": {}}"#, #"{"r": {"l": {}, "l": {}}}"#]),
     ]
 

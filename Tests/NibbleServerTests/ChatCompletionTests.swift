@@ -139,7 +139,7 @@ import Testing
         (#"{"messages":[{"role":"user","content":"x"}],"n":0}"#, "n"),
         (#"{"messages":[{"role":"user","content":"x"}],"logit_bias":{"-1":1}}"#, "logit_bias"),
         (#"{"messages":[{"role":"user","content":"x"}],"top_logprobs":21,"logprobs":true}"#, "top_logprobs"),
-        (#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"}}"#, "response_format"),
+        (#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"yaml"}}"#, "response_format.type"),
     ])
     func errorsNameTheField(body: String, param: String) async throws {
         try await TestServer.with(TestServer.service(Self.text)) { server in

@@ -71,14 +71,16 @@ extension SchemaCompiler {
         if options.hasAnyOrder, named.count + unnamed.count > 1 {
             let members = named.map { member in
                 UnorderedObjects.Member(
-                    first: member.key, later: lead(1, member.key), value: member.value, isRequired: member.isRequired, isNamed: true)
+                    first: member.key, later: lead(1, member.key), value: member.value, isRequired: member.isRequired,
+                    isNamed: true)
             }
             let others = unnamed.map { member in
                 UnorderedObjects.Member(first: member.key, later: lead(1, member.key), value: member.value, isNamed: false)
             }
             rules.unordered.add(
                 UnorderedObjects.Object(
-                    members: members + others, minimumCount: least, maximumCount: most, firstEnd: punctuation("}"), laterEnd: close),
+                    members: members + others, minimumCount: least, maximumCount: most, firstEnd: punctuation("}"),
+                    laterEnd: close),
                 for: following[0])
         }
         return [.lexeme(pool.sequence(punctuation("{"), space)), .rule(following[0])]
