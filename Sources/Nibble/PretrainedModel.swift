@@ -20,6 +20,9 @@ public final class PretrainedModel: Sendable {
     /// Options from generation_config.json, or from config.json where there is none.
     public let generationConfig: GenerationConfig
 
+    /// Runs the model's generations.
+    let thread = GenerationThread()
+
     private init(_ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap) throws {
         folder = source.folder
         model = loaded.model
