@@ -1,4 +1,5 @@
 public import Foundation
+import NibbleCore
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {
@@ -95,6 +96,8 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
     case isDecoderOnly(String)
     /// The name is neither a folder, nor a GGUF file, nor a possible name on the Hub.
     case noSuchFolder(String)
+    /// The name is that of a file, but not of a GGUF file.
+    case noModelFile(String)
 
     /// The error as a sentence for the user.
     public var description: String {
@@ -102,7 +105,11 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
         case .noSuchFolder(let name):
-            "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
+            "\(name.printablePath) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name): check the "
+                + "spelling; nibble models lists the models in the cache"
+        case .noModelFile(let name):
+            "\(name.printablePath) is a file, but not a GGUF file. A model is a GGUF file, or a folder with config.json, weights and "
+                + "tokenizer files"
         }
     }
 }

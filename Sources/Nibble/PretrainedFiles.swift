@@ -26,7 +26,7 @@ package enum PretrainedFiles {
     /// are needed, and no others, are downloaded into the cache that huggingface_hub uses.
     /// - Parameter configuration: only ``LoadConfiguration/revision``, ``LoadConfiguration/variant``,
     ///   ``LoadConfiguration/hub`` and the progress handlers are used.
-    /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for a name that cannot be one on the Hub; `HubError`, `CheckpointError`,
+    /// - Throws: ``AutoModelError`` for a name that cannot be one on the Hub, or a file of another kind; `HubError`, `CheckpointError`,
     ///   `LoadError`.
     package static func folder(
         for name: String, _ parts: PretrainedFileSet = .all, _ configuration: LoadConfiguration = .init()
@@ -34,8 +34,13 @@ package enum PretrainedFiles {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
         let isThere = FileManager.default.fileExists(atPath: name, isDirectory: &isFolder)
-        if isThere, isFolder.boolValue || ModelSource.isGGUF(url) { return url }
-        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(name) else {
+        if isThere, isFolder.boolValue {
+            if parts.contains(.config) { try ModelSource.requireConfig(in: url) }
+            return url
+        }
+        if isThere, ModelSource.isGGUF(url) { return url }
+        guard !isThere else { throw AutoModelError.noModelFile(name) }
+        guard !ModelSource.isGGUF(url), let repository = HubRepository(name) else {
             throw AutoModelError.noSuchFolder(name)
         }
         let settings = configuration.hub ?? .standard

@@ -52,7 +52,7 @@ public final class PretrainedModel: Sendable {
         let backends = try configuration.machine()
         var warnings = [String]()
         let request = try configuration.placementRequest(present: backends, warnings: &warnings)
-        let loader = ModelLoader(source, options: configuration.loadOptions, backends: backends)
+        let loader = ModelLoader(source, options: configuration.loader, backends: backends)
         var loaded = try loader.load(checkpoint, placement: request)
         loaded.report.warnings = warnings + loaded.report.warnings
         let map = loaded.report.placement?.deviceMap ?? .all(on: .cpu)

@@ -60,6 +60,9 @@ struct ServeCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard (0...65535).contains(port) else { throw ValidationError("--port must be from 0 to 65535, found \(port)") }
+        if apiKey.contains("") { throw ValidationError("--api-key should be a key, found nothing") }
+        if servedModelName.contains("") { throw ValidationError("--served-model-name should be a name, found nothing") }
+        _ = try budget()
         guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
         guard maxQueue >= 0 else { throw ValidationError("--max-queue must be at least 0, found \(maxQueue)") }
         guard bodyLimit > 0 else { throw ValidationError("--body-limit must be at least 1, found \(bodyLimit)") }
@@ -71,8 +74,9 @@ struct ServeCommand: AsyncParsableCommand {
         }
     }
 
+    private func budget() throws -> MemoryLimit? { try kvBudget.map { try MemoryLimit(option: "--kv-budget", $0) } }
+
     func run() async throws {
-        let budget = try kvBudget.map { try MemoryLimit($0) }
         var configuration = ServerConfiguration(modelNames: servedModelName.isEmpty ? [model] : servedModelName)
         configuration.host = host
         configuration.port = port
@@ -84,17 +88,29 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.metricsPrefix = metricsPrefix
         configuration.chatTemplate = try chat.template()
 
-        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let loading = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         let tokenizer = try AutoTokenizer.from(model: folder)
-        let pretrained = try PretrainedModel.load(folder: folder, load.configuration())
+        let pretrained = try PretrainedModel.load(folder: folder, loading)
         Report.show(pretrained.report, quiet: load.quiet)
         let engine = try await pretrained.engine(
-            EngineConfiguration(maxBatch: maxBatch, context: load.context, cacheBudget: budget, maxQueue: maxQueue),
+            EngineConfiguration(maxBatch: maxBatch, context: load.context, cacheBudget: try budget(), maxQueue: maxQueue),
             tokenizer: tokenizer)
         let server = Server(
             configuration, model: ServedModel(tokenizer: tokenizer, defaults: pretrained.generationConfig),
             service: EngineService(engine))
         let shown = host.contains(":") ? "[\(host)]" : host
-        try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
+        do {
+            try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
+        } catch let error where !(error is ServerFailure || error is CancellationError) {
+            throw ListenError(address: "\(shown):\(port)", reason: "\(error)")
+        }
+    }
+
+    /// The socket cannot be opened.
+    private struct ListenError: Error, CustomStringConvertible {
+        let address: String
+        let reason: String
+        var description: String { "cannot listen on \(address): \(reason). Choose another address with --host and --port" }
     }
 }

@@ -26,10 +26,10 @@ public struct HubConfiguration: Sendable {
     /// `http://user:password@host:port`, of which only the host is required.
     public var proxy: String?
 
-    /// The address of the public Hub.
+    /// The address of huggingface.co.
     public static let publicEndpoint = "https://huggingface.co"
 
-    /// The public Hub with this cache, without a token.
+    /// huggingface.co with this cache, without a token.
     public init(cacheFolder: URL) { self.cacheFolder = cacheFolder }
 
     /// The configuration that this process's environment gives.
