@@ -1,4 +1,5 @@
 public import Foundation
+import NibbleCore
 
 /// Loads decoder-only models.
 public enum AutoModelForCausalLM {
@@ -97,6 +98,8 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
     case noSuchFolder(String)
     /// The repository or folder holds several models as GGUF files, and not exactly one is meant.
     case ambiguousGGUF(String, wanted: String?, files: [String])
+    /// The name is that of a file, but not of a GGUF file.
+    case noModelFile(String)
 
     /// The error as a sentence for the user.
     public var description: String {
@@ -104,11 +107,15 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
         case .noSuchFolder(let name):
-            "\(name) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name)"
+            "\(name.printablePath) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name): check the "
+                + "spelling; nibble models lists the models in the cache"
         case .ambiguousGGUF(let place, let wanted, let files):
             (wanted.map { "\(place) has no GGUF file, or several, for '\($0)'" } ?? "\(place) holds several GGUF files")
                 + (files.isEmpty
                     ? "" : "; choose one with --gguf-file, or owner/name:Q4_K_M: \(files.prefix(30).joined(separator: ", "))")
+        case .noModelFile(let name):
+            "\(name.printablePath) is a file, but not a GGUF file. A model is a GGUF file, or a folder with config.json, weights and "
+                + "tokenizer files"
         }
     }
 }

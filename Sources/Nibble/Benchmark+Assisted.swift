@@ -46,14 +46,12 @@ extension Benchmark {
     private func best(_ request: GenerationRequest) throws -> (rate: Double, forwards: Int, tokens: [Int32]) {
         var (rate, forwards, tokens) = (0.0, 0, [Int32]())
         for repetition in 0...repetitions {
-            let model = FeedCountingModel(pretrained.model)
-            let generator = Generator(model: model, modelConfig: pretrained.generationConfig)
             var first: ContinuousClock.Instant?
-            let output = try generator.generate(request) { _ in if first == nil { first = .now } }
+            let output = try pretrained.generator().generate(request) { _ in if first == nil { first = .now } }
             guard let first else { continue }
             let seconds = (ContinuousClock.now - first) / .seconds(1)
             tokens = Array(output.newTokens(row: 0))
-            forwards = model.feeds - 1
+            forwards = output.modelRuns - 1
             // The first run warms caches and captures graphs.
             if repetition > 0, seconds > 0 { rate = max(rate, Double(tokens.count - 1) / seconds) }
         }

@@ -40,7 +40,7 @@ public enum CheckpointExport {
         let source = try ModelSource(folder: folder)
         let checkpoint = try source.checkpoint(variant: configuration.variant, dtype: configuration.dtype)
         let loader = ModelLoader(
-            source, options: configuration.loadOptions, backends: [CPUBackend(threads: configuration.threads)])
+            source, options: configuration.loader, backends: [CPUBackend(threads: configuration.threads)])
         let written = try export(loader, checkpoint)
         for warning in written.warnings { configuration.notice?(warning) }
         return written.quantizedModules

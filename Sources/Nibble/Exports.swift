@@ -1,4 +1,4 @@
-// `import Nibble` is enough: what these modules make public is the vocabulary of the façade's signatures and errors. Everything
+// `import Nibble` is enough: what these modules export is the vocabulary of the façade's signatures and errors. Everything
 // else in them is `package`.
 @_exported import NibbleCUDA
 @_exported import NibbleCheckpoint

@@ -8,7 +8,7 @@ extension LoadConfiguration {
     func placementRequest(present: [any Backend]?, warnings: inout [String]) throws -> PlacementRequest {
         var request = PlacementRequest()
         request.deviceMap = deviceMap
-        request.followsReference = usesReferencePlanner || followsReference
+        request.followsReference = usesReferencePlanner || loader.followsReference
         request.limits = try maxMemory.mapValues { try $0.bytes() }
         if let present {
             for device in request.limits.keys.sorted()

@@ -29,7 +29,7 @@ public struct LoadPreview: Sendable {
         try configuration.quantization?.validate()
         var warnings = [String]()
         let request = try configuration.placementRequest(present: nil, warnings: &warnings)
-        let plan = try ModelLoader.plan(source, options: configuration.loadOptions, request)
+        let plan = try ModelLoader.plan(source, options: configuration.loader, request)
         placement = plan.placement
         dtype = plan.dtype
         quantization = plan.config

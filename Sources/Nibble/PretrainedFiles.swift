@@ -27,7 +27,7 @@ package enum PretrainedFiles {
     /// files and no config.json, one of them is the model; `:Q4_K_M` behind a name on the Hub says which.
     /// - Parameter configuration: only ``LoadConfiguration/revision``, ``LoadConfiguration/variant``,
     ///   ``LoadConfiguration/hub`` and the progress handlers are used.
-    /// - Throws: ``AutoModelError/noSuchFolder(_:)`` for a name that cannot be one on the Hub; `HubError`, `CheckpointError`,
+    /// - Throws: ``AutoModelError`` for a name that cannot be one on the Hub, or a file of another kind; `HubError`, `CheckpointError`,
     ///   `LoadError`.
     package static func folder(
         for name: String, _ parts: PretrainedFileSet = .all, _ configuration: LoadConfiguration = .init()
@@ -35,10 +35,15 @@ package enum PretrainedFiles {
         var isFolder: ObjCBool = false
         let url = URL(filePath: name)
         let isThere = FileManager.default.fileExists(atPath: name, isDirectory: &isFolder)
-        if isThere, isFolder.boolValue { return try model(in: url, configuration.ggufFile) }
+        if isThere, isFolder.boolValue {
+            let place = try model(in: url, configuration.ggufFile)
+            if parts.contains(.config), !ModelSource.isGGUF(place) { try ModelSource.requireConfig(in: place) }
+            return place
+        }
         if isThere, ModelSource.isGGUF(url) { return url }
+        guard !isThere else { throw AutoModelError.noModelFile(name) }
         let words = name.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(String(words[0])), words.last != "" else {
+        guard !ModelSource.isGGUF(url), let repository = HubRepository(String(words[0])), words.last != "" else {
             throw AutoModelError.noSuchFolder(name)
         }
         var configuration = configuration

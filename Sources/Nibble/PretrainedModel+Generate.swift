@@ -1,7 +1,6 @@
 package import Foundation
 import NibbleCore
 import NibbleLoading
-import Synchronization
 
 extension PretrainedModel {
     /// What generation_config.json, or the config, of the model in `folder` says. Needs no weights.
@@ -16,16 +15,17 @@ extension PretrainedModel {
     ///
     /// - Parameter tokenizer: needed for stop strings and grammars.
     package func generator(tokenizer: Tokenizer? = nil) -> Generator {
-        guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig) }
+        guard let tokenizer else { return Generator(model: model, modelConfig: generationConfig, thread: thread) }
         return Generator(
             model: model, modelConfig: generationConfig, tokenBytes: { tokenizer.tokenBytes($0) },
-            grammarTokens: tokenizer.grammarTokens)
+            grammarTokens: tokenizer.grammarTokens, thread: thread)
     }
 
     /// Continues (or, for an encoder-decoder, answers) each row of `inputs`.
     ///
-    /// Rows without a mask are padded on the left where their lengths differ. The work runs on a thread of its own and blocks no
-    /// thread of the cooperative pool.
+    /// Rows without a mask are padded on the left where their lengths differ. The work runs on the model's own thread and blocks no
+    /// thread of the cooperative pool. Generations that run at the same time take turns, a token each; an ``Engine`` runs requests
+    /// side by side.
     /// - Parameters:
     ///   - inputs: token ids, one row for each prompt.
     ///   - config: what the model's generation_config.json and the defaults leave open or should not decide.
@@ -53,25 +53,9 @@ extension PretrainedModel {
     public func generate(
         _ request: GenerationRequest, tokenizer: Tokenizer? = nil, assistant: PretrainedModel? = nil
     ) async throws -> GenerationOutput {
-        let generator = generator(tokenizer: tokenizer)
-        let flag = CancellationFlag()
         var request = request
         if let assistant { request.assistant = assistant.model }
-        let given = request.interruption
-        request.interruption = {
-            try flag.check()
-            try given?()
-        }
-        return try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { [request] continuation in
-                let thread = Thread { continuation.resume(with: Result { try generator.generate(request) }) }
-                thread.name = "nibble.generate"
-                thread.stackSize = 8 << 20
-                thread.start()
-            }
-        } onCancel: {
-            flag.isSet.store(true, ordering: .relaxed)
-        }
+        return try await generator(tokenizer: tokenizer).output(of: request)
     }
 }
 
@@ -79,14 +63,5 @@ extension Tokenizer {
     /// The tokens as grammars see them: special ones stand for no text.
     package var grammarTokens: GrammarTokens {
         GrammarTokens { Int($0) < self.vocabularySize && !self.isSpecial($0) ? self.tokenBytes($0) : [] }
-    }
-}
-
-/// Tells a thread that the task it works for was cancelled.
-private final class CancellationFlag: Sendable {
-    let isSet = Atomic<Bool>(false)
-
-    func check() throws {
-        if isSet.load(ordering: .relaxed) { throw CancellationError() }
     }
 }

@@ -20,6 +20,9 @@ public final class PretrainedModel: Sendable {
     /// Options from generation_config.json, or from config.json where there is none.
     public let generationConfig: GenerationConfig
 
+    /// Runs the model's generations.
+    let thread = GenerationThread()
+
     private init(_ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap) throws {
         folder = source.folder
         model = loaded.model
@@ -49,7 +52,7 @@ public final class PretrainedModel: Sendable {
         let backends = try configuration.machine()
         var warnings = [String]()
         let request = try configuration.placementRequest(present: backends, warnings: &warnings)
-        let loader = ModelLoader(source, options: configuration.loadOptions, backends: backends)
+        let loader = ModelLoader(source, options: configuration.loader, backends: backends)
         var loaded = try loader.load(checkpoint, placement: request)
         loaded.report.warnings = warnings + loaded.report.warnings
         let map = loaded.report.placement?.deviceMap ?? .all(on: .cpu)

@@ -57,9 +57,19 @@ struct BenchCommand: AsyncParsableCommand {
     var load: LoadOptionsGroup
 
     func validate() throws {
-        for (name, text) in [("-p", p), ("-n", n)] { _ = try numbers(text, name) }
-        if try numbers(b, "-b").contains(0) { throw ValidationError("-b must be 1 or more, found \"\(b)\"") }
-        if depth < 0 { throw ValidationError("--depth must be 0 or more, found \(depth)") }
+        let lengths = try numbers(p, "-p") + numbers(n, "-n")
+        if !measuresLoad, !engine.isAsked, !lengths.contains(where: { $0 > 0 }) {
+            throw ValidationError("-p and -n are both 0: there is nothing to measure")
+        }
+        guard 0...BenchCommand.maximumTokens ~= depth else {
+            throw ValidationError("--depth must be from 0 to \(BenchCommand.maximumTokens), found \(depth)")
+        }
+        let batches = try numbers(b, "-b")
+        if batches.contains(0) { throw ValidationError("-b must be 1 or more, found \"\(b)\"") }
+        let longest = (lengths.max() ?? 0) + depth
+        guard longest <= BenchCommand.maximumTokens / (batches.max() ?? 1) else {
+            throw ValidationError("-b times the tokens of a row must be at most \(BenchCommand.maximumTokens)")
+        }
         if repetitions < 1 { throw ValidationError("--repetitions must be 1 or more, found \(repetitions)") }
         if promptLookup == nil, assistant != nil || text != nil {
             throw ValidationError("--assistant and --text need --prompt-lookup")
@@ -169,10 +179,14 @@ struct BenchCommand: AsyncParsableCommand {
         Console.output(JSONValue.object(JSONObject(members)).encoded(.compact))
     }
 
+    /// Tokens that a measurement may make up.
+    private static let maximumTokens = 1 << 24
+
     private func numbers(_ text: String, _ option: String) throws -> [Int] {
         let numbers = text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-        guard numbers.allSatisfy({ ($0 ?? -1) >= 0 }) else {
-            throw ValidationError("\(option) must be numbers of 0 or more, separated by commas, found \"\(text)\"")
+        guard numbers.allSatisfy({ 0...BenchCommand.maximumTokens ~= ($0 ?? -1) }) else {
+            throw ValidationError(
+                "\(option) must be numbers from 0 to \(BenchCommand.maximumTokens), separated by commas, found \"\(text)\"")
         }
         return numbers.compactMap(\.self)
     }

@@ -60,14 +60,15 @@ struct ChatCommand: AsyncParsableCommand {
         var config = try generation.config(isGreedyByDefault: false)
         let template = try chat.template()
         let compiled = try grammar.compiled()
-        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let loading = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         let tokenizer = try AutoTokenizer.from(model: folder)
         try tokenizer.checkChatTemplate(template)
         if let ids = generation.rarer.badWordsIds(tokenizer) { config.badWordsIds = ids }
         let modelConfig = try PretrainedModel.generationConfig(of: folder)
         try ChatSession.resolved(config, model: modelConfig).validate()
 
-        let pretrained = try PretrainedModel.load(folder: folder, load.configuration())
+        let pretrained = try PretrainedModel.load(folder: folder, loading)
         Report.show(pretrained.report, quiet: load.quiet)
         let session = try ChatSession(
             model: pretrained, tokenizer: tokenizer, system: system, template: template, generation: config)

@@ -8,6 +8,7 @@ import NibbleTokenizers
 /// What `nibble generate` knows before the weights are loaded.
 struct GenerateInputs {
     var folder: URL
+    var loading: LoadConfiguration
     /// `nil` where ids are given and the folder has no tokenizer.
     var tokenizer: Tokenizer?
     var config: GenerationConfig
@@ -34,7 +35,8 @@ extension GenerateCommand {
         if let promptFile, texts.isEmpty { throw NoPromptsError(file: promptFile) }
         let template = try chatOptions.template()
         let ids = try inputIDs.map(TokenIDFile.read)
-        let folder = try await PretrainedFiles.folder(for: model, .all, load.configuration())
+        let loading = try load.configuration()
+        let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         // Ids can be generated without a tokenizer; text cannot.
         var tokenizer = ids == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)
         tokenizer = try tokenizer?.translating(from: srcLang, to: tgtLang)
@@ -51,7 +53,8 @@ extension GenerateCommand {
         try PromptCheck.check(rows, bos: resolved.bosTokenId ?? config.bosTokenId)
         let negative = negativePrompt.flatMap { text in tokenizer?.encode(text) }
         return GenerateInputs(
-            folder: folder, tokenizer: tokenizer, config: config, texts: texts, rows: rows, negativePrompt: negative,
+            folder: folder, loading: loading, tokenizer: tokenizer, config: config, texts: texts, rows: rows,
+            negativePrompt: negative,
             grammar: compiled)
     }
 

@@ -82,7 +82,7 @@ struct GenerateCommand: AsyncParsableCommand {
 
     func run() async throws {
         let inputs = try await prepare()
-        let pretrained = try PretrainedModel.load(folder: inputs.folder, load.configuration())
+        let pretrained = try PretrainedModel.load(folder: inputs.folder, inputs.loading)
         Report.show(pretrained.report, quiet: load.quiet)
         try PromptCheck.check(inputs.rows, pretrained, inputs.tokenizer)
         var request = GenerationRequest(config: inputs.config)

@@ -105,7 +105,7 @@ struct CheckpointOutputGroup: ParsableArguments {
     @Option(name: .customLong("output"), help: "Folder, or safetensors file, to write.")
     var path: String
 
-    @Option(help: "Largest file, in bytes or with a unit.")
+    @Option(parsing: .unconditional, help: "Largest file, in bytes or with a unit.")
     var maxShardSize: String = "5GB"
 
     var url: URL { URL(filePath: path) }
@@ -116,10 +116,17 @@ struct CheckpointOutputGroup: ParsableArguments {
     }
 
     func maximumShardBytes() throws -> Int {
-        do {
-            return try MemoryLimit(maxShardSize).bytes()
-        } catch {
-            throw ValidationError("--max-shard-size: \(error)")
-        }
+        let bytes = try MemoryLimit(option: "--max-shard-size", maxShardSize).bytes()
+        guard bytes > 0 else { throw ValidationError("--max-shard-size must be above 0, found \"\(maxShardSize)\"") }
+        return bytes
+    }
+}
+
+extension MemoryLimit {
+    /// The value of an option.
+    /// - Throws: `ValidationError`
+    init(option: String, _ text: String) throws {
+        self.init(text)
+        do { _ = try bytes() } catch { throw ValidationError("\(option): \(error)") }
     }
 }

@@ -66,6 +66,9 @@ struct ServeCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard (0...65535).contains(port) else { throw ValidationError("--port must be from 0 to 65535, found \(port)") }
+        if apiKey.contains("") { throw ValidationError("--api-key should be a key, found nothing") }
+        if servedModelName.contains("") { throw ValidationError("--served-model-name should be a name, found nothing") }
+        _ = try budget()
         guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
         guard dpSize > 0 else { throw ValidationError("--dp-size must be at least 1, found \(dpSize)") }
         guard maxQueue > 0 else { throw ValidationError("--max-queue must be at least 1, found \(maxQueue)") }
@@ -81,8 +84,9 @@ struct ServeCommand: AsyncParsableCommand {
         }
     }
 
+    private func budget() throws -> MemoryLimit? { try kvBudget.map { try MemoryLimit(option: "--kv-budget", $0) } }
+
     func run() async throws {
-        let budget = try kvBudget.map { try MemoryLimit($0) }
         var configuration = ServerConfiguration(modelNames: servedModelName.isEmpty ? [model] : servedModelName)
         configuration.host = host
         configuration.port = port
@@ -103,7 +107,7 @@ struct ServeCommand: AsyncParsableCommand {
         Report.show(pretrained.report, quiet: load.quiet)
         // A model without a limit of its own would get all memory for one context, and answers without an end.
         let context = load.context ?? (pretrained.maximumPositions == nil ? tokenizer.modelMaxLength : nil)
-        var size = EngineConfiguration(maxBatch: maxBatch, context: context, cacheBudget: budget, maxQueue: maxQueue)
+        var size = EngineConfiguration(maxBatch: maxBatch, context: context, cacheBudget: try budget(), maxQueue: maxQueue)
         size.maxQueueTokens = maxQueueTokens ?? .max
         let engine = try await pretrained.engine(
             size, tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
@@ -111,6 +115,17 @@ struct ServeCommand: AsyncParsableCommand {
             configuration, model: ServedModel(pretrained, tokenizer: tokenizer),
             service: EngineService(engine))
         let shown = host.contains(":") ? "[\(host)]" : host
-        try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
+        do {
+            try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
+        } catch let error where !(error is ServerFailure || error is CancellationError) {
+            throw ListenError(address: "\(shown):\(port)", reason: "\(error)")
+        }
+    }
+
+    /// The socket cannot be opened.
+    private struct ListenError: Error, CustomStringConvertible {
+        let address: String
+        let reason: String
+        var description: String { "cannot listen on \(address): \(reason). Choose another address with --host and --port" }
     }
 }

@@ -26,6 +26,10 @@ public struct GenerationOutput: Sendable {
     public var seed: UInt64?
     /// What generation noticed about the options.
     public var warnings: [GenerationWarning]
+    /// Tokens of the prompt that were not fed, because the kept session held them.
+    package var cachedTokens = 0
+    /// How often the model was run, prompt included; without runs of an assistant.
+    package var modelRuns = 0
 
     /// The new tokens of a row, without padding.
     public func newTokens(row: Int) -> ArraySlice<Int32> {

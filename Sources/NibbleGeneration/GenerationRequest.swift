@@ -26,6 +26,8 @@ public struct GenerationRequest: Sendable {
     public var negativePrompt: [[Int32]]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.
     package var assistant: (any GenerativeModel)?
+    /// One row of a decoder-only model: runs in the session of an earlier generation, and leaves it to a later one.
+    package var keptSession: KeptSession?
     /// Asked often, also within a long prompt; what it throws ends the generation, and the call throws it.
     public var interruption: (@Sendable () throws -> Void)?
     /// Whether the log-probability of each chosen token is wanted.

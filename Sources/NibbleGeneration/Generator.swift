@@ -7,18 +7,22 @@ package struct Generator: Sendable {
     package let modelConfig: GenerationConfig
     private let tokenBytes: (@Sendable (Int32) -> [UInt8])?
     private let grammarTokens: GrammarTokens?
+    let thread: GenerationThread
 
     /// - Parameters:
     ///   - tokenBytes: the bytes of a token's text (`Tokenizer.tokenBytes`). Needed for stop strings only.
     ///   - grammarTokens: needed for grammars only.
+    ///   - thread: runs what does not run in the calling thread.
     package init(
         model: any GenerativeModel, modelConfig: GenerationConfig = GenerationConfig(),
-        tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil, grammarTokens: GrammarTokens? = nil
+        tokenBytes: (@Sendable (Int32) -> [UInt8])? = nil, grammarTokens: GrammarTokens? = nil,
+        thread: GenerationThread = GenerationThread()
     ) {
         self.model = model
         self.modelConfig = modelConfig
         self.tokenBytes = tokenBytes
         self.grammarTokens = grammarTokens
+        self.thread = thread
     }
 
     /// Generates in the calling thread until every row has ended.
@@ -29,26 +33,37 @@ package struct Generator: Sendable {
     package func generate(
         _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)? = nil
     ) throws -> GenerationOutput {
-        let config = GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
+        var loop = try loop(request, onToken: onToken)
+        while true {
+            if let output = try loop.takeStep() { return output }
+        }
+    }
+
+    /// A generation that has not begun.
+    func loop(
+        _ request: GenerationRequest, onToken: ((GeneratedToken) throws -> Void)?
+    ) throws -> any DecodingLoop {
+        let config = config(request)
         let resolved = try ResolvedRequest(
             request, config: config, model: model, tokenBytes: tokenBytes, grammarTokens: grammarTokens,
             onToken: onToken)
         let isAssisted = request.assistant != nil || config.promptLookupNumTokens != nil
         switch config.mode {
         case .greedy where isAssisted, .sampling where isAssisted:
-            var loop = try AssistedDecoding(resolved, assistant: request.assistant)
-            return try loop.generate()
+            return try AssistedDecoding(resolved, assistant: request.assistant)
         case .greedy, .sampling:
-            var loop = try SamplingLoop(resolved)
-            return try loop.generate()
+            return try SamplingLoop(resolved)
         case .beamSearch, .beamSampling:
             guard !isAssisted else {
                 throw GenerationError.conflict("assisted decoding and prompt look-up cannot be combined with num_beams above 1")
             }
             guard onToken == nil else { throw GenerationError.conflict("tokens cannot be streamed with num_beams above 1") }
-            var search = try BeamSearch(resolved)
-            return try search.generate()
+            return try BeamSearch(resolved)
         }
+    }
+
+    func config(_ request: GenerationRequest) -> GenerationConfig {
+        GenerationConfig.resolved(call: request.config, given: request.baseConfig, model: modelConfig)
     }
 
     /// ``generate(_:onToken:)`` for the common arguments.
@@ -62,4 +77,11 @@ package struct Generator: Sendable {
         request.stopping = stopping
         return try generate(request, onToken: onToken)
     }
+}
+
+/// A generation that runs step by step.
+protocol DecodingLoop {
+    /// Runs the model once more, and chooses the next token of every row (or several, where they were proposed). Returns the
+    /// output when every row has ended.
+    mutating func takeStep() throws -> GenerationOutput?
 }

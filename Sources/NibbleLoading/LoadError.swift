@@ -22,6 +22,8 @@ public enum LoadError: Error, Sendable, Equatable {
     case noDevice(Device, present: [Device])
     /// The folder for weights on the disk cannot be written.
     case unwritableOffloadFolder(folder: String, reason: String)
+    /// Room for more tokens, or sequences, than can be counted; or for none.
+    case impossibleRoom(field: String, expected: String, found: Int)
     /// config.json names a dtype that does not exist.
     case unknownDType(String)
     /// Another format was asked for than the one a checkpoint's weights are stored in.
@@ -70,6 +72,8 @@ extension LoadError: CustomStringConvertible {
                 + present.map(\.description).joined(separator: ", ") + ". nibble doctor says why a GPU cannot be used"
         case .unwritableOffloadFolder(let folder, let reason):
             "the offload folder \(folder) cannot be created: \(reason). Choose another with --offload-folder"
+        case .impossibleRoom(let field, let expected, let found):
+            "`\(field)` must be \(expected), found \(found)"
         case .unknownDType(let word):
             "config.json: dtype \"\(word.printable())\" is not known"
         case .alreadyQuantized(let model, let stored, let wanted):

@@ -1,43 +1,64 @@
-package import Foundation
+public import Foundation
 public import NibbleCore
 public import NibbleDeviceMap
 public import NibbleQuantization
 
-/// What a ``ModelLoader`` is told of how to load a model, beside the placement.
-package struct LoaderOptions: Sendable {
-    /// `nil`: the dtype that the config or the checkpoint names ("auto").
-    package var dtype: DType?
-    package var quantization: BitsAndBytesConfig?
-    /// Takes precedence over a pre-quantized checkpoint's own, unless ``followsReference`` is set.
-    package var computeDType: DType?
-    /// Takes precedence over a pre-quantized checkpoint's own, unless ``followsReference`` is set.
-    package var int8Threshold: Double?
-    /// Skip entries added to the default list or to the config's.
-    package var addedSkipModules: [String] = []
-    /// Behaves as transformers does wherever Nibble deliberately differs.
-    package var followsReference = false
-    /// Stores the output head in this format.
-    package var headFormat: WeightFormat?
+/// How a checkpoint's weights are stored and computed with, and for how many tokens there has to be room.
+public struct LoaderOptions: Sendable {
+    /// How linear layers are quantized while they are loaded. `nil`: as the checkpoint stores them.
+    public var quantization: BitsAndBytesConfig?
+    /// The dtype of everything that is not quantized. `nil`: as the config or the checkpoint says.
+    public var dtype: DType?
+    /// Overrides the compute dtype of a pre-quantized checkpoint, unless ``followsReference`` is set.
+    public var computeDType: DType?
+    /// Overrides the outlier threshold of a pre-quantized checkpoint, unless ``followsReference`` is set.
+    public var int8Threshold: Double?
+    /// Modules to leave unquantized in addition to the default list, or to the checkpoint's.
+    public var addedSkipModules: [String] = []
+    /// Compatibility mode: turns off every deliberate difference from transformers and bitsandbytes.
+    public var followsReference = false
+    /// The form of the output embedding (head). `nil`: it is not quantized.
+    public var headFormat: WeightFormat?
+    /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
+    public var int8Activations = false
+    /// The form in which keys and values are stored. `nil`: the load dtype.
+    public var cacheQuantization: KeyValueQuantization?
+    /// Tokens of the longest sequence that placement reserves caches for. `nil`: 512.
+    public var context: Int?
+    /// Sequences side by side that placement reserves caches for.
+    public var batchSize = 1
+    /// Where weights that run from the disk are written, if the checkpoint does not hold them in the form in which they are used.
+    /// `nil`: a temporary folder.
+    public var offloadFolder: URL?
+    /// Called after each tensor that was placed.
+    public var progress: (@Sendable (LoadProgress) -> Void)?
     /// Also quantizes the modules that the family keeps in float32 (T5 `wo`).
     package var quantizesFloat32Modules = false
-    /// Allows 4-bit products with activations quantized to int8.
-    package var int8Activations = false
-    /// `false` keeps weights in their canonical layout (for writing them).
+    /// Whether backends may repack weights into layouts of their own. `false` keeps the canonical ones, for writing.
     package var preparesWeights = true
-    /// The form in which keys and values are stored; `nil`: in the load dtype.
-    package var cacheQuantization: KeyValueQuantization?
-    /// Tokens of a sequence that placement counts caches for; `nil`: ``ModelMemory/defaultContext``.
-    package var context: Int?
-    /// Sequences side by side that placement counts caches for.
-    package var batchSize = 1
-    /// Folder for weights that stay on the disk in a form that the checkpoint does not hold. `nil`: a temporary folder.
-    package var offloadFolder: URL?
-    package var progress: (@Sendable (LoadProgress) -> Void)?
 
     package init() {}
 }
 
 extension LoaderOptions {
+    /// The largest ``context``: backends hold positions as 32-bit numbers.
+    package static let maximumContext = Int(Int32.max)
+    /// The largest ``batchSize``.
+    package static let maximumBatchSize = 1 << 16
+    /// The most tokens of all sequences together.
+    private static let maximumTokens = 1 << 36
+
+    /// Keeps the arithmetic of placement within 64 bits.
+    /// - Throws: ``LoadError/impossibleRoom(field:expected:found:)``
+    func checkRoom() throws {
+        func check(_ field: String, _ value: Int, _ limit: Int) throws {
+            guard !(1...limit ~= value) else { return }
+            throw LoadError.impossibleRoom(field: field, expected: "from 1 to \(limit)", found: value)
+        }
+        try check("batch_size", batchSize, LoaderOptions.maximumBatchSize)
+        try check("context", context ?? 1, min(LoaderOptions.maximumContext, LoaderOptions.maximumTokens / batchSize))
+    }
+
     /// Warnings about the user's skip entries that match no module.
     func skipWarnings(_ source: ModelSource, _ config: BitsAndBytesConfig?) -> [String] {
         guard config != nil else { return [] }

@@ -86,6 +86,7 @@ struct PlacementSearch {
 
     /// The placement with the largest chunks of prompt tokens among those that keep most of the model where it is fast.
     func best() throws -> ModelLoader.LoadPlan {
+        try options.checkRoom()
         var best = try place(chunkTokens: SessionOptions.defaultChunkTokens)
         for chunkTokens in PlacementSearch.smallerChunks where best.placement.residency < .complete {
             let smaller = try place(chunkTokens: chunkTokens)

@@ -38,13 +38,17 @@ package struct ModelSource: Sendable {
     /// Where a folder written from a GGUF file keeps the tokenizer: a GGUF file without tensors.
     package static let vocabularyFile = "tokenizer.gguf"
 
+    /// - Throws: ``LoadError`` for a folder without config.json.
+    package static func requireConfig(in folder: URL) throws {
+        guard !FileManager.default.fileExists(atPath: folder.appending(path: "config.json").path) else { return }
+        let adapter = folder.appending(path: "adapter_config.json")
+        guard FileManager.default.fileExists(atPath: adapter.path) else { throw LoadError.noConfig(folder: folder.path) }
+        let base = try? JSONValue(contentsOf: adapter)["base_model_name_or_path"]?.string
+        throw LoadError.adapterWithoutBase(folder: folder.path, base: base)
+    }
+
     private static func config(_ file: URL, in folder: URL) throws -> JSONObject {
-        guard FileManager.default.fileExists(atPath: file.path) else {
-            let adapter = folder.appending(path: "adapter_config.json")
-            guard FileManager.default.fileExists(atPath: adapter.path) else { throw LoadError.noConfig(folder: folder.path) }
-            let base = try? JSONValue(contentsOf: adapter)["base_model_name_or_path"]?.string
-            throw LoadError.adapterWithoutBase(folder: folder.path, base: base)
-        }
+        try requireConfig(in: folder)
         guard let object = try JSONValue(contentsOf: file).object else {
             throw LoadError.unreadable(file: file.path, reason: "it does not hold a JSON object")
         }

@@ -23,6 +23,8 @@ package struct SessionRequest: Sendable {
     package var rows: Int
     /// The most tokens a row may hold, prompt included.
     package var capacity: Int
+    /// Tokens of a row that memory is allocated for at once, where that is less than the model would allocate.
+    package var initialCapacity: Int?
     /// Encoder-decoders only: for each row the encoder's input ids, without padding. Rows with equal `encoderGroup` share
     /// one encoder run.
     package var encoderInputs: [[Int32]]
@@ -98,8 +100,11 @@ package protocol DecodingSession: AnyObject {
     /// Tokens a row can hold.
     var capacity: Int { get }
 
-    /// Tokens held by `row`.
+    /// The number of tokens that `row` holds.
     func length(ofRow row: Int) -> Int
+
+    /// The tokens that `row` holds.
+    func tokens(ofRow row: Int) -> [Int32]
 
     /// Bytes allocated for the rows' keys and values.
     var cacheByteCount: Int { get }
@@ -147,6 +152,13 @@ extension DecodingSession {
         let kept = min(canTruncate(row: row, to: length) ? length : 0, self.length(ofRow: row))
         try truncate(row: row, to: kept)
         return kept
+    }
+
+    /// Cuts `row` to the tokens with which `sequence` begins, at most all but its last, or to none where that is no longer
+    /// possible. Returns how many it then holds: the rest of `sequence` can be fed, and gives logits.
+    package func keepPrefix(row: Int, of sequence: [Int32]) throws -> Int {
+        let common = zip(tokens(ofRow: row), sequence.dropLast()).prefix { $0 == $1 }.count
+        return common < length(ofRow: row) ? try rollBack(row: row, to: common) : common
     }
 }
 

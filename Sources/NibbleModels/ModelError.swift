@@ -21,7 +21,7 @@ public enum ModelError: Error, Sendable, Equatable {
     /// A token id that the vocabulary does not have.
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     /// A size of an engine is below 1.
-    case invalidEngineSize(field: String, found: Int)
+    case invalidEngineSize(field: String, found: Int, limit: Int)
 }
 
 extension ModelError: CustomStringConvertible {
@@ -46,8 +46,8 @@ extension ModelError: CustomStringConvertible {
             "a decoder-only model takes no encoder inputs"
         case .tokenOutOfRange(let token, let size):
             "token id \(token) is outside the vocabulary of \(size)"
-        case .invalidEngineSize(let field, let found):
-            "\(field) of an engine must be at least 1, found \(found)"
+        case .invalidEngineSize(let field, let found, let limit):
+            "\(field) of an engine must be from 1 to \(limit), found \(found)"
         }
     }
 }

@@ -1,5 +1,5 @@
+import NibbleCore
 package import NibbleModels
-import Synchronization
 
 /// What has come of one answer since its reader looked last.
 package struct AnswerPart: Sendable {
@@ -17,99 +17,59 @@ package struct AnswerPart: Sendable {
     var isEmpty: Bool { tokens.isEmpty && finish == nil && cachedTokens == nil }
 }
 
-/// Takes the tokens of one request from the engine's thread to its reader. The reader takes all there is at once: a slow one gets
-/// larger parts and never holds the engine. Bounded by the tokens that the request may have.
-final class AnswerMailbox: Sendable {
-    private typealias Waiter = CheckedContinuation<[AnswerPart]?, any Error>
-
-    private struct State {
-        var parts: [AnswerPart]
-        var hasNews = false
-        var openChoices: Int
-        var error: (any Error)?
-        var waiter: Waiter?
-
-        /// What the reader gets now; `nil` if it has to wait.
-        mutating func answer() -> Result<[AnswerPart]?, any Error>? {
-            if hasNews {
-                hasNews = false
-                let news = parts.filter { !$0.isEmpty }
-                for part in news { parts[part.choice] = AnswerPart(choice: part.choice) }
-                return .success(news)
-            }
-            if let error { return .failure(error) }
-            return openChoices == 0 ? .success(nil) : nil
-        }
-    }
-
-    private let state: Mutex<State>
+/// What the reader of a request has not seen, one part for each of its answers.
+struct UnreadAnswers: MailboxContent {
+    private var parts: [AnswerPart]
+    private(set) var openChoices: Int
 
     init(choices: Int) {
-        state = Mutex(State(parts: (0..<choices).map { AnswerPart(choice: $0) }, openChoices: choices))
+        parts = (0..<choices).map { AnswerPart(choice: $0) }
+        openChoices = choices
     }
 
-    // MARK: The engine's side
-
-    func begin(_ choice: Int, cachedTokens: Int) {
-        state.withLock {
-            $0.parts[choice].cachedTokens = cachedTokens
-            $0.hasNews = true
-        }
+    mutating func takeNews() -> [AnswerPart]? {
+        let news = parts.filter { !$0.isEmpty }
+        for part in news { parts[part.choice] = AnswerPart(choice: part.choice) }
+        return news.isEmpty ? nil : news
     }
 
-    func add(_ choice: Int, _ token: Int32, _ scores: TokenScores?) {
-        state.withLock {
-            $0.parts[choice].tokens.append(token)
-            if let scores { $0.parts[choice].scores.append(scores) }
-            $0.hasNews = true
-        }
+    mutating func begin(_ choice: Int, cachedTokens: Int) { parts[choice].cachedTokens = cachedTokens }
+
+    mutating func add(_ choice: Int, _ token: Int32, _ scores: TokenScores?) {
+        parts[choice].tokens.append(token)
+        if let scores { parts[choice].scores.append(scores) }
     }
+
+    mutating func end(_ choice: Int, _ reason: ServingFinish) {
+        parts[choice].finish = reason
+        openChoices -= 1
+    }
+}
+
+/// Takes the tokens of one request from the engine's thread to its reader. The reader takes all there is at once: a slow one gets
+/// larger parts and never holds the engine. Bounded by the tokens that the request may have.
+typealias AnswerMailbox = Mailbox<UnreadAnswers>
+
+extension AnswerMailbox {
+    convenience init(choices: Int) { self.init(UnreadAnswers(choices: choices)) }
+
+    func begin(_ choice: Int, cachedTokens: Int) { withContent { $0.begin(choice, cachedTokens: cachedTokens) } }
+
+    func add(_ choice: Int, _ token: Int32, _ scores: TokenScores?) { withContent { $0.add(choice, token, scores) } }
 
     func end(_ choice: Int, _ reason: ServingFinish) {
-        state.withLock {
-            $0.parts[choice].finish = reason
-            $0.openChoices -= 1
-            $0.hasNews = true
+        let isLast = withContent {
+            $0.end(choice, reason)
+            return $0.openChoices == 0
         }
+        if isLast { close() }
     }
 
     /// Ends the whole request. What was delivered before can still be read.
-    func fail(_ error: any Error) {
-        state.withLock { if $0.error == nil, $0.openChoices > 0 { $0.error = error } }
-        wakeReader()
-    }
-
-    /// Hands the news to a reader that waits.
-    func wakeReader() {
-        let (waiter, answer) = state.withLock { state -> (Waiter?, Result<[AnswerPart]?, any Error>?) in
-            guard let waiter = state.waiter, let answer = state.answer() else { return (nil, nil) }
-            state.waiter = nil
-            return (waiter, answer)
-        }
-        if let waiter, let answer { waiter.resume(with: answer) }
-    }
-
-    // MARK: The reader's side
-
-    /// All that has come since the last call; `nil` after the end.
-    /// - Throws: what ``fail(_:)`` was given; `CancellationError` if the task is cancelled.
-    func next() async throws -> [AnswerPart]? {
-        try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { waiter in
-                let answer = state.withLock { state in
-                    let answer = state.answer()
-                    if answer == nil { state.waiter = waiter }
-                    return answer
-                }
-                if let answer { waiter.resume(with: answer) }
-            }
-        } onCancel: {
-            fail(CancellationError())
-        }
-    }
+    func fail(_ error: any Error) { close(throwing: error) }
 
     /// Whether the engine has ended all answers.
-    var hasEnded: Bool { state.withLock { $0.openChoices == 0 } }
+    var hasEnded: Bool { withContent { $0.openChoices == 0 } }
 }
 
 /// The answers to a request, as its one reader sees them. Letting go of it cancels what has not ended.

@@ -10,7 +10,8 @@ enum Vocabulary {
 
     static let loading: [Any.Type] = [
         AutoModel.self, AutoModelForCausalLM.self, AutoModelForSeq2SeqLM.self, AutoTokenizer.self, LoadConfiguration.self,
-        BitsAndBytesConfig.self, PretrainedModel.self, LoadProgress.self, LoadReport.self, HubConfiguration.self,
+        BitsAndBytesConfig.self, PretrainedModel.self, LoaderOptions.self, LoadProgress.self, LoadReport.self,
+        HubConfiguration.self,
         HubRepository.self, DownloadProgress.self, CheckpointExport.self, ForwardOutput.self, PerplexityScore.self,
     ]
 

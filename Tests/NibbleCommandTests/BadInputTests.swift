@@ -41,7 +41,70 @@ import Testing
     }
 
     @Test func missingFolder() throws {
-        try expect(["generate", "/no/such/model", "Hello"], mentions: "/no/such/model")
+        try expect(["generate", "/no/such/model", "Hello"], mentions: "/no/such/model", "check the spelling", "nibble models")
+    }
+
+    @Test("a file that is no GGUF file is called that, and a folder without config.json no model folder")
+    func noModel() throws {
+        let file = folder.appending(path: "model.bin")
+        try Data().write(to: file)
+        for command in ["chat", "plan", "serve"] {
+            let outcome = try CommandLineTool.run([command, file.path])
+            #expect(outcome.status == 1 && outcome.errors.contains("not a GGUF file"), "\(outcome.errors)")
+        }
+        let empty = folder.appending(path: "empty")
+        try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: true)
+        for command in ["chat", "plan", "serve", "bench"] {
+            let outcome = try CommandLineTool.run([command, empty.path])
+            #expect(outcome.status == 1 && outcome.errors.contains("no config.json"), "\(outcome.errors)")
+        }
+        try FileManager.default.removeItem(at: folder)
+    }
+
+    @Test(
+        "numbers beyond all measure are refused",
+        arguments: [
+            (["generate"], "--context", "9223372036854775807"), (["generate"], "--context", "0"),
+            (["generate"], "--batch-size", "9223372036854775807"), (["plan"], "--batch-size", "65537"),
+            (["plan"], "--context", "2147483648"), (["generate"], "--num-beams", "100000000"),
+            (["generate", "--do-sample", "true"], "--num-return-sequences", "99999999"), (["bench"], "-p", "99999999999"),
+            (["bench"], "-n", "9223372036854775807"), (["bench"], "-b", "99999999"),
+            (["bench"], "--depth", "9223372036854775807"),
+            (["bench", "--requests", "1"], "--shared-prefix", "9223372036854775807"), (["bench"], "--requests", "99999999999"),
+            (["bench", "--requests", "1"], "--prompt-range", "1-99999999999"),
+        ])
+    func hugeNumbers(command: [String], option: String, value: String) throws {
+        let prompt = command[0] == "generate" ? ["Hello"] : []
+        try expect([command[0], model.path] + command.dropFirst() + [option, value] + prompt, status: 64, mentions: option)
+    }
+
+    @Test("room for more tokens than can be counted, and too many slots, are errors")
+    func hugeRoom() throws {
+        let room = ["--context", "2147483647", "--batch-size", "65536"]
+        try expect(generate("Hello") + room, mentions: "`context` must be from 1 to 1048576")
+    }
+
+    @Test func hugeEngine() throws {
+        try expect(["serve", model.path, "--max-batch", "99999999", "--port", "0", "--quiet"], mentions: "slots", "99999999")
+    }
+
+    @Test(
+        "values that say nothing are refused and the option is named",
+        arguments: [
+            (["serve"], ["--api-key", ""]), (["serve"], ["--served-model-name", ""]), (["serve"], ["--kv-budget", "nonsense"]),
+            (["quantize", "--load-in-4bit", "--output", "x"], ["--max-shard-size", "0"]),
+            (["quantize", "--load-in-4bit", "--output", "x"], ["--max-shard-size", "-5GB"]),
+            (["plan"], ["--max-memory", "cpu=12parsecs"]), (["bench", "-p", "0"], ["-n", "0"]),
+        ])
+    func emptyValues(command: [String], option: [String]) throws {
+        try expect([command[0], model.path] + command.dropFirst() + option, status: 64, mentions: option[0])
+    }
+
+    @Test("an address that cannot be listened on is named, with the options that choose another")
+    func noAddress() throws {
+        try expect(
+            ["serve", model.path, "--host", "no.such.host.invalid", "--port", "0", "--quiet"],
+            mentions: "no.such.host.invalid:0", "--host")
     }
 
     @Test func folderWithoutConfig() throws {

@@ -1,6 +1,7 @@
 import Foundation
 import NibbleCore
 import NibbleModels
+import Synchronization
 
 /// A small deterministic language model: the logits of a position are a hash of all tokens of its row up to there (and of
 /// the encoder's input).
@@ -18,6 +19,9 @@ final class HashModel: GenerativeModel {
     let memory: Int
     /// The number of tokens from which on one logit is NaN.
     let poisonedLength: Int
+    /// How often its sessions were fed, and how many tokens.
+    let feeds = Atomic(0)
+    let fedTokens = Atomic(0)
 
     init(
         vocabularySize: Int = 24, isEncoderDecoder: Bool = false, maximumPositions: Int? = nil, seed: UInt64 = 1,
@@ -63,6 +67,7 @@ final class HashSession: DecodingSession {
     var rows: Int { request.rows }
     var capacity: Int { request.capacity }
     func length(ofRow row: Int) -> Int { held[row].count }
+    func tokens(ofRow row: Int) -> [Int32] { held[row] }
 
     private func encoder(_ row: Int) -> [Int32] {
         guard model.isEncoderDecoder else { return [] }
@@ -84,9 +89,15 @@ final class HashSession: DecodingSession {
         }
     }
 
+    private func count(_ inputs: [RowTokens]) {
+        model.feeds.add(1, ordering: .relaxed)
+        model.fedTokens.add(inputs.reduce(0) { $0 + $1.tokens.count }, ordering: .relaxed)
+    }
+
     func feed<Result>(
         _ inputs: [RowTokens], logits: LogitsSelection, _ body: (LogitsBatch) throws -> Result
     ) throws -> Result {
+        count(inputs)
         var values: [Float] = []
         for input in inputs {
             var rows: [[Float]] = []
@@ -104,7 +115,8 @@ final class HashSession: DecodingSession {
 
     /// What a backend does, in the plainest words.
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] {
-        try inputs.map { input in
+        count(inputs)
+        return try inputs.map { input in
             var last: [Float] = []
             try append(input) { last = $0 }
             for token in Set(held[input.row]) {

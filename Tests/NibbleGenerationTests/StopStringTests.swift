@@ -21,22 +21,23 @@ final class ScriptModel: GenerativeModel {
 private final class ScriptSession: DecodingSession {
     let model: ScriptModel
     let request: SessionRequest
-    var lengths: [Int]
+    var held: [[Int32]]
 
     init(_ model: ScriptModel, _ request: SessionRequest) {
         self.model = model
         self.request = request
-        lengths = Array(repeating: 0, count: request.rows)
+        held = Array(repeating: [], count: request.rows)
     }
 
     var vocabularySize: Int { model.vocabularySize }
     var rows: Int { request.rows }
     var capacity: Int { request.capacity }
-    func length(ofRow row: Int) -> Int { lengths[row] }
+    func length(ofRow row: Int) -> Int { held[row].count }
+    func tokens(ofRow row: Int) -> [Int32] { held[row] }
 
     private func next(_ input: RowTokens) -> Int32 {
-        lengths[input.row] += input.tokens.count
-        return model.script[lengths[input.row] % model.script.count]
+        held[input.row] += input.tokens
+        return model.script[held[input.row].count % model.script.count]
     }
 
     func feed<Result>(
@@ -50,8 +51,8 @@ private final class ScriptSession: DecodingSession {
     }
 
     func feed(_ inputs: [RowTokens], sampling: SamplingParameters) throws -> [Int32] { inputs.map(next) }
-    func gather(_ sources: [Int]) throws { lengths = sources.map { lengths[$0] } }
-    func truncate(row: Int, to length: Int) throws { lengths[row] = length }
+    func gather(_ sources: [Int]) throws { held = sources.map { held[$0] } }
+    func truncate(row: Int, to length: Int) throws { held[row].removeLast(held[row].count - length) }
 }
 
 @Suite struct StopStringTests {

@@ -50,6 +50,53 @@ import Testing
         #expect(consumed == 200)
     }
 
+    @Test("Within a loop over a stream the same model can generate")
+    func nested() async throws {
+        let whole = greedy(HashModel(), [5], new: 20)
+        var tokens: [Int32] = []
+        for try await event in generator.stream(GenerationRequest(inputs: [[5]], config: config(new: 20)), buffering: 1) {
+            guard case .token(let token) = event else { continue }
+            tokens.append(token.id)
+            let inner = try await generator.output(of: GenerationRequest(inputs: [[6]], config: config(new: 3)))
+            #expect(Array(inner.newTokens(row: 0)) == greedy(HashModel(), [6], new: 3))
+        }
+        #expect(tokens == whole)
+    }
+
+    @Test("Generations take turns, a step each")
+    func turns() async throws {
+        let order = Mutex<[Int32]>([])
+        let (started, begin) = AsyncStream<Void>.makeStream()
+        @Sendable func request(_ first: Int32) -> GenerationRequest {
+            var request = GenerationRequest(inputs: [[first]], config: config(new: 30))
+            request.stopping = [
+                { context in
+                    order.withLock { $0.append(context.ids[0]) }
+                    begin.yield()
+                    return false
+                }
+            ]
+            return request
+        }
+        // The second one begins while the first one's thread waits for it.
+        var blocked = request(5)
+        let gate = DispatchSemaphore(value: 0)
+        blocked.stopping.append { context in
+            if context.ids.count == 2 { gate.wait() }
+            return false
+        }
+        let (generator, first) = (generator, blocked)
+        async let one = generator.output(of: first)
+        for await _ in started { break }
+        let second = generator.stream(request(6), buffering: 100)
+        gate.signal()
+        for try await _ in second {}
+        _ = try await one
+        let turns = order.withLock { $0 }
+        #expect(turns.count == 60)
+        #expect(turns.dropFirst().prefix(58).enumerated().allSatisfy { $1 == ($0 % 2 == 0 ? 6 : 5) })
+    }
+
     @Test("Leaving the loop ends the generation")
     func dropping() async throws {
         let (ended, continuation) = AsyncStream<Void>.makeStream()

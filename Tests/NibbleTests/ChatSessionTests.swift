@@ -58,6 +58,87 @@ import Testing
         #expect(try await fresh(Array(session.messages.dropLast())) == next.text)
     }
 
+    /// Answers, and expects what the whole conversation gives without anything kept, for at most `fed` tokens of the prompt.
+    @discardableResult
+    private func expectSound(
+        _ session: ChatSession, _ text: String, fed: Int, sourceLocation: SourceLocation = #_sourceLocation
+    ) async throws -> ChatAnswer {
+        let answer = try await session.answer(text) { _ in }
+        let system = session.system.map { [ChatMessage(role: "system", content: $0)] } ?? []
+        let wanted = try await fresh(system + session.messages.dropLast())
+        #expect(wanted == answer.text, sourceLocation: sourceLocation)
+        #expect(answer.promptTokens - answer.cachedTokens <= fed, sourceLocation: sourceLocation)
+        return answer
+    }
+
+    private func count(_ text: String) -> Int { stories.tokenizer.encode(text).count }
+
+    /// Tokens of the template around a message and an answer.
+    private let frame = 40
+
+    @Test("a turn reads the new message, however long the conversation is")
+    func turns() async throws {
+        let session = try session(system: String(repeating: "You tell stories of dogs. ", count: 30))
+        try await expectSound(session, "Hello", fed: .max)
+        for text in ["And a cat?", "Once upon a time", "Who?", "Why?"] {
+            try await expectSound(session, text, fed: count(text) + frame)
+        }
+        #expect(session.messages.count == 10)
+    }
+
+    @Test("a conversation that fills a session goes on in it")
+    func growth() async throws {
+        let session = try session()
+        let long = String(repeating: "Tell me of the dog and the cat. ", count: 100)
+        try await expectSound(session, long, fed: .max)
+        try await expectSound(session, long, fed: count(long) + frame)
+        let last = try await expectSound(session, "And then?", fed: frame + 5)
+        // Sessions begin with room for 1,024.
+        #expect(last.promptTokens > 1_024)
+    }
+
+    @Test("another system text is read, and what follows it")
+    func systemChange() async throws {
+        let session = try session(system: "You tell stories.")
+        try await expectSound(session, "Tell me about a dog.", fed: .max)
+        session.system = "Be brief."
+        try await expectSound(session, "And a cat?", fed: .max)
+        session.system = nil
+        try await expectSound(session, "And a bird?", fed: .max)
+        try await expectSound(session, "And a fish?", fed: count("And a fish?") + frame)
+    }
+
+    @Test("messages may be changed: an answer made again, one edited, the first forgotten")
+    func editedHistory() async throws {
+        let session = try session(system: "You tell stories.")
+        let first = try await expectSound(session, "Tell me about a dog.", fed: .max)
+        session.messages.removeLast(2)
+        let again = try await expectSound(session, "Tell me about a dog.", fed: 1)
+        #expect(again.text == first.text)
+        session.messages[1].content = "The dog was in the park."
+        try await expectSound(session, "And a cat?", fed: count("The dog was in the park. And a cat?") + frame)
+        session.messages.removeFirst(2)
+        try await expectSound(session, "And a bird?", fed: .max)
+    }
+
+    @Test("a cancelled answer leaves the conversation, and the next one is sound")
+    func cancelled() async throws {
+        let session = try session()
+        try await expectSound(session, "Tell me about a dog.", fed: .max)
+        session.generation.maxNewTokens = 100_000
+        let before = session.messages
+        struct Box: @unchecked Sendable { let session: ChatSession }
+        let box = Box(session: session)
+        let (started, begin) = AsyncStream<Void>.makeStream()
+        let task = Task { _ = try await box.session.answer("And a cat?") { _ in begin.finish() } }
+        for await _ in started {}
+        task.cancel()
+        await #expect(throws: CancellationError.self) { try await task.value }
+        #expect(session.messages == before)
+        session.generation = config
+        try await expectSound(session, "And a cat?", fed: count("And a cat?") + frame)
+    }
+
     @Test("a chat that does not fit leaves the conversation as it was")
     func failure() async throws {
         let session = try session()
@@ -66,8 +147,13 @@ import Testing
         await #expect(throws: GenerationError.self) { try await session.answer("Tell me a long story about a dog.") { _ in } }
         #expect(session.messages.isEmpty)
         session.generation = config
-        let answer = try await session.answer("Hello") { _ in }
-        #expect(!answer.text.isEmpty)
+        try await expectSound(session, "Hello", fed: .max)
+        session.generation.maxNewTokens = nil
+        session.generation.maxLength = 30
+        await #expect(throws: GenerationError.self) { try await session.answer("Tell me a long story about a dog.") { _ in } }
+        #expect(session.messages.count == 2)
+        session.generation = config
+        try await expectSound(session, "And then?", fed: count("And then?") + frame)
     }
 
     @Test("without a template there is no chat")

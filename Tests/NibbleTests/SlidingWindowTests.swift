@@ -172,6 +172,7 @@ private final class RereadingModel: GenerativeModel {
         var vocabularySize: Int { base.vocabularySize }
         var rows: Int { held.count }
         func length(ofRow row: Int) -> Int { held[row].count }
+        func tokens(ofRow row: Int) -> [Int32] { held[row] }
         func gather(_ sources: [Int]) throws { held = sources.map { held[$0] } }
         func truncate(row: Int, to length: Int) throws { held[row].removeLast(held[row].count - length) }
 

@@ -1,6 +1,6 @@
 /// A conversation with a model: its messages, and the KV cache of what the model has read.
 ///
-/// Between two answers only what is new is fed to the model.
+/// For each answer the model reads only what follows the text that it has read before.
 public final class ChatSession {
     /// The model that answers.
     public let model: PretrainedModel
@@ -14,10 +14,11 @@ public final class ChatSession {
     public var system: String?
     /// What each answer must look like; `nil`: anything.
     public var grammar: GenerationGrammar?
-    /// The messages so far, oldest first, without the system text.
-    public private(set) var messages: [ChatMessage] = []
+    /// The messages so far, oldest first, without the system text. They may be changed between answers: the model then reads
+    /// again from the first message that differs.
+    public var messages: [ChatMessage] = []
     private let generator: Generator
-    private let cache: PrefixCache
+    private let keptSession = KeptSession()
 
     /// How answers are sampled where neither the call nor the model's generation_config.json says. Greedy answers of small models
     /// repeat themselves.
@@ -43,10 +44,7 @@ public final class ChatSession {
         self.system = system
         self.template = template
         self.generation = generation
-        cache = PrefixCache(model.model)
-        generator = Generator(
-            model: cache, modelConfig: model.generationConfig, tokenBytes: { tokenizer.tokenBytes($0) },
-            grammarTokens: tokenizer.grammarTokens)
+        generator = model.generator(tokenizer: tokenizer)
     }
 
     /// Forgets all messages. The system text stays.
@@ -73,6 +71,7 @@ public final class ChatSession {
         request.config = config(promptLength: prompt.inputIDs.count)
         request.grammar = grammar
         request.stopping = [{ _ in shouldStop() }]
+        request.keptSession = keptSession
 
         var decoder = TokenStreamDecoder(tokenizer, skipSpecialTokens: true)
         var answer = ChatAnswer(text: "", promptTokens: prompt.inputIDs.count, newTokens: 0)
@@ -89,10 +88,10 @@ public final class ChatSession {
             case .finished(let output):
                 answer.finishReason = output.finishReasons.first ?? nil
                 answer.warnings = output.warnings
+                answer.cachedTokens = output.cachedTokens
             }
         }
         add(decoder.finish())
-        answer.cachedTokens = cache.reused.load(ordering: .relaxed)
         messages = asked + [ChatMessage(role: "assistant", content: answer.text)]
         return answer
     }

@@ -58,7 +58,7 @@ public enum ChatTemplateError: Error, Sendable, Equatable, CustomStringConvertib
         switch self {
         case .noTemplate:
             "the tokenizer has no chat template (looked for chat_template in tokenizer_config.json and for chat_template.jinja): "
-                + "give one, or use a model made for chats"
+                + "give one with --chat-template, or use a model made for chats"
         case .noDefaultTemplate(let names):
             "the tokenizer has no default chat template: name one of \(names.joined(separator: ", "))"
         }

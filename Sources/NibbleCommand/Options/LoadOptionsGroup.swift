@@ -101,12 +101,17 @@ struct LoadOptionsGroup: ParsableArguments {
         _ = try headFormat()
         _ = try placement()
         _ = try cacheQuantization()
-        if let context, context < 1 { throw ValidationError("--context should be at least 1, found \(context)") }
-        if let batchSize, batchSize < 1 { throw ValidationError("--batch-size should be at least 1, found \(batchSize)") }
+        try check("--context", context, LoaderOptions.maximumContext)
+        try check("--batch-size", batchSize, LoaderOptions.maximumBatchSize)
         if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
         if let offloadFolder, offloadFolder.isEmpty {
             throw ValidationError("--offload-folder should name a folder, found nothing")
         }
+    }
+
+    private func check(_ option: String, _ value: Int?, _ limit: Int) throws {
+        guard let value, !(1...limit ~= value) else { return }
+        throw ValidationError("\(option) should be from 1 to \(limit), found \(value)")
     }
 
     /// An option that would have no effect is a mistake: it is refused rather than ignored.
@@ -211,6 +216,8 @@ struct LoadOptionsGroup: ParsableArguments {
     private func placement() throws -> (DeviceMapRequest, [Device: MemoryLimit]) {
         do {
             return (try deviceMapRequest(), try maxMemory.map(MemoryLimit.limits(parsing:)) ?? [:])
+        } catch let error as MemoryLimitError {
+            throw ValidationError("--max-memory: \(error)")
         } catch {
             throw ValidationError("\(error)")
         }

@@ -51,14 +51,21 @@ struct RequestBenchOptionsGroup: ParsableArguments {
             ("--requests", requests), ("--long-prompt", longPrompt), ("--leak-check", leakCheck), ("--slots", slots),
             ("--dp-size", dpSize),
         ] {
-            if let value, value < 1 { throw ValidationError("\(name) must be 1 or more, found \(value)") }
+            if let value, !(1...Self.limit ~= value) {
+                throw ValidationError("\(name) must be from 1 to \(Self.limit), found \(value)")
+            }
         }
         if longPrompt != nil, slots < 9 { throw ValidationError("--long-prompt needs --slots of 9 or more, found \(slots)") }
-        if sharedPrefix < 0 { throw ValidationError("--shared-prefix must be 0 or more, found \(sharedPrefix)") }
+        guard 0...Self.limit ~= sharedPrefix else {
+            throw ValidationError("--shared-prefix must be from 0 to \(Self.limit), found \(sharedPrefix)")
+        }
         if let rate, !(rate > 0 && rate.isFinite) { throw ValidationError("--rate must be above 0, found \(rate)") }
         if jsonSchema != nil, requests == nil { throw ValidationError("--json-schema needs --requests") }
         _ = try load()
     }
+
+    /// The largest number of tokens, or of requests.
+    private static let limit = 1 << 24
 
     /// The load that the options describe.
     func load() throws -> RequestBenchmark.Load {
@@ -74,8 +81,10 @@ struct RequestBenchOptionsGroup: ParsableArguments {
 
     private func range(_ text: String, _ option: String) throws -> ClosedRange<Int> {
         let bounds = text.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
-        guard bounds.count == 2, let low = bounds[0], let high = bounds[1], 1 <= low, low <= high else {
-            throw ValidationError("\(option) must be two numbers such as 32-512, found \"\(text)\"")
+        guard bounds.count == 2, let low = bounds[0], let high = bounds[1], 1 <= low, low <= high,
+            high <= Self.limit
+        else {
+            throw ValidationError("\(option) must be two numbers up to \(Self.limit) such as 32-512, found \"\(text)\"")
         }
         return low...high
     }

@@ -47,13 +47,18 @@ extension GenerationConfig {
         try refuse(assistantEarlyExit != nil, "assistant_early_exit", "early-exit drafting")
     }
 
+    /// Rows that a prompt may be copied to.
+    private static let maximumCopies = 1 << 16
+
     private func checkCounts() throws {
         try require("max_new_tokens", maxNewTokens, "above 0") { $0 > 0 }
         try require("max_length", maxLength, "above 0") { $0 > 0 }
         try require("min_length", minLength, "0 or more") { $0 >= 0 }
         try require("min_new_tokens", minNewTokens, "0 or more") { $0 >= 0 }
-        try require("num_beams", numBeams, "1 or more") { $0 >= 1 }
-        try require("num_return_sequences", numReturnSequences, "1 or more") { $0 >= 1 }
+        try require("num_beams", numBeams, "from 1 to \(Self.maximumCopies)") { 1...Self.maximumCopies ~= $0 }
+        try require("num_return_sequences", numReturnSequences, "from 1 to \(Self.maximumCopies)") {
+            1...Self.maximumCopies ~= $0
+        }
         try require("no_repeat_ngram_size", noRepeatNgramSize, "0 or more") { $0 >= 0 }
         try require("encoder_no_repeat_ngram_size", encoderNoRepeatNgramSize, "0 or more") { $0 >= 0 }
         try require("num_assistant_tokens", numAssistantTokens, "1 or more") { $0 >= 1 }
@@ -76,7 +81,7 @@ extension GenerationConfig {
         }
         try require("assistant_confidence_threshold", assistantConfidenceThreshold, "0…1") { (0...1).contains($0) }
         guard doSample ?? false else { return }
-        try require("temperature", temperature, "above 0; for greedy decoding set do_sample to false") {
+        try require("temperature", temperature, "above 0 (for greedy decoding set do_sample to false)") {
             $0 > 0 && $0.isFinite
         }
         try require("top_k", topK, "0 or more") { $0 >= 0 }

@@ -4,7 +4,7 @@ internal import NibbleModels
 /// al. 2023, Chen et al. 2023) or copied from an earlier occurrence in the sequence (prompt look-up).
 ///
 /// Greedy decoding gives the same tokens as without proposals, sampling the same distribution.
-struct AssistedDecoding {
+struct AssistedDecoding: DecodingLoop {
     private enum Source {
         case draft(DraftModel)
         case lookup(PromptLookup)
@@ -28,7 +28,7 @@ struct AssistedDecoding {
                 "assisted decoding and prompt look-up work on one sequence, not on \(request.rows)")
         }
         self.request = request
-        session = try request.makeSession(request.model)
+        session = try request.openSession()
         try request.prepareGuidance()
         if let assistant {
             source = .draft(try DraftModel(request, model: assistant))
@@ -43,16 +43,13 @@ struct AssistedDecoding {
         tokens = request.inputs.tokens[0]
     }
 
-    mutating func generate() throws -> GenerationOutput {
-        try feedSequence(from: 0)
-        while reason == nil {
-            // The checked tokens and one more of the model's own must fit.
-            let proposed = try propose(limit: request.maxLength - length - 1)
-            let accepted = try check(proposed)
-            adapt(accepted: accepted, of: proposed.count)
-            if reason == nil { try feedSequence(from: try session.rollBack(row: 0, to: tokens.count - 1)) }
-        }
-        return output()
+    mutating func takeStep() throws -> GenerationOutput? {
+        // What was proposed and not accepted goes; the last token is fed with the next proposals.
+        try feedSequence(from: session.rollBack(row: 0, to: tokens.count - 1))
+        // The checked tokens and one more of the model's own must fit.
+        let proposed = try propose(limit: request.maxLength - length - 1)
+        adapt(accepted: try check(proposed), of: proposed.count)
+        return reason == nil ? nil : output()
     }
 
     private mutating func adapt(accepted: Int, of proposed: Int) {
@@ -67,6 +64,7 @@ struct AssistedDecoding {
     /// Feeds the tokens from `start` on, without the last one.
     private func feedSequence(from start: Int) throws {
         guard start < tokens.count - 1 else { return }
+        request.modelRuns += 1
         try session.feed([RowTokens(row: 0, tokens: Array(tokens[start...].dropLast()))], logits: .last) { _ in }
     }
 
@@ -81,6 +79,7 @@ struct AssistedDecoding {
     /// were accepted.
     private mutating func check(_ proposed: [Int32]) throws -> Int {
         let input = RowTokens(row: 0, tokens: tokens.suffix(1) + proposed)
+        request.modelRuns += 1
         return try session.feed([input], logits: .all) { batch in
             try request.check(batch, rows: proposed.count + 1)
             for position in 0...proposed.count {
@@ -145,10 +144,11 @@ struct AssistedDecoding {
     }
 
     private func output() -> GenerationOutput {
-        GenerationOutput(
-            sequences: [Array(ids.row(0, count: length))], promptLength: request.promptLength,
-            newTokenCounts: [length - request.promptLength], finishReasons: [reason],
-            tokenLogProbabilities: request.wantsLogProbabilities ? [logProbabilities] : nil, scores: request.recorder.scores,
-            logits: request.recorder.logits, seed: isSampling ? request.random.seed : nil, warnings: request.warnings)
+        request.finished(
+            GenerationOutput(
+                sequences: [Array(ids.row(0, count: length))], promptLength: request.promptLength,
+                newTokenCounts: [length - request.promptLength], finishReasons: [reason],
+                tokenLogProbabilities: request.wantsLogProbabilities ? [logProbabilities] : nil, scores: request.recorder.scores,
+                logits: request.recorder.logits, seed: isSampling ? request.random.seed : nil, warnings: request.warnings))
     }
 }

@@ -5,7 +5,7 @@ internal import NibbleModels
 ///
 /// All arithmetic on scores is float32, as in the reference: a candidate that must not be chosen gets −1e9 added, which keeps
 /// it behind all others without making it impossible.
-struct BeamSearch {
+struct BeamSearch: DecodingLoop {
     static let penalty: Float = -1e9
 
     let request: ResolvedRequest
@@ -38,7 +38,7 @@ struct BeamSearch {
         self.request = request
         beams = request.copies
         keep = max(2, 1 + request.eos.count) * beams
-        session = try request.makeSession(request.model)
+        session = try request.openSession()
         try request.prepareGuidance()
         length = request.promptLength
         let room = min(request.maxLength, request.promptLength + 256)
@@ -54,24 +54,20 @@ struct BeamSearch {
         accumulated = Array(repeating: 0, count: beams * request.vocabularySize)
     }
 
-    mutating func generate() throws -> GenerationOutput {
-        var candidates = try prefill()
-        while true {
-            advance(candidates)
-            let allHit = candidates.allSatisfy { $0.allSatisfy { $0.finish != nil } }
-            closeItems()
-            let allFull = earlyStopping == .whenAllBeamsAreDone && finished.allSatisfy { $0.allSatisfy(\.isDone) }
-            if allHit || allFull || !isOpen.contains(true) { break }
-            try session.gather((0..<request.rows).map { Int(running.origins[$0, newCount - 1]) })
-            candidates = try step()
-        }
-        return output()
+    mutating func takeStep() throws -> GenerationOutput? {
+        let candidates = newCount == 0 ? try prefill() : try step()
+        advance(candidates)
+        let allHit = candidates.allSatisfy { $0.allSatisfy { $0.finish != nil } }
+        closeItems()
+        let allFull = earlyStopping == .whenAllBeamsAreDone && finished.allSatisfy { $0.allSatisfy(\.isDone) }
+        return allHit || allFull || !isOpen.contains(true) ? output() : nil
     }
 
     // MARK: The model
 
     /// Runs the model over each item's prompt once; every beam of the item sees the same scores.
     private mutating func prefill() throws -> [[BeamCandidate]] {
+        request.modelRuns += 1
         let first = (0..<request.items).map { RowTokens(row: $0 * beams, tokens: request.inputs.tokens[$0]) }
         let logits = try session.feed(first, logits: .last) { batch in
             try request.check(batch, rows: request.items)
@@ -87,6 +83,8 @@ struct BeamSearch {
     }
 
     private mutating func step() throws -> [[BeamCandidate]] {
+        try session.gather((0..<request.rows).map { Int(running.origins[$0, newCount - 1]) })
+        request.modelRuns += 1
         for row in 0..<request.rows { inputs[row].tokens[0] = running.tokens[row, length - 1] }
         return try session.feed(inputs, logits: .last) { batch in
             try request.check(batch, rows: request.rows)
@@ -241,12 +239,13 @@ struct BeamSearch {
             let tokens = hypothesis.tokens.isEmpty ? prompt : hypothesis.tokens
             return tokens + Array(repeating: fill, count: width - tokens.count)
         }
-        return GenerationOutput(
-            sequences: sequences, promptLength: request.promptLength, newTokenCounts: returned.map(\.origins.count),
-            finishReasons: returned.map(\.finish), sequencesScores: returned.map(\.score),
-            beamIndices: returned.map { $0.origins + Array(repeating: -1, count: longest - $0.origins.count) },
-            tokenLogProbabilities: request.wantsLogProbabilities ? returned.map(\.logProbabilities) : nil,
-            scores: request.recorder.scores, logits: request.recorder.logits,
-            seed: request.config.doSample ?? false ? request.random.seed : nil, warnings: request.warnings)
+        return request.finished(
+            GenerationOutput(
+                sequences: sequences, promptLength: request.promptLength, newTokenCounts: returned.map(\.origins.count),
+                finishReasons: returned.map(\.finish), sequencesScores: returned.map(\.score),
+                beamIndices: returned.map { $0.origins + Array(repeating: -1, count: longest - $0.origins.count) },
+                tokenLogProbabilities: request.wantsLogProbabilities ? returned.map(\.logProbabilities) : nil,
+                scores: request.recorder.scores, logits: request.recorder.logits,
+                seed: request.config.doSample ?? false ? request.random.seed : nil, warnings: request.warnings))
     }
 }

@@ -22,6 +22,13 @@ final class ResolvedRequest {
     let wantsLogProbabilities: Bool
     let negativePrompt: [[Int32]]?
     private let interruption: (@Sendable () throws -> Void)?
+    private let keptSession: KeptSession?
+    /// The session that ``keptSession`` gets at the end.
+    private var keptNext: (any DecodingSession)?
+    /// Tokens of the prompt that ``openSession()`` found in the session.
+    private(set) var cachedTokens = 0
+    /// How often ``model`` was run.
+    var modelRuns = 0
     var recorder: StepRecorder
     var warnings: [GenerationWarning]
 
@@ -54,6 +61,7 @@ final class ResolvedRequest {
         wantsLogProbabilities = request.logProbabilities
         negativePrompt = request.negativePrompt
         interruption = request.interruption
+        keptSession = request.keptSession
         let grammar = try request.grammar.map { grammar in
             guard let grammarTokens else {
                 throw GenerationError.conflict("a grammar needs the tokenizer, and this generator was made without one")
@@ -75,6 +83,10 @@ final class ResolvedRequest {
             maxLength: maxLength, maxTime: config.maxTime, eos: eos,
             stopStrings: try Self.stopStrings(config, tokenBytes), custom: request.stopping + Self.ends(of: grammar, eos))
         warnings += inputs.warnings + lengths.warnings + made.warnings
+    }
+
+    deinit {
+        if let keptNext { keptSession?.put(keptNext, config.cacheQuantization) }
     }
 
     private static func matrix(_ rows: [[Int32]]) -> RowMatrix<Int32>? {
@@ -102,14 +114,32 @@ final class ResolvedRequest {
 
     // MARK: Sessions
 
+    /// The session of the request's own model. It may be one that holds a beginning of the prompt: see ``cachedTokens``.
+    func openSession() throws -> any DecodingSession {
+        guard let keptSession, rows == 1, !model.isEncoderDecoder else { return try makeSession(model) }
+        let session =
+            try keptSession.take(capacity: maxLength, config.cacheQuantization)
+            ?? makeSession(model) { request in
+                // It may grow with the conversation, and memory with it.
+                request.initialCapacity = max(1024, maxLength.nextPowerOfTwo)
+                request.capacity = max(maxLength, model.maximumPositions ?? 1 << 30)
+            }
+        keptNext = session
+        session.interruption = interruption
+        cachedTokens = try session.keepPrefix(row: 0, of: inputs.tokens[0])
+        return session
+    }
+
     /// A session for all rows of `model`, which may be an assistant.
-    func makeSession(_ model: any GenerativeModel) throws -> any DecodingSession {
-        let session = try model.makeSession(
-            SessionRequest(
-                rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
-                encoderPadding: inputs.encoderPadding,
-                encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : [],
-                cacheQuantization: config.cacheQuantization, interruption: interruption))
+    func makeSession(
+        _ model: any GenerativeModel, _ change: (inout SessionRequest) -> Void = { _ in }
+    ) throws -> any DecodingSession {
+        var request = SessionRequest(
+            rows: rows, capacity: maxLength, encoderInputs: model.isEncoderDecoder ? inputs.encoderTokens : [],
+            encoderPadding: inputs.encoderPadding, encoderGroup: model.isEncoderDecoder ? (0..<rows).map { $0 / copies } : [],
+            cacheQuantization: config.cacheQuantization, interruption: interruption)
+        change(&request)
+        let session = try model.makeSession(request)
         guard session.rows >= rows, session.vocabularySize == vocabularySize else {
             throw GenerationError.modelMisbehaved(
                 "asked for a session of \(rows) rows and \(vocabularySize) tokens, got \(session.rows) and "
@@ -135,6 +165,14 @@ final class ResolvedRequest {
         guidance = try ClassifierFreeGuidance(
             scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength,
             cacheQuantization: config.cacheQuantization)
+    }
+
+    /// Adds what the generation has cost to its output.
+    func finished(_ output: GenerationOutput) -> GenerationOutput {
+        var output = output
+        output.cachedTokens = cachedTokens
+        output.modelRuns = modelRuns
+        return output
     }
 
     // MARK: Scores
@@ -178,4 +216,9 @@ final class ResolvedRequest {
     func logProbability(_ token: Int32, _ scores: UnsafeMutableBufferPointer<Float>) -> Float? {
         wantsLogProbabilities ? scores[Int(token)] - scores.logSumExp : nil
     }
+}
+
+extension Int {
+    /// The smallest power of two that is not below this number, which is not above 2³⁰.
+    fileprivate var nextPowerOfTwo: Int { self <= 1 ? 1 : 1 << (Int.bitWidth - (self - 1).leadingZeroBitCount) }
 }

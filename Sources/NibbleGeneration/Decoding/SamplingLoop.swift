@@ -2,9 +2,11 @@ internal import NibbleCore
 internal import NibbleModels
 
 /// Greedy decoding and sampling: each row gets one token per step until all rows have ended.
-struct SamplingLoop {
+struct SamplingLoop: DecodingLoop {
     private let request: ResolvedRequest
     private let session: any DecodingSession
+    /// How tokens are chosen on the device; `nil` if the host chooses them.
+    private let device: SamplingParameters?
     private let ids: RowMatrix<Int32>
     private var length: Int
     private var reasons: [FinishReason?]
@@ -21,8 +23,9 @@ struct SamplingLoop {
 
     init(_ request: ResolvedRequest) throws {
         self.request = request
-        session = try request.makeSession(request.model)
+        session = try request.openSession()
         try request.prepareGuidance()
+        device = request.deviceParameters
         length = request.promptLength
         ids = RowMatrix(rows: request.rows, capacity: min(request.maxLength, request.promptLength + 256))
         for row in 0..<request.rows { ids.setRow(row, to: request.inputs.prompts[row / request.copies]) }
@@ -32,23 +35,26 @@ struct SamplingLoop {
         fed = Array(0..<request.rows)
     }
 
-    mutating func generate() throws -> GenerationOutput {
-        let device = request.deviceParameters
-        try prefill(device)
-        while try appendChosen() {
+    mutating func takeStep() throws -> GenerationOutput? {
+        if length == request.promptLength {
+            try prefill()
+        } else {
             prepareInputs()
-            try step(device)
+            try step()
         }
-        return output()
+        return try appendChosen() ? nil : output()
     }
 
     // MARK: Steps
 
     /// Runs the model over each item's prompt once, however many copies of it are decoded.
-    private mutating func prefill(_ device: SamplingParameters?) throws {
+    private mutating func prefill() throws {
         let copies = request.copies
-        inputs = (0..<request.items).map { RowTokens(row: $0 * copies, tokens: request.inputs.tokens[$0]) }
-        guard copies > 1 else { return try step(device) }
+        inputs = (0..<request.items).map {
+            RowTokens(row: $0 * copies, tokens: Array(request.inputs.tokens[$0][request.cachedTokens...]))
+        }
+        guard copies > 1 else { return try step() }
+        request.modelRuns += 1
         let first = try session.feed(inputs, logits: .last) { batch in
             try request.check(batch, rows: request.items)
             return Array(batch.values.prefix(request.items * request.vocabularySize))
@@ -62,7 +68,8 @@ struct SamplingLoop {
         inputs = fed.map { RowTokens(row: $0, tokens: [0]) }
     }
 
-    private mutating func step(_ device: SamplingParameters?) throws {
+    private mutating func step() throws {
+        request.modelRuns += 1
         if var parameters = device {
             parameters.step = UInt64(length - request.promptLength)
             chosen = try session.feed(inputs, sampling: parameters)
@@ -72,7 +79,9 @@ struct SamplingLoop {
             if let index = chosen.firstIndex(where: { $0 < 0 }) {
                 throw GenerationError.noTokenAllowed(row: fed[index], position: length)
             }
-            chosenLogProbabilities = Array(repeating: nil, count: chosen.count)
+            // In place: a step allocates nothing.
+            chosenLogProbabilities.removeAll(keepingCapacity: true)
+            for _ in chosen { chosenLogProbabilities.append(nil) }
         } else {
             try session.feed(inputs, logits: .last) { batch in
                 try request.check(batch, rows: inputs.count)
@@ -131,11 +140,12 @@ struct SamplingLoop {
     // MARK: Result
 
     private func output() -> GenerationOutput {
-        GenerationOutput(
-            sequences: (0..<request.rows).map { Array(ids.row($0, count: length)) }, promptLength: request.promptLength,
-            newTokenCounts: counts, finishReasons: reasons,
-            tokenLogProbabilities: request.wantsLogProbabilities ? logProbabilities : nil, scores: request.recorder.scores,
-            logits: request.recorder.logits, seed: request.config.doSample ?? false ? request.random.seed : nil,
-            warnings: request.warnings)
+        request.finished(
+            GenerationOutput(
+                sequences: (0..<request.rows).map { Array(ids.row($0, count: length)) }, promptLength: request.promptLength,
+                newTokenCounts: counts, finishReasons: reasons,
+                tokenLogProbabilities: request.wantsLogProbabilities ? logProbabilities : nil, scores: request.recorder.scores,
+                logits: request.recorder.logits, seed: request.config.doSample ?? false ? request.random.seed : nil,
+                warnings: request.warnings))
     }
 }

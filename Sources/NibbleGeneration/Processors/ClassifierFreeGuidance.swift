@@ -10,7 +10,6 @@ final class ClassifierFreeGuidance {
     private let scale: Float
     private let prompts: [[Int32]]
     private let session: any DecodingSession
-    private var fed: [[Int32]]
 
     /// - Parameters:
     ///   - prompts: for each decoding row, the tokens that replace its prompt.
@@ -20,7 +19,6 @@ final class ClassifierFreeGuidance {
     ) throws {
         self.scale = Float(scale)
         self.prompts = prompts
-        fed = Array(repeating: [], count: prompts.count)
         let longest = prompts.map(\.count).max() ?? 0
         session = try model.makeSession(
             SessionRequest(rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
@@ -36,11 +34,7 @@ final class ClassifierFreeGuidance {
     /// Rolls a row back to the prefix it shares with its sequence; returns the missing tokens, at least one.
     private func advance(_ context: RowContext) throws -> [Int32] {
         let target = prompts[context.row] + context.ids.dropFirst(context.promptLength)
-        let common = zip(fed[context.row], target).prefix { $0 == $1 }.count
-        var kept = min(common, target.count - 1)
-        if kept < fed[context.row].count { kept = try session.rollBack(row: context.row, to: kept) }
-        fed[context.row] = target
-        return Array(target[kept...])
+        return Array(target[try session.keepPrefix(row: context.row, of: target)...])
     }
 
     private func combine(_ scores: UnsafeMutableBufferPointer<Float>, _ other: UnsafeMutableBufferPointer<Float>) {

@@ -39,7 +39,7 @@ final class DecoderSession: DecodingSession {
 
     private static func shape(_ model: LanguageModel, _ request: SessionRequest) -> SessionShape {
         let (rows, capacity) = (request.rows, request.capacity)
-        let context = min(capacity, model.options.initialCapacity)
+        let context = min(capacity, model.options.initialCapacity, request.initialCapacity ?? capacity)
         let tokens = CacheBlocks.chunkTokens(model.options.chunkTokens, rows: rows, capacity: capacity)
         let layout = CacheLayout(
             model.decoder.description.layers, rows: rows, capacity: context, limit: capacity, chunkTokens: tokens)
@@ -58,6 +58,8 @@ final class DecoderSession: DecodingSession {
     }
 
     func length(ofRow row: Int) -> Int { tables.lengths[row] }
+
+    func tokens(ofRow row: Int) -> [Int32] { selections.tokens(row) }
 
     /// Memory follows what rows hold, not what they may come to hold: it doubles when a feed does not fit.
     private func makeRoom(for inputs: [RowTokens]) throws {

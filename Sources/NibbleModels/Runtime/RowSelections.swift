@@ -22,6 +22,8 @@ package struct RowSelections: Sendable {
 
     package init(rows: Int) { self.rows = Array(repeating: Row(), count: rows) }
 
+    package func tokens(_ row: Int) -> [Int32] { rows[row].tokens }
+
     package mutating func append(_ tokens: some Sequence<Int32>, to row: Int) { rows[row].tokens += tokens }
 
     package mutating func truncate(_ row: Int, to length: Int) {

@@ -7,19 +7,22 @@ struct ExecutorPlanning {
     private let format: KeyValueFormat
 
     init(_ model: LanguageModel, _ size: ExecutorSize) throws {
-        try ExecutorPlanning.check("slots", size.slots)
-        try ExecutorPlanning.check("context", size.context)
-        try ExecutorPlanning.check("chunk tokens", size.chunkTokens)
-        try ExecutorPlanning.check("cache blocks", size.blocks)
-        try ExecutorPlanning.check("cache bytes", size.cacheBytes)
+        try ExecutorPlanning.check("slots", size.slots, ExecutorPlanning.maximumSlots)
+        try ExecutorPlanning.check("context", size.context, Int(Int32.max))
+        try ExecutorPlanning.check("chunk tokens", size.chunkTokens, 1 << 20)
+        try ExecutorPlanning.check("cache blocks", size.blocks, Int(Int32.max))
+        try ExecutorPlanning.check("cache bytes", size.cacheBytes, .max)
         self.model = model
         self.size = size
         format = model.options.cacheFormat
     }
 
-    private static func check(_ field: String, _ value: Int?) throws {
-        guard let value, value < 1 else { return }
-        throw ModelError.invalidEngineSize(field: field, found: value)
+    /// Buffers of indices are allocated for every slot at once.
+    private static let maximumSlots = 4096
+
+    private static func check(_ field: String, _ value: Int?, _ limit: Int) throws {
+        guard let value, !(1...limit ~= value) else { return }
+        throw ModelError.invalidEngineSize(field: field, found: value, limit: limit)
     }
 
     /// The most tokens that an encoder's input may have.
