@@ -38,7 +38,9 @@ package enum PretrainedFiles {
         if isThere, isFolder.boolValue { return try model(in: url, configuration.ggufFile) }
         if isThere, ModelSource.isGGUF(url) { return url }
         let words = name.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        guard !isThere, !ModelSource.isGGUF(url), let repository = HubRepository(String(words[0])), words.last != "" else {
+        guard !isThere, !ModelSource.isGGUF(URL(filePath: String(words[0]))), words.last != "",
+            let repository = HubRepository(String(words[0]))
+        else {
             throw AutoModelError.noSuchFolder(name)
         }
         var configuration = configuration
