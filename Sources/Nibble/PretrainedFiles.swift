@@ -43,7 +43,9 @@ package enum PretrainedFiles {
         if isThere, ModelSource.isGGUF(url) { return url }
         guard !isThere else { throw AutoModelError.noModelFile(name) }
         let words = name.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        guard !ModelSource.isGGUF(url), let repository = HubRepository(String(words[0])), words.last != "" else {
+        guard !ModelSource.isGGUF(URL(filePath: String(words[0]))), words.last != "",
+            let repository = HubRepository(String(words[0]))
+        else {
             throw AutoModelError.noSuchFolder(name)
         }
         var configuration = configuration

@@ -41,7 +41,6 @@ package enum ModelRegistry {
         "bart": Bart.architecture,
         "biogpt": BioGPT.architecture,
         "blenderbot": Blenderbot.architecture,
-        "blenderbot-small": BlenderbotSmall.architecture,
         "bloom": Bloom.architecture,
         "codegen": CodeGen.architecture,
         "cohere": Cohere.architecture,

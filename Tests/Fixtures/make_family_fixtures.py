@@ -102,7 +102,8 @@ SPECS = {
         attn_config=dict(clip_qkv=1.5, alibi_bias_max=6), **TOKENS)),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", dict(**SEQ2SEQ, scale_embedding=True)),
     "marian": ("MarianMTModel", "MarianConfig", dict(**SEQ2SEQ, scale_embedding=True, activation_function="swish")),
-    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(**{**ONE_LAYER, "vocab_size": 120}, scale_embedding=True)),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", dict(
+        **{**ONE_LAYER, "vocab_size": 120, "decoder_start_token_id": 2}, scale_embedding=True)),
     "flex_olmo": ("FlexOlmoForCausalLM", "FlexOlmoConfig", {
         **SMALL, "num_experts": 3, "num_experts_per_tok": 2, "intermediate_size": 20}),
     "jais2": ("Jais2ForCausalLM", "Jais2Config", SMALL),
@@ -110,8 +111,6 @@ SPECS = {
     "persimmon": ("PersimmonForCausalLM", "PersimmonConfig", {
         **{k: v for k, v in SMALL.items() if k != "num_key_value_heads"},
         "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}),
-    "blenderbot_small": ("BlenderbotSmallForConditionalGeneration", "BlenderbotSmallConfig", {
-        **ONE_LAYER, "scale_embedding": True}),
     "xglm": ("XGLMForCausalLM", "XGLMConfig", dict(
         vocab_size=VOCABULARY, d_model=24, num_layers=LAYERS, attention_heads=HEADS, ffn_dim=40,
         max_position_embeddings=POSITIONS, **{**TOKENS, "pad_token_id": 1, "bos_token_id": 0})),

@@ -32,20 +32,6 @@ enum Blenderbot {
     }
 }
 
-/// Blenderbot small, the 90M model: BART with positions that begin at 0.
-///
-///     nibble generate facebook/blenderbot_small-90M --load-in-8bit --input-ids ids.json
-enum BlenderbotSmall {
-    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let config = config.filled(["max_position_embeddings": 512])
-        var model = try BartLike(
-            config, "BlenderbotSmall", positions: .learned(offset: 0), normsFirst: false, hasEmbeddingNorm: true)
-        model.embeddingClass = "Embedding"
-        model.tiedStacks = ["encoder", "decoder"]
-        return try model.architecture(noSplitClasses: [])
-    }
-}
-
 /// Pegasus (arXiv 1912.08777): mBART with sinusoids for positions and no norm on the embeddings.
 ///
 ///     nibble generate google/pegasus-xsum --load-in-8bit "…"
@@ -100,8 +86,6 @@ private struct BartLike {
     let normsFirst, hasEmbeddingNorm, scalesEmbedding: Bool
     /// The order in which the reference ties the stacks' tables.
     var tiedStacks = ["decoder", "encoder"]
-    /// The class of token embeddings; `nil`: as positions have it.
-    var embeddingClass: String?
     /// Whether the encoder's positions count the padding before a text.
     var countsPadding = true
     /// Whether the model has `final_logits_bias`.
@@ -165,7 +149,7 @@ private struct BartLike {
     func tokenEmbedding(_ name: String) -> ModuleNode {
         embedding(
             name, vocabulary, width, role: .tokenEmbedding,
-            className: embeddingClass ?? (hasPlainEmbeddings ? "Embedding" : "\(prefix)ScaledWordEmbedding"))
+            className: hasPlainEmbeddings ? "Embedding" : "\(prefix)ScaledWordEmbedding")
     }
 
     var positionEmbedding: ModuleNode {

@@ -107,7 +107,7 @@ struct Languages: Sendable {
             let shared = zip(wanted, letters).prefix { $0 == $1 }.count
             return (known, shared, editDistance(wanted, letters))
         }
-        let close = ranked.filter { $0.shared >= 2 || $0.distance <= 2 }
+        let close = ranked.filter { $0.shared >= 2 || ($0.distance <= 2 && $0.distance * 2 < wanted.count) }
         return close.sorted { ($1.shared, $0.distance) < ($0.shared, $1.distance) }.prefix(5).map(\.code)
     }
 
