@@ -26,6 +26,8 @@ final class EngineInbox: @unchecked Sendable {
     private var status = EngineStatus()
     /// Tokens of prompts and answers of the requests that have not ended.
     private var openTokens = 0
+    /// Work that has not ended.
+    private var openWorks = 0
     private var stopTime: ContinuousClock.Instant?
     private var hasEnded = false
     private var endWaiters: [CheckedContinuation<Void, Never>] = []
@@ -82,18 +84,23 @@ final class EngineInbox: @unchecked Sendable {
         }
     }
 
-    /// - Throws: ``EngineError`` where nothing is taken any more.
-    func submit(_ work: EngineWork) throws {
+    /// - Parameter limit: pieces of work that may be open at once.
+    /// - Throws: ``EngineError`` where no more is taken.
+    func submit(_ work: EngineWork, limit: Int) throws {
         try locked {
             switch status.life {
             case .running: break
             case .draining, .stopped: throw EngineError.isDraining
             case .failed(let error): throw error
             }
+            guard openWorks < limit else { throw EngineError.queueIsFull(requests: openWorks) }
+            openWorks += 1
             messages.append(.work(work))
             condition.signal()
         }
     }
+
+    func workHasEnded() { locked { openWorks -= 1 } }
 
     /// No new requests from now on. What has not ended at `time` is ended then.
     func drain(until time: ContinuousClock.Instant?) {

@@ -100,7 +100,7 @@ final class EngineLoop {
     private func runWork() {
         guard !works.isEmpty else { return }
         let work = works.removeFirst()
-        if !work.runPiece() { works.append(work) }
+        if work.runPiece() { inbox.workHasEnded() } else { works.append(work) }
     }
 
     private func submit(_ request: OpenRequest) {

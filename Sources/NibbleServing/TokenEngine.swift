@@ -150,7 +150,7 @@ package final class TokenEngine: Sendable {
     /// - Throws: ``EngineError``; what `piece` throws; `CancellationError` if the task is cancelled, before the next piece.
     package func perform(_ piece: @escaping @Sendable () throws -> Bool) async throws {
         let work = EngineWork(piece)
-        try inboxes[0].submit(work)
+        try inboxes[0].submit(work, limit: limits.queuedRequests)
         try await work.wait()
     }
 

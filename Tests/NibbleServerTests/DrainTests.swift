@@ -13,6 +13,7 @@ import UnixSignals
         let service = TestServer.service(text, pause: .milliseconds(40))
         try await TestServer.with(service, TestServer.configured { $0.shutdownTimeout = timeout }, signals: [.sigusr2]) {
             server in
+            server.service.hold(!isCut)
             async let streamed = server.chat(#","stream":true"#)
             while server.service.jobs.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
             kill(getpid(), SIGUSR2)
@@ -21,6 +22,7 @@ import UnixSignals
                 let refused = try await server.chat()
                 #expect(refused.status == 503)
                 #expect(refused.headers["connection"] == "close")
+                server.service.hold(false)
             }
             let frames = try await streamed.frames
             #expect(frames.last == "[DONE]")
@@ -36,7 +38,7 @@ extension DrainTests {
         let body = #"{"prompt":"The dog","max_tokens":300,"ignore_eos":true,"stream":true}"#
         try await TestServer.with(RealModel.stories, signals: [.sigusr2]) { server, service in
             async let streamed = server.send("/v1/completions", body)
-            while service.counts().running == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            while service.counts().steps == 0 { try await Task.sleep(for: .milliseconds(1)) }
             kill(getpid(), SIGUSR2)
             let answer = try await streamed
             #expect(answer.frames.last == "[DONE]")

@@ -20,6 +20,7 @@ final class ScriptedService: CompletionService {
         var cancelled = 0
         var running = 0
         var health = ServiceHealth.alive
+        var isHeld = false
     }
 
     /// - Parameter pause: before each token.
@@ -37,6 +38,8 @@ final class ScriptedService: CompletionService {
 
     var jobs: [CompletionJob] { state.withLock { $0.jobs } }
     var cancelled: Int { state.withLock { $0.cancelled } }
+    /// Whether answers wait before their next token.
+    func hold(_ isHeld: Bool) { state.withLock { $0.isHeld = isHeld } }
     func set(_ health: ServiceHealth) { state.withLock { $0.health = health } }
 
     func submit(
@@ -56,6 +59,7 @@ final class ScriptedService: CompletionService {
                     break
                 }
                 if pause > .zero { try? await Task.sleep(for: pause) }
+                while state.withLock(\.isHeld), !Task.isCancelled { try? await Task.sleep(for: .milliseconds(2)) }
                 if Task.isCancelled { break }
                 let scores = job.logProbabilities.map { count in
                     TokenScores(

@@ -233,6 +233,29 @@ import Testing
         }
     }
 
+    @Test("work gets pieces between steps, and ends with what it throws, with its task, or with the engine")
+    func work() async throws {
+        let engine = try await engine(slots: 2, context: 64)
+        let pieces = Mutex(0)
+        try await engine.perform {
+            pieces.withLock {
+                $0 += 1
+                return $0 == 5
+            }
+        }
+        #expect(pieces.withLock(\.self) == 5)
+        await #expect(throws: ShadowModel.Failure.self) {
+            try await engine.perform { throw ShadowModel.Failure(description: "no memory") }
+        }
+        let endless = Task { try await engine.perform { false } }
+        let answers = try engine.submit(Self.submission(Self.prompt(10), new: 20))
+        #expect(try await Collected.from(answers).finishes == [.length])
+        endless.cancel()
+        await #expect(throws: CancellationError.self) { try await endless.value }
+        await engine.shutdown(timeout: .seconds(5))
+        await #expect(throws: EngineError.isDraining) { try await engine.perform { true } }
+    }
+
     @Test("what cannot run is refused at once")
     func refusals() async throws {
         control.isGated.store(true, ordering: .sequentiallyConsistent)

@@ -100,7 +100,9 @@ struct Embeddings: Sendable {
                 throw APIError.inputTooLong(tokens: text.count, context: core.service.context, param: param)
             }
         }
-        let vectors = try await context.cancelling(core.life) { try await core.service.embeddings(of: texts, core.model.pooling) }
+        let vectors = try await context.cancelling(core.life, core.configuration.requestTimeout) {
+            try await core.service.embeddings(of: texts, core.model.pooling)
+        }
         core.metrics.embedded(tokens: texts.reduce(0) { $0 + $1.count })
         return vectors.map { Self.normalized($0.prefix(dimensions ?? $0.count)) }
     }
@@ -125,20 +127,37 @@ struct Embeddings: Sendable {
 }
 
 extension ServerContext {
-    /// Runs `body`, and cancels it if the client goes or the server stops.
+    /// Runs `body`, and cancels it if the client goes, the server stops, or it takes longer than `limit` seconds.
+    /// - Throws: ``APIError/timeLimit``, and what `body` throws.
     func cancelling<Value: Sendable>(
-        _ life: ServerLife, _ body: @escaping @Sendable () async throws -> Value
+        _ life: ServerLife, _ limit: Double?, _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         let task = Task { try await body() }
         let open = try life.begin { _ in task.cancel() }
         let watcher = try await watcher()
         let number = watcher.whenGone { task.cancel() }
-        defer { watcher.forget(number) }
-        defer { withExtendedLifetime(open) {} }
-        return try await withTaskCancellationHandler {
-            try await task.value
-        } onCancel: {
-            task.cancel()
+        // Answers whether the time is over.
+        let timer = limit.map { limit in
+            Task {
+                guard (try? await Task.sleep(for: .seconds(limit))) != nil else { return false }
+                task.cancel()
+                return true
+            }
+        }
+        defer {
+            timer?.cancel()
+            watcher.forget(number)
+            withExtendedLifetime(open) {}
+        }
+        do {
+            return try await withTaskCancellationHandler {
+                try await task.value
+            } onCancel: {
+                task.cancel()
+            }
+        } catch let error as CancellationError {
+            timer?.cancel()
+            throw await timer?.value == true ? APIError.timeLimit : error
         }
     }
 }
