@@ -9,33 +9,13 @@ import Testing
 
 /// Grammars over sockets: a real engine, held to what requests say.
 @Suite struct StructuredOutputTests {
-    private static let model = Result {
-        var configuration = LoadConfiguration()
-        configuration.dtype = .float32
-        return try PretrainedModel.load(folder: Fixtures.models.appending(path: "bloom-stories"), configuration)
-    }
-
     static let schema =
         #"{"type":"object","properties":{"name":{"type":"string","maxLength":8},"age":{"type":"integer","minimum":1,"maximum":99}},"#
         + #""required":["name","age"],"additionalProperties":false}"#
 
     /// Runs `body` beside a server over bloom-stories.
     private func with(_ body: @Sendable @escaping (TestServer) async throws -> Void) async throws {
-        let model = try Self.model.get()
-        let engine = try await model.engine(EngineConfiguration(maxBatch: 4, context: 512), tokenizer: TestServer.tokenizer)
-        let unused = TestServer.service("")
-        let server = Server(
-            TestServer.configured { _ in },
-            model: ServedModel(tokenizer: TestServer.tokenizer, defaults: model.generationConfig), service: EngineService(engine))
-        let (ports, continuation) = AsyncStream.makeStream(of: Int.self)
-        try await withThrowingTaskGroup { group in
-            group.addTask { try await server.run(signals: []) { port in continuation.yield(port) } }
-            group.addTask {
-                for await port in ports { return try await body(TestServer(port: port, service: unused)) }
-            }
-            try await group.next()
-            group.cancelAll()
-        }
+        try await TestServer.with(RealModel.stories) { server, _ in try await body(server) }
     }
 
     private static func check(_ text: String) throws {
