@@ -35,13 +35,10 @@ package final class SelectionState {
         /// int32 [slots]: the token that was chosen last, or a ``SelectionStatus``.
         package let latest: Tensor
 
-        init(slots: Int, vocabulary: Int, countedSlots: Int, allocate: (DType, Shape) throws -> Tensor) rethrows {
-            records = try allocate(.int32, [slots, SelectionState.recordWords])
-            biasTokens = try allocate(.int32, [slots, SelectionState.biasLimit])
-            biasValues = try allocate(.float32, [slots, SelectionState.biasLimit])
-            counts = try allocate(.int32, [countedSlots, vocabulary])
-            masks = try allocate(.int32, [slots, SelectionState.words(vocabulary)])
-            latest = try allocate(.int32, [slots])
+        init(_ shapes: [BufferShape], allocate: (DType, Shape) throws -> Tensor) rethrows {
+            let buffers = try shapes.map { try allocate($0.dtype, $0.shape) }
+            (records, biasTokens, biasValues, counts) = (buffers[0], buffers[1], buffers[2], buffers[3])
+            (masks, latest) = (buffers[4], buffers[5])
         }
 
         fileprivate init(_ buffers: Buffers, mapped place: (Tensor) -> Tensor) {
@@ -61,9 +58,10 @@ package final class SelectionState {
         self.slots = slots
         self.vocabulary = vocabulary
         self.backend = backend
-        buffers = try Buffers(slots: slots, vocabulary: vocabulary, countedSlots: slots, allocate: backend.allocate)
+        buffers = try Buffers(SelectionState.buffers(slots: slots, vocabulary: vocabulary), allocate: backend.allocate)
         counting = Array(repeating: false, count: slots)
-        staged = Buffers(slots: 1, vocabulary: vocabulary, countedSlots: 0, allocate: Tensor.host)
+        staged = Buffers(
+            SelectionState.buffers(slots: 1, vocabulary: vocabulary, countedSlots: 0), allocate: { Tensor.host($0, $1) })
         for slot in 0..<slots { try write(SlotSelection(), slot: slot, prompt: [], generated: []) }
     }
 
@@ -82,9 +80,15 @@ package final class SelectionState {
     /// Words of a set of a vocabulary's tokens.
     package static func words(_ vocabulary: Int) -> Int { (vocabulary + 31) / 32 }
 
-    /// The bytes that the buffers take on the device.
-    package static func byteCount(slots: Int, vocabulary: Int) -> Int {
-        slots * 4 * (recordWords + 2 * biasLimit + vocabulary + words(vocabulary) + 1)
+    /// The buffers of a number of slots, in the order of ``Buffers``.
+    /// - Parameter countedSlots: those with counts; `nil`: all.
+    package static func buffers(slots: Int, vocabulary: Int, countedSlots: Int? = nil) -> [BufferShape] {
+        [
+            BufferShape("selection records", .int32, [slots, recordWords]),
+            BufferShape("bias tokens", .int32, [slots, biasLimit]), BufferShape("bias values", .float32, [slots, biasLimit]),
+            BufferShape("token counts", .int32, [countedSlots ?? slots, vocabulary]),
+            BufferShape("token masks", .int32, [slots, words(vocabulary)]), BufferShape("latest tokens", .int32, [slots]),
+        ]
     }
 
     // MARK: Writing

@@ -151,18 +151,18 @@ package struct ModelMemory: Sendable {
     /// Activations, tables and workspace that a device needs to run any part of the model.
     /// - Parameter crossesDevices: whether activations may have to be converted on their way to another device.
     func workspaceBytes(on device: Device, holdsHead: Bool, crossesDevices: Bool) -> Int {
-        let element = device == .cpu ? DType.float32.byteCount : loadDType.byteCount
+        let dtype = device == .cpu ? DType.float32 : loadDType
         let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context)
         var sizes = architecture.decoder.activationWidths(tree)
         var bytes =
-            sizes.byteCount(tokens: tokens, rows: batch, elementSize: element)
+            sizes.buffers(tokens: tokens, rows: batch, dtype: dtype).byteCount
             + architecture.decoder.tableBytes(tree, tokens: tokens, rows: batch, context: context)
             + StackDescription.smallBytes
         if let encoder = architecture.encoder {
             sizes = sizes.widened(encoder.activationWidths(tree))
             let encoded = encodedTokens
             bytes +=
-                sizes.byteCount(tokens: encoded, rows: batch, elementSize: element)
+                sizes.buffers(tokens: encoded, rows: batch, dtype: dtype).byteCount
                 + (encoder.layers.first.map(encoderCacheBytes) ?? 0)
             // Index tables of the encoder's call, and of calls with cross attention.
             bytes +=
@@ -172,7 +172,7 @@ package struct ModelMemory: Sendable {
         if holdsHead {
             let rows = device == .cpu ? batch : architecture.logitsRows(batch)
             bytes += rows * architecture.vocabularySize * DType.float32.byteCount
-            bytes += SelectionState.byteCount(slots: batch, vocabulary: architecture.vocabularySize)
+            bytes += SelectionState.buffers(slots: batch, vocabulary: architecture.vocabularySize).byteCount
         }
         if crossesDevices { bytes += tokens * sizes.width * DType.float32.byteCount }
         return bytes + operationBytes(device, workspaceRequest(holdsHead: holdsHead))

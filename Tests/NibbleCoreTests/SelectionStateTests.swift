@@ -135,17 +135,17 @@ import Testing
         let state = try SelectionState(slots: slots, vocabulary: vocabulary, backend: backend)
         let tensors = [
             state.buffers.records, state.buffers.biasTokens, state.buffers.biasValues, state.buffers.counts,
-            state.buffers.masks,
+            state.buffers.masks, state.buffers.latest,
         ]
-        #expect(tensors.reduce(0) { $0 + $1.byteCount } == SelectionState.byteCount(slots: slots, vocabulary: vocabulary))
-        #expect(backend.memoryUse.held - before == SelectionState.byteCount(slots: slots, vocabulary: vocabulary))
+        #expect(tensors.reduce(0) { $0 + $1.byteCount } == SelectionState.buffers(slots: slots, vocabulary: vocabulary).byteCount)
+        #expect(backend.memoryUse.held - before == SelectionState.buffers(slots: slots, vocabulary: vocabulary).byteCount)
     }
 
     /// The words of every buffer.
     private func contents(_ state: SelectionState, _ backend: StandInBackend) throws -> [[UInt32]] {
         try [
             state.buffers.records, state.buffers.biasTokens, state.buffers.biasValues, state.buffers.counts,
-            state.buffers.masks,
+            state.buffers.masks, state.buffers.latest,
         ].map { tensor in
             var words = [UInt32](repeating: 0, count: tensor.count)
             try words.withUnsafeMutableBytes { try backend.read(tensor, into: $0) }

@@ -1,4 +1,4 @@
-import NibbleCore
+package import NibbleCore
 
 /// The activations of one backend, allocated once for the largest call.
 ///
@@ -25,18 +25,23 @@ final class ActivationBuffers {
     let sizes: ActivationWidths
 
     init(_ sizes: ActivationWidths, tokens: Int, rows: Int, dtype: DType, backend: any Backend) throws {
-        func buffer(_ width: Int, _ dtype: DType = dtype, rows: Int = tokens) throws -> Tensor {
-            try backend.allocate(dtype, [max(rows, 1), max(width, 1)])
+        var buffers: [String: Tensor] = [:]
+        for buffer in sizes.buffers(tokens: tokens, rows: rows, dtype: dtype) {
+            buffers[buffer.name] = try backend.allocate(buffer.dtype, buffer.shape)
+        }
+        func buffer(_ name: String) -> Tensor {
+            guard let buffer = buffers[name] else { preconditionFailure("there is no buffer \(name)") }
+            return buffer
         }
         self.sizes = sizes
-        hiddenBuffer = try buffer(sizes.width, .float32)
-        gatheredBuffer = try buffer(sizes.width, .float32, rows: rows)
-        normedBuffers = (try buffer(sizes.width), try buffer(sizes.width))
-        projectionBuffer = try buffer(sizes.projections)
-        attendedBuffer = try buffer(sizes.attended)
-        innerBuffer = try buffer(sizes.inner)
-        gatedBuffer = try buffer(sizes.gated)
-        routerBuffer = try buffer(sizes.router, .float32)
+        hiddenBuffer = buffer("hidden")
+        gatheredBuffer = buffer("gathered")
+        normedBuffers = (buffer("normed"), buffer("second normed"))
+        projectionBuffer = buffer("projections")
+        attendedBuffer = buffer("attended")
+        innerBuffer = buffer("inner")
+        gatedBuffer = buffer("gated")
+        routerBuffer = buffer("router")
     }
 
     func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: Shape(tokens, sizes.width)) }
@@ -73,9 +78,16 @@ package struct ActivationWidths: Sendable, Equatable {
         return sizes
     }
 
-    /// Bytes for `tokens` tokens of `rows` rows, `elementSize` bytes an activation.
-    package func byteCount(tokens: Int, rows: Int, elementSize: Int) -> Int {
-        let streams = (tokens + rows) * width + tokens * router
-        return tokens * (2 * width + projections + attended + inner + gated) * elementSize + streams * DType.float32.byteCount
+    /// The buffers for calls of at most `tokens` tokens of `rows` rows.
+    /// - Parameter dtype: the activations'; the residual stream and the router are float32.
+    package func buffers(tokens: Int, rows: Int, dtype: DType) -> [BufferShape] {
+        func buffer(_ name: String, _ width: Int, _ dtype: DType = dtype, rows: Int = tokens) -> BufferShape {
+            BufferShape(name, dtype, [max(rows, 1), max(width, 1)])
+        }
+        return [
+            buffer("hidden", width, .float32), buffer("gathered", width, .float32, rows: rows), buffer("normed", width),
+            buffer("second normed", width), buffer("projections", projections), buffer("attended", attended),
+            buffer("inner", inner), buffer("gated", gated), buffer("router", router, .float32),
+        ]
     }
 }
