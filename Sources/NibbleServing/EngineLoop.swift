@@ -138,12 +138,11 @@ final class EngineLoop {
             status.heartbeat.last = began
             status.heartbeat.predicted = .seconds(min(predicted, 1e6))
         }
-        let answers = try executor.step(plan)
+        let answers = try executor.step(plan, beforeChoosing: masked.isEmpty ? nil : { [self] in writeMasks() })
         steps += 1
         inbox.update { $0.stepTokens.add(plan.tokens.count) }
         try read(answers)
         take(scheduler.complete(chosen, seconds: began.duration(to: .now) / .seconds(1)))
-        writeMasks()
         publish()
     }
 

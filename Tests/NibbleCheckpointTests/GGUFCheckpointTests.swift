@@ -84,7 +84,7 @@ import Testing
         ]
         expected[architecture == "gemma" ? "hidden_activation" : "hidden_act"] =
             architecture == "gemma" ? "gelu_pytorch_tanh" : "silu"
-        if architecture == "llama" { expected["attention_bias"] = true }
+        if architecture != "qwen2" { expected["attention_bias"] = true }
         #expect(try open(builder).config == expected)
     }
 

@@ -72,7 +72,7 @@ final class ShadowModel: StepRunning {
 
     func setMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws { records[slot]?.mask = Array(words) }
 
-    func step(_ plan: StepPlan) throws -> [StepAnswer] {
+    func step(_ plan: StepPlan, beforeChoosing: (() -> Void)?) throws -> [StepAnswer] {
         if control.isGated.load(ordering: .sequentiallyConsistent) { control.gate.wait() }
         let number = control.steps.add(1, ordering: .sequentiallyConsistent).oldValue
         if number == control.failingStep.load(ordering: .sequentiallyConsistent) {
@@ -88,6 +88,7 @@ final class ShadowModel: StepRunning {
                 cells[cell(row.start + offset, row, plan)] = Cell(token: token, position: row.start + offset)
             }
         }
+        beforeChoosing?()
         return plan.rows.compactMap { row in
             let tokens = read(row, plan)
             return row.wantsToken ? choose(tokens, row) : nil

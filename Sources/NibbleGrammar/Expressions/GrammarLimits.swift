@@ -2,7 +2,7 @@
 enum GrammarLimits {
     /// Steps of compilation. One step is about 20 ns: an expression looked up; making one is several.
     static let compilationSteps = 10_000_000
-    /// Steps of one mask, or of one advance by a token: at most about 50 ms.
+    /// Steps of one mask, or of one advance by a token: at most about 80 ms.
     static let maskSteps = 3_500_000
     /// Expressions of a grammar, those with many parts counted by their size.
     static let expressionSize = 400_000

@@ -7,13 +7,19 @@ import NibbleCore
 /// they are dropped. What such a step wrote lies behind every sequence's end.
 extension DecoderPass {
     /// Runs a step and answers with a token for each row, or a negative number where none could be chosen.
-    /// - Parameter mayGoAhead: whether the caller is likely to continue every row with the token chosen.
-    func step(_ image: CallImage, _ cross: CrossAttentionCache?, mayGoAhead: Bool = true) throws -> [Int32] {
+    /// - Parameters:
+    ///   - mayGoAhead: whether the caller is likely to continue every row with the token chosen.
+    ///   - beforeChoosing: called when the blocks are enqueued.
+    func step(
+        _ image: CallImage, _ cross: CrossAttentionCache?, mayGoAhead: Bool = true, beforeChoosing: (() -> Void)? = nil
+    ) throws -> [Int32] {
         let places = try takePlaces(image)
         var padded = padded(image)
         if places == nil {
-            try launch(padded, cross)
+            try launch(padded, cross, beforeChoosing)
             try reads[current].begin(sampled)
+        } else {
+            beforeChoosing?()
         }
         let rows = (0..<image.call.rows).map { padded.row($0) }
         let read = reads[current]
@@ -85,17 +91,20 @@ extension DecoderPass {
     }
 
     /// Runs a step as captured graphs, one for each device in turn, from the second time on.
-    private func launch(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
+    private func launch(_ image: CallImage, _ cross: CrossAttentionCache?, _ beforeChoosing: (() -> Void)? = nil) throws {
         guard let graphs else { preconditionFailure("launch lengths are for devices with graphs") }
         let output = try logits.device(rows: image.selected)
         try upload(image, cross)
-        let key = StepGraphs.Key(image.call, rotary: runner.rotaryVariants(image.call))
-        try graphs.step(key, segments(image, cross, output)) {
+        let variants = runner.rotaryVariants(image.call)
+        let key = StepGraphs.Key(image.call, rotary: variants, isSplit: beforeChoosing != nil)
+        try graphs.step(key, segments(image, cross, output, beforeChoosing)) {
             try [output] + self.runner.rotaryTensors(image.call)
         }
     }
 
-    private func segments(_ image: CallImage, _ cross: CrossAttentionCache?, _ output: Tensor) -> [StepGraphs.Segment] {
+    private func segments(
+        _ image: CallImage, _ cross: CrossAttentionCache?, _ output: Tensor, _ beforeChoosing: (() -> Void)?
+    ) -> [StepGraphs.Segment] {
         let call = image.call
         let context = crossContext(call, cross)
         var segments: [StepGraphs.Segment] = []
@@ -119,6 +128,10 @@ extension DecoderPass {
             }
             parts.append { [runner] in try runner.run(stage, call, cross: context) }
         }
+        if let beforeChoosing {
+            close()
+            segments.append(StepGraphs.Segment(on: nil, beforeChoosing))
+        }
         let end: () throws -> Void = { [self] in
             try collect(image)
             try project(0..<image.selected, into: output)
@@ -126,7 +139,7 @@ extension DecoderPass {
         }
         let isLocal = ([head] + model.decoder.endBackends).allSatisfy { $0 === backend }
         if isLocal { parts.append(end) }
-        close()
+        if !parts.isEmpty { close() }
         if !isLocal { segments.append(StepGraphs.Segment(on: nil, end)) }
         let embedding = model.decoder.embedding.backend
         guard head !== embedding else { return segments }

@@ -157,8 +157,11 @@ final class DecoderPass {
     /// Runs a call and chooses a token after each selected one, but for steps that have graphs: see
     /// ``step(_:_:mayGoAhead:)``.
     /// - Parameter offset: the place among the chosen tokens where these begin.
-    func choose(_ image: CallImage, _ cross: CrossAttentionCache?, at offset: Int = 0) throws {
+    func choose(
+        _ image: CallImage, _ cross: CrossAttentionCache?, at offset: Int = 0, beforeChoosing: (() -> Void)? = nil
+    ) throws {
         try run(image, cross)
+        beforeChoosing?()
         guard image.selected > 0 else { return }
         let output = try logits.device(rows: image.selected)
         try project(0..<image.selected, into: output)
@@ -175,12 +178,13 @@ final class DecoderPass {
     /// As ``choose(_:at:_:)``, and answers with probabilities where `counts` says how many of the most probable tokens are
     /// wanted. One entry for each selected token.
     func chooseWithScores(
-        _ image: CallImage, _ counts: [Int?], _ cross: CrossAttentionCache? = nil
+        _ image: CallImage, _ counts: [Int?], _ cross: CrossAttentionCache? = nil, beforeChoosing: (() -> Void)? = nil
     ) throws -> [StepAnswer] {
         let scored = counts.indices.filter { counts[$0] != nil }
         let places = runner.image.scored
         for (place, index) in scored.enumerated() { places[place] = Int32(index) }
         try run(image, cross)
+        beforeChoosing?()
         let output = try logits.device(rows: image.selected)
         try project(0..<image.selected, into: output)
         // Choosing changes logits.

@@ -10,11 +10,14 @@ package final class StepGraphs {
         private let rows: Int
         private let launchLength: Int
         private let rotary: [Int]
+        private let isSplit: Bool
 
-        package init(_ call: BatchShape, rotary: [Int]) {
+        /// - Parameter isSplit: whether the host does something between the blocks and the choice of tokens.
+        package init(_ call: BatchShape, rotary: [Int], isSplit: Bool = false) {
             rows = call.rows
             launchLength = call.launchLength ?? call.maximumLength
             self.rotary = rotary
+            self.isSplit = isSplit
         }
     }
 

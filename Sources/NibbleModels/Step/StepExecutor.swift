@@ -42,6 +42,8 @@ package final class StepExecutor: StepRunning {
     private var records: [SlotRecord]
     /// The rows of a step that run together.
     private var group: [Int] = []
+    /// Of the step that runs; called by the first of its groups.
+    private var beforeChoosing: (() -> Void)?
 
     /// What the host keeps of a slot.
     private struct SlotRecord {
@@ -97,7 +99,9 @@ package final class StepExecutor: StepRunning {
 
     // MARK: Steps
 
-    package func step(_ plan: StepPlan) throws -> [StepAnswer] {
+    package func step(_ plan: StepPlan, beforeChoosing: (() -> Void)?) throws -> [StepAnswer] {
+        self.beforeChoosing = beforeChoosing
+        defer { self.beforeChoosing = nil }
         for table in tables.indices { try pass.copyBlocks(plan.copies.filter { $0.table == table }, table: table) }
         guard !isLengthDependent else { return try stepByVariant(plan) }
         let early = plan.rows.indices.filter { pass.isAhead(foreseen(plan, $0), slot: plan.rows[$0].slot) }
@@ -169,15 +173,18 @@ package final class StepExecutor: StepRunning {
         encoders?.cross.setRows(group.lazy.map { plan.rows[$0].slot })
         let wanting = group.filter { plan.rows[$0].wantsToken }
         let scored = wanting.map { records[plan.rows[$0].slot].logProbabilities }
+        let prepare = beforeChoosing
+        beforeChoosing = nil
         guard scored.contains(where: { $0 != nil }) else {
             if image.call.launchLength != nil {
                 let mayGoAhead = plan.isSteady && !isLengthDependent && !group.contains { records[plan.rows[$0].slot].usesMask }
-                return try pass.step(image, encoders?.cross, mayGoAhead: mayGoAhead).map { StepAnswer(token: $0) }
+                return try pass.step(image, encoders?.cross, mayGoAhead: mayGoAhead, beforeChoosing: prepare)
+                    .map { StepAnswer(token: $0) }
             }
-            try pass.choose(image, encoders?.cross)
+            try pass.choose(image, encoders?.cross, beforeChoosing: prepare)
             return try pass.readChosen(image.selected).map { StepAnswer(token: $0) }
         }
-        return try pass.chooseWithScores(image, scored, encoders?.cross)
+        return try pass.chooseWithScores(image, scored, encoders?.cross, beforeChoosing: prepare)
     }
 }
 

@@ -25,13 +25,17 @@ package protocol StepRunning: AnyObject {
     func setMask(_ words: UnsafeBufferPointer<Int32>, slot: Int) throws
     /// Runs one step.
     ///
+    /// - Parameter beforeChoosing: called when the layers are enqueued, before tokens are chosen: masks that are written here are
+    ///   made while the device runs.
     /// - Returns: one answer for each row of the plan that wants a token, in its order.
     /// - Throws: only if the device fails; every row is lost then.
-    func step(_ plan: StepPlan) throws -> [StepAnswer]
+    func step(_ plan: StepPlan, beforeChoosing: (() -> Void)?) throws -> [StepAnswer]
 }
 
 extension StepRunning {
     package var sharesPrefixes: Bool { true }
+
+    package func step(_ plan: StepPlan) throws -> [StepAnswer] { try step(plan, beforeChoosing: nil) }
     package var encoderContext: Int? { nil }
 }
 

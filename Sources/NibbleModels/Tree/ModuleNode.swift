@@ -23,9 +23,9 @@ package struct ModuleNode: Sendable {
         case transposedLinear
         /// A subclass of the linear layer, which bitsandbytes does not quantize (Falcon).
         case linearSubclass
-        /// Weights of many experts in 3-D tensors, which bitsandbytes does not quantize.
+        /// Weights of many experts in 3-D tensors, which bitsandbytes does not quantize while loading.
         case experts
-        /// A mixture's router: multiplied like a linear layer, never quantized.
+        /// A mixture's router: multiplied like a linear layer, quantized only where the checkpoint holds it so.
         case router
         case embedding
         case norm(NormDescription)
