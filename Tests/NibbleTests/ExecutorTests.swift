@@ -163,6 +163,44 @@ import Testing
         #expect(gpu.earlyLaunches > 0)
     }
 
+    @Test("a mask that is written while the layers run holds the same step, with graphs and without", arguments: [false, true])
+    func lateMasks(isCaptured: Bool) throws {
+        let gpu = StandInBackend()
+        let model = try Self.load("llama", isCaptured ? gpu : CPUBackend(threads: 1))
+        let executor = try model.makeExecutor(ExecutorSize(slots: 2, context: 64))
+        var pool = BlockPool(tables: executor.tables, blockSize: KeyValueGeometry.blockSize)
+        var sequences = [pool.emptySequence(root: .plain), pool.emptySequence(root: .plain)]
+        var selection = SlotSelection()
+        selection.usesMask = true
+        for slot in 0..<2 { try executor.begin(slot: slot, SlotSettings(selection: selection, prompt: [5])) }
+        var plan = StepPlan()
+        for step in 0..<12 {
+            plan.removeAll()
+            plan.isSteady = true
+            for slot in 0..<2 {
+                _ = try #require(pool.append(1, to: &sequences[slot]))
+                plan.addRow(
+                    slot: slot, tokens: [5], start: step, tables: sequences[slot].tables, wantsToken: true, counter: step)
+            }
+            // Each slot may have one token, another in every step.
+            let allowed = [Int32(3 + step % 5), Int32(9 + step % 3)]
+            var failure: (any Error)?
+            let answers = try executor.step(plan) {
+                do {
+                    for slot in 0..<2 {
+                        var words = [Int32](repeating: 0, count: SelectionState.words(executor.vocabularySize))
+                        words[Int(allowed[slot]) / 32] = 1 << (allowed[slot] % 32)
+                        try words.withUnsafeBufferPointer { try executor.setMask($0, slot: slot) }
+                    }
+                } catch {
+                    failure = error
+                }
+            }
+            #expect(failure == nil && answers.map(\.token) == allowed)
+        }
+        #expect(isCaptured == (gpu.launches > 10) && gpu.usesAfterFree == 0)
+    }
+
     @Test("a sequence of any length holds few blocks of a window", arguments: ["qwen2_window", "ministral", "windows only"])
     func windowBlocks(name: String) throws {
         let model = try Self.load(name, CPUBackend(threads: 1))
