@@ -114,15 +114,104 @@ import Testing
         }
     }
 
-    @Test("files that are not one dense model are refused by what they are") func otherFiles() throws {
-        func expect(_ words: String, _ change: (inout GGUFBuilder) -> Void) throws {
-            var builder = builder("llama", isInterleaved: true)
+    @Test("each expert's matrix is a part of the file's tensor") func experts() throws {
+        var builder = builder("llama", isInterleaved: true)
+        builder.add("llama.expert_count", UInt32(2))
+        builder.add("llama.expert_used_count", UInt32(1))
+        builder.add("blk.0.ffn_gate_inp.weight", [2, 2], floats: [1, 2, 3, 4])
+        builder.add("blk.0.ffn_gate_exps.weight", [2, 1, 2], floats: [1, 2, 3, 4])
+        // As files of 2023 have it.
+        builder.add("blk.0.ffn_up.1.weight", [1, 2], floats: [5, 6])
+        // Q8_0: a half as scale and 32 codes.
+        let blocks = [(Float16(0.5), UInt8(3)), (2, 5)].flatMap { scale, code in
+            littleEndian(scale.bitPattern) + [UInt8](repeating: code, count: 32)
+        }
+        builder.tensors.append(.init(name: "blk.0.ffn_down_exps.weight", type: 8, extents: [32, 1, 2], data: blocks))
+        let checkpoint = try open(builder)
+        let block = "model.layers.0.block_sparse_moe."
+        #expect(checkpoint.config["model_type"] == "mixtral")
+        #expect(checkpoint.config["num_local_experts"] == 2 && checkpoint.config["num_experts_per_tok"] == 1)
+        #expect(
+            checkpoint.names.filter { $0.hasPrefix(block) } == [
+                block + "experts.0.w1.weight", block + "experts.0.w2.weight", block + "experts.1.w1.weight",
+                block + "experts.1.w2.weight", block + "experts.1.w3.weight", block + "gate.weight",
+            ])
+        #expect(try checkpoint.tensor(block + "experts.1.w1.weight").floats == [3, 4])
+        let (first, second) = (
+            try #require(checkpoint.descriptor(block + "experts.0.w1.weight")),
+            try #require(checkpoint.descriptor(block + "experts.1.w1.weight"))
+        )
+        #expect(second.shape == [1, 2] && second.isContiguous && second.byteOffset == first.byteOffset + 8)
+        for (index, value) in [Float(1.5), 10].enumerated() {
+            let tensor = try checkpoint.tensor(block + "experts.\(index).w2.weight")
+            #expect(tensor.shape == [1, 32] && tensor.floats == Array(repeating: value, count: 32))
+        }
+    }
+
+    @Test("what Granite's converter split is joined, expert by expert") func joined() throws {
+        func granite(_ up: [UInt64]) -> GGUFBuilder {
+            var builder = builder("granitemoe", isInterleaved: true)
+            builder.add("granitemoe.expert_count", UInt32(2))
+            builder.add("granitemoe.expert_used_count", UInt32(1))
+            builder.add("blk.0.ffn_gate_exps.weight", [2, 1, 2], floats: [1, 2, 3, 4])
+            builder.add("blk.0.ffn_up_exps.weight", up, floats: [5, 6, 7, 8])
+            builder.add("blk.0.ffn_gate_shexp.weight", [1, 2], floats: [1, 2])
+            builder.add("blk.0.ffn_up_shexp.weight", [1, 2], floats: [3, 4])
+            return builder
+        }
+        let checkpoint = try open(granite([2, 1, 2]))
+        #expect(checkpoint.config["model_type"] == "granitemoeshared")
+        #expect(checkpoint.config["shared_intermediate_size"] == 1)
+        let experts = "model.layers.0.block_sparse_moe.input_linear.weight"
+        #expect(checkpoint.descriptor(experts)?.shape == [2, 2, 2] && checkpoint.descriptor(experts)?.isContiguous == false)
+        #expect(try checkpoint.tensor(experts).floats == [1, 2, 5, 6, 3, 4, 7, 8])
+        let shared = try checkpoint.tensor("model.layers.0.shared_mlp.input_linear.weight")
+        #expect(shared.shape == [2, 2] && shared.floats == [1, 2, 3, 4])
+        expectCheckpointError(naming: folder.url, containing: "blk.0.ffn_up_exps.weight") { try open(granite([2, 2, 1])) }
+    }
+
+    @Test("Phi-3's rotated share, window and factors come from the metadata") func phi3() throws {
+        var builder = builder("phi3", isInterleaved: false)
+        for (key, value) in [
+            ("attention.key_length", 4), ("rope.dimension_count", 3), ("attention.sliding_window", 0),
+            ("rope.scaling.original_context_length", 16),
+        ] as [(String, UInt32)] {
+            builder.add("phi3.\(key)", value)
+        }
+        builder.add("phi3.rope.scaling.attn_factor", Float(1.25))
+        builder.add("rope_factors_long.weight", [1], floats: [2])
+        builder.add("rope_factors_short.weight", [1], floats: [1.5])
+        let config = try open(builder).config
+        #expect(config["partial_rotary_factor"] == 0.75 && config["sliding_window"] == .null)
+        #expect(config["original_max_position_embeddings"] == 16)
+        #expect(
+            config["rope_scaling"] == [
+                "rope_type": "longrope", "short_factor": [1.5], "long_factor": [.double(2)], "attention_factor": 1.25,
+                "original_max_position_embeddings": 16,
+            ])
+    }
+
+    @Test("a Phi-3 file has both lists of factors or none", arguments: ["rope_factors_long", "rope_factors_short"])
+    func factors(name: String) throws {
+        var builder = builder("phi3", isInterleaved: false)
+        builder.add("\(name).weight", [1], floats: [2])
+        let other = name == "rope_factors_long" ? "rope_factors_short" : "rope_factors_long"
+        expectCheckpointError(naming: folder.url, containing: "\(other).weight") { try open(builder) }
+    }
+
+    @Test("files that are not one model that is read are refused by what they are") func otherFiles() throws {
+        func expect(_ words: String, of architecture: String = "llama", _ change: (inout GGUFBuilder) -> Void) throws {
+            var builder = builder(architecture, isInterleaved: true)
             change(&builder)
             expectCheckpointError(naming: folder.url, containing: words) { try open(builder) }
         }
         try expect("LoRA adapter") { $0.add("general.type", "adapter") }
-        try expect("mixture-of-experts") { $0.add("llama.expert_count", UInt32(4)) }
-        try expect("mixture-of-experts") { $0.add("blk.0.ffn_up_exps.weight", [1, 1], floats: [1]) }
+        try expect("mixture-of-experts", of: "gemma") { $0.add("gemma.expert_count", UInt32(4)) }
+        try expect("mixture-of-experts", of: "gemma") { $0.add("blk.0.ffn_up_exps.weight", [1, 1], floats: [1]) }
+        try expect("llama.expert_used_count") { $0.add("llama.expert_count", UInt32(4)) }
+        try expect("llama.expert_count") { $0.add("blk.0.ffn_up_exps.weight", [1, 1], floats: [1]) }
+        try expect("qwen3moe.expert_count", of: "qwen3moe") { _ in }
+        try expect("GLM-4 vision", of: "glm4") { $0.add("glm4.rope.dimension_sections", UInt32(1)) }
         try expect("llama.attention.layer_norm_rms_epsilon") {
             $0.metadata.removeAll { $0.key == "llama.attention.layer_norm_rms_epsilon" }
         }

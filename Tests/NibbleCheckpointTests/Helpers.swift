@@ -30,10 +30,6 @@ func safetensors(_ header: String, data: Int, headerLength: UInt64? = nil) -> [U
     return littleEndian(length) + header.utf8 + (0..<data).map { UInt8(truncatingIfNeeded: $0) }
 }
 
-func littleEndian(_ value: some FixedWidthInteger) -> [UInt8] { withUnsafeBytes(of: value.littleEndian) { Array($0) } }
-
-func littleEndian(_ values: [Float]) -> [UInt8] { values.flatMap { littleEndian($0.bitPattern) } }
-
 extension Tensor {
     var bytes: [UInt8] { Array(hostBytes) }
     var floats: [Float] { Array(hostElements(Float.self)) }

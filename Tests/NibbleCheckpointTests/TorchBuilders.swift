@@ -1,3 +1,5 @@
+import NibbleTestSupport
+
 /// Writes zip archives the way `torch.save` does, and the ways it does not.
 struct ZipBuilder {
     struct Entry {

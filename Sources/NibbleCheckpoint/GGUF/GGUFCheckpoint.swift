@@ -16,15 +16,29 @@ package struct GGUFCheckpoint: Checkpoint {
     /// Hugging Face's name → name in the file.
     private let unreadable: [ByteText: String]
 
+    /// A tensor of the file, or one matrix of it.
     private struct Source: Sendable {
-        let name: String
-        let change: Change
+        let info: GGUFFile.TensorInfo
+        var change = Change.none
+
+        var shape: Shape {
+            guard case .split = change else { return info.shape }
+            var dimensions = info.shape.dimensions
+            dimensions[info.shape.rank - 2] *= 2
+            return Shape(dimensions)
+        }
+
+        /// All tensors that it is made of.
+        var parts: [GGUFFile.TensorInfo] {
+            if case .split(let second) = change { [info, second] } else { [info] }
+        }
     }
 
-    /// A ``GGUFNames/Change`` with its number of heads.
+    /// A ``GGUFNames/Change`` with what it takes to undo it.
     private enum Change: Sendable {
         case none, addedOne
         case interleavedHeads(Int)
+        case split(second: GGUFFile.TensorInfo)
     }
 
     /// - Parameter dtype: `float32`, `float16` or `bfloat16`.
@@ -34,31 +48,60 @@ package struct GGUFCheckpoint: Checkpoint {
         let file = try GGUFFile(url)
         config = try GGUFNames.config(file)
         let architecture = file.architecture ?? ""
+        let hasExperts = GGUFNames.hasExperts(file)
+        func target(_ name: String) -> String? {
+            GGUFNames.huggingFaceName(name, architecture: architecture, hasExperts: hasExperts)
+        }
         var sources: [ByteText: Source] = [:]
         for name in file.names {
-            guard let target = GGUFNames.huggingFaceName(name, architecture: architecture), let info = file.info(name) else {
-                continue
+            guard let target = target(name), let info = file.info(name) else { continue }
+            if name.containsBytes("_exps.") { try Self.requireExperts(name, info, file) }
+            if target.containsBytes("#") {
+                for index in 0..<info.shape[0] {
+                    sources[target.replacing("#", with: "\(index)")] = Source(info: info.matrix(index))
+                }
+            } else {
+                let change = GGUFNames.change(name, architecture: architecture, hasExperts: hasExperts)
+                sources[target] = try Self.source(name, info, change, architecture, file)
             }
-            sources[target] = try Source(name: name, change: Self.change(name, info, architecture, file))
         }
         self.file = file
         self.dtype = dtype
         self.sources = sources
         var unreadable: [ByteText: String] = [:]
-        for name in file.unreadableNames {
-            unreadable[GGUFNames.huggingFaceName(name, architecture: architecture) ?? name] = name
-        }
+        // One expert stands for all.
+        for name in file.unreadableNames { unreadable[target(name)?.replacing("#", with: "0") ?? name] = name }
         self.unreadable = unreadable
         names = sources.keys.map(\.text).sorted(by: NaturalOrder.precedes)
         unreadableNames = unreadable.keys.map(\.text).sorted(by: NaturalOrder.precedes)
     }
 
-    private static func change(
-        _ name: String, _ info: GGUFFile.TensorInfo, _ architecture: String, _ file: GGUFFile
-    ) throws -> Change {
-        switch GGUFNames.change(name, architecture: architecture) {
-        case .none: return .none
-        case .addedOne: return .addedOne
+    private static func requireExperts(_ name: String, _ info: GGUFFile.TensorInfo, _ file: GGUFFile) throws {
+        let experts = GGUFNames.expertCount(file) ?? 0
+        guard info.shape.rank == 3, info.shape[0] == experts else {
+            throw file.malformed(
+                name, expected: "a matrix for each of \(experts) experts (\(file.architecture ?? "").expert_count)",
+                found: "shape \(info.shape)")
+        }
+    }
+
+    private static func source(
+        _ name: String, _ info: GGUFFile.TensorInfo, _ change: GGUFNames.Change, _ architecture: String, _ file: GGUFFile
+    ) throws -> Source {
+        switch change {
+        case .none: return Source(info: info)
+        case .row: return Source(info: info.asMatrix)
+        case .addedOne: return Source(info: info, change: .addedOne)
+        case .split(let secondName):
+            guard info.shape.rank >= 2, info.shape.count > 0, let second = file.info(secondName), second.shape == info.shape,
+                second.type == info.type
+            else {
+                if file.unreadableNames.contains(secondName) { _ = try file.tensor(secondName) }
+                throw file.malformed(
+                    secondName, expected: "\(info.type) \(info.shape), as \(name)",
+                    found: file.info(secondName).map { "\($0.type) \($0.shape)" } ?? "none")
+            }
+            return Source(info: info, change: .split(second: second))
         case .interleavedHeads(let key):
             // If the number of key heads is missing, there are as many as query heads.
             let value = file.metadata["\(architecture).\(key)"] ?? file.metadata["\(architecture).attention.head_count"]
@@ -68,7 +111,7 @@ package struct GGUFCheckpoint: Checkpoint {
                     name, expected: "rows for \(architecture).\(key) heads of even size",
                     found: "\(rows) rows, \(value?.int.map(String.init) ?? "no") heads")
             }
-            return .interleavedHeads(heads)
+            return Source(info: info, change: .interleavedHeads(heads))
         }
     }
 
@@ -81,11 +124,12 @@ package struct GGUFCheckpoint: Checkpoint {
     }
 
     package func descriptor(_ name: String) -> TensorDescriptor? {
-        guard let source = sources[name], let info = file.info(source.name) else { return nil }
+        guard let source = sources[name] else { return nil }
+        let info = source.info
         var isContiguous = info.type.dtype != nil
         if case .none = source.change {} else { isContiguous = false }
         return TensorDescriptor(
-            dtype: info.type.dtype ?? dtype, shape: info.shape, file: info.url, byteOffset: info.byteRange.lowerBound,
+            dtype: info.type.dtype ?? dtype, shape: source.shape, file: info.url, byteOffset: info.byteRange.lowerBound,
             byteCount: info.byteRange.count, isContiguous: isContiguous)
     }
 
@@ -96,23 +140,42 @@ package struct GGUFCheckpoint: Checkpoint {
         }
         switch source.change {
         case .none:
-            return try file.tensor(source.name, dequantizedTo: dtype)
+            return file.tensor(source.info, dequantizedTo: dtype)
         case .interleavedHeads(let heads):
-            return try unpermuted(source.name, heads: heads)
+            return unpermuted(source.info, heads: heads)
         case .addedOne:
-            let copy = try file.tensor(source.name, dequantizedTo: dtype) { $0 }
+            let copy = file.copy(source.info, dequantizedTo: dtype) { $0 }
             copy.subtractOne()
             return copy
+        case .split:
+            return joined(source)
         }
     }
 
     /// Rows of one head stand in the file as 0, D/2, 1, D/2 + 1 …
-    private func unpermuted(_ name: String, heads: Int) throws -> Tensor {
-        guard let info = file.info(name) else { throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path)) }
+    private func unpermuted(_ info: GGUFFile.TensorInfo, heads: Int) -> Tensor {
         let headSize = info.shape[0] / heads
         // A bias is one row in memory, with an element for each row of its matrix.
-        guard info.shape.rank > 1 else { return try file.tensor(name).permuted { Self.storedRow($0, headSize) } }
-        return try file.tensor(name, dequantizedTo: dtype) { Self.storedRow($0, headSize) }
+        guard info.shape.rank > 1 else {
+            return file.tensor(info, dequantizedTo: dtype).permuted { Self.storedRow($0, headSize) }
+        }
+        return file.copy(info, dequantizedTo: dtype) { Self.storedRow($0, headSize) }
+    }
+
+    /// Each matrix of the first part followed by the second's.
+    private func joined(_ source: Source) -> Tensor {
+        let halves = source.parts.map { file.tensor($0, dequantizedTo: dtype) }
+        let result = Tensor.host(halves[0].dtype, source.shape)
+        let matrices = source.shape.rank > 2 ? source.shape.dimensions.dropLast(2).reduce(1, *) : 1
+        guard matrices > 0 else { return result }
+        let byteCount = halves[0].hostBytes.count / matrices
+        for index in 0..<2 * matrices {
+            let (matrix, half) = index.quotientAndRemainder(dividingBy: 2)
+            let bytes = halves[half].hostBytes[matrix * byteCount..<(matrix + 1) * byteCount]
+            UnsafeMutableRawBufferPointer(rebasing: result.mutableHostBytes[index * byteCount..<(index + 1) * byteCount])
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes))
+        }
+        return result
     }
 
     private static func storedRow(_ row: Int, _ headSize: Int) -> Int {
@@ -121,13 +184,9 @@ package struct GGUFCheckpoint: Checkpoint {
         return head * headSize + 2 * index + half
     }
 
-    package func prefetch(_ name: String) {
-        if let info = sources[name].flatMap({ file.info($0.name) }) { file.prefetch(info) }
-    }
+    package func prefetch(_ name: String) { sources[name]?.parts.forEach(file.prefetch) }
 
-    package func dropPages(_ name: String) {
-        if let info = sources[name].flatMap({ file.info($0.name) }) { file.dropPages(info) }
-    }
+    package func dropPages(_ name: String) { sources[name]?.parts.forEach(file.dropPages) }
 }
 
 extension Tensor {

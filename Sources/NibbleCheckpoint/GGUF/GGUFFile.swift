@@ -16,6 +16,21 @@ package struct GGUFFile: Sendable {
         /// The file that holds it.
         package let url: URL
         fileprivate let part: Int
+
+        /// The matrix of this index of a tensor of several.
+        func matrix(_ index: Int) -> TensorInfo {
+            let byteCount = byteRange.count / shape[0]
+            let begin = byteRange.lowerBound + index * byteCount
+            return TensorInfo(
+                type: type, shape: Shape(shape.dimensions.dropFirst()), byteRange: begin..<begin + byteCount, url: url, part: part
+            )
+        }
+
+        /// A vector as a matrix of one row; any other tensor as it is.
+        var asMatrix: TensorInfo {
+            guard shape.rank == 1 else { return self }
+            return TensorInfo(type: type, shape: [1, shape[0]], byteRange: byteRange, url: url, part: part)
+        }
     }
 
     /// The file that was opened. A model in parts may be opened by any of them.
@@ -107,16 +122,15 @@ package struct GGUFFile: Sendable {
     /// - Parameter dtype: `float32`, `float16` or `bfloat16`, for blocks only.
     /// - Throws: ``CheckpointError``.
     package func tensor(_ name: String, dequantizedTo dtype: DType = .float32) throws -> Tensor {
-        let info = try known(name)
+        tensor(try known(name), dequantizedTo: dtype)
+    }
+
+    /// As ``tensor(_:dequantizedTo:)`` of a tensor of this file, or of a part of one.
+    func tensor(_ info: TensorInfo, dequantizedTo dtype: DType) -> Tensor {
         if let stored = info.type.dtype {
             return parts[info.part].tensor(stored, info.shape, at: info.byteRange.lowerBound)
         }
         return copy(info, dequantizedTo: dtype) { $0 }
-    }
-
-    /// A copy of the tensor's elements whose row `i` is the file's row `source(i)`. Blocks are dequantized.
-    func tensor(_ name: String, dequantizedTo dtype: DType, rowOrder source: (Int) -> Int) throws -> Tensor {
-        try copy(known(name), dequantizedTo: dtype, rowOrder: source)
     }
 
     private func known(_ name: String) throws -> TensorInfo {
@@ -126,7 +140,8 @@ package struct GGUFFile: Sendable {
         return info
     }
 
-    private func copy(_ info: TensorInfo, dequantizedTo dtype: DType, rowOrder source: (Int) -> Int) -> Tensor {
+    /// A copy of the tensor's elements whose row `i` is the file's row `source(i)`. Blocks are dequantized.
+    func copy(_ info: TensorInfo, dequantizedTo dtype: DType, rowOrder source: (Int) -> Int) -> Tensor {
         let result = Tensor.host(info.type.dtype ?? dtype, info.shape)
         let width = info.shape.last
         guard info.shape.count > 0 else { return result }

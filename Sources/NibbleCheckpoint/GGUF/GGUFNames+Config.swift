@@ -11,20 +11,6 @@ extension GGUFNames {
         ("context_length", "max_position_embeddings"), ("vocab_size", "vocab_size"),
     ]
 
-    static let gemma2Keys: [(gguf: String, key: String)] = [
-        ("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping"),
-        ("attention.sliding_window", "sliding_window"),
-    ]
-
-    static let gemma3Keys: [(gguf: String, key: String)] = [
-        ("attention.sliding_window", "sliding_window"), ("rope.freq_base_swa", "rope_local_base_freq"),
-    ]
-
-    static let graniteKeys: [(gguf: String, key: String)] = [
-        ("attention.scale", "attention_multiplier"), ("embedding_scale", "embedding_multiplier"),
-        ("residual_scale", "residual_multiplier"), ("logit_scale", "logits_scaling"),
-    ]
-
     private static let tokenKeys: [(gguf: String, key: String)] = [
         ("tokenizer.ggml.bos_token_id", "bos_token_id"), ("tokenizer.ggml.eos_token_id", "eos_token_id"),
         ("tokenizer.ggml.padding_token_id", "pad_token_id"),
@@ -52,7 +38,12 @@ extension GGUFNames {
             config["sliding_window"] = config["sliding_window"] ?? .null
             config["layer_types"] = layerTypes(file, architecture)
         }
-        config["rope_scaling"] = try ropeFactors(file, config) ?? ropeScaling(file, architecture)
+        if architecture == "phi3", config["sliding_window"] == 0 { config["sliding_window"] = .null }
+        if architecture == "ernie4_5" { config["use_bias"] = config["attention_bias"] }
+        if family.rotatesPart { config["partial_rotary_factor"] = rotatedShare(file, architecture, config) }
+        if hasExperts(file) { try addExperts(to: &config, file, architecture) }
+        config["rope_scaling"] =
+            try longRope(file, architecture, config) ?? ropeFactors(file, config) ?? ropeScaling(file, architecture)
         config["dtype"] = dtype(file, isGemma: isGemma).map { .string($0.rawValue) }
         return config
     }
@@ -80,18 +71,22 @@ extension GGUFNames {
         if file.metadata["general.type"]?.string == "adapter" {
             throw refused("it is a LoRA adapter, not a model; its base model is needed")
         }
-        guard let architecture = file.architecture, let family = families[architecture] else {
+        guard let architecture = file.architecture, architectures.contains(architecture) else {
             throw refused(
                 "architecture \((file.architecture ?? "(none)").printable()) is not read; \(architectures.joined(separator: ", ")) are"
             )
         }
-        let experts = file.metadata["\(architecture).expert_count"]?.int ?? 0
-        if experts > 0 || file.names.contains(where: { $0.containsBytes("_exps.") }) {
-            throw refused("mixture-of-experts models are not read from GGUF files")
+        let hasExperts = hasExperts(file)
+        guard let family = family(architecture, hasExperts: hasExperts) else {
+            if !hasExperts { try requireExpertCounts(file, architecture) }
+            throw refused("mixture-of-experts models of architecture \(architecture) are not read from GGUF files")
         }
-        guard file.metadata["\(architecture).attention.layer_norm_rms_epsilon"]?.double != nil else {
-            throw file.malformed(
-                expected: "a number as \(architecture).attention.layer_norm_rms_epsilon", found: "none")
+        if hasExperts { try requireExpertCounts(file, architecture) }
+        guard file.metadata["\(architecture).\(family.epsilon)"]?.double != nil else {
+            throw file.malformed(expected: "a number as \(architecture).\(family.epsilon)", found: "none")
+        }
+        if architecture == "glm4", file.metadata["glm4.rope.dimension_sections"] != nil {
+            throw refused("the text part of a GLM-4 vision model is not read from GGUF files")
         }
         if architecture == "olmo2", file.metadata["olmo2.attention.sliding_window"] != nil {
             throw refused("OLMo 3 is not read from GGUF files")
@@ -119,7 +114,8 @@ extension GGUFNames {
     /// The dtype of the matrices. Blocks are dequantized to 16 bits, whose rounding is far below that of the blocks.
     /// Gemma's activations exceed the range of float16.
     private static func dtype(_ file: GGUFFile, isGemma: Bool) -> DType? {
-        guard let type = (file.info("blk.0.ffn_up.weight") ?? file.info("token_embd.weight"))?.type else { return nil }
+        let names = ["blk.0.ffn_up", "blk.0.ffn_up_exps", "blk.0.ffn_up.0", "token_embd"]
+        guard let type = names.lazy.compactMap({ file.info("\($0).weight")?.type }).first else { return nil }
         if let stored = type.dtype { return [.float32, .float16, .bfloat16].contains(stored) ? stored : nil }
         return isGemma ? .bfloat16 : .float16
     }
@@ -134,9 +130,44 @@ extension GGUFNames {
         return .object(scaling)
     }
 
+    /// The share of a head that is rotated.
+    private static func rotatedShare(_ file: GGUFFile, _ architecture: String, _ config: JSONObject) -> JSONValue? {
+        guard let rotated = file.metadata["\(architecture).rope.dimension_count"]?.int else { return nil }
+        let (width, heads) = (config["hidden_size"]?.int ?? 0, config["num_attention_heads"]?.int ?? 0)
+        let headSize = config["head_dim"]?.int ?? (heads > 0 ? width / heads : 0)
+        return headSize > 0 ? .double(Double(rotated) / Double(headSize)) : nil
+    }
+
     /// Llama 3 files store the divisor of each frequency as a tensor.
     private static func ropeFactors(_ file: GGUFFile, _ config: JSONObject) throws -> JSONValue? {
-        let name = "rope_freqs.weight"
+        guard let factors = try divisors("rope_freqs.weight", file), factors.contains(where: { $0 != 1 }) else { return nil }
+        let list = JSONValue.array(factors.map(JSONValue.double))
+        return .object([
+            "rope_type": "longrope", "short_factor": list, "long_factor": list, "attention_factor": 1.0,
+            "original_max_position_embeddings": config["max_position_embeddings"] ?? .null,
+        ])
+    }
+
+    /// Phi-3 files store the divisors of each frequency as two tensors: for short and for long texts.
+    private static func longRope(_ file: GGUFFile, _ architecture: String, _ config: JSONObject) throws -> JSONValue? {
+        let names = ["rope_factors_short.weight", "rope_factors_long.weight"]
+        let lists = try names.map { try divisors($0, file) }
+        guard let short = lists[0], let long = lists[1] else {
+            guard let index = lists.firstIndex(where: { $0 == nil }), lists[1 - index] != nil else { return nil }
+            throw file.malformed(names[index], expected: "a vector of f32", found: "none, but \(names[1 - index])")
+        }
+        let metadata = { (key: String) in file.metadata["\(architecture).rope.scaling.\(key)"].flatMap(json) }
+        var scaling: JSONObject = [
+            "rope_type": "longrope", "short_factor": .array(short.map(JSONValue.double)),
+            "long_factor": .array(long.map(JSONValue.double)),
+        ]
+        scaling["attention_factor"] = metadata("attn_factor")
+        scaling["original_max_position_embeddings"] = metadata("original_context_length") ?? config["max_position_embeddings"]
+        return .object(scaling)
+    }
+
+    /// The positive numbers of a vector by which frequencies are divided; `nil` if the file has none of this name.
+    private static func divisors(_ name: String, _ file: GGUFFile) throws -> [Double]? {
         guard let info = file.info(name) else { return nil }
         guard info.type == .f32, info.shape.rank == 1, info.shape.count <= 1 << 12 else {
             throw CheckpointError.malformed(
@@ -146,12 +177,7 @@ extension GGUFNames {
         guard factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
             throw CheckpointError.malformed(file: file.url.path, tensor: name, expected: "positive numbers", found: "others")
         }
-        guard factors.contains(where: { $0 != 1 }) else { return nil }
-        let list = JSONValue.array(factors.map(JSONValue.double))
-        return .object([
-            "rope_type": "longrope", "short_factor": list, "long_factor": list, "attention_factor": 1.0,
-            "original_max_position_embeddings": config["max_position_embeddings"] ?? .null,
-        ])
+        return factors
     }
 
     private static func json(_ value: GGUFValue) -> JSONValue? {
