@@ -30,6 +30,25 @@ import Testing
     @Test("a text model is no wrapper", arguments: [text, [:], ["model_type": "qwen2_vl"]] as [JSONObject])
     func plain(config: JSONObject) { #expect(TextTower(config) == nil) }
 
+    @Test(
+        "the rule holds for every wrapper whose text part is a family that runs",
+        arguments: [
+            ("llava_next", "mistral", "mistral"), ("aya_vision", "cohere2", "cohere2"), ("exaone4_5", "exaone4", "exaone4"),
+            ("hyperclovax_vision_v2", "hyperclovax", "hyperclovax"), ("granite_vision", "granite", "granite"),
+            ("qwen2_vl", "qwen2_vl_text", "qwen2"), ("qwen2_5_vl", "qwen2_5_vl_text", "qwen2"),
+            ("qwen3_vl", "qwen3_vl_text", "qwen3"), ("qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3_moe"),
+            ("gemma3", "gemma3_text", "gemma3_text"), ("mistral3", "ministral3", "ministral3"),
+        ])
+    func wrappers(wrapper: String, text: String, family: String) throws {
+        let root = self.wrapper {
+            $0["model_type"] = .string(wrapper)
+            $0["text_config"] = ["model_type": .string(text)]
+        }
+        let tower = try #require(TextTower(root))
+        #expect(tower.wrapperType == wrapper && tower.config["model_type"]?.string == family)
+        #expect(tower.config["architectures"]?.array?.count == 1 && ModelRegistry.modelTypes.contains(family))
+    }
+
     @Test("what a thin text part leaves out is the class's default")
     func defaults() throws {
         let tower = try #require(TextTower(wrapper { $0["text_config"] = ["model_type": "llama", "vocab_size": 32064] }))
