@@ -39,10 +39,11 @@ import Testing
     @Test("Ctrl-C stops the answer and the server's work for it, and the chat goes on")
     func interrupt() throws {
         try withServer(["--context", "60000"]) { server in
+            // More than prompts and echoes: the answer has begun.
             let result = try PseudoTerminal.run(
                 CommandLineTool.url, ["chat", "--server", server.address, "--temperature", "0"],
                 typing: [
-                    (.text("> "), "/set ignore_eos true\n"), (.text("> "), "A dog.\n"), (.characters(60), "\u{3}"),
+                    (.text("> "), "/set ignore_eos true\n"), (.text("> "), "A dog.\n"), (.characters(600), "\u{3}"),
                     (.text("> "), "\u{4}"),
                 ])
             #expect(result.status == 0)

@@ -101,6 +101,19 @@ import Testing
         }
     }
 
+    @Test(
+        "a body that curl calls a form is read, but not one of a foreign page", arguments: ["/api/generate", "/v1/completions"])
+    func forms(path: String) async throws {
+        try await TestServer.with(TestServer.service(Self.text)) { server in
+            let form = ("Content-Type", "application/x-www-form-urlencoded")
+            let body = #"{"model":"stories","prompt":"x","stream":false}"#
+            let plain = try await server.send(path, body, headers: [form])
+            let foreign = try await server.send(path, body, headers: [form, ("Origin", "http://evil.example")])
+            #expect(plain.status == (path == "/api/generate" ? 200 : 415))
+            #expect(foreign.status == 415)
+        }
+    }
+
     @Test("models are listed")
     func models() async throws {
         try await TestServer.with(RealModel.stories) { server, _ in

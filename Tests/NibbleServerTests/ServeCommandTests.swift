@@ -22,7 +22,7 @@ import Testing
         request.headers.add(name: "Content-Type", value: "application/json")
         request.body = .bytes(
             Array(#"{"prompt":"Once upon a time","max_tokens":24,"temperature":0.9,"seed":5,"echo":true}"#.utf8))
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
+        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(600))
         let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
         #expect(json["choices"]?[0]?["text"]?.string == expected)
         #expect(server.terminate() == 0)
@@ -32,7 +32,7 @@ import Testing
     func context() async throws {
         let server = try ServeProcess([Fixtures.models.appending(path: "bloom-stories").path, "--max-batch", "1"])
         let response = try await HTTPClient.shared.execute(
-            HTTPClientRequest(url: "\(server.address)/v1/models"), timeout: .seconds(60))
+            HTTPClientRequest(url: "\(server.address)/v1/models"), timeout: .seconds(600))
         let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
         #expect(json["data"]?[0]?["max_model_len"] == 1024)
         #expect(server.terminate() == 0)

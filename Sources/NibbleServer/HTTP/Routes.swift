@@ -105,10 +105,7 @@ struct RequestHead: Sendable {
     /// The body as JSON.
     /// - Throws: ``APIError``
     func json(limit: Int) async throws -> JSONField {
-        if let type = request.headers[.contentType] {
-            let media = type.prefix { $0 != ";" }.lowercased().filter { $0 != " " }
-            guard media == "application/json" || media.hasSuffix("+json") else { throw APIError.wrongMediaType }
-        }
+        guard saysJSON || isFromCommandLine else { throw APIError.wrongMediaType }
         if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > limit {
             throw APIError.bodyTooLarge(limit: limit)
         }
@@ -122,6 +119,16 @@ struct RequestHead: Sendable {
         guard value.object != nil else { throw APIError.invalid("the body must be a JSON object, found \(value.kind)") }
         return JSONField(value, file: "body")
     }
+
+    private var saysJSON: Bool {
+        guard let type = request.headers[.contentType] else { return true }
+        let media = type.prefix { $0 != ";" }.lowercased().filter { $0 != " " }
+        return media == "application/json" || media.hasSuffix("+json")
+    }
+
+    /// Ollama's documentation calls its API with `curl -d`, which names a form. Browsers send forms of foreign pages without
+    /// asking, but they always say from where.
+    private var isFromCommandLine: Bool { path.hasPrefix("/api/") && request.headers[.origin] == nil }
 }
 
 /// Health, models, metrics and the page.
