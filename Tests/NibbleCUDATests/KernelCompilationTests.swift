@@ -43,7 +43,7 @@ struct KernelCompilationTests {
         #expect(!overlapping.isEmpty)
         for (program, names) in Kernels.symbols(element) {
             let source = try #require(CUDAKernelSources.all.first { $0.name == program })
-            let code = try KernelCompiler.compile(source, for: KernelTarget(architecture: "compute_90"), element: element)
+            let code = try KernelCompiler.compile(source, for: KernelTarget(architecture: "compute_90a"), element: element)
             let entries = entries(String(decoding: code, as: UTF8.self))
             for name in names {
                 let body = try #require(entries[name], "\(name) in \(program)")
