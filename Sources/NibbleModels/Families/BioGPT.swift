@@ -24,23 +24,26 @@ enum BioGPT {
         model.maximumPositions = positions
         model.blockList = "layers"
         model.blockClass = "BioGptDecoderLayer"
-        model.block = { [model] in block(model) }
+        model.block = { [model] in model.fairseqBlock(attention: "BioGptAttention") }
         model.finalNorm = "layer_norm"
         return try model.architecture()
     }
+}
 
-    @ModuleBuilder private static func block(_ model: GPTLike) -> [ModuleNode] {
-        let (width, inner) = (model.width, model.inner)
-        module("self_attn", "BioGptAttention", role: .selfAttention) {
+extension GPTLike {
+    /// A block of the decoders that came from Fairseq: separate projections, a norm before each sublayer.
+    /// - Parameter attention: the class of the attention module.
+    @ModuleBuilder func fairseqBlock(attention: String) -> [ModuleNode] {
+        module("self_attn", attention, role: .selfAttention) {
             linear("k_proj", width, width, bias: true, role: .key)
             linear("v_proj", width, width, bias: true, role: .value)
             linear("q_proj", width, width, bias: true, role: .query)
             linear("out_proj", width, width, bias: true, role: .attentionOutput)
         }
-        plain("activation_fn", model.activation.className)
-        model.norm("self_attn_layer_norm", .attentionNorm)
+        plain("activation_fn", activation.className)
+        norm("self_attn_layer_norm", .attentionNorm)
         linear("fc1", inner, width, bias: true, role: .up)
         linear("fc2", width, inner, bias: true, role: .down)
-        model.norm("final_layer_norm", .feedForwardNorm)
+        norm("final_layer_norm", .feedForwardNorm)
     }
 }

@@ -28,24 +28,9 @@ enum XGLM {
         model.keys.ignore("embed_positions.weights")
         model.blockList = "layers"
         model.blockClass = "XGLMDecoderLayer"
-        model.block = { [model] in block(model) }
+        model.block = { [model] in model.fairseqBlock(attention: "XGLMAttention") }
         model.finalNorm = "layer_norm"
         return try model.architecture()
-    }
-
-    @ModuleBuilder private static func block(_ model: GPTLike) -> [ModuleNode] {
-        let (width, inner) = (model.width, model.inner)
-        module("self_attn", "XGLMAttention", role: .selfAttention) {
-            linear("k_proj", width, width, bias: true, role: .key)
-            linear("v_proj", width, width, bias: true, role: .value)
-            linear("q_proj", width, width, bias: true, role: .query)
-            linear("out_proj", width, width, bias: true, role: .attentionOutput)
-        }
-        plain("activation_fn", model.activation.className)
-        model.norm("self_attn_layer_norm", .attentionNorm)
-        linear("fc1", inner, width, bias: true, role: .up)
-        linear("fc2", width, inner, bias: true, role: .down)
-        model.norm("final_layer_norm", .feedForwardNorm)
     }
 }
 
