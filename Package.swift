@@ -88,7 +88,7 @@ let package = Package(
                 "NibbleTokenizers", "NibbleGrammar", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap", "NibbleLoading",
                 "NibbleGeneration", "NibbleServing",
             ]),
-        cModule("CNibblePage", exclude: ["page"]),
+        cModule("CNibblePage", exclude: ["api", "page"]),
         module(
             "NibbleServer",
             [

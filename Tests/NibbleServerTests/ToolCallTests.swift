@@ -87,6 +87,17 @@ import Testing
             #expect(try count.json()["input_tokens"]?.int ?? 0 > 0)
         }
     }
+
+    @Test("a call that nothing allows is a 400, a turn of no blocks is a turn")
+    func anthropicEdges() async throws {
+        try await TestServer.with(TestServer.service("Sure.")) { server in
+            let body = #"{"max_tokens":9,"messages":[{"role":"user","content":[]}]"#
+            #expect(try await server.send("/v1/messages", body + "}").status == 200)
+            let answer = try await server.send("/v1/messages", body + #","tools":[],"tool_choice":{"type":"any"}}"#)
+            #expect(answer.status == 400)
+            #expect(try answer.json()["error"]?["message"]?.string?.contains("tool_choice") == true)
+        }
+    }
 }
 
 /// /v1/responses without memory.
@@ -118,7 +129,9 @@ import Testing
 
     @Test func documentNamesEveryPath() async throws {
         try await TestServer.with(TestServer.service("Hello")) { server in
-            let paths = try #require(try await server.send("/openapi.json").json()["paths"]?.object)
+            let document = try await server.send("/openapi.json").json()
+            #expect(document["components"]?["schemas"]?["Token"]?["maximum"]?.int ?? 0 > 0)
+            let paths = try #require(document["paths"]?.object)
             for (path, _) in paths where !path.contains("{") {
                 let answer = try await server.send(path, paths[path]?["post"] == nil ? nil : "{}")
                 #expect(answer.status == 200 || answer.status == 400, "\(path)")

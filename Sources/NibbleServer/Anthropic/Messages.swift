@@ -192,7 +192,9 @@ enum MessagesRequest {
         let type = try choice.text("type")
         switch type {
         case "auto": request.toolChoice = .auto
-        case "any": request.toolChoice = .required
+        case "any":
+            guard !request.tools.isEmpty else { throw choice.unexpected("tools beside it") }
+            request.toolChoice = .required
         case "none": request.toolChoice = .none
         case "tool":
             let name = try choice.text("name")
@@ -239,7 +241,8 @@ enum MessagesRequest {
                     param: "\(block.path).type")
             }
         }
-        guard !texts.isEmpty || !calls.isEmpty else { return results }
+        // A message of nothing but results is no turn of its own.
+        guard !texts.isEmpty || !calls.isEmpty || results.isEmpty else { return results }
         var message = ChatMessage(role: role, content: texts.joined(separator: "\n"))
         if !calls.isEmpty { message.fields["tool_calls"] = .list(calls) }
         return results + [message]

@@ -83,7 +83,7 @@ struct Routes: Sendable {
         var routes = Dictionary(uniqueKeysWithValues: paths.map { ($0.key, Route(name: $0.key, handlers: $0.value)) })
         let open: [String: [String: Handler]] = [
             "/health": get { try about.health() }, "/ready": get { try about.ready() }, "/metrics": get { about.metrics() },
-            "/": get { about.page() }, "/openapi.json": get { about.openAPI() },
+            "/": get { about.page() }, "/openapi.json": get { try about.openAPI() },
         ]
         for (path, handlers) in open {
             // Metrics say who asks for what: they need the key where there is one.
@@ -187,5 +187,9 @@ struct AboutEndpoints: Sendable {
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
     }
 
-    func openAPI() -> Response { .json(OpenAPI.document(core.configuration)) }
+    func openAPI() throws -> Response {
+        .json(
+            try OpenAPI.document(
+                core.configuration, vocabulary: core.vocabulary, embeddingWidth: core.service.embeddingWidth))
+    }
 }
