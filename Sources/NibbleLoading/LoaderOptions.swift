@@ -19,6 +19,9 @@ public struct LoaderOptions: Sendable {
     public var followsReference = false
     /// The form of the output embedding (head). `nil`: it is not quantized.
     public var headFormat: WeightFormat?
+    /// Also quantizes the modules that the family keeps in float32 (T5 `wo`). What overflows there are activations in float16, not
+    /// weights: load in bfloat16.
+    public var quantizesFloat32Modules = false
     /// Rounds activations to 8 bits before 4-bit products: faster on some CPUs, less exact.
     public var int8Activations = false
     /// The form in which keys and values are stored. `nil`: the load dtype.
@@ -32,8 +35,6 @@ public struct LoaderOptions: Sendable {
     public var offloadFolder: URL?
     /// Called after each tensor that was placed.
     public var progress: (@Sendable (LoadProgress) -> Void)?
-    /// Also quantizes the modules that the family keeps in float32 (T5 `wo`).
-    package var quantizesFloat32Modules = false
     /// Whether backends may repack weights into layouts of their own. `false` keeps the canonical ones, for writing.
     package var preparesWeights = true
 

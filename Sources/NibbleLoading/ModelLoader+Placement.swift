@@ -146,8 +146,24 @@ extension PlacementSearch {
     /// At most this many options are named.
     private static let hintLimit = 2
 
-    /// What would bring a tied head back to the GPUs: options that do it alone, or else together.
+    /// Options that would bring back to fast memory what does not fit there now.
     func hints(for plan: ModelLoader.LoadPlan) throws -> [String] {
+        try float32Hint(for: plan).map { [$0] } ?? headHints(for: plan)
+    }
+
+    /// Modules that a family keeps in float32 may take as much as all others together (T5 `wo`).
+    private func float32Hint(for plan: ModelLoader.LoadPlan) throws -> String? {
+        guard plan.placement.residency < .complete, config != nil, source.storedQuantization == nil, !options.followsReference,
+            !options.quantizesFloat32Modules, !tree.keepInFloat32.isEmpty
+        else { return nil }
+        var search = self
+        search.options.quantizesFloat32Modules = true
+        guard try search.best().placement.residency > plan.placement.residency else { return nil }
+        return "more of the model would be in fast memory with --quantize-wo, which quantizes what is kept in float32 otherwise"
+    }
+
+    /// What would bring a tied head back to the GPUs: options that do it alone, or else together.
+    private func headHints(for plan: ModelLoader.LoadPlan) throws -> [String] {
         guard plan.placement.residency == .headOffGPUs else { return [] }
         let context = plan.memory.context
         let alone = try alternatives(context: context).filter { try $0.search.best().placement.residency == .complete }

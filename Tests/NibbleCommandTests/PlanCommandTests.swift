@@ -101,6 +101,19 @@ import Testing
         }
     }
 
+    @Test("a T5 that does not fit is told of its float32 layers, and fits with them quantized") func float32Layers() throws {
+        let folder = try folder(try golden("t5_11b_int8_one_gpu"))
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let arguments = ["--dtype", "bfloat16", "--load-in-8bit", "--max-memory", "0=15GB,cpu=1GB"]
+        let text = try CommandLineTool.run(["plan", folder.path] + arguments).output
+        #expect(text.contains("--quantize-wo"))
+        let plan = try JSONValue.parse(
+            try CommandLineTool.run(["plan", folder.path, "--json", "--quantize-wo"] + arguments).output)
+        #expect(plan["devices"]?["disk"] == nil)
+        #expect(try #require(plan["devices"]?["0"]?["total"]?.int) < 15_000_000_000)
+        #expect(plan["hints"]?.array?.isEmpty == true)
+    }
+
     @Test("the exit code says that a model does not fit; the plan is printed all the same", arguments: [[], ["--json"]])
     func doesNotFit(form: [String]) throws {
         let folder = try folder(try golden("bloom560m_f16_seed"))

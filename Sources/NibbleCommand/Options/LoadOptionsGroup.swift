@@ -34,6 +34,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Quantize the output head, too: int8, nf4 or fp4.")
     var quantizeHead: String?
 
+    @Flag(help: "Quantize the layers that T5 models keep in float32, too: the second halves of their feed-forwards.")
+    var quantizeWo = false
+
     @Flag(
         name: .customLong("int8-activations"),
         help: "Let 4-bit layers quantize activations to 8 bits: faster prefill, slightly different results.")
@@ -130,7 +133,10 @@ struct LoadOptionsGroup: ParsableArguments {
             [("--double-quant", doubleQuant), ("--block-size", blockSize != nil)])
         try require(
             loadIn4Bit || loadIn8Bit, "--load-in-4bit or --load-in-8bit",
-            [("--fp32-cpu-offload", fp32CPUOffload), ("--skip-modules", skipModules.map { !$0.hasPrefix("+") } ?? false)])
+            [
+                ("--fp32-cpu-offload", fp32CPUOffload), ("--quantize-wo", quantizeWo),
+                ("--skip-modules", skipModules.map { !$0.hasPrefix("+") } ?? false),
+            ])
         // Without either, the checkpoint may be quantized itself.
         try require(!loadIn4Bit, "--load-in-8bit", [("--int8-threshold", int8Threshold != nil)])
         try require(!loadIn8Bit, "--load-in-4bit", [("--int8-activations", int8Activations)])
@@ -145,7 +151,7 @@ struct LoadOptionsGroup: ParsableArguments {
                 ("--offload-folder", offloadFolder != nil),
                 ("--planner", planner != .nibble), ("--cache-bits", cacheBits != nil), ("--context", context != nil),
                 ("--batch-size", batchSize != nil), ("--quantize-head", quantizeHead != nil),
-                ("--int8-activations", int8Activations), ("--batch-invariant", batchInvariant),
+                ("--quantize-wo", quantizeWo), ("--int8-activations", int8Activations), ("--batch-invariant", batchInvariant),
             ])
     }
 
@@ -174,6 +180,7 @@ struct LoadOptionsGroup: ParsableArguments {
         configuration.int8Threshold = int8Threshold
         if let skipModules, skipModules.hasPrefix("+") { configuration.addedSkipModules = names(skipModules.dropFirst()) }
         configuration.headFormat = try headFormat()
+        configuration.quantizesFloat32Modules = quantizeWo
         configuration.int8Activations = int8Activations
         configuration.batchInvariant = batchInvariant
         configuration.followsReference = referenceBehaviour
