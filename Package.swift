@@ -64,7 +64,7 @@ let package = Package(
         .target(name: "CNibbleVersion", cSettings: [.define("NIBBLE_COMMIT", to: commit)]),
         cModule(
             "CNibbleCPU",
-            exclude: ["vectors", "attention/templates", "elementwise/templates", "linear/templates", "quantize/templates"]),
+            exclude: ["vectors"] + ["attention", "elementwise", "linear", "quantize", "recurrence"].map { "\($0)/templates" }),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
@@ -77,7 +77,9 @@ let package = Package(
         module("NibbleQuantization", ["NibbleCore"]),
         module("NibbleModels", ["NibbleCore", "NibbleQuantization"]),
         module("NibbleDeviceMap", ["NibbleCore", "NibbleQuantization", "NibbleModels"]),
-        module("NibbleLoading", ["NibbleCore", "NibbleCheckpoint", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
+        module(
+            "NibbleLoading",
+            ["NibbleCore", "NibbleCheckpoint", "NibbleGrammar", "NibbleQuantization", "NibbleModels", "NibbleDeviceMap"]),
         module("NibbleGeneration", ["NibbleCore", "NibbleGrammar", "NibbleModels"]),
         module("NibbleServing", ["NibbleCore", "NibbleModels"]),
         module("NibbleConformance", ["NibbleCore", "NibbleCPU", "NibbleQuantization"]),
@@ -128,8 +130,8 @@ let package = Package(
         tests(
             "Nibble",
             [
-                "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleTokenizers", "NibbleQuantization", "NibbleModels",
-                "NibbleLoading", "NibbleGrammar", "NibbleGeneration", "NibbleServing",
+                "NibbleCore", "NibbleCPU", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleQuantization",
+                "NibbleModels", "NibbleLoading", "NibbleGrammar", "NibbleGeneration", "NibbleServing",
             ]),
         tests(
             "NibbleServer",

@@ -8,6 +8,7 @@
 #include "include/nibble_levels.h"
 #include "linear/linear_kernels.h"
 #include "quantize/quantize_kernels.h"
+#include "recurrence/recurrence_kernels.h"
 
 struct nibble_kernels {
   const char *level;
@@ -17,4 +18,5 @@ struct nibble_kernels {
   const attention_kernels *attention;
   const linear_kernels *linear;
   const quantize_kernels *quantize;
+  const recurrence_kernels *recurrence;
 };

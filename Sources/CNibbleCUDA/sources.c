@@ -41,6 +41,9 @@ static const char tiling_4bit[] = {
 static const char linear_int8[] = {
 #embed "kernels/linear/linear_int8.cu"
     , 0};
+static const char low_rank[] = {
+#embed "kernels/linear/low_rank.cu"
+    , 0};
 static const char sum_outliers[] = {
 #embed "kernels/linear/sum_outliers.cu"
     , 0};
@@ -61,6 +64,39 @@ static const char attention_codes[] = {
     , 0};
 static const char attention_prefill_codes[] = {
 #embed "kernels/attention/attention_prefill_codes.cu"
+    , 0};
+static const char mixture[] = {
+#embed "kernels/elementwise/mixture.cu"
+    , 0};
+static const char experts_4bit[] = {
+#embed "kernels/linear/experts_4bit.cu"
+    , 0};
+static const char experts_wide[] = {
+#embed "kernels/linear/experts_wide.cu"
+    , 0};
+static const char experts_dense[] = {
+#embed "kernels/linear/experts_dense.cu"
+    , 0};
+static const char experts_int8[] = {
+#embed "kernels/linear/experts_int8.cu"
+    , 0};
+static const char experts_outliers[] = {
+#embed "kernels/linear/experts_outliers.cu"
+    , 0};
+static const char experts_header[] = {
+#embed "kernels/linear/experts.cuh"
+    , 0};
+static const char convolve[] = {
+#embed "kernels/recurrence/convolve.cu"
+    , 0};
+static const char gated_delta[] = {
+#embed "kernels/recurrence/gated_delta.cu"
+    , 0};
+static const char state_space[] = {
+#embed "kernels/recurrence/state_space.cu"
+    , 0};
+static const char gated_norm[] = {
+#embed "kernels/recurrence/gated_norm.cu"
     , 0};
 static const char common_header[] = {
 #embed "kernels/common.cuh"
@@ -104,6 +140,9 @@ static const char attention_prefill_header[] = {
 static const char cache_codes_header[] = {
 #embed "kernels/attention/cache_codes.cuh"
     , 0};
+static const char state_rows_header[] = {
+#embed "kernels/recurrence/state_rows.cuh"
+    , 0};
 static const char arguments[] = {
 #embed "include/nibble_kernel_arguments.h"
     , 0};
@@ -128,13 +167,24 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_4bit_wide),
     NIBBLE_PROGRAM(tiling_4bit),
     NIBBLE_PROGRAM(linear_int8),
+    NIBBLE_PROGRAM(low_rank),
     NIBBLE_PROGRAM(sum_outliers),
     NIBBLE_PROGRAM(quantize),
+    NIBBLE_PROGRAM(mixture),
+    NIBBLE_PROGRAM(experts_4bit),
+    NIBBLE_PROGRAM(experts_wide),
+    NIBBLE_PROGRAM(experts_dense),
+    NIBBLE_PROGRAM(experts_int8),
+    NIBBLE_PROGRAM(experts_outliers),
     NIBBLE_PROGRAM(attention),
     NIBBLE_PROGRAM(attention_decode),
     NIBBLE_PROGRAM(attention_prefill),
     NIBBLE_PROGRAM(attention_codes),
     NIBBLE_PROGRAM(attention_prefill_codes),
+    NIBBLE_PROGRAM(gated_norm),
+    NIBBLE_PROGRAM(state_space),
+    NIBBLE_PROGRAM(gated_delta),
+    NIBBLE_PROGRAM(convolve),
 };
 
 static const NibbleKernelSource headers[] = {
@@ -152,6 +202,14 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(attention_split),
     NIBBLE_HEADER(attention_prefill),
     NIBBLE_HEADER(cache_codes),
+    NIBBLE_HEADER(experts),
+    // The kernels of experts include those of single layers.
+    NIBBLE_PROGRAM(linear_dense),
+    NIBBLE_PROGRAM(linear_4bit_tiled),
+    NIBBLE_PROGRAM(linear_4bit_wide),
+    NIBBLE_PROGRAM(linear_int8),
+    NIBBLE_PROGRAM(sum_outliers),
+    NIBBLE_HEADER(state_rows),
     {"nibble_kernel_arguments.h", arguments, sizeof arguments - 1},
     {"nibble_selection_record.h", selection_record, sizeof selection_record - 1},
 };

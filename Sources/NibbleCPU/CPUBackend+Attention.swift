@@ -74,6 +74,10 @@ extension CPUBackend {
         arguments.window = call.window.map(Int64.init) ?? .max
         arguments.is_causal = call.isCausal ? 1 : 0
         arguments.batch_invariant = isBatchInvariant ? 1 : 0
+        if let sinks = call.sinks {
+            precondition(sinks.count == call.heads, "\(sinks.count) sinks for \(call.heads) heads")
+            arguments.sinks = sinks.floats
+        }
         switch call.bias {
         case .none: break
         case .alibi(let slopes): arguments.slopes = slopes.floats

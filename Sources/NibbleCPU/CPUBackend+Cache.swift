@@ -22,7 +22,7 @@ extension CPUBackend {
         var outOfRange: Int32 = 0
         withUnsafeMutablePointer(to: &outOfRange) { flag in
             let arguments = rotateArguments(call, batch, flag)
-            let width = (call.heads + call.cache.geometry.heads) * call.cache.geometry.keySize
+            let width = (call.heads + call.keyValueHeads) * call.cache.geometry.keySize
             pool.run(
                 count: batch.tokenCount, grain: ThreadPool.grain(elementsPerItem: 4 * width), arguments, nibble_rotate_task)
         }
@@ -43,7 +43,10 @@ extension CPUBackend {
             value: call.layout.value.kernelArguments, cache: call.cache.kernelArguments(batch),
             query_norm: call.norm?.query.kernelArguments ?? none, key_norm: call.norm?.key.kernelArguments ?? none,
             query_norm_width: call.norm?.query.weightCount ?? 0, key_norm_width: call.norm?.key.weightCount ?? 0,
-            norm_scope: scope, is_interleaved: call.rotary?.isInterleaved == true ? 1 : 0, clip: call.clip ?? .infinity,
+            norm_scope: scope, key_value_heads: call.keyValueHeads,
+            value_norm: nibble_norm(weight: nil, bias: nil, epsilon: call.valueEpsilon ?? 0, is_layer: 0),
+            norms_values: call.valueEpsilon == nil ? 0 : 1, is_interleaved: call.rotary?.isInterleaved == true ? 1 : 0,
+            clip: call.clip ?? .infinity,
             temperature_beta: call.temperature?.beta ?? 0, temperature_length: Int32(clamping: call.temperature?.length ?? 1),
             out_of_range: flag)
     }

@@ -35,17 +35,31 @@ extension CPUBackend {
             count: batch.tokenCount, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_embed_task)
     }
 
-    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+    package func gate(_ input: Tensor, _ activation: GateActivation, into output: Tensor) throws {
         let width = input.shape.last / 2
         precondition(2 * output.count == input.count, "gate of \(input) into \(output)")
-        let (code, parameter) = activation.kernelCode
-        let arguments = nibble_gate_arguments(
-            kernels: pool.kernels, input: input.floats, out: output.mutableFloats, width: width, activation: code,
-            parameter: parameter)
+        var arguments = nibble_gate_arguments()
+        arguments.kernels = pool.kernels
+        arguments.input = input.floats
+        arguments.out = output.mutableFloats
+        arguments.width = width
+        arguments.setActivation(activation)
         // Items are whole rows, because the two halves of a row lie far apart.
         pool.run(
             count: output.count / max(width, 1), grain: ThreadPool.grain(elementsPerItem: 4 * width), arguments,
             nibble_gate_task)
+    }
+
+    package func multiply(_ input: Tensor, by factors: Tensor, from first: Int, into output: Tensor) throws {
+        let (width, factorsWidth) = (input.shape.last, factors.shape.last)
+        let rows = input.count / max(width, 1)
+        precondition(
+            output.count == input.count && factors.count == rows * factorsWidth && first + width <= factorsWidth,
+            "product of \(input) and columns of \(factors) from \(first) into \(output)")
+        let arguments = nibble_multiply_arguments(
+            kernels: pool.kernels, input: input.floats, factors: factors.floats + first, out: output.mutableFloats,
+            width: width, factors_width: factorsWidth, identity: Activation.identity.kernelCode.0)
+        pool.run(count: rows, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_multiply_task)
     }
 
     package func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws {
@@ -68,5 +82,14 @@ extension CPUBackend {
             precondition(row >= 0 && row < rows, "row \(row) of \(input)")
         }
         pool.run(count: indices.count, grain: ThreadPool.grain(elementsPerItem: width), arguments, nibble_gather_task)
+    }
+}
+
+extension nibble_gate_arguments {
+    mutating func setActivation(_ gate: GateActivation) {
+        switch gate {
+        case .product(let activation): (self.activation, parameter) = activation.kernelCode
+        case .clampedGLU(let limit, let alpha): (is_clamped_glu, self.limit, self.alpha) = (true, limit, alpha)
+        }
     }
 }

@@ -17,31 +17,42 @@ extension CPUBackend {
         call.output_stride = group.outFeatures
         call.setEpilogue(epilogue, stride: group.outFeatures)
         call.batch_invariant = isBatchInvariant
+        let usesAdapters = epilogue.adapters != nil && group.hasLowRank
+        if usesAdapters { call.setAdapters(epilogue.adapters) }
         try withUnsafeTemporaryAllocation(of: nibble_linear_layer.self, capacity: group.layers.count) { layers in
-            try multiply(&call, group, layers)
+            try multiply(&call, group, layers, usesAdapters: usesAdapters)
         }
         withExtendedLifetime((input, group, epilogue, output)) {}
     }
 
     /// Consecutive layers that multiply their input in the same form share a call.
     private func multiply(
-        _ call: inout nibble_linear_arguments, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>
+        _ call: inout nibble_linear_arguments, _ group: LinearGroup, _ layers: UnsafeMutableBufferPointer<nibble_linear_layer>,
+        usesAdapters: Bool
     ) throws {
         var column = 0
         var first = 0
         while first < group.layers.count {
             let form = InputForm(group.layers[first], kernels: pool.kernels)
             var end = first
+            // An adapter may be detached while the call runs.
+            var sums: [LowRank] = []
+            call.ranks = 0
             while end < group.layers.count, InputForm(group.layers[end], kernels: pool.kernels) == form {
                 let layer = group.layers[end]
                 layers.initializeElement(at: end, to: try description(of: layer, column: column))
+                if usesAdapters, let lowRank = layer.lowRank {
+                    sums.append(lowRank)
+                    layers[end].low_rank = try nibble_low_rank(lowRank, first: call.ranks) { try kernelDType($0, for: "linear") }
+                    call.ranks += lowRank.ranks
+                }
                 column += layer.outFeatures
                 end += 1
             }
             call.layers = layers.baseAddress.map { UnsafePointer($0 + first) }
             call.layer_count = end - first
             call.setForm(form)
-            try run(&call)
+            try withExtendedLifetime(sums) { try run(&call) }
             first = end
         }
     }
@@ -54,11 +65,13 @@ extension CPUBackend {
                 nibble_linear_find_columns(&call)
                 pool.run(count: call.T, context: &call, task: nibble_linear_input_task)
             }
+            let rankUnits = nibble_linear_rank_units(&call)
+            if rankUnits > 0 { pool.run(count: rankUnits, context: &call, task: nibble_linear_rank_task) }
             pool.run(count: nibble_linear_tiles(&call), context: &call, task: nibble_linear_task)
         }
     }
 
-    private func description(of layer: Linear, column: Int) throws -> nibble_linear_layer {
+    func description(of layer: Linear, column: Int) throws -> nibble_linear_layer {
         var description = nibble_linear_layer()
         description.N = layer.outFeatures
         description.column = column
@@ -140,7 +153,30 @@ extension nibble_linear_layer {
     }
 }
 
+extension nibble_low_rank {
+    fileprivate init(_ lowRank: LowRank, first: Int, code: (DType) throws -> Int32) throws {
+        self.init()
+        ranks = lowRank.ranks
+        a = lowRank.a.pointer
+        a_dtype = try code(lowRank.a.dtype)
+        b = lowRank.b.pointer
+        b_dtype = try code(lowRank.b.dtype)
+        scales = lowRank.scales.floats
+        adapters = lowRank.adapters.integers
+        biases = lowRank.biases?.floats
+        gains = lowRank.gains?.floats
+        self.first = first
+    }
+}
+
 extension nibble_linear_arguments {
+    fileprivate mutating func setAdapters(_ rows: AdapterRows?) {
+        guard let rows else { return }
+        adapter_weights = rows.weights.floats
+        adapter_stride = rows.weights.shape.last
+        adapter_slots = rows.slots?.integers
+    }
+
     mutating func setForm(_ form: InputForm) {
         self.form = form.kind
         half_precision = form.halfPrecision
@@ -150,7 +186,7 @@ extension nibble_linear_arguments {
         rounds_to_half = form.roundsToHalf
     }
 
-    fileprivate mutating func setEpilogue(_ epilogue: LinearEpilogue, stride: Int) {
+    mutating func setEpilogue(_ epilogue: LinearEpilogue, stride: Int) {
         scale = epilogue.scale
         row_scale = epilogue.rowScale?.floats
         residual = epilogue.residual?.floats

@@ -20,7 +20,7 @@ extension CPUBackend {
         let sampling = nibble_select_floats(request.vocabulary) * MemoryLayout<Float>.size * pool.threadCount
         return (
             max(sampling, attentionBytes(request), 4 * pool.threadCount), linearBytes(request),
-            request.experts.map { ExpertsScratch.byteCount(rows: request.tokens, $0) } ?? 0
+            request.experts.map { ExpertsScratch.byteCount(tokens: request.tokens, $0) } ?? 0
         )
     }
 
@@ -31,8 +31,13 @@ extension CPUBackend {
             request.formats.isEmpty
             ? [.dense(.float32), .int8, .fourBit(FourBitFormat(codebook: .nf4))] : request.formats
         // A router or a head may be dense among quantized layers.
+        // Each expert's rows are padded.
+        let expertRows = request.experts.map {
+            let rows = ExpertsScratch.rows(tokens: request.tokens, topK: $0.topK)
+            return rows + 16 * min($0.count, rows)
+        }
         return formats.union([.dense(.float32)]).reduce(0) { most, format in
-            [1, request.rows, request.tokens].reduce(most) {
+            [1, request.rows, request.tokens, expertRows ?? 1].reduce(most) {
                 max($0, linearBytes(format, request, tokens: max($1, 1), inFeatures: inFeatures))
             }
         }

@@ -52,6 +52,7 @@ extension CPUBackend {
         guard FourBitFormat.blockSizes.contains(format.blockSize) else {
             throw unsupported("quantize", "block size \(format.blockSize) is none of \(FourBitFormat.blockSizes)")
         }
+        guard format.codebook != .mxfp4 else { throw unsupported("quantize", "nothing is quantized to mxfp4") }
         let type = try kernelDType(source.dtype, for: "quantize")
         let count = source.count
         let blocks = (count + format.blockSize - 1) / format.blockSize
@@ -164,6 +165,7 @@ extension FourBitFormat.Codebook {
         switch self {
         case .fp4: NIBBLE_FP4
         case .nf4: NIBBLE_NF4
+        case .mxfp4: NIBBLE_MXFP4
         }
     }
 }

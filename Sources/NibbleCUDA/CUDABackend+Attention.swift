@@ -12,8 +12,8 @@ extension CUDABackend {
             arguments.values = call.cache.values.pointer
             arguments.batch = NibbleBatch(batch)
             arguments.query = NibbleHeads(call.layout.query, heads: call.heads)
-            arguments.key = NibbleHeads(call.layout.key, heads: geometry.heads)
-            arguments.value = NibbleHeads(call.layout.value, heads: geometry.heads)
+            arguments.key = NibbleHeads(call.layout.key, heads: call.keyValueHeads)
+            arguments.value = NibbleHeads(call.layout.value, heads: call.keyValueHeads)
             arguments.width = Int64(call.projections.shape.last)
             arguments.keySize = Int32(geometry.keySize)
             arguments.valueSize = Int32(geometry.valueSize)
@@ -23,16 +23,18 @@ extension CUDABackend {
             arguments.clip = call.clip ?? 0
             arguments.temperatureBeta = call.temperature?.beta ?? 0
             arguments.temperatureLength = Int32(clamping: call.temperature?.length ?? 1)
+            arguments.valueEpsilon = call.valueEpsilon ?? 0
+            arguments.normsValues = call.valueEpsilon == nil ? 0 : 1
             if let rotary = call.rotary { arguments.set(rotary) }
             if let norm = call.norm { arguments.set(norm) }
             // With few tokens, more threads are faster than wide accesses, unless there is nothing to rotate.
             if batch.tokenCount > 4 || arguments.cosines == 0, suitsRuns(arguments, element) {
-                let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * geometry.heads)
+                let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * call.keyValueHeads)
                 return try launch(
                     .rotateEight, element, grid: Grid(x: batch.tokenCount, y: blocks(threads, per: 128)), block: 128, arguments)
             }
             let spansToken = arguments.normScope == 2
-            let grid = Grid(x: batch.tokenCount, y: spansToken ? 3 : call.heads + 2 * geometry.heads)
+            let grid = Grid(x: batch.tokenCount, y: spansToken ? 3 : call.heads + 2 * call.keyValueHeads)
             try launch(.rotate, element, grid: grid, block: spansToken ? 256 : 64, arguments)
         }
     }
@@ -42,7 +44,8 @@ extension CUDABackend {
         let parts = [arguments.query, arguments.key, arguments.value].flatMap { [$0.offset, $0.stride] }
         let half = arguments.cosines == 0 ? 0 : arguments.isInterleaved != 0 ? arguments.rotated : arguments.rotated / 2
         let isEven = arguments.cosines == 0 || arguments.rotated % 2 == 0
-        return element != .f32 && arguments.normScope == 0 && arguments.temperatureBeta == 0 && arguments.cacheBits == 0
+        return element != .f32 && arguments.normScope == 0 && arguments.normsValues == 0 && arguments.temperatureBeta == 0
+            && arguments.cacheBits == 0
             && arguments.cacheType == element.code && isEven
             && ([arguments.keySize, arguments.valueSize, half, Int32(arguments.width % 8)] + parts).allSatisfy { $0 % 8 == 0 }
             && (arguments.projections | arguments.keys | arguments.values) % 16 == 0
@@ -87,7 +90,7 @@ extension CUDABackend {
         arguments.splits = Int32(splits)
         arguments.partials = UInt64(
             try workspace.take(splits == 1 ? 0 : tokens * heads * splits * (Int(arguments.valueSize) + 2) * 4))
-        let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: NIBBLE_SPLIT_HEADS), z: splits)
+        let grid = Grid(x: tokens, y: groups * blocks(heads / groups, per: nibble_split_heads(arguments.valueSize)), z: splits)
         let shared = Int(nibble_split_shared(arguments.heads, arguments.keyValueHeads, arguments.valueSize))
         // With few blocks the last one combines the splits; with many a separate kernel is faster.
         let combinesItself = splits > 1 && grid.x * grid.y * splits < 1000
@@ -238,6 +241,7 @@ extension NibbleAttentionArguments {
         softCap = call.softCap ?? 0
         window = Int32(clamping: call.window ?? 0)
         isCausal = call.isCausal ? 1 : 0
+        sinks = call.sinks.pointer
         switch call.bias {
         case .none: bias = NIBBLE_BIAS_NONE
         case .alibi(let slopes):

@@ -61,7 +61,11 @@ extension CUDABackend {
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
         let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)
-        return most + (request.experts.map { expertsBytes($0, tokens: tokens) } ?? 0) + 64 * PoolAllocator.granularity
+        let elementSize = request.formats.isEmpty || request.formats.contains(.dense(.float32)) ? 4 : 2
+        let experts = request.experts.map {
+            ExpertsWorkspace.byteCount($0, tokens: tokens, elementSize: elementSize, limit: options.scratchLimit)
+        }
+        return most + (experts ?? 0) + 64 * PoolAllocator.granularity
     }
 
     package func workspaceBytes(for request: WorkspaceRequest) -> Int {

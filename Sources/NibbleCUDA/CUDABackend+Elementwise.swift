@@ -52,18 +52,33 @@ extension CUDABackend {
         try launch(.convert, grid: Grid(x: blocks(count, per: 256)), block: 256, arguments)
     }
 
-    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+    package func gate(_ input: Tensor, _ activation: GateActivation, into output: Tensor) throws {
         try perform {
             var arguments = try elementwise(input, input, output, for: "gated activation")
             let width = output.shape.last
             arguments.width = Int64(width)
-            (arguments.activation, arguments.activationParameter) = activation.code
+            switch activation {
+            case .product(let activation): (arguments.activation, arguments.activationParameter) = activation.code
+            case .clampedGLU(let limit, let alpha):
+                (arguments.activation, arguments.activationParameter, arguments.scale) = (NIBBLE_CLAMPED_GLU, limit, alpha)
+            }
             let rows = output.count / max(width, 1)
             // With few rows, more threads are faster than wide accesses.
             if rows > 4, width % 8 == 0, (arguments.a | arguments.output) % 16 == 0 {
                 return try launch(.gateEight, grid: Grid(x: rows, y: blocks(width, per: 8 * 128)), block: 128, arguments)
             }
             try launch(.gate, grid: Grid(x: rows, y: blocks(width, per: 256)), block: 256, arguments)
+        }
+    }
+
+    package func multiply(_ input: Tensor, by factors: Tensor, from first: Int, into output: Tensor) throws {
+        try perform {
+            var arguments = try elementwise(input, factors, output, for: "product")
+            arguments.width = Int64(input.shape.last)
+            arguments.otherWidth = Int64(factors.shape.last)
+            arguments.firstColumn = Int64(first)
+            let rows = input.count / max(input.shape.last, 1)
+            try launch(.multiply, grid: Grid(x: rows, y: blocks(input.shape.last, per: 128)), block: 128, arguments)
         }
     }
 

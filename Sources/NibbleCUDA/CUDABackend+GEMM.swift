@@ -97,7 +97,8 @@ extension CUDABackend {
         let epilogue = fused.arguments.epilogue
         let outputIsNative = epilogue.outputType == element.code || epilogue.outputType == NIBBLE_F32
         let residualFits = epilogue.residual == 0 || epilogue.residualType == epilogue.outputType
-        let isDirect = epilogue.isPlain && parts.allSatisfy { $0.bias == 0 } && outputIsNative && residualFits
+        let isDirect =
+            epilogue.isPlain && parts.allSatisfy { $0.bias == 0 && $0.lowRank.ranks == 0 } && outputIsNative && residualFits
         allowsOverlap = false
         let scratch = try workspace.take(products.workspaceBytes)
         var product = MatrixProducts.Product(
@@ -117,10 +118,12 @@ extension CUDABackend {
         for part in parts {
             let arguments = NibbleFinishArguments(
                 products: UInt64(product.output) + UInt64(4 * (part.firstColumn - parts[0].firstColumn)), bias: part.bias,
-                epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(fused.tokens), columns: part.outFeatures,
+                lowRank: part.lowRank, epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(fused.tokens),
+                columns: part.outFeatures,
                 firstColumn: part.firstColumn, unused: 0)
             let grid = Grid(x: fused.tokens, y: blocks(Int(part.outFeatures), per: 8 * 256))
-            try launch(.finishLinear, grid: grid, block: 256, arguments)
+            let kernel = part.lowRank.ranks > 0 ? Kernel.finishLinearAdapters : .finishLinear
+            try launch(kernel, grid: grid, block: 256, arguments)
         }
         return true
     }
@@ -146,6 +149,8 @@ extension FusedLayers {
         var part = NibbleLinearLayer()
         part.weight = weight
         part.bias = whole.bias == 0 ? 0 : whole.bias + UInt64(rows.lowerBound * 4)
+        part.lowRank = whole.lowRank
+        part.lowRank.skip(outputs: rows.lowerBound)
         part.outFeatures = Int32(rows.count)
         part.firstColumn = whole.firstColumn + Int32(rows.lowerBound)
         return part

@@ -59,7 +59,7 @@ extension CUDABackend {
         try launch(.gemmInt8, element, grid: grid, block: Int(NIBBLE_GEMM_INT8_THREADS), arguments)
     }
 
-    private func quantizeRows(
+    func quantizeRows(
         _ fused: inout FusedLayers, threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool,
         _ element: KernelElement
     ) throws {
@@ -134,6 +134,8 @@ extension CUDABackend {
         var slice = slice
         slice.accumulated = UInt64(accumulated)
         let grid = Grid(x: Int(slice.tokens), y: blocks(fused.outFeatures, per: 8 * NIBBLE_FINISH_INT8_THREADS))
-        try launch(.finishInt8, element, grid: grid, block: Int(NIBBLE_FINISH_INT8_THREADS), slice)
+        try launch(
+            fused.hasLowRank ? .finishInt8Adapters : .finishInt8, element, grid: grid, block: Int(NIBBLE_FINISH_INT8_THREADS),
+            slice)
     }
 }

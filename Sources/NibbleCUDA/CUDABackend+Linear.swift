@@ -12,7 +12,10 @@ extension CUDABackend {
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {
-            if input.dtype == .float32, preparesItself(group, scratch) {
+            // Adapters read the same activations, and only their kernel for one token can make them.
+            let usesAdapters = epilogue.adapters != nil && group.hasLowRank
+            let isAlone = scratch.shape[0] == 1 && !options.isBatchInvariant
+            if input.dtype == .float32, preparesItself(group, scratch), isAlone || !usesAdapters {
                 return try linear(
                     input, as: scratch.dtype, prologue: NibblePrologue(norm), group, epilogue: epilogue, activeRows: 0,
                     into: output)
@@ -44,6 +47,11 @@ extension CUDABackend {
             fused.arguments.activeRows = activeRows
             fused.arguments.prologue = prologue
             let mark = workspace.mark()
+            if let adapters = epilogue.adapters {
+                try shrink(&fused, adapters)
+                addsAdapters = fused.hasLowRank
+            }
+            defer { addsAdapters = false }
             try compute(&fused)
             workspace.release(mark)
             column += fused.outFeatures
@@ -84,7 +92,7 @@ extension CUDABackend {
             isBatchInvariant: options.isBatchInvariant)
     }
 
-    private func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
+    func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
     private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
     private func compute(_ fused: inout FusedLayers) throws {
@@ -102,7 +110,7 @@ extension CUDABackend {
     /// A layout this backend did not make: the canonical bytes serve.
     private func foreign(_ fused: FusedLayers) throws {
         var column = fused.firstColumn
-        for layer in fused.layers {
+        for (index, layer) in fused.layers.enumerated() {
             let canonical = Linear(
                 name: layer.name, weight: try layer.weight.canonical(), bias: layer.bias, arithmetic: layer.arithmetic)
             var single = FusedLayers(
@@ -114,6 +122,7 @@ extension CUDABackend {
             }
             single.arguments.epilogue = fused.arguments.epilogue
             single.arguments.activeRows = fused.arguments.activeRows
+            single.arguments.parts.0.lowRank = fused.part(index).lowRank
             try compute(&single)
             column += layer.outFeatures
         }
@@ -266,10 +275,15 @@ struct FusedLayers {
     }
 
     private mutating func setPart(_ index: Int, _ part: NibbleLinearLayer) {
-        withUnsafeMutableBytes(of: &arguments.parts) { parts in
-            parts.bindMemory(to: NibbleLinearLayer.self)[index] = part
-        }
+        change(index) { $0 = part }
     }
+
+    mutating func change(_ index: Int, _ body: (inout NibbleLinearLayer) -> Void) {
+        withUnsafeMutableBytes(of: &arguments.parts) { parts in body(&parts.bindMemory(to: NibbleLinearLayer.self)[index]) }
+    }
+
+    /// Whether adapters add to a product.
+    var hasLowRank: Bool { layers.indices.contains { part($0 - layers.startIndex).lowRank.ranks > 0 } }
 
     /// Blocks when each takes `rows` rows of one layer.
     func blocks(per rows: Int32) -> Int { layers.reduce(0) { $0 + ($1.outFeatures + Int(rows) - 1) / Int(rows) } }
@@ -287,6 +301,11 @@ struct FusedLayers {
         slice.outlierValues.advance(first * Int(slice.outlierCapacity) * 4)
         slice.outlierStarts.advance(first * Int(slice.outlierStartsStride) * 4)
         slice.activeRows.advance(first * 4)
+        withUnsafeMutableBytes(of: &slice.parts) { parts in
+            for index in layers.indices.map({ $0 - layers.startIndex }) {
+                parts.bindMemory(to: NibbleLinearLayer.self)[index].lowRank.skip(tokens: first)
+            }
+        }
         slice.epilogue.advance(first)
         return slice
     }
@@ -294,7 +313,7 @@ struct FusedLayers {
 
 extension UInt64 {
     /// Advances an address; 0 stays 0.
-    fileprivate mutating func advance(_ byteCount: Int) {
+    mutating func advance(_ byteCount: Int) {
         if self != 0 { self += UInt64(byteCount) }
     }
 }

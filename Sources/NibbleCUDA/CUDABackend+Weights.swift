@@ -221,7 +221,13 @@ extension FourBitFormat {
 }
 
 extension FourBitFormat.Codebook {
-    var code: Int32 { self == .nf4 ? NIBBLE_NF4 : NIBBLE_FP4 }
+    var code: Int32 {
+        switch self {
+        case .fp4: NIBBLE_FP4
+        case .nf4: NIBBLE_NF4
+        case .mxfp4: NIBBLE_MXFP4
+        }
+    }
 }
 
 extension NibbleLinearLayer {

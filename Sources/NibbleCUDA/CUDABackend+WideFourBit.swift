@@ -37,7 +37,7 @@ extension CUDABackend {
 
     /// Blocks of a cluster, which divide K: as many as let the card hold all clusters at a time. Where it cannot hold all tiles,
     /// two if they fill its last round better.
-    private func wideParts(_ kernel: Kernel, tiles: Int, pairs: Int, threads: Int, shared: Int) throws -> Int {
+    func wideParts(_ kernel: Kernel, tiles: Int, pairs: Int, threads: Int, shared: Int) throws -> Int {
         let most = min(Int(NIBBLE_WIDE_4BIT_MAX_CLUSTER), pairs)
         for parts in stride(from: most, to: 1, by: -1)
         where try residentClusters(kernel, of: parts, block: threads, shared: shared) >= tiles {

@@ -31,6 +31,8 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     var arrivalCounters: Tensor?
     var arrivalSets = RoundRobin(count: 8)
     var isCapturing = false
+    /// Whether kernels of products are wanted in the form that adds the sums of adapters.
+    var addsAdapters = false
     /// Whether the last operation enqueued is a kernel that the next kernel may overlap.
     var allowsOverlap = false
     /// Whether a kernel may begin while the one before it still runs. Set to false for good when a driver refuses to record it.
@@ -142,7 +144,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
 
     /// The kernel, allowed to take `shared` bytes of dynamic shared memory.
     private func function(_ kernel: Kernel, _ element: KernelElement, shared: Int) throws -> NibbleFunction {
-        let function = try kernels.function(kernel, element)
+        let function = try kernels.function(kernel, element, adapters: addsAdapters)
         // Static and dynamic memory count together against the 48 KiB that need no asking; kernels hold up to 20 KiB.
         if shared > 24 << 10 {
             try check(

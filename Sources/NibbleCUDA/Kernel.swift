@@ -10,7 +10,9 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit_wide.cu
     case stage4BitWide, gemm4BitWide16, gemm4BitWide32, gemm4BitWide64, gemm4BitWide96, gemm4BitWide128
     // linear_int8.cu
-    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, dequantizeInt8
+    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, finishInt8Adapters, dequantizeInt8
+    // low_rank.cu
+    case shrink, shrinkSingle
     // sum_outliers.cu
     case sumFewOutliers, sumOutliers
     // quantize.cu
@@ -19,10 +21,20 @@ enum Kernel: Int, CaseIterable {
     case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
     // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
     case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
+    // recurrence/, for states of up to so many elements
+    case convolve, gatedDelta32, gatedDelta64, gatedDelta128, gatedDelta256
+    case stateSpace32, stateSpace64, stateSpace128, stateSpace256, gatedNorm
     // rotary.cu, and the untyped kernels of elementwise/
     case rotate, rotateEight
-    case embed, normalize, gate, gateEight, add, convert, gather, finishLinear, copyBlocks, selectLargest, select, fillTokens,
-        scores, route
+    case embed, normalize, gate, gateEight, multiply, add, convert, gather, finishLinear, finishLinearAdapters, copyBlocks,
+        selectLargest, select, fillTokens,
+        scores, route, spreadWeights
+    // mixture.cu, and the kernels of linear layers for the experts of a mixture
+    case groupExperts, combineExperts
+    case stageExperts, gemvExperts4Bit, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32, gemmExperts4Bit64
+    case stageExpertsWide, gemmExpertsWide16, gemmExpertsWide32, gemmExpertsWide64, gemmExpertsWide128
+    case gemvExpertsSingle, gemvExperts, gemmExperts
+    case gemvExpertsInt8, gemmExpertsInt8, sumExpertsOutliers
 
     /// Its program and its name there, without the type suffix.
     var place: (program: String, name: String) {
@@ -48,11 +60,14 @@ enum Kernel: Int, CaseIterable {
         case .tile4Bit: ("tiling_4bit.cu", "tile_4bit")
         case .untile4Bit: ("tiling_4bit.cu", "untile_4bit")
         case .dequantize4BitTiled: ("tiling_4bit.cu", "dequantize_4bit_tiled")
+        case .shrink: ("low_rank.cu", "shrink")
+        case .shrinkSingle: ("low_rank.cu", "shrink_single")
         case .markOutliers: ("linear_int8.cu", "mark_outliers")
         case .quantizeRows: ("linear_int8.cu", "quantize_rows")
         case .gemvInt8: ("linear_int8.cu", "gemv_int8")
         case .gemmInt8: ("linear_int8.cu", "gemm_int8")
         case .finishInt8: ("linear_int8.cu", "finish_int8")
+        case .finishInt8Adapters: ("linear_int8.cu", "finish_int8_adapters")
         case .dequantizeInt8: ("linear_int8.cu", "dequantize_int8")
         case .sumFewOutliers: ("sum_outliers.cu", "sum_outliers_few")
         case .sumOutliers: ("sum_outliers.cu", "sum_outliers")
@@ -73,32 +88,77 @@ enum Kernel: Int, CaseIterable {
         case .attendPrefillCodes96: ("attention_prefill_codes.cu", "attend_prefill_codes_96")
         case .attendPrefillCodes128: ("attention_prefill_codes.cu", "attend_prefill_codes_128")
         case .attendPrefillCodes256: ("attention_prefill_codes.cu", "attend_prefill_codes_256")
+        case .convolve: ("convolve.cu", "convolve")
+        case .gatedNorm: ("gated_norm.cu", "gated_norm")
+        case .gatedDelta32: ("gated_delta.cu", "gated_delta_32")
+        case .gatedDelta64: ("gated_delta.cu", "gated_delta_64")
+        case .gatedDelta128: ("gated_delta.cu", "gated_delta_128")
+        case .gatedDelta256: ("gated_delta.cu", "gated_delta_256")
+        case .stateSpace32: ("state_space.cu", "state_space_32")
+        case .stateSpace64: ("state_space.cu", "state_space_64")
+        case .stateSpace128: ("state_space.cu", "state_space_128")
+        case .stateSpace256: ("state_space.cu", "state_space_256")
         case .rotate: ("rotary.cu", "rotate")
         case .rotateEight: ("rotary.cu", "rotate_eight")
         case .embed: ("embed.cu", "embed")
         case .normalize: ("norm.cu", "normalize")
         case .gate: ("elementwise.cu", "gate")
         case .gateEight: ("elementwise.cu", "gate_eight")
+        case .multiply: ("elementwise.cu", "multiply")
         case .add: ("elementwise.cu", "add")
         case .convert: ("elementwise.cu", "convert")
         case .gather: ("elementwise.cu", "gather")
         case .finishLinear: ("elementwise.cu", "finish_linear")
+        case .finishLinearAdapters: ("elementwise.cu", "finish_linear_adapters")
         case .copyBlocks: ("elementwise.cu", "copy_blocks")
         case .selectLargest: ("select.cu", "select_largest")
         case .select: ("select.cu", "select_tokens")
         case .fillTokens: ("select.cu", "fill_tokens")
         case .scores: ("scores.cu", "scores")
         case .route: ("route.cu", "route")
+        case .spreadWeights: ("route.cu", "spread_weights")
+        case .groupExperts: ("mixture.cu", "group_experts")
+        case .combineExperts: ("mixture.cu", "combine_experts")
+        case .stageExperts: ("experts_4bit.cu", "stage_experts")
+        case .gemvExperts4Bit: ("experts_4bit.cu", "gemv_experts_4bit")
+        case .gemmExperts4Bit8: ("experts_4bit.cu", "gemm_experts_4bit_8")
+        case .gemmExperts4Bit16: ("experts_4bit.cu", "gemm_experts_4bit_16")
+        case .gemmExperts4Bit32: ("experts_4bit.cu", "gemm_experts_4bit_32")
+        case .gemmExperts4Bit64: ("experts_4bit.cu", "gemm_experts_4bit_64")
+        case .stageExpertsWide: ("experts_wide.cu", "stage_experts_wide")
+        case .gemmExpertsWide16: ("experts_wide.cu", "gemm_experts_wide_16")
+        case .gemmExpertsWide32: ("experts_wide.cu", "gemm_experts_wide_32")
+        case .gemmExpertsWide64: ("experts_wide.cu", "gemm_experts_wide_64")
+        case .gemmExpertsWide128: ("experts_wide.cu", "gemm_experts_wide_128")
+        case .gemvExpertsSingle: ("experts_dense.cu", "gemv_experts_single")
+        case .gemvExperts: ("experts_dense.cu", "gemv_experts")
+        case .gemmExperts: ("experts_dense.cu", "gemm_experts")
+        case .gemvExpertsInt8: ("experts_int8.cu", "gemv_experts_int8")
+        case .gemmExpertsInt8: ("experts_int8.cu", "gemm_experts_int8")
+        case .sumExpertsOutliers: ("experts_outliers.cu", "sum_experts_outliers")
         }
+    }
+
+    /// Whether its program is also compiled in a form that adds the sums of adapters to products.
+    var addsAdapters: Bool {
+        let programs: Set = [
+            "linear_dense.cu", "linear_4bit.cu", "linear_4bit_tiled.cu", "linear_4bit_wide.cu", "linear_int8.cu",
+            "elementwise.cu",
+        ]
+        return programs.contains(place.program)
     }
 
     /// Whether there is an instance for each element type.
     var isTyped: Bool {
         switch self {
-        case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .add, .convert, .gather,
-            .finishLinear,
-            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route,
-            .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128:
+        case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .multiply, .add,
+            .convert, .gather,
+            .finishLinear, .finishLinearAdapters,
+            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
+            .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64, .stateSpace128,
+            .stateSpace256, .gatedNorm,
+            .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .groupExperts, .combineExperts,
+            .gemmExpertsWide16, .gemmExpertsWide32, .gemmExpertsWide64, .gemmExpertsWide128:
             false
         default: true
         }
@@ -107,11 +167,13 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32, .gemm4BitTiled64,
+        case .gemvSingle, .shrinkSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32,
+            .gemm4BitTiled64,
             .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
-            .attendPrefillCodes256:
+            .attendPrefillCodes256, .gemvExperts4Bit, .gemmExperts4Bit16, .gemmExperts4Bit32, .gemmExperts4Bit64,
+            .stageExpertsWide, .gemvExpertsSingle:
             element != .f32
         default: true
         }
@@ -121,14 +183,22 @@ enum Kernel: Int, CaseIterable {
     /// anything but weights. Only kernels of a forward pass do; kernels that create weights do not.
     var overlaps: Bool {
         switch self {
-        case .gemvSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .gemm4BitTiled8,
+        case .gemvSingle, .shrink, .shrinkSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit,
+            .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
             .sumFewOutliers,
-            .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes, .attendSplitCodes, .rotate,
+            .sumOutliers, .finishInt8, .finishInt8Adapters, .attend, .attendSplit, .attendCombine, .attendCodes,
+            .attendSplitCodes, .rotate,
             .rotateEight,
-            .embed, .normalize, .gate, .gateEight, .add, .gather,
-            .finishLinear,
-            .selectLargest, .select, .fillTokens, .scores, .route:
+            .embed, .normalize, .gate, .gateEight, .multiply, .add, .gather,
+            .finishLinear, .finishLinearAdapters,
+            .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64, .stateSpace128,
+            .stateSpace256, .gatedNorm,
+            .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
+            .groupExperts, .combineExperts, .stageExperts, .gemvExperts4Bit, .gemmExperts4Bit8, .gemmExperts4Bit16,
+            .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
+            .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,
+            .gemmExpertsInt8, .sumExpertsOutliers:
             true
         default: false
         }

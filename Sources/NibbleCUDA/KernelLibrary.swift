@@ -12,8 +12,8 @@ final class KernelLibrary: @unchecked Sendable {
     private let state = Mutex(State())
 
     private struct State {
-        /// By kernel and element type.
-        var functions = [NibbleFunction?](repeating: nil, count: Kernel.allCases.count * KernelElement.allCases.count)
+        /// By kernel, element type, and whether adapters are added.
+        var functions = [NibbleFunction?](repeating: nil, count: 2 * Kernel.allCases.count * KernelElement.allCases.count)
         var modules: [String: CUDAModule] = [:]
     }
 
@@ -28,12 +28,15 @@ final class KernelLibrary: @unchecked Sendable {
         self.version = "\(version.major).\(version.minor)"
     }
 
+    /// - Parameter adapters: whether the kernel is wanted in the form that adds the sums of adapters, if it has one.
     /// - Precondition: the context is current.
-    func function(_ kernel: Kernel, _ element: KernelElement) throws -> NibbleFunction {
-        let slot = kernel.rawValue * KernelElement.allCases.count + (kernel.isTyped ? element.rawValue : 0)
+    func function(_ kernel: Kernel, _ element: KernelElement, adapters: Bool = false) throws -> NibbleFunction {
+        let adapters = adapters && kernel.addsAdapters
+        let typed = kernel.rawValue * KernelElement.allCases.count + (kernel.isTyped ? element.rawValue : 0)
+        let slot = 2 * typed + (adapters ? 1 : 0)
         return try state.withLock { state in
             if let function = state.functions[slot] { return function }
-            let function = try module(of: kernel, element, &state).function(kernel.symbol(element))
+            let function = try module(of: kernel, element, adapters, &state).function(kernel.symbol(element))
             state.functions[slot] = function
             return function
         }
@@ -64,13 +67,15 @@ final class KernelLibrary: @unchecked Sendable {
         for kernel in wanted { _ = try function(kernel, element) }
     }
 
-    private func module(of kernel: Kernel, _ element: KernelElement, _ state: inout State) throws -> CUDAModule {
+    private func module(
+        of kernel: Kernel, _ element: KernelElement, _ adapters: Bool, _ state: inout State
+    ) throws -> CUDAModule {
         let program = kernel.place.program
         // Programs without typed kernels are compiled once, under the first type.
         let element = kernel.isTyped ? element : .f32
-        let key = program + element.suffix
+        let key = program + element.suffix + (adapters ? "+adapters" : "")
         if let module = state.modules[key] { return module }
-        let module = try CUDAModule(context, image: try code(try source(of: kernel), element))
+        let module = try CUDAModule(context, image: try code(try source(of: kernel), element, adapters: adapters))
         state.modules[key] = module
         return module
     }
@@ -84,12 +89,15 @@ final class KernelLibrary: @unchecked Sendable {
         return source
     }
 
-    private func code(_ source: CUDAKernelSources.Source, _ element: KernelElement) throws -> [UInt8] {
+    private func code(
+        _ source: CUDAKernelSources.Source, _ element: KernelElement, adapters: Bool = false
+    ) throws -> [UInt8] {
         let key = KernelCache.Key(
-            sources: [source] + CUDAKernelSources.headers, options: KernelCompiler.options(target, element),
+            sources: [source] + CUDAKernelSources.headers,
+            options: KernelCompiler.options(target, element, adapters: adapters),
             compilerVersion: version)
         if let code = cache.code(for: key) { return code }
-        let code = try KernelCompiler.compile(source, for: target, element: element)
+        let code = try KernelCompiler.compile(source, for: target, element: element, adapters: adapters)
         cache.store(code, for: key)
         return code
     }

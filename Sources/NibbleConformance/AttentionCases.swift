@@ -17,6 +17,8 @@ struct AttentionVariant: Sendable {
     var isCausal = true
     var bias = Bias.none
     var isInterleaved = false
+    /// The range of the heads' sinks.
+    var sinks: ClosedRange<Float>?
     var cache = KeyValueFormat.dense(.float32)
     var queryLengths = [1]
     var lengths = [50]
@@ -34,6 +36,25 @@ extension OperationCases {
         ("decode, one key head for 71", AttentionVariant(heads: 71, keyValueHeads: 1, lengths: [40])),
         ("decode, size 20", AttentionVariant(heads: 3, keyValueHeads: 3, keySize: 20, valueSize: 20, lengths: [33])),
         ("decode, size 256", AttentionVariant(heads: 2, keyValueHeads: 1, keySize: 256, valueSize: 256, lengths: [40])),
+        ("decode, size 512", AttentionVariant(heads: 8, keyValueHeads: 2, keySize: 512, valueSize: 512, lengths: [700])),
+        (
+            "decode, size 512, ragged rows",
+            AttentionVariant(
+                heads: 3, keyValueHeads: 3, keySize: 512, valueSize: 512, queryLengths: [1, 0, 1], lengths: [33, 5, 270])
+        ),
+        (
+            "decode, size 512, one key head, window 40",
+            AttentionVariant(heads: 8, keyValueHeads: 1, keySize: 512, valueSize: 512, window: 40, lengths: [90])
+        ),
+        (
+            "prompt, size 512",
+            AttentionVariant(heads: 4, keyValueHeads: 1, keySize: 512, valueSize: 512, queryLengths: [70, 3], lengths: [70, 41])
+        ),
+        (
+            "prompt, size 256, window 9",
+            AttentionVariant(
+                heads: 4, keyValueHeads: 2, keySize: 256, valueSize: 256, window: 9, queryLengths: [60], lengths: [70])
+        ),
         ("decode, keys 320 values 24", AttentionVariant(heads: 2, keyValueHeads: 2, keySize: 320, valueSize: 24)),
         ("decode, size 1", AttentionVariant(heads: 2, keyValueHeads: 2, keySize: 1, valueSize: 1)),
         ("decode, window 16", AttentionVariant(window: 16, lengths: [90])),
@@ -67,7 +88,42 @@ extension OperationCases {
         ("prompt of many rows", AttentionVariant(heads: 1, keyValueHeads: 1, queryLengths: [200], lengths: [200])),
     ]
 
-    package static let attention: [OperationCase] = attentionVariants.flatMap { name, variant in
+    private static let sinkVariants: [(String, AttentionVariant)] = [
+        ("first token, sinks", AttentionVariant(sinks: -2...3, lengths: [1])),
+        ("decode, sinks", AttentionVariant(sinks: -4...6, queryLengths: [1, 1, 0, 1], lengths: [1, 32, 5, 97])),
+        ("decode, 700 keys, sinks", AttentionVariant(heads: 8, keyValueHeads: 1, sinks: -3...9, lengths: [700])),
+        (
+            "decode, groups of 8, window 128, sinks",
+            AttentionVariant(heads: 16, keyValueHeads: 2, window: 128, sinks: -5...5, lengths: [300])
+        ),
+        ("decode, window behind the first split, sinks", AttentionVariant(window: 20, sinks: 0...4, lengths: [600])),
+        (
+            "decode, size 20, sinks",
+            AttentionVariant(heads: 3, keyValueHeads: 3, keySize: 20, valueSize: 20, sinks: -1...1, lengths: [33])
+        ),
+        (
+            "decode, keys 320 values 24, sinks",
+            AttentionVariant(heads: 2, keyValueHeads: 2, keySize: 320, valueSize: 24, sinks: 0...2)
+        ),
+        ("decode, soft cap, sinks", AttentionVariant(softCap: 2, sinks: -2...2)),
+        ("prompt, sinks", AttentionVariant(sinks: -3...8, queryLengths: [50])),
+        (
+            "ragged prompts with earlier keys, window 16, sinks",
+            AttentionVariant(
+                heads: 6, keyValueHeads: 2, window: 16, sinks: -4...4, queryLengths: [40, 1, 7], lengths: [40, 80, 71])
+        ),
+        (
+            "prompt, size 40, sinks",
+            AttentionVariant(heads: 3, keyValueHeads: 1, keySize: 40, valueSize: 40, sinks: 0...5, queryLengths: [37])
+        ),
+        ("prompt, ALiBi, sinks", AttentionVariant(bias: .alibi, sinks: -2...2, queryLengths: [45], lengths: [45])),
+        ("decode, sinks that outweigh all keys", AttentionVariant(sinks: 5...8, lengths: [40])),
+        ("prompt, sinks that outweigh all keys", AttentionVariant(sinks: 5...8, queryLengths: [40], lengths: [40])),
+        ("decode, sinks that weigh nothing", AttentionVariant(sinks: -200 ... -100, lengths: [40])),
+        ("prompt, sinks that weigh nothing", AttentionVariant(sinks: -200 ... -100, queryLengths: [40], lengths: [40])),
+    ]
+
+    package static let attention: [OperationCase] = (attentionVariants + sinkVariants).flatMap { name, variant in
         cacheFormats.map { loadDType, format in
             OperationCase("attend, \(name), \(format) cache", loadDType: loadDType) {
                 var variant = variant
@@ -111,7 +167,7 @@ extension OperationCases {
         let call = AttentionCall(
             queries: queries.tensor, layout: part, heads: variant.heads, cache: cache.cache,
             scale: Float(1 / Double(variant.keySize).squareRoot()), softCap: variant.softCap, window: variant.window,
-            isCausal: variant.isCausal, bias: plain.bias)
+            isCausal: variant.isCausal, bias: plain.bias, sinks: plain.sinks)
         let output = try context.output(context.activation, [batch.tokenCount, variant.heads * variant.valueSize])
         try context.backend.attend(call, try batch.indices(context), into: output)
         var wanted: [Double] = []
@@ -135,12 +191,23 @@ struct PlainAttention {
     let batch: RaggedBatch
     let cache: CacheOperand
     let bias: PositionBias
+    let sinks: Tensor?
     private let biasValues: [Double]
+    private let sinkValues: [Double]
 
     init(_ context: OperationContext, _ variant: AttentionVariant, _ batch: RaggedBatch, _ cache: CacheOperand) throws {
         self.variant = variant
         self.batch = batch
         self.cache = cache
+        let sinks = try variant.sinks.map { range in
+            // From one end of the range to the other, head by head.
+            try context.operand(
+                (0..<variant.heads).map {
+                    range.lowerBound + (range.upperBound - range.lowerBound) * Float($0) / Float(max(variant.heads - 1, 1))
+                }, .float32, [variant.heads])
+        }
+        self.sinks = sinks?.tensor
+        sinkValues = sinks?.values ?? []
         switch variant.bias {
         case .none:
             bias = .none
@@ -169,9 +236,10 @@ struct PlainAttention {
             if let cap = variant.softCap { score = Double(cap) * tanh(score / Double(cap)) }
             return score + added(head: head, relative: key - position)
         }
-        let best = scores.max() ?? 0
+        let sink = sinkValues.isEmpty ? -Double.infinity : sinkValues[head]
+        let best = max(scores.max() ?? 0, sink)
         let weights = scores.map { exp($0 - best) }
-        let total = weights.reduce(0, +)
+        let total = weights.reduce(exp(sink - best), +)
         var out = [Double](repeating: 0, count: variant.valueSize)
         for (key, weight) in zip(visible, weights) {
             let start = offset(row, key, keyHead, variant.valueSize)

@@ -19,6 +19,15 @@ enum PlainActivation {
         case .softCap(let limit): Double(limit) * tanh(x / Double(limit))
         }
     }
+
+    static func value(_ activation: GateActivation, _ gate: Double, _ up: Double) -> Double {
+        switch activation {
+        case .product(let activation): return value(activation, gate) * up
+        case .clampedGLU(let limit, let alpha):
+            let (g, u) = (min(gate, Double(limit)), min(max(up, -Double(limit)), Double(limit)))
+            return (u + 1) * g / (1 + exp(-Double(alpha) * g))
+        }
+    }
 }
 
 extension OperationCases {
@@ -29,7 +38,7 @@ extension OperationCases {
 
     /// Conversion, embedding, gates, sums and copies.
     package static let elementwise: [OperationCase] =
-        conversions + embeddings + gates + sums + gathers + blockCopies
+        conversions + embeddings + gates + products + sums + gathers + blockCopies
 
     private static let conversions: [OperationCase] = {
         let dtypes: [DType] = [.float32, .float16, .bfloat16]
@@ -84,10 +93,13 @@ extension OperationCases {
         return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 2))
     }
 
+    private static let gateActivations: [(String, GateActivation)] =
+        activations.map { ("\($0)", .product($0)) } + [("clamped GLU", .clampedGLU(limit: 2, alpha: 1.702))]
+
     private static let gates: [OperationCase] = loadDTypes.flatMap { loadDType in
-        activations.flatMap { activation in
-            [(1, 96), (3, 37)].map { tokens, width in
-                OperationCase("gate \(activation) [\(tokens), \(width)]", loadDType: loadDType) { context in
+        gateActivations.flatMap { name, activation in
+            [(1, 96), (3, 37), (6, 64)].map { tokens, width in
+                OperationCase("gate \(name) [\(tokens), \(width)]", loadDType: loadDType) { context in
                     let input = try context.random(context.activation, [tokens, 2 * width], seed: 4, scale: 3)
                     let output = try context.output(context.activation, [tokens, width])
                     try context.backend.gate(input.tensor, activation, into: output)
@@ -95,11 +107,31 @@ extension OperationCases {
                     for token in 0..<tokens {
                         for column in 0..<width {
                             let at = token * 2 * width + column
-                            wanted.append(PlainActivation.value(activation, input.values[at]) * input.values[at + width])
+                            wanted.append(PlainActivation.value(activation, input.values[at], input.values[at + width]))
                         }
                     }
                     return OperationResult(
                         got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 2))
+                }
+            }
+        }
+    }
+
+    private static let products: [OperationCase] = loadDTypes.flatMap { loadDType in
+        [(1, 96, 96, 0), (3, 37, 150, 74), (5, 8, 40, 32)].flatMap { tokens, width, factorsWidth, first in
+            [DType.float32, nil].map { dtype in
+                OperationCase(
+                    "multiply [\(tokens), \(width)] by columns \(first) of \(factorsWidth), \(dtype ?? loadDType)",
+                    loadDType: loadDType
+                ) { context in
+                    let input = try context.random(context.activation, [tokens, width], seed: 8)
+                    let factors = try context.random(dtype ?? context.activation, [tokens, factorsWidth], seed: 9)
+                    try context.backend.multiply(input.tensor, by: factors.tensor, from: first, into: input.tensor)
+                    let wanted = (0..<tokens * width).map { index in
+                        input.values[index] * factors.values[index / width * factorsWidth + first + index % width]
+                    }
+                    return OperationResult(
+                        got: try context.values(of: input.tensor), wanted: wanted, tolerance: context.tolerance(steps: 2))
                 }
             }
         }

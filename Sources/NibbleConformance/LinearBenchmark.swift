@@ -1,7 +1,7 @@
 import NibbleCPU
 import NibbleCore
 
-/// Times linear layers on the CPU: the work of `Benchmarks/`, which as a package of its own sees no `package` declarations.
+/// Times linear layers, then recurrent mixers, on the CPU: the work of `Benchmarks/`, which as a package of its own sees no `package` declarations.
 public enum LinearBenchmark {
     private static let shapes: [(outFeatures: Int, inFeatures: Int)] = [(4096, 4096), (2048, 5632), (576, 1536)]
     private static let rows = [1, 4, 16, 128, 512]
@@ -38,6 +38,8 @@ public enum LinearBenchmark {
                 print("| \(name) | \(cells.joined(separator: " | ")) |")
             }
         }
+        print("")
+        try RecurrenceBenchmark.run(backend)
     }
 
     /// Float32 multiplications and additions a second of all threads together.
@@ -55,7 +57,7 @@ public enum LinearBenchmark {
 
     /// Seconds of the fastest call in about a third of a second, at least three calls: other programs on the machine only slow
     /// calls down.
-    fileprivate static func fastest(_ body: (Int) throws -> Void) throws -> Double {
+    static func fastest(_ body: (Int) throws -> Void) throws -> Double {
         let clock = ContinuousClock()
         let start = clock.now
         var best = Double.infinity

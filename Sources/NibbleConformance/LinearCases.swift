@@ -1,13 +1,13 @@
 internal import NibbleCore
 
 extension OperationCases {
-    /// Linear layers in every format, canonical and prepared, with every epilogue; groups; mixtures of experts.
-    package static let linear: [OperationCase] = products + epilogues + groups + codebooks + mixtures
+    /// Linear layers in every format, canonical and prepared, with every epilogue; groups.
+    package static let linear: [OperationCase] = products + epilogues + groups + codebooks
 
     private static let fourBitFormats: [FourBitFormat] = [
         FourBitFormat(codebook: .nf4), FourBitFormat(codebook: .fp4), FourBitFormat(codebook: .nf4, isNested: true),
         FourBitFormat(codebook: .fp4, blockSize: 128, isNested: true), FourBitFormat(codebook: .nf4, blockSize: 32),
-        FourBitFormat(codebook: .nf4, blockSize: 256),
+        FourBitFormat(codebook: .nf4, blockSize: 256), .mxfp4,
     ]
 
     private static let formats: [WeightFormat] =
@@ -91,7 +91,9 @@ extension OperationCases {
     }()
 
     /// Rows with a single nonzero column, whose code is exact. The result shows how int8 activations round the codebook.
-    private static let codebooks: [OperationCase] = [(FourBitFormat.Codebook.nf4, 0.015), (.fp4, 0.0115)].flatMap {
+    private static let codebooks: [OperationCase] = [
+        (FourBitFormat.Codebook.nf4, 0.015), (.fp4, 0.0115), (.mxfp4, 0.01),
+    ].flatMap {
         codebook, bound in
         [1, 3, 19].map { tokens in
             let format = WeightFormat.fourBit(FourBitFormat(codebook: codebook))
@@ -112,73 +114,6 @@ extension OperationCases {
                     tolerance: max(bound, context.tolerance(steps: 2)))
             }
         }
-    }
-
-    // MARK: Mixtures of experts
-
-    private static let mixtures: [OperationCase] = [1, 2, 23].flatMap { tokens in
-        [false, true].flatMap { normalizes in
-            [WeightFormat.dense(.float32), .fourBit(fourBitFormats[0])].map { format in
-                OperationCase(
-                    "experts \(format.label) × \(tokens)\(normalizes ? " normalized with residual" : "")"
-                ) { try mixture($0, format, tokens, normalizes: normalizes) }
-            }
-        }
-    }
-
-    private static func mixture(
-        _ context: OperationContext, _ format: WeightFormat, _ tokens: Int, normalizes: Bool
-    ) throws -> OperationResult {
-        let (count, topK, width, hidden) = (5, 2, 64, 128)
-        let input = try context.random(context.activation, [tokens, width], seed: 3)
-        // Of equal logits the lower expert comes first.
-        var logits = HostValues.random(tokens * count, seed: 4, scale: 2)
-        logits[1] = logits[3]
-        let router = try context.operand(logits, .float32, [tokens, count])
-        let residual = try context.random(context.activation, [tokens, width], seed: 5)
-        let weights = try (0..<count).map { expert in
-            (
-                gateUp: try PlainWeight(
-                    context, format, outFeatures: 2 * hidden, inFeatures: width, seed: UInt64(10 + expert)),
-                down: try PlainWeight(
-                    context, format, outFeatures: width, inFeatures: hidden, seed: UInt64(20 + expert))
-            )
-        }
-        let experts = try weights.enumerated().map { index, pair in
-            Expert(
-                gateUp: LinearGroup([
-                    Linear(name: "experts.\(index).gate_up", weight: try context.backend.prepare(pair.gateUp.weight))
-                ]), down: Linear(name: "experts.\(index).down", weight: try context.backend.prepare(pair.down.weight)))
-        }
-        let output = try context.output(context.activation, [tokens, width])
-        try context.backend.experts(
-            input.tensor,
-            ExpertsCall(
-                routerLogits: router.tensor, experts: experts, topK: topK, normalizesWeights: normalizes, activation: .silu,
-                residual: normalizes ? residual.tensor : nil), into: output)
-
-        var wanted = normalizes ? residual.values : [Double](repeating: 0, count: tokens * width)
-        for token in 0..<tokens {
-            let x = Array(input.values[token * width..<(token + 1) * width])
-            for (expert, share) in routes(Array(router.values[token * count..<(token + 1) * count]), topK, normalizes) {
-                let gateUp = weights[expert].gateUp.product(x)
-                let inner = (0..<hidden).map { PlainActivation.value(.silu, gateUp[$0]) * gateUp[hidden + $0] }
-                for (column, value) in weights[expert].down.product(inner).enumerated() {
-                    wanted[token * width + column] += share * value
-                }
-            }
-        }
-        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: context.tolerance(steps: 4))
-    }
-
-    /// The chosen experts and their weights.
-    private static func routes(_ logits: [Double], _ topK: Int, _ normalizes: Bool) -> [(Int, Double)] {
-        let largest = logits.max() ?? 0
-        let powers = logits.map { PlainActivation.exponential($0 - largest) }
-        let total = powers.reduce(0, +)
-        let order = logits.indices.sorted { (logits[$1], $0) < (logits[$0], $1) }.prefix(topK)
-        let kept = normalizes ? order.reduce(0) { $0 + powers[$1] } : total
-        return order.map { ($0, powers[$0] / kept) }
     }
 }
 

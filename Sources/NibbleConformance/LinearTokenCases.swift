@@ -3,7 +3,7 @@ internal import NibbleCore
 extension OperationCases {
     /// Linear layers in every activation dtype, at numbers of tokens around every limit at which a backend changes its algorithm.
     package static let linearByTokens: [OperationCase] =
-        productsByTokens + severalTiles + manyOutliers + storing + groupsByTokens + mixturesByTokens
+        productsByTokens + severalTiles + manyOutliers + storing + groupsByTokens
 
     // MARK: Formats and shapes
 
@@ -179,63 +179,6 @@ extension OperationCases {
         var values = HostValues.random(tokens * columns, seed: 33)
         for index in values.indices where index % columns % 13 == 5 && index / columns % 3 != 1 { values[index] *= 12 }
         return values
-    }
-
-    // MARK: Mixtures
-
-    private static let mixturesByTokens: [OperationCase] = loadDTypes.flatMap { loadDType in
-        [weights(loadDType)[0], weights(loadDType)[2], weights(loadDType)[8]].flatMap { format, weightFormat, arithmetic in
-            [(1, true), (5, false), (70, true)].map { tokens, normalizes in
-                OperationCase("experts \(format), \(tokens) tokens\(normalizes ? ", normalized" : "")", loadDType: loadDType) {
-                    try mix($0, weightFormat, arithmetic, tokens: tokens, normalizes: normalizes)
-                }
-            }
-        }
-    }
-
-    private static func mix(
-        _ context: OperationContext, _ format: WeightFormat, _ arithmetic: LinearArithmetic, tokens: Int, normalizes: Bool
-    ) throws -> OperationResult {
-        let (count, width, hidden, topK) = (5, 64, 96, 2)
-        let members = try (0..<count).map { index in
-            let seed = 60 + 4 * UInt64(index)
-            return (
-                gateUp: try LinearOperand(
-                    context, format, 2 * hidden, width, seed: seed, isPrepared: true, arithmetic: arithmetic),
-                down: try LinearOperand(context, format, width, hidden, seed: seed + 2, isPrepared: true, arithmetic: arithmetic)
-            )
-        }
-        let input = try context.random(context.activation, [tokens, width], seed: 50)
-        let residual = try context.random(context.activation, [tokens, width], seed: 51)
-        let logits = try context.random(.float32, [tokens, count], seed: 52, scale: 2)
-        let output = try context.output(context.activation, [tokens, width])
-        let experts = members.map { Expert(gateUp: LinearGroup([$0.gateUp.layer]), down: $0.down.layer) }
-        let call = ExpertsCall(
-            routerLogits: logits.tensor, experts: experts, topK: topK, normalizesWeights: normalizes, activation: .silu,
-            residual: residual.tensor)
-        try context.backend.experts(input.tensor, call, into: output)
-
-        var wanted = residual.values
-        for token in 0..<tokens {
-            let x = Array(input.values[token * width..<(token + 1) * width])
-            let scores = Array(logits.values[token * count..<(token + 1) * count])
-            for (expert, weight) in chosenExperts(scores, topK: topK, normalizes: normalizes) {
-                let both = PlainLinear(x, members[expert].gateUp).values
-                let gated = (0..<hidden).map { PlainActivation.value(.silu, both[$0]) * both[hidden + $0] }
-                let down = PlainLinear(gated, members[expert].down).values
-                for index in 0..<width { wanted[token * width + index] += weight * down[index] }
-            }
-        }
-        // An expert rounds to the activation dtype between its two layers, and with int8 to 127 steps.
-        let steps = format == .int8 ? 0.05 : context.tolerance(steps: 4)
-        return OperationResult(got: try context.values(of: output), wanted: wanted, tolerance: steps)
-    }
-
-    private static func chosenExperts(_ logits: [Double], topK: Int, normalizes: Bool) -> [(expert: Int, weight: Double)] {
-        let p = PlainSelection.softmax(logits)
-        let best = p.indices.sorted { p[$0] != p[$1] ? p[$0] > p[$1] : $0 < $1 }.prefix(topK)
-        let total = normalizes ? best.reduce(0) { $0 + p[$1] } : 1
-        return best.map { ($0, p[$0] / total) }
     }
 }
 

@@ -5,7 +5,7 @@ extension OperationCases {
     /// Quantization, dequantization, and lossless preparation.
     package static let quantization: [OperationCase] = quantizing + dequantizing + preparing + refusing
 
-    private static let fourBitFormats: [FourBitFormat] = FourBitFormat.Codebook.allCases.flatMap { codebook in
+    private static let fourBitFormats: [FourBitFormat] = [FourBitFormat.Codebook.fp4, .nf4].flatMap { codebook in
         [false, true].flatMap { isNested in
             FourBitFormat.blockSizes.map { FourBitFormat(codebook: codebook, blockSize: $0, isNested: isNested) }
         }

@@ -12,11 +12,13 @@ struct RaggedBatch {
     var tokenCount: Int { queryLengths.reduce(0, +) }
     var rowCount: Int { lengths.count }
 
-    /// - Parameter lengths: keys of each row after this call, at least its tokens.
-    init(queryLengths: [Int], lengths: [Int]) {
+    /// - Parameters:
+    ///   - lengths: keys of each row after this call, at least its tokens.
+    ///   - capacity: positions that the table has blocks for; calls with the same capacity have the same table.
+    init(queryLengths: [Int], lengths: [Int], capacity: Int = 1) {
         self.queryLengths = queryLengths
         self.lengths = lengths
-        let width = max(1, KeyValueGeometry.blocks(for: lengths.max() ?? 1))
+        let width = KeyValueGeometry.blocks(for: max(1, capacity, lengths.max() ?? 1))
         tableWidth = width
         // A permutation of all blocks but one, which stays unused; 7 is coprime to the count.
         var count = lengths.count * width + 1

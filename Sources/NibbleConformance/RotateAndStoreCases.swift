@@ -18,6 +18,8 @@ struct RotateVariant: Sendable {
     var hasHeadWeights = false
     var clip: Float?
     var temperature: QueryTemperature?
+    var valueEpsilon: Float?
+    var hasKeysAndValues = true
     var cache = KeyValueFormat.dense(.float32)
     var queryLengths = [1]
     var lengths = [40]
@@ -34,7 +36,7 @@ struct RotateVariant: Sendable {
         }
     }
 
-    var width: Int { (heads + keyValueHeads) * keySize + keyValueHeads * valueSize }
+    var width: Int { heads * keySize + (hasKeysAndValues ? keyValueHeads * (keySize + valueSize) : 0) }
 }
 
 extension OperationCases {
@@ -68,6 +70,30 @@ extension OperationCases {
                 keyValueHeads: 2, temperature: .init(beta: 0.3, length: 5), queryLengths: [7, 1], lengths: [7, 40])
         ),
         ("keys and values only", RotateVariant(heads: 0, keyValueHeads: 3, rotated: 0, queryLengths: [6], lengths: [6])),
+        (
+            "head norm, norm of values",
+            RotateVariant(keyValueHeads: 2, scope: .head, valueEpsilon: 1e-6, queryLengths: [5, 1], lengths: [5, 40])
+        ),
+        (
+            "norm of values, clipped",
+            RotateVariant(
+                heads: 3, keyValueHeads: 1, valueSize: 24, clip: 0.75, valueEpsilon: 0.1, queryLengths: [2], lengths: [9])
+        ),
+        (
+            "queries of another layer's keys",
+            RotateVariant(
+                keyValueHeads: 2, scope: .head, hasKeysAndValues: false, queryLengths: [7, 1], lengths: [7, 40])
+        ),
+        (
+            "queries of another layer's keys, no norm",
+            RotateVariant(keyValueHeads: 2, hasKeysAndValues: false, queryLengths: [7, 1], lengths: [7, 40])
+        ),
+        (
+            "size 512, norm of values",
+            RotateVariant(
+                heads: 2, keyValueHeads: 1, keySize: 512, valueSize: 512, rotated: 512, scope: .head, valueEpsilon: 1e-6,
+                queryLengths: [3, 1], lengths: [3, 33])
+        ),
         ("size 256", RotateVariant(heads: 2, keyValueHeads: 1, keySize: 256, valueSize: 256, rotated: 256)),
     ]
 
@@ -93,7 +119,8 @@ extension OperationCases {
         let plain = try PlainRotation(context, variant, positions: 128)
         let call = RotateAndStoreCall(
             projections: projections.tensor, layout: variant.layout, heads: variant.heads, norm: plain.norm,
-            rotary: plain.rotary, cache: cache.cache, clip: variant.clip, temperature: variant.temperature)
+            rotary: plain.rotary, cache: cache.cache, clip: variant.clip, temperature: variant.temperature,
+            valueEpsilon: variant.valueEpsilon, hasKeysAndValues: variant.hasKeysAndValues)
         try context.backend.rotateAndStore(call, try batch.indices(context))
 
         let got = try context.values(of: projections.tensor)
@@ -129,7 +156,9 @@ extension OperationCases {
             .and(try compare(cache.cache.values, values, before: cache.values, size: geometry.valueSize))
             .and(
                 try cache.neighbours(
-                    context, written: batch.places.map { batch.slot(row: $0.row, position: $0.position) }))
+                    context,
+                    written: variant.hasKeysAndValues
+                        ? batch.places.map { batch.slot(row: $0.row, position: $0.position) } : []))
     }
 }
 
@@ -179,18 +208,19 @@ struct PlainRotation {
 
     func heads(_ row: [Double], _ role: Role, position: Int) -> [[Double]] {
         let layout = variant.layout
+        let stored = variant.hasKeysAndValues ? variant.keyValueHeads : 0
         let (part, count) =
             switch role {
             case .query: (layout.query, variant.heads)
-            case .key: (layout.key, variant.keyValueHeads)
-            case .value: (layout.value, variant.keyValueHeads)
+            case .key: (layout.key, stored)
+            case .value: (layout.value, stored)
             }
         let size = role == .value ? variant.valueSize : variant.keySize
         var heads = (0..<count).map { head in
             let start = PlainRotation.start(part, head, size)
             return Array(row[start..<start + size])
         }
-        guard role != .value, count > 0 else { return heads.map(clipped) }
+        guard role != .value, count > 0 else { return heads.map { clipped(normalizedValue($0)) } }
         let followsRotation = variant.scope == .rotatedHead
         if !followsRotation { heads = normalized(heads, weights[role] ?? []) }
         heads = heads.map { rotated(clipped($0), position) }
@@ -198,6 +228,12 @@ struct PlainRotation {
         guard role == .query, let temperature = variant.temperature else { return heads }
         let factor = 1 + Double(temperature.beta) * log(1 + Double(position / temperature.length))
         return heads.map { $0.map { $0 * factor } }
+    }
+
+    private func normalizedValue(_ head: [Double]) -> [Double] {
+        guard let epsilon = variant.valueEpsilon else { return head }
+        let ones = Array(repeating: 1.0, count: head.count)
+        return PlainNorm.value(.rms, epsilon: epsilon, head, weight: ones, bias: nil)
     }
 
     private func clipped(_ head: [Double]) -> [Double] {

@@ -78,9 +78,15 @@ package protocol Backend: AnyObject, Sendable {
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
     func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws
-    /// [T, 2F] → [T, F]: activation(first half) ⊙ second half.
-    func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws
-    /// [T, E] → [T, E]: the weighted sum of each token's experts, plus a residual.
+    /// [T, 2F] → [T, F]: the two halves of each row through a gate activation.
+    func gate(_ input: Tensor, _ activation: GateActivation, into output: Tensor) throws
+    /// output[t, i] = input[t, i] × factors[t, first + i]: a product with columns of a wider tensor. [T, P]; `output` may be
+    /// `input`.
+    func multiply(_ input: Tensor, by factors: Tensor, from first: Int, into output: Tensor) throws
+    /// Chooses experts from router logits. `ids` int32 [T, k]: the best experts by the rule, the best first, the lower number among
+    /// equals; `weights` float32 [T, k]. NaN counts as the largest value, so that it reaches the weights.
+    func route(_ call: RouteCall, ids: Tensor, weights: Tensor) throws
+    /// [T, E] → [T, E]: the weighted sum of each token's experts, plus a residual. Reads no expert that no token chose.
     func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws
     /// output = a + b × scale, element by element; `output` may be `a`.
     func add(_ a: Tensor, _ b: Tensor, scale: Float, into output: Tensor) throws
@@ -88,6 +94,17 @@ package protocol Backend: AnyObject, Sendable {
     func gatherRows(_ input: Tensor, _ indices: Tensor, into output: Tensor) throws
     /// Copies whole cache blocks: `pairs` int32 [n, 2] of (from, to), for keys and values of `cache`.
     func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws
+
+    // MARK: Recurrent mixers
+
+    /// → [T, C]; updates the inputs of the rows' states.
+    func convolve(_ call: ConvolutionCall, _ batch: BatchIndices, into output: Tensor) throws
+    /// → [T, Hv·V]; updates the matrices of the rows' states.
+    func gatedDelta(_ call: GatedDeltaCall, _ batch: BatchIndices, into output: Tensor) throws
+    /// → [T, H·P]; updates the matrices of the rows' states.
+    func stateSpace(_ call: StateSpaceCall, _ batch: BatchIndices, into output: Tensor) throws
+    /// [T, W] → [T, W]; `output` may be the call's input.
+    func normalizeGated(_ call: GatedNormCall, into output: Tensor) throws
 
     // MARK: Selection
 
@@ -136,6 +153,11 @@ extension Backend {
     ) throws {
         try activations(input, after: norm, into: scratch)
         try linear(scratch, group, epilogue: epilogue, into: output)
+    }
+
+    /// [T, 2F] → [T, F]: activation(first half) ⊙ second half.
+    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+        try gate(input, .product(activation), into: output)
     }
 
     /// output = norm(input), or the input in the output's dtype.

@@ -6,13 +6,22 @@ package struct Linear: Sendable {
     /// float32 [N]
     package let bias: Tensor?
     package let arithmetic: LinearArithmetic
+    /// Where adapters put their sums.
+    package let lowRankPlace: LowRankPlace
 
-    package init(name: String, weight: LinearWeight, bias: Tensor? = nil, arithmetic: LinearArithmetic = .init()) {
+    package init(
+        name: String, weight: LinearWeight, bias: Tensor? = nil, arithmetic: LinearArithmetic = .init(),
+        lowRankPlace: LowRankPlace = LowRankPlace()
+    ) {
         self.name = name
         self.weight = weight
         self.bias = bias
         self.arithmetic = arithmetic
+        self.lowRankPlace = lowRankPlace
     }
+
+    /// The sums of the adapters that are loaded now.
+    package var lowRank: LowRank? { lowRankPlace.lowRank }
 
     package var outFeatures: Int { weight.outFeatures }
     package var inFeatures: Int { weight.inFeatures }
@@ -73,7 +82,7 @@ package struct LinearGroup: Sendable {
     }
 }
 
-/// What is applied to a product before it is stored: `activation(xWᵀ + b) × scale × rowScale[t] + residual`.
+/// What is applied to a product before it is stored: `activation(xWᵀ + b + low-rank sums) × scale × rowScale[t] + residual`.
 package struct LinearEpilogue: Sendable {
     package var activation: Activation
     package var scale: Float
@@ -81,12 +90,18 @@ package struct LinearEpilogue: Sendable {
     package var rowScale: Tensor?
     /// [T, ΣN]; may be the output itself.
     package var residual: Tensor?
+    /// What each token takes of the layers' ``LowRank``; `nil`: nothing.
+    package var adapters: AdapterRows?
 
-    package init(activation: Activation = .identity, scale: Float = 1, rowScale: Tensor? = nil, residual: Tensor? = nil) {
+    package init(
+        activation: Activation = .identity, scale: Float = 1, rowScale: Tensor? = nil, residual: Tensor? = nil,
+        adapters: AdapterRows? = nil
+    ) {
         self.activation = activation
         self.scale = scale
         self.rowScale = rowScale
         self.residual = residual
+        self.adapters = adapters
     }
 }
 

@@ -33,12 +33,13 @@ public enum WeightFormat: Sendable, Hashable {
     case int8
 }
 
-/// The 4-bit formats of bitsandbytes (QLoRA, arXiv 2305.14314).
+/// The 4-bit formats of bitsandbytes (QLoRA, arXiv 2305.14314), and MXFP4.
 public struct FourBitFormat: Sendable, Hashable {
     /// The sixteen values that codes stand for.
     public enum Codebook: String, Sendable, Hashable, CaseIterable {
-        /// FP4 is 4-bit floating point; the values of NF4 are quantiles of a normal distribution.
-        case fp4, nf4
+        /// FP4 is 4-bit floating point; the values of NF4 are quantiles of a normal distribution. MXFP4 (0, ±0.5 … ±6) is read and
+        /// computed with, but nothing is quantized to it.
+        case fp4, nf4, mxfp4
     }
 
     /// The values that codes stand for.
@@ -52,6 +53,8 @@ public struct FourBitFormat: Sendable, Hashable {
     public static let defaultBlockSize = 64
     /// Scales that share a second-level scale.
     package static let nestedBlockSize = 256
+    /// MXFP4: scales are powers of two.
+    package static let mxfp4 = FourBitFormat(codebook: .mxfp4, blockSize: 32)
     /// Block sizes that can be quantized.
     package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 

@@ -76,6 +76,14 @@ package struct QueryKeyValueLayout: Sendable, Hashable {
             value: HeadOffsets(offset: (heads + keyValueHeads) * headSize, stride: headSize))
     }
 
+    /// [H · (query D, gate D) | G·D | G·D] (Qwen3-Next).
+    package static func gated(heads: Int, keyValueHeads: Int, headSize: Int) -> QueryKeyValueLayout {
+        QueryKeyValueLayout(
+            query: HeadOffsets(offset: 0, stride: 2 * headSize),
+            key: HeadOffsets(offset: 2 * heads * headSize, stride: headSize),
+            value: HeadOffsets(offset: (2 * heads + keyValueHeads) * headSize, stride: headSize))
+    }
+
     /// For each head its query, key and value: [H, 3, D] (BLOOM, GPT-NeoX).
     package static func interleaved(headSize: Int) -> QueryKeyValueLayout {
         QueryKeyValueLayout(
@@ -163,10 +171,16 @@ package struct RotateAndStoreCall: Sendable {
     package var clip: Float?
     /// Scales rotated queries by their position.
     package var temperature: QueryTemperature?
+    /// ε of an RMS norm without weights that each head's values pass before they are stored; `nil`: there is none (Gemma 4 has).
+    package var valueEpsilon: Float?
+    /// Whether `projections` hold keys and values. Otherwise they hold queries alone, and nothing is stored: the cache is another
+    /// layer's.
+    package var hasKeysAndValues: Bool
 
     package init(
         projections: Tensor, layout: QueryKeyValueLayout, heads: Int, norm: QueryKeyNorm? = nil, rotary: RotaryTable? = nil,
-        cache: KeyValueCache, clip: Float? = nil, temperature: QueryTemperature? = nil
+        cache: KeyValueCache, clip: Float? = nil, temperature: QueryTemperature? = nil, valueEpsilon: Float? = nil,
+        hasKeysAndValues: Bool = true
     ) {
         self.projections = projections
         self.layout = layout
@@ -176,7 +190,12 @@ package struct RotateAndStoreCall: Sendable {
         self.cache = cache
         self.clip = clip
         self.temperature = temperature
+        self.valueEpsilon = valueEpsilon
+        self.hasKeysAndValues = hasKeysAndValues
     }
+
+    /// G, or 0 where there are no keys and values.
+    package var keyValueHeads: Int { hasKeysAndValues ? cache.geometry.heads : 0 }
 }
 
 /// What is added to the scaled scores before the softmax.
@@ -188,7 +207,8 @@ package enum PositionBias: Sendable {
     case relative(table: Tensor, isBidirectional: Bool, maximumDistance: Int)
 }
 
-/// softmax(cap(QKᵀ × scale) + bias + mask) · V over the cache, for ragged rows.
+/// softmax(cap(QKᵀ × scale) + bias + mask) · V over the cache, for ragged rows. With sinks, the softmax has one more score a
+/// head, which has no value.
 package struct AttentionCall: Sendable {
     /// [T, width] with queries placed by `layout.query`.
     package var queries: Tensor
@@ -204,10 +224,12 @@ package struct AttentionCall: Sendable {
     /// Causal: keys up to the query's position. Otherwise: all keys of the row.
     package var isCausal: Bool
     package var bias: PositionBias
+    /// float32 [H]: a score of each head that joins the softmax's denominator, whatever the query sees (gpt-oss).
+    package var sinks: Tensor?
 
     package init(
         queries: Tensor, layout: QueryKeyValueLayout.HeadOffsets, heads: Int, cache: KeyValueCache, scale: Float,
-        softCap: Float? = nil, window: Int? = nil, isCausal: Bool = true, bias: PositionBias = .none
+        softCap: Float? = nil, window: Int? = nil, isCausal: Bool = true, bias: PositionBias = .none, sinks: Tensor? = nil
     ) {
         self.queries = queries
         self.layout = layout
@@ -218,40 +240,6 @@ package struct AttentionCall: Sendable {
         self.window = window
         self.isCausal = isCausal
         self.bias = bias
-    }
-}
-
-/// One expert of a mixture: down(activation(gate x) ⊙ up x).
-package struct Expert: Sendable {
-    /// gate and up side by side: [2F, E] in one or two layers.
-    package var gateUp: LinearGroup
-    package var down: Linear
-
-    package init(gateUp: LinearGroup, down: Linear) {
-        self.gateUp = gateUp
-        self.down = down
-    }
-}
-
-/// Σ over the top-k experts of weight × expert(x), added to `residual` where given.
-package struct ExpertsCall: Sendable {
-    /// float32 [T, X]
-    package var routerLogits: Tensor
-    package var experts: [Expert]
-    package var topK: Int
-    /// Whether the k softmax weights are scaled to sum to one.
-    package var normalizesWeights: Bool
-    package var activation: Activation
-    package var residual: Tensor?
-
-    package init(
-        routerLogits: Tensor, experts: [Expert], topK: Int, normalizesWeights: Bool, activation: Activation, residual: Tensor?
-    ) {
-        self.routerLogits = routerLogits
-        self.experts = experts
-        self.topK = topK
-        self.normalizesWeights = normalizesWeights
-        self.activation = activation
-        self.residual = residual
+        self.sinks = sinks
     }
 }

@@ -7,7 +7,7 @@ package import NibbleCore
 /// ones and never handed out again, and a launch that reads or writes it is counted. Allocations and waits are counted, too.
 /// For one thread.
 package final class StandInBackend: Backend, @unchecked Sendable {
-    private let base: CPUBackend
+    let base: CPUBackend
     private let activations: DType
     private let memory = Memory()
     /// The calls of the graph under construction.
@@ -141,7 +141,7 @@ package final class StandInBackend: Backend, @unchecked Sendable {
     }
 
     /// Runs a call, or records it. `make` gets a function that every buffer of the call goes through.
-    private func enqueue(_ make: (_ place: (Tensor) -> Tensor) throws -> () throws -> Void) throws {
+    func enqueue(_ make: (_ place: (Tensor) -> Tensor) throws -> () throws -> Void) throws {
         guard recording != nil else { return try make({ $0 })() }
         var addresses: [UInt] = []
         let call = try make { tensor in
@@ -221,23 +221,43 @@ extension StandInBackend {
         try enqueue { place in
             var call = call
             call.queries = place(call.queries)
+            call.sinks = call.sinks.map(place)
             call.cache = call.cache.mapped(place)
             let (batch, output) = (batch.mapped(place), place(output))
             return { [base, call] in try base.attend(call, batch, into: output) }
         }
     }
 
-    package func gate(_ input: Tensor, _ activation: Activation, into output: Tensor) throws {
+    package func gate(_ input: Tensor, _ activation: GateActivation, into output: Tensor) throws {
         try enqueue { place in
             let (input, output) = (place(input), place(output))
             return { [base] in try base.gate(input, activation, into: output) }
         }
     }
 
+    package func multiply(_ input: Tensor, by factors: Tensor, from first: Int, into output: Tensor) throws {
+        try enqueue { place in
+            let (input, factors, output) = (place(input), place(factors), place(output))
+            return { [base] in try base.multiply(input, by: factors, from: first, into: output) }
+        }
+    }
+
+    package func route(_ call: RouteCall, ids: Tensor, weights: Tensor) throws {
+        try enqueue { place in
+            var call = call
+            call.logits = place(call.logits)
+            call.rule.choiceBias = call.rule.choiceBias.map(place)
+            call.rule.expertScale = call.rule.expertScale.map(place)
+            let (ids, weights) = (place(ids), place(weights))
+            return { [base, call] in try base.route(call, ids: ids, weights: weights) }
+        }
+    }
+
     package func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws {
         try enqueue { place in
             var call = call
-            call.routerLogits = place(call.routerLogits)
+            call.ids = place(call.ids)
+            call.weights = place(call.weights)
             call.residual = call.residual.map(place)
             let (input, output) = (place(input), place(output))
             return { [base, call] in try base.experts(input, call, into: output) }
@@ -291,19 +311,19 @@ extension StandInBackend {
 }
 
 extension Norm {
-    fileprivate func mapped(_ place: (Tensor) -> Tensor) -> Norm {
+    func mapped(_ place: (Tensor) -> Tensor) -> Norm {
         Norm(kind: kind, epsilon: epsilon, weight: weight.map(place), bias: bias.map(place))
     }
 }
 
 extension KeyValueCache {
-    fileprivate func mapped(_ place: (Tensor) -> Tensor) -> KeyValueCache {
+    func mapped(_ place: (Tensor) -> Tensor) -> KeyValueCache {
         KeyValueCache(geometry: geometry, keys: place(keys), values: place(values))
     }
 }
 
 extension BatchIndices {
-    fileprivate func mapped(_ place: (Tensor) -> Tensor) -> BatchIndices {
+    func mapped(_ place: (Tensor) -> Tensor) -> BatchIndices {
         BatchIndices(
             tokens: place(tokens), positions: place(positions), rows: place(rows), queryOffsets: place(queryOffsets),
             lengths: place(lengths), blockTable: place(blockTable), tokenCount: tokenCount, rowCount: rowCount,

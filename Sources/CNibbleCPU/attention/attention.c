@@ -299,6 +299,16 @@ static float *out_of(const nibble_attention_arguments *a, const nibble_attention
   return a->out + (token * a->heads + head) * a->cache.value_size;
 }
 
+// A sink is a score without a value: the softmax of the first split begins with it.
+static void start_softmax(const nibble_attention_arguments *a, size_t g, size_t split, scratch s, size_t rows) {
+  size_t group = group_of(a);
+  int has_sink = a->sinks && split == 0;
+  for (size_t m = 0; m < rows; m++) {
+    s.maximum[m] = has_sink ? a->sinks[g * group + m % group] : -INFINITY;
+    s.sum[m] = has_sink && s.maximum[m] > -INFINITY ? 1 : 0;
+  }
+}
+
 static void attend_tile(const nibble_attention_arguments *a, size_t tile_index, size_t g, size_t split, int thread) {
   const nibble_attention_tile *tile = &a->tiles[tile_index];
   size_t rows = (size_t)tile->tokens * group_of(a), size = a->cache.value_size, stride = padded(size);
@@ -307,10 +317,7 @@ static void attend_tile(const nibble_attention_arguments *a, size_t tile_index, 
   load_queries(a, tile, g, s, rows);
   find_visible(a, tile, s, rows, &low, &high);
   memset(s.acc, 0, rows * stride * sizeof(float));
-  for (size_t m = 0; m < rows; m++) {
-    s.maximum[m] = -INFINITY;
-    s.sum[m] = 0;
-  }
+  start_softmax(a, g, split, s, rows);
   attend_keys(a, tile, g, s, rows, low, high, split);
   if (a->splits > 1) {
     float *partial = partial_of(a, tile_index, g, split);

@@ -53,7 +53,7 @@ static void norm_heads(const nibble_rotate_arguments *a, float *row, const nibbl
 
 static void norm_queries_and_keys(const nibble_rotate_arguments *a, float *row) {
   norm_heads(a, row, &a->query, a->heads, &a->query_norm, a->query_norm_width);
-  norm_heads(a, row, &a->key, a->cache.heads, &a->key_norm, a->key_norm_width);
+  norm_heads(a, row, &a->key, a->key_value_heads, &a->key_norm, a->key_norm_width);
 }
 
 static void rotate_heads(const nibble_rotate_arguments *a, float *row, const nibble_head_layout *layout, size_t heads,
@@ -121,15 +121,17 @@ void nibble_rotate_task(void *arguments, size_t begin, size_t end, int thread) {
     float *row = a->projections + t * a->width;
     size_t position = (size_t)a->positions[t];
     if (a->norm_scope != 3) norm_queries_and_keys(a, row);
+    if (a->norms_values) norm_each_head(a->kernels, row, &a->value, a->key_value_heads, cache->value_size, &a->value_norm, 0);
     if (a->clip < INFINITY) {
       clip_heads(k, row, &a->query, a->heads, cache->key_size, a->clip);
-      clip_heads(k, row, &a->key, cache->heads, cache->key_size, a->clip);
-      clip_heads(k, row, &a->value, cache->heads, cache->value_size, a->clip);
+      clip_heads(k, row, &a->key, a->key_value_heads, cache->key_size, a->clip);
+      clip_heads(k, row, &a->value, a->key_value_heads, cache->value_size, a->clip);
     }
     rotate_heads(a, row, &a->query, a->heads, position);
-    rotate_heads(a, row, &a->key, cache->heads, position);
+    rotate_heads(a, row, &a->key, a->key_value_heads, position);
     if (a->norm_scope == 3) norm_queries_and_keys(a, row);
     scale_queries(a, row, position);
+    if (!a->key_value_heads) continue;
     store_heads(a, row, &a->key, cache->key_size, cache->keys, (size_t)block, position % nibble_block_size);
     store_heads(a, row, &a->value, cache->value_size, cache->values, (size_t)block, position % nibble_block_size);
   }

@@ -94,8 +94,19 @@ void nibble_gate_task(void *arguments, size_t begin, size_t end, int thread) {
   const elementwise_kernels *k = a->kernels->elementwise;
   for (size_t t = begin; t < end; t++) {
     const float *row = a->input + 2 * t * a->width;
-    k->gate(a->activation, a->parameter, row, row + a->width, a->out + t * a->width, a->width);
+    float *out = a->out + t * a->width;
+    if (a->is_clamped_glu)
+      k->clamped_glu(a->limit, a->alpha, row, row + a->width, out, a->width);
+    else
+      k->gate(a->activation, a->parameter, row, row + a->width, out, a->width);
   }
+}
+
+void nibble_multiply_task(void *arguments, size_t begin, size_t end, int thread) {
+  const nibble_multiply_arguments *a = arguments;
+  for (size_t t = begin; t < end; t++)
+    a->kernels->elementwise->gate(a->identity, 0, a->input + t * a->width, a->factors + t * a->factors_width,
+                                  a->out + t * a->width, a->width);
 }
 
 void nibble_add_task(void *arguments, size_t begin, size_t end, int thread) {

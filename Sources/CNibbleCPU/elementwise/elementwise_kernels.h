@@ -32,6 +32,9 @@ typedef struct {
   /// out = activation(a) × b
   void (*gate)(int32_t activation, float parameter, const float *a, const float *b, float *out, size_t count);
 
+  /// out = (clamp(b, ±limit) + 1) × a′ × σ(alpha × a′) with a′ = min(a, limit)
+  void (*clamped_glu)(float limit, float alpha, const float *a, const float *b, float *out, size_t count);
+
   /// The largest element that is not NaN, −∞ if there is none.
   float (*maximum)(const float *x, size_t count);
   /// The first i with x[i] == value, or count.

@@ -108,6 +108,13 @@ static void gate_generic(int32_t activation, float parameter, const float *a, co
   for (size_t i = 0; i < count; i++) out[i] = activated_generic(activation, parameter, a[i]) * b[i];
 }
 
+static void clamped_glu_generic(float limit, float alpha, const float *a, const float *b, float *out, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    float gate = a[i] > limit ? limit : a[i], up = b[i] > limit ? limit : b[i] < -limit ? -limit : b[i];
+    out[i] = (up + 1) * gate * sigmoid(alpha * gate);
+  }
+}
+
 // MARK: Normalization and rotation
 
 static float sum_generic(const float *x, size_t count) {
@@ -183,6 +190,7 @@ const elementwise_kernels nibble_elementwise_generic = {
     .rotate_pairs = nibble_rotate_pairs_generic,
     .activate = activate_generic,
     .gate = gate_generic,
+    .clamped_glu = clamped_glu_generic,
     .maximum = maximum_generic,
     .find = find_generic,
     .exponentials = exponentials_generic,

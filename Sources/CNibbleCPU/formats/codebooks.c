@@ -11,6 +11,10 @@ const float nibble_nf4_values[16] = {
     0.0795803f, 0.1609302f,  0.2461123f,   0.33791524f, 0.44070983f,  0.562617f,    0.72295684f,   1.0f,
 };
 
+const float nibble_mxfp4_values[16] = {
+    0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f,
+};
+
 const float nibble_fp4_thresholds[7] = {
     0.00260417f, 0.0859375f, 0.20833333f, 0.29166666f, 0.4166667f, 0.583333f, 0.8333333f,
 };
@@ -61,7 +65,14 @@ const float nibble_dynamic_values[256] = {
 };
 
 const float *nibble_codebook_values(nibble_codebook codebook) {
-  return codebook == NIBBLE_NF4 ? nibble_nf4_values : nibble_fp4_values;
+  switch (codebook) {
+    case NIBBLE_NF4:
+      return nibble_nf4_values;
+    case NIBBLE_MXFP4:
+      return nibble_mxfp4_values;
+    default:
+      return nibble_fp4_values;
+  }
 }
 
 const float *nibble_dynamic_map(void) { return nibble_dynamic_values; }

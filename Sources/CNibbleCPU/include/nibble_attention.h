@@ -29,6 +29,7 @@ typedef struct {
   size_t buckets;
   int32_t is_bidirectional;
   int64_t maximum_distance;
+  const float *sinks;     // [H]: a score more in the softmax's denominator, or NULL
   int32_t *out_of_range;  // becomes 1 when a length exceeds the block table, or a block number the cache
 
   // Filled by nibble_attention_plan and nibble_attention_prepare.

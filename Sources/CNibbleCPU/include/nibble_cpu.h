@@ -9,4 +9,6 @@
 #include "nibble_operations.h"
 #include "nibble_pool.h"
 #include "nibble_quantize.h"
+#include "nibble_recurrence.h"
+#include "nibble_route.h"
 #include "nibble_selection.h"

@@ -1,19 +1,22 @@
-// Routing for mixtures of experts.
+// The experts of mixtures. Letters: T tokens, X experts, k experts of a token.
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/// For each of T rows of router logits [T, X]: the k experts of largest probability (the lower number among equals) and their
-/// softmax weights, scaled to sum to one if `normalizes`. Assignments are then sorted by expert, ascending, tokens ascending:
-/// expert e has assignments starts[e] ..< starts[e + 1] (starts: [X + 1]); tokens and weights: [T × k].
-/// `chosen` is workspace: [T × k].
-void nibble_route(const float *logits, size_t T, size_t X, size_t k, bool normalizes, int32_t *starts, int32_t *tokens,
-                  float *weights, int32_t *chosen, float *chosen_weights);
+/// Sorts the T × k pairs of token and expert by expert, ascending, tokens ascending: expert e has pairs
+/// starts[e] ..< starts[e + 1] (starts: [X + 1]). `pairs` [T × k]: for each place, the index of its pair in `ids`.
+void nibble_group_by_expert(const int32_t *ids, size_t pair_count, size_t X, int32_t *starts, int32_t *pairs);
 
-/// destination[i] = source[tokens[i]], rows of `width` floats.
-void nibble_gather_rows(const float *source, const int32_t *tokens, size_t count, size_t width, float *destination);
-/// destination[tokens[i]] += source[i] × weights[i].
-void nibble_scatter_rows(const float *source, const int32_t *tokens, const float *weights, size_t count, size_t width,
-                         float *destination);
+/// Rows of pairs, in the order of nibble_group_by_expert, and the tokens' rows.
+typedef struct {
+  const int32_t *pairs;
+  const float *weights;  // [T, k]
+  float *tokens;         // [T, width]
+  float *rows;           // [count, width]
+  size_t k, count, width;
+} nibble_expert_rows_arguments;
+/// Items: pairs. rows[i] = tokens[pairs[i] / k]
+void nibble_gather_expert_rows_task(void *arguments, size_t begin, size_t end, int thread);
+/// Items: columns. tokens[pairs[i] / k] += rows[i] × weights[pairs[i]]
+void nibble_scatter_expert_rows_task(void *arguments, size_t begin, size_t end, int thread);

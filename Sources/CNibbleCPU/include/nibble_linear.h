@@ -26,6 +26,25 @@ typedef enum {
   NIBBLE_WEIGHT_INT8,
 } nibble_weight_kind;
 
+/// The low-rank sums of a layer, of all adapters: y[t] += Σ_i w[t, i] · gain_i ⊙ (B_i · (scale_i ⊙ A_i x[t]) + bias_i), before
+/// the activation. The product without the layer's bias is multiplied by 1 + Σ_i (gain_i − 1) over the adapters with w[t, i] ≠ 0.
+typedef struct {
+  /// R: ranks of all adapters together, a multiple of 8, eight neighbours of one adapter; 0: there are none
+  size_t ranks;
+  /// [R, K] and [N, R] with their types of nibble_operations.h
+  const void *a, *b;
+  int32_t a_dtype, b_dtype;
+  /// float32 [R], int32 [R] in ascending order
+  const float *scales;
+  const int32_t *adapters;
+  /// float32 [adapters, N] or NULL
+  const float *biases, *gains;
+  /// The column of `work.low_rank` where the layer's ranks begin.
+  size_t first;
+  /// Of a tile that is computed: its sums, [T, 16], where they were made ahead.
+  const float *ahead;
+} nibble_low_rank;
+
 typedef struct {
   nibble_weight_kind kind;
   /// of dense values: one of nibble_operations.h
@@ -43,6 +62,7 @@ typedef struct {
   const float *bias;
   /// The output column of the first feature.
   size_t column;
+  nibble_low_rank low_rank;
 } nibble_linear_layer;
 
 /// The form in which the input is multiplied.
@@ -81,6 +101,13 @@ typedef struct {
   const nibble_linear_layer *layers;
   size_t layer_count;
 
+  /// Adapters: float32 [slots, adapter_stride] weights, and int32 [T] slots or NULL: slot 0. A negative slot uses none.
+  const float *adapter_weights;
+  size_t adapter_stride;
+  const int32_t *adapter_slots;
+  /// R of all layers
+  size_t ranks;
+
   float *output;
   size_t output_stride;
   /// of nibble_operations.h, with its parameter
@@ -104,8 +131,11 @@ typedef struct {
     /// int8: [T] counts, [T, K] ascending columns, [K] flags
     int32_t *outlier_counts, *outliers;
     uint8_t *column_flags;
-    /// one piece per thread
+    /// float32 [T, ranks]: weight × scale × A x
+    float *low_rank;
+    /// one piece of `scratch_bytes` per thread
     char *scratch;
+    size_t scratch_bytes;
   } work;
 } nibble_linear_arguments;
 
@@ -123,9 +153,28 @@ bool nibble_linear_needs_input(const nibble_linear_arguments *call);
 void nibble_linear_find_columns(nibble_linear_arguments *call);
 void nibble_linear_input_task(void *call, size_t begin, size_t end, int thread);
 
+/// Units of the loop over the layers' ranks, which comes before that over tiles; 0 without adapters.
+size_t nibble_linear_rank_units(const nibble_linear_arguments *call);
+void nibble_linear_rank_task(void *call, size_t begin, size_t end, int thread);
+
 /// Tiles of all layers together.
 size_t nibble_linear_tiles(const nibble_linear_arguments *call);
 void nibble_linear_task(void *call, size_t begin, size_t end, int thread);
+
+/// Calls that run in the same two loops, such as those of a mixture's experts: each has rows of its own.
+typedef struct {
+  nibble_linear_arguments *calls;
+  size_t count;
+} nibble_linear_batch;
+
+size_t nibble_linear_batch_workspace(nibble_linear_batch *batch, int threads);
+void nibble_linear_batch_bind(nibble_linear_batch *batch, void *workspace, int threads);
+/// Rows of those calls whose input has to be brought into its form.
+size_t nibble_linear_batch_rows(const nibble_linear_batch *batch);
+void nibble_linear_batch_input_task(void *batch, size_t begin, size_t end, int thread);
+/// Tiles of all calls together.
+size_t nibble_linear_batch_tiles(const nibble_linear_batch *batch);
+void nibble_linear_batch_task(void *batch, size_t begin, size_t end, int thread);
 
 /// Whether K and the block size allow tiles: blocks end where rows do, and rows are whole groups of 8.
 bool nibble_can_tile_4bit(size_t K, size_t block_size);

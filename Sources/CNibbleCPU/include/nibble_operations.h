@@ -3,6 +3,7 @@
 // T tokens, R rows, E model width, H query heads, G key/value heads, D head size, F feed-forward width.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -112,6 +113,9 @@ typedef struct {
   nibble_norm query_norm, key_norm;
   size_t query_norm_width, key_norm_width;  // elements of the weights: D, or all heads'
   int32_t norm_scope;                       // 0 none, 1 head, 2 token, 3 head after rotation
+  size_t key_value_heads;                   // the cache's heads, or 0 for queries alone
+  nibble_norm value_norm;                   // of each head, without weights
+  int32_t norms_values;
   int32_t is_interleaved;
   float clip;  // infinite for none
   // Queries at position p are multiplied by 1 + beta * log(1 + p / length).
@@ -129,8 +133,21 @@ typedef struct {
   size_t width;  // F
   int32_t activation;
   float parameter;
+  /// Whether the halves go through the clamped GLU of this limit and alpha instead of the activation.
+  bool is_clamped_glu;
+  float limit, alpha;
 } nibble_gate_arguments;
 void nibble_gate_task(void *arguments, size_t begin, size_t end, int thread);
+
+/// Items: rows of [T, width] and [T, factors_width], of which the columns from the first factor on are read.
+typedef struct {
+  const nibble_kernels *kernels;
+  const float *input, *factors;
+  float *out;
+  size_t width, factors_width;
+  int32_t identity;  // the code of the activation that changes nothing
+} nibble_multiply_arguments;
+void nibble_multiply_task(void *arguments, size_t begin, size_t end, int thread);
 
 /// Items: elements.
 typedef struct {

@@ -7,7 +7,8 @@
 
 #include "nibble_levels.h"
 
-typedef enum { NIBBLE_FP4 = 0, NIBBLE_NF4 = 1 } nibble_codebook;
+/// Nothing is quantized to MXFP4.
+typedef enum { NIBBLE_FP4 = 0, NIBBLE_NF4 = 1, NIBBLE_MXFP4 = 2 } nibble_codebook;
 
 /// The 16 values of a codebook.
 const float *nibble_codebook_values(nibble_codebook codebook);

@@ -7,7 +7,12 @@
 #include "../kernels.h"
 
 static void store_results(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
-                          size_t rows, float *sums) {
+                          size_t rows, const float *bias, float *sums) {
+  if (layer->low_rank.ahead) {
+    for (size_t i = 0; i < rows * NIBBLE_TILE; i++) sums[i] += layer->low_rank.ahead[first_row * NIBBLE_TILE + i];
+  } else if (layer->low_rank.ranks) {
+    call->kernels->linear->expand(call, layer, tile, first_row, rows, bias, sums);
+  }
   if (call->activation != nibble_identity)
     nibble_activate(call->kernels, call->activation, call->parameter, sums, sums, rows * NIBBLE_TILE);
   size_t column = layer->column + tile * NIBBLE_TILE, columns = linear_smaller(NIBBLE_TILE, layer->N - tile * NIBBLE_TILE);
@@ -35,15 +40,15 @@ void linear_finish(const nibble_linear_arguments *call, const nibble_linear_laye
                    size_t rows, float *sums) {
   bool is_rounded = call->form == NIBBLE_INPUT_F16 || call->form == NIBBLE_INPUT_BF16;
   int32_t dtype = call->form == NIBBLE_INPUT_F16 ? nibble_float16 : nibble_bfloat16;
+  float bias[NIBBLE_TILE];
+  linear_load_lanes(layer->bias, layer, tile, bias);
   if (layer->bias) {
-    float bias[NIBBLE_TILE];
-    linear_load_lanes(layer->bias, layer, tile, bias);
     if (is_rounded) nibble_round_floats(call->kernels, bias, NIBBLE_TILE, dtype);
     for (size_t i = 0; i < rows; i++)
       for (size_t n = 0; n < NIBBLE_TILE; n++) sums[i * NIBBLE_TILE + n] += bias[n];
   }
   if (is_rounded) nibble_round_floats(call->kernels, sums, rows * NIBBLE_TILE, dtype);
-  store_results(call, layer, tile, first_row, rows, sums);
+  store_results(call, layer, tile, first_row, rows, bias, sums);
 }
 
 /// Adds the products of row t's outliers, in float32.
@@ -76,5 +81,5 @@ void linear_finish_int8(const nibble_linear_arguments *call, const nibble_linear
     }
     if (call->work.outlier_counts[first_row + i]) add_outliers(call, layer, tile, first_row + i, scales, y);
   }
-  store_results(call, layer, tile, first_row, rows, sums);
+  store_results(call, layer, tile, first_row, rows, bias, sums);
 }

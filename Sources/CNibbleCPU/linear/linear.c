@@ -57,13 +57,12 @@ static size_t scratch_bytes(const nibble_linear_arguments *call) {
   return sizeof(linear_scratch) + tiles_at_a_time(call) * most;
 }
 
-static void divide(nibble_linear_arguments *call, arena *arena, int threads) {
+static void divide_input(nibble_linear_arguments *call, arena *arena) {
   const linear_kernels *kernels = kernels_of(call);
   size_t T = call->T, K = call->K;
   bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_runs = call->form == NIBBLE_INPUT_INT8_RUNS;
   bool is_float = kernels->needs_input(call) && !is_int8 && !is_runs;
   bool has_outliers = is_int8 && call->threshold > 0;
-  call->work.scratch = take(arena, (size_t)threads * scratch_bytes(call));
   call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
   call->work.packed = take(arena, linear_round_up(T, ROW_PADDING) * linear_packed_stride(call) * kernels->packed_element(call));
   size_t sums = is_int8 ? T : is_runs ? T * (K / call->input_block) : 0;
@@ -72,6 +71,28 @@ static void divide(nibble_linear_arguments *call, arena *arena, int threads) {
   call->work.outlier_counts = take(arena, is_int8 ? T * sizeof(int32_t) : 0);
   call->work.outliers = take(arena, has_outliers ? T * K * sizeof(int32_t) : 0);
   call->work.column_flags = take(arena, has_outliers && call->shares_outlier_columns ? K : 0);
+  call->work.low_rank = take(arena, T * call->ranks * sizeof(float));
+}
+
+static void divide(nibble_linear_arguments *call, arena *arena, int threads) {
+  call->work.scratch_bytes = scratch_bytes(call);
+  call->work.scratch = take(arena, (size_t)threads * call->work.scratch_bytes);
+  divide_input(call, arena);
+}
+
+/// The calls share the threads' scratch.
+static void divide_batch(nibble_linear_batch *batch, arena *arena, int threads) {
+  size_t most = 0;
+  for (size_t i = 0; i < batch->count; i++) {
+    size_t bytes = scratch_bytes(&batch->calls[i]);
+    most = bytes > most ? bytes : most;
+  }
+  char *scratch = take(arena, (size_t)threads * most);
+  for (size_t i = 0; i < batch->count; i++) {
+    batch->calls[i].work.scratch = scratch;
+    batch->calls[i].work.scratch_bytes = most;
+    divide_input(&batch->calls[i], arena);
+  }
 }
 
 size_t nibble_linear_input_block(const nibble_kernels *kernels, size_t K, size_t block_size) {
@@ -79,8 +100,12 @@ size_t nibble_linear_input_block(const nibble_kernels *kernels, size_t K, size_t
   return linear_smaller(block_size, LONGEST_RUN);
 }
 
-size_t nibble_linear_workspace(nibble_linear_arguments *call, int threads) {
+static void choose_form(nibble_linear_arguments *call) {
   if (call->form == NIBBLE_INPUT_INT8_RUNS && !kernels_of(call)->has_int8_runs) call->form = NIBBLE_INPUT_F32;
+}
+
+size_t nibble_linear_workspace(nibble_linear_arguments *call, int threads) {
+  choose_form(call);
   nibble_linear_arguments copy = *call;
   arena counter = {NULL, 0};
   divide(&copy, &counter, threads);
@@ -90,6 +115,18 @@ size_t nibble_linear_workspace(nibble_linear_arguments *call, int threads) {
 void nibble_linear_bind(nibble_linear_arguments *call, void *workspace, int threads) {
   arena memory = {workspace, 0};
   divide(call, &memory, threads);
+}
+
+size_t nibble_linear_batch_workspace(nibble_linear_batch *batch, int threads) {
+  for (size_t i = 0; i < batch->count; i++) choose_form(&batch->calls[i]);
+  arena counter = {NULL, 0};
+  divide_batch(batch, &counter, threads);
+  return counter.used;
+}
+
+void nibble_linear_batch_bind(nibble_linear_batch *batch, void *workspace, int threads) {
+  arena memory = {workspace, 0};
+  divide_batch(batch, &memory, threads);
 }
 
 // MARK: Tasks
@@ -112,6 +149,26 @@ void nibble_linear_find_columns(nibble_linear_arguments *call) {
 void nibble_linear_input_task(void *context, size_t begin, size_t end, int thread) {
   (void)thread;
   kernels_of(context)->prepare_input(context, begin, end);
+}
+
+static size_t rank_units_of(const nibble_linear_layer *layer) { return layer->low_rank.ranks / RANK_UNIT; }
+
+size_t nibble_linear_rank_units(const nibble_linear_arguments *call) {
+  size_t units = 0;
+  for (size_t i = 0; i < call->layer_count; i++) units += rank_units_of(&call->layers[i]);
+  return units;
+}
+
+void nibble_linear_rank_task(void *context, size_t begin, size_t end, int thread) {
+  (void)thread;
+  const nibble_linear_arguments *call = context;
+  size_t first = 0;
+  for (size_t i = 0; i < call->layer_count && first < end; i++) {
+    const nibble_linear_layer *layer = &call->layers[i];
+    size_t units = rank_units_of(layer), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, units);
+    for (size_t unit = from; unit < to; unit++) kernels_of(call)->shrink(call, layer, unit);
+    first += units;
+  }
 }
 
 static size_t tiles_of(const nibble_linear_layer *layer) { return (layer->N + NIBBLE_TILE - 1) / NIBBLE_TILE; }
@@ -191,9 +248,13 @@ static linear_scales unpack_tile(const nibble_linear_arguments *call, const nibb
 }
 
 /// Computes tiles `tile ..< tile + count` of layer `i`: one for GEMV, up to TILE_GROUP for GEMM.
-static void compute_tiles(const nibble_linear_arguments *call, size_t i, size_t tile, size_t count, linear_scratch *scratch) {
+///
+/// - `ahead`: the tile's low-rank sums, or NULL.
+static void compute_tiles(const nibble_linear_arguments *call, size_t i, size_t tile, size_t count, const float *ahead,
+                          linear_scratch *scratch) {
   const linear_kernels *kernels = kernels_of(call);
   nibble_linear_layer layer = call->layers[i];
+  layer.low_rank.ahead = ahead;
   linear_scales scales[TILE_GROUP] = {};
   tile_bytes bytes = bytes_of_tile(call, &layer);
   if (layer.kind == NIBBLE_WEIGHT_4BIT || layer.kind == NIBBLE_WEIGHT_4BIT_TILED) {
@@ -211,13 +272,63 @@ static void compute_tiles(const nibble_linear_arguments *call, size_t i, size_t 
     kernels->gemv(call, &layer, scales[0], tile, scratch);
 }
 
+/// Whether a layer's low-rank sums are made before its products.
+static bool expands_ahead(const nibble_linear_arguments *call, const nibble_low_rank *low) {
+  return low->ranks > 0 && !low->biases && !low->gains && tiles_at_a_time(call) == 1 && call->T <= GEMV_ROWS &&
+         kernels_of(call)->expand_ahead;
+}
+
 void nibble_linear_task(void *context, size_t begin, size_t end, int thread) {
   const nibble_linear_arguments *call = context;
-  linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * scratch_bytes(call));
+  linear_scratch *scratch = (linear_scratch *)(call->work.scratch + (size_t)thread * call->work.scratch_bytes);
   size_t first = 0, step = tiles_at_a_time(call);
   for (size_t i = 0; i < call->layer_count && first < end; i++) {
     size_t tiles = tiles_of(&call->layers[i]), from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
-    for (size_t tile = from; tile < to; tile += step) compute_tiles(call, i, tile, linear_smaller(step, to - tile), scratch);
+    bool is_ahead = expands_ahead(call, &call->layers[i].low_rank);
+    float *ahead = scratch->group_sums[0];
+    for (size_t tile = from; tile < to; tile += step) {
+      size_t place = (tile - from) % TILES_AHEAD;
+      if (is_ahead && place == 0)
+        kernels_of(call)->expand_ahead(call, &call->layers[i], tile, linear_smaller(TILES_AHEAD, to - tile), ahead);
+      compute_tiles(call, i, tile, linear_smaller(step, to - tile), is_ahead ? ahead + place * call->T * NIBBLE_TILE : NULL,
+                    scratch);
+    }
+    first += tiles;
+  }
+}
+
+// MARK: Batches
+
+static size_t input_rows(const nibble_linear_arguments *call) { return nibble_linear_needs_input(call) ? call->T : 0; }
+
+size_t nibble_linear_batch_rows(const nibble_linear_batch *batch) {
+  size_t rows = 0;
+  for (size_t i = 0; i < batch->count; i++) rows += input_rows(&batch->calls[i]);
+  return rows;
+}
+
+size_t nibble_linear_batch_tiles(const nibble_linear_batch *batch) {
+  size_t tiles = 0;
+  for (size_t i = 0; i < batch->count; i++) tiles += nibble_linear_tiles(&batch->calls[i]);
+  return tiles;
+}
+
+void nibble_linear_batch_input_task(void *context, size_t begin, size_t end, int thread) {
+  const nibble_linear_batch *batch = context;
+  for (size_t i = 0, first = 0; i < batch->count && first < end; i++) {
+    size_t rows = input_rows(&batch->calls[i]);
+    size_t from = begin > first ? begin - first : 0, to = linear_smaller(end - first, rows);
+    if (from < to) nibble_linear_input_task(&batch->calls[i], from, to, thread);
+    first += rows;
+  }
+}
+
+void nibble_linear_batch_task(void *context, size_t begin, size_t end, int thread) {
+  const nibble_linear_batch *batch = context;
+  for (size_t i = 0, first = 0; i < batch->count && first < end; i++) {
+    size_t tiles = nibble_linear_tiles(&batch->calls[i]);
+    size_t from = begin > first ? begin - first : 0, to = linear_smaller(end - first, tiles);
+    if (from < to) nibble_linear_task(&batch->calls[i], from, to, thread);
     first += tiles;
   }
 }

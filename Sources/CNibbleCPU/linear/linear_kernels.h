@@ -12,6 +12,10 @@ enum {
   ROW_BLOCK = 528,
   /// Most tiles that a GEMM multiplies with a chunk of the input before it goes on to the next chunk.
   TILE_GROUP = 8,
+  /// Ranks of a unit of nibble_linear_rank_task. They lie far apart, so that the units that follow go on with long streams.
+  RANK_UNIT = 4,
+  /// Tiles whose low-rank sums a GEMV makes at a time: products are not interrupted, and B is read in one go.
+  TILES_AHEAD = 64,
   /// Most columns of a run of NIBBLE_INPUT_INT8_RUNS.
   LONGEST_RUN = 64,
   /// Rows of packed input are padded with zeros to a multiple of this many elements, and their number to a multiple of
@@ -58,6 +62,14 @@ typedef struct {
   /// Computes tiles `tile ..< tile + count`, up to TILE_GROUP of them with scales for each, for any number of rows.
   void (*gemm)(const nibble_linear_arguments *call, const nibble_linear_layer *layer, const linear_scales *scales, size_t tile,
                size_t count, linear_scratch *scratch);
+  /// Computes RANK_UNIT ranks of a layer's `work.low_rank`: unit, and those a quarter, a half and three quarters of R behind it.
+  void (*shrink)(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t unit);
+  /// Adds low-rank sums to `rows` rows of sums [rows, 16], which include the layer's bias.
+  void (*expand)(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t tile, size_t first_row,
+                 size_t rows, const float *bias, float *sums);
+  /// Stores the low-rank sums of tiles `tile ..< tile + count` for a GEMV: [count, T, 16].
+  void (*expand_ahead)(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t tile, size_t count,
+                       float *sums);
   /// Whether the level multiplies NIBBLE_INPUT_INT8_RUNS.
   bool has_int8_runs;
 } linear_kernels;
@@ -87,6 +99,12 @@ static inline bool linear_is_tiled(const nibble_linear_arguments *call, const ni
 #define INT8_VALUE_SCALE 0x1.020408p-7f
 
 static inline size_t linear_smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/// What token t takes of an adapter.
+static inline float linear_adapter_weight(const nibble_linear_arguments *call, size_t t, int32_t adapter) {
+  int32_t slot = call->adapter_slots ? call->adapter_slots[t] : 0;
+  return slot < 0 ? 0 : call->adapter_weights[(size_t)slot * call->adapter_stride + (size_t)adapter];
+}
 
 /// A tile's 16 of N values, zeros beyond N or where `values` is NULL.
 void linear_load_lanes(const float *values, const nibble_linear_layer *layer, size_t tile, float *lanes);

@@ -121,6 +121,47 @@ static float int8_product_generic(const nibble_linear_arguments *call, const nib
   return y + correction;
 }
 
+// MARK: Adapters
+
+static float matrix_value_generic(const void *values, int32_t dtype, size_t index) {
+  if (dtype == nibble_float32) return ((const float *)values)[index];
+  uint16_t half = ((const uint16_t *)values)[index];
+  return dtype == nibble_float16 ? half_to_float(half) : bfloat_to_float(half);
+}
+
+static void shrink_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t unit) {
+  const nibble_low_rank *low = &layer->low_rank;
+  for (size_t t = 0; t < call->T; t++) {
+    for (size_t r = unit; r < low->ranks; r += low->ranks / RANK_UNIT) {
+      float sum = 0, weight = linear_adapter_weight(call, t, low->adapters[r]);
+      for (size_t k = 0; k < call->K; k++)
+        sum += call->x[t * call->K + k] * matrix_value_generic(low->a, low->a_dtype, r * call->K + k);
+      // A row that does not use the adapter must not see its overflows.
+      call->work.low_rank[t * call->ranks + low->first + r] = weight == 0 ? 0 : weight * low->scales[r] * sum;
+    }
+  }
+}
+
+/// y, which includes the layer's bias, with the low-rank sums of output n of row t.
+static float add_low_rank_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, size_t t, size_t n,
+                                  float y) {
+  const nibble_low_rank *low = &layer->low_rank;
+  const float *u = call->work.low_rank + t * call->ranks + low->first;
+  float delta = 0, factor = 1, bias = layer->bias ? round_to_generic(layer->bias[n], call->form) : 0;
+  for (size_t r = 0; r < low->ranks;) {
+    int32_t adapter = low->adapters[r];
+    float weight = linear_adapter_weight(call, t, adapter), sum = 0;
+    for (; r < low->ranks && low->adapters[r] == adapter; r++)
+      if (weight != 0) sum += u[r] * matrix_value_generic(low->b, low->b_dtype, n * low->ranks + r);
+    if (weight == 0) continue;
+    size_t at = (size_t)adapter * layer->N + n;
+    if (low->biases) sum += weight * low->biases[at];
+    if (low->gains) factor += low->gains[at] - 1;
+    delta += low->gains ? low->gains[at] * sum : sum;
+  }
+  return (y - bias) * factor + bias + delta;
+}
+
 static void gemv_generic(const nibble_linear_arguments *call, const nibble_linear_layer *layer, linear_scales scales, size_t tile,
                          linear_scratch *scratch) {
   (void)scratch;
@@ -129,6 +170,7 @@ static void gemv_generic(const nibble_linear_arguments *call, const nibble_linea
     for (size_t n = tile * NIBBLE_TILE; n < end; n++) {
       float y = layer->kind == NIBBLE_WEIGHT_INT8 ? int8_product_generic(call, layer, t, n)
                                                   : float_product_generic(call, layer, scales, t, n);
+      if (layer->low_rank.ranks) y = add_low_rank_generic(call, layer, t, n, y);
       nibble_activate(call->kernels, call->activation, call->parameter, &y, &y, 1);
       y *= call->scale;
       if (call->row_scale) y *= call->row_scale[t];
@@ -143,4 +185,5 @@ const linear_kernels nibble_linear_generic = {
     .packed_element = packed_element_generic,
     .prepare_input = prepare_input_generic,
     .gemv = gemv_generic,
+    .shrink = shrink_generic,
 };

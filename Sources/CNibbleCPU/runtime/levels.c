@@ -25,7 +25,8 @@ enum {
 
 // Every level has kernels of its own for at least one folder, so that its name says what runs.
 static const nibble_kernels levels[] = {
-    {"generic", 0, &nibble_elementwise_generic, &nibble_attention_generic, &nibble_linear_generic, &nibble_quantize_generic},
+    {"generic", 0, &nibble_elementwise_generic, &nibble_attention_generic, &nibble_linear_generic, &nibble_quantize_generic,
+     &nibble_recurrence_generic},
 #if defined(__x86_64__)
 #define X86(name, features, vectors, linear) \
   {name,                                     \
@@ -33,7 +34,8 @@ static const nibble_kernels levels[] = {
    &nibble_elementwise_##vectors,            \
    &nibble_attention_##vectors,              \
    &nibble_linear_##linear,                  \
-   &nibble_quantize_avx2}
+   &nibble_quantize_avx2,                    \
+   &nibble_recurrence_##vectors}
     X86("avx2", 0, avx2, avx2),
     X86("avxvnni", AVXVNNI, avx2, avxvnni),
     X86("avx512", AVX512, avx512, avx512),
@@ -42,7 +44,13 @@ static const nibble_kernels levels[] = {
     X86("amx", AVX512 | AVX512VNNI | AVX512BF16 | AMX, avx512, amx),
 #elif defined(__aarch64__)
 #define ARM(name, features, linear) \
-  {name, NEON | (features), &nibble_elementwise_neon, &nibble_attention_neon, &nibble_linear_##linear, &nibble_quantize_generic}
+  {name,                            \
+   NEON | (features),               \
+   &nibble_elementwise_neon,        \
+   &nibble_attention_neon,          \
+   &nibble_linear_##linear,         \
+   &nibble_quantize_generic,        \
+   &nibble_recurrence_neon}
     ARM("neon", 0, neon),
     ARM("neon-dotprod", DOTPROD, neon_dotprod),
     ARM("neon-i8mm", DOTPROD | I8MM, neon_i8mm),

@@ -29,16 +29,19 @@
 #define NIBBLE_SIGMOID 7
 #define NIBBLE_TANH 8
 #define NIBBLE_SOFT_CAP 9
+#define NIBBLE_CLAMPED_GLU 10  // of gates alone: parameter is the limit
 
 #define NIBBLE_FP4 0
 #define NIBBLE_NF4 1
+#define NIBBLE_MXFP4 2
 
 // Positions of a cache block.
 #define NIBBLE_CACHE_BLOCK 32
 
 // MARK: Linear layers
 
-// out[m, n] = activation(product + bias[n]) * scale * rowScale[m] + residual[m, n], in float32, rounded once when stored.
+// out[m, n] = activation(product + bias[n] + low-rank sums) * scale * rowScale[m] + residual[m, n], in float32, rounded once when
+// stored.
 typedef struct {
     NIBBLE_ADDRESS(void) output;           // [M, outputStride]
     NIBBLE_ADDRESS(const void) residual;   // [M, residualStride] or null; may be `output`
@@ -55,6 +58,26 @@ typedef struct {
 
 #define NIBBLE_MAX_LAYERS 4
 
+// Ranks of one adapter that stand together; R is a multiple.
+#define NIBBLE_RANK_UNIT 8
+
+// The sums of all adapters of a layer: B . sums[m], with biases and gains per adapter. `sums` comes from a shrink kernel.
+typedef struct {
+    NIBBLE_ADDRESS(const void) b;         // [N, ranks]
+    NIBBLE_ADDRESS(const float) sums;     // [M, sumsStride]: weight * scale * (A . x), 0 where a token does not use the adapter
+    NIBBLE_ADDRESS(const int) adapters;   // [ranks]; read with biases or gains only, as are weights and slots
+    NIBBLE_ADDRESS(const float) biases;   // [adapters, featureStride] or null
+    NIBBLE_ADDRESS(const float) gains;    // the same: the product, without its bias, is multiplied by 1 + sum of (gain - 1)
+    NIBBLE_ADDRESS(const float) weights;  // [slots, weightStride]
+    NIBBLE_ADDRESS(const int) slots;      // [M] or null: slot 0; negative: no adapters
+    int ranks;                            // 0: no adapters
+    int type;                             // of b
+    int sumsStride;
+    int weightStride;
+    int featureStride;
+    int unused;
+} NibbleLowRank;
+
 // One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
 typedef struct {
     NIBBLE_ADDRESS(const void) weight;                // dense: T [N, K]; 4-bit: codes; int8: values [N, K]
@@ -62,6 +85,7 @@ typedef struct {
     NIBBLE_ADDRESS(const unsigned char) nestedCodes;  // 4-bit nested: [blocks], else null
     NIBBLE_ADDRESS(const float) nestedAbsmax;         // 4-bit nested: [blocks / 256, rounded up]
     NIBBLE_ADDRESS(const float) bias;                 // [N] or null
+    NibbleLowRank lowRank;
     float nestedOffset;
     int outFeatures;
     int firstColumn;
@@ -91,7 +115,7 @@ typedef struct {
     int tokens;         // M
     int inFeatures;     // K
     int blockSizeLog2;  // 4-bit: 5 ... 12
-    int codebook;       // 4-bit: NIBBLE_FP4 or NIBBLE_NF4
+    int codebook;       // 4-bit: NIBBLE_FP4, NIBBLE_NF4 or NIBBLE_MXFP4
     // LLM.int8() only.
     int outlierCapacity;     // columns an outlier list can hold; a longer list is not stored, see outlierCounts
     float outlierThreshold;  // 0: no outliers
@@ -114,6 +138,37 @@ typedef struct {
     // output as it is.
     NIBBLE_ADDRESS(const float) activeRows;
 } NibbleLinearArguments;
+
+// A of one layer's adapters.
+typedef struct {
+    NIBBLE_ADDRESS(const void) a;        // [ranks, K]
+    NIBBLE_ADDRESS(const float) scales;  // [ranks]
+    NIBBLE_ADDRESS(const int) adapters;  // [ranks]
+    NIBBLE_ADDRESS(float) sums;          // of token 0
+    int ranks;                           // may be 0
+    int type;                            // of a
+} NibbleShrinkLayer;
+
+// sums[m, r] = weight * scale[r] * (A[r] . x[m]) for the layers of a launch.
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
+    NibblePrologue prologue;           // one token, 16-bit T and K divisible by 8
+    NibbleShrinkLayer layers[NIBBLE_MAX_LAYERS];
+    NIBBLE_ADDRESS(const float) weights;     // [slots, weightStride]
+    NIBBLE_ADDRESS(const int) slots;         // [M] or null
+    NIBBLE_ADDRESS(const float) activeRows;  // [M] or null: as in NibbleLinearArguments
+    int layerCount;
+    int tokens;
+    int inFeatures;
+    int sumsStride;
+    int weightStride;
+    int unused;
+} NibbleShrinkArguments;
+
+// Threads of the shrink kernels. For one token: grid.x = ranks of all layers. Otherwise grid (ranks / NIBBLE_RANK_UNIT, tokens /
+// NIBBLE_SHRINK_TOKENS rounded up).
+#define NIBBLE_SHRINK_THREADS 256
+#define NIBBLE_SHRINK_TOKENS 4
 
 // Rows of activations to int8, with the outlier columns of each.
 typedef struct {
@@ -162,6 +217,7 @@ typedef struct {
 typedef struct {
     NIBBLE_ADDRESS(const float) products;  // [M, productStride]
     NIBBLE_ADDRESS(const float) bias;      // [columns] or null
+    NibbleLowRank lowRank;
     NibbleEpilogue epilogue;
     long long productStride;  // elements between rows
     int tokens;
@@ -228,6 +284,7 @@ typedef struct {
     NIBBLE_ADDRESS(const void) keys;     // C [blocks, G, 32, keySize]
     NIBBLE_ADDRESS(const void) values;   // C [blocks, G, 32, valueSize]
     NIBBLE_ADDRESS(const float) biasTable;  // slopes [H] or relative table [buckets, H]
+    NIBBLE_ADDRESS(const float) sinks;      // [H]: a score more in each softmax's denominator; or null
     NIBBLE_ADDRESS(float) partials;         // split keys: [T, H, splits, valueSize + 2]: sums, then maximum, then denominator
     NibbleBatch batch;
     long long queryStride;  // elements between tokens
@@ -329,6 +386,8 @@ typedef struct {
     int cacheGroup;
     float temperatureBeta;  // queries times 1 + beta * log(1 + position / length); 0: none
     int temperatureLength;  // at least 1
+    float valueEpsilon;     // of the norm of each head's values
+    int normsValues;
 } NibbleRotateArguments;
 
 typedef struct {
@@ -339,7 +398,9 @@ typedef struct {
     long long count;  // elements, or rows
     long long width;
     long long sourceRows;
-    float scale;
+    long long otherWidth;  // of b where it is wider than a
+    long long firstColumn;
+    float scale;  // of gates: alpha of the clamped GLU
     float activationParameter;
     int activation;
     int aType;
@@ -401,16 +462,191 @@ typedef struct {
 } NibbleScoresArguments;
 
 typedef struct {
-    NIBBLE_ADDRESS(const float) routerLogits;  // [T, X]
-    NIBBLE_ADDRESS(float) weights;             // [X, T]: routing weight of each expert and token, 0 where not chosen
-    int tokenCount;
+    NIBBLE_ADDRESS(const float) logits;       // [T, X]
+    NIBBLE_ADDRESS(const float) choiceBias;   // [X] or null: added to scores for choosing
+    NIBBLE_ADDRESS(const float) expertScale;  // [X] or null: factors on weights
+    NIBBLE_ADDRESS(int) ids;                  // [T, k]
+    NIBBLE_ADDRESS(float) weights;            // [T, k]
+    int tokens;
     int experts;
     int topK;
-    int normalizesWeights;
+    int isSigmoid;     // else softmax
+    int groups;        // 0: none; at most 32
+    int chosenGroups;  // the experts of so many groups are eligible
+    int sumsBestTwo;   // a group's score, else its largest
+    int normalizes;    // weights are divided by max(sum + added, least)
+    float added;
+    float least;
+    float scale;
+    int unused;
 } NibbleRouteArguments;
+
+// MARK: Mixtures
+
+// The pairs of token and expert of a call, P = T * k of them, are sorted by expert; a pair's place in that order is its position.
+// A slot is an expert with up to `tile` neighbouring positions. All arrays are device memory, so the host knows no counts.
+typedef struct {
+    NIBBLE_ADDRESS(const int) ids;       // [T, k]
+    NIBBLE_ADDRESS(int) slots;           // [slotCount, 4]: see ExpertSlot; zeros past the last one
+    NIBBLE_ADDRESS(int) rows;            // [P]: token of each position; -1 past the last pair
+    NIBBLE_ADDRESS(int) slotOfPosition;  // [P]: -1 past the last pair
+    NIBBLE_ADDRESS(int) positions;       // [P]: position of each pair; -1 where its expert does not exist
+    int pairs;                           // P
+    int topK;
+    int experts;  // X, at most NIBBLE_MOST_EXPERTS
+    int tile;     // a multiple of 8
+    int slotCount;
+    int unused;
+} NibbleGroupArguments;
+
+// Products of a mixture: one launch for all slots, blockIdx.z of them.
+typedef struct {
+    NibbleLinearArguments linear;                    // as for one layer group of all positions; `parts` are replaced
+    NIBBLE_ADDRESS(const NibbleLinearLayer) layers;  // [X, layerCount]
+    NIBBLE_ADDRESS(const int) ids;                   // of a single token, [k]: slot z is expert ids[z]; else null
+    NIBBLE_ADDRESS(const int) slots;                 // else those of NibbleGroupArguments
+    NIBBLE_ADDRESS(const int) rows;
+    NIBBLE_ADDRESS(const int) slotOfPosition;
+    long long stagedRowBytes;  // of `staged`, for a position
+    long long inputRowBytes;
+    int isByPosition;  // whether the input has a row for each position; else one for each token
+    int unused;
+} NibbleExpertsArguments;
+
+// out[t] = residual[t] + sum over j of weights[t, j] * products[positions[t, j]], j ascending
+typedef struct {
+    NIBBLE_ADDRESS(const float) products;  // [P, E]
+    NIBBLE_ADDRESS(const float) weights;   // [T, k]
+    NIBBLE_ADDRESS(const int) positions;   // [T, k]; null: pairs are in order
+    NIBBLE_ADDRESS(const void) residual;   // [T, E] or null
+    NIBBLE_ADDRESS(void) output;           // [T, E]
+    int width;
+    int topK;
+    int outputType;
+    int residualType;
+} NibbleCombineArguments;
+
+#define NIBBLE_MOST_EXPERTS 1024
+
+// Routing weights by expert.
+typedef struct {
+    NIBBLE_ADDRESS(const int) ids;        // [T, k]
+    NIBBLE_ADDRESS(const float) weights;  // [T, k]
+    NIBBLE_ADDRESS(float) spread;         // [X, T]: 0 where a token did not choose the expert, else never 0
+    int tokens;
+    int experts;
+    int topK;
+    int unused;
+} NibbleSpreadArguments;
+// MARK: Recurrent mixers (NibbleCore/Recurrence.swift)
+
+// Channels of a convolution's block, and its tokens of a row.
+#define NIBBLE_CONVOLVE_CHANNELS 128
+#define NIBBLE_CONVOLVE_TOKENS 32
+#define NIBBLE_CONVOLVE_MAX_TAPS 8
+// Sizes K, V, P and N of states; threads of a block, and the columns (gated delta) or rows (Mamba 2) of a head's state it holds.
+#define NIBBLE_STATE_MAX_SIZE 256
+#define NIBBLE_STATE_THREADS 128
+#define NIBBLE_DELTA_COLUMNS 32
+#define NIBBLE_SCAN_ROWS 16
+// A gated norm: runs up to this width are for one warp each.
+#define NIBBLE_GATED_NORM_WARP_WIDTH 512
+
+// The rows of a call and the blocks of their states.
+typedef struct {
+    NIBBLE_ADDRESS(const int) queryOffsets;  // [R + 1]
+    NIBBLE_ADDRESS(const int) lengths;       // [R]
+    NIBBLE_ADDRESS(const int) blockTable;    // [R, blockTableStride]
+    int blockTableStride;
+    int blocks;  // of the states
+} NibbleStateRows;
+
+// A matrix of any type from its first column on.
+typedef struct {
+    NIBBLE_ADDRESS(const void) first;
+    long long stride;  // elements between tokens
+    int type;          // NIBBLE_F32 ...
+    int unused;
+} NibbleColumns;
+
+typedef struct {
+    NibbleStateRows rows;
+    NibbleColumns input;
+    NIBBLE_ADDRESS(const void) inputGate;   // its first column, placed as the input; or null
+    NIBBLE_ADDRESS(const void) outputGate;  // the same
+    NIBBLE_ADDRESS(const float) weight;     // [C, taps]
+    NIBBLE_ADDRESS(const float) bias;       // [C] or null
+    NIBBLE_ADDRESS(float) inputs;           // [blocks, C, taps - 1]
+    NIBBLE_ADDRESS(void) output;            // [T, C]
+    int channels;
+    int taps;
+    int activation;
+    float activationParameter;
+    int outputType;
+    int unused;
+} NibbleConvolveArguments;
+
+typedef struct {
+    NibbleStateRows rows;
+    NibbleColumns mixed;  // [T, 2 Hk K + Hv V]
+    NibbleColumns a;      // [T, Hv]
+    NibbleColumns b;
+    NIBBLE_ADDRESS(const float) rate;      // [Hv]
+    NIBBLE_ADDRESS(const float) timeBias;  // [Hv]
+    NIBBLE_ADDRESS(float) matrix;          // [blocks, Hv, K, V]
+    NIBBLE_ADDRESS(void) output;           // [T, Hv V]
+    int keyHeads;
+    int valueHeads;
+    int keySize;
+    int valueSize;
+    int outputType;
+    int unused;
+} NibbleDeltaArguments;
+
+typedef struct {
+    NibbleStateRows rows;
+    NibbleColumns mixed;                   // [T, H P + 2 G N]
+    NibbleColumns dt;                      // [T, H]
+    NIBBLE_ADDRESS(const float) rate;      // [H]
+    NIBBLE_ADDRESS(const float) timeBias;  // [H]
+    NIBBLE_ADDRESS(const float) skip;      // [H]
+    NIBBLE_ADDRESS(float) matrix;          // [blocks, H, P, N]
+    NIBBLE_ADDRESS(void) output;           // [T, H P]
+    int heads;
+    int headSize;
+    int groups;
+    int stateSize;
+    float leastTime;
+    float largestTime;
+    int outputType;
+    float timeScale;
+} NibbleScanArguments;
+
+typedef struct {
+    NIBBLE_ADDRESS(const void) input;    // [T, runs * width]
+    NibbleColumns gate;                  // run r begins at layout.offset + (r / group) * stride + (r % group) * width
+    NIBBLE_ADDRESS(const float) weight;  // or null
+    NIBBLE_ADDRESS(const float) bias;    // or null
+    NIBBLE_ADDRESS(void) output;         // may be the input
+    NibbleHeads layout;
+    long long count;  // runs of all tokens
+    int runs;         // of a token
+    int width;
+    int weightStride;  // elements from one run's weights to the next one's: 0 or width
+    int norm;          // 0 none, 1 root mean square, 2 centred
+    int gateFirst;
+    int activation;
+    float activationParameter;
+    float gateScale;
+    float epsilon;
+    int inputType;
+    int outputType;
+    int unused;
+} NibbleGatedNormArguments;
 
 // MARK: Launch sizes
 
+#define NIBBLE_ROUTE_WARPS 4
 #define NIBBLE_GEMV_MAX_M 8
 #define NIBBLE_GEMV_ROWS 8
 #define NIBBLE_GEMV_THREADS 128
@@ -477,13 +713,15 @@ typedef struct {
 #define NIBBLE_PREFILL_CODES_SUPPORTS(size, bits, group) \
     (NIBBLE_PREFILL_SUPPORTS(size, size) && ((size) % (group) * (bits)) % 64 == 0 && ((group) * (bits)) % 64 == 0)
 
-// Attention over splits of the keys, for cacheType == T. Query heads a block serves: grid.y = G * (H / G / NIBBLE_SPLIT_HEADS,
-// rounded up).
+// Attention over splits of the keys, for cacheType == T. Query heads a block serves, fewer where heads are wide: grid.y =
+// G * (H / G / NIBBLE_SPLIT_HEADS_OF(D), rounded up).
 #define NIBBLE_SPLIT_HEADS 4
+#define NIBBLE_SPLIT_WIDE_HEADS 2
+#define NIBBLE_SPLIT_HEADS_OF(size) ((size) <= 256 ? NIBBLE_SPLIT_HEADS : NIBBLE_SPLIT_WIDE_HEADS)
 #define NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes) \
-    ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 512)
+    ((keySize) == (valueSize) && (keySize) * (elementBytes) % 16 == 0 && (keySize) * (elementBytes) <= 1024)
 // Over quantized caches: words of four codes' bytes lie within a group.
 #define NIBBLE_SPLIT_CODES_SUPPORTS(keySize, valueSize, bits, group) \
     ((keySize) == (valueSize) && (keySize) <= 256 && ((keySize) % (group) * (bits)) % 32 == 0 && ((group) * (bits)) % 32 == 0)
 #define NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize) \
-    (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS) * (valueSize))
+    (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS_OF(valueSize)) * (valueSize))

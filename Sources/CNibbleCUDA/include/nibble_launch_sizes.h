@@ -44,6 +44,8 @@ static inline int nibble_split_codes_supports(int keySize, int valueSize, int bi
     return NIBBLE_SPLIT_CODES_SUPPORTS(keySize, valueSize, bits, group);
 }
 
+static inline int nibble_split_heads(int size) { return NIBBLE_SPLIT_HEADS_OF(size); }
+
 static inline int nibble_split_shared(int heads, int keyValueHeads, int valueSize) {
     return NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize);
 }

@@ -36,7 +36,8 @@ __device__ __forceinline__ void attendBody(const NibbleAttentionArguments &a) {
     const ScoreRule rule(a, h);
     for (int d = threadIdx.x; d < a.keySize; d += 128) query[d] = toFloat(((const T *)a.queries)[queryOffset(a, t, h) + d]);
     __syncthreads();
-    float maximum = -NIBBLE_INFINITY, denominator = 0.f, sums[4] = {0.f, 0.f, 0.f, 0.f};
+    // A sink is a score without a value: the softmax begins with it.
+    float maximum = sinkOf(a, h), denominator = maximum > -NIBBLE_INFINITY ? 1.f : 0.f, sums[4] = {0.f, 0.f, 0.f, 0.f};
     const int last = rule.last(position, length);
     for (int base = rule.first(position) / 128 * 128; base < last; base += 128) {
         const int first = base + warp * 32;

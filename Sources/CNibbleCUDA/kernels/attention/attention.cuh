@@ -55,6 +55,11 @@ struct ScoreRule {
     }
 };
 
+// The score of head h's sink, −∞ where there is none.
+__device__ __forceinline__ float sinkOf(const NibbleAttentionArguments &a, int h) {
+    return a.sinks ? a.sinks[h] : -NIBBLE_INFINITY;
+}
+
 // The index of a panel, one key/value head g of one cache block: the block that holds position `key` of row `row`.
 __device__ __forceinline__ long long panelIndex(const NibbleAttentionArguments &a, int row, int key, int g) {
     const int block = a.batch.blockTable[(long long)row * a.batch.blockTableStride + key / NIBBLE_CACHE_BLOCK];

@@ -129,15 +129,135 @@ __device__ __forceinline__ void splitBody(const NibbleAttentionArguments &a, Spl
 }
 
 // grid.y counts key/value heads times tiles of query heads.
+// The same where a lane has W times 16 bytes of a key. Apart, because its loops cost the short heads time.
+template <typename T, int L, int HB, int W>
+__device__ __forceinline__ void wideSplitBody(const NibbleAttentionArguments &a, SplitShared<HB> &shared, float *sharedSums,
+                                              int g, int firstHead) {
+    constexpr int E = 16 / sizeof(T), keysPerLoad = 32 / L, R = W == 1 ? 8 : 4;  // R keys are held at once
+    const int t = blockIdx.x, split = blockIdx.z, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int sub = lane / L, c = lane % L, D = a.keySize, group = a.heads / a.keyValueHeads;
+    bool isActive[W];
+    int column[W];  // of the lane's elements
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+        column[w] = (w * L + c) * E;
+        isActive[w] = column[w] < D;
+        if (!isActive[w]) column[w] = 0;
+    }
+    const int row = a.batch.rows[t], position = a.batch.positions[t], length = a.batch.lengths[row];
+    const int base = split * NIBBLE_SPLIT_LENGTH + warp * 32;
+    const int headCount = min(HB, group - firstHead);
+    const ScoreRule any(a, g * group + firstHead);
+    const bool isVisible = base < any.last(position, length) && base + 32 > any.first(position);
+    float sums[HB][W][E] = {};
+    if (isVisible) {
+        float query[HB][W][E];
+#pragma unroll
+        for (int h = 0; h < HB; ++h) {
+            const T *q = (const T *)a.queries + queryOffset(a, t, g * group + firstHead + min(h, headCount - 1));
+#pragma unroll
+            for (int w = 0; w < W; ++w)
+#pragma unroll
+                for (int e = 0; e < E; ++e) query[h][w][e] = isActive[w] ? toFloat(q[column[w] + e]) : 0.f;
+        }
+        const long long cacheBlock = cacheOffset(a, row, base, g, D), offset = cacheBlock + sub * D;
+        const T *keys = (const T *)a.keys + offset, *values = (const T *)a.values + offset;
+        if (HB == 1) prefetch((const T *)a.values + cacheBlock, 32 * D * (int)sizeof(T), lane);
+#pragma unroll(HB == 1 && W == 1 ? L / 8 : 1)
+        for (int u = 0; u < L / 8; ++u) {
+            float products[HB][8] = {};
+#pragma unroll
+            for (int w = 0; w < W; ++w)
+#pragma unroll
+                for (int r = 0; r < 8; r += R) {
+                    uint4 raw[R];
+#pragma unroll
+                    for (int i = 0; i < R; ++i) raw[i] = loadWritten(keys + (u * 8 + r + i) * keysPerLoad * D + column[w]);
+#pragma unroll
+                    for (int i = 0; i < R; ++i) {
+                        float k[E];
+                        unpack(raw[i], k, T());
+#pragma unroll
+                        for (int h = 0; h < HB; ++h)
+#pragma unroll
+                            for (int e = 0; e < E; ++e) products[h][r + i] = fmaf(query[h][w][e], k[e], products[h][r + i]);
+                    }
+                }
+            const int index = (c & 1) * 4 + (c & 2) + ((c >> 2) & 1);
+#pragma unroll
+            for (int h = 0; h < HB; ++h) {
+                const float sum = sumTransposed<L>(products[h], lane);
+                if (c < 8) shared.scores[warp][h][(u * 8 + index) * keysPerLoad + sub] = sum;
+            }
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int h = 0; h < headCount; ++h) {
+            const ScoreRule rule(a, g * group + firstHead + h);
+            shared.weigh(warp, h, lane, rule(shared.scores[warp][h][lane], position, base + lane, length));
+        }
+        __syncwarp();
+        const int visibleKeys = min(32, length - base);  // values past a row's end may be anything, also NaN
+#pragma unroll(HB == 1 && W == 1 ? L / 8 : 1)
+        for (int u = 0; u < L / 8; ++u)
+#pragma unroll
+            for (int w = 0; w < W; ++w)
+#pragma unroll
+                for (int r = 0; r < 8; r += R) {
+                    uint4 raw[R];
+#pragma unroll
+                    for (int i = 0; i < R; ++i) {
+                        const int key = (u * 8 + r + i) * keysPerLoad;
+                        raw[i] = key + sub < visibleKeys ? loadWritten(values + key * D + column[w]) : make_uint4(0, 0, 0, 0);
+                    }
+#pragma unroll
+                    for (int i = 0; i < R; ++i) {
+                        float v[E];
+                        unpack(raw[i], v, T());
+#pragma unroll
+                        for (int h = 0; h < HB; ++h) {
+                            const float weight = shared.scores[warp][h][(u * 8 + r + i) * keysPerLoad + sub];
+#pragma unroll
+                            for (int e = 0; e < E; ++e) sums[h][w][e] = fmaf(weight, v[e], sums[h][w][e]);
+                        }
+                    }
+                }
+#pragma unroll
+        for (int h = 0; h < HB; ++h)
+#pragma unroll
+            for (int w = 0; w < W; ++w)
+#pragma unroll
+                for (int e = 0; e < E; ++e)
+#pragma unroll
+                    for (int step = L; step < 32; step <<= 1) sums[h][w][e] += __shfl_xor_sync(~0u, sums[h][w][e], step);
+    }
+#pragma unroll
+    for (int h = 0; h < HB; ++h) {
+#pragma unroll
+        for (int w = 0; w < W; ++w)
+            if (sub == 0 && isActive[w])
+#pragma unroll
+                for (int e = 0; e < E; ++e) sharedSums[(warp * HB + h) * D + column[w] + e] = sums[h][w][e];
+        if (!isVisible && lane == 0) {
+            shared.maxima[warp][h] = -NIBBLE_INFINITY;
+            shared.denominators[warp][h] = 0.f;
+        }
+    }
+    __syncthreads();
+    mergeWarps<T, HB>(a, shared, sharedSums, g, firstHead, headCount);
+}
+
+// grid.y counts key/value heads times tiles of query heads.
 template <typename T>
 __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &a) {
     extern __shared__ float sums[];
     __shared__ SplitShared<1> one;
+    __shared__ SplitShared<NIBBLE_SPLIT_WIDE_HEADS> few;
     __shared__ SplitShared<NIBBLE_SPLIT_HEADS> several;
     releaseDependents();
     waitForPredecessors();
-    const int group = a.heads / a.keyValueHeads, tiles = (group + NIBBLE_SPLIT_HEADS - 1) / NIBBLE_SPLIT_HEADS;
-    const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * NIBBLE_SPLIT_HEADS;
+    const int most = NIBBLE_SPLIT_HEADS_OF(a.keySize), group = a.heads / a.keyValueHeads, tiles = (group + most - 1) / most;
+    const int g = blockIdx.y / tiles, firstHead = blockIdx.y % tiles * most;
     // The combination never reads splits past the end of the row. The first split runs even for rows without keys.
     if (blockIdx.z > 0 && blockIdx.z * NIBBLE_SPLIT_LENGTH >= a.batch.lengths[a.batch.rows[blockIdx.x]]) return;
     const int chunks = a.keySize * (int)sizeof(T) / 16;
@@ -146,18 +266,24 @@ __device__ __forceinline__ void attendSplitBody(const NibbleAttentionArguments &
             splitBody<T, 8, 1>(a, one, sums, g, firstHead);
         else if (chunks <= 16)
             splitBody<T, 16, 1>(a, one, sums, g, firstHead);
-        else
+        else if (chunks <= 32)
             splitBody<T, 32, 1>(a, one, sums, g, firstHead);
+        else
+            wideSplitBody<T, 32, 1, 2>(a, one, sums, g, firstHead);
     } else {
         if (chunks <= 8)
             splitBody<T, 8, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
         else if (chunks <= 16)
             splitBody<T, 16, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
-        else
+        else if (chunks <= 32)
             splitBody<T, 32, NIBBLE_SPLIT_HEADS>(a, several, sums, g, firstHead);
+        else if (sizeof(T) == 4)
+            wideSplitBody<T, 32, NIBBLE_SPLIT_HEADS, 2>(a, several, sums, g, firstHead);
+        else
+            wideSplitBody<T, 32, NIBBLE_SPLIT_WIDE_HEADS, 2>(a, few, sums, g, firstHead);
     }
     if (a.splits > 1 && a.arrivals)
-        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(NIBBLE_SPLIT_HEADS, group - firstHead),
+        combineIfLast<T>(a, blockIdx.x, g * group + firstHead, min(most, group - firstHead),
                          a.batch.lengths[a.batch.rows[blockIdx.x]]);
 }
 

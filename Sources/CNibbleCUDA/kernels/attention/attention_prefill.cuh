@@ -265,13 +265,21 @@ __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *s
         denominator[i] += __shfl_xor_sync(~0u, denominator[i], 2);
         const int q = q0 + warp * 16 + (lane >> 2) + 8 * i;
         if (q >= count) continue;
+        float factor = 1.f;
+        if (a.sinks) {  // a score without a value joins the denominator
+            const float own = maximum[i] * unit, sink = sinkOf(a, h) * LOG2_E, largest = fmaxf(own, sink);
+            if (largest != -NIBBLE_INFINITY) {
+                factor = powerOfTwo(own - largest);
+                denominator[i] = fmaf(denominator[i], factor, powerOfTwo(sink - largest));
+            }
+        }
         T *row = (T *)a.output + ((long long)(begin + q) * a.heads + h) * a.valueSize;
 #pragma unroll
         for (int j = 0; j < ND; ++j) {
             const int d = 8 * j + 2 * (lane & 3);
             if (d < a.valueSize)
-                *(u32 *)(row + d) = packPair<T>(dividedOrZero(output[j][2 * i], denominator[i]),
-                                                dividedOrZero(output[j][2 * i + 1], denominator[i]));
+                *(u32 *)(row + d) = packPair<T>(dividedOrZero(output[j][2 * i] * factor, denominator[i]),
+                                                dividedOrZero(output[j][2 * i + 1] * factor, denominator[i]));
         }
     }
 }

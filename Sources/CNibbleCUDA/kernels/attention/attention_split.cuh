@@ -88,16 +88,19 @@ __device__ __forceinline__ void mergeWarps(const NibbleAttentionArguments &a, co
     const int t = blockIdx.x, split = blockIdx.z, D = a.keySize, group = a.heads / a.keyValueHeads;
     for (int i = threadIdx.x; i < headCount * D; i += NIBBLE_SPLIT_THREADS) {
         const int h = i / D, d = i % D, head = g * group + firstHead + h;
-        float largest = -NIBBLE_INFINITY, sum = 0.f, total = 0.f;
+        const float sink = split == 0 ? sinkOf(a, head) : -NIBBLE_INFINITY;  // a score without a value
+        float largest = sink, sum = 0.f, total = 0.f;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) largest = fmaxf(largest, shared.maxima[w][h]);
-        if (largest != -NIBBLE_INFINITY)
+        if (largest != -NIBBLE_INFINITY) {
+            total = expf(sink - largest);
 #pragma unroll
             for (int w = 0; w < WARPS; ++w) {
                 const float factor = expf(shared.maxima[w][h] - largest);
                 sum = fmaf(factor, sharedSums[(w * HB + h) * D + d], sum);
                 total = fmaf(factor, shared.denominators[w][h], total);
             }
+        }
         const long long place = (long long)t * a.heads + head;
         if (a.splits == 1) {
             ((T *)a.output)[place * D + d] = fromFloat<T>(dividedOrZero(sum, total));

@@ -136,17 +136,22 @@ __device__ void rotateHeads(const NibbleRotateArguments &a, int t, Part part, in
 
 template <typename T>
 __device__ void storeValues(const NibbleRotateArguments &a, int t, int first, int last) {
-    const Heads<T> heads{(T *)a.projections + t * a.width, a.value, a.valueSize, a.clip};
+    // Norms see what is not clipped.
+    const Heads<T> heads{(T *)a.projections + t * a.width, a.value, a.valueSize, 0.f};
     for (int h = first; h < last; h++) {
         const long long slot = cacheRow(a.batch, t, h, a.key.heads);
         if (slot < 0) return;
         const T *p = heads.head(h);
+        const float factor = a.normsValues ? statistics(heads, h, h + 1, false, a.valueEpsilon).y : 1.f;
+        auto load = [&](int d) {
+            const float x = toFloat(p[d]) * factor;
+            return a.clip > 0.f ? fminf(fmaxf(x, -a.clip), a.clip) : x;
+        };
         if (a.cacheBits) {
-            storeVector(a, a.values, heads.size, slot, [&](int d) { return heads.load(p, d); });
+            storeVector(a, a.values, heads.size, slot, load);
             continue;
         }
-        for (int d = threadIdx.x; d < heads.size; d += blockDim.x)
-            storeAs(a.values, slot * heads.size + d, a.cacheType, heads.load(p, d));
+        for (int d = threadIdx.x; d < heads.size; d += blockDim.x) storeAs(a.values, slot * heads.size + d, a.cacheType, load(d));
     }
 }
 

@@ -3,14 +3,14 @@
 
 #define ELEMENT (blockIdx.x * (long long)blockDim.x + threadIdx.x)
 
-// output[t, f] = activation(a[t, f]) * a[t, width + f]; grid (T, width / block rounded up)
+// output[t, f] = gated(a[t, f], a[t, width + f]); grid (T, width / block rounded up)
 extern "C" __global__ void gate(const __grid_constant__ NibbleElementwiseArguments a) {
     beginKernel();
     const int f = blockIdx.y * blockDim.x + threadIdx.x;
     if (f >= a.width) return;
     const long long first = blockIdx.x * 2LL * a.width + f;
-    const float x = activate(a.activation, loadAs(a.a, first, a.aType), a.activationParameter);
-    storeAs(a.output, blockIdx.x * a.width + f, a.outputType, x * loadAs(a.a, first + a.width, a.aType));
+    const float x = loadAs(a.a, first, a.aType), up = loadAs(a.a, first + a.width, a.aType);
+    storeAs(a.output, blockIdx.x * a.width + f, a.outputType, gated(a.activation, x, up, a.activationParameter, a.scale));
 }
 
 // The same for widths that are multiples of 8, eight elements a thread; grid (T, width / (8 * block) rounded up)
@@ -23,8 +23,18 @@ extern "C" __global__ void gate_eight(const __grid_constant__ NibbleElementwiseA
     loadEight(a.a, first, a.aType, x);
     loadEight(a.a, first + a.width, a.aType, up);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = activate(a.activation, x[i], a.activationParameter) * up[i];
+    for (int i = 0; i < 8; ++i) x[i] = gated(a.activation, x[i], up[i], a.activationParameter, a.scale);
     storeEight(a.output, blockIdx.x * a.width + f, a.outputType, x);
+}
+
+// output[t, i] = a[t, i] * b[t, firstColumn + i]; grid (T, width / block rounded up)
+extern "C" __global__ void multiply(const __grid_constant__ NibbleElementwiseArguments a) {
+    beginKernel();
+    const int i = blockIdx.y * blockDim.x + threadIdx.x;
+    if (i >= a.width) return;
+    const long long at = blockIdx.x * a.width + i;
+    const float factor = loadAs(a.b, blockIdx.x * a.otherWidth + a.firstColumn + i, a.bType);
+    storeAs(a.output, at, a.outputType, loadAs(a.a, at, a.aType) * factor);
 }
 
 // output = a + b * scale
@@ -50,7 +60,8 @@ extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArgum
 }
 
 // Products of a layer through its epilogue; eight outputs a thread, grid (M, columns / (8 * block) rounded up).
-extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) {
+template <bool Adapters>
+__device__ __forceinline__ void finishLinearBody(const NibbleFinishArguments &a) {
     beginKernel();
     const int n = 8 * (blockIdx.y * blockDim.x + threadIdx.x), count = min(a.columns - n, 8);
     if (count <= 0) return;
@@ -67,8 +78,13 @@ extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArg
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (i < count) x[i] += a.bias[n + i];
+    if constexpr (Adapters) addLowRank(a.lowRank, a.bias, blockIdx.x, n, x, count);
     finishEight(a.epilogue, blockIdx.x, a.firstColumn + n, x, count);
 }
+
+extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) { finishLinearBody<false>(a); }
+// More registers, and so fewer threads.
+extern "C" __global__ void finish_linear_adapters(const __grid_constant__ NibbleFinishArguments a) { finishLinearBody<true>(a); }
 
 // Whole cache blocks; grid (n, 16), block 256. Sizes are multiples of 16 bytes.
 extern "C" __global__ void copy_blocks(const __grid_constant__ NibbleCopyBlocksArguments a) {

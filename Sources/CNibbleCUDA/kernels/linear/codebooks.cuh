@@ -3,12 +3,14 @@
 #pragma once
 #include "common.cuh"
 
-// Bits of value[code]; FP4 first, then NF4. Code 8 of FP4 is -0.
-__device__ const u32 codeValueBits[2][16] = {
+// Bits of value[code]; FP4, NF4, MXFP4. Code 8 of FP4 and MXFP4 is -0.
+__device__ const u32 codeValueBits[3][16] = {
     {0x00000000, 0x3baaaaab, 0x3f2aaaab, 0x3f800000, 0x3eaaaaab, 0x3f000000, 0x3e2aaaab, 0x3e800000, 0x80000000, 0xbbaaaaab,
      0xbf2aaaab, 0xbf800000, 0xbeaaaaab, 0xbf000000, 0xbe2aaaab, 0xbe800000},
     {0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0, 0xbe91a24d, 0xbe3d353f, 0xbdba7871, 0x00000000, 0x3da2faff, 0x3e24cae3,
-     0x3e7c04dd, 0x3ead033a, 0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000}};
+     0x3e7c04dd, 0x3ead033a, 0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000},
+    {0x00000000, 0x3f000000, 0x3f800000, 0x3fc00000, 0x40000000, 0x40400000, 0x40800000, 0x40c00000, 0x80000000, 0xbf000000,
+     0xbf800000, 0xbfc00000, 0xc0000000, 0xc0400000, 0xc0800000, 0xc0c00000}};
 
 __device__ __forceinline__ float codeValue(int codebook, u32 code) { return __uint_as_float(codeValueBits[codebook][code & 15]); }
 

@@ -102,7 +102,7 @@ __device__ __forceinline__ void gemvFourBitBody(const NibbleLinearArguments &a) 
     else
         sum = gemvFourBitRows<T, 8>(a, part, n0, values);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
-    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
+    if (m < a.tokens && n < part.outFeatures) finishOutput(a.epilogue, part, m, n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
 // Elements are numbered flat across rows, so row alignment does not matter. A thread takes eight elements at a time.

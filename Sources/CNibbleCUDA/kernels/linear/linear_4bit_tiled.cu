@@ -265,7 +265,7 @@ struct TiledProduct {
 #pragma unroll
                 for (int w = 1; w < WARPS; ++w) sum += all[w][column][row];
                 sum *= staged.factors[m];
-                finish(a.epilogue, m, part.firstColumn + output, sum + (part.bias ? part.bias[output] : 0.f));
+                finishOutput(a.epilogue, part, m, output, sum + (part.bias ? part.bias[output] : 0.f));
             }
         }
     }
@@ -287,7 +287,7 @@ struct TiledProduct {
         float sum = all[0][0][lane];
 #pragma unroll
         for (int w = 1; w < WARPS; ++w) sum += all[w][0][lane];
-        finish(a.epilogue, 0, part.firstColumn + output, sum + bias, residual);
+        finishOutput(a.epilogue, part, 0, output, sum + bias, residual);
     }
 
     __device__ __forceinline__ void clear() {
@@ -360,8 +360,10 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
         if constexpr (Single) {
             const int output = rowTile * 16 + (work.lane & 15);
             bias = loading.bias;
-            if (work.warp == 0 && output < a.parts[part].outFeatures)
+            if (work.warp == 0 && output < a.parts[part].outFeatures) {
                 residual = residualAt(a.epilogue, 0, a.parts[part].firstColumn + output);
+                prefetchLowRank(a.parts[part].lowRank, output);
+            }
         }
         for (int batch = 0; batch < batches; ++batch) {
             const bool isLast = batch + 1 == batches;
@@ -380,6 +382,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     }
 }
 
+#ifndef NIBBLE_EXPERTS
 #define TILED_PRODUCT(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                        \
     extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                       \
         NAME(const __grid_constant__ NibbleLinearArguments a) {                                      \
@@ -408,3 +411,4 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
 #define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T) INSTANCE_##T(T)
 NIBBLE_FOR_TYPES(INSTANCE)
+#endif

@@ -30,15 +30,31 @@ struct WideStaged {
     float *factors;
     int tokenTiles;
 
-    __device__ __forceinline__ WideStaged(const NibbleLinearArguments &a, int pairs)
-        : rows((uint4 *)a.staged), tokenTiles((a.tokens + 7) / 8) {
+    __device__ __forceinline__ WideStaged(void *staged, int tokens, int pairs)
+        : rows((uint4 *)staged), tokenTiles((tokens + 7) / 8) {
         factors = (float *)(rows + (long long)pairs * tokenTiles * 128);
     }
+    __device__ __forceinline__ WideStaged(const NibbleLinearArguments &a, int pairs) : WideStaged(a.staged, a.tokens, pairs) {}
     // The 16 matrices of a pair and a token tile.
     __device__ __forceinline__ uint4 *matrices(int pair, int tokenTile) const {
         return rows + ((long long)pair * tokenTiles + tokenTile) * 128;
     }
 };
+
+// Stages token m by all threads of a block.
+template <typename T>
+__device__ __forceinline__ void stageWideRow(const RowInput<T> &row, const WideStaged &staged, int m, int pairs) {
+    float inverse;
+    const float factor = factorOfRow(row, inverse);
+    row.forEachRun(pairs * 16, [&](int i, const float (&x)[8]) {
+        if (i >= pairs * 16) return;
+        float y[8];
+#pragma unroll
+        for (int j = 0; j < 8; ++j) y[j] = x[j] * factor;
+        staged.matrices(i >> 4, m >> 3)[(i & 15) * 8 + (m & 7)] = packEight<f16>(y);
+    });
+    if (threadIdx.x == 0) staged.factors[m] = inverse;
+}
 
 // A block stages one token.
 template <typename T>
@@ -50,17 +66,7 @@ __device__ __forceinline__ void stageWideBody(const NibbleLinearArguments &a) {
     if (isUnused(a)) return;
     waitForPredecessors();
     row.measure();
-    float inverse;
-    const float factor = factorOfRow(row, inverse);
-    const WideStaged staged(a, pairs);
-    row.forEachRun(pairs * 16, [&](int i, const float (&x)[8]) {
-        if (i >= pairs * 16) return;
-        float y[8];
-#pragma unroll
-        for (int j = 0; j < 8; ++j) y[j] = x[j] * factor;
-        staged.matrices(i >> 4, m >> 3)[(i & 15) * 8 + (m & 7)] = packEight<f16>(y);
-    });
-    if (threadIdx.x == 0) staged.factors[m] = inverse;
+    stageWideRow(row, WideStaged(a, pairs), m, pairs);
 }
 
 #if NIBBLE_HAS_WARPGROUPS
@@ -298,7 +304,7 @@ __device__ __forceinline__ void storeCluster(const NibbleLinearArguments &a, con
 #pragma unroll
         for (u32 r = 0; r < 8; ++r)
             if (r < block.size) sum += loadFromCluster(at, r);
-        finish(a.epilogue, m, block.part.firstColumn + output, sum * staged.factors[m] + bias);
+        finishOutput(a.epilogue, block.part, m, output, sum * staged.factors[m] + bias);
     }
 }
 
@@ -386,6 +392,7 @@ __device__ __forceinline__ void wideProduct(const NibbleLinearArguments &a) {
 #endif
 }
 
+#ifndef NIBBLE_EXPERTS
 #define WIDE_PRODUCT(TOKENS, RESIDENT)                                               \
     extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_THREADS, RESIDENT) \
         gemm_4bit_wide_##TOKENS(const __grid_constant__ NibbleLinearArguments a) {   \
@@ -409,3 +416,4 @@ WIDE_PRODUCT(128, 1)
 #define INSTANCE_bf16(T) STAGE_WIDE(T)
 #define INSTANCE(T) INSTANCE_##T(T)
 NIBBLE_FOR_TYPES(INSTANCE)
+#endif

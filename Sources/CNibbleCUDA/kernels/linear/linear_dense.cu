@@ -70,7 +70,7 @@ __device__ __forceinline__ void gemvBody(const NibbleLinearArguments &a) {
     else
         sum = gemvRows<T, 8>(a, part, n0);
     const int m = (threadIdx.x & 31) >> 1, n = n0 + (threadIdx.x & 1);
-    if (m < a.tokens && n < part.outFeatures) finish(a.epilogue, m, part.firstColumn + n, sum + (part.bias ? part.bias[n] : 0.f));
+    if (m < a.tokens && n < part.outFeatures) finishOutput(a.epilogue, part, m, n, sum + (part.bias ? part.bias[n] : 0.f));
 }
 
 // GEMV of one token in 16-bit floats, K divisible by 8. Warps take pairs of rows in turn, so any grid size works. A chunk is 256
@@ -123,7 +123,7 @@ struct RowPairs {
         const float sum0 = warpSum(sums[0]), sum1 = warpSum(sums[1]);
         const NibbleLinearLayer &part = a.parts[p.part];
         const int n = p.n0 + lane;
-        if (lane < 2 && n < part.outFeatures) finish(a.epilogue, 0, part.firstColumn + n, (lane ? sum1 : sum0) + bias, residual);
+        if (lane < 2 && n < part.outFeatures) finishOutput(a.epilogue, part, 0, n, (lane ? sum1 : sum0) + bias, residual);
     }
 };
 
@@ -163,6 +163,7 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
         if (work.lane < 2 && here.n0 + work.lane < part.outFeatures) {
             if (part.bias) bias = part.bias[here.n0 + work.lane];
             residual = residualAt(a.epilogue, 0, part.firstColumn + here.n0 + work.lane);
+            prefetchLowRank(part.lowRank, here.n0 + work.lane);
         }
         for (int from = 0; from < chunks; from += Depth) {
             const bool isLast = from + Depth >= chunks;
@@ -215,7 +216,7 @@ __device__ __forceinline__ void simtTile(const NibbleLinearArguments &a, const N
     if (n >= N) return;
 #pragma unroll 1
     for (int m = threadIdx.x >> 6; m < 64 && m0 + m < M; m += 2)
-        finish(a.epilogue, m0 + m, part.firstColumn + n, all[m][threadIdx.x & 63] + (part.bias ? part.bias[n] : 0.f));
+        finishOutput(a.epilogue, part, m0 + m, n, all[m][threadIdx.x & 63] + (part.bias ? part.bias[n] : 0.f));
 }
 
 template <typename T>
@@ -227,7 +228,7 @@ __device__ __forceinline__ void tensorTile(const NibbleLinearArguments &a, const
     float c[2][4][4];
     tileProduct<T>(shared, input, weight, m0, n0, c);
     forEachProduct(shared, c, m0, n0, a.tokens, part.outFeatures, [&](int m, int n, float product) {
-        finish(a.epilogue, m, part.firstColumn + n, product + (part.bias ? part.bias[n] : 0.f));
+        finishOutput(a.epilogue, part, m, n, product + (part.bias ? part.bias[n] : 0.f));
     });
 }
 
@@ -259,6 +260,7 @@ __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
         simtTile<T>(a, part, blockIdx.y * NIBBLE_GEMM_TILE_M, tile * NIBBLE_GEMM_TILE_N);
 }
 
+#ifndef NIBBLE_EXPERTS
 #define INSTANCE_16(T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_SINGLE_THREADS, NIBBLE_GEMV_SINGLE_RESIDENT) \
         gemv_single_##T(const __grid_constant__ NibbleLinearArguments a) {                                \
@@ -277,3 +279,4 @@ __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
         gemmBody<T>(a);                                                               \
     }
 NIBBLE_FOR_TYPES(INSTANCE)
+#endif

@@ -112,10 +112,12 @@ __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTi
 
 // The float16 value of a code, selected among immediates.
 __device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
-    const bool isNF4 = codebook == NIBBLE_NF4;
-    const u32 pairs[8] = {isNF4 ? 0xb992bc00u : 0x1d550000u, isNF4 ? 0xb652b833u : 0x3c003955u, isNF4 ? 0xb1eab48du : 0x38003555u,
-                          isNF4 ? 0x0000add4u : 0x34003155u, isNF4 ? 0x31262d18u : 0x9d558000u, isNF4 ? 0x356833e0u : 0xbc00b955u,
-                          isNF4 ? 0x3880370du : 0xb800b555u, isNF4 ? 0x3c0039c9u : 0xb400b155u};
+    const bool isNF4 = codebook == NIBBLE_NF4, isMXFP4 = codebook == NIBBLE_MXFP4;
+    const u32 pairs[8] = {
+        isNF4 ? 0xb992bc00u : isMXFP4 ? 0x38000000u : 0x1d550000u, isNF4 ? 0xb652b833u : isMXFP4 ? 0x3e003c00u : 0x3c003955u,
+        isNF4 ? 0xb1eab48du : isMXFP4 ? 0x42004000u : 0x38003555u, isNF4 ? 0x0000add4u : isMXFP4 ? 0x46004400u : 0x34003155u,
+        isNF4 ? 0x31262d18u : isMXFP4 ? 0xb8008000u : 0x9d558000u, isNF4 ? 0x356833e0u : isMXFP4 ? 0xbe00bc00u : 0xbc00b955u,
+        isNF4 ? 0x3880370du : isMXFP4 ? 0xc200c000u : 0xb800b555u, isNF4 ? 0x3c0039c9u : isMXFP4 ? 0xc600c400u : 0xb400b155u};
     const u32 quads[4] = {code & 8 ? pairs[4] : pairs[0], code & 8 ? pairs[5] : pairs[1], code & 8 ? pairs[6] : pairs[2],
                           code & 8 ? pairs[7] : pairs[3]};
     const u32 low = code & 4 ? quads[2] : quads[0], high = code & 4 ? quads[3] : quads[1];

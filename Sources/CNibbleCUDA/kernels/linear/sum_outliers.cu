@@ -237,6 +237,7 @@ __device__ __forceinline__ void sumOutliersBody(const NibbleLinearArguments &a) 
             a.outlierSums[(m0 + t) * a.outlierSumsStride + columnOfCall(a, part) + n] = sums[warp][t][lane];
 }
 
+#ifndef NIBBLE_EXPERTS
 #define SUM_OUTLIERS(NAME, T, TW, STAGES)                                   \
     extern "C" __global__ void __launch_bounds__(NIBBLE_OUTLIER_THREADS, 2) \
         NAME##_##T(const __grid_constant__ NibbleLinearArguments a) {       \
@@ -246,3 +247,4 @@ __device__ __forceinline__ void sumOutliersBody(const NibbleLinearArguments &a) 
     SUM_OUTLIERS(sum_outliers_few, T, NIBBLE_OUTLIER_FEW_TOKENS_PER_WARP, 5) \
     SUM_OUTLIERS(sum_outliers, T, NIBBLE_OUTLIER_TOKENS_PER_WARP, 3)
 NIBBLE_FOR_TYPES(INSTANCE)
+#endif
