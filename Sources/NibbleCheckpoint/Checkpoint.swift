@@ -54,6 +54,10 @@ package protocol Checkpoint: Sendable {
     /// - Throws: ``CheckpointError``.
     func tensor(_ name: String) throws -> Tensor
 
+    /// Matrices (or rows) `range` of the outermost axis of a tensor, read alone where the tensor is not a view of the file.
+    /// - Throws: ``CheckpointError``.
+    func rows(_ name: String, _ range: Range<Int>) throws -> Tensor
+
     /// Asks the system to start reading a tensor's pages, without waiting for them.
     func prefetch(_ name: String)
 
@@ -68,6 +72,8 @@ package protocol Checkpoint: Sendable {
 
 extension Checkpoint {
     package var unreadableNames: [String] { [] }
+
+    package func rows(_ name: String, _ range: Range<Int>) throws -> Tensor { try tensor(name).rows(range) }
 
     /// Names sorted by file and offset: reading in this order passes over each file once.
     package var namesInFileOrder: [String] {

@@ -70,6 +70,10 @@ package struct ShardedCheckpoint: Checkpoint {
         return try shard.tensor(name)
     }
 
+    package func rows(_ name: String, _ range: Range<Int>) throws -> Tensor {
+        try shard(of: name)?.rows(name, range) ?? tensor(name).rows(range)
+    }
+
     package func prefetch(_ name: String) { shard(of: name)?.prefetch(name) }
 
     package func dropPages(_ name: String) { shard(of: name)?.dropPages(name) }

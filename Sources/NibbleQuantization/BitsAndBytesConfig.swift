@@ -81,6 +81,9 @@ public struct BitsAndBytesConfig: Sendable, Hashable {
                 expected: "one of " + BitsAndBytesConfig.storageDTypes.map(\.rawValue).joined(separator: ", "),
                 found: quantStorage.rawValue)
         }
+        guard quantType != .mxfp4 else {
+            throw QuantizationConfigError.wrongValue("bnb_4bit_quant_type", expected: "fp4 or nf4", found: "\"mxfp4\"")
+        }
         guard FourBitFormat.blockSizes.contains(blockSize) else {
             throw QuantizationConfigError.wrongValue(
                 "block size", expected: "one of " + FourBitFormat.blockSizes.map(String.init).joined(separator: ", "),
@@ -110,7 +113,7 @@ public enum QuantizationConfigError: Error, Sendable, Equatable {
     case neitherLoad
     /// An option has a value that cannot be used.
     case wrongValue(String, expected: String, found: String)
-    /// The checkpoint is quantized by another method than bitsandbytes.
+    /// The checkpoint is quantized by a method that is not read.
     case unknownMethod(String)
 }
 
@@ -125,7 +128,8 @@ extension QuantizationConfigError: CustomStringConvertible {
         case .wrongValue(let option, let expected, let found):
             "\(option) should be \(expected), found \(found)"
         case .unknownMethod(let method):
-            "quantization method \"\(method)\" is not supported; only bitsandbytes is"
+            "weights quantized by \"\(method)\" are not read; load the 16-bit model that they were made from, and quantize it while "
+                + "it is loaded (--load-in-4bit)"
         }
     }
 }

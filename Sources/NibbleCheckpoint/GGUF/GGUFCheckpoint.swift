@@ -152,6 +152,13 @@ package struct GGUFCheckpoint: Checkpoint {
         }
     }
 
+    package func rows(_ name: String, _ range: Range<Int>) throws -> Tensor {
+        guard let source = sources[name], case .none = source.change, source.shape.rank == 3, range.count == 1 else {
+            return try tensor(name).rows(range)
+        }
+        return file.tensor(source.info.matrix(range.lowerBound), dequantizedTo: dtype).viewed(as: source.shape.replacingFirst(1))
+    }
+
     /// Rows of one head stand in the file as 0, D/2, 1, D/2 + 1 …
     private func unpermuted(_ info: GGUFFile.TensorInfo, heads: Int) -> Tensor {
         let headSize = info.shape[0] / heads

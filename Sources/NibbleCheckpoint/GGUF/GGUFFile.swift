@@ -142,7 +142,7 @@ package struct GGUFFile: Sendable {
 
     /// A copy of the tensor's elements whose row `i` is the file's row `source(i)`. Blocks are dequantized.
     func copy(_ info: TensorInfo, dequantizedTo dtype: DType, rowOrder source: (Int) -> Int) -> Tensor {
-        let result = Tensor.host(info.type.dtype ?? dtype, info.shape)
+        let result = Tensor.decoded(info.type.dtype ?? dtype, info.shape)
         let width = info.shape.last
         guard info.shape.count > 0 else { return result }
         let rows = info.shape.count / width

@@ -38,7 +38,7 @@ package enum CPUPathQuantizer {
 
     /// As ``PlainNested/quantize(_:)``: scales are first rounded to a grid of 65,536 points.
     package static func quantizeScales(_ scales: [Float]) -> PlainNested.Quantized {
-        var quantized = PlainNested.quantize(scales)
+        var quantized = PlainNested.quantize(scales, offset: LaneSum.mean(scales))
         let map = NestedScales.dynamicMap
         let thresholds = zip(map, map.dropFirst()).map { ($0 + $1) * 0.5 }
         for index in scales.indices {

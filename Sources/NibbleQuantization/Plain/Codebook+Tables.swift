@@ -6,6 +6,7 @@ extension FourBitFormat.Codebook {
         switch self {
         case .fp4: FourBitFormat.Codebook.fp4Values
         case .nf4: FourBitFormat.Codebook.nf4Values
+        case .mxfp4: FourBitFormat.Codebook.mxfp4Values
         }
     }
 
@@ -15,6 +16,7 @@ extension FourBitFormat.Codebook {
         switch self {
         case .fp4: FourBitFormat.Codebook.fp4Thresholds
         case .nf4: FourBitFormat.Codebook.nf4Thresholds
+        case .mxfp4: FourBitFormat.Codebook.mxfp4Thresholds
         }
     }
 
@@ -30,6 +32,12 @@ extension FourBitFormat.Codebook {
         -1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036, 0.0,
         0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0,
     ]
+
+    /// E2M1: a sign, two exponent bits, a mantissa bit.
+    private static let mxfp4Values: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
+
+    /// Midpoints of magnitudes.
+    private static let mxfp4Thresholds: [Float] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5]
 
     private static let fp4Thresholds: [Float] = [
         0.00260417, 0.0859375, 0.20833333, 0.29166666, 0.4166667, 0.583333, 0.8333333,

@@ -31,7 +31,9 @@ package enum PlainFourBit {
         codes.reserveCapacity(values.count)
         for start in stride(from: 0, to: values.count, by: blockSize) {
             let block = values[start..<min(start + blockSize, values.count)]
-            let scale = flushed(block.reduce(0) { max($0, abs($1)) })
+            var scale = flushed(block.reduce(0) { max($0, abs($1)) })
+            // The largest magnitude is below 8 then, and becomes 6 at most.
+            if codebook == .mxfp4, scale > 0 { scale = scale.binade / 4 }
             let inverse = scale > 0 ? flushed(1 / scale) : 0
             absmax.append(scale)
             for value in block { codes.append(codebook.code(flushed(flushed(value) * inverse))) }
@@ -65,6 +67,7 @@ extension FourBitFormat.Codebook {
     package func code(_ value: Float) -> UInt8 {
         switch self {
         case .nf4: UInt8(thresholds.count { value > $0 })
+        case .mxfp4: UInt8(thresholds.count { value.magnitude > $0 }) | (value < 0 ? 8 : 0)
         case .fp4: FourBitFormat.Codebook.fp4Magnitudes[thresholds.count { value.magnitude > $0 }] | (value < 0 ? 8 : 0)
         }
     }

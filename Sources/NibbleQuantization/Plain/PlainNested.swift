@@ -18,7 +18,11 @@ package enum PlainNested {
     }
 
     package static func quantize(_ scales: [Float]) -> Quantized {
-        let offset = scales.isEmpty ? 0 : Float(scales.reduce(0.0) { $0 + Double($1) } / Double(scales.count))
+        let mean = scales.isEmpty ? 0 : Float(scales.reduce(0.0) { $0 + Double($1) } / Double(scales.count))
+        return quantize(scales, offset: mean)
+    }
+
+    static func quantize(_ scales: [Float], offset: Float) -> Quantized {
         let blocks = quantizeBlocks(scales.map { $0 - offset })
         return Quantized(codes: blocks.codes, absmax: blocks.absmax, offset: offset)
     }
