@@ -24,10 +24,14 @@ package struct ModelMemory: Sendable {
     package let checkpointDType: DType
     /// Whether the checkpoint is pre-quantized.
     package let isStoredQuantized: Bool
+    /// Whether the checkpoint's linear layers are in another quantizer's form, so that floats are made of them first.
+    package let decodesLayers: Bool
     /// What a device's operations take beside activations.
     package let operationBytes: OperationBytes
     /// How keys and values are stored.
     package let cacheFormat: KeyValueFormat
+    /// What adapters add to the bytes of a parameter, by its path.
+    package let adapterBytes: [String: Int]
 
     package typealias OperationBytes = @Sendable (_ device: Device, _ request: WorkspaceRequest) -> Int
 
@@ -39,6 +43,7 @@ package struct ModelMemory: Sendable {
         headFormat: WeightFormat? = nil, context: Int? = nil, batch: Int = 1,
         chunkTokens: Int = SessionOptions.defaultChunkTokens, cacheQuantization: KeyValueQuantization? = nil,
         arithmetic: LinearArithmetic = .init(), checkpointDType: DType? = nil, isStoredQuantized: Bool = false,
+        decodesLayers: Bool = false, adapterBytes: [String: Int] = [:],
         operationBytes: @escaping OperationBytes = ModelMemory.roughOperationBytes
     ) {
         self.architecture = architecture
@@ -53,7 +58,9 @@ package struct ModelMemory: Sendable {
         self.arithmetic = arithmetic
         self.checkpointDType = checkpointDType ?? loadDType
         self.isStoredQuantized = isStoredQuantized
+        self.decodesLayers = decodesLayers
         self.operationBytes = operationBytes
+        self.adapterBytes = adapterBytes
         cacheFormat = cacheQuantization.map { .quantized($0) } ?? .dense(loadDType)
     }
 
@@ -89,11 +96,17 @@ package struct ModelMemory: Sendable {
     var bufferBytes: Int { tree.persistentBuffers.reduce(0) { $0 + $1.buffer.count * DType.float32.byteCount } }
 
     func bytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> StoredBytes {
+        var bytes = baseBytes(parameter, of: module)
+        if !adapterBytes.isEmpty { bytes.weights += adapterBytes[module.path(of: parameter.name)] ?? 0 }
+        return bytes
+    }
+
+    private func baseBytes(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> StoredBytes {
         let shape = parameter.shape
         let dense = shape.count * tree.storedDType(of: module.path(of: parameter.name), loadDType: loadDType).byteCount
         switch module.node.kind {
         case .linear, .transposedLinear, .linearSubclass, .experts, .router:
-            guard shape.rank >= 2 else { break }
+            guard parameter.isMatrix(of: module) else { break }
             guard let format = format(of: module) else { return StoredBytes(weights: dense) }
             // Experts are quantized one by one.
             let experts = shape.rank == 3 ? max(shape[0], 1) : 1
@@ -112,11 +125,13 @@ package struct ModelMemory: Sendable {
 
     func rows(_ shape: Shape, _ module: LocatedModule) -> Int {
         if case .transposedLinear = module.node.kind { return shape[1] }
+        if module.node.expertsLayout == .alternatingColumns, shape.rank == 3 { return shape[0] * shape[2] }
         return shape.dimensions.dropLast().reduce(1, *)
     }
 
     func format(of module: LocatedModule) -> WeightFormat? {
         if module.path == tree.outputEmbedding, let headFormat { return headFormat }
+        if module.isExperts, let kept = plan.keptExperts { return kept }
         return plan.isQuantized(module.path) ? plan.config?.format : nil
     }
 
@@ -133,15 +148,25 @@ package struct ModelMemory: Sendable {
 
     // MARK: Caches and activations
 
-    /// Keys and values of one layer, its cross attention's included.
+    /// Keys and values of one layer, its cross attention's included, and the states of its recurrent mixer.
     func cacheBytes(_ layer: LayerDescription) -> Int {
-        [layer.attention, layer.crossAttention].compactMap { $0 }.reduce(0) { sum, attention in
+        [layer.selfAttention, layer.crossAttention].compactMap { $0 }.reduce(stateBytes(layer)) { sum, attention in
+            guard attention.sharedLayer == nil else { return sum }
             let blocks = CacheBlocks.count(
                 rows: batch, capacity: context, window: attention.window,
                 chunkTokens: CacheBlocks.chunkTokens(chunkTokens, rows: batch, capacity: context))
             return sum + attention.geometry(cacheFormat).byteCount(blocks: blocks)
         }
     }
+
+    /// The states of one layer's recurrent mixer. They do not grow with the context.
+    private func stateBytes(_ layer: LayerDescription) -> Int {
+        let blocks = CacheBlocks.count(.state, rows: batch, capacity: context, chunkTokens: chunkTokens)
+        return layer.recurrence?.stateBuffers(blocks: blocks).byteCount ?? 0
+    }
+
+    /// The states of all layers.
+    package var stateBytes: Int { architecture.decoder.layers.reduce(0) { $0 + stateBytes($1) } }
 
     /// The cache that all layers of an encoder share.
     private func encoderCacheBytes(_ layer: LayerDescription) -> Int {
@@ -174,6 +199,10 @@ package struct ModelMemory: Sendable {
             bytes += rows * architecture.vocabularySize * DType.float32.byteCount
             bytes += SelectionState.buffers(slots: batch, vocabulary: architecture.vocabularySize).byteCount
         }
+        // Steps on a GPU are padded with rows that leave their states in a block of their own.
+        if device.isGPU {
+            bytes += architecture.decoder.layers.reduce(0) { $0 + ($1.recurrence?.stateBuffers(blocks: 1).byteCount ?? 0) }
+        }
         if crossesDevices { bytes += tokens * sizes.width * DType.float32.byteCount }
         return bytes + operationBytes(device, workspaceRequest(holdsHead: holdsHead))
     }
@@ -191,8 +220,13 @@ package struct ModelMemory: Sendable {
     private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {
         var formats: Set<WeightFormat> = [.dense(loadDType)]
         if let format = plan.config?.format { formats.insert(format) }
-        if let headFormat { formats.insert(headFormat) }
+        for format in [headFormat, plan.keptExperts].compactMap({ $0 }) { formats.insert(format) }
         return architecture.workspaceRequest(
             stack, holdsHead: holdsHead, tokens: tokens, rows: batch, context: context, formats: formats, arithmetic: arithmetic)
     }
+}
+
+extension ModuleNode.Parameter {
+    /// Whether a linear module's parameter is multiplied with: a weight, or those of a set of experts; not a bias.
+    func isMatrix(of module: LocatedModule) -> Bool { shape.rank >= (module.isExperts ? 3 : 2) }
 }

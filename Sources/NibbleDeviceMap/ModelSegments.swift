@@ -62,7 +62,10 @@ struct ModelSegments {
     static func front(_ tree: ModuleTree, _ stacks: [StackDescription]) -> [LocatedModule] {
         let tables = tree.located.all(.tokenEmbedding)
         let others = stacks.compactMap { tree.module(at: $0.path) }.flatMap { stack in
-            [Role.positionEmbedding, .embeddingNorm, .projectIn].flatMap { stack.all($0) }
+            [
+                Role.positionEmbedding, .embeddingNorm, .projectIn, .perLayerEmbedding, .perLayerModelProjection,
+                .perLayerInputNorm,
+            ].flatMap { stack.all($0) }
         }
         return tables + others
     }
@@ -72,7 +75,7 @@ struct ModelSegments {
         guard let module = memory.tree.module(at: path), placed.insert(path).inserted else { return }
         if isHeadTied, memory.headFormat == nil {
             tables.paths.append(path)
-            tables.bytesPerToken = tables.bytes.weights
+            tables.bytesPerToken = memory.tree.located.all(.tokenEmbedding).reduce(0) { $0 + memory.bytes(below: $1).weights }
             tables.bytes.weights += memory.bufferBytes
             return
         }

@@ -114,5 +114,5 @@ package struct ModuleSizes: Sendable {
 
 extension LocatedParameter {
     /// Whether quantizing its module replaces it: anything but a bias.
-    var isMatrix: Bool { shape.rank >= 2 }
+    var isMatrix: Bool { shape.rank >= (module.isExperts ? 3 : 2) }
 }

@@ -41,8 +41,10 @@ extension ModelMemory {
         let experts = parameter.shape.rank == 3 ? max(parameter.shape[0], 1) : 1
         let stored = tree.storedDType(of: path, loadDType: loadDType)
         let dense = parameter.shape.count / experts * stored.byteCount
-        let isTransposed = if case .transposedLinear = module.node.kind { true } else { false }
-        let copies = (stored == checkpointDType ? 0 : 1) + (isTransposed ? 1 : 0)
+        let isTransposed =
+            if case .transposedLinear = module.node.kind { true } else { module.node.expertsLayout == .alternatingColumns }
+        let isConverted = stored != checkpointDType || (decodesLayers && module.isLinear)
+        let copies = (isConverted ? 1 : 0) + (isTransposed ? 1 : 0)
         guard let format = format(of: module), module.isLinear else {
             overhead.hostLoading = copies * dense
             return overhead
@@ -67,7 +69,7 @@ extension ModelMemory {
     /// Whether a parameter on the disk stays in its file. The others are read into memory.
     private func isMapped(_ parameter: ModuleNode.Parameter, of module: LocatedModule) -> Bool {
         switch module.node.kind {
-        case .linear, .transposedLinear, .linearSubclass, .experts, .router: parameter.shape.rank >= 2
+        case .linear, .transposedLinear, .linearSubclass, .experts, .router: parameter.isMatrix(of: module)
         case .embedding: module.node.role != .relativeBias
         default: false
         }

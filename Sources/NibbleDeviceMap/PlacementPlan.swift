@@ -30,6 +30,8 @@ public struct PlacementPlan: Sendable {
     public var hints: [String] = []
     /// How much of the model is where it is fast.
     package var residency = Residency.complete
+    /// Bytes of the caches that are states of recurrent layers, on all devices.
+    package var stateBytes = 0
 
     /// How much of a model is where it is fast, from worst to best.
     package enum Residency: Int, Sendable, Comparable {

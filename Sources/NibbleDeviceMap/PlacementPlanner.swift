@@ -27,6 +27,7 @@ package struct PlacementPlanner: Sendable {
         let uncovered = memory.tree.parameters.filter { map.device(of: $0.path) == nil }.map(\.path)
         guard uncovered.isEmpty else { throw DeviceMapError.uncovered(uncovered) }
         var plan = PlacementPlan(deviceMap: map, planner: planner, devices: [], ranges: [])
+        plan.stateBytes = memory.stateBytes
         plan.streamDevice = try stream ?? streamDevice(map, segments, request)
         plan.devices = try use(of: map, stream: plan.streamDevice, segments, request)
         plan.ranges = try ranges(of: map, stream: plan.streamDevice, segments)

@@ -33,6 +33,8 @@ package struct SessionRequest: Sendable {
     package var encoderPadding: [Int]
     /// The index into ``encoderInputs`` that each row attends to; empty means that row r attends to entry r.
     package var encoderGroup: [Int]
+    /// The adapters of each row, or one entry for all rows; `nil`: those that are active.
+    package var adapters: [AdapterWeights]?
     /// How keys and values are stored; `nil`: as the model was loaded to store them.
     package var cacheQuantization: KeyValueQuantization?
     /// See ``DecodingSession/interruption``.
@@ -40,13 +42,15 @@ package struct SessionRequest: Sendable {
 
     package init(
         rows: Int, capacity: Int, encoderInputs: [[Int32]] = [], encoderPadding: [Int] = [], encoderGroup: [Int] = [],
-        cacheQuantization: KeyValueQuantization? = nil, interruption: (@Sendable () throws -> Void)? = nil
+        adapters: [AdapterWeights]? = nil, cacheQuantization: KeyValueQuantization? = nil,
+        interruption: (@Sendable () throws -> Void)? = nil
     ) {
         self.rows = rows
         self.capacity = capacity
         self.encoderInputs = encoderInputs
         self.encoderPadding = encoderPadding
         self.encoderGroup = encoderGroup
+        self.adapters = adapters
         self.cacheQuantization = cacheQuantization
         self.interruption = interruption
     }
@@ -129,12 +133,17 @@ package protocol DecodingSession: AnyObject {
     func gather(_ sources: [Int]) throws
 
     /// Whether `row` can be cut to `length` tokens. Where all layers attend to a window, keys that left it are gone: at least
-    /// the last 64 tokens can be removed, and always all of them.
+    /// the last 64 tokens can be removed, and always all of them. Recurrent layers keep the state before the last call for the
+    /// row, and the one after its last prompt.
     func canTruncate(row: Int, to length: Int) -> Bool
 
     /// Removes all but the first `length` tokens of `row`.
     /// - Throws: ``SessionError/cannotTruncate(row:from:to:)`` unless ``canTruncate(row:to:)``.
     func truncate(row: Int, to length: Int) throws
+
+    /// Cuts `row` to `length` tokens, or to the most below that for which ``canTruncate(row:to:)``. Returns how many it then
+    /// holds.
+    func rollBack(row: Int, to length: Int) throws -> Int
 }
 
 extension DecodingSession {
@@ -147,14 +156,13 @@ extension DecodingSession {
 
     package func canTruncate(row: Int, to length: Int) -> Bool { true }
 
-    /// Cuts `row` to `length` tokens, or to none where that is no longer possible. Returns how many it then holds.
     package func rollBack(row: Int, to length: Int) throws -> Int {
         let kept = min(canTruncate(row: row, to: length) ? length : 0, self.length(ofRow: row))
         try truncate(row: row, to: kept)
         return kept
     }
 
-    /// Cuts `row` to the tokens with which `sequence` begins, at most all but its last, or to none where that is no longer
+    /// Cuts `row` to the tokens with which `sequence` begins, at most all but its last, or to fewer where that is no longer
     /// possible. Returns how many it then holds: the rest of `sequence` can be fed, and gives logits.
     package func keepPrefix(row: Int, of sequence: [Int32]) throws -> Int {
         let common = zip(tokens(ofRow: row), sequence.dropLast()).prefix { $0 == $1 }.count
@@ -172,7 +180,7 @@ public enum SessionError: Error, Sendable, Equatable {
     case rowOutOfRange(row: Int, rows: Int)
     /// A position without an embedding.
     case positionOutOfRange(position: Int, positions: Int)
-    /// Keys that have left a window cannot be restored.
+    /// Keys that have left a window, and states that were passed, cannot be restored.
     case cannotTruncate(row: Int, from: Int, to: Int)
 }
 
@@ -189,7 +197,8 @@ extension SessionError: CustomStringConvertible {
         case .positionOutOfRange(let position, let positions):
             "position \(position) is beyond the \(positions) that the model has embeddings for"
         case .cannotTruncate(let row, let from, let to):
-            "row \(row) of \(from) tokens cannot be cut to \(to): the attention window has passed, and its keys are gone"
+            "row \(row) of \(from) tokens cannot be cut to \(to): the attention window or the recurrent state of that place has "
+                + "passed and is gone"
         }
     }
 }

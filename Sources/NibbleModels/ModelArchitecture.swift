@@ -31,6 +31,15 @@ package struct ModelArchitecture: Sendable {
     }
 }
 
+extension ModelArchitecture {
+    /// The same model with other names in its checkpoint.
+    package func naming(_ keys: CheckpointKeys) -> ModelArchitecture {
+        var architecture = self
+        architecture.keys = keys
+        return architecture
+    }
+}
+
 /// Reads a family's `config.json`.
 package typealias ArchitectureReader = @Sendable (ConfigReader) throws -> ModelArchitecture
 
@@ -38,6 +47,7 @@ package typealias ArchitectureReader = @Sendable (ConfigReader) throws -> ModelA
 package enum ModelRegistry {
     static let readers: [String: ArchitectureReader] = [
         "arcee": Arcee.architecture,
+        "bamba": Bamba.architecture,
         "bart": Bart.architecture,
         "biogpt": BioGPT.architecture,
         "blenderbot": Blenderbot.architecture,
@@ -45,21 +55,29 @@ package enum ModelRegistry {
         "codegen": CodeGen.architecture,
         "cohere": Cohere.architecture,
         "cohere2": Cohere2.architecture,
+        "cohere2_moe": Cohere2MoE.architecture,
         "cwm": CWM.architecture,
+        "dots1": Dots1.architecture,
         "ernie4_5": Ernie45.architecture,
+        "ernie4_5_moe": Ernie45MoE.architecture,
         "exaone": Exaone.architecture,
         "exaone4": Exaone4.architecture,
+        "exaone_moe": ExaoneMoE.architecture,
         "falcon": Falcon.architecture,
+        "falcon_h1": FalconH1.architecture,
         "flex_olmo": FlexOLMo.architecture,
         "gemma": Gemma.architecture,
         "gemma2": Gemma2.architecture,
         "gemma3_text": Gemma3.architecture,
+        "gemma4_text": Gemma4.architecture,
         "glm": GLM.architecture,
         "glm4": GLM4.architecture,
+        "glm4_moe": GLM4MoE.architecture,
         "gpt2": GPT2.architecture,
         "gpt_bigcode": GPTBigCode.architecture,
         "gpt_neo": GPTNeo.architecture,
         "gpt_neox": GPTNeoX.architecture,
+        "gpt_oss": GPTOSS.architecture,
         "gptj": GPTJ.architecture,
         "granite": Granite.architecture,
         "granitemoe": GraniteMoE.architecture,
@@ -67,15 +85,20 @@ package enum ModelRegistry {
         "granitemoeshared": GraniteMoE.sharedArchitecture,
         "helium": Helium.architecture,
         "hunyuan_v1_dense": HunYuan.architecture,
+        "hunyuan_v1_moe": HunYuanMoE.architecture,
         "hyperclovax": HyperCLOVAX.architecture,
         "internlm2": InternLM2.architecture,
         "internlm3": Llama.internLM3Architecture,
         "iquestcoder": Llama.iquestCoderArchitecture,
         "jais2": Jais2.architecture,
+        "lfm2": LFM2.architecture,
+        "lfm2_moe": LFM2.mixtureArchitecture,
         "llama": Llama.architecture,
         "m2m_100": M2M100.architecture,
+        "mamba2": Mamba2.architecture,
         "marian": Marian.architecture,
         "mbart": MBart.architecture,
+        "minimax_m2": MiniMaxM2.architecture,
         "ministral": Ministral.architecture,
         "ministral3": Ministral3.architecture,
         "mistral": Mistral.architecture,
@@ -83,6 +106,7 @@ package enum ModelRegistry {
         "mpt": MPT.architecture,
         "mt5": T5.architecture,
         "nemotron": Nemotron.architecture,
+        "nemotron_h": NemotronH.architecture,
         "olmo": OLMo.architecture,
         "olmo2": OLMo2.architecture,
         "olmo3": OLMo3.architecture,
@@ -96,9 +120,13 @@ package enum ModelRegistry {
         "qwen2": Qwen2.architecture,
         "qwen2_moe": Qwen2.mixtureArchitecture,
         "qwen3": Qwen3.architecture,
+        "qwen3_5_moe_text": Qwen35.mixtureArchitecture,
+        "qwen3_5_text": Qwen35.architecture,
         "qwen3_moe": Qwen3.mixtureArchitecture,
+        "qwen3_next": Qwen3Next.architecture,
         "seed_oss": SeedOSS.architecture,
         "smollm3": SmolLM3.architecture,
+        "solar_open": SolarOpen.architecture,
         "stablelm": StableLM.architecture,
         "starcoder2": Starcoder2.architecture,
         "t5": T5.architecture,

@@ -22,6 +22,10 @@ public enum ModelError: Error, Sendable, Equatable {
     case tokenOutOfRange(token: Int32, vocabularySize: Int)
     /// A size of an engine is below 1.
     case invalidEngineSize(field: String, found: Int, limit: Int)
+    /// An adapter does not fit the model's layer.
+    case adapterMismatch(adapter: String, layer: String, expected: String, found: String)
+    /// More adapters than a model can have at once.
+    case tooManyAdapters(limit: Int)
 }
 
 extension ModelError: CustomStringConvertible {
@@ -48,6 +52,10 @@ extension ModelError: CustomStringConvertible {
             "token id \(token) is outside the vocabulary of \(size)"
         case .invalidEngineSize(let field, let found, let limit):
             "\(field) of an engine must be from 1 to \(limit), found \(found)"
+        case .adapterMismatch(let adapter, let layer, let expected, let found):
+            "the adapter \(adapter) does not fit \(layer): expected \(expected), found \(found)"
+        case .tooManyAdapters(let limit):
+            "a model can have \(limit) adapters at once: unload one first"
         }
     }
 }

@@ -54,7 +54,15 @@ SEQ2SEQ = dict(
     pad_token_id=1, eos_token_id=2, bos_token_id=0, decoder_start_token_id=1, forced_eos_token_id=None)
 ONE_LAYER = {**SEQ2SEQ, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 61}
 SMALL = {**DECODER, "hidden_size": 24, "intermediate_size": 40, "vocab_size": 61}
+TINY = {**SMALL, "vocab_size": 37, "intermediate_size": 20}
 MOE = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12)
+
+RECURRENT = {**SMALL, "hidden_size": 18, "intermediate_size": 28, "vocab_size": 47}
+DELTA = dict(
+    head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
+    linear_key_head_dim=6, linear_value_head_dim=4, rope_parameters={**ROPE, "partial_rotary_factor": 0.25})
+
+MAMBA = dict(mamba_n_heads=6, mamba_d_head=6, mamba_n_groups=2, mamba_d_state=5, mamba_d_conv=4, mamba_expand=2)
 
 # name: (model class, config class, config)
 SPECS = {
@@ -118,6 +126,37 @@ SPECS = {
         vocab_size=VOCABULARY, d_model=24, d_kv=10, num_heads=HEADS, d_ff=40, num_layers=2,
         relative_attention_num_buckets=8, relative_attention_max_distance=16, pad_token_id=0, eos_token_id=1,
         decoder_start_token_id=0)),
+    "t5_untied": ("T5ForConditionalGeneration", "T5Config", dict(
+        vocab_size=61, d_model=24, d_kv=10, num_heads=HEADS, d_ff=40, num_layers=1, feed_forward_proj="gated-gelu",
+        relative_attention_num_buckets=8, relative_attention_max_distance=16, tie_word_embeddings=False, pad_token_id=0,
+        eos_token_id=1, decoder_start_token_id=0)),
+    "llama_biased": ("LlamaForCausalLM", "LlamaConfig", {
+        **SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
+        "rope_parameters": {**ROPE, "rope_type": "linear", "factor": 2.0}}),
+    "lfm2_tiny": ("Lfm2ForCausalLM", "Lfm2Config", {
+        **RECURRENT, "intermediate_size": 34, "block_multiple_of": 8, "layer_types": ["conv", "full_attention"]}),
+    "qwen3_5_tiny": ("Qwen3_5ForCausalLM", "Qwen3_5TextConfig", {**RECURRENT, **DELTA}),
+    "qwen3_next_tiny": ("Qwen3NextForCausalLM", "Qwen3NextConfig", {
+        **RECURRENT, **DELTA, **MOE, "hidden_size": 20, "num_experts": 3, "shared_expert_intermediate_size": 10}),
+    "mamba2_tiny": ("Mamba2ForCausalLM", "Mamba2Config", dict(
+        vocab_size=47, hidden_size=18, num_hidden_layers=2, num_heads=6, head_dim=6, state_size=5, n_groups=2, conv_kernel=3,
+        chunk_size=8, **TOKENS)),
+    "bamba_tiny": ("BambaForCausalLM", "BambaConfig", {
+        **RECURRENT, **MAMBA, "head_dim": 8, "attn_layer_indices": [1], "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}),
+    "granitemoehybrid_tiny": ("GraniteMoeHybridForCausalLM", "GraniteMoeHybridConfig", {
+        **RECURRENT, **MAMBA, "hidden_size": 24, "mamba_d_head": 8, "layer_types": ["mamba", "attention"], "num_local_experts": 3, "num_experts_per_tok": 2,
+        "intermediate_size": 8, "shared_intermediate_size": 12, "embedding_multiplier": 1.7, "residual_multiplier": 0.6,
+        "attention_multiplier": 0.3, "logits_scaling": 1.3}),
+    "falcon_h1_tiny": ("FalconH1ForCausalLM", "FalconH1Config", {
+        **RECURRENT, **MAMBA, "num_hidden_layers": 1, "mamba_d_ssm": 36, "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False, "attention_in_multiplier": 1.2, "attention_out_multiplier": 0.9,
+        "key_multiplier": 0.6, "mlp_multipliers": [0.8, 1.3], "ssm_in_multiplier": 1.1, "ssm_out_multiplier": 0.85,
+        "ssm_multipliers": [0.7, 1.1, 0.9, 1.2, 0.8], "lm_head_multiplier": 0.8, "embedding_multiplier": 2.0}),
+    "nemotron_h_tiny": ("NemotronHForCausalLM", "NemotronHConfig", dict(
+        vocab_size=47, hidden_size=18, intermediate_size=28, layers_block_type=["linear_attention", "full_attention", "mlp"],
+        mamba_num_heads=6, mamba_head_dim=6, ssm_state_size=5, n_groups=2, conv_kernel=4, chunk_size=8, expand=2,
+        num_attention_heads=HEADS, num_key_value_heads=1, head_dim=8, mlp_hidden_act="relu2", use_mamba_kernels=False,
+        max_position_embeddings=POSITIONS, **TOKENS)),
     "arcee": ("ArceeForCausalLM", "ArceeConfig", dict(**SMALL)),
     "helium": ("HeliumForCausalLM", "HeliumConfig", dict(**SMALL, head_dim=8)),
     "cwm": ("CwmForCausalLM", "CwmConfig", dict(
@@ -132,6 +171,24 @@ SPECS = {
         vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, multi_query=False, **TOKENS)),
     "openai_gpt": ("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", dict(
         vocab_size=61, n_embd=24, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS, **TOKENS)),
+    "gpt_oss_tiny": ("GptOssForCausalLM", "GptOssConfig", {
+        **TINY, "head_dim": 8, "num_local_experts": 3, "num_experts_per_tok": 2, "intermediate_size": 12, "sliding_window": 4,
+        "rope_parameters": dict(rope_type="yarn", rope_theta=150000.0, factor=4.0, beta_fast=0.8, beta_slow=0.02,
+                                original_max_position_embeddings=8, truncate=False)}),
+    "glm4_moe_tiny": ("Glm4MoeForCausalLM", "Glm4MoeConfig", {
+        **TINY, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "first_k_dense_replace": 1, "n_routed_experts": 6,
+        "n_group": 3, "topk_group": 2, "num_experts_per_tok": 3, "moe_intermediate_size": 8, "n_shared_experts": 2,
+        "routed_scaling_factor": 1.7, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}),
+    "dots1": ("Dots1ForCausalLM", "Dots1Config", {
+        **TINY, "head_dim": 8, "first_k_dense_replace": 1, "n_routed_experts": 5, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8, "n_shared_experts": 1, "routed_scaling_factor": 2.5, "norm_topk_prob": True}),
+    "hunyuan_v1_moe": ("HunYuanMoEV1ForCausalLM", "HunYuanMoEV1Config", {
+        **TINY, "head_dim": 8, "num_experts": 4, "moe_topk": 2, "intermediate_size": 12,
+        "rope_parameters": {**ROPE, "rope_type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+    "cohere2_moe": ("Cohere2MoeForCausalLM", "Cohere2MoeConfig", {
+        **TINY, "num_hidden_layers": 3, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "num_shared_experts": 1,
+        "intermediate_size": 12, "expert_selection_fn": "sigmoid", "first_k_dense_replace": 1,
+        "prefix_dense_intermediate_size": 20, "sliding_window": 4, "sliding_window_pattern": 2, "logit_scale": 0.8}),
     "biogpt": ("BioGptForCausalLM", "BioGptConfig", dict(
         vocab_size=61, hidden_size=24, intermediate_size=40, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
         max_position_embeddings=POSITIONS, pad_token_id=1, bos_token_id=0, eos_token_id=2)),
@@ -174,6 +231,8 @@ def initialise(model, seed):
     for name, b in model.named_buffers():
         if name == "final_logits_bias":
             b.copy_(torch.randn(b.shape, generator=g))
+        if name.endswith("e_score_correction_bias"):
+            b.copy_(0.2 * torch.randn(b.shape, generator=g))
     model.tie_weights()
 
 

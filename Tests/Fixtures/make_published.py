@@ -30,6 +30,13 @@ def seq2seq(v, e, n, h, f):
                 decoder_attention_heads=h, encoder_ffn_dim=f, decoder_ffn_dim=f, max_position_embeddings=1024, scale_embedding=True)
 
 
+def gemma4(e, f, n, h, g, period, window, **more):
+    """The text part; every layer number `period` is a full one."""
+    types = ["full_attention" if layer % period == period - 1 else "sliding_attention" for layer in range(n)]
+    return dict(dense("gemma4_text", 262144, e, f, n, h, g, head_dim=256, global_head_dim=512, hidden_size_per_layer_input=0,
+                      sliding_window=window, final_logit_softcapping=30.0, layer_types=types), **more)
+
+
 CHECKPOINTS = {
     "LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct": dense("exaone", 102400, 2560, 7168, 30, 32, 8, head_dim=80, tie_word_embeddings=True),
     "LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct": dense("exaone", 102400, 4096, 14336, 32, 32, 8),
@@ -100,8 +107,29 @@ CHECKPOINTS = {
     "inceptionAI/Jais-2-8B-Chat": dense("jais2", 150272, 3328, 26624, 32, 26, 26),
     "google/vaultgemma-1b": dense("vaultgemma", 256000, 1152, 6912, 26, 4, 4, head_dim=256, query_pre_attn_scalar=256,
                                   sliding_window=512),
+    "google/gemma-4-31B-it": gemma4(5376, 21504, 60, 32, 16, 6, 1024, num_global_key_value_heads=4, attention_k_eq_v=True),
+    "google/gemma-4-26B-A4B-it": gemma4(
+        2816, 2112, 30, 16, 8, 6, 1024, num_global_key_value_heads=2, attention_k_eq_v=True, enable_moe_block=True, num_experts=128,
+        top_k_experts=8, moe_intermediate_size=704),
+    "google/gemma-4-E4B-it": gemma4(2560, 10240, 42, 8, 2, 6, 512, hidden_size_per_layer_input=256, num_kv_shared_layers=18),
+    "google/gemma-4-E2B-it": gemma4(1536, 6144, 35, 8, 1, 5, 512, hidden_size_per_layer_input=256, num_kv_shared_layers=20,
+                                    use_double_wide_mlp=True),
     "adept/persimmon-8b-base": dict(model_type="persimmon", vocab_size=262144, hidden_size=4096, intermediate_size=16384,
                                     num_hidden_layers=36, num_attention_heads=64, max_position_embeddings=16384),
+    "openai/gpt-oss-20b": dense("gpt_oss", 201088, 2880, 2880, 24, 64, 8, head_dim=64, num_local_experts=32),
+    "openai/gpt-oss-120b": dense("gpt_oss", 201088, 2880, 2880, 36, 64, 8, head_dim=64, num_local_experts=128),
+    "zai-org/GLM-4.5-Air": dense("glm4_moe", 151552, 4096, 10944, 46, 96, 8, head_dim=128, attention_bias=True),
+    "zai-org/GLM-4.6": dense("glm4_moe", 151552, 5120, 12288, 92, 96, 8, head_dim=128, attention_bias=True, use_qk_norm=True,
+                             moe_intermediate_size=1536, n_routed_experts=160, first_k_dense_replace=3, routed_scaling_factor=2.5),
+    "MiniMaxAI/MiniMax-M2": dense("minimax_m2", 200064, 3072, 1536, 62, 48, 8, head_dim=128, rotary_dim=64),
+    "LGAI-EXAONE/K-EXAONE-236B-A23B": dense("exaone_moe", 153600, 6144, 18432, 48, 64, 8, head_dim=128, num_experts=128,
+                                           moe_intermediate_size=2048, sliding_window=128),
+    "upstage/Solar-Open-100B": {k: v for k, v in dense("solar_open", 196608, 4096, 0, 48, 64, 8).items() if k != "intermediate_size"},
+    "baidu/ERNIE-4.5-21B-A3B-PT": dense("ernie4_5_moe", 103424, 2560, 12288, 28, 20, 4, tie_word_embeddings=True),
+    "tencent/Hunyuan-A13B-Instruct": dense("hunyuan_v1_moe", 128167, 4096, 3072, 32, 32, 8, head_dim=128, num_experts=64,
+                                           moe_topk=[8] * 32, tie_word_embeddings=True),
+    "rednote-hilab/dots.llm1.inst": dense("dots1", 152064, 4096, 10944, 62, 32, 32, head_dim=128, n_routed_experts=128,
+                                          n_shared_experts=2, num_experts_per_tok=6, first_k_dense_replace=1),
 }
 
 
@@ -121,8 +149,14 @@ def describe(name, values):
             continue
         parts = ["*" if part.isdigit() else part for part in path.split(".")]
         patterns[".".join(parts) + " " + "x".join(map(str, p.shape))] += 1
-    half = sum(p.numel() * 2 for path, p in model.named_parameters(remove_duplicate=False) if path not in tied)
-    half += sum(b.numel() * b.element_size() for b in model.buffers())
+    wide = set(model._keep_in_fp32_modules or []) | set(model._keep_in_fp32_modules_strict or [])
+
+    def size(path, tensor, bytes):
+        kept = any(f".{name}." in f".{path}." for name in wide)
+        return tensor.numel() * (4 if kept else bytes)
+    # Loading casts parameters, whatever dtype they are made in.
+    half = sum(size(path, p, 2) for path, p in model.named_parameters(remove_duplicate=False) if path not in tied)
+    half += sum(size(path, b, b.element_size()) for path, b in model.named_buffers())
     head = model.get_output_embeddings()
     linear = [m.weight.numel() for m in model.modules() if type(m) in (torch.nn.Linear, Conv1D) and m is not head]
     # A 4-bit layer casts its bias to the compute dtype, float32, when it first runs.

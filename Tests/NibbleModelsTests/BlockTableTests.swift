@@ -160,7 +160,7 @@ import Testing
     func tables() {
         let windows = [nil, 64, nil, 64, 128, 4096, 5000] as [Int?]
         let layout = CacheLayout(windows.map(layer), rows: 2, capacity: 4096, chunkTokens: 512)
-        #expect(layout.windows == [nil, 64, 128])
+        #expect(layout.kinds == [.full, .window(64), .window(128)])
         #expect(layout.tableOfLayer == [0, 1, 0, 1, 2, 0, 0])
         #expect(layout.blocks.count == 3)
         #expect(layout.blocks[0] == 2 * 4096 / 32)
@@ -170,7 +170,7 @@ import Testing
     @Test("a stack without layers has one table")
     func empty() {
         let layout = CacheLayout([], rows: 1, capacity: 10, chunkTokens: 8)
-        #expect(layout.windows == [nil] && layout.tableOfLayer.isEmpty && layout.blocks == [1])
+        #expect(layout.kinds == [.full] && layout.tableOfLayer.isEmpty && layout.blocks == [1])
     }
 
     @Test(

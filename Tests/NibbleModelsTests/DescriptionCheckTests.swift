@@ -35,11 +35,38 @@ import Testing
             }
         }
 
-        /// A change to the first layer's attention.
+        /// A change to the first attention.
         static func attention(
             _ description: String, _ change: @escaping @Sendable (inout AttentionDescription) -> Bool
         ) -> Mutation {
-            stack(description) { change(&$0.layers[0].attention) }
+            stack(description) { stack in
+                guard let layer = stack.layers.firstIndex(where: { $0.selfAttention != nil }) else { return false }
+                return change(&stack.layers[layer].attention)
+            }
+        }
+
+        /// A change to the first layer with a recurrent mixer.
+        static func recurrent(_ description: String, _ change: @escaping @Sendable (inout LayerDescription) -> Void) -> Mutation {
+            stack(description) { stack in
+                guard let layer = stack.layers.firstIndex(where: { $0.recurrence != nil }) else { return false }
+                change(&stack.layers[layer])
+                return true
+            }
+        }
+
+        /// A change to the first gated delta net.
+        static func gatedDelta(
+            _ description: String, _ change: @escaping @Sendable (inout GatedDeltaDescription) -> Void
+        ) -> Mutation {
+            stack(description) { stack in
+                for layer in stack.layers.indices {
+                    guard case .gatedDelta(var delta)? = stack.layers[layer].recurrence else { continue }
+                    change(&delta)
+                    stack.layers[layer].recurrence = .gatedDelta(delta)
+                    return true
+                }
+                return false
+            }
         }
     }
 
@@ -83,6 +110,10 @@ import Testing
             $0.layout.value.stride += 1
             return $0.keyValueHeads > 1
         },
+        .attention("sinks ignored, or sinks that are not there") {
+            $0.hasSinks.toggle()
+            return true
+        },
         .attention("an infinite scale") {
             $0.scale = .infinity
             return true
@@ -103,6 +134,24 @@ import Testing
         },
         .attention("a rotary embedding that is not there") {
             $0.rotary = 7
+            return true
+        },
+        .attention("a gate that is not there, or one ignored") {
+            $0.outputGate = $0.outputGate == nil ? .init(offset: $0.headSize, stride: 2 * $0.headSize) : nil
+            return true
+        },
+        .recurrent("a recurrent mixer ignored") { $0.recurrence = nil },
+        .recurrent("attention where there is none") { $0.selfAttention = AttentionDescription(heads: 1, headSize: 8) },
+        .recurrent("another mixer") { $0.recurrence = .shortConvolution(.init(width: 7, kernel: 3)) },
+        .gatedDelta("a longer convolution") { $0.kernel += 1 },
+        .gatedDelta("a convolution of one") { $0.kernel = 1 },
+        .gatedDelta("twice the key heads") { $0.keyHeads *= 2 },
+        .gatedDelta("value heads that make no whole groups") { $0.valueHeads += 1 },
+        .gatedDelta("wider keys") { $0.keySize += 1 },
+        .gatedDelta("other projections") { $0.projections = $0.projections == .byKeyHead ? .sideBySide : .byKeyHead },
+        .stack("no feed-forward") { stack in
+            if case FeedForwardDescription.none = stack.layers[0].feedForward { return false }
+            stack.layers[0].feedForward = .none
             return true
         },
         .stack("relative biases ignored") { stack in
@@ -147,19 +196,33 @@ import Testing
         },
         .stack("more rotated than the head has") { stack in
             guard !stack.rotary.isEmpty, stack.layers.contains(where: { $0.attention.rotary == 0 }) else { return false }
-            stack.rotary[0].rotated = stack.layers[0].attention.headSize + 2
+            stack.rotary[0].rotated = (stack.layers.map(\.attention.headSize).max() ?? 0) + 2
             return true
         },
         .stack("a plain feed-forward for a gated one, or the reverse") { stack in
             switch stack.layers[0].feedForward {
+            case .none: return false
             case .plain(let activation): stack.layers[0].feedForward = .gated(activation)
-            case .gated(let activation): stack.layers[0].feedForward = .plain(activation)
-            case .experts(let experts): stack.layers[0].feedForward = .gated(experts.activation)
+            case .gated: stack.layers[0].feedForward = .plain(.silu)
+            case .experts: stack.layers[0].feedForward = .gated(.silu)
             }
             return true
         },
         .stack("an expert more") { $0.changeExperts { $0.count += 1 } },
         .stack("wider experts") { $0.changeExperts { $0.width += 1 } },
+        .stack("a choice bias ignored, or one that is not there") {
+            $0.changeExperts { $0.router.choiceBias = $0.router.choiceBias == nil ? "nowhere" : nil }
+        },
+        .stack("groups that do not divide the experts") {
+            $0.changeExperts { $0.router.groups = .init(count: $0.count + 1, chosen: 1, score: .largest) }
+        },
+        .stack("more groups chosen than there are") {
+            $0.changeExperts { $0.router.groups = .init(count: 1, chosen: 2, score: .largest) }
+        },
+        .stack("groups too small for their best two") {
+            $0.changeExperts { $0.router.groups = .init(count: $0.count, chosen: $0.count, score: .sumOfBestTwo) }
+        },
+        .stack("weights scaled by NaN") { $0.changeExperts { $0.router.scale = .nan } },
         .stack("no expert chosen") { $0.changeExperts { $0.topK = 0 } },
         .stack("more experts chosen than there are") { $0.changeExperts { $0.topK = $0.count + 1 } },
         .stack("cross-attention where there is none, or none where it is") { stack in
@@ -202,7 +265,7 @@ import Testing
             applied += 1
             #expect(throws: ModelError.self, "\(mutation)") { try mutant.check() }
         }
-        #expect(applied > 15)
+        #expect(applied > 12)
     }
 
     @Test("heads that are normalized together are not each on its own", arguments: ["olmo2", "qwen3", "cohere_qk_norm"])
@@ -218,7 +281,8 @@ import Testing
 
     /// Roles that a family may do without.
     private static let optional: Set<Role> = [
-        .embeddingNorm, .finalNorm, .positionEmbedding, .projectIn, .projectOut, .queryNorm, .keyNorm, .feedForwardNorm,
+        .embeddingNorm, .finalNorm, .positionEmbedding, .projectIn, .projectOut, .queryNorm, .keyNorm, .valueNorm,
+        .feedForwardNorm,
         .attentionNorm, .attentionOutputNorm, .feedForwardOutputNorm, .relativeBias, .feedForward, .tokenEmbedding,
         .attentionResidualNorm, .feedForwardResidualNorm, .crossAttentionNorm, .crossAttentionResidualNorm,
     ]
@@ -239,8 +303,9 @@ import Testing
             if !isShared, role != .feedForward { check("without its role") { $0.with(role: nil) } }
             if !Self.optional.contains(role) { check("left out") { _ in nil } }
             for (place, parameter) in first.node.parameters.enumerated() where parameter.name != "bias" {
-                for axis in 0..<parameter.shape.rank where axis > 0 || ![.relativeBias, .positionEmbedding].contains(role) {
-                    // The number of positions and of buckets is the table's to say.
+                for axis in 0..<parameter.shape.rank
+                where axis > 0 || ![.relativeBias, .positionEmbedding, .perLayerEmbedding].contains(role) {
+                    // The number of positions, of buckets and of a second table's rows is the table's to say.
                     check("\(parameter.name) longer along axis \(axis)") { $0.widened(parameter: place, axis: axis) }
                 }
             }
@@ -251,7 +316,7 @@ import Testing
     func unread(name: String) throws {
         let architecture = try architecture(name)
         let block = try #require(architecture.tree.located.first(.block))
-        let attention = try #require(block.first(.selfAttention))
+        let attention = try #require(block.first(.selfAttention) ?? block.first(.recurrence))
         let extra = [
             ModuleNode("extra", "Linear", kind: .linear, parameters: [.init("weight", [4, 4])]),
             ModuleNode("extra", "Linear", kind: .linear, role: .attentionOutput, parameters: [.init("weight", [4, 4])]),
@@ -307,7 +372,8 @@ extension ModelArchitecture {
     ) -> ModelArchitecture {
         let tree = ModuleTree(
             root: root ?? self.tree.root, tied: self.tree.tied, noSplitClasses: self.tree.noSplitClasses,
-            keepInFloat32: self.tree.keepInFloat32, outputEmbedding: self.tree.outputEmbedding)
+            keepInFloat32: self.tree.keepInFloat32, alwaysFloat32: self.tree.alwaysFloat32,
+            outputEmbedding: self.tree.outputEmbedding)
         return ModelArchitecture(
             modelType: modelType, tree: tree, keys: keys, decoder: decoder ?? self.decoder, encoder: encoder ?? self.encoder,
             head: head ?? self.head, vocabularySize: vocabularySize ?? self.vocabularySize, maximumPositions: maximumPositions)
@@ -323,13 +389,17 @@ extension ModuleNode {
     }
 
     fileprivate func with(children: [ModuleNode]) -> ModuleNode {
-        ModuleNode(name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children)
+        ModuleNode(
+            name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children,
+            expertsLayout: expertsLayout)
     }
 
     fileprivate func with(child: ModuleNode) -> ModuleNode { with(children: children + [child]) }
 
     fileprivate func with(role: Role?) -> ModuleNode {
-        ModuleNode(name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children)
+        ModuleNode(
+            name, className, kind: kind, role: role, parameters: parameters, buffers: buffers, children: children,
+            expertsLayout: expertsLayout)
     }
 
     fileprivate func widened(parameter place: Int, axis: Int) -> ModuleNode {
@@ -337,6 +407,8 @@ extension ModuleNode {
         dimensions[axis] += 1
         var changed = parameters
         changed[place] = Parameter(parameters[place].name, Shape(dimensions))
-        return ModuleNode(name, className, kind: kind, role: role, parameters: changed, buffers: buffers, children: children)
+        return ModuleNode(
+            name, className, kind: kind, role: role, parameters: changed, buffers: buffers, children: children,
+            expertsLayout: expertsLayout)
     }
 }

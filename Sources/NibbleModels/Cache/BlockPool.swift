@@ -37,6 +37,9 @@ package struct BlockPool: Sendable {
     /// Nodes of the index: blocks' worth of tokens that are known, or that known ones follow.
     package var knownCount: Int { index.nodeCount }
 
+    /// Whether a table holds states.
+    package var hasStates: Bool { tables.contains { $0.kind == .state } }
+
     /// Blocks that hold `positions` positions.
     package func blocks(for positions: Int) -> Int { (positions + blockSize - 1) / blockSize }
 
@@ -230,7 +233,7 @@ extension BlockPool {
             }
         }
         var prefix = KnownPrefix(length: usable * blockSize, nodes: Array(nodes.prefix(usable)))
-        guard prefix.length < limit, !tables.contains(where: { $0.kind == .state }) else { return prefix }
+        guard prefix.length < limit, !hasStates else { return prefix }
         place = prefix.nodes.last.map { .node($0) } ?? root.place
         if let (node, count) = index.findBeginning(tokens[prefix.length..<limit], after: place) {
             prefix.partial = node

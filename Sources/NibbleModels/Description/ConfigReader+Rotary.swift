@@ -59,8 +59,9 @@ private struct RotaryReading {
         if convention.thetaKey != "rope_theta", config.value("rope_theta") != nil {
             config.noteUnread("rope_theta", because: "this family reads \(convention.thetaKey)")
         }
-        let rotated = try rotatedElements(type, theta: theta)
         noteUnknownFields(type)
+        if type == "proportional" { return try proportional(theta: theta) }
+        let rotated = try rotatedElements(type, theta: theta)
         var scaling: RotaryDescription.Scaling?
         if convention.hasStaticAlpha, type == "dynamic", let alpha = try fields.optionalDouble("alpha"), alpha != 0 {
             theta *= pow(alpha, Double(rotated) / Double(rotated - 2))
@@ -69,6 +70,22 @@ private struct RotaryReading {
         return RotaryDescription(
             rotated: rotated, theta: theta, isInterleaved: convention.isInterleaved,
             scaling: try scaling ?? self.scaling(type, rotated: rotated))
+    }
+
+    /// The first frequencies of a whole head: a share of them, which the other types take of the head's elements.
+    private func proportional(theta: Double) throws -> RotaryDescription {
+        let share = try preferring(fields: "partial_rotary_factor", config: convention.shareKey) ?? 1
+        let factor = try fields.double("factor", default: 1)
+        guard share > 0, share <= 1, theta > 0, factor > 0, headSize % 2 == 0 else {
+            throw ModelError.wrongField(
+                "rope_parameters", file: config.file,
+                expected: "a positive theta and factor, an even head size and a share of it up to 1",
+                found: "theta \(theta), factor \(factor), \(share) of a head of \(headSize)")
+        }
+        let pairs = Int((share * Double(headSize) / 2).rounded(.down))
+        return RotaryDescription(
+            rotated: headSize, theta: theta, isInterleaved: convention.isInterleaved,
+            scaling: .proportional(pairs: pairs, factor: factor))
     }
 
     private func type() throws -> String {
@@ -115,7 +132,7 @@ private struct RotaryReading {
 
     /// The fields that each type reads.
     private static let knownFields: [String: Set<String>] = [
-        "default": [], "linear": ["factor"], "dynamic": ["factor"],
+        "default": [], "linear": ["factor"], "dynamic": ["factor"], "proportional": ["factor"],
         "llama3": ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
         "yarn": [
             "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
@@ -148,7 +165,7 @@ private struct RotaryReading {
                 highFrequency: try number("high_freq_factor"), original: try originalPositions())
         case "yarn": return .yarn(try yarn())
         case "longrope": return try longRope(rotated: rotated)
-        default: throw unknown(type, expected: "default, linear, dynamic, llama3, yarn or longrope")
+        default: throw unknown(type, expected: "default, linear, dynamic, llama3, yarn, longrope or proportional")
         }
     }
 

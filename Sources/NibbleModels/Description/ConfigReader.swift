@@ -182,9 +182,10 @@ package struct ConfigReader: Sendable {
     }
 
     /// The kind of each layer, from `layer_types`, or `fallback` of its index.
-    package func layerTypes(_ count: Int, default fallback: (Int) -> String) throws -> [String] {
+    package func layerTypes(
+        _ count: Int, known: [String] = ["full_attention", "sliding_attention"], default fallback: (Int) -> String
+    ) throws -> [String] {
         let types = try strings("layer_types") ?? (0..<count).map(fallback)
-        let known = ["full_attention", "sliding_attention"]
         guard types.count == count, types.allSatisfy(known.contains) else {
             throw ModelError.wrongField(
                 "layer_types", file: file, expected: "\(count) of \(known.joined(separator: ", "))",

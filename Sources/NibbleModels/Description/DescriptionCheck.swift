@@ -44,6 +44,7 @@ struct DescriptionCheck {
             blocks.count == stack.layers.count, module, "\(stack.layers.count) described blocks", "\(blocks.count) modules")
         try checkEmbedding(stack, module)
         try checkPositions(stack, module)
+        try checkPerLayerInputs(stack, module)
         try checkRotary(stack)
         try checkNorm(module.first(.embeddingNorm), width: stack.width)
         try checkNorm(module.first(.finalNorm), width: stack.width)
@@ -93,6 +94,20 @@ struct DescriptionCheck {
         }
     }
 
+    private mutating func checkPerLayerInputs(_ stack: StackDescription, _ module: LocatedModule) throws {
+        guard let inputs = stack.perLayer else { return }
+        try expect(inputs.width > 0, module, "per-layer inputs of some elements", "\(inputs.width)")
+        let all = stack.layers.count * inputs.width
+        let table = try role(.perLayerEmbedding, in: module)
+        let rows = table.node.parameters.first?.shape.dimensions.first ?? 0
+        try expect(
+            rows >= architecture.vocabularySize, table, "a row for each of \(architecture.vocabularySize) tokens", "\(rows)")
+        try shape(table, [rows, all])
+        consume(table)
+        try linear(role(.perLayerModelProjection, in: module), in: stack.width, out: all)
+        try checkNorm(role(.perLayerInputNorm, in: module), width: inputs.width)
+    }
+
     private func checkRotary(_ stack: StackDescription) throws {
         for rotary in stack.rotary {
             // Bounds the work below whatever sizes a config claims.
@@ -110,8 +125,8 @@ struct DescriptionCheck {
             }
         }
         for (index, layer) in stack.layers.enumerated() {
-            guard let place = layer.attention.rotary else { continue }
-            guard stack.rotary.indices.contains(place), stack.rotary[place].rotated <= layer.attention.headSize else {
+            guard let attention = layer.selfAttention, let place = attention.rotary else { continue }
+            guard stack.rotary.indices.contains(place), stack.rotary[place].rotated <= attention.headSize else {
                 throw wrong(
                     stack.path, "a rotary embedding within the head size for layer \(index)",
                     "number \(place) of \(stack.rotary.count)")
@@ -148,7 +163,8 @@ struct DescriptionCheck {
                 module.path, "a module that the decoder reads",
                 module.node.role.map { "a second \($0), or one out of place" } ?? "no role")
         }
-        for buffer in tree.persistentBuffers where buffer.path != architecture.head.biasPath {
+        for buffer in tree.persistentBuffers
+        where buffer.path != architecture.head.biasPath && !consumed.contains(buffer.path) {
             throw wrong(buffer.path, "a buffer that the decoder reads", "one that it does not")
         }
     }
@@ -166,6 +182,15 @@ extension DescriptionCheck {
     }
 
     mutating func consume(_ module: LocatedModule) { consumed.insert(module.path) }
+
+    /// A stored buffer of a module.
+    mutating func checkBuffer(_ module: LocatedModule, _ name: String, count: Int) throws {
+        let found = module.node.buffers.first { $0.name == name && $0.isPersistent }?.count
+        try expect(found == count, module, "a stored buffer \(name) of \(count)", found.map(String.init) ?? "none")
+        consume(buffer: module.path(of: name))
+    }
+
+    mutating func consume(buffer path: String) { consumed.insert(path) }
 
     /// The module that the decoder would take for `role`.
     func role(_ role: Role, in module: LocatedModule) throws -> LocatedModule {

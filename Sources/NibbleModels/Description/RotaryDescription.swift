@@ -17,6 +17,8 @@ package struct RotaryDescription: Sendable {
         case dynamic(factor: Double, original: Int)
         case llama3(factor: Double, lowFrequency: Double, highFrequency: Double, original: Int)
         case yarn(Yarn)
+        /// Only the first `pairs` frequencies rotate; the others are zero (Gemma 4). All are divided by the factor.
+        case proportional(pairs: Int, factor: Double)
         /// Phi-3: one factor a frequency; the long list applies once the length exceeds `original`.
         case longRope(short: [Double], long: [Double], original: Int, attention: Double)
     }
@@ -70,6 +72,8 @@ extension RotaryDescription {
             (plain(theta: theta).map { llama3($0, factor, low, high, Double(original)) }, 1)
         case .yarn(let yarn):
             (yarnFrequencies(yarn), Float(yarn.attention))
+        case .proportional(let pairs, let factor):
+            (plain(theta: theta).enumerated().map { $0 < pairs ? $1 / Float(factor) : 0 }, 1)
         case .longRope(let short, let long, let original, let attention):
             (zip(plain(theta: theta), length > original ? long : short).map { $0 / Float($1) }, Float(attention))
         }

@@ -15,6 +15,8 @@ package struct StackDescription: Sendable {
     package var layers: [LayerDescription]
     /// Rotary embeddings that layers refer to by index.
     package var rotary: [RotaryDescription] = []
+    /// Inputs that each layer has of its own; every layer then has a ``LayerDescription/perLayerActivation``.
+    package var perLayer: PerLayerDescription?
 
     package init(path: String, width: Int, layers: [LayerDescription]) {
         self.path = path
@@ -33,9 +35,30 @@ package struct StackDescription: Sendable {
     }
 }
 
-/// One block: its attention, its feed-forward, and how they join the residual stream.
+/// Inputs that each layer has of its own, made from the tokens and their embeddings (Gemma 4 E):
+/// `(table[token] × embeddingScale + norm(projection(embedding) × projectionScale)) × sumScale`.
+package struct PerLayerDescription: Sendable {
+    /// P: elements of one layer's input.
+    package var width: Int
+    package var embeddingScale: Float
+    package var projectionScale: Float
+    package var sumScale: Float
+
+    package init(width: Int, embeddingScale: Float, projectionScale: Float, sumScale: Float) {
+        self.width = width
+        self.embeddingScale = embeddingScale
+        self.projectionScale = projectionScale
+        self.sumScale = sumScale
+    }
+}
+
+/// One block: its token mixer, its feed-forward, and how they join the residual stream.
+///
+/// A token mixer is attention, a recurrent mixer, or both side by side on the same input (Falcon-H1). A block may also lack one
+/// of its two halves: see ``FeedForwardDescription/none``.
 package struct LayerDescription: Sendable {
-    package var attention: AttentionDescription
+    package var selfAttention: AttentionDescription?
+    package var recurrence: RecurrentDescription?
     /// Encoder-decoders: the attention over the encoder's output.
     package var crossAttention: AttentionDescription?
     package var feedForward: FeedForwardDescription
@@ -45,10 +68,27 @@ package struct LayerDescription: Sendable {
     package var residualFollowsNorm = false
     /// Sublayer outputs are multiplied by this before they join the residual (Granite).
     package var residualScale: Float = 1
+    /// The activation of the gate on the layer's own input, where it has one.
+    package var perLayerActivation: Activation?
+    /// The buffer of the block, one number, that the residual stream is multiplied by behind the block.
+    package var outputScaleBuffer: String?
+    /// The gate of a gated feed-forward is multiplied by the first, its result by the second (Falcon-H1).
+    package var feedForwardScales: (gate: Float, output: Float) = (1, 1)
 
     package init(attention: AttentionDescription, feedForward: FeedForwardDescription) {
-        self.attention = attention
+        selfAttention = attention
         self.feedForward = feedForward
+    }
+
+    package init(recurrence: RecurrentDescription?, feedForward: FeedForwardDescription) {
+        self.recurrence = recurrence
+        self.feedForward = feedForward
+    }
+
+    /// ``selfAttention``, for families to adjust. A layer without attention has nothing to adjust.
+    package var attention: AttentionDescription {
+        get { selfAttention ?? AttentionDescription(heads: 1, headSize: 1) }
+        set { if selfAttention != nil { selfAttention = newValue } }
     }
 }
 
@@ -70,11 +110,21 @@ package struct AttentionDescription: Sendable {
     /// Index into ``StackDescription/rotary``.
     package var rotary: Int?
     package var bias: Bias = .none
+    /// Whether each head has a sink: a learned score in the softmax's denominator, the parameter `sinks` of the attention (gpt-oss).
+    package var hasSinks = false
     package var normScope: QueryKeyNorm.Scope = .head
     /// Projections are clamped to ± this, after a norm that precedes rotation.
     package var clip: Float?
     /// A factor on rotated queries that grows with their position.
     package var temperature: QueryTemperature?
+    /// Values are what the key projection gives, before norm and rotation. There is no projection of their own.
+    package var valuesAreKeys = false
+    /// The layer before this one whose keys and values it reads; `nil`: it has its own.
+    package var sharedLayer: Int?
+    /// Where each head's gate lies in the projections' output: the result is multiplied by its sigmoid (Qwen3-Next).
+    package var outputGate: QueryKeyValueLayout.HeadOffsets?
+    /// The output projection's result is multiplied by this.
+    package var outputScale: Float = 1
 
     /// What is added to scores.
     package enum Bias: Sendable {
@@ -99,22 +149,30 @@ package struct AttentionDescription: Sendable {
 
 /// The feed-forward of a block.
 package enum FeedForwardDescription: Sendable {
+    /// The block ends with its token mixer (Mamba 2).
+    case none
     /// down(activation(up x))
     case plain(Activation)
     /// down(activation(gate x) ⊙ up x)
     case gated(Activation)
     case experts(ExpertsDescription)
+
+    var isNone: Bool { if case .none = self { true } else { false } }
 }
 
 /// A sparse mixture of gated experts.
 package struct ExpertsDescription: Sendable {
+    /// X
     package var count: Int
+    /// k
     package var topK: Int
-    package var normalizesWeights: Bool
-    package var activation: Activation
+    package var router: RouterDescription
+    package var activation: GateActivation
     /// F of one expert.
     package var width: Int
     package var shared = SharedExpert.none
+    /// A factor on the shared expert's output (Cohere 2 MoE averages).
+    package var sharedScale: Float = 1
 
     /// An expert that sees every token.
     package enum SharedExpert: Sendable {
@@ -122,14 +180,46 @@ package struct ExpertsDescription: Sendable {
         case plain
         /// Its output is scaled by σ(gate · x) (Qwen2).
         case gated
+        /// It reads the norm before the feed-forward, the router and the experts read norms of their own, and both outputs pass
+        /// norms before they are summed (Gemma 4).
+        case apart
     }
 
-    package init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
+    package init(count: Int, topK: Int, router: RouterDescription, activation: GateActivation, width: Int) {
         self.count = count
         self.topK = topK
-        self.normalizesWeights = normalizesWeights
+        self.router = router
         self.activation = activation
         self.width = width
+    }
+
+    /// A mixture whose weights are a softmax over all experts.
+    package init(count: Int, topK: Int, normalizesWeights: Bool, activation: Activation, width: Int) {
+        self.init(
+            count: count, topK: topK, router: .init(normalizes: normalizesWeights), activation: .product(activation), width: width
+        )
+    }
+}
+
+/// How a mixture chooses experts: ``RouterRule`` without its tensors.
+package struct RouterDescription: Sendable {
+    package var scoring = RouterRule.Scoring.softmax
+    /// The path, below the feed-forward, of the tensor [X] that is added to scores for choosing; a buffer or a parameter.
+    package var choiceBias: String?
+    package var groups: RouterRule.Groups?
+    package var normalizes: Bool
+    package var floor = RouterRule.Floor.added(0)
+    package var scale: Float = 1
+
+    package init(normalizes: Bool) { self.normalizes = normalizes }
+
+    /// - Parameters:
+    ///   - bias: float32 [X], of the path ``choiceBias``.
+    ///   - expertScale: float32 [X], a factor on each expert's weight.
+    func rule(choiceBias bias: Tensor?, expertScale: Tensor?) -> RouterRule {
+        RouterRule(
+            scoring: scoring, choiceBias: bias, groups: groups, normalizes: normalizes, floor: floor, scale: scale,
+            expertScale: expertScale)
     }
 }
 

@@ -42,14 +42,17 @@ package struct TextTower: Sendable {
     private static let families = [
         "qwen2_vl": "qwen2", "qwen2_vl_text": "qwen2", "qwen2_5_vl": "qwen2", "qwen2_5_vl_text": "qwen2",
         "qwen3_vl_text": "qwen3", "qwen3_vl_moe_text": "qwen3_moe", "gemma3": "gemma3_text",
+        "gemma4": "gemma4_text",
     ]
 
     /// The text classes, for checkpoints that are written.
     private static let classes = [
         "cohere2": "Cohere2ForCausalLM", "exaone4": "Exaone4ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
+        "gemma4_text": "Gemma4ForCausalLM",
         "granite": "GraniteForCausalLM", "hyperclovax": "HyperCLOVAXForCausalLM", "llama": "LlamaForCausalLM",
         "ministral3": "Ministral3ForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
-        "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM",
+        "qwen3": "Qwen3ForCausalLM", "qwen3_5_text": "Qwen3_5ForCausalLM", "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
+        "qwen3_moe": "Qwen3MoeForCausalLM",
     ]
 
     /// What the classes' configs default to, for text parts that leave it out.

@@ -43,3 +43,55 @@ enum Cohere2 {
         return try model.architecture()
     }
 }
+
+/// Command A+ (Cohere 2 MoE): Cohere 2 with mixtures, of which the first layers have none.
+///
+///     nibble generate CohereLabs/command-a-plus-05-2026 --load-in-4bit --quant-type nf4 "The capital of France is"
+enum Cohere2MoE {
+    static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
+        let config = config.filled(["head_dim": 128, "sliding_window": 4096, "use_qk_norm": false])
+        var model = try Cohere.model(config, "Cohere2Moe", theta: 10000)
+        if let epsilon = try config.optionalDouble("rms_norm_eps") {
+            let width = model.width
+            model.norm = { rmsNorm($0, width, Float(epsilon), role: $1, className: "Cohere2MoeRMSNorm") }
+            model.blockEnd = [model.norm("input_layernorm", .attentionNorm)]
+        }
+        let first = try config.int("first_k_dense_replace", default: 0)
+        let sparse = try config.feedForwardTypes(model.layers) { $0 < first ? "dense" : "sparse" }.map { $0 == "sparse" }
+        let densePattern = try config.size("prefix_dense_sliding_window_pattern", default: 1)
+        let pattern = try config.size("sliding_window_pattern", default: 4)
+        // The dense layers at the beginning count on their own.
+        let windowed = try model.slideByTypes { layer in
+            layer < first ? (layer + 1) % densePattern != 0 : (layer - first + 1) % pattern != 0
+        }
+        model.removeRotary { !windowed[$0] && (sparse[$0] || densePattern != 1) }
+        try mix(&model, config, sparse)
+        return try model.architecture()
+    }
+
+    private static func mix(_ model: inout LlamaLike, _ config: ConfigReader, _ sparse: [Bool]) throws {
+        let count = try config.headCount("num_experts", "num_local_experts", default: 8)
+        let scoring = try config.string("expert_selection_fn", default: "softmax")
+        try config.require(["softmax", "sigmoid"].contains(scoring), "expert_selection_fn", "softmax or sigmoid")
+        let isSigmoid = scoring == "sigmoid"
+        var router = RouterDescription(normalizes: try !isSigmoid || config.bool("norm_topk_prob", default: true))
+        if isSigmoid { router.scoring = .sigmoid }
+        let shared = try config.int("num_shared_experts", default: 0)
+        let joining = try config.string("shared_expert_combination_strategy", default: "average")
+        try config.require(["average", "sum"].contains(joining), "shared_expert_combination_strategy", "average or sum")
+        let averages = shared > 0 && joining == "average"
+        if averages { router.scale = 0.5 }
+        var experts = ExpertsDescription(
+            count: count, topK: try model.expertsPerToken(of: count, default: 2), router: router,
+            activation: .product(model.activation.function), width: model.inner)
+        if shared > 0 { experts.shared = .plain }
+        if averages { experts.sharedScale = 0.5 }
+        let mixture = module("mlp", "Cohere2MoeSparseMoeBlock", role: .feedForward) {
+            model.router("gate", experts)
+            model.experts(experts)
+            if shared > 0 { model.gated("shared_experts", inner: shared * model.inner, role: .sharedExpert) }
+        }
+        let dense = model.gated(inner: try config.optionalSize("prefix_dense_intermediate_size"))
+        model.mix(experts, mixture, dense: dense) { sparse[$0] }
+    }
+}

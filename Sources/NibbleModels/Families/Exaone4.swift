@@ -16,16 +16,13 @@ enum Exaone4 {
             model.norm("post_attention_layernorm", .attentionOutputNorm),
             model.norm("post_feedforward_layernorm", .feedForwardOutputNorm),
         ]
-        let hasWindows = try config.optionalSize("sliding_window") != nil
-        let pattern = try hasWindows ? pattern(config) : []
-        let windowed = try model.slideByTypes { pattern.isEmpty ? false : pattern[$0 % pattern.count] }
-        if hasWindows { model.removeRotary { !windowed[$0] } }
+        try model.slideLikeExaone()
         return try model.architecture()
     }
 
     /// Whether each layer of a repeating group has a window: a number n stands for n − 1 that have one and one that does not,
     /// a text for itself ("LLLG").
-    private static func pattern(_ config: ConfigReader) throws -> [Bool] {
+    fileprivate static func pattern(_ config: ConfigReader) throws -> [Bool] {
         if let text = config.value("sliding_window_pattern")?.string { return text.map { $0 == "L" } }
         let count = try config.layerCount("sliding_window_pattern", default: 0)
         return (0..<count).map { $0 + 1 < count }
@@ -33,6 +30,14 @@ enum Exaone4 {
 }
 
 extension LlamaLike {
+    /// Windows by `layer_types` or `sliding_window_pattern`. Where there are any, the layers without one have no positions.
+    mutating func slideLikeExaone() throws {
+        let hasWindows = try config.optionalSize("sliding_window") != nil
+        let pattern = try hasWindows ? Exaone4.pattern(config) : []
+        let windowed = try slideByTypes { pattern.isEmpty ? false : pattern[$0 % pattern.count] }
+        if hasWindows { removeRotary { !windowed[$0] } }
+    }
+
     /// RMS norms of every head's query and key.
     mutating func normalizeHeads(_ query: String, _ key: String) {
         attentionEnd = [(query, Role.queryNorm), (key, .keyNorm)].map {

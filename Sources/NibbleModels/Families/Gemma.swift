@@ -141,7 +141,7 @@ extension LlamaLike {
 }
 
 extension ConfigReader {
-    fileprivate func softCap(_ key: String) throws -> Float? {
+    func softCap(_ key: String) throws -> Float? {
         guard let cap = try optionalDouble(key) else { return nil }
         try require(cap > 0, key, "a positive number")
         return Float(cap)

@@ -38,20 +38,20 @@ enum GraniteMoE {
     }
 }
 
-/// Granite 4 without Mamba layers: Granite with a fused feed-forward and, in some, a mixture beside it. Positions are
-/// optional.
+/// Granite 4: Mamba 2, with attention in some layers or in all; a fused feed-forward and, in some models, a mixture beside it.
+/// Positions are optional.
 ///
 ///     nibble generate ibm-granite/granite-4.0-micro --load-in-4bit --quant-type nf4 "def fibonacci(n):"
 enum GraniteMoEHybrid {
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
-        let types = try config.strings("layer_types") ?? config.strings("layers_block_type") ?? ["mamba"]
-        try config.require(
-            types.allSatisfy { ["full_attention", "attention"].contains($0) }, "layer_types",
-            "attention in every layer (Mamba layers are not supported)")
         let hasPositions = try config.optionalString("position_embedding_type") == "rope"
         var model = try LlamaLike(
             config.filled(["max_position_embeddings": 2048]), "GraniteMoeHybrid", rotary: hasPositions ? .init() : nil)
-        try config.require(types.count == model.layers, "layer_types", "one for each of \(model.layers) layers")
+        let types = try config.aliasing(["layer_types": "layers_block_type"]).layerTypes(
+            model.layers, known: ["mamba", "linear_attention", "attention", "full_attention"]
+        ) { _ in "mamba" }
+        let isMamba = types.map { $0 == "mamba" || $0 == "linear_attention" }
+        if isMamba.contains(true) { try model.mixStateSpaces(where: isMamba, className: "MambaLayer") }
         try model.readBiases()
         try model.multiply()
         if !hasPositions { model.removeRotary { _ in true } }

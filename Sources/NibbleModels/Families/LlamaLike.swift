@@ -26,10 +26,29 @@ struct LlamaLike {
     var embeddingBuffers: [ModuleNode.Buffer] = []
     /// The feed-forward of a layer, where it is not the gated one.
     var feedForward: ((_ layer: Int) -> ModuleNode)?
+    /// The modules of a block before its attention.
+    var beforeAttention: [ModuleNode] = []
     /// The modules of a block after its attention, where they are not the feed-forward and ``blockEnd``.
     var afterAttention: (() -> [ModuleNode])?
+    /// The token mixer of a layer, where it is not the usual attention.
+    var mixer: ((_ layer: Int) -> ModuleNode?)?
+    /// Each head's query is followed by a gate of its output.
+    var gatesAttention = false
+    var finalNorm = "norm"
+    var rotaryName = "rotary_emb"
+    /// Beginning of the name of the rotary module's class.
+    var rotaryPrefix: String
+    var rotaryPrecedesNorm = false
+    /// Classes that are never divided, beside the block's.
+    var otherNoSplitClasses: Set<String> = []
     /// Whether the attention is the last module of a block instead of the first.
     var attentionIsLast = false
+    /// Parameters of every attention besides its projections and norms.
+    var attentionParameters: [ModuleNode.Parameter] = []
+    /// As of ``ModuleTree``.
+    var alwaysFloat32: [String] = []
+    var keepInFloat32: [String] = []
+    var headBias = false
     /// Where each layer type has a rotary embedding of its own.
     var rotaryLayerTypes: [String] = []
 
@@ -59,6 +78,7 @@ struct LlamaLike {
         layers = try config.layerCount("num_hidden_layers")
         vocabulary = try config.size("vocab_size")
         modelClass = "\(prefix)Model"
+        rotaryPrefix = prefix
         norm = { rmsNorm($0, width, epsilon, role: $1, className: "\(prefix)RMSNorm") }
         blockEnd = [norm("input_layernorm", .attentionNorm), norm("post_attention_layernorm", .feedForwardNorm)]
 
@@ -99,9 +119,11 @@ struct LlamaLike {
     }
 
     /// down(activation(gate x) ⊙ up x), `inner` wide.
-    func gated(_ name: String = "mlp", inner: Int? = nil, role: Role = .feedForward) -> ModuleNode {
+    func gated(
+        _ name: String = "mlp", inner: Int? = nil, role: Role = .feedForward, className: String? = nil
+    ) -> ModuleNode {
         let inner = inner ?? self.inner
-        return module(name, "\(prefix)MLP", role: role) {
+        return module(name, className ?? "\(prefix)MLP", role: role) {
             linear("gate_proj", inner, width, bias: feedForwardBias, role: .gate)
             linear("up_proj", inner, width, bias: feedForwardBias, role: .up)
             linear("down_proj", width, inner, bias: feedForwardBias, role: .down)
@@ -109,7 +131,7 @@ struct LlamaLike {
         }
     }
 
-    /// As ``gated(_:inner:role:)`` with gate and up in one projection.
+    /// As ``gated(_:inner:role:className:)`` with gate and up in one projection.
     func gatedFused(_ name: String, _ className: String) -> ModuleNode {
         module(name, className, role: .feedForward) {
             linear("gate_up_proj", 2 * inner, width, role: .gateUp)
@@ -132,13 +154,20 @@ struct LlamaLike {
     }
 
     private var attention: ModuleNode {
-        module("self_attn", "\(prefix)Attention", role: .selfAttention) {
-            linear("q_proj", heads * headSize, width, bias: queryKeyValueBias, role: .query)
+        module("self_attn", "\(prefix)Attention", role: .selfAttention, parameters: attentionParameters) {
+            linear("q_proj", (gatesAttention ? 2 : 1) * heads * headSize, width, bias: queryKeyValueBias, role: .query)
             linear("k_proj", keyValueHeads * headSize, width, bias: queryKeyValueBias, role: .key)
             linear("v_proj", keyValueHeads * headSize, width, bias: queryKeyValueBias, role: .value)
             linear("o_proj", width, heads * headSize, bias: outputBias, role: .attentionOutput)
             attentionEnd
         }
+    }
+
+    private var rotaryModules: [ModuleNode] {
+        guard let rotated = rotary.first?.rotated else { return [] }
+        return [
+            rotaryModule(rotaryName, "\(rotaryPrefix)RotaryEmbedding", rotated: rotated, layerTypes: rotaryLayerTypes)
+        ]
     }
 
     /// - Parameter attention: where it is not the usual four projections.
@@ -149,18 +178,19 @@ struct LlamaLike {
                     "embed_tokens", vocabulary, width, role: .tokenEmbedding, className: embeddingClass,
                     buffers: embeddingBuffers)
                 list("layers", layers) { layer, name in
-                    module(name, "\(prefix)DecoderLayer", role: .block) {
-                        if !attentionIsLast { custom ?? attention }
+                    let mixer = mixer?(layer) ?? custom ?? attention
+                    return module(name, "\(prefix)DecoderLayer", role: .block) {
+                        beforeAttention
+                        if !attentionIsLast { mixer }
                         afterAttention?() ?? [feedForward?(layer) ?? gated()] + blockEnd
-                        if attentionIsLast { custom ?? attention }
+                        if attentionIsLast { mixer }
                     }
                 }
-                norm("norm", .finalNorm)
-                if let rotated = rotary.first?.rotated {
-                    rotaryModule("rotary_emb", "\(prefix)RotaryEmbedding", rotated: rotated, layerTypes: rotaryLayerTypes)
-                }
+                if rotaryPrecedesNorm { rotaryModules }
+                norm(finalNorm, .finalNorm)
+                if !rotaryPrecedesNorm { rotaryModules }
             }
-            linear("lm_head", vocabulary, width, role: .head)
+            linear("lm_head", vocabulary, width, bias: headBias, role: .head)
         }
         var decoder = StackDescription(path: "model", width: width, layers: blocks)
         decoder.rotary = rotary
@@ -172,7 +202,8 @@ struct LlamaLike {
                 root: root,
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embed_tokens.weight")),
-                noSplitClasses: ["\(prefix)DecoderLayer"]),
+                noSplitClasses: otherNoSplitClasses.union(["\(prefix)DecoderLayer"]), keepInFloat32: keepInFloat32,
+                alwaysFloat32: alwaysFloat32),
             keys: keys, decoder: decoder, head: head, vocabularySize: vocabulary,
             maximumPositions: try config.optionalPositions("max_position_embeddings"))
     }

@@ -65,13 +65,7 @@ enum Mixtral {
         try config.require(experts.topK <= experts.count, "num_experts_per_tok", "at most the \(experts.count) experts")
         model.feedForward = { [model] _ in model.mixture(experts) }
         model.forEachBlock { $0.feedForward = .experts(experts) }
-        // Checkpoints number an expert's layers: gate, down, up.
-        model.keys = CheckpointKeys(
-            basePrefix: "model", fileName: { $0.replacing(".mlp.", with: ".block_sparse_moe.") },
-            rename: { key in
-                key.replacing(".block_sparse_moe.", with: ".mlp.").replacing(".w1.", with: ".gate_proj.")
-                    .replacing(".w2.", with: ".down_proj.").replacing(".w3.", with: ".up_proj.")
-            })
+        model.keys = .numberedExperts
         return try model.architecture()
     }
 }
@@ -92,9 +86,9 @@ extension LlamaLike {
             parameters: [.init("weight", [experts.count, width])])
     }
 
-    func experts(_ experts: ExpertsDescription) -> ModuleNode {
+    func experts(_ experts: ExpertsDescription, className: String? = nil) -> ModuleNode {
         ModuleNode(
-            "experts", "\(prefix)Experts", kind: .experts, role: .experts,
+            "experts", className ?? "\(prefix)Experts", kind: .experts, role: .experts,
             parameters: [
                 .init("gate_up_proj", [experts.count, 2 * experts.width, width]),
                 .init("down_proj", [experts.count, width, experts.width]),

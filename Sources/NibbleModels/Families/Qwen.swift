@@ -67,7 +67,7 @@ extension LlamaLike {
     }
 
     /// Mixtures in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
-    fileprivate mutating func addQwenMixtures(count: Int, shared: [ModuleNode] = [], routerFirst: Bool = true) throws {
+    mutating func addQwenMixtures(count: Int, shared: [ModuleNode] = [], routerFirst: Bool = true) throws {
         var experts = ExpertsDescription(
             count: try config.headCount("num_experts", "num_local_experts", default: count),
             topK: try config.headCount("num_experts_per_tok"),

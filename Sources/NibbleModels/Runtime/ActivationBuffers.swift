@@ -21,8 +21,16 @@ final class ActivationBuffers {
     private let gatedBuffer: Tensor
     /// float32 [T, X]: router logits and shared-expert gates.
     private let routerBuffer: Tensor
+    /// float32 [T, L·P]: the per-layer inputs, in models that have them.
+    private let perLayerBuffer: Tensor?
+    /// int32 [T, k] and float32 [T, k]: the experts of each token and their weights.
+    private let chosenBuffers: (ids: Tensor, weights: Tensor)
+    /// int32 [T × pieces], by order: see ``ColumnOrder/indices(tokens:)``.
+    private let orderIndices: [Tensor]
 
     let sizes: ActivationWidths
+    /// What the tokens of a call take of the adapters.
+    var adapters: AdapterRows?
 
     init(_ sizes: ActivationWidths, tokens: Int, rows: Int, dtype: DType, backend: any Backend) throws {
         var buffers: [String: Tensor] = [:]
@@ -42,6 +50,14 @@ final class ActivationBuffers {
         innerBuffer = buffer("inner")
         gatedBuffer = buffer("gated")
         routerBuffer = buffer("router")
+        perLayerBuffer = buffers["per layer"]
+        chosenBuffers = (buffer("chosen experts"), buffer("expert weights"))
+        orderIndices = try sizes.orders.indices.map { index in
+            let target = buffer(ActivationWidths.orderName(index))
+            try backend.copy(
+                .host(sizes.orders[index].indices(tokens: max(tokens, 1)), .int32, target.shape), to: target)
+            return target
+        }
     }
 
     func hidden(_ tokens: Int) -> Tensor { hiddenBuffer.viewed(as: Shape(tokens, sizes.width)) }
@@ -53,6 +69,19 @@ final class ActivationBuffers {
     func inner(_ tokens: Int, width: Int) -> Tensor { innerBuffer.viewed(as: Shape(tokens, width)) }
     func gated(_ tokens: Int, width: Int) -> Tensor { gatedBuffer.viewed(as: Shape(tokens, width)) }
     func router(_ tokens: Int, width: Int) -> Tensor { routerBuffer.viewed(as: Shape(tokens, width)) }
+    func perLayer(_ tokens: Int) -> Tensor {
+        guard let perLayerBuffer else { preconditionFailure("there are no per-layer inputs") }
+        return perLayerBuffer.viewed(as: Shape(tokens, sizes.perLayer))
+    }
+    func chosenExperts(_ tokens: Int, count: Int) -> (ids: Tensor, weights: Tensor) {
+        (chosenBuffers.ids.viewed(as: Shape(tokens, count)), chosenBuffers.weights.viewed(as: Shape(tokens, count)))
+    }
+
+    /// int32 [T × pieces]: the indices that bring pieces of columns into `order`, one of ``ActivationWidths/orders``.
+    func indices(_ order: ColumnOrder, tokens: Int) -> Tensor {
+        guard let index = sizes.orders.firstIndex(of: order) else { preconditionFailure("an order that no block has") }
+        return orderIndices[index].viewed(as: Shape(tokens * order.pieces.count))
+    }
 }
 
 /// The widths of the activations that a set of blocks needs at most.
@@ -64,6 +93,12 @@ package struct ActivationWidths: Sendable, Equatable {
     package var inner = 0
     package var gated = 0
     package var router = 0
+    /// L·P; 0 where layers have no inputs of their own.
+    package var perLayer = 0
+    /// k
+    package var chosenExperts = 0
+    /// Orders that columns are brought into.
+    package var orders: [ColumnOrder] = []
 
     package init(width: Int) { self.width = width }
 
@@ -75,6 +110,9 @@ package struct ActivationWidths: Sendable, Equatable {
         sizes.inner = max(inner, other.inner)
         sizes.gated = max(gated, other.gated)
         sizes.router = max(router, other.router)
+        sizes.perLayer = max(perLayer, other.perLayer)
+        sizes.chosenExperts = max(chosenExperts, other.chosenExperts)
+        sizes.orders = orders + other.orders.filter { !orders.contains($0) }
         return sizes
     }
 
@@ -88,6 +126,13 @@ package struct ActivationWidths: Sendable, Equatable {
             buffer("hidden", width, .float32), buffer("gathered", width, .float32, rows: rows), buffer("normed", width),
             buffer("second normed", width), buffer("projections", projections), buffer("attended", attended),
             buffer("inner", inner), buffer("gated", gated), buffer("router", router, .float32),
+            buffer("chosen experts", chosenExperts, .int32), buffer("expert weights", chosenExperts, .float32),
         ]
+            + (perLayer > 0 ? [buffer("per layer", perLayer, .float32)] : [])
+            + orders.enumerated().map { index, order in
+                BufferShape(ActivationWidths.orderName(index), .int32, [max(tokens, 1) * order.pieces.count])
+            }
     }
+
+    static func orderName(_ index: Int) -> String { "column order \(index)" }
 }

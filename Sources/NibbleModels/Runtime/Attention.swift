@@ -7,7 +7,10 @@ struct SelfAttention: Sendable {
     let projections: LinearGroup
     let output: LinearGroup
     let norm: QueryKeyNorm?
+    /// ε of the norm of values.
+    private let valueEpsilon: Float?
     let bias: PositionBias
+    let sinks: Tensor?
 
     init(
         _ module: LocatedModule, _ description: AttentionDescription, _ weights: ModelWeights, bias: PositionBias
@@ -15,16 +18,24 @@ struct SelfAttention: Sendable {
         self.description = description
         if let fused = module.first(.queryKeyValue) {
             projections = try weights.group(fused)
+        } else if description.sharedLayer != nil {
+            projections = try weights.group(module.first(.query))
         } else {
-            projections = try weights.group(module.first(.query), module.first(.key), module.first(.value))
+            // Keys that are values, too, are projected twice: one copy is normalized and rotated in place.
+            projections = try weights.group(
+                module.first(.query), module.first(.key), module.first(description.valuesAreKeys ? .key : .value))
         }
         output = try weights.group(module.first(.attentionOutput))
-        if let query = try weights.norm(module.first(.queryNorm)), let key = try weights.norm(module.first(.keyNorm)) {
-            norm = QueryKeyNorm(scope: description.normScope, query: query, key: key)
+        if let query = try weights.norm(module.first(.queryNorm)) {
+            norm = QueryKeyNorm(
+                scope: description.normScope, query: query, key: try weights.norm(module.first(.keyNorm)) ?? query)
         } else {
             norm = nil
         }
+        valueEpsilon = try weights.norm(module.first(.valueNorm))?.epsilon
         self.bias = bias
+        sinks = description.hasSinks ? weights.tensors[module.path(of: "sinks")] : nil
+        guard !description.hasSinks || sinks != nil else { throw ModelError.missingWeight("sinks", module: module.path) }
     }
 
     /// [T, E] → [T, H·D]: all of attention but the output projection.
@@ -35,19 +46,31 @@ struct SelfAttention: Sendable {
         let tokens = input.tokens
         let projected = buffers.projections(tokens, width: projections.outFeatures)
         let attended = buffers.attended(tokens, width: output.inFeatures)
-        try backend.linear(input, projections, epilogue: .init(), into: projected)
+        try backend.linear(input, projections, epilogue: .init(adapters: buffers.adapters), into: projected)
         try backend.rotateAndStore(
             RotateAndStoreCall(
                 projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
-                cache: cache, clip: description.clip, temperature: description.temperature), batch)
+                cache: cache, clip: description.clip, temperature: description.temperature, valueEpsilon: valueEpsilon,
+                hasKeysAndValues: description.sharedLayer == nil), batch)
         var call = AttentionCall(
             queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,
             scale: description.scale, softCap: description.softCap, window: description.window,
-            isCausal: description.isCausal, bias: bias)
-        guard !batch.parts.isEmpty else {
-            try backend.attend(call, batch, into: attended)
-            return attended
+            isCausal: description.isCausal, bias: bias, sinks: sinks)
+        try attend(&call, batch, projected, into: attended, backend)
+        if let gate = description.outputGate {
+            try backend.normalizeGated(
+                GatedNormCall(
+                    input: attended, gate: projected, gateLayout: gate, norm: nil, runWidth: description.headSize,
+                    gateActivation: .sigmoid), into: attended)
         }
+        return attended
+    }
+
+    /// Runs the batch's parts one by one where it has some.
+    private func attend(
+        _ call: inout AttentionCall, _ batch: BatchIndices, _ projected: Tensor, into attended: Tensor, _ backend: any Backend
+    ) throws {
+        guard !batch.parts.isEmpty else { return try backend.attend(call, batch, into: attended) }
         var first = 0
         for part in batch.parts {
             let range = first..<first + part.tokenCount
@@ -55,7 +78,6 @@ struct SelfAttention: Sendable {
             try backend.attend(call, part, into: attended.rows(range))
             first = range.upperBound
         }
-        return attended
     }
 }
 
@@ -78,7 +100,7 @@ struct CrossAttention: Sendable {
         _ encoded: Tensor, cache: KeyValueCache, _ batch: BatchIndices, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let projected = buffers.projections(encoded.shape[0], width: keyValue.outFeatures)
-        try backend.linear(encoded, keyValue, epilogue: .init(), into: projected)
+        try backend.linear(encoded, keyValue, epilogue: .init(adapters: buffers.adapters), into: projected)
         let layout = QueryKeyValueLayout.stacked(
             heads: 0, keyValueHeads: description.keyValueHeads, headSize: description.headSize)
         try backend.rotateAndStore(
@@ -92,7 +114,7 @@ struct CrossAttention: Sendable {
         let tokens = input.tokens
         let queries = buffers.projections(tokens, width: query.outFeatures)
         let attended = buffers.attended(tokens, width: output.inFeatures)
-        try backend.linear(input, query, epilogue: .init(), into: queries)
+        try backend.linear(input, query, epilogue: .init(adapters: buffers.adapters), into: queries)
         try backend.attend(
             AttentionCall(
                 queries: queries, layout: .init(offset: 0, stride: description.headSize), heads: description.heads,

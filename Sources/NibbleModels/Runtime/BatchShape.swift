@@ -16,6 +16,8 @@ package struct BatchShape: Sendable {
     package var rotaryLength: Int?
     /// Blocks between the starts of two rows in the block tables; `nil`: as many as a row can have.
     package var tableStride: Int?
+    /// Blocks between the starts of two rows in the table of states; `nil`: as many as a row can have.
+    package var stateStride: Int?
 
     package init(tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, launchLength: Int? = nil) {
         self.tokens = tokens

@@ -112,16 +112,23 @@ package struct BlockTable {
 
 /// The block tables of a session, one for each of a ``CacheLayout``'s.
 package struct BlockTables {
-    package private(set) var tables: [BlockTable]
+    /// Of keys and values; a table of states is the layout's last.
+    package private(set) var tables: [BlockTable] = []
+    package private(set) var states: StateTable?
+    /// Tokens of each row.
+    package private(set) var lengths: [Int]
 
     package init(_ layout: CacheLayout, rows: Int, capacity: Int) {
-        tables = zip(layout.windows, layout.blocks).map {
-            BlockTable(rows: rows, capacity: capacity, window: $0, blockCount: $1)
+        lengths = Array(repeating: 0, count: rows)
+        for (kind, count) in zip(layout.kinds, layout.blocks) {
+            switch kind {
+            case .full: tables.append(BlockTable(rows: rows, capacity: capacity, blockCount: count))
+            case .window(let window):
+                tables.append(BlockTable(rows: rows, capacity: capacity, window: window, blockCount: count))
+            case .state: states = StateTable(rows: rows, blockCount: count)
+            }
         }
     }
-
-    package var lengths: [Int] { tables[0].lengths }
-    package var blocksPerRow: Int { tables[0].blocksPerRow }
 
     /// Blocks to copy within the caches of each table's layers.
     package typealias Copies = [[BlockCopy]]
@@ -135,21 +142,42 @@ package struct BlockTables {
         for table in tables.indices { tables[table].releasePassed() }
     }
 
-    package mutating func append(_ count: Int, to row: Int, copies: inout Copies) {
+    /// - Returns: the states that the call reads and writes for `row`, where there are any.
+    @discardableResult
+    package mutating func append(_ count: Int, to row: Int, copies: inout Copies) -> StateTable.Blocks? {
+        lengths[row] += count
         for table in tables.indices {
             guard let copy = tables[table].append(count, to: row) else { continue }
             if copies.isEmpty { copies = Array(repeating: [], count: tables.count) }
             copies[table].append(copy)
         }
+        return states?.append(count, to: row)
     }
 
-    package func canTruncate(_ row: Int, to length: Int) -> Bool { tables.allSatisfy { $0.canTruncate(row, to: length) } }
+    /// See ``StateTable/promise(_:)``.
+    package mutating func promiseState(of row: Int) -> Int32? { states?.promise(row) }
 
+    package func canTruncate(_ row: Int, to length: Int) -> Bool {
+        length >= lengths[row] || longest(row, upTo: length) == length
+    }
+
+    /// The most of its first `length` tokens that `row` can be cut to: those whose state is there, and whose windows are.
+    package func longest(_ row: Int, upTo length: Int) -> Int {
+        let length = min(length, lengths[row])
+        let kept = states?.longest(row, upTo: length) ?? length
+        return tables.allSatisfy { $0.canTruncate(row, to: kept) } ? kept : 0
+    }
+
+    /// - Precondition: ``canTruncate(_:to:)``
     package mutating func truncate(_ row: Int, to length: Int) {
+        lengths[row] = min(lengths[row], length)
         for table in tables.indices { tables[table].truncate(row, to: length) }
+        states?.truncate(row, to: length)
     }
 
     package mutating func gather(_ sources: [Int]) {
+        lengths = sources.map { lengths[$0] }
         for table in tables.indices { tables[table].gather(sources) }
+        states?.gather(sources)
     }
 }

@@ -1,19 +1,20 @@
 import NibbleCore
 
-/// How the layers of a stack share block tables: layers with the same window share one.
+/// How the layers of a stack share block tables: layers with the same window share one, and all recurrent layers another.
 ///
 /// The table of a window keeps only the blocks that a row's next tokens can see and reuses the others. Where windows and full
-/// attention mix, the table of the full layers keeps everything.
+/// attention mix, the table of the full layers keeps everything. A table of states has a few blocks a row, however long rows are.
 package struct CacheLayout: Sendable {
-    /// The window of each table; `nil`: every position is kept.
-    package let windows: [Int?]
+    /// What the blocks of each table hold. A table of states is the last.
+    package let kinds: [CacheKind]
+    /// The table of each layer's keys and values; of a layer without attention, that of its states.
     package let tableOfLayer: [Int]
     /// Physical blocks of each table's caches.
     package let blocks: [Int]
 
     /// One table that keeps everything.
     package init(blocks: Int, layers: Int) {
-        windows = [nil]
+        kinds = [.full]
         tableOfLayer = Array(repeating: 0, count: layers)
         self.blocks = [blocks]
     }
@@ -23,35 +24,42 @@ package struct CacheLayout: Sendable {
     ///   - limit: tokens that a row may grow to; `nil`: `capacity`. A window that reaches further keeps every position.
     package init(_ layers: [LayerDescription], rows: Int, capacity: Int, limit: Int? = nil, chunkTokens: Int) {
         self.init(layers, limit: limit ?? capacity) {
-            CacheBlocks.count(rows: rows, capacity: capacity, window: $0, chunkTokens: chunkTokens)
+            CacheBlocks.count($0, rows: rows, capacity: capacity, chunkTokens: chunkTokens)
         }
     }
 
     /// - Parameters:
     ///   - limit: tokens that a row may grow to. A window that reaches further keeps every position.
-    ///   - count: blocks of a table with this window.
-    init(_ layers: [LayerDescription], limit: Int, blocks count: (_ window: Int?) -> Int) {
-        var windows: [Int?] = []
-        tableOfLayer = layers.map { layer in
-            let window = layer.attention.window.flatMap { $0 < limit ? $0 : nil }
-            if let place = windows.firstIndex(of: window) { return place }
-            windows.append(window)
-            return windows.count - 1
+    ///   - count: blocks of a table of this kind.
+    init(_ layers: [LayerDescription], limit: Int, blocks count: (CacheKind) -> Int) {
+        var kinds: [CacheKind] = []
+        let tables = layers.map { layer -> Int? in
+            guard let attention = layer.selfAttention else { return nil }
+            let kind = attention.window.flatMap { $0 < limit ? .window($0) : nil } ?? CacheKind.full
+            if let place = kinds.firstIndex(of: kind) { return place }
+            kinds.append(kind)
+            return kinds.count - 1
         }
-        if windows.isEmpty { windows = [nil] }
-        self.windows = windows
-        blocks = windows.map(count)
+        if layers.contains(where: { $0.recurrence != nil }) { kinds.append(.state) }
+        if kinds.isEmpty { kinds = [.full] }
+        self.kinds = kinds
+        tableOfLayer = tables.map { [last = kinds.count - 1] in $0 ?? last }
+        blocks = kinds.map(count)
     }
 
     /// What a pool has to know of the tables.
-    var tables: [CacheTable] {
-        zip(windows, blocks).map { window, count in CacheTable(window.map { .window($0) } ?? .full, blockCount: count) }
-    }
+    var tables: [CacheTable] { zip(kinds, blocks).map { CacheTable($0, blockCount: $1) } }
+
+    /// The number of the table of states; `nil` if no layer is recurrent.
+    package var stateTable: Int? { kinds.firstIndex(of: .state) }
+
+    /// How many tables hold keys and values.
+    var keyValueTables: Int { kinds.count - (stateTable == nil ? 0 : 1) }
 }
 
 extension CacheLayout {
     init(_ other: CacheLayout, blocks: [Int]) {
-        windows = other.windows
+        kinds = other.kinds
         tableOfLayer = other.tableOfLayer
         self.blocks = blocks
     }
@@ -79,6 +87,15 @@ package enum CacheBlocks {
         // The kept positions and the new ones may begin and end anywhere within a block.
         let windowed = rows * (KeyValueGeometry.blocks(for: kept(window)) + 2) + KeyValueGeometry.blocks(for: chunkTokens)
         return min(all, windowed)
+    }
+
+    /// As ``count(rows:capacity:window:chunkTokens:)``, of any kind of table.
+    package static func count(_ kind: CacheKind, rows: Int, capacity: Int, chunkTokens: Int) -> Int {
+        switch kind {
+        case .full: count(rows: rows, capacity: capacity, window: nil, chunkTokens: chunkTokens)
+        case .window(let window): count(rows: rows, capacity: capacity, window: window, chunkTokens: chunkTokens)
+        case .state: rows * StateTable.blocksPerRow
+        }
     }
 
     /// Tokens that a session with these sizes feeds at once.

@@ -1,6 +1,9 @@
 import NibbleCore
 
 /// Writes the rows of one call into the host's index image.
+///
+/// Recurrent layers know only two blocks of a row: the one whose state it begins from and the one that it leaves its state in. Their
+/// table counts positions as if all before the call were one block, so that it stays small and the two can be any.
 struct CallImage {
     /// Which of a row's tokens get logits.
     enum Wanted { case none, last, all }
@@ -37,10 +40,13 @@ struct CallImage {
     /// Entries of a block table that the rows take.
     var tableCount: Int { written.rows * stride }
     private var stride: Int { written.tableStride ?? blocksPerRow }
+    /// Entries of the table of states that the rows take.
+    var stateCount: Int { written.rows * stateStride }
+    private var stateStride: Int { written.stateStride ?? image.stateColumns }
 
     /// Adds a row whose `tokens` follow `start` positions.
     /// - Parameters:
-    ///   - slot: where the record of how its next token is chosen lies.
+    ///   - slot: where the records of how its next token is chosen and of its adapters lie.
     ///   - counter: how many tokens were chosen for it before.
     mutating func addRow(
         _ tokens: ArraySlice<Int32>, start: Int, wanted: Wanted, slot: Int = 0, counter: Int = 0
@@ -53,6 +59,7 @@ struct CallImage {
             image.positions[count] = Int32(start + step)
             image.rows[count] = Int32(row)
             if !isSingle { image.promptRows[count - singles] = Int32(row - singles) }
+            image.adapterSlots[count] = Int32(slot)
             if wanted == .all { select(count) }
             count += 1
         }
@@ -71,6 +78,7 @@ struct CallImage {
 
     private mutating func select(_ token: Int) {
         image.selected[selected] = Int32(token)
+        image.selectedAdapterSlots[selected] = image.adapterSlots[token]
         selected += 1
     }
 
@@ -84,6 +92,20 @@ struct CallImage {
             place += 1
         }
         room = min(room, (place - first) * KeyValueGeometry.blockSize - Int(image.lengths[written.rows - 1]))
+    }
+
+    /// Sets where the row that was added last reads and leaves its state.
+    /// - Parameter next: the block that the state after this one goes to, if it is known.
+    mutating func setState(_ blocks: StateTable.Blocks, next: Int32?) {
+        let (row, block) = (written.rows - 1, KeyValueGeometry.blockSize)
+        let count = Int(image.queryOffsets[row + 1] - image.queryOffsets[row])
+        let start = blocks.source == nil ? 0 : block
+        let (table, first) = (image.stateTable, row * stateStride)
+        image.stateLengths[row] = Int32(start + count)
+        for place in 0...(start + count - 1) / block { table[first + place] = blocks.target }
+        if let source = blocks.source { table[first] = source }
+        image.nextStates[row] = next ?? -1
+        if next == nil { room = 0 }
     }
 
     // MARK: Steps of one token a row
@@ -105,10 +127,16 @@ struct CallImage {
     }
 
     /// Adds a row without a slot that writes into the blocks with these numbers, one for each table.
-    mutating func addPadding(blocks: [Int]) {
+    mutating func addPadding(blocks: [Int], stateTable: Int?) {
         let room = room
         addRow([0], start: 0, wanted: .last, slot: -1)
-        for (table, block) in blocks.enumerated() { setBlocks(CollectionOfOne(Int32(block)), table: table) }
+        for (table, block) in blocks.enumerated() {
+            if table == stateTable {
+                setState(.init(source: nil, target: Int32(block)), next: nil)
+            } else {
+                setBlocks(CollectionOfOne(Int32(block)), table: table)
+            }
+        }
         self.room = room
     }
 
@@ -121,10 +149,19 @@ struct CallImage {
             image.positions[index] += 1
             image.lengths[index] += 1
             image.counters[index] += 1
+            if image.stateColumns > 0 { goOnWithState(index) }
         }
         room -= 1
         written.maximumLength += 1
         if let length = written.rotaryLength { written.rotaryLength = max(length, written.maximumLength) }
         return true
+    }
+
+    /// The state that a row left becomes the one that it begins from.
+    private func goOnWithState(_ row: Int) {
+        let (table, first) = (image.stateTable, row * stateStride)
+        if Int(image.stateLengths[row]) > KeyValueGeometry.blockSize { table[first] = table[first + 1] }
+        table[first + 1] = image.nextStates[row]
+        image.stateLengths[row] = Int32(KeyValueGeometry.blockSize + 1)
     }
 }

@@ -32,7 +32,9 @@ final class CrossAttentionCache {
         let blocksPerInput = max(KeyValueGeometry.blocks(for: maximumLength), 1)
         self.blocksPerInput = blocksPerInput
         caches = try model.decoder.blocks.map { block in
-            let description = block.crossAttention?.description ?? block.attention.description
+            guard let description = block.crossAttention?.description ?? block.description.selfAttention else {
+                preconditionFailure("a decoder block without attention")
+            }
             return try description.makeCache(blocks: blocksPerInput * entries, format, block.backend)
         }
         let limits = IndexBuffers.Limits(tokens: tokens, rows: entryOfRow.count, blocksPerRow: blocksPerInput)
@@ -42,9 +44,10 @@ final class CrossAttentionCache {
         }
     }
 
-    /// Encodes the inputs of a session.
+    /// Encodes the inputs of a session, each with the adapters of a row that attends to it.
+    /// - Parameter adapters: of each row, or one entry for all.
     convenience init(
-        _ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, tokens: Int
+        _ model: LanguageModel, encoder: TransformerStack, _ request: SessionRequest, _ adapters: [AdapterWeights], tokens: Int
     ) throws {
         let rows = request.encoderGroup.isEmpty ? Array(0..<request.rows) : request.encoderGroup
         guard rows.count == request.rows, rows.allSatisfy(request.encoderInputs.indices.contains) else {
@@ -56,6 +59,9 @@ final class CrossAttentionCache {
             model, entries: inputs.inputs.count, maximumLength: inputs.longest, entryOfRow: rows, tokens: tokens,
             format: model.options.cacheFormat(request))
         let pass = try EncoderPass(encoder, model, inputs)
+        for (row, entry) in rows.enumerated() {
+            try pass.setAdapters(adapters[adapters.count == 1 ? 0 : row], entry: entry)
+        }
         pass.runner.interruption = request.interruption
         try encode(inputs, pass)
     }

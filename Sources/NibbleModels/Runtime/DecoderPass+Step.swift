@@ -98,7 +98,7 @@ extension DecoderPass {
         let variants = runner.rotaryVariants(image.call)
         let key = StepGraphs.Key(image.call, rotary: variants, isSplit: beforeChoosing != nil)
         try graphs.step(key, segments(image, cross, output, beforeChoosing)) {
-            try [output] + self.runner.rotaryTensors(image.call)
+            try [output] + self.runner.rotaryTensors(image.call) + self.model.adapters.tensors
         }
     }
 
@@ -152,7 +152,9 @@ extension DecoderPass {
     private func padded(_ image: CallImage) -> CallImage {
         var image = image
         let rows = StepGraphs.paddedRows(image.call.rows, limit: shape.rows)
-        for _ in image.call.rows..<rows { image.addPadding(blocks: shape.layout.blocks) }
+        for _ in image.call.rows..<rows {
+            image.addPadding(blocks: shape.layout.blocks, stateTable: shape.layout.stateTable)
+        }
         return image
     }
 }

@@ -34,7 +34,7 @@ final class DecoderPass {
         runner = try StackRunner(
             model.decoder, limits: shape.limits, layout: shape.layout.adding(blocks: graphs == nil ? 0 : 1),
             cacheFormat: shape.cacheFormat, sharesCache: false, positions: shape.context, options: model.options,
-            extraBackends: [head])
+            adapters: model.adapters, extraBackends: [head])
         logits = LogitsBuffers(backend: head, vocabularySize: model.vocabularySize, rows: shape.rows)
         sampled = try head.allocate(.int32, [max(shape.rows, 1)])
         ahead = StepAhead(slots: shape.rows)
@@ -47,7 +47,12 @@ final class DecoderPass {
 
     var head: any Backend { model.head.backend }
 
-    var cacheByteCount: Int { runner.caches.reduce(0) { $0 + $1.keys.byteCount + $1.values.byteCount } }
+    var cacheByteCount: Int {
+        runner.caches.indices.reduce(0) { sum, layer in
+            guard model.decoder.cacheLayer(of: layer) == layer else { return sum }
+            return sum + runner.caches[layer].byteCount
+        }
+    }
 
     private func reserve() throws {
         for backend in model.decoder.backends + [head] {
@@ -68,6 +73,13 @@ final class DecoderPass {
         try reserve()
     }
 
+    /// Adapters may have come or gone since the last call. Graphs know the addresses of their matrices.
+    private func followAdapters() throws {
+        guard try runner.adapters.update() else { return }
+        try dropAhead()
+        graphs?.removeAll()
+    }
+
     // MARK: Calls
 
     /// Begins to write a call.
@@ -75,11 +87,13 @@ final class DecoderPass {
     ///   - maximumLength: the most keys that one of its rows will have.
     ///   - rotaryLength: see ``BatchShape/rotaryLength``.
     ///   - isStep: whether every row has one token and wants the next one chosen.
-    func begin(maximumLength: Int, rotaryLength: Int? = nil, isStep: Bool) -> CallImage {
+    func begin(maximumLength: Int, rotaryLength: Int? = nil, isStep: Bool) throws -> CallImage {
+        try followAdapters()
         var call = BatchShape(tokens: 0, rows: 0, maximumQueryLength: 0, maximumLength: maximumLength)
         call.rotaryLength = rotaryLength
         if isStep { call.launchLength = graphs?.launchLength(maximumLength, capacity: shape.context) }
         call.tableStride = min(KeyValueGeometry.blocks(for: call.launchLength ?? maximumLength), shape.blocksPerRow)
+        if isStep, shape.layout.stateTable != nil { call.stateStride = 2 }
         return CallImage(runner.image, call, blocksPerRow: shape.blocksPerRow)
     }
 
@@ -90,7 +104,7 @@ final class DecoderPass {
     }
 
     func upload(_ image: CallImage, _ cross: CrossAttentionCache?) throws {
-        try runner.upload(tableCount: image.tableCount)
+        try runner.upload(tableCount: image.tableCount, stateCount: image.stateCount)
         try cross?.upload(image.call, image: runner.image)
     }
 
@@ -121,8 +135,9 @@ final class DecoderPass {
     /// Final norm and head over some of the chosen hidden states. Each may be projected once only.
     func project(_ range: Range<Int>, into output: Tensor) throws {
         guard let chosen else { preconditionFailure("logits were asked for before anything ran") }
-        let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend)
-        try model.head(try runner.move(finished, from: backend, to: head), into: output)
+        let (finished, backend) = try runner.finish(chosen.hidden.rows(range), on: chosen.backend, selected: range)
+        try model.head(
+            try runner.move(finished, from: backend, to: head), adapters: runner.selectedAdapters(range, on: head), into: output)
     }
 
     // MARK: Logits
@@ -141,7 +156,7 @@ final class DecoderPass {
     /// The final hidden states of the last call's selected tokens, float32 [count, E] on the host.
     func readHidden(_ count: Int) throws -> Tensor {
         guard let chosen else { preconditionFailure("hidden states were asked for before anything ran") }
-        let (finished, backend) = try runner.finish(chosen.hidden.rows(0..<count), on: chosen.backend)
+        let (finished, backend) = try runner.finish(chosen.hidden.rows(0..<count), on: chosen.backend, selected: 0..<count)
         var source = finished
         if finished.dtype != .float32 {
             source = try backend.allocate(.float32, finished.shape)
@@ -233,16 +248,32 @@ final class DecoderPass {
     /// Copies blocks within the caches of one table's layers.
     func copyBlocks(_ copies: [BlockCopy], table: Int = 0) throws {
         guard !copies.isEmpty else { return }
+        guard table != runner.stateTable else { return try copyStates(copies) }
         let pairs = Tensor.host(copies.flatMap { [$0.source, $0.target] }, .int32, [copies.count, 2])
         var local: [Device: Tensor] = [:]
         for (index, block) in model.decoder.blocks.enumerated() where runner.table(ofLayer: index) == table {
+            guard model.decoder.cacheLayer(of: index) == index else { continue }
             let backend = block.backend
             if local[backend.device] == nil {
                 let tensor = try backend.allocate(.int32, pairs.shape)
                 try backend.copy(pairs, to: tensor)
                 local[backend.device] = tensor
             }
-            if let pairs = local[backend.device] { try backend.copyBlocks(runner.caches[index], pairs: pairs) }
+            if let cache = runner.caches[index].keyValue, let pairs = local[backend.device] {
+                try backend.copyBlocks(cache, pairs: pairs)
+            }
+        }
+    }
+
+    private func copyStates(_ copies: [BlockCopy]) throws {
+        for (block, cache) in zip(model.decoder.blocks, runner.caches) {
+            guard let state = cache.state else { continue }
+            for tensor in [state.inputs, state.matrix].compactMap(\.self) {
+                for copy in copies {
+                    let (source, target) = (Int(copy.source), Int(copy.target))
+                    try block.backend.copy(tensor.rows(source..<source + 1), to: tensor.rows(target..<target + 1))
+                }
+            }
         }
     }
 }

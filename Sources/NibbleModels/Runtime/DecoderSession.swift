@@ -10,6 +10,8 @@ final class DecoderSession: DecodingSession {
     private var tables: BlockTables
     private var plan = FeedPlan()
     private var selections: RowSelections
+    /// By row: the states that the chunk reads and writes.
+    private var stateBlocks: [StateTable.Blocks?]
     /// The rows' lengths before the feed.
     private var lengthsBefore: [Int]
 
@@ -22,11 +24,17 @@ final class DecoderSession: DecodingSession {
         capacity = request.capacity
         let pass = try model.takePass(DecoderSession.shape(model, request))
         self.pass = pass
+        let adapters = request.adapters ?? [model.adapters.active]
+        guard adapters.count == 1 || adapters.count == rows else {
+            throw SessionError.rowOutOfRange(row: adapters.count, rows: rows)
+        }
+        for row in 0..<rows { try pass.runner.adapters.set(adapters[adapters.count == 1 ? 0 : row], slot: row) }
         tables = BlockTables(pass.shape.layout, rows: rows, capacity: pass.shape.context)
         cross = try model.encoder.map {
-            try CrossAttentionCache(model, encoder: $0, request, tokens: pass.shape.chunkTokens)
+            try CrossAttentionCache(model, encoder: $0, request, adapters, tokens: pass.shape.chunkTokens)
         }
         selections = RowSelections(rows: rows)
+        stateBlocks = Array(repeating: nil, count: rows)
         lengthsBefore = Array(repeating: 0, count: rows)
         interruption = request.interruption
     }
@@ -157,7 +165,7 @@ extension DecoderSession {
         } catch {
             try? pass.dropAhead()
             for row in Set(inputs.map(\.row)) {
-                let length = tables.canTruncate(row, to: lengthsBefore[row]) ? lengthsBefore[row] : 0
+                let length = tables.longest(row, upTo: lengthsBefore[row])
                 tables.truncate(row, to: length)
                 selections.truncate(row, to: length)
             }
@@ -193,11 +201,11 @@ extension DecoderSession {
         tables.releasePassed()
         var copies = BlockTables.Copies()
         for segment in chunk {
-            tables.append(segment.range.count, to: segment.row, copies: &copies)
+            stateBlocks[segment.row] = tables.append(segment.range.count, to: segment.row, copies: &copies)
             selections.append(inputs[segment.input].tokens[segment.range], to: segment.row)
         }
         for (table, copies) in copies.enumerated() { try pass.copyBlocks(copies, table: table) }
-        var image = pass.begin(
+        var image = try pass.begin(
             maximumLength: chunk.reduce(0) { max($0, tables.lengths[$1.row]) }, isStep: plan.isStep && wanted == .last)
         for segment in chunk {
             let row = segment.row
@@ -205,6 +213,10 @@ extension DecoderSession {
                 inputs[segment.input].tokens[segment.range], start: tables.lengths[row] - segment.range.count,
                 wanted: wanted == .all || segment.isLast ? wanted : .none, slot: row, counter: counter)
             for (table, blocks) in tables.tables.enumerated() { image.setBlocks(blocks.blocks[row], table: table) }
+            if let blocks = stateBlocks[row] {
+                // A step on a device with graphs may be followed by the next one early.
+                image.setState(blocks, next: image.call.launchLength == nil ? nil : tables.promiseState(of: row))
+            }
         }
         cross?.setRows(chunk.lazy.map(\.row))
         return image
@@ -220,6 +232,7 @@ extension DecoderSession {
         }
         guard sources.count == rows else { throw SessionError.rowOutOfRange(row: sources.count, rows: rows) }
         try pass.dropAhead()
+        try pass.runner.adapters.gather(sources)
         tables.gather(sources)
         selections.gather(sources)
         cross?.gather(sources)
@@ -227,6 +240,13 @@ extension DecoderSession {
 
     func canTruncate(row: Int, to length: Int) -> Bool {
         row >= 0 && row < rows && tables.canTruncate(row, to: max(length, 0))
+    }
+
+    func rollBack(row: Int, to length: Int) throws -> Int {
+        guard row >= 0, row < rows else { throw SessionError.rowOutOfRange(row: row, rows: rows) }
+        let kept = tables.longest(row, upTo: max(length, 0))
+        try truncate(row: row, to: kept)
+        return kept
     }
 
     func truncate(row: Int, to length: Int) throws {

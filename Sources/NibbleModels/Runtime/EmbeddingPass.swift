@@ -27,7 +27,9 @@ package final class EmbeddingPass {
             model,
             SessionShape(
                 rows: 1, chunkTokens: chunkTokens, context: capacity,
-                layout: CacheLayout(blocks: count, layers: model.decoder.blocks.count), cacheFormat: model.options.cacheFormat))
+                // Every position is kept, whatever windows layers have.
+                layout: CacheLayout(model.decoder.description.layers, limit: 0) { $0 == .state ? 2 : count },
+                cacheFormat: model.options.cacheFormat))
     }
 
     /// A text on its way through the model.
@@ -37,10 +39,16 @@ package final class EmbeddingPass {
         var position = 0
         var sum: [Float] = []
 
-        /// - Parameter tokens: at least one, none outside of the vocabulary.
-        package init(_ tokens: [Int32], _ pooling: Pooling) {
+        let adapters: AdapterWeights
+
+        /// - Parameters:
+        ///   - tokens: at least one, none outside of the vocabulary.
+        ///   - pooling: how the hidden states become the vector.
+        ///   - adapters: what the text uses.
+        package init(_ tokens: [Int32], _ pooling: Pooling, adapters: AdapterWeights = [:]) {
             self.tokens = tokens
             self.pooling = pooling
+            self.adapters = adapters
         }
     }
 
@@ -49,10 +57,17 @@ package final class EmbeddingPass {
     package func run(_ text: inout Text) throws -> [Float]? {
         let end = min(text.position + chunkTokens, text.tokens.count)
         let isLast = end == text.tokens.count
-        var image = pass.begin(maximumLength: end, rotaryLength: text.tokens.count, isStep: false)
+        if text.position == 0 { try pass.runner.adapters.set(text.adapters, slot: 0) }
+        var image = try pass.begin(maximumLength: end, rotaryLength: text.tokens.count, isStep: false)
         let wanted: CallImage.Wanted = text.pooling == .mean ? .all : isLast ? .last : .none
         image.addRow(text.tokens[text.position..<end], start: text.position, wanted: wanted)
-        image.setBlocks(blocks[..<KeyValueGeometry.blocks(for: end)])
+        let layout = pass.shape.layout
+        if layout.keyValueTables > 0 { image.setBlocks(blocks[..<KeyValueGeometry.blocks(for: end)]) }
+        if layout.stateTable != nil {
+            let isOdd = text.position / chunkTokens % 2 == 1
+            let (source, target): (Int32, Int32) = isOdd ? (0, 1) : (1, 0)
+            image.setState(.init(source: text.position == 0 ? nil : source, target: target), next: nil)
+        }
         try pass.run(image, nil)
         text.position = end
         if image.selected > 0 { add(try pass.readHidden(image.selected), to: &text) }

@@ -60,7 +60,8 @@ final class EncoderPass {
             layout: CacheLayout(blocks: blocksPerInput * entries, layers: encoder.blocks.count),
             cacheFormat: .dense(model.options.loadDType), sharesCache: true,
             positions: blocksPerInput * KeyValueGeometry.blockSize, options: model.options,
-            widening: model.decoder.activationWidths, extraBackends: model.decoder.backends)
+            widening: model.decoder.activationWidths, adapters: model.adapters, adapterSlots: entries,
+            extraBackends: model.decoder.backends)
     }
 
     /// Buffers that are just large enough for these inputs.
@@ -70,12 +71,16 @@ final class EncoderPass {
             blocksPerInput: inputs.blocksPerInput)
     }
 
+    /// Sets the adapters of the input at a place.
+    func setAdapters(_ adapters: AdapterWeights, entry: Int) throws { try runner.adapters.set(adapters, slot: entry) }
+
     /// Passes the final hidden states [T, E] of each batch to `body`, inputs in order.
     /// - Parameter firstEntry: the place of the first input; the others follow it.
     func run(
         _ inputs: EncoderInputs, firstEntry: Int = 0,
         _ body: (_ encoded: Tensor, _ backend: any Backend, _ call: BatchShape) throws -> Void
     ) throws {
+        _ = try runner.adapters.update()
         for batch in inputs.batches {
             let call = fill(inputs, batch, firstEntry)
             guard call.tokens > 0 else { continue }
@@ -105,6 +110,7 @@ final class EncoderPass {
                 image.tokens[call.tokens] = token
                 image.positions[call.tokens] = Int32(position)
                 image.rows[call.tokens] = Int32(row)
+                image.adapterSlots[call.tokens] = Int32(firstEntry + index)
                 call.tokens += 1
             }
             call.maximumQueryLength = max(call.maximumQueryLength, input.count)
@@ -133,7 +139,9 @@ extension LanguageModel {
         let result = Tensor.host(.float32, [inputs.reduce(0) { $0 + $1.count }, encoder.description.width])
         var written = 0
         let checked = try EncoderInputs(inputs, padding: padding, of: encoder, vocabularySize: vocabularySize)
-        try EncoderPass(encoder, self, checked).run(checked) { encoded, backend, call in
+        let pass = try EncoderPass(encoder, self, checked)
+        for entry in inputs.indices { try pass.setAdapters(adapters.active, entry: entry) }
+        try pass.run(checked) { encoded, backend, call in
             let target = result.rows(written..<written + call.tokens)
             written += call.tokens
             var source = encoded

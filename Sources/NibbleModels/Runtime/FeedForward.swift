@@ -3,17 +3,23 @@ import NibbleCore
 /// The feed-forward half of a block.
 enum FeedForward: Sendable {
     case plain(up: LinearGroup, Activation, down: LinearGroup)
-    case gated(gateUp: LinearGroup, Activation, down: LinearGroup)
+    /// Gate and up are both multiplied by `scale`, which the result has to be divided by.
+    case gated(gateUp: LinearGroup, Activation, down: LinearGroup, scale: Float)
     case experts(MixtureOfExperts)
 
-    init(_ module: LocatedModule, _ description: FeedForwardDescription, _ weights: ModelWeights) throws {
+    /// `nil` if the block has none.
+    init?(
+        _ module: LocatedModule, _ description: FeedForwardDescription, gateScale: Float, _ weights: ModelWeights
+    ) throws {
         switch description {
+        case .none: return nil
         case .plain(let activation):
             self = .plain(
                 up: try weights.group(module.first(.up)), activation, down: try weights.group(module.first(.down)))
         case .gated(let activation):
             self = .gated(
-                gateUp: try FeedForward.gateUp(module, weights), activation, down: try weights.group(module.first(.down)))
+                gateUp: try FeedForward.gateUp(module, weights), activation, down: try weights.group(module.first(.down)),
+                scale: gateScale)
         case .experts(let description):
             self = .experts(try MixtureOfExperts(module, description, weights))
         }
@@ -32,16 +38,20 @@ enum FeedForward: Sendable {
         switch self {
         case .plain(let up, let activation, let down):
             let inner = buffers.inner(tokens, width: up.outFeatures)
-            try backend.linear(input, up, epilogue: .init(activation: activation), into: inner)
+            try backend.linear(input, up, epilogue: .init(activation: activation, adapters: buffers.adapters), into: inner)
             try backend.linear(inner, down, epilogue: epilogue, into: output)
-        case .gated(let gateUp, let activation, let down):
+        case .gated(let gateUp, let activation, let down, let scale):
             let inner = buffers.inner(tokens, width: gateUp.outFeatures)
             let gated = buffers.gated(tokens, width: down.inFeatures)
-            try backend.linear(input, gateUp, epilogue: .init(), into: inner)
+            try backend.linear(input, gateUp, epilogue: .init(scale: scale, adapters: buffers.adapters), into: inner)
             try backend.gate(inner, activation, into: gated)
             try backend.linear(gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
-            try mixture(try input.materialized(backend), epilogue: epilogue, into: output, buffers, backend)
+            if let norms = mixture.norms {
+                try mixture.runApart(norms, input, into: output, buffers, backend)
+            } else {
+                try mixture(try input.materialized(backend), epilogue: epilogue, into: output, buffers, backend)
+            }
         }
     }
 }
@@ -50,8 +60,11 @@ enum FeedForward: Sendable {
 struct MixtureOfExperts: Sendable {
     let description: ExpertsDescription
     let router: LinearGroup
-    let experts: [Expert]
+    let experts: ExpertSet
+    let rule: RouterRule
     let shared: Shared?
+    /// See ``ExpertsDescription/SharedExpert/apart``.
+    let norms: Norms?
 
     /// An expert that sees every token, scaled by σ(gate · x) where it has a gate.
     struct Shared: Sendable {
@@ -66,7 +79,15 @@ struct MixtureOfExperts: Sendable {
         guard let located = module.first(.experts), let experts = weights.experts[located.path] else {
             throw ModelError.missingWeight("experts", module: module.path)
         }
-        self.experts = experts
+        self.experts = ExpertSet(experts)
+        let bias = try description.router.choiceBias.map { name in
+            guard let tensor = weights.tensors[module.path(of: name)] else {
+                throw ModelError.missingWeight(name, module: module.path)
+            }
+            return tensor.viewed(as: [tensor.count])
+        }
+        norms = description.shared == .apart ? try Norms(module, weights) : nil
+        rule = description.router.rule(choiceBias: bias, expertScale: norms?.expertScale)
         if description.shared != .none, let expert = module.first(.sharedExpert) {
             shared = Shared(
                 gateUp: try FeedForward.gateUp(expert, weights), down: try weights.group(expert.first(.down)),
@@ -95,25 +116,53 @@ struct MixtureOfExperts: Sendable {
         _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         let tokens = input.shape[0]
-        let logits = buffers.router(tokens, width: router.outFeatures)
-        try backend.linear(input, router, epilogue: .init(), into: logits)
-        try backend.experts(
-            input,
-            ExpertsCall(
-                routerLogits: logits, experts: experts, topK: description.topK,
-                normalizesWeights: description.normalizesWeights, activation: description.activation, residual: residual),
-            into: output)
+        try route(LinearInput(input), buffers, backend)
+        try runChosen(input, residual: residual, into: output, buffers, backend)
         guard let shared else { return }
         var weight: Tensor?
         if let gate = shared.gate {
             let scores = buffers.router(tokens, width: 1)
-            try backend.linear(input, gate, epilogue: .init(activation: .sigmoid), into: scores)
+            try backend.linear(input, gate, epilogue: .init(activation: .sigmoid, adapters: buffers.adapters), into: scores)
             weight = scores.viewed(as: Shape(tokens))
         }
-        let inner = buffers.inner(tokens, width: shared.gateUp.outFeatures)
-        let gated = buffers.gated(tokens, width: shared.down.inFeatures)
-        try backend.linear(input, shared.gateUp, epilogue: .init(), into: inner)
+        try run(
+            shared, LinearInput(input),
+            epilogue: .init(
+                scale: description.sharedScale, rowScale: weight, residual: output, adapters: buffers.adapters), into: output,
+            buffers, backend)
+    }
+
+    /// Leaves the experts of each token and their weights in the buffers.
+    func route(
+        _ input: LinearInput, _ buffers: ActivationBuffers, _ backend: any Backend
+    ) throws {
+        let logits = buffers.router(input.tokens, width: router.outFeatures)
+        try backend.linear(input, router, epilogue: .init(adapters: buffers.adapters), into: logits)
+        let (ids, weights) = buffers.chosenExperts(input.tokens, count: description.topK)
+        try backend.route(RouteCall(logits: logits, rule: rule, topK: description.topK), ids: ids, weights: weights)
+    }
+
+    /// Runs the experts that ``route(_:_:_:)`` chose.
+    func runChosen(
+        _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
+    ) throws {
+        let (ids, weights) = buffers.chosenExperts(input.shape[0], count: description.topK)
+        try backend.experts(
+            input,
+            ExpertsCall(
+                ids: ids, weights: weights, experts: experts, activation: description.activation, residual: residual,
+                adapters: buffers.adapters),
+            into: output)
+    }
+
+    func run(
+        _ shared: Shared, _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers,
+        _ backend: any Backend
+    ) throws {
+        let inner = buffers.inner(input.tokens, width: shared.gateUp.outFeatures)
+        let gated = buffers.gated(input.tokens, width: shared.down.inFeatures)
+        try backend.linear(input, shared.gateUp, epilogue: .init(adapters: buffers.adapters), into: inner)
         try backend.gate(inner, description.activation, into: gated)
-        try backend.linear(gated, shared.down, epilogue: .init(rowScale: weight, residual: output), into: output)
+        try backend.linear(gated, shared.down, epilogue: epilogue, into: output)
     }
 }

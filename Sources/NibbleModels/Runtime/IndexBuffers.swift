@@ -12,14 +12,20 @@ package final class IndexBuffers {
         package var tokens: Int
         package var rows: Int
         package var blocksPerRow: Int
-        /// The number of block tables.
+        /// The number of block tables of keys and values.
         package var tables: Int
+        /// Whether there is a table of states.
+        package var hasStates: Bool
 
-        package init(tokens: Int, rows: Int, blocksPerRow: Int, tables: Int = 1) {
+        /// Columns of the table of states: one for the state that a row begins from, and one for each block of a call's tokens.
+        var stateColumns: Int { hasStates ? 1 + KeyValueGeometry.blocks(for: tokens) : 0 }
+
+        package init(tokens: Int, rows: Int, blocksPerRow: Int, tables: Int = 1, hasStates: Bool = false) {
             self.tokens = tokens
             self.rows = rows
             self.blocksPerRow = blocksPerRow
             self.tables = tables
+            self.hasStates = hasStates
         }
     }
 
@@ -54,6 +60,22 @@ package final class IndexBuffers {
         package var scored: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).scored, limits.rows) }
         /// Indices of the tokens whose logits are wanted.
         package var selected: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).selected, limits.tokens) }
+        /// Of each row as the recurrent layers count it: see ``CallImage``. The table of states follows.
+        var stateLengths: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).stateLengths, limits.rows) }
+        /// [R, columns of the call]
+        var stateTable: UnsafeMutableBufferPointer<Int32> {
+            slice(Places(limits).stateTable, limits.rows * limits.stateColumns)
+        }
+        /// The blocks that the rows' next states go to; the device does not read them.
+        var nextStates: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).nextStates, limits.rows) }
+        var stateColumns: Int { limits.stateColumns }
+
+        /// The slot whose adapters each token uses; negative: none.
+        package var adapterSlots: UnsafeMutableBufferPointer<Int32> { slice(Places(limits).adapterSlots, limits.tokens) }
+        /// The same for the tokens whose logits are wanted.
+        package var selectedAdapterSlots: UnsafeMutableBufferPointer<Int32> {
+            slice(Places(limits).selectedAdapterSlots, limits.tokens)
+        }
         package func blockTable(_ table: Int = 0) -> UnsafeMutableBufferPointer<Int32> {
             let size = limits.rows * limits.blocksPerRow
             return slice(Places(limits).blockTable + table * size, size)
@@ -62,7 +84,8 @@ package final class IndexBuffers {
 
     private struct Places {
         let tokens, positions, rows, queryOffsets, lengths, counters, slots, scored, selected: Int
-        let promptOffsets, promptRows, blockTable, total: Int
+        let promptOffsets, promptRows, adapterSlots, selectedAdapterSlots, blockTable, stateLengths, stateTable, nextStates,
+            total: Int
 
         init(_ limits: Limits) {
             tokens = 0
@@ -76,8 +99,14 @@ package final class IndexBuffers {
             selected = scored + limits.rows
             promptOffsets = selected + limits.tokens
             promptRows = promptOffsets + limits.rows + 1
-            blockTable = promptRows + limits.tokens
-            total = blockTable + limits.tables * limits.rows * limits.blocksPerRow
+            adapterSlots = promptRows + limits.tokens
+            selectedAdapterSlots = adapterSlots + limits.tokens
+            blockTable = selectedAdapterSlots + limits.tokens
+            stateLengths = blockTable + limits.tables * limits.rows * limits.blocksPerRow
+            let stateRows = limits.hasStates ? limits.rows : 0
+            stateTable = stateLengths + stateRows
+            nextStates = stateTable + stateRows * limits.stateColumns
+            total = nextStates + stateRows
         }
     }
 
@@ -88,16 +117,17 @@ package final class IndexBuffers {
 
     static func byteCount(_ limits: Limits) -> Int { Places(limits).total * DType.int32.byteCount }
 
-    /// - Parameter tableCount: entries of each block table that are in use; `nil`: all.
-    func upload(_ image: Image, tableCount: Int? = nil, backend: any Backend) throws {
+    /// - Parameters:
+    ///   - tableCount: entries of each block table that are in use; `nil`: all.
+    ///   - stateCount: entries of the table of states that are in use.
+    func upload(_ image: Image, tableCount: Int? = nil, stateCount: Int = 0, backend: any Backend) throws {
         guard let tableCount else { return try backend.copy(image.values, to: arena) }
-        let (first, size) = (Places(limits).blockTable, limits.rows * limits.blocksPerRow)
-        let used = 0..<first + tableCount
-        try backend.copy(image.values.rows(used), to: arena.rows(used))
-        for table in 1..<max(limits.tables, 1) {
-            let used = first + table * size..<first + table * size + tableCount
-            try backend.copy(image.values.rows(used), to: arena.rows(used))
-        }
+        func upload(_ used: Range<Int>) throws { try backend.copy(image.values.rows(used), to: arena.rows(used)) }
+        let (places, size) = (Places(limits), limits.rows * limits.blocksPerRow)
+        let first = places.blockTable
+        try upload(0..<first + (limits.tables > 0 ? tableCount : 0))
+        for table in 1..<max(limits.tables, 1) { try upload(first + table * size..<first + table * size + tableCount) }
+        if limits.hasStates { try upload(places.stateLengths..<places.stateTable + stateCount) }
     }
 
     private func view(_ place: Int, _ shape: Shape) -> Tensor {
@@ -109,13 +139,27 @@ package final class IndexBuffers {
         tokens: Int, rows: Int, maximumQueryLength: Int, maximumLength: Int, table: Int = 0, tableStride: Int? = nil
     ) -> BatchIndices {
         let places = Places(limits)
-        let blockTable = places.blockTable + table * limits.rows * limits.blocksPerRow
+        // Layers without attention read no keys and values.
+        let isThere = table < limits.tables
+        let blockTable = places.blockTable + (isThere ? table * limits.rows * limits.blocksPerRow : 0)
         return BatchIndices(
             tokens: view(places.tokens, Shape(tokens)), positions: view(places.positions, Shape(tokens)),
             rows: view(places.rows, Shape(tokens)), queryOffsets: view(places.queryOffsets, Shape(rows + 1)),
             lengths: view(places.lengths, Shape(rows)),
-            blockTable: view(blockTable, Shape(rows, tableStride ?? limits.blocksPerRow)),
+            blockTable: view(blockTable, Shape(rows, isThere ? tableStride ?? limits.blocksPerRow : 0)),
             tokenCount: tokens, rowCount: rows, maximumQueryLength: maximumQueryLength, maximumLength: maximumLength)
+    }
+
+    /// The same rows as ``indices(tokens:rows:maximumQueryLength:maximumLength:table:tableStride:)``, with the lengths and the
+    /// table that recurrent layers read.
+    func stateIndices(_ whole: BatchIndices, stride: Int) -> BatchIndices {
+        let places = Places(limits)
+        return BatchIndices(
+            tokens: whole.tokens, positions: whole.positions, rows: whole.rows, queryOffsets: whole.queryOffsets,
+            lengths: view(places.stateLengths, Shape(whole.rowCount)),
+            blockTable: view(places.stateTable, Shape(whole.rowCount, stride)), tokenCount: whole.tokenCount,
+            rowCount: whole.rowCount, maximumQueryLength: whole.maximumQueryLength,
+            maximumLength: KeyValueGeometry.blockSize + whole.maximumQueryLength)
     }
 
     /// `whole` in two parts: its first `rows` rows, of one token each, and the rest.
@@ -140,5 +184,10 @@ package final class IndexBuffers {
     func counters(_ count: Int) -> Tensor { view(Places(limits).counters, Shape(count)) }
     func slots(_ count: Int) -> Tensor { view(Places(limits).slots, Shape(count)) }
     func scored(_ count: Int) -> Tensor { view(Places(limits).scored, Shape(count)) }
+    /// int32 [the most tokens of a call]
+    var adapterSlots: Tensor { view(Places(limits).adapterSlots, Shape(limits.tokens)) }
+    func selectedAdapterSlots(_ range: Range<Int>) -> Tensor {
+        view(Places(limits).selectedAdapterSlots + range.lowerBound, Shape(range.count))
+    }
     func selected(_ count: Int) -> Tensor { view(Places(limits).selected, Shape(count)) }
 }

@@ -8,6 +8,8 @@ package final class LanguageModel: GenerativeModel {
     let decoder: TransformerStack
     let encoder: TransformerStack?
     let head: Head
+    /// The adapters that are attached, and what attaches them.
+    package let adapters: AdapterRegistry
     /// How linear layers are stored and computed.
     private let formats: Set<WeightFormat>
     private let arithmetic: LinearArithmetic
@@ -25,6 +27,7 @@ package final class LanguageModel: GenerativeModel {
         decoder = try TransformerStack(architecture.decoder, architecture.tree, weights)
         encoder = try architecture.encoder.map { try TransformerStack($0, architecture.tree, weights) }
         head = try Head(architecture, weights)
+        adapters = AdapterRegistry(weights)
         formats = weights.formats
         arithmetic = weights.linears.values.first?.arithmetic ?? LinearArithmetic()
     }
@@ -107,7 +110,9 @@ struct Head: Sendable {
         var linear = try weights.linear(module)
         if let biasPath = architecture.head.biasPath, weights.tensors[biasPath] != nil {
             let bias = weights.tensors[biasPath]?.viewed(as: [linear.outFeatures])
-            linear = Linear(name: linear.name, weight: linear.weight, bias: bias, arithmetic: linear.arithmetic)
+            linear = Linear(
+                name: linear.name, weight: linear.weight, bias: bias, arithmetic: linear.arithmetic,
+                lowRankPlace: linear.lowRankPlace)
         }
         backend = weights.backend(path)
         layer = LinearGroup([linear])
@@ -116,10 +121,12 @@ struct Head: Sendable {
     }
 
     /// [n, E] → float32 [n, V]
-    func callAsFunction(_ hidden: Tensor, into logits: Tensor) throws {
+    func callAsFunction(_ hidden: Tensor, adapters: AdapterRows?, into logits: Tensor) throws {
         let activation: Activation = description.softCap.map { .softCap($0) } ?? .identity
         try stream.during {
-            try backend.linear(hidden, layer, epilogue: .init(activation: activation, scale: description.scale), into: logits)
+            try backend.linear(
+                hidden, layer, epilogue: .init(activation: activation, scale: description.scale, adapters: adapters), into: logits
+            )
         }
     }
 }

@@ -60,11 +60,27 @@ extension ModelWeights {
 
     func group(_ modules: LocatedModule?...) throws -> LinearGroup { LinearGroup(try modules.map(linear)) }
 
+    /// A parameter by its name within a module.
+    func parameter(_ name: String, of module: LocatedModule) throws -> Tensor {
+        guard let tensor = tensors[module.path(of: name)] else {
+            throw ModelError.missingWeight(name, module: module.path)
+        }
+        return tensor
+    }
+
     func table(_ module: LocatedModule) throws -> Tensor {
         guard let table = tensors[module.path(of: "weight")] else {
             throw ModelError.missingWeight("weight", module: module.path)
         }
         return table
+    }
+
+    /// A buffer or parameter of one number; `nil` where the checkpoint has none.
+    func number(_ path: String, of module: LocatedModule) throws -> Float? {
+        guard let tensor = tensors[path] else { return nil }
+        var number: Float = 1
+        try withUnsafeMutableBytes(of: &number) { try backend(module.path).read(tensor, into: $0) }
+        return number
     }
 
     /// The norm that `module` is, or that its children are together, one a head; `nil` where there is no such module.

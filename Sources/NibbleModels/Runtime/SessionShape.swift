@@ -23,13 +23,15 @@ package struct SessionShape: Sendable {
     package var blocksPerRow: Int { max(KeyValueGeometry.blocks(for: context), 1) }
 
     var limits: IndexBuffers.Limits {
-        .init(tokens: chunkTokens, rows: rows, blocksPerRow: blocksPerRow, tables: layout.windows.count)
+        .init(
+            tokens: chunkTokens, rows: rows, blocksPerRow: blocksPerRow, tables: layout.keyValueTables,
+            hasStates: layout.stateTable != nil)
     }
 
     /// Whether buffers of this shape serve a session of `other` as well.
     func serves(_ other: SessionShape) -> Bool {
         rows == other.rows && chunkTokens >= other.chunkTokens && context >= other.context && cacheFormat == other.cacheFormat
-            && layout.windows == other.layout.windows && layout.tableOfLayer == other.layout.tableOfLayer
+            && layout.kinds == other.layout.kinds && layout.tableOfLayer == other.layout.tableOfLayer
             && zip(layout.blocks, other.layout.blocks).allSatisfy { $0 >= $1 }
     }
 }

@@ -1,11 +1,12 @@
 package import NibbleCore
 
-/// Runs a stack's blocks, call by call. Holds one cache a block, activation and index buffers for every backend that takes
+/// Runs a stack's blocks, call by call. Holds the cache of each block, activation and index buffers for every backend that takes
 /// part, and copies activations between backends.
 final class StackRunner {
     let stack: TransformerStack
     let stages: [Stage]
-    private(set) var caches: [KeyValueCache] = []
+    /// Of each layer. Layers that share keys and values have one cache, or a copy of it on their own backend.
+    private(set) var caches: [LayerCache] = []
     private(set) var image: IndexBuffers.Image
     private var devices: [DeviceBuffers]
     private var limits: IndexBuffers.Limits
@@ -14,6 +15,8 @@ final class StackRunner {
     private var staging: [StagingKey: Tensor] = [:]
     private var positions: Int
     private var layout: CacheLayout
+    /// By slot: the adapters that its rows use.
+    let adapters: AdapterTable
     /// Called between blocks. What it throws ends the call.
     var interruption: (@Sendable () throws -> Void)?
 
@@ -40,11 +43,14 @@ final class StackRunner {
     ///   - sharesCache: all layers use one cache (an encoder needs its keys only within the layer).
     ///   - positions: positions a row can reach.
     ///   - widening: further widths that the activation buffers have to serve.
+    ///   - adapters: the model's.
+    ///   - adapterSlots: slots with adapters; `nil`: as many as there are rows.
     ///   - extraBackends: backends that need buffers though no block of the stack runs there.
     init(
         _ stack: TransformerStack, limits: IndexBuffers.Limits, layout: CacheLayout, cacheFormat: KeyValueFormat,
         sharesCache: Bool,
-        positions: Int, options: SessionOptions, widening: ActivationWidths? = nil, extraBackends: [any Backend] = []
+        positions: Int, options: SessionOptions, widening: ActivationWidths? = nil, adapters: AdapterRegistry,
+        adapterSlots: Int? = nil, extraBackends: [any Backend] = []
     ) throws {
         self.stack = stack
         stages = StackRunner.stages(stack)
@@ -63,14 +69,29 @@ final class StackRunner {
                     backend: backend),
                 indices: try IndexBuffers(limits, backend: backend))
         }
+        self.adapters = try AdapterTable(adapters, slots: adapterSlots ?? limits.rows, backends: backends)
         for (index, block) in stack.blocks.enumerated() {
-            let blocks = layout.blocks[layout.tableOfLayer[index]]
-            if sharesCache, let last = caches.last, last.keys.device == block.backend.device {
+            if sharesCache, let last = caches.last, last.keyValue?.keys.device == block.backend.device {
                 caches.append(last)
+            } else if stack.cacheLayer(of: index) != index {
+                caches.append(caches[stack.cacheLayer(of: index)])
             } else {
-                caches.append(try block.attention.description.makeCache(blocks: blocks, cacheFormat, block.backend))
+                caches.append(try LayerCache(block.description, layout, layer: index, cacheFormat, block.backend))
             }
         }
+        showAdapters()
+    }
+
+    /// Gives every layer its tokens' slots.
+    private func showAdapters() {
+        for device in devices {
+            device.activations.adapters = adapters.rows(on: device.backend, slots: device.indices.adapterSlots)
+        }
+    }
+
+    /// What the tokens whose logits are wanted take of the adapters.
+    func selectedAdapters(_ range: Range<Int>, on backend: any Backend) -> AdapterRows {
+        adapters.rows(on: backend, slots: indexBuffers(on: backend).selectedAdapterSlots(range))
     }
 
     private func deviceBuffers(_ backend: any Backend) -> DeviceBuffers {
@@ -94,8 +115,20 @@ final class StackRunner {
         return indices
     }
 
-    /// The block table that layer `index` uses.
+    /// A call's indices with the table of states; `nil` where no layer has any.
+    private func stateIndices(_ call: BatchShape, on backend: any Backend) -> BatchIndices? {
+        guard layout.stateTable != nil else { return nil }
+        let buffers = deviceBuffers(backend).indices
+        let whole = buffers.indices(
+            tokens: call.tokens, rows: call.rows, maximumQueryLength: call.maximumQueryLength,
+            maximumLength: call.maximumLength, tableStride: call.tableStride)
+        return buffers.stateIndices(whole, stride: call.stateStride ?? limits.stateColumns)
+    }
+
+    /// The block table of layer `index`'s keys and values.
     func table(ofLayer index: Int) -> Int { layout.tableOfLayer[index] }
+
+    var stateTable: Int? { layout.stateTable }
 
     /// Identifies the rotary tables that a call uses.
     func rotaryVariants(_ call: BatchShape) -> [Int] {
@@ -105,9 +138,11 @@ final class StackRunner {
     func indexBuffers(on backend: any Backend) -> IndexBuffers { deviceBuffers(backend).indices }
 
     /// Uploads the host's index image to every backend.
-    /// - Parameter tableCount: entries of the block table that are in use; `nil`: all.
-    func upload(tableCount: Int? = nil) throws {
-        for device in devices { try device.indices.upload(image, tableCount: tableCount, backend: device.backend) }
+    /// - Parameters: entries of the block tables, and of the table of states, that are in use; `nil`: all.
+    func upload(tableCount: Int? = nil, stateCount: Int = 0) throws {
+        for device in devices {
+            try device.indices.upload(image, tableCount: tableCount, stateCount: stateCount, backend: device.backend)
+        }
     }
 
     /// Embeds the call's tokens and runs all blocks. Returns the residual stream, float32 [T, E], and its backend.
@@ -143,28 +178,45 @@ final class StackRunner {
 
     func embed(_ call: BatchShape, positions: [Int32]? = nil) throws {
         let backend = stack.embedding.backend
-        try stack.embedding(
-            indices(call, on: backend), positions: positions, into: buffers(on: backend).hidden(call.tokens),
-            buffers(on: backend))
+        let (indices, buffers) = (indices(call, on: backend), buffers(on: backend))
+        let hidden = buffers.hidden(call.tokens)
+        try stack.embedding(indices, positions: positions, into: hidden, buffers)
+        try stack.perLayer?(hidden, indices, buffers, backend)
     }
 
-    /// Moves the residual stream to a stage.
+    /// Moves to a stage what its blocks read: the residual stream, per-layer inputs, and caches of layers on other backends.
     func enter(_ stage: Stage, _ call: BatchShape) throws {
-        _ = try moveStream(buffers(on: stage.previous).hidden(call.tokens), from: stage.previous, to: stage.backend)
+        let (previous, backend) = (stage.previous, stage.backend)
+        _ = try moveStream(buffers(on: previous).hidden(call.tokens), from: previous, to: backend)
+        guard previous !== backend else { return }
+        if stack.perLayer != nil {
+            try transfer(
+                buffers(on: previous).perLayer(call.tokens), from: previous, to: buffers(on: backend).perLayer(call.tokens),
+                on: backend)
+        }
+        for index in stage.blocks where stack.cacheLayer(of: index) == index {
+            guard let source = stack.description.layers[index].attention.sharedLayer else { continue }
+            let origin = stack.blocks[source].backend
+            guard let own = caches[index].keyValue, let read = caches[source].keyValue else { continue }
+            try transfer(read.keys, from: origin, to: own.keys, on: backend)
+            try transfer(read.values, from: origin, to: own.values, on: backend)
+        }
     }
 
     /// Runs a stage's blocks over the residual stream.
     func run(_ stage: Stage, _ call: BatchShape, cross: CrossContext?) throws {
         let backend = stage.backend
         let hidden = buffers(on: backend).hidden(call.tokens)
+        let states = stateIndices(call, on: backend)
         for index in stage.blocks {
             try interruption?()
             let block = stack.blocks[index]
             if index + 1 < stack.blocks.count { stack.blocks[index + 1].stream?.prefetch() }
             let context = Block.Context(
-                cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]),
-                rotary: try rotaryTable(block.attention.description, call, backend),
-                cross: cross?(index, backend), activations: buffers(on: backend))
+                cache: caches[index], batch: indices(call, on: backend, table: layout.tableOfLayer[index]), states: states,
+                rotary: try rotaryTable(block.description.selfAttention, call, backend),
+                cross: cross?(index, backend), activations: buffers(on: backend),
+                perLayerColumn: index * (stack.description.perLayer?.width ?? 0))
             try block.stream.during { try block(hidden, context) }
         }
     }
@@ -183,14 +235,19 @@ final class StackRunner {
     }
 
     /// Final norm and projection of the stream's rows [n, E]. Returns activations [n, width] and their backend.
-    func finish(_ hidden: Tensor, on start: any Backend) throws -> (output: Tensor, backend: any Backend) {
+    /// - Parameter selected: the rows' places among the tokens whose logits are wanted; `nil`: they are all tokens of the call.
+    func finish(_ hidden: Tensor, on start: any Backend, selected: Range<Int>? = nil) throws -> (
+        output: Tensor, backend: any Backend
+    ) {
         let (norm, backend) = stack.finalNorm ?? (nil, start)
         let stream = try moveStream(hidden, from: start, to: backend)
         let input = LinearInput(stream, after: norm, scratch: buffers(on: backend).normed(hidden.shape[0]))
         let output = try input.materialized(backend)
         guard let (layer, target) = stack.projectOut else { return (output, backend) }
         let projected = buffers(on: target).projections(hidden.shape[0], width: layer.outFeatures)
-        try target.linear(try move(output, from: backend, to: target), layer, epilogue: .init(), into: projected)
+        let adapters = selected.map { selectedAdapters($0, on: target) } ?? buffers(on: target).adapters
+        try target.linear(
+            try move(output, from: backend, to: target), layer, epilogue: .init(adapters: adapters), into: projected)
         return (projected, target)
     }
 
@@ -232,13 +289,14 @@ final class StackRunner {
     func rotaryTensors(_ call: BatchShape) throws -> [Tensor] {
         guard !stack.description.rotary.isEmpty else { return [] }
         return try stack.blocks.flatMap { block in
-            try rotaryTable(block.attention.description, call, block.backend).map { [$0.cosines, $0.sines] } ?? []
+            try rotaryTable(block.description.selfAttention, call, block.backend).map { [$0.cosines, $0.sines] } ?? []
         }
     }
 
-    private func rotaryTable(_ attention: AttentionDescription, _ call: BatchShape, _ backend: any Backend) throws -> RotaryTable?
-    {
-        guard let index = attention.rotary else { return nil }
+    private func rotaryTable(
+        _ attention: AttentionDescription?, _ call: BatchShape, _ backend: any Backend
+    ) throws -> RotaryTable? {
+        guard let index = attention?.rotary else { return nil }
         let description = stack.description.rotary[index]
         let length = call.rotaryLength ?? call.maximumLength
         let key = RotaryKey(index: index, variant: description.variant(length: length), backend: ObjectIdentifier(backend))
@@ -275,7 +333,12 @@ extension StackRunner {
     func grow(_ layout: CacheLayout, blocksPerRow: Int, positions: Int) throws {
         for (index, block) in stack.blocks.enumerated() {
             let blocks = layout.blocks[layout.tableOfLayer[index]]
-            caches[index] = try caches[index].enlarged(to: blocks, on: block.backend)
+            let place = stack.cacheLayer(of: index)
+            if place == index {
+                caches[index].keyValue = try caches[index].keyValue?.enlarged(to: blocks, on: block.backend)
+            } else {
+                caches[index] = caches[place]
+            }
         }
         var limits = limits
         limits.blocksPerRow = blocksPerRow
@@ -286,6 +349,27 @@ extension StackRunner {
         self.layout = layout
         self.positions = positions
         rotary = [:]
+        showAdapters()
+    }
+}
+
+/// What a layer keeps of rows: keys and values, states, or both.
+struct LayerCache {
+    var keyValue: KeyValueCache?
+    var state: RecurrentState?
+
+    init(
+        _ layer: LayerDescription, _ layout: CacheLayout, layer index: Int, _ format: KeyValueFormat, _ backend: any Backend
+    ) throws {
+        keyValue = try layer.selfAttention?.makeCache(blocks: layout.blocks[layout.tableOfLayer[index]], format, backend)
+        if let recurrence = layer.recurrence, let table = layout.stateTable {
+            state = try recurrence.makeState(blocks: layout.blocks[table], backend)
+        }
+    }
+
+    var byteCount: Int {
+        let tensors = [keyValue?.keys, keyValue?.values, state?.inputs, state?.matrix]
+        return tensors.reduce(0) { $0 + ($1?.byteCount ?? 0) }
     }
 }
 

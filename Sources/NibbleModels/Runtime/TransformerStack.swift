@@ -4,6 +4,7 @@ import NibbleCore
 struct TransformerStack: Sendable {
     let description: StackDescription
     let embedding: EmbeddingLayer
+    let perLayer: PerLayerEmbedding?
     let blocks: [Block]
     let finalNorm: (norm: Norm, backend: any Backend)?
     /// After the final norm (OPT-350m).
@@ -17,8 +18,9 @@ struct TransformerStack: Sendable {
         let biases = RelativeBiases(blocks: located, weights)
         self.description = description
         embedding = try EmbeddingLayer(stack, description, tree, weights)
+        perLayer = try description.perLayer.map { try PerLayerEmbedding($0, stack, weights) }
         blocks = try zip(located, description.layers).map { module, layer in
-            try Block(module, layer, weights, bias: try biases.bias(layer.attention, of: module))
+            try Block(module, layer, weights, bias: try layer.selfAttention.map { try biases.bias($0, of: module) } ?? .none)
         }
         finalNorm = try stack.first(.finalNorm).flatMap { module in
             try weights.norm(module).map { ($0, weights.backend(module.path)) }
@@ -37,9 +39,23 @@ struct TransformerStack: Sendable {
         return seen
     }
 
+    /// The layer whose cache layer `index` uses: itself, or the first on its backend that reads the keys and values of the same layer.
+    func cacheLayer(of index: Int) -> Int {
+        guard let source = description.layers[index].attention.sharedLayer else { return index }
+        let backend = blocks[index].backend
+        if blocks[source].backend === backend { return source }
+        return (source..<index).first {
+            description.layers[$0].attention.sharedLayer == source && blocks[$0].backend === backend
+        } ?? index
+    }
+
     var activationWidths: ActivationWidths {
         var sizes = ActivationWidths(width: description.width)
         for block in blocks { block.widen(&sizes) }
+        if let perLayer {
+            sizes.perLayer = perLayer.width
+            sizes.projections = max(sizes.projections, perLayer.width)
+        }
         return sizes
     }
 }
@@ -48,22 +64,27 @@ extension Block {
     /// Grows `sizes` to what this block needs.
     func widen(_ sizes: inout ActivationWidths) {
         func grow(_ size: inout Int, _ value: Int) { size = max(size, value) }
-        grow(&sizes.projections, attention.projections.outFeatures)
-        grow(&sizes.attended, attention.output.inFeatures)
+        if let attention {
+            grow(&sizes.projections, attention.projections.outFeatures)
+            grow(&sizes.attended, attention.output.inFeatures)
+        }
+        description.recurrence?.widen(&sizes)
         if let crossAttention {
             grow(&sizes.projections, max(crossAttention.query.outFeatures, crossAttention.keyValue.outFeatures))
             grow(&sizes.attended, crossAttention.output.inFeatures)
         }
+        if let perLayer { grow(&sizes.gated, perLayer.gate.outFeatures) }
         switch feedForward {
+        case nil: break
         case .plain(let up, _, _):
             grow(&sizes.inner, up.outFeatures)
-        case .gated(let gateUp, _, let down):
+        case .gated(let gateUp, _, let down, _):
             grow(&sizes.inner, gateUp.outFeatures)
             grow(&sizes.gated, down.inFeatures)
         case .experts(let mixture):
             grow(&sizes.router, mixture.router.outFeatures)
-            // A scaled mixture is summed beside the residual stream.
-            if description.residualScale != 1 { grow(&sizes.projections, sizes.width) }
+            grow(&sizes.chosenExperts, mixture.description.topK)
+            if description.sumsMixtureApart { grow(&sizes.projections, sizes.width) }
             if let shared = mixture.shared {
                 grow(&sizes.inner, shared.gateUp.outFeatures)
                 grow(&sizes.gated, shared.down.inFeatures)
@@ -175,7 +196,7 @@ struct EmbeddingLayer: Sendable {
             // The table is narrower than the stream; positions join after the projection.
             let narrow = buffers.projections(batch.tokenCount, width: call.table.shape[1])
             try backend.embed(EmbeddingCall(table: call.table, scale: call.scale), batch, into: narrow)
-            try backend.linear(narrow, projectIn, epilogue: .init(), into: hidden)
+            try backend.linear(narrow, projectIn, epilogue: .init(adapters: buffers.adapters), into: hidden)
             try addPositions(batch.positions, batch, to: hidden, buffers)
         } else if let positions {
             let indices = try backend.allocate(.int32, [positions.count])
@@ -200,7 +221,7 @@ struct EmbeddingLayer: Sendable {
 
 extension DType {
     /// `value` as this dtype would hold it.
-    fileprivate func rounded(_ value: Float) -> Float {
+    func rounded(_ value: Float) -> Float {
         switch self {
         case .bfloat16: Float(BFloat16(value))
         case .float16: Float(Float16(value))

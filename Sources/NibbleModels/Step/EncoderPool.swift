@@ -12,8 +12,14 @@ final class EncoderPool {
     private var entryOfSlot: [Int?]
     private var uses = 0
 
+    /// What must be equal for two encoder outputs to be equal.
+    struct Input: Equatable {
+        var tokens: [Int32] = []
+        var adapters: AdapterWeights = [:]
+    }
+
     private struct Entry {
-        var input: [Int32] = []
+        var input = Input()
         var references = 0
         /// When it was last asked for.
         var lastUse = 0
@@ -36,10 +42,10 @@ final class EncoderPool {
 
     /// Lets a slot attend to the encoder's output for `input`, which is computed unless it is still there.
     /// - Throws: ``SessionError/capacityExceeded(row:length:adding:capacity:)`` if it is too long; ``ModelError``.
-    func attach(slot: Int, to input: [Int32]) throws {
-        guard !input.isEmpty else { throw ModelError.encoderInputsMissing }
-        guard input.count <= maximumLength else {
-            throw SessionError.capacityExceeded(row: slot, length: 0, adding: input.count, capacity: maximumLength)
+    func attach(slot: Int, to input: Input) throws {
+        guard !input.tokens.isEmpty else { throw ModelError.encoderInputsMissing }
+        guard input.tokens.count <= maximumLength else {
+            throw SessionError.capacityExceeded(row: slot, length: 0, adding: input.tokens.count, capacity: maximumLength)
         }
         if let old = entryOfSlot[slot] { entries[old].references -= 1 }
         entryOfSlot[slot] = nil
@@ -51,14 +57,15 @@ final class EncoderPool {
         cross.attach(row: slot, to: entry)
     }
 
-    private func find(_ input: [Int32]) throws -> Int {
+    private func find(_ input: Input) throws -> Int {
         if let known = entries.firstIndex(where: { $0.input == input }) { return known }
         let free = entries.indices.filter { entries[$0].references == 0 }
         guard let entry = free.min(by: { entries[$0].lastUse < entries[$1].lastUse }) else {
             preconditionFailure("each slot holds one encoder input at most")
         }
-        let checked = try EncoderInputs([input], of: encoder, vocabularySize: vocabularySize)
-        entries[entry].input = []
+        let checked = try EncoderInputs([input.tokens], of: encoder, vocabularySize: vocabularySize)
+        entries[entry].input = Input()
+        try pass.setAdapters(input.adapters, entry: entry)
         try cross.encode(checked, firstEntry: entry, pass)
         entries[entry].input = input
         return entry

@@ -25,7 +25,7 @@ package struct ExecutorSize: Sendable, Equatable {
     }
 }
 
-/// Runs plans over a decoder. Layers with the same attention window share a block table.
+/// Runs plans over a decoder. Layers with the same attention window share a block table, and so do recurrent ones.
 package final class StepExecutor: StepRunning {
     package let slots: Int
     package let chunkTokens: Int
@@ -84,7 +84,9 @@ package final class StepExecutor: StepRunning {
 
     package func begin(slot: Int, _ settings: SlotSettings) throws {
         pass.ahead.forget(slot: slot)
-        try encoders?.attach(slot: slot, to: settings.encoderInput)
+        let adapters = settings.adapters ?? model.adapters.active
+        try pass.runner.adapters.set(adapters, slot: slot)
+        try encoders?.attach(slot: slot, to: .init(tokens: settings.encoderInput, adapters: adapters))
         try pass.selection.write(
             settings.selection, slot: slot, prompt: settings.selection.hasPenalties ? settings.prompt : [],
             generated: settings.selection.hasPenalties ? settings.generated : [])
@@ -162,13 +164,20 @@ package final class StepExecutor: StepRunning {
             rotaryLength = max(rotaryLength, self.rotaryLength(row))
             isStep = isStep && row.tokens.count == 1 && row.wantsToken
         }
-        var image = pass.begin(maximumLength: maximumLength, rotaryLength: rotaryLength, isStep: isStep)
+        var image = try pass.begin(maximumLength: maximumLength, rotaryLength: rotaryLength, isStep: isStep)
         for index in group {
             let row = plan.rows[index]
             image.addRow(
                 plan.tokens[row.tokens], start: row.start, wanted: row.wantsToken ? .last : .none, slot: row.slot,
                 counter: row.counter)
-            for table in tables.indices { image.setBlocks(plan.blocks(of: row, table: table), table: table) }
+            for table in tables.indices {
+                let blocks = plan.blocks(of: row, table: table)
+                if tables[table].kind == .state {
+                    setState(row, blocks, in: &image)
+                } else {
+                    image.setBlocks(blocks, table: table)
+                }
+            }
         }
         encoders?.cross.setRows(group.lazy.map { plan.rows[$0].slot })
         let wanting = group.filter { plan.rows[$0].wantsToken }
@@ -185,6 +194,15 @@ package final class StepExecutor: StepRunning {
             return try pass.readChosen(image.selected).map { StepAnswer(token: $0) }
         }
         return try pass.chooseWithScores(image, scored, encoders?.cross, beforeChoosing: prepare)
+    }
+
+    /// A row begins from the state in the block of its last position and leaves its own in the block of its new last one.
+    private func setState(_ row: StepPlan.Row, _ blocks: ArraySlice<Int32>, in image: inout CallImage) {
+        let end = row.start + row.tokens.count
+        func block(_ position: Int) -> Int32 { blocks[blocks.startIndex + position / KeyValueGeometry.blockSize] }
+        // A step that is enqueued early may write there: if nobody asks for it, its sequence has ended or begins anew.
+        let next = end % KeyValueGeometry.blockSize == 0 ? nil : block(end)
+        image.setState(.init(source: row.start == 0 ? nil : block(row.start - 1), target: block(end - 1)), next: next)
     }
 }
 

@@ -46,6 +46,8 @@ package struct SlotSettings: Sendable {
     package var prompt: [Int32]
     /// Encoder-decoders: the encoder's input, without padding.
     package var encoderInput: [Int32] = []
+    /// `nil`: those that are active.
+    package var adapters: AdapterWeights?
     /// Tokens chosen so far: none at first, some after a preemption.
     package var generated: [Int32]
     /// How many of the most probable tokens are reported beside the chosen one, at most 20; `nil`: no probabilities at all.

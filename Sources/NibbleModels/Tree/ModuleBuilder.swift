@@ -13,10 +13,10 @@ enum ModuleBuilder {
 }
 
 func module(
-    _ name: String, _ className: String, role: Role? = nil, buffers: [ModuleNode.Buffer] = [],
-    @ModuleBuilder _ children: () -> [ModuleNode] = { [] }
+    _ name: String, _ className: String, role: Role? = nil, parameters: [ModuleNode.Parameter] = [],
+    buffers: [ModuleNode.Buffer] = [], @ModuleBuilder _ children: () -> [ModuleNode] = { [] }
 ) -> ModuleNode {
-    ModuleNode(name, className, role: role, buffers: buffers, children: children())
+    ModuleNode(name, className, role: role, parameters: parameters, buffers: buffers, children: children())
 }
 
 /// A `ModuleList` of `count` modules named by their index.
@@ -61,12 +61,13 @@ func layerNorm(
         parameters: isAffine ? parameters : [])
 }
 
+/// `isAffine: false` has no weight.
 func rmsNorm(
-    _ name: String, _ width: Int, _ epsilon: Float, offset: Float = 0, role: Role?, className: String
+    _ name: String, _ width: Int, _ epsilon: Float, offset: Float = 0, isAffine: Bool = true, role: Role?, className: String
 ) -> ModuleNode {
     ModuleNode(
         name, className, kind: .norm(.init(kind: .rms, epsilon: epsilon, weightOffset: offset)), role: role,
-        parameters: [.init("weight", [width])])
+        parameters: isAffine ? [.init("weight", [width])] : [])
 }
 
 func dropout(_ name: String) -> ModuleNode { ModuleNode(name, "Dropout") }
@@ -78,10 +79,21 @@ func plain(_ name: String, _ className: String, buffers: [ModuleNode.Buffer] = [
 
 /// The two non-persistent frequency buffers that rotary modules hold, or two a layer type.
 func rotaryModule(_ name: String, _ className: String, rotated: Int, layerTypes: [String] = []) -> ModuleNode {
-    let prefixes = layerTypes.isEmpty ? [""] : layerTypes.map { $0 + "_" }
-    return plain(
+    rotaryModule(name, className, layerTypes.isEmpty ? [("", rotated)] : layerTypes.map { ($0 + "_", rotated) })
+}
+
+/// As ``rotaryModule(_:_:rotated:layerTypes:)``, with a number of rotated elements for each layer type's prefix.
+func rotaryModule(_ name: String, _ className: String, _ types: [(prefix: String, rotated: Int)]) -> ModuleNode {
+    plain(
         name, className,
-        buffers: prefixes.flatMap { prefix in
-            ["inv_freq", "original_inv_freq"].map { ModuleNode.Buffer(prefix + $0, count: rotated / 2) }
+        buffers: types.flatMap { type in
+            ["inv_freq", "original_inv_freq"].map { ModuleNode.Buffer(type.prefix + $0, count: type.rotated / 2) }
         })
+}
+
+/// A causal convolution of each channel on its own.
+func convolution(_ name: String, _ channels: Int, _ kernel: Int, bias: Bool = false) -> ModuleNode {
+    ModuleNode(
+        name, "Conv1d", role: .convolution,
+        parameters: [.init("weight", [channels, 1, kernel])] + (bias ? [.init("bias", [channels])] : []))
 }

@@ -13,6 +13,17 @@ package struct ModuleNode: Sendable {
     package let parameters: [Parameter]
     package let buffers: [Buffer]
     package let children: [ModuleNode]
+    /// Of a set of experts: how its parameters are stored.
+    package let expertsLayout: ExpertsLayout
+
+    /// How the parameters `gate_up_proj` and `down_proj` of X experts are stored. E model width, F hidden width of an expert.
+    package enum ExpertsLayout: Sendable, Hashable {
+        /// [X, 2F, E], the gate's rows before those of up; [X, E, F].
+        case rows
+        /// [X, E, 2F], the columns of gate and up alternating; [X, F, E]. `gate_up_proj_bias` [X, 2F] alternates likewise, and
+        /// there is a `down_proj_bias` [X, E] (gpt-oss).
+        case alternatingColumns
+    }
 
     /// What a module is, as far as loading, quantization and planning differ.
     package enum Kind: Sendable {
@@ -54,15 +65,19 @@ package struct ModuleNode: Sendable {
         package let isPersistent: Bool
         /// Whether a model loaded in another dtype than float32 holds it in that dtype.
         package let followsLoadDType: Bool
+        /// Whether a checkpoint must hold it.
+        package let isRequired: Bool
 
         package init(
-            _ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false, followsLoadDType: Bool = false
+            _ name: String, count: Int, dtype: DType = .float32, isPersistent: Bool = false, followsLoadDType: Bool = false,
+            isRequired: Bool = false
         ) {
             self.name = name
             self.count = count
             self.dtype = dtype
             self.isPersistent = isPersistent
             self.followsLoadDType = followsLoadDType
+            self.isRequired = isRequired
         }
 
         package func byteCount(loadDType: DType) -> Int {
@@ -72,7 +87,7 @@ package struct ModuleNode: Sendable {
 
     package init(
         _ name: String, _ className: String, kind: Kind = .container, role: Role? = nil, parameters: [Parameter] = [],
-        buffers: [Buffer] = [], children: [ModuleNode] = []
+        buffers: [Buffer] = [], children: [ModuleNode] = [], expertsLayout: ExpertsLayout = .rows
     ) {
         self.name = name
         self.className = className
@@ -81,6 +96,7 @@ package struct ModuleNode: Sendable {
         self.parameters = parameters
         self.buffers = buffers
         self.children = children
+        self.expertsLayout = expertsLayout
     }
 }
 
@@ -102,6 +118,8 @@ package struct NormDescription: Sendable, Hashable {
 package enum Role: Sendable, Hashable {
     // The stack
     case tokenEmbedding, positionEmbedding, embeddingNorm, projectIn, projectOut, finalNorm, head
+    /// What makes the inputs that each layer has of its own.
+    case perLayerEmbedding, perLayerModelProjection, perLayerInputNorm
     case block
 
     // Inside a block
@@ -114,8 +132,21 @@ package enum Role: Sendable, Hashable {
     case attentionResidualNorm, crossAttentionResidualNorm, feedForwardResidualNorm
 
     // Inside an attention
-    case query, key, value, queryKeyValue, attentionOutput, queryNorm, keyNorm, relativeBias
+    case query, key, value, queryKeyValue, attentionOutput, queryNorm, keyNorm, valueNorm, relativeBias
+
+    // Recurrent mixers
+    case recurrence
+    /// Projections of the mixer's input; there may be several.
+    case mixerInput
+    case convolution, mixerNorm, mixerOutput
 
     // Inside a feed-forward
     case gate, up, gateUp, down, router, experts, sharedExpert, sharedExpertGate
+    /// Where router and experts read norms of their own: those norms, and the norms of what experts and shared expert give.
+    case routerNorm, expertsNorm, expertsOutputNorm, sharedExpertOutputNorm
+    /// A module whose parameter `scale` multiplies the router's input, and `per_expert_scale` its weights.
+    case routerScales
+
+    // A block's own input
+    case perLayerGate, perLayerProjection, perLayerOutputNorm
 }

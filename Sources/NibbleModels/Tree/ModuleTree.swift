@@ -10,17 +10,20 @@ package struct ModuleTree: Sendable {
     package let noSplitClasses: Set<String>
     /// Name patterns of parameters that stay float32 when the load dtype is float16.
     package let keepInFloat32: [String]
+    /// Names of parameters, whole parts from the end (`gate.weight`), that are float32 in every load dtype.
+    package let alwaysFloat32: [String]
     /// The module that turns hidden states into logits.
     package let outputEmbedding: String
 
     package init(
         root: ModuleNode, tied: [(target: String, source: String)] = [], noSplitClasses: Set<String>,
-        keepInFloat32: [String] = [], outputEmbedding: String = "lm_head"
+        keepInFloat32: [String] = [], alwaysFloat32: [String] = [], outputEmbedding: String = "lm_head"
     ) {
         self.root = root
         self.tied = tied
         self.noSplitClasses = noSplitClasses
         self.keepInFloat32 = keepInFloat32
+        self.alwaysFloat32 = alwaysFloat32
         self.outputEmbedding = outputEmbedding
     }
 }
@@ -102,6 +105,7 @@ extension ModuleTree {
 
     /// The dtype a floating parameter is stored in when the model is loaded in `loadDType`.
     package func storedDType(of parameter: String, loadDType: DType) -> DType {
+        if alwaysFloat32.contains(where: { parameter == $0 || parameter.hasSuffix("." + $0) }) { return .float32 }
         guard loadDType == .float16 else { return loadDType }
         return keepInFloat32.contains { parameter.contains($0) } ? .float32 : loadDType
     }
@@ -109,7 +113,7 @@ extension ModuleTree {
     /// The same tree with another set of tied parameters.
     package func tying(_ tied: [(target: String, source: String)]) -> ModuleTree {
         ModuleTree(
-            root: root, tied: tied, noSplitClasses: noSplitClasses, keepInFloat32: keepInFloat32,
+            root: root, tied: tied, noSplitClasses: noSplitClasses, keepInFloat32: keepInFloat32, alwaysFloat32: alwaysFloat32,
             outputEmbedding: outputEmbedding)
     }
 }

@@ -4,6 +4,8 @@ package import NibbleQuantization
 /// Which linear modules of a tree a quantization config turns into quantized layers.
 package struct QuantizationPlan: Sendable {
     package let config: BitsAndBytesConfig?
+    /// The format in which sets of experts stay that the checkpoint holds in it, and that no config quantizes.
+    package var keptExperts: WeightFormat?
     /// Module paths, in definition order.
     package let quantized: [String]
     /// Linear modules that stay as they are, in definition order.

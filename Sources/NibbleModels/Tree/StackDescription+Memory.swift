@@ -5,8 +5,18 @@ extension StackDescription {
     package func activationWidths(_ tree: ModuleTree) -> ActivationWidths {
         var sizes = ActivationWidths(width: width)
         guard let stack = tree.module(at: path) else { return sizes }
-        for block in stack.all(.block) { sizes = sizes.widened(block.activationWidths(width: width)) }
-        if layers.contains(where: \.scalesMixture) { sizes.projections = max(sizes.projections, width) }
+        for (block, layer) in zip(stack.all(.block), layers) {
+            sizes = sizes.widened(block.activationWidths(width: width))
+            layer.recurrence?.widen(&sizes)
+        }
+        if layers.contains(where: \.sumsMixtureApart) { sizes.projections = max(sizes.projections, width) }
+        if let projection = stack.first(.perLayerModelProjection) {
+            sizes.perLayer = projection.outFeatures
+            sizes.projections = max(sizes.projections, projection.outFeatures)
+        }
+        for case .experts(let experts) in layers.map(\.feedForward) {
+            sizes.chosenExperts = max(sizes.chosenExperts, experts.topK)
+        }
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
         return sizes
@@ -15,9 +25,13 @@ extension StackDescription {
 
 extension StackDescription {
     /// Bytes of a session's index buffers on one device.
-    package static func indexBytes(tokens: Int, rows: Int, context: Int, tables: Int = 1) -> Int {
+    package static func indexBytes(
+        tokens: Int, rows: Int, context: Int, tables: Int = 1, hasStates: Bool = false
+    ) -> Int {
         IndexBuffers.byteCount(
-            .init(tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables))
+            .init(
+                tokens: tokens, rows: rows, blocksPerRow: max(KeyValueGeometry.blocks(for: context), 1), tables: tables,
+                hasStates: hasStates)) + AdapterTable.byteCount(slots: rows)
     }
 
     /// Bytes of index buffers, rotary tables and the like that a session keeps on each device.
@@ -25,9 +39,11 @@ extension StackDescription {
         let rotary = rotary.reduce(0) { sum, rotary in
             sum + (rotary.dependsOnLength ? 2 : 1) * context * rotary.rotated * DType.float32.byteCount
         }
-        let heads = layers.reduce(0) { $0 + $1.attention.heads }
-        let tables = CacheLayout(layers, rows: rows, capacity: context, chunkTokens: tokens).windows.count
-        return StackDescription.indexBytes(tokens: tokens, rows: rows, context: context, tables: tables) + rotary
+        let heads = layers.reduce(0) { $0 + ($1.selfAttention?.heads ?? 0) }
+        let layout = CacheLayout(layers, rows: rows, capacity: context, chunkTokens: tokens)
+        let indices = StackDescription.indexBytes(
+            tokens: tokens, rows: rows, context: context, tables: layout.keyValueTables, hasStates: layout.stateTable != nil)
+        return indices + rotary
             + heads * DType.float32.byteCount + computedBytes
     }
 
@@ -50,7 +66,7 @@ extension ModelArchitecture {
         let sizes = stack.activationWidths(tree)
         // The head is the widest layer by far, but sees few tokens.
         let head = holdsHead ? logitsRows(rows) * vocabularySize / max(tokens, 1) : 0
-        let attention = stack.layers.map(\.attention)
+        let attention = stack.layers.compactMap(\.selfAttention)
         return WorkspaceRequest(
             tokens: tokens, rows: rows, context: context,
             inFeatures: max(sizes.width, sizes.attended, sizes.inner, sizes.gated),
@@ -74,8 +90,8 @@ extension StackDescription {
 
 extension LayerDescription {
     /// Whether a mixture is summed beside the residual stream before it joins.
-    fileprivate var scalesMixture: Bool {
-        if case .experts = feedForward { residualScale != 1 } else { false }
+    var sumsMixtureApart: Bool {
+        if case .experts(let experts) = feedForward { residualScale != 1 || experts.shared == .apart } else { false }
     }
 }
 
@@ -93,13 +109,15 @@ extension LocatedModule {
     fileprivate func activationWidths(width: Int) -> ActivationWidths {
         var sizes = ActivationWidths(width: width)
         for attention in [first(.selfAttention), first(.crossAttention)].compactMap({ $0 }) {
-            sizes.projections = max(sizes.projections, attention.width(.queryKeyValue, .query, .key, .value))
+            // Keys that are values, too, are projected twice.
+            let value: Role = attention.first(.value) == nil ? .key : .value
+            sizes.projections = max(sizes.projections, attention.width(.queryKeyValue, .query, .key, value))
             sizes.attended = max(sizes.attended, attention.first(.attentionOutput)?.inFeatures ?? 0)
         }
         let feedForward = first(.feedForward) ?? self
         let part = feedForward.first(.sharedExpert) ?? feedForward
         sizes.inner = part.width(.gateUp, .gate, .up)
-        sizes.gated = part.first(.down)?.inFeatures ?? 0
+        sizes.gated = max(part.first(.down)?.inFeatures ?? 0, first(.perLayerGate)?.outFeatures ?? 0)
         sizes.router = feedForward.width(.router)
         return sizes
     }
