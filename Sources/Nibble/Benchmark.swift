@@ -19,7 +19,8 @@ package struct Benchmark {
         package var batch: Int
         /// Tokens a second over all rows, for each repetition.
         package var tokensPerSecond: [Double]
-        /// Bytes of weights that a decode step reads.
+        /// Bytes of weights that a decode step reads. Of a mixture only the chosen experts count: as many as the batch chooses on
+        /// average where all are equally likely, which is exact for one token.
         package var weightBytes: Int
         /// The device's memory bandwidth, see ``Benchmark/bandwidth``.
         package var bandwidth: Double
@@ -44,6 +45,8 @@ package struct Benchmark {
     /// Bytes a second that all threads of a CPU read together, or that a GPU reads and writes while copying.
     package let bandwidth: Double
     package let bandwidthName: String
+    /// Rows use them in turn.
+    var adapters: [AdapterID] = []
 
     /// - Throws: `BackendError`
     package init(_ pretrained: PretrainedModel, repetitions: Int, depth: Int = 0) throws {
@@ -88,7 +91,8 @@ package struct Benchmark {
             if repetition > 0 { rates.append(rate) }
         }
         return Result(
-            test: test, batch: batch, tokensPerSecond: rates, weightBytes: decodedBytes, bandwidth: bandwidth)
+            test: test, batch: batch, tokensPerSecond: rates, weightBytes: decodedBytes - unreadExpertBytes(batch: batch),
+            bandwidth: bandwidth)
     }
 
     private func prompt(_ tokens: Int, batch: Int) throws -> Double {
@@ -117,9 +121,10 @@ package struct Benchmark {
     }
 
     private func request(rows: Int, capacity: Int) -> SessionRequest {
-        guard pretrained.isEncoderDecoder else { return SessionRequest(rows: rows, capacity: capacity) }
-        return SessionRequest(
-            rows: rows, capacity: capacity, encoderInputs: (0..<rows).map { randomTokens(32, seed: UInt64($0)) })
+        var request = SessionRequest(rows: rows, capacity: capacity)
+        request.adapters = rowAdapters(rows)
+        if pretrained.isEncoderDecoder { request.encoderInputs = (0..<rows).map { randomTokens(32, seed: UInt64($0)) } }
+        return request
     }
 
     private func randomTokens(_ count: Int, seed: UInt64) -> [Int32] {
@@ -138,5 +143,20 @@ package struct Benchmark {
             pretrained.weights.tensors[$0.path(of: "weight")]
         }
         return total - (tables.first?.byteCount ?? 0)
+    }
+
+    /// Bytes of the experts that no token of a batch chooses.
+    private func unreadExpertBytes(batch: Int) -> Int {
+        let mixtures = [pretrained.model.architecture.encoder, pretrained.model.architecture.decoder].compactMap(\.self).flatMap(
+            \.layers
+        ).compactMap { layer in
+            if case .experts(let experts) = layer.feedForward { experts } else { nil }
+        }
+        guard let mixture = mixtures.first else { return 0 }
+        let bytes = pretrained.weights.experts.values.joined().reduce(0) { sum, expert in
+            sum + (expert.gateUp.layers + [expert.down]).reduce(0) { $0 + $1.weight.byteCount }
+        }
+        let unread = pow(1 - Double(mixture.topK) / Double(mixture.count), Double(batch))
+        return Int(Double(bytes) * unread)
     }
 }

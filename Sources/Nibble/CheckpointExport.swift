@@ -32,6 +32,32 @@ public enum CheckpointExport {
         }
     }
 
+    /// Writes the model in `folder` with adapters merged into it, one after the other: as an ordinary checkpoint, or quantized as
+    /// `configuration` says. Warnings go to ``LoadConfiguration/notice``.
+    /// - Returns: the names of the quantized modules.
+    /// - Throws: as loading does; ``LoadError/unmergeable(_:reason:remedy:)``, `FileError`, `CheckpointError`.
+    @discardableResult
+    public static func mergedModel(
+        _ folder: URL, adapters: [URL], to destination: URL, maximumShardBytes: Int = 5_000_000_000,
+        _ configuration: LoadConfiguration
+    ) throws -> [String] {
+        try mergedModel(
+            folder, adapters.map { AdapterReference(folder: $0) }, to: destination, maximumShardBytes: maximumShardBytes,
+            configuration)
+    }
+
+    @discardableResult
+    package static func mergedModel(
+        _ folder: URL, _ adapters: [AdapterReference], to destination: URL, maximumShardBytes: Int,
+        _ configuration: LoadConfiguration
+    ) throws -> [String] {
+        let files = try adapters.map { (file: try AdapterFile(folder: $0.folder), scale: $0.scale) }
+        for warning in files.compactMap({ $0.file.baseWarning(folder) }) { configuration.notice?(warning) }
+        return try write(folder, configuration) {
+            try $0.writeMerged($1, files, to: destination, maximumShardBytes: maximumShardBytes)
+        }
+    }
+
     /// Opens a model on the CPU, lets `export` write it, and passes its warnings on.
     private static func write(
         _ folder: URL, _ configuration: LoadConfiguration,

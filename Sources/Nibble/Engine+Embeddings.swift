@@ -9,9 +9,12 @@ extension Engine {
     /// The vectors of texts: hidden states after the final norm, pooled. They run on the engine's thread, a chunk of tokens between
     /// two steps, with a cache of their own.
     ///
-    /// - Parameter texts: token ids, none empty.
+    /// - Parameters:
+    ///   - texts: token ids, none empty.
+    ///   - pooling: how the hidden states become vectors.
+    ///   - adapters: `nil`: those that are active.
     /// - Throws: ``EngineError``, ``ModelError``, `BackendError`; `CancellationError` if the task is cancelled.
-    package func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]] {
+    package func embeddings(of texts: [[Int32]], _ pooling: Pooling, adapters: AdapterWeights? = nil) async throws -> [[Float]] {
         for text in texts {
             guard !text.isEmpty else { throw EngineError.emptyPrompt }
             guard text.count <= tokenEngine.capacity else {
@@ -22,7 +25,7 @@ extension Engine {
             }
         }
         guard !texts.isEmpty else { return [] }
-        let work = EmbeddingWork(model.model, texts, pooling)
+        let work = EmbeddingWork(model.model, texts, pooling, adapters ?? model.model.adapters.active)
         try await tokenEngine.perform { try work.runChunk() }
         return work.vectors
     }
@@ -32,13 +35,15 @@ extension Engine {
 private final class EmbeddingWork: @unchecked Sendable {
     private let model: LanguageModel
     private let pooling: Pooling
+    private let adapters: AdapterWeights
     private let capacity: Int
     private var texts: ArraySlice<[Int32]>
     private var pass: EmbeddingPass?
     private var current: EmbeddingPass.Text?
     private(set) var vectors: [[Float]] = []
 
-    init(_ model: LanguageModel, _ texts: [[Int32]], _ pooling: Pooling) {
+    init(_ model: LanguageModel, _ texts: [[Int32]], _ pooling: Pooling, _ adapters: AdapterWeights) {
+        self.adapters = adapters
         self.model = model
         self.texts = texts[...]
         self.pooling = pooling
@@ -49,7 +54,7 @@ private final class EmbeddingWork: @unchecked Sendable {
     func runChunk() throws -> Bool {
         let pass = try pass ?? EmbeddingPass(model, capacity: capacity)
         self.pass = pass
-        var text = current ?? EmbeddingPass.Text(texts.removeFirst(), pooling)
+        var text = current ?? EmbeddingPass.Text(texts.removeFirst(), pooling, adapters: adapters)
         let vector = try pass.run(&text)
         current = vector == nil ? text : nil
         if let vector { vectors.append(vector) }

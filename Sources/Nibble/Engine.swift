@@ -45,12 +45,15 @@ public struct EngineConfiguration: Sendable {
 public final class Engine: Sendable {
     package let tokenEngine: TokenEngine
     package let model: PretrainedModel
+    /// The copies, in the order of the engine's executors.
+    let models: [LanguageModel]
     private let tokenizer: Tokenizer?
     private let grammarTokens: GrammarTokens?
 
-    init(_ tokenEngine: TokenEngine, _ model: PretrainedModel, _ tokenizer: Tokenizer?) {
+    init(_ tokenEngine: TokenEngine, _ model: PretrainedModel, _ models: [LanguageModel], _ tokenizer: Tokenizer?) {
         self.tokenEngine = tokenEngine
         self.model = model
+        self.models = models
         self.tokenizer = tokenizer
         grammarTokens = tokenizer?.grammarTokens
     }
@@ -75,6 +78,7 @@ public final class Engine: Sendable {
     package func reader(_ request: EngineRequest) throws -> EngineReader {
         let config = GenerationConfig.resolved(call: request.config, model: model.generationConfig)
         var submission = try request.submission(config, model.model)
+        submission.adapters = request.adapters ?? model.model.adapters.active
         let strings = config.stopStrings ?? []
         if !strings.isEmpty, tokenizer == nil {
             throw GenerationError.conflict("stop_strings need the tokenizer, and this engine was made without one")
@@ -129,10 +133,11 @@ extension PretrainedModel {
         options.queuedTokens = configuration.maxQueueTokens
         options.targetStep = configuration.targetStep ?? .milliseconds(isOnCPU ? 100 : 30)
         options.secondsPerToken = isOnCPU ? 2e-3 : 1e-4
-        let makers = ([self] + replicas).map(\.model).map { model in
+        let models = ([self] + replicas).map(\.model)
+        let makers = models.map { model in
             { @Sendable in try model.makeExecutor(size) } as TokenEngine.ExecutorMaker
         }
-        return Engine(try await TokenEngine.start(options, makeExecutors: makers), self, tokenizer)
+        return Engine(try await TokenEngine.start(options, makeExecutors: makers), self, models, tokenizer)
     }
 
     /// Loads `count` copies of a model, the first on the first GPU, and so on.

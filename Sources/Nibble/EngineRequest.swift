@@ -28,6 +28,8 @@ public struct EngineRequest: Sendable {
     package var skipsSpecialTokens = true
     /// Which prompts may share its cache.
     package var root = PrefixRoot.plain
+    /// `nil`: those that are active when it is submitted.
+    package var adapters: AdapterWeights?
 
     /// A request for one prompt; everything else can be set afterwards.
     public init(_ prompt: [Int32], _ config: GenerationConfig = GenerationConfig()) {

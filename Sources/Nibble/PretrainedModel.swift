@@ -1,20 +1,25 @@
 public import Foundation
 import NibbleCore
+import Synchronization
 
 /// A model loaded from a checkpoint, ready to generate.
 ///
-/// Sessions made from it are independent; the model itself never changes and may be used from several tasks.
+/// Sessions made from it are independent, and it may be used from several tasks. Its weights never change; adapters come and go.
 public final class PretrainedModel: Sendable {
     /// The folder, or the GGUF file.
     public let folder: URL
-    package let model: LanguageModel
+    /// The model, with the adapters that are active.
+    package var model: LanguageModel { loadedAdapters.withLock { $0.model } }
+    let loadedAdapters: Mutex<LoadedAdapters>
     /// What loading did, with its warnings.
     public let report: LoadReport
     /// The module tree, with the ties of the checkpoint.
     package let tree: ModuleTree
     package let plan: QuantizationPlan
-    /// Weights by module path, as `nibble quantize` writes them.
+    /// The base's weights by module path, as `nibble quantize` writes them.
     package let weights: ModelWeights
+    /// Runs conversions on the host.
+    let cpu: any Backend
     /// Where each module lies.
     public let deviceMap: DeviceMap
     /// Options from generation_config.json, or from config.json where there is none.
@@ -23,10 +28,23 @@ public final class PretrainedModel: Sendable {
     /// Runs the model's generations.
     let thread = GenerationThread()
 
-    private init(_ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap) throws {
+    private init(
+        _ source: ModelSource, _ loaded: ModelLoader.LoadedModel, deviceMap: DeviceMap, _ adapters: [AdapterReference],
+        cpu: any Backend
+    ) throws {
         folder = source.folder
-        model = loaded.model
-        report = loaded.report
+        self.cpu = cpu
+        var added = LoadedAdapters(
+            AdaptedModelMaker(
+                source, base: loaded.model, weights: loaded.weights, tree: loaded.tree, dtype: loaded.report.dtype, cpu: cpu))
+        var report = loaded.report
+        for (index, reference) in adapters.enumerated() {
+            let read = try added.read(reference.folder, scale: reference.scale)
+            try added.add(read.adapter, named: index == 0 ? "default" : "adapter\(index + 1)")
+            report.warnings += read.warnings
+        }
+        self.report = report
+        loadedAdapters = Mutex(added)
         tree = loaded.tree
         plan = loaded.plan
         weights = loaded.weights
@@ -56,7 +74,7 @@ public final class PretrainedModel: Sendable {
         var loaded = try loader.load(checkpoint, placement: request)
         loaded.report.warnings = warnings + loaded.report.warnings
         let map = loaded.report.placement?.deviceMap ?? .all(on: .cpu)
-        return try PretrainedModel(source, loaded, deviceMap: map)
+        return try PretrainedModel(source, loaded, deviceMap: map, configuration.adapters, cpu: loader.cpu)
     }
 
     /// Whether the model reads its input with an encoder.

@@ -58,7 +58,9 @@ struct CheckpointFolder {
     ]
     private static let licenseNames: Set = ["LICENSE", "NOTICE", "USE_POLICY"]
     /// Written anew, or about something else than the model that is written.
-    private static let ownNames: Set = ["config.json", "adapter_config.json", "quantize_config.json"]
+    private static let ownNames: Set = [
+        "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json",
+    ]
 
     /// Copies tokenizer files, chat templates, generation options, model code and licenses.
     func copyCompanions() throws {

@@ -29,6 +29,18 @@ struct HostTensors {
         return result
     }
 
+    /// [2F, K] → [2F, K]: rows 0, 2, 4 …, then rows 1, 3, 5 …
+    func separatingAlternateRows(_ tensor: Tensor) throws -> Tensor {
+        let result = try cpu.allocate(tensor.dtype, tensor.shape)
+        let (rows, rowBytes) = (tensor.shape[0], tensor.byteCount / max(tensor.shape[0], 1))
+        let (from, to) = (tensor.hostBytes, result.mutableHostBytes)
+        for row in 0..<rows {
+            let place = row % 2 * (rows / 2) + row / 2
+            to[place * rowBytes..<(place + 1) * rowBytes].copyBytes(from: from[row * rowBytes..<(row + 1) * rowBytes])
+        }
+        return result
+    }
+
     private func transpose<Element: BitwiseCopyable>(_ source: Tensor, into result: Tensor, _: Element.Type) {
         let (rows, columns) = (source.shape[0], source.shape[1])
         let from = source.hostElements(Element.self)
@@ -46,12 +58,13 @@ struct HostTensors {
         }
     }
 
-    /// A copy in memory of `backend`, or the tensor itself if it lies there and is no view of the mapped `file`.
+    /// A copy in memory of `backend`, or the tensor itself if it lies there and is no view of the mapped `file`, where
+    /// there is one.
     /// - Parameter release: called between the pieces of a large tensor, to drop pages of the file that were read.
     func resident(
-        _ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor, release: () -> Void = {}
+        _ tensor: Tensor, on backend: any Backend, unlessBackedBy file: Tensor?, release: () -> Void = {}
     ) throws -> Tensor {
-        if tensor.device == backend.device, tensor.storage !== file.storage { return tensor }
+        if tensor.device == backend.device, tensor.storage !== file?.storage { return tensor }
         let copy = try backend.allocate(tensor.dtype, tensor.shape)
         var start = 0
         while start < tensor.byteCount {

@@ -67,6 +67,7 @@ package struct KeyMatching {
         check(parameters, checkpoint, experts)
         try requireReadable(tree, checkpoint)
         for (path, buffer) in tree.persistentBuffers {
+            if buffer.isRequired, sources[path] == nil { missing.append(path) }
             guard let key = sources[path]?.key, let found = checkpoint.descriptor(key)?.shape, found.count != buffer.count
             else { continue }
             mismatched.append(.init(name: key, expected: [buffer.count], found: found))

@@ -32,6 +32,16 @@ public enum LoadError: Error, Sendable, Equatable {
     case notQuantized(folder: String)
     /// The output folder is the model's own.
     case outputIsModel(folder: String)
+    /// The folder holds no adapter_config.json.
+    case notAdapter(folder: String)
+    /// An adapter is of a kind that is not supported; `remedy` says what to do instead.
+    case unsupportedAdapter(file: String, field: String, found: String, remedy: String)
+    /// An adapter does not fit the model, or contradicts itself. `place` is a tensor, a module or a field.
+    case wrongAdapter(file: String, place: String, expected: String, found: String)
+    /// No adapter of this name is loaded.
+    case unknownAdapter(String, loaded: [String])
+    /// An adapter cannot be merged into this model as it is; `remedy` says what to do instead.
+    case unmergeable(String, reason: String, remedy: String)
 
     /// A tensor of another shape than the config says.
     public struct Mismatch: Sendable, Equatable {
@@ -83,6 +93,18 @@ extension LoadError: CustomStringConvertible {
             "\(folder.printablePath) is not quantized, so there is nothing to dequantize"
         case .outputIsModel(let folder):
             "the output folder \(folder.printablePath) is the model's own folder. Choose another with --output"
+        case .notAdapter(let folder):
+            "\(folder.printablePath) has no adapter_config.json, so it is not an adapter's folder. One has adapter_config.json and "
+                + "adapter_model.safetensors, as peft's save_pretrained writes them"
+        case .unsupportedAdapter(let file, let field, let found, let remedy):
+            "\(file.printablePath): \"\(field.printable())\" is \(found.printable()), which is not supported: \(remedy)"
+        case .wrongAdapter(let file, let place, let expected, let found):
+            "\(file.printablePath), \(place): expected \(expected), found \(found)"
+        case .unknownAdapter(let name, let loaded):
+            "no adapter \"\(name.printable())\" is loaded; loaded are "
+                + (loaded.isEmpty ? "none" : loaded.map { $0.printable() }.joined(separator: ", "))
+        case .unmergeable(let module, let reason, let remedy):
+            "\(module) cannot be merged: \(reason). \(remedy)"
         }
     }
 }

@@ -33,6 +33,8 @@ public struct LoaderOptions: Sendable {
     /// Where weights that run from the disk are written, if the checkpoint does not hold them in the form in which they are used.
     /// `nil`: a temporary folder.
     public var offloadFolder: URL?
+    /// Adapters that are added to the model, in this order.
+    package var adapters: [AdapterReference] = []
     /// Called after each tensor that was placed.
     public var progress: (@Sendable (LoadProgress) -> Void)?
     /// Whether backends may repack weights into layouts of their own. `false` keeps the canonical ones, for writing.

@@ -52,13 +52,18 @@ struct MatchedCheckpoint {
 }
 
 extension ModelLoader {
-    /// - Parameter plainLayersOnly: leave alone what the reference could not read back.
+    /// - Parameters:
+    ///   - plainLayersOnly: leave alone what the reference could not read back.
+    ///   - keepsExperts: whether experts may stay in the form in which they are stored.
     /// - Throws: ``LoadError`` for missing weights and weights of another shape; `QuantizationConfigError`,
     ///   `CheckpointError`.
-    func match(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false) throws -> MatchedCheckpoint {
+    func match(_ checkpoint: any Checkpoint, plainLayersOnly: Bool = false, keepsExperts: Bool = true) throws -> MatchedCheckpoint
+    {
         var warnings = source.warnings
         let config = try ModelLoader.quantization(source, options, &warnings)
         warnings += options.skipWarnings(source, config)
+        let dtype = try loadDType(checkpoint)
+        warnings += ModelLoader.storedFormatNotice(source, config, dtype, keepsExperts: keepsExperts)
         let architecture = source.architecture
         let matching = try KeyMatching(architecture, checkpoint)
         guard matching.missing.isEmpty else {
@@ -67,16 +72,34 @@ extension ModelLoader {
         try matching.requireUniformExperts(config, checkpoint)
         guard matching.mismatched.isEmpty else { throw LoadError.mismatchedWeights(matching.mismatched) }
         let stored = matching.storedMixtures(architecture.tree)
-        let plan = QuantizationPlan(
+        var plan = QuantizationPlan(
             architecture.tree, config: config, addedSkips: options.addedSkipModules, reference: options.followsReference,
             plainLayersOnly: plainLayersOnly,
             quantizableExperts: WrittenExperts.quantizable(architecture.tree, matching, config),
             stored: stored, keptInFloat32: !options.quantizesFloat32Modules)
+        if keepsExperts, !plainLayersOnly { plan.keptExperts = ModelLoader.keptExperts(source, config) }
         if source.storedQuantization != nil { try matching.requireScales(of: plan.quantized, checkpoint) }
         return MatchedCheckpoint(
-            checkpoint: checkpoint, architecture: architecture, dtype: try loadDType(checkpoint), config: config, plan: plan,
+            checkpoint: checkpoint, architecture: architecture, dtype: dtype, config: config, plan: plan,
             matching: matching, storedMixtures: stored, tree: architecture.tree.tying(matching.tied), options: options, cpu: cpu,
             warnings: warnings + matching.warnings)
+    }
+
+    /// What becomes of weights that another method than bitsandbytes quantized.
+    static func storedFormatNotice(
+        _ source: ModelSource, _ config: BitsAndBytesConfig?, _ dtype: DType, keepsExperts: Bool = true
+    ) -> [String] {
+        guard let stored = source.storedFormat?.name else { return [] }
+        if keepsExperts, keptExperts(source, config) != nil { return ["experts keep \(stored), other weights are \(dtype)"] }
+        return [
+            config.map { "weights are requantized from \(stored) to \($0.formatName)" }
+                ?? "weights are dequantized from \(stored) to \(dtype)"
+        ]
+    }
+
+    /// The format in which experts stay as they are stored, where no quantization was asked for.
+    static func keptExperts(_ source: ModelSource, _ config: BitsAndBytesConfig?) -> WeightFormat? {
+        config == nil && source.storedFormat?.keepsExperts == true ? .fourBit(.mxfp4) : nil
     }
 
     private func loadDType(_ checkpoint: any Checkpoint) throws -> DType {

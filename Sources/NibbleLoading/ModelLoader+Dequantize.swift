@@ -11,9 +11,11 @@ extension ModelLoader {
     package func writeDequantized(
         _ checkpoint: any Checkpoint, to folder: URL, maximumShardBytes: Int
     ) throws -> WrittenCheckpoint {
-        guard source.storedQuantization != nil else { throw LoadError.notQuantized(folder: source.folder.path) }
+        guard source.storedQuantization != nil || source.storedFormat != nil else {
+            throw LoadError.notQuantized(folder: source.folder.path)
+        }
         let output = try CheckpointFolder(folder, of: source)
-        let matched = try match(checkpoint)
+        let matched = try match(checkpoint, keepsExperts: false)
         let writing = DequantizedTensors(matched)
         try output.write(writing.specifications, maximumShardBytes: maximumShardBytes, writing.tensor)
         try output.copyCompanions()
@@ -21,7 +23,10 @@ extension ModelLoader {
         for key in ["quantization_config", "torch_dtype"] { values[key] = nil }
         values["dtype"] = .string(matched.dtype.rawValue)
         try output.writeConfig(values)
-        return WrittenCheckpoint(quantizedModules: matched.plan.quantized, warnings: matched.warnings)
+        let stored = (checkpoint as? DequantizedCheckpoint)?.quantizedNames.map { name in
+            name.hasByteSuffix(".weight") ? String(name.dropLast(".weight".count)) : name
+        }
+        return WrittenCheckpoint(quantizedModules: stored ?? matched.plan.quantized, warnings: matched.warnings)
     }
 }
 
@@ -46,8 +51,9 @@ private struct DequantizedTensors {
             add(name, dtype, shape) { try host.cast(matched.checkpoint.tensor(key), to: dtype) }
         }
         let fileName = matched.architecture.keys.fileName
-        for (path, _) in matched.tree.persistentBuffers {
-            if let source = matched.matching.sources[path] { addFloat(fileName(path), source.key, matched.dtype) }
+        for (path, buffer) in matched.tree.persistentBuffers {
+            guard let source = matched.matching.sources[path] else { continue }
+            addFloat(fileName(path), source.key, buffer.followsLoadDType ? matched.dtype : buffer.dtype)
         }
         for parameter in matched.tree.parameters where parameter.tiedTo == nil {
             guard let source = matched.matching.sources[parameter.path] else { continue }

@@ -29,10 +29,11 @@ extension ModelLoader {
         let search = PlacementSearch(
             request: request, source: source, options: options, tree: source.architecture.tree,
             dtype: try checked(options.dtype ?? source.configDType() ?? .float32), config: config,
-            checkpointDType: try source.configDType(), storedMixtures: storedMixtures(source))
+            checkpointDType: try source.configDType(), storedMixtures: storedMixtures(source),
+            adapterBytes: try adapterBytes(source, options, source.architecture.tree))
         var plan = try search.best()
         plan.placement.hints = try search.hints(for: plan)
-        warnings += options.skipWarnings(source, config)
+        warnings += options.skipWarnings(source, config) + storedFormatNotice(source, config, plan.dtype)
         plan.warnings = warnings + plan.placement.warnings
         return plan
     }
@@ -63,8 +64,20 @@ extension ModelLoader {
         try PlacementSearch(
             request: request, source: source, options: options, tree: matched.tree, dtype: matched.dtype,
             config: matched.config, checkpointDType: matched.checkpoint.firstFloatingPointDType,
-            storedMixtures: matched.storedMixtures
+            storedMixtures: matched.storedMixtures, adapterBytes: try ModelLoader.adapterBytes(source, options, matched.tree)
         ).best()
+    }
+
+    private static func adapterBytes(
+        _ source: ModelSource, _ options: LoaderOptions, _ tree: ModuleTree
+    ) throws -> [String: Int] {
+        var bytes: [String: Int] = [:]
+        let dtype = try options.dtype ?? source.configDType() ?? .float32
+        for reference in options.adapters {
+            let adapter = try MatchedAdapter(AdapterFile(folder: reference.folder), source.architecture, tree: tree)
+            bytes.merge(adapter.storedBytes(tree, loadDType: dtype)) { $0 + $1 }
+        }
+        return bytes
     }
 }
 
@@ -79,6 +92,8 @@ struct PlacementSearch {
     let checkpointDType: DType?
     /// Routers and sets of experts that the checkpoint holds quantized.
     let storedMixtures: QuantizationPlan.StoredMixtures
+    /// What adapters add to parameters, by path.
+    var adapterBytes: [String: Int] = [:]
 
     /// Tried in this order where a larger chunk leaves part of the model where it is slow. Activations and the operations'
     /// own memory grow with the chunk.
@@ -117,10 +132,12 @@ struct PlacementSearch {
     }
 
     private func quantization(skipping: [String] = [], reference: Bool? = nil) -> QuantizationPlan {
-        QuantizationPlan(
+        var plan = QuantizationPlan(
             source.architecture.tree, config: config, alsoSkipped: skipping, addedSkips: options.addedSkipModules,
             reference: reference ?? options.followsReference, stored: storedMixtures,
             keptInFloat32: !options.quantizesFloat32Modules)
+        plan.keptExperts = ModelLoader.keptExperts(source, config)
+        return plan
     }
 
     private func memory(_ plan: QuantizationPlan, _ chunkTokens: Int) -> ModelMemory {
@@ -128,7 +145,9 @@ struct PlacementSearch {
             source.architecture, tree: tree, plan, loadDType: dtype, headFormat: options.headFormat, context: options.context,
             batch: options.batchSize, chunkTokens: chunkTokens, cacheQuantization: options.cacheQuantization,
             arithmetic: options.arithmetic(config, dtype: dtype), checkpointDType: checkpointDType,
-            isStoredQuantized: source.storedQuantization != nil, operationBytes: request.operationBytes)
+            isStoredQuantized: source.storedQuantization != nil, decodesLayers: source.storedFormat != nil,
+            adapterBytes: adapterBytes,
+            operationBytes: request.operationBytes)
     }
 
     /// Under fp32 CPU offload, modules off the GPUs stay unquantized. A model that was planned wholly on the CPU is not

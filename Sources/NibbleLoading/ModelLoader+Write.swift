@@ -2,7 +2,7 @@ package import Foundation
 package import NibbleCheckpoint
 import NibbleCore
 import NibbleDeviceMap
-import NibbleModels
+package import NibbleModels
 import NibbleQuantization
 
 /// What was written.
@@ -18,10 +18,12 @@ extension ModelLoader {
     /// Layers that transformers cannot read quantized (subclassed linear layers, fused experts in 8 bits) stay as they are, with
     /// a warning. Experts are quantized as ``WrittenExperts`` says, with a warning that names who reads them, unless
     /// ``LoaderOptions/followsReference`` is set. Weight files get their names when all are written; `config.json` comes last.
+    /// - Parameter adjust: may change the quantized weights before they are written.
     /// - Throws: as loading does; ``LoadError/alreadyQuantized(_:stored:wanted:)`` if another format was asked for than
     ///   the checkpoint has; `FileError`, `CheckpointError/unwritable(file:reason:)`.
     package func writeQuantized(
-        _ checkpoint: any Checkpoint, to folder: URL, maximumShardBytes: Int
+        _ checkpoint: any Checkpoint, to folder: URL, maximumShardBytes: Int,
+        adjust: (inout ModelWeights) throws -> Void = { _ in }
     ) throws -> WrittenCheckpoint {
         try refuseRequantizing()
         let output = try CheckpointFolder(folder, of: source)
@@ -30,8 +32,9 @@ extension ModelLoader {
         options.headFormat = nil
         let writer = ModelLoader(source, options: options, backends: Array(backends.values))
         let matched = try writer.match(checkpoint, plainLayersOnly: true)
-        let weights = try matched.loader(writer.resolve(matched.tree, .all(on: .cpu)), writer.backends)
+        var weights = try matched.loader(writer.resolve(matched.tree, .all(on: .cpu)), writer.backends)
             .load(matched.tree, experts: { _ in false })
+        try adjust(&weights)
         let tensors = try writer.tensors(matched, weights, checkpoint)
         try output.write(tensors, maximumShardBytes: maximumShardBytes)
         try output.copyCompanions()
@@ -104,11 +107,14 @@ extension ModelLoader {
 }
 
 extension MatchedCheckpoint {
-    /// The buffers that checkpoints hold, in the load dtype.
+    /// The buffers that checkpoints hold, in the dtype they are stored in.
     func bufferTensors(_ host: HostTensors) throws -> [(name: String, tensor: Tensor)] {
-        try tree.persistentBuffers.compactMap { path, _ in
+        try tree.persistentBuffers.compactMap { path, buffer in
             guard let source = matching.sources[path] else { return nil }
-            return (architecture.keys.fileName(path), try host.cast(checkpoint.tensor(source.key), to: dtype))
+            return (
+                architecture.keys.fileName(path),
+                try host.cast(checkpoint.tensor(source.key), to: buffer.followsLoadDType ? dtype : buffer.dtype)
+            )
         }
     }
 

@@ -9,7 +9,7 @@ package struct ModelLoader: Sendable {
     package let options: LoaderOptions
     /// By device, the CPU always among them.
     let backends: [Device: any Backend]
-    let cpu: any Backend
+    package let cpu: any Backend
 
     /// - Parameter backends: one for each device in use; the first for a device counts. One must be the CPU's.
     package init(_ source: ModelSource, options: LoaderOptions, backends: [any Backend]) {
@@ -114,7 +114,9 @@ extension ModelWeights {
         for (module, experts) in experts {
             let stored = placement.storage(of: module + ".down_proj")
             for expert in experts {
-                for layer in expert.gateUp.layers + [expert.down] { bytes[stored, default: 0] += layer.weight.byteCount }
+                for layer in expert.gateUp.layers + [expert.down] {
+                    bytes[stored, default: 0] += layer.weight.byteCount + (layer.bias?.byteCount ?? 0)
+                }
             }
         }
         for (path, tensor) in tensors where tables.insert(ObjectIdentifier(tensor.storage)).inserted {

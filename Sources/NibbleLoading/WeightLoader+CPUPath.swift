@@ -1,14 +1,20 @@
 import NibbleCore
 import NibbleQuantization
 
-/// 4-bit weights as the reference quantizes them on a CPU, for compatibility mode.
-extension WeightLoader {
+extension HostTensors {
+    /// A weight [N, K], quantized on `backend`.
+    /// - Parameter followsReference: 4-bit weights on the CPU as the reference quantizes them there.
+    func quantized(
+        _ tensor: Tensor, to format: WeightFormat, on backend: any Backend, followsReference: Bool
+    ) throws -> LinearWeight {
+        if followsReference, backend.device == .cpu, let weight = try quantizedOnCPUPath(tensor, to: format) { return weight }
+        return try backend.quantize(tensor, to: format)
+    }
+
     /// `nil` where the reference gives the same bytes on the CPU as on a GPU.
-    func quantizedOnCPUPath(_ tensor: Tensor, to format: WeightFormat, on backend: any Backend) throws -> LinearWeight? {
-        guard options.followsReference, backend.device == .cpu, case .fourBit(let fourBit) = format,
-            fourBit.codebook == .fp4 || fourBit.isNested
-        else { return nil }
-        let floats = try host.cast(tensor, to: .float32)
+    private func quantizedOnCPUPath(_ tensor: Tensor, to format: WeightFormat) throws -> LinearWeight? {
+        guard case .fourBit(let fourBit) = format, fourBit.codebook == .fp4 || fourBit.isNested else { return nil }
+        let floats = try cast(tensor, to: .float32)
         let values = withExtendedLifetime(floats) { Array(floats.hostElements(Float.self)) }
         if let index = values.firstIndex(where: { !$0.isFinite }) { throw BackendError.nonFiniteWeight(index: index) }
         let quantized = CPUPathQuantizer.quantize(values, fourBit.codebook, blockSize: fourBit.blockSize)

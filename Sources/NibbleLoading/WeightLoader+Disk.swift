@@ -90,7 +90,9 @@ extension WeightLoader {
                 copies.append((tensor, view))
                 return view
             }
-            return Linear(name: layer.name, weight: weight, bias: layer.bias, arithmetic: layer.arithmetic)
+            return Linear(
+                name: layer.name, weight: weight, bias: layer.bias, arithmetic: layer.arithmetic, lowRankPlace: layer.lowRankPlace
+            )
         }
         for module in block.descendants {
             if let layer = weights.linears[module.path] { weights.linears[module.path] = replaced(layer) }

@@ -14,7 +14,8 @@ extension WeightLoader {
         guard let gateUp = module.node.parameters.first(where: { $0.name == "gate_up_proj" }),
             let down = module.node.parameters.first(where: { $0.name == "down_proj" })
         else { throw ModelError.missingWeight("gate_up_proj, down_proj", module: module.path) }
-        let (width, inner) = (down.shape[1], down.shape[2])
+        let isTransposed = module.node.expertsLayout == .alternatingColumns
+        let (width, inner) = isTransposed ? (down.shape[2], down.shape[1]) : (down.shape[1], down.shape[2])
         let fusedGateUp = try fused("gate_up_proj", gateUp.shape, module, on: backend)
         let fusedDown = try fused("down_proj", down.shape, module, on: backend)
         return try (0..<down.shape[0]).map { index in
@@ -54,12 +55,29 @@ extension WeightLoader {
         guard let source = matching.sources[parameter] else { return nil }
         func path(_ index: Int) -> String { "\(module.path).\(index).\(projection)" }
         guard source.isQuantized else {
-            let file = try checkpoint.tensor(source.key)
-            return { [self] index in
-                let rows = file.rows(index..<index + 1).viewed(as: [file.shape[1], file.shape[2]])
-                let tensor = try castToStored(rows, parameter: parameter, key: source.key)
-                return try linear(path(index), tensor, of: module, key: source.key, file: file, on: backend)
+            if let kept = keptMXFP4(source.key) {
+                return { [self] index in
+                    let weight = try microscaled(kept, source.key, index, projection, module, on: backend)
+                    return linear(path(index), weight, bias: try bias(of: projection, index, module, on: backend))
+                }
             }
+            // What is no view of the file is made expert by expert.
+            let isView = checkpoint.descriptor(source.key)?.isContiguous == true
+            let whole = isView ? try checkpoint.tensor(source.key) : nil
+            return { [self] index in
+                let file = try whole ?? checkpoint.rows(source.key, index..<index + 1)
+                let rows = (whole?.rows(index..<index + 1) ?? file).viewed(as: [file.shape[1], file.shape[2]])
+                let tensor = try oriented(
+                    castToStored(rows, parameter: parameter, key: source.key), projection, module.node.expertsLayout)
+                return try linear(
+                    path(index), tensor, of: module, key: source.key, file: file, on: backend,
+                    bias: bias(of: projection, index, module, on: backend))
+            }
+        }
+        guard module.node.expertsLayout == .rows else {
+            throw LoadError.malformedQuantization(
+                tensor: source.key, file: file(of: source.key), expected: "experts [X, E, 2F] in floating point",
+                found: "quantized experts")
         }
         let set = try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: shape)
         return { [self] index in
@@ -71,6 +89,27 @@ extension WeightLoader {
             defer { if index + 1 == shape[0] { dropPages(source, of: module) } }
             return linear(path(index), try placed(stored, source, module, on: backend))
         }
+    }
+
+    /// One expert's matrix as [N, K], the gate's rows before those of up.
+    private func oriented(_ matrix: Tensor, _ projection: String, _ layout: ModuleNode.ExpertsLayout) throws -> Tensor {
+        guard layout == .alternatingColumns else { return matrix }
+        let rows = try host.transposed(matrix)
+        return projection == "gate_up_proj" ? try host.separatingAlternateRows(rows) : rows
+    }
+
+    /// float32 [N] of one expert, in the order of its matrix's rows; `nil` where the set has no biases.
+    private func bias(
+        of projection: String, _ index: Int, _ module: LocatedModule, on backend: any Backend
+    ) throws -> Tensor? {
+        let parameter = module.path(of: projection + "_bias")
+        guard let source = matching.sources[parameter] else { return nil }
+        let file = try checkpoint.tensor(source.key)
+        let row = file.rows(index..<index + 1)
+        let stored = try host.cast(castToStored(row, parameter: parameter, key: source.key), to: .float32)
+        let column = stored.viewed(as: [stored.count, 1])
+        let bias = projection == "gate_up_proj" ? try host.separatingAlternateRows(column) : column
+        return try host.resident(bias.viewed(as: [bias.count]), on: backend, unlessBackedBy: file)
     }
 
     /// Puts a weight that the checkpoint holds quantized where the module's weights lie.
@@ -90,15 +129,17 @@ extension WeightLoader {
     }
 
     private func linear(
-        _ path: String, _ tensor: Tensor, of module: LocatedModule, key: String, file: Tensor, on backend: any Backend
+        _ path: String, _ tensor: Tensor, of module: LocatedModule, key: String, file: Tensor, on backend: any Backend,
+        bias: Tensor? = nil
     ) throws -> Linear {
         linear(
             path,
             try linearWeight(
-                tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: key, file: file, on: backend))
+                tensor, of: module.path, parameter: module.path(of: "down_proj"), name: path, key: key, file: file, on: backend),
+            bias: bias)
     }
 
-    private func linear(_ name: String, _ weight: LinearWeight) -> Linear {
-        Linear(name: name, weight: weight, arithmetic: arithmetic)
+    private func linear(_ name: String, _ weight: LinearWeight, bias: Tensor? = nil) -> Linear {
+        Linear(name: name, weight: weight, bias: bias, arithmetic: arithmetic)
     }
 }

@@ -152,15 +152,18 @@ final class WeightLoader {
         return result
     }
 
-    /// Loads buffers that the checkpoint holds as float32 to the device of the output embedding, which reads them.
+    /// Loads buffers that the checkpoint holds, as float32 without rounding to the load dtype, to the device of their module;
+    /// those of the root to that of the output embedding, which reads them.
     private func loadBuffers(_ tree: ModuleTree) throws {
-        let backend = backend(tree.outputEmbedding)
         for (path, _) in tree.persistentBuffers {
             guard let source = matching.sources[path] else { continue }
             let file = try checkpoint.tensor(source.key)
-            let stored = try castToStored(file, parameter: path, key: source.key)
+            // Eight bits may be codes that mean something with scales alone.
+            let stored = file.dtype.byteCount == 1 ? try castToStored(file, parameter: path, key: source.key) : file
+            let module = path.split(separator: ".").dropLast().joined(separator: ".")
             weights.tensors[path] = try host.resident(
-                try host.cast(stored, to: .float32), on: backend, unlessBackedBy: file)
+                try host.cast(stored, to: .float32), on: backend(module.isEmpty ? tree.outputEmbedding : module),
+                unlessBackedBy: file)
         }
     }
 
@@ -264,14 +267,15 @@ final class WeightLoader {
         }
         do {
             guard isOnDisk(parameter) else {
-                let weight = try quantizedOnCPUPath(tensor, to: format, on: backend) ?? backend.quantize(tensor, to: format)
+                let weight = try host.quantized(
+                    tensor, to: format, on: backend, followsReference: options.followsReference)
                 return try prepared(weight, on: backend)
             }
             return try offloaded(
                 name, key: key, module: module, form: "\(format) of \(tensor.dtype), \(options.followsReference)"
             ) {
                 // The file is written by the host, wherever the block runs.
-                try quantizedOnCPUPath(tensor, to: format, on: host.cpu) ?? host.cpu.quantize(tensor, to: format)
+                try host.quantized(tensor, to: format, on: host.cpu, followsReference: options.followsReference)
             }
         } catch BackendError.nonFiniteWeight(let index) {
             throw LoadError.nonFinite(tensor: key, file: self.file(of: key), index: index)
@@ -290,7 +294,8 @@ final class WeightLoader {
         if backend.device == .cpu, options.preparesWeights, case .prepared(let weight) = try backend.prepare(.dense(tensor)) {
             return .prepared(weight)
         }
-        let resident = try host.resident(tensor, on: backend, unlessBackedBy: file) { checkpoint.dropPages(key) }
+        let mapped = checkpoint.isView(file, of: key) ? file : nil
+        let resident = try host.resident(tensor, on: backend, unlessBackedBy: mapped) { checkpoint.dropPages(key) }
         return backend.device == .cpu ? .dense(resident) : try prepared(.dense(resident), on: backend)
     }
 

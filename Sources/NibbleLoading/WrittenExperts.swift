@@ -25,6 +25,8 @@ struct WrittenExperts {
         let separate = matching.separateExperts
         let sets = tree.modules.filter(\.isExperts).filter { module in
             if separate.contains(module.path) { return true }
+            // Readers of a fused 4-bit tensor take its rows for those of the matrices.
+            guard module.node.expertsLayout == .rows else { return false }
             guard let config, config.loadIn4Bit else { return false }
             return module.node.parameters.allSatisfy { $0.shape.count / max($0.shape[0], 1) % config.blockSize == 0 }
         }

@@ -29,8 +29,15 @@ final class EngineLoop {
     private var chosenTokens = 0
     private var preemptions = 0
     private var steps = 0
-    /// Roots that no other request has, where prefixes cannot be shared.
+    /// Roots that are given by number: where prefixes cannot be shared, each request has its own.
     private var nextRoot: UInt32 = 1
+    /// Those of requests with adapters.
+    private var adapterRoots: [AdapterRoot: PrefixRoot] = [:]
+
+    private struct AdapterRoot: Hashable {
+        let root: PrefixRoot
+        let adapters: AdapterWeights
+    }
 
     init(_ executor: any StepRunning, _ options: EngineOptions, _ inbox: EngineInbox) {
         self.executor = executor
@@ -107,8 +114,9 @@ final class EngineLoop {
         var wanted = request.submission.request
         if let limit = request.submission.timeLimit { wanted.deadline = start.duration(to: .now) + limit }
         if !executor.sharesPrefixes {
-            wanted.root = PrefixRoot(number: nextRoot)
-            nextRoot &+= 1
+            wanted.root = newRoot()
+        } else if let adapters = request.submission.adapters, !adapters.isEmpty {
+            wanted.root = root(AdapterRoot(root: wanted.root, adapters: adapters))
         }
         do {
             let id = try scheduler.submit(wanted)
@@ -118,6 +126,20 @@ final class EngineLoop {
             inbox.hasEnded(request.submission.request)
             request.mailbox.fail(error)
         }
+    }
+
+    private func newRoot() -> PrefixRoot {
+        defer { nextRoot &+= 1 }
+        return PrefixRoot(number: nextRoot & ~(1 << 31))
+    }
+
+    /// Keys and values depend on the adapters. Numbers are not used again, so forgetting them only loses what was shared.
+    private func root(_ key: AdapterRoot) -> PrefixRoot {
+        if let known = adapterRoots[key] { return known }
+        if adapterRoots.count >= 1024 { adapterRoots.removeAll() }
+        let root = newRoot()
+        adapterRoots[key] = root
+        return root
     }
 
     // MARK: Steps
@@ -225,6 +247,7 @@ extension EngineLoop {
             selection: selection, prompt: submission.request.prompt, generated: Array(scheduler.chosenTokens(slot: slot)),
             logProbabilities: submission.logProbabilities)
         settings.encoderInput = submission.encoderInput
+        settings.adapters = submission.adapters
         do {
             try executor.begin(slot: slot, settings)
             guard let masks = submission.masks else { return }

@@ -110,7 +110,7 @@ extension Scheduler {
         }
         counts[0] += min(oldest.remaining - counts[0], left)
         countOvertakings(prompts, counts)
-        for (prompt, count) in zip(prompts, counts) where count > 0 {
+        for (prompt, count) in zip(prompts, counts).map({ ($0, cut($1, of: $0)) }) where count > 0 {
             // Prompts that were placed before may have preempted it.
             guard let index = running.firstIndex(where: { $0.slot == prompt.slot && $0.id == prompt.id }) else { continue }
             if !place(count, at: index, &plan, &events), index == 0, plan.rows.isEmpty {
@@ -118,6 +118,17 @@ extension Scheduler {
                 _ = place(count, at: index, &plan, &events)
             }
         }
+    }
+
+    /// States are shared only where a step ends with a block. So a prompt's chunks end with blocks, and its last tokens run apart
+    /// if two blocks or more come before them.
+    private func cut(_ count: Int, of prompt: ServedSequence) -> Int {
+        guard pool.hasStates else { return count }
+        let (start, size) = (prompt.cache.length, pool.blockSize)
+        let shared = (prompt.tokens.count - 1) / size * size
+        let end = start + count
+        if end > shared { return shared > start && shared >= 2 * size ? shared - start : count }
+        return end / size * size > start ? end / size * size - start : count
     }
 
     /// Tokens of prompts in a step: a full chunk if nothing decodes, else what the target time leaves, in steps of 32.

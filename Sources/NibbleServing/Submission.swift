@@ -1,4 +1,5 @@
 package import NibbleCore
+package import NibbleModels
 
 /// A request with all that an engine has to know of it.
 package struct Submission: Sendable {
@@ -10,6 +11,8 @@ package struct Submission: Sendable {
     package var selection: SlotSelection
     /// How many of the most probable tokens are reported beside the chosen one, at most 20; `nil`: no probabilities.
     package var logProbabilities: Int?
+    /// `nil`: those that are active.
+    package var adapters: AdapterWeights?
     /// From the submission on.
     package var timeLimit: Duration?
     /// Makes what each choice may hold.

@@ -149,8 +149,13 @@ package final class TokenEngine: Sendable {
     ///
     /// - Throws: ``EngineError``; what `piece` throws; `CancellationError` if the task is cancelled, before the next piece.
     package func perform(_ piece: @escaping @Sendable () throws -> Bool) async throws {
+        try await perform(onExecutor: 0, piece)
+    }
+
+    /// The same on the thread of one of the executors, in the order in which they were made.
+    package func perform(onExecutor index: Int, _ piece: @escaping @Sendable () throws -> Bool) async throws {
         let work = EngineWork(piece)
-        try inboxes[0].submit(work, limit: limits.queuedRequests)
+        try inboxes[index].submit(work, limit: limits.queuedRequests)
         try await work.wait()
     }
 

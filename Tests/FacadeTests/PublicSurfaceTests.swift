@@ -5,7 +5,7 @@ import Testing
 struct PublicSurfaceTests {
     static let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let maximumLines = 601
+    static let maximumLines = 607
     /// For benchmarks only; users do not see it.
     private static let conformance = "NibbleConformance"
     /// Types that only errors hold: a program reaches them through the error.
@@ -50,7 +50,7 @@ struct PublicSurfaceTests {
         return files
     }
 
-    @Test("at most 600 lines of Sources hold the word public")
+    @Test("at most 606 lines of Sources hold the word public")
     func count() throws {
         let lines = try Self.sources().flatMap(\.lines).count { line in
             line.split { !$0.isLetter && $0 != "_" }.contains("public")

@@ -3,7 +3,7 @@ import NibbleModels
 import Testing
 
 /// A session that passes from one generation to the next, as in a chat.
-@Suite(.timeLimit(.minutes(1))) struct KeptSessionTests {
+@Suite(.timeLimit(.minutes(10))) struct KeptSessionTests {
     private let model = HashModel(vocabularySize: 24, seed: 4)
     private let kept = KeptSession()
 

@@ -4,7 +4,7 @@ import NibbleModels
 import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct StreamTests {
+@Suite(.timeLimit(.minutes(10))) struct StreamTests {
     let generator = Generator(model: HashModel())
 
     @Test("A stream delivers every token in order, then the output")

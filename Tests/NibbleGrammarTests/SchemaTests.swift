@@ -172,6 +172,16 @@ struct SchemaCase: Sendable, CustomTestStringConvertible {
             ##"{"$defs": {"tree": {"type": "object", "properties": {"value": {"type": "integer"}, "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}, "required": ["value"], "additionalProperties": false}}, "$ref": "#/$defs/tree"}"##,
             [#"{"value": 1}"#, #"{"value": 1, "children": [{"value": 2, "children": []}]}"#],
             not: [#"{"value": 1, "children": [{}]}"#]),
+        // Up to draft 7, a reference stands alone; since then, what is beside it counts.
+        .init(
+            ##"{"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {"$ref": "#/definitions/n", "minimum": 5}}, "type": "object", "additionalProperties": false, "definitions": {"n": {"type": "integer"}}}"##,
+            [#"{"a": 4}"#, #"{"a": 6}"#], not: [#"{"a": "x"}"#]),
+        .init(
+            ##"{"$schema": "https://json-schema.org/draft/2020-12/schema", "properties": {"a": {"$ref": "#/definitions/n", "minimum": 5}}, "type": "object", "additionalProperties": false, "definitions": {"n": {"type": "integer"}}}"##,
+            [#"{"a": 6}"#], not: [#"{"a": 4}"#, #"{"a": "x"}"#]),
+        .init(
+            ##"{"$schema": "http://json-schema.org/draft-04/schema", "$ref": "#/definitions/n", "type": "string", "definitions": {"n": {"type": "integer"}}}"##,
+            ["4"], not: [#""x""#]),
         .init(
             ##"{"$ref": "#/definitions/a", "definitions": {"a": {"anyOf": [{"type": "null"}, {"type": "boolean"}]}}}"##,
             ["null", "true"], not: ["1"]),

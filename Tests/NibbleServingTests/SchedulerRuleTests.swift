@@ -63,6 +63,25 @@ import Testing
         #expect(step(&scheduler).events.first == .started(other, choice: 0, slot: 0, cachedTokens: 0))
     }
 
+    @Test(
+        "with states, steps of prompts end where blocks do, and once more before the last tokens",
+        arguments: [
+            (22, 128, [20, 2], 20), (9, 128, [8, 1], 8), (7, 128, [7], 0), (8, 128, [8], 0), (40, 10, [8, 8, 8, 8, 4, 4], 36),
+            (14, 3, [3, 1, 3, 1, 3, 1, 2], 12),
+        ])
+    mutating func states(count: Int32, chunk: Int, wanted: [Int], cached: Int) throws {
+        let pool = BlockPool(tables: [CacheTable(blockCount: 100), CacheTable(.state, blockCount: 12)], blockSize: 4)
+        var scheduler = Scheduler(
+            limits: SchedulerLimits(slots: 4, context: 1000, chunkTokens: chunk), pool: pool, secondsPerToken: 0.001)
+        _ = try scheduler.submit(Self.request(0..<count, new: 1))
+        var fed: [Int] = []
+        while !scheduler.isIdle { fed += step(&scheduler).fed.values }
+        #expect(fed == wanted)
+        // Whoever comes with the same beginning starts from the last state at the end of a block.
+        let again = try scheduler.submit(Self.request(0..<count, new: 1))
+        #expect(step(&scheduler).events.first == .started(again, choice: 0, slot: 0, cachedTokens: cached))
+    }
+
     @Test("of prompts that come together, a common beginning is computed once")
     mutating func simultaneousPrefix() throws {
         var scheduler = Self.scheduler(chunk: 16)

@@ -35,7 +35,14 @@ import Testing
         configuration.dtype = .float32
         configuration.backends = backend.device == .cpu ? [backend] : [backend, CPUBackend(threads: 1)]
         configuration.deviceMap = .explicit(DeviceMap(["": backend.device]))
-        let folder = name == "windows only" ? try windowsOnly() : PlacementRunTests.folder(name)
+        let folder =
+            if name == "windows only" {
+                try windowsOnly()
+            } else if RecurrentConfigs.all[name] != nil {
+                try RecurrentConfigs.folder(name)
+            } else {
+                PlacementRunTests.folder(name)
+            }
         let model = try PretrainedModel.load(folder: folder, configuration)
         return try #require(model.model as? LanguageModel)
     }
@@ -71,12 +78,14 @@ import Testing
     }
 
     /// What a session answers to one request.
-    static func alone(_ model: LanguageModel, _ request: ServingRequest, _ settings: SlotSettings) throws -> [Int32] {
+    static func alone(
+        _ model: LanguageModel, _ request: ServingRequest, _ settings: SlotSettings, _ adapters: AdapterWeights = [:]
+    ) throws -> [Int32] {
         let selection = settings.selection
         let session = try model.makeSession(
             SessionRequest(
                 rows: 1, capacity: request.prompt.count + request.maxNewTokens,
-                encoderInputs: model.isEncoderDecoder ? [settings.encoderInput] : []))
+                encoderInputs: model.isEncoderDecoder ? [settings.encoderInput] : [], adapters: [adapters]))
         var parameters = SamplingParameters()
         parameters.temperature = selection.temperature
         parameters.topK = selection.topK
@@ -93,7 +102,10 @@ import Testing
     }
 
     /// Runs all requests through a scheduler over one executor.
-    static func together(_ model: LanguageModel, _ workload: Workload) throws -> (tokens: [[Int32]], preemptions: Int) {
+    /// - Parameter adapters: those of each request.
+    static func together(
+        _ model: LanguageModel, _ workload: Workload, adapters: (Int) -> AdapterWeights = { _ in [:] }
+    ) throws -> (tokens: [[Int32]], preemptions: Int) {
         let executor = try model.makeExecutor(
             ExecutorSize(slots: workload.slots, context: 200, chunkTokens: workload.chunkTokens, blocks: workload.blocks))
         var limits = SchedulerLimits(
@@ -105,7 +117,7 @@ import Testing
         let requests = Self.requests(model)
         var order: [RequestID: Int] = [:]
         for (index, var request) in requests.map(\.request).enumerated() {
-            if !executor.sharesPrefixes { request.root = PrefixRoot(number: UInt32(index)) }
+            if !executor.sharesPrefixes || !adapters(index).isEmpty { request.root = PrefixRoot(number: UInt32(index + 1)) }
             order[try scheduler.submit(request)] = index
         }
         var tokens = Array(repeating: [Int32](), count: requests.count)
@@ -118,6 +130,7 @@ import Testing
                     let index = try #require(order[id])
                     var settings = requests[index].settings
                     settings.generated = tokens[index]
+                    settings.adapters = adapters(index)
                     try executor.begin(slot: slot, settings)
                 case .preempted: preemptions += 1
                 default: Issue.record("unexpected \(event)")
@@ -133,7 +146,8 @@ import Testing
     }
 
     @Test(
-        "sequences do not notice each other", arguments: ["bloom", "llama", "qwen2_window", "t5", "umt5"] + windowed, workloads)
+        "sequences do not notice each other",
+        arguments: ["bloom", "llama", "qwen2_window", "t5", "umt5"] + windowed + RecurrentConfigs.names, workloads)
     func crowd(name: String, workload: Workload) throws {
         let model = try Self.load(name, CPUBackend(threads: 2))
         let (found, preemptions) = try Self.together(model, workload)
@@ -141,8 +155,9 @@ import Testing
             let wanted = try Self.alone(model, request.request, request.settings)
             #expect(found[index] == wanted, "request \(index)")
         }
-        // Windows alone need few blocks.
-        let isTight = workload.testDescription == "few blocks" && !["windows only", "mistral"].contains(name)
+        // Windows and states alone need few blocks.
+        let isTight =
+            workload.testDescription == "few blocks" && !["windows only", "mistral", "delta only", "mamba2"].contains(name)
         if isTight { #expect(preemptions > 0) }
     }
 
@@ -153,7 +168,9 @@ import Testing
         try crowd(name: name, workload: workload)
     }
 
-    @Test("captured steps with padding rows answer the same", arguments: ["bloom", "llama", "qwen2_window", "t5"], workloads)
+    @Test(
+        "captured steps with padding rows answer the same",
+        arguments: ["bloom", "llama", "qwen2_window", "t5"] + RecurrentConfigs.names, workloads)
     func graphs(name: String, workload: Workload) throws {
         let gpu = StandInBackend()
         let model = try Self.load(name, gpu)
@@ -201,7 +218,9 @@ import Testing
         #expect(isCaptured == (gpu.launches > 10) && gpu.usesAfterFree == 0)
     }
 
-    @Test("a sequence of any length holds few blocks of a window", arguments: ["qwen2_window", "ministral", "windows only"])
+    @Test(
+        "a sequence of any length holds few blocks of a window, or of states",
+        arguments: ["qwen2_window", "ministral", "windows only"] + RecurrentConfigs.names)
     func windowBlocks(name: String) throws {
         let model = try Self.load(name, CPUBackend(threads: 1))
         let executor = try model.makeExecutor(ExecutorSize(slots: 2, context: 2000, chunkTokens: 64))
@@ -230,6 +249,44 @@ import Testing
         let session = try model.makeSession(SessionRequest(rows: 1, capacity: 2000))
         let wanted = try session.feed([RowTokens(row: 0, tokens: tokens)], sampling: SamplingParameters())
         #expect(answer == wanted.first)
+    }
+
+    @Test("a prompt that begins as another did starts from its state", arguments: RecurrentConfigs.names)
+    func sharedStates(name: String) throws {
+        let model = try Self.load(name, CPUBackend(threads: 1))
+        let executor = try model.makeExecutor(ExecutorSize(slots: 2, context: 300, chunkTokens: 64))
+        #expect(executor.sharesPrefixes)
+        var scheduler = Scheduler(
+            limits: SchedulerLimits(slots: 2, context: executor.context, chunkTokens: 64),
+            pool: BlockPool(tables: executor.tables, blockSize: KeyValueGeometry.blockSize), secondsPerToken: 1e-4)
+        var plan = StepPlan()
+        func answer(_ prompt: [Int32]) throws -> (tokens: [Int32], cached: Int?) {
+            var (tokens, cached): ([Int32], Int?) = ([], nil)
+            _ = try scheduler.submit(ServingRequest(prompt: prompt, maxNewTokens: 40))
+            while !scheduler.isIdle {
+                for case .started(_, _, let slot, let count) in scheduler.plan(now: .zero, into: &plan) {
+                    cached = count
+                    try executor.begin(slot: slot, SlotSettings(prompt: prompt))
+                }
+                let answers = try executor.step(plan)
+                for case .token(_, _, let token) in scheduler.complete(answers.map { .token($0.token) }, seconds: 1e-3) {
+                    tokens.append(token)
+                }
+            }
+            return (tokens, cached)
+        }
+        let prompt = (0..<100).map { (place: Int) -> Int32 in Int32(place * 7 % 50 + 3) }
+        let first = try answer(prompt)
+        let second = try answer(prompt)
+        #expect(first.cached == 0 && second.cached == 96 && second.tokens == first.tokens)
+        // The answer, too, left states at the ends of blocks.
+        let longer = prompt + first.tokens + [9, 8, 7]
+        let third = try answer(longer)
+        #expect(third.cached == 128)
+        #expect(
+            try third.tokens
+                == Self.alone(model, ServingRequest(prompt: longer, maxNewTokens: 40), SlotSettings(prompt: longer)))
+        #expect(scheduler.pool.usedCount == 0)
     }
 
     @Test(

@@ -39,6 +39,9 @@ import Testing
             let output = try generator.generate(
                 inputs: inputs, attentionMask: entry["attention_mask"]?.rows,
                 config: GenerationConfig(options: entry["kwargs"] ?? [:]))
+            // The reference puts the padding's embedding in the place of an image's token, also of one that was generated.
+            let image: Int32 = model.name == "gemma4" ? 3 : -1
+            guard !expected.joined().contains(image) else { continue }
             // Where noise of the size of rounding changes the reference's own answer, ours may differ too.
             guard entry["robust"]?.bool != false else { continue }
             if model.hasInt8Experts {

@@ -65,8 +65,8 @@ import Testing
         _ = try run(model, load)
         let peak = cpu.memoryUse.peak
         #expect(peak <= planned.total)
-        // A fifth, and half a megabyte for what does not grow with the model.
-        #expect(planned.total <= peak + peak / 5 + (1 << 19), "\(planned) for \(peak)")
+        // A fifth, and a megabyte for what does not grow with the model.
+        #expect(planned.total <= peak + peak / 5 + (1 << 20), "\(planned) for \(peak)")
     }
 
     @Test("a load runs within the budget that its plan asks for", arguments: ["bloom-stories", "t5-spelling"], loads)
@@ -169,7 +169,9 @@ import Testing
             #expect(try run(model, load) == expected)
             let planned = try #require(plan.devices.first { $0.device == .cuda(0) })
             #expect(machine[0].memoryUse.peak <= planned.total)
-            #expect(plan.ranges.contains { $0.device == .disk && $0.reason.contains("cuda:0") })
+            // A single block is never the second one.
+            let hasBlocks = whole.tree.located.all(.block).indices.contains(where: isOnDisk)
+            #expect(plan.ranges.contains { $0.device == .disk && $0.reason.contains("cuda:0") } == hasBlocks)
         }
     }
 

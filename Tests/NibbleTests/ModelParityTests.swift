@@ -30,6 +30,33 @@ import Testing
         }
     }
 
+    private static let long = FixtureModel.all.filter { (try? $0.recorded().descriptor("long.input_ids")) != nil }
+
+    @Test(
+        "a recorded prompt of 150 tokens agrees, whichever way it is cut", .enabled(if: !long.isEmpty, "in the full sets only"),
+        arguments: long)
+    func longPrompt(model: FixtureModel) throws {
+        let recorded = try model.recorded()
+        let prompt = try #require(try recorded.ids("long.input_ids")?.first)
+        let wanted = try recorded.tensor("long.logits")
+        let pretrained = try model.load()
+        for cuts in [[150], [64, 64, 22], [1, 149], [37, 113]] {
+            let session = try pretrained.model.makeSession(SessionRequest(rows: 1, capacity: prompt.count))
+            var last: [Float] = []
+            var start = 0
+            for count in cuts {
+                let piece = RowTokens(row: 0, tokens: Array(prompt[start..<start + count]))
+                last = try session.feed([piece], logits: .all) { Array($0.values.suffix(wanted.count)) }
+                start += count
+            }
+            let error = LogitsComparison(
+                .host(last, .float32, wanted.shape), wanted, mask: nil, rows: 0..<1
+            ).relativeError
+            print("  \(model.name) long \(cuts): \(error)")
+            #expect(error <= FixtureModel.float32Bound)
+        }
+    }
+
     @Test("16-bit loads agree", arguments: FixtureModel.all.filter { !$0.isPrequantized && $0.isSavedIn16Bits })
     func native(model: FixtureModel) throws {
         let expected = try model.expected()
@@ -38,8 +65,9 @@ import Testing
         let pretrained = try model.load(dtype: dtype)
         let error = try model.error(pretrained, against: "logits_\(name)")
         print("\(model.name) \(name) \(error)")
-        // The reference rounds every activation to the load dtype, the CPU backend none.
-        #expect(error <= (dtype == .float16 ? 1e-2 : 6e-2))
+        // The reference rounds every activation to the load dtype, the CPU backend none. Where that moves a tiny model far, we
+        // need not be much closer to the result than the model without rounding is.
+        #expect(error <= max(dtype == .float16 ? 1e-2 : model.bfloat16Bound, 1.25 * (try model.roundingError(name))))
         #expect(pretrained.memoryFootprint == expected["memory_footprint"]?[name]?.int)
     }
 
@@ -73,6 +101,10 @@ extension FixtureModel {
     /// Relative error of float32 logits. Measured: at most 2·10⁻⁶.
     static let float32Bound = 2e-5
 
+    /// The reference's own bfloat16 logits are that far from its float32 ones: in some mixtures rounding changes which experts some
+    /// tokens are sent to.
+    var bfloat16Bound: Double { ["qwen3_5_moe_text": 0.13, "qwen3_next": 0.09, "granitemoehybrid_mamba": 0.09][name] ?? 6e-2 }
+
     /// What `get_memory_footprint` of transformers 4.57.1 answers, which wrote files of this form, and the second rotary buffer
     /// of transformers 5: 124,448 + 32, 173,856 + 32, 143,984 + 48 and 207,344 + 48.
     static let quantizedExpertsFootprint = [
@@ -91,8 +123,11 @@ extension FixtureModel {
             return load == "int8" ? ("logits_row0", 5e-2) : ("logits", 1e-3)
         }
         if isPrequantized { return ("logits", load == "int8" ? 0.12 : 1e-3) }
-        // Under int8 the tiny glm4 answers noise of 10⁻⁴ on its embeddings with changes of 0.14 in the reference itself.
-        if load == "int8" { return ("logits_int8_row0", name == "glm4" ? 0.2 : 5e-2) }
+        // Under int8 the tiny glm4 answers noise of 10⁻⁴ on its embeddings with changes of 0.14 in the reference itself, and
+        // gemma4_text_ple, whose inputs of products are the unnormalized stream, with changes of 0.11 to 0.66. The reference's
+        // answers for qwen3_5_moe_text's row alone and in its batch are 0.12 apart: rounding changes the experts.
+        let isNoisy = ["glm4", "gemma4_text_ple", "qwen3_5_moe_text"].contains(name)
+        if load == "int8" { return ("logits_int8_row0", isNoisy ? 0.2 : 5e-2) }
         return ("logits_\(load)", load.hasSuffix("_bf16") ? 4e-2 : 1e-3)
     }
 
@@ -110,6 +145,14 @@ extension FixtureModel {
         let output = try pretrained.forward(inputIDs: ids, attentionMask: mask, decoderInputIDs: decoderIDs)
         let logits = try recorded.tensor(name)
         return LogitsComparison(output.logits, logits, mask: decoderIDs == nil ? mask : nil, rows: 0..<ids.count).relativeError
+    }
+
+    /// The distance of the reference's logits in a 16-bit load from its own in float32.
+    func roundingError(_ dtype: String) throws -> Double {
+        let recorded = try recorded()
+        let mask = recorded.descriptor("decoder_input_ids") == nil ? try recorded.ids("attention_mask") : nil
+        let (plain, rounded) = (try recorded.tensor("logits"), try recorded.tensor("logits_\(dtype)"))
+        return LogitsComparison(plain, rounded, mask: mask, rows: 0..<plain.shape[0]).relativeError
     }
 
     func encoderError(_ pretrained: PretrainedModel) throws -> Double {

@@ -147,7 +147,7 @@ import Testing
 
 /// A model whose sessions keep tokens instead of keys and values, and read all of them for each feed: nothing is ever given
 /// back.
-private final class RereadingModel: GenerativeModel {
+final class RereadingModel: GenerativeModel {
     private let base: any GenerativeModel
 
     init(base: any GenerativeModel) { self.base = base }

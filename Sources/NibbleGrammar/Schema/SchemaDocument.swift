@@ -20,10 +20,14 @@ struct SchemaDocument {
     /// Where resources with an `$id` begin, and what anchors name.
     private var targets: [ByteText: Place] = [:]
     private static let maximumSchemas = 200_000
+    /// Up to draft 7, the keywords beside a reference mean nothing.
+    private let referencesStandAlone: Bool
 
     static let root: Place = 0
 
     init(_ value: JSONValue) throws(GrammarError) {
+        let draft = value["$schema"]?.string ?? ""
+        referencesStandAlone = ["draft-03", "draft-04", "draft-06", "draft-07"].contains { draft.contains("/\($0)/") }
         let root = try place(value, "#", base: "")
         targets[ByteText(schemas[Int(root)].base)] = root
         targets[ByteText("")] = root
@@ -39,10 +43,19 @@ struct SchemaDocument {
         if let known = places[ByteText(path)] { return known }
         guard schemas.count < Self.maximumSchemas else { throw .tooComplex(what: "schemas", limit: Self.maximumSchemas) }
         let place = Place(schemas.count)
+        let value = referencesStandAlone ? Self.aloneIfReference(value) : value
         schemas.append(
             Schema(value: value, path: path, base: Self.base(of: value, within: base), rank: rank ?? place))
         places[ByteText(path)] = place
         return place
+    }
+
+    /// A reference without what stands beside it, except schemas that others may refer to.
+    private static func aloneIfReference(_ value: JSONValue) -> JSONValue {
+        guard let object = value.object, object["$ref"]?.string != nil else { return value }
+        return .object(
+            JSONObject(
+                object.filter { ["$ref", "$schema", "$id", "definitions", "$defs"].contains($0.key) }.map { ($0.key, $0.value) }))
     }
 
     /// A schema that lies within another one.
