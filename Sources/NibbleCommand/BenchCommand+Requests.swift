@@ -5,7 +5,7 @@ import NibbleCore
 extension BenchCommand {
     /// Runs the measurements of an engine that were asked for, each with an engine of its own.
     func runRequests() async throws {
-        let loading = try load.configuration()
+        let loading = try load.configuration(adapters)
         let folder = try await AutoModel.download(model, loading)
         let copies = try PretrainedModel.load(folder: folder, loading, copies: engine.dpSize)
         let pretrained = copies[0]

@@ -47,11 +47,20 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(help: "With --prompt-lookup: a file with the text to continue (default: a short text that repeats itself).")
     var text: String?
 
+    @Option(help: "Attach so many adapters of random numbers to all linear layers but the head; rows use them in turn.")
+    var randomAdapters = 0
+
+    @Option(help: "With --random-adapters: their rank.")
+    var adapterRank = 16
+
     @Flag(help: "Print one JSON object a case.")
     var json = false
 
     @OptionGroup(title: "Requests")
     var engine: RequestBenchOptionsGroup
+
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
 
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
@@ -71,6 +80,12 @@ struct BenchCommand: AsyncParsableCommand {
             throw ValidationError("-b times the tokens of a row must be at most \(BenchCommand.maximumTokens)")
         }
         if repetitions < 1 { throw ValidationError("--repetitions must be 1 or more, found \(repetitions)") }
+        guard 0...64 ~= randomAdapters else {
+            throw ValidationError("--random-adapters must be from 0 to 64, found \(randomAdapters)")
+        }
+        guard 1...4096 ~= adapterRank else {
+            throw ValidationError("--adapter-rank must be from 1 to 4096, found \(adapterRank)")
+        }
         if promptLookup == nil, assistant != nil || text != nil {
             throw ValidationError("--assistant and --text need --prompt-lookup")
         }
@@ -83,9 +98,10 @@ struct BenchCommand: AsyncParsableCommand {
         if measuresLoad { return try await runLoad() }
         if engine.isAsked { return try await runRequests() }
         let text = try text.map(TextFile.read) ?? Self.repeatingText
-        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration(adapters))
         Report.show(pretrained.report, quiet: load.quiet)
-        let benchmark = try Benchmark(pretrained, repetitions: repetitions, depth: depth)
+        var benchmark = try Benchmark(pretrained, repetitions: repetitions, depth: depth)
+        if randomAdapters > 0 { try benchmark.attachRandomAdapters(randomAdapters, rank: adapterRank) }
         if let promptLookup { return try await runAssisted(benchmark, text, lookup: promptLookup) }
         if !json {
             Console.output(String(format: "\(benchmark.bandwidthName) bandwidth %.1f GB/s", benchmark.bandwidth / 1e9))
@@ -135,7 +151,7 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func runLoad() async throws {
-        let configuration = try load.configuration()
+        let configuration = try load.configuration(adapters)
         let folder = try await PretrainedFiles.folder(for: model, [.config, .weights], configuration)
         let measured = try PretrainedModel.measuringLoad(folder: folder, configuration).measurement
         if json {

@@ -40,6 +40,9 @@ struct ChatCommand: AsyncParsableCommand {
     @OptionGroup(title: "Generation options")
     var generation: GenerationOptionsGroup
 
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
@@ -60,7 +63,7 @@ struct ChatCommand: AsyncParsableCommand {
         var config = try generation.config(isGreedyByDefault: false)
         let template = try chat.template()
         let compiled = try grammar.compiled()
-        let loading = try load.configuration()
+        let loading = try load.configuration(adapters)
         let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         let tokenizer = try AutoTokenizer.from(model: folder)
         try tokenizer.checkChatTemplate(template)

@@ -25,6 +25,9 @@ struct ForwardCommand: AsyncParsableCommand {
     @Option(help: "Safetensors file to write.")
     var output: String
 
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
@@ -39,7 +42,7 @@ struct ForwardCommand: AsyncParsableCommand {
         }
         let decoderIDs = try IntegerMatrix.readIfPresent("decoder_input_ids", from: inputs, file: input)
         try OutputFile.checkFolder(of: output)
-        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration())
+        let pretrained = try await AutoModel.from(pretrained: model, configuration: try load.configuration(adapters))
         Report.show(pretrained.report, quiet: load.quiet)
         if decoderIDs != nil, !pretrained.isEncoderDecoder {
             Console.error("warning: \(input): decoder_input_ids has no effect, as the model has no encoder")

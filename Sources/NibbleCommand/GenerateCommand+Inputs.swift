@@ -35,7 +35,7 @@ extension GenerateCommand {
         if let promptFile, texts.isEmpty { throw NoPromptsError(file: promptFile) }
         let template = try chatOptions.template()
         let ids = try inputIDs.map(TokenIDFile.read)
-        let loading = try load.configuration()
+        let loading = try load.configuration(adapters)
         let folder = try await PretrainedFiles.folder(for: model, .all, loading)
         // Ids can be generated without a tokenizer; text cannot.
         var tokenizer = ids == nil ? try AutoTokenizer.from(model: folder) : try? AutoTokenizer.from(model: folder)

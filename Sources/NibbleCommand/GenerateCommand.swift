@@ -59,6 +59,9 @@ struct GenerateCommand: AsyncParsableCommand {
     @OptionGroup(title: "Generation options")
     var generation: GenerationOptionsGroup
 
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 

@@ -17,7 +17,8 @@ struct NibbleCommand: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,
-            DequantizeCommand.self, PlanCommand.self, PerplexityCommand.self, BenchCommand.self, DoctorCommand.self,
+            DequantizeCommand.self, MergeCommand.self, PlanCommand.self, PerplexityCommand.self, BenchCommand.self,
+            DoctorCommand.self,
             ServeCommand.self, GrammarCommand.self, PullCommand.self, ModelsCommand.self,
         ])
 

@@ -31,6 +31,9 @@ struct PerplexityCommand: AsyncParsableCommand {
     @Flag(help: "Print {\"tokens\", \"nll\", \"perplexity\"}.")
     var json = false
 
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
@@ -41,7 +44,7 @@ struct PerplexityCommand: AsyncParsableCommand {
 
     func run() async throws {
         let source = try ScoredText(file: file, stories: stories)
-        let configuration = try load.configuration()
+        let configuration = try load.configuration(adapters)
         let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
         let texts = try source.sequences(tokenizer, window: window)
         let pretrained = try await AutoModel.from(pretrained: model, configuration: configuration)

@@ -24,11 +24,14 @@ struct PlanCommand: AsyncParsableCommand {
     @Flag(help: "Print rough sizes in float32, float16, int8 and int4, as accelerate estimates them.")
     var estimate = false
 
+    @OptionGroup(title: "Adapters")
+    var adapters: AdapterOptionsGroup
+
     @OptionGroup(title: "Load options")
     var load: LoadOptionsGroup
 
     func run() async throws {
-        let configuration = try load.configuration()
+        let configuration = try load.configuration(adapters)
         let folder = try await PretrainedFiles.folder(for: model, .config, configuration)
         let preview = try LoadPreview(folder: folder, configuration)
         if estimate {
@@ -74,6 +77,7 @@ struct PlanReport {
             ("warnings", .array(preview.warnings.map(JSONValue.string))),
             ("hints", .array(plan.hints.map(JSONValue.string))),
         ]
+        if plan.stateBytes > 0 { members.append(("recurrent_state", .int(plan.stateBytes))) }
         if let refusal = plan.refusal {
             members += [("error", .string(refusal.code)), ("message", .string(refusal.description))]
         }
@@ -100,6 +104,11 @@ struct PlanReport {
             "",
             "footprint as transformers counts it: \(ByteCount.text(preview.footprint)); stored by Nibble: \(ByteCount.text(plan.storedBytes))",
         ]
+        if plan.stateBytes > 0 {
+            lines.append(
+                "of the KV cache, \(ByteCount.text(plan.stateBytes)) are the state of recurrent layers, which does not grow with the context"
+            )
+        }
         lines += preview.warnings.map { "warning: \($0)" }
         lines += plan.hints.map { "hint: \($0)" }
         if let refusal = plan.refusal { lines.append("loading would stop: \(refusal)") }

@@ -9,7 +9,7 @@ struct ServeCommand: AsyncParsableCommand {
         abstract: "Answer HTTP requests as OpenAI's API does.",
         discussion: """
             Serves /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /v1/messages (Anthropic's form), /v1/responses, \
-            Ollama's API under /api, /tokenize, /health, /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
+            Ollama's API under /api, /tokenize, /lora-adapters, /health, /ready, /metrics and a chat page at /. Requests run side by side and share the cache of equal prefixes. One line \
             on standard error says when the server listens. SIGTERM lets requests end, a second one ends them at once.
             """)
 
@@ -27,6 +27,16 @@ struct ServeCommand: AsyncParsableCommand {
 
     @Option(help: "The name by which clients ask for the model; may be repeated, the first is shown (default: MODEL).")
     var servedModelName: [String] = []
+
+    @Option(
+        name: .customLong("adapter"),
+        help: ArgumentHelp(
+            "A LoRA adapter, as peft writes it, and the name by which requests ask for it as a model. Repeatable.",
+            valueName: "name=folder"))
+    var adapters: [String] = []
+
+    @Flag(help: "Let clients load and unload adapters from folders of this machine.")
+    var allowAdapterUpdates = false
 
     @Option(help: "Sequences that run at once.")
     var maxBatch = 16
@@ -69,6 +79,10 @@ struct ServeCommand: AsyncParsableCommand {
         if apiKey.contains("") { throw ValidationError("--api-key should be a key, found nothing") }
         if servedModelName.contains("") { throw ValidationError("--served-model-name should be a name, found nothing") }
         _ = try budget()
+        let names = try namedAdapters().map(\.name) + (servedModelName.isEmpty ? [model] : servedModelName)
+        if let name = names.first(where: { name in names.count { $0 == name } > 1 }) {
+            throw ValidationError("--adapter: the name \"\(name)\" is given twice, or is the model's")
+        }
         guard maxBatch > 0 else { throw ValidationError("--max-batch must be at least 1, found \(maxBatch)") }
         guard dpSize > 0 else { throw ValidationError("--dp-size must be at least 1, found \(dpSize)") }
         guard maxQueue > 0 else { throw ValidationError("--max-queue must be at least 1, found \(maxQueue)") }
@@ -81,6 +95,16 @@ struct ServeCommand: AsyncParsableCommand {
         }
         if let requestTimeout, !(requestTimeout > 0 && requestTimeout.isFinite) {
             throw ValidationError("--request-timeout must be above 0, found \(requestTimeout)")
+        }
+    }
+
+    private func namedAdapters() throws -> [(name: String, folder: String)] {
+        try adapters.map { text in
+            let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard parts.count == 2, !parts[0].isEmpty, !parts[1].isEmpty else {
+                throw ValidationError("--adapter should be NAME=FOLDER, found \"\(text)\"")
+            }
+            return (parts[0], parts[1])
         }
     }
 
@@ -98,6 +122,7 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.metricsPrefix = metricsPrefix
         configuration.version = Version.number
         configuration.chatTemplate = try chat.template()
+        configuration.allowsAdapterUpdates = allowAdapterUpdates
 
         let loading = try load.configuration()
         let folder = try await PretrainedFiles.folder(for: model, .all, loading)
@@ -111,9 +136,15 @@ struct ServeCommand: AsyncParsableCommand {
         size.maxQueueTokens = maxQueueTokens ?? .max
         let engine = try await pretrained.engine(
             size, tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
-        let server = Server(
-            configuration, model: ServedModel(pretrained, tokenizer: tokenizer),
-            service: EngineService(engine))
+        let service = EngineService(engine) { folder, name in
+            let read = try pretrained.rowAdapter(folder, named: name)
+            for warning in read.warnings { Console.error("warning: \(warning)") }
+            return read.sums
+        }
+        for adapter in try namedAdapters() {
+            try await service.loadAdapter(adapter.name, path: adapter.folder, replaces: false)
+        }
+        let server = Server(configuration, model: ServedModel(pretrained, tokenizer: tokenizer), service: service)
         let shown = host.contains(":") ? "[\(host)]" : host
         do {
             try await server.run { port in Console.error("listening on http://\(shown):\(port)") }

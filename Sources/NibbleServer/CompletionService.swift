@@ -21,7 +21,16 @@ package protocol CompletionService: Sendable {
     /// Numbers in the vector of a text; `nil` where the model makes none.
     var embeddingWidth: Int? { get }
     /// The vectors of texts that fit the context; they are not normalized. Cancelling the task ends the work.
-    func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]]
+    /// - Parameter adapters: as ``CompletionJob/adapters``.
+    func embeddings(of texts: [[Int32]], _ pooling: Pooling, adapters: [String: Float]) async throws -> [[Float]]
+
+    /// The adapters that jobs may name, in the order in which they were loaded.
+    var adapters: [ServedAdapter] { get }
+    /// Reads an adapter and offers it under a name; with `replaces` in place of one that has the name.
+    /// - Throws: ``ServiceRefusal``; what is wrong with the files.
+    func loadAdapter(_ name: String, path: String, replaces: Bool) async throws
+    /// Offers an adapter no more. Returns when the jobs that use it have ended. Answers whether it was there.
+    func unloadAdapter(_ name: String) async throws -> Bool
 
     /// Looks whether the queue has room, before a request is read.
     /// - Throws: ``ServiceRefusal/busy(_:retryAfter:)``
@@ -38,7 +47,14 @@ extension CompletionService {
     package var embeddingWidth: Int? { nil }
     package func checkQueue() throws {}
 
-    package func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]] {
+    package var adapters: [ServedAdapter] { [] }
+    package func unloadAdapter(_ name: String) async throws -> Bool { false }
+
+    package func loadAdapter(_ name: String, path: String, replaces: Bool) async throws {
+        throw ServiceRefusal.invalid("this server takes no adapters", field: nil)
+    }
+
+    package func embeddings(of texts: [[Int32]], _ pooling: Pooling, adapters: [String: Float]) async throws -> [[Float]] {
         throw ServiceRefusal.invalid("this model makes no embeddings", field: "model")
     }
 }
@@ -69,6 +85,8 @@ package struct CompletionJob: Sendable {
     package var priority = 0
     /// Prompts share cached prefixes only with prompts of the same salt.
     package var cacheSalt = ""
+    /// By name: the adapters it uses, and the factors of their sums.
+    package var adapters: [String: Float] = [:]
     /// How long it may take from now on.
     package var timeLimit: Duration?
     /// What answers must look like.

@@ -1,6 +1,7 @@
+package import Foundation
 package import Nibble
 import NibbleCore
-import NibbleModels
+package import NibbleModels
 import NibbleServing
 
 /// The façade's engine as handlers need it.
@@ -8,9 +9,16 @@ package struct EngineService: CompletionService {
     private let engine: TokenEngine
     private let owner: Engine
     private let slots: Int
+    private let shelf: AdapterShelf
 
-    package init(_ engine: Engine) {
+    /// - Parameters:
+    ///   - engine: what runs the requests.
+    ///   - readAdapter: reads an adapter's folder for the engine's model; `nil`: there are no adapters.
+    package init(
+        _ engine: Engine, readAdapter: (@Sendable (_ folder: URL, _ name: String) throws -> LowRankAdapter)? = nil
+    ) {
         owner = engine
+        shelf = AdapterShelf(engine, read: readAdapter)
         self.engine = engine.tokenEngine
         slots = engine.tokenEngine.limits.slots
     }
@@ -43,22 +51,51 @@ package struct EngineService: CompletionService {
     package func submit(
         _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle {
+        let adapters = try shelf.take(job.adapters)
         do {
-            let answers = try engine.submit(submission(job))
-            Task { await Self.forward(answers, choices: job.choices, to: deliver) }
+            var submission = try submission(job)
+            submission.adapters = adapters
+            let answers = try engine.submit(submission)
+            Task { [shelf] in
+                await Self.forward(answers, choices: job.choices, to: deliver)
+                shelf.release(adapters)
+            }
             return EngineHandle(answers: answers)
-        } catch let error as EngineError {
-            throw refusal(error)
-        } catch let error as ModelError {
-            throw ServiceRefusal.invalid("\(error)", field: nil)
+        } catch {
+            shelf.release(adapters)
+            switch error {
+            case let error as EngineError: throw refusal(error)
+            case let error as ModelError: throw ServiceRefusal.invalid("\(error)", field: nil)
+            default: throw error
+            }
         }
     }
 
     package var embeddingWidth: Int? { owner.embeddingWidth }
 
-    package func embeddings(of texts: [[Int32]], _ pooling: Pooling) async throws -> [[Float]] {
+    package var adapters: [ServedAdapter] { shelf.served }
+
+    package func loadAdapter(_ name: String, path: String, replaces: Bool) async throws {
         do {
-            return try await owner.embeddings(of: texts, pooling)
+            try await shelf.load(name, path, replaces: replaces)
+        } catch let error as EngineError {
+            throw refusal(error)
+        }
+    }
+
+    package func unloadAdapter(_ name: String) async throws -> Bool {
+        do {
+            return try await shelf.unload(name)
+        } catch let error as EngineError {
+            throw refusal(error)
+        }
+    }
+
+    package func embeddings(of texts: [[Int32]], _ pooling: Pooling, adapters: [String: Float]) async throws -> [[Float]] {
+        let weights = try shelf.take(adapters)
+        defer { shelf.release(weights) }
+        do {
+            return try await owner.embeddings(of: texts, pooling, adapters: weights)
         } catch let error as EngineError {
             throw refusal(error)
         }

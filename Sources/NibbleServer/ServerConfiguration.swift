@@ -27,6 +27,8 @@ package struct ServerConfiguration: Sendable {
     package var chatTemplate: String?
     /// Lets requests say how urgent they are.
     package var allowsPriority = false
+    /// Whether clients may load and unload adapters. They name folders of this machine.
+    package var allowsAdapterUpdates = false
 
     package init(modelNames: [String]) {
         precondition(!modelNames.isEmpty)

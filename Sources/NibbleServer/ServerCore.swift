@@ -27,15 +27,18 @@ struct ServerCore: Sendable {
 
     var vocabulary: Int { service.vocabularySize }
 
-    /// - Throws: ``APIError`` for another model than the one that is served.
+    /// - Throws: ``APIError`` for a name that neither the model nor an adapter has.
     func checkModel(_ name: String?) throws {
-        guard let name, !configuration.modelNames.contains(name) else { return }
-        throw APIError.unknownModel(name, served: configuration.modelName)
+        guard let name else { return }
+        let names = modelNames
+        if !names.contains(name) { throw APIError.unknownModel(name, served: names) }
     }
 
     /// A prompt with its settings.
     /// - Throws: ``APIError`` for a prompt that the context has no room for.
-    func job(_ prompt: [Int32], _ sampling: SamplingFields, client: String, param: String) throws -> CompletionJob {
+    func job(
+        _ prompt: [Int32], _ sampling: SamplingFields, model name: String?, client: String, param: String
+    ) throws -> CompletionJob {
         var prompt = prompt
         if prompt.isEmpty, let bos = model.tokenizer.specialTokens.bos?.id { prompt = [bos] }
         guard !prompt.isEmpty else { throw APIError.invalid("the prompt has no tokens", param: param) }
@@ -45,6 +48,7 @@ struct ServerCore: Sendable {
         var job = sampling.job(
             prompt: prompt, room: room, defaults: model.defaults, end: model.endTokens,
             drawnSeed: .random(in: 0...UInt64(Int.max)))
+        job.adapters = try adapters(name, sampling.adapters)
         if job.client.isEmpty { job.client = client }
         if !configuration.allowsPriority { job.priority = 0 }
         job.timeLimit = configuration.requestTimeout.map { .seconds($0) }

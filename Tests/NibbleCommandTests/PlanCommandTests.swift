@@ -56,6 +56,19 @@ import Testing
         #expect(plan["devices"]?["disk"] == nil)
     }
 
+    @Test("the state of recurrent layers is named, and the same for every context") func states() throws {
+        let folder = Fixtures.repository.appending(path: "Tests/Fixtures/fixtures/models/qwen3_5_tiny")
+        let plans = try [1000, 32000].map { try plan(folder, "--context", "\($0)", "--max-memory", "cpu=1GB") }
+        let states = plans.compactMap { $0["recurrent_state"]?.int }
+        let caches = plans.compactMap { $0["devices"]?["cpu"]?["kv_cache"]?.int }
+        try #require(states.count == 2 && caches.count == 2)
+        #expect(states[0] > 0 && states[0] == states[1])
+        // Blocks of 32 positions.
+        #expect((caches[1] - states[1]) * 32 == (caches[0] - states[0]) * 1000)
+        let text = try CommandLineTool.run(["plan", folder.path, "--max-memory", "cpu=1GB"]).output
+        #expect(text.contains("are the state of recurrent layers, which does not grow with the context"))
+    }
+
     private let bloom = "bloom3b_nf4_two_gpus_600MB_1GB"
 
     @Test("a quantized head on the CPU takes no loading room of the GPUs") func quantizedHead() throws {

@@ -8,7 +8,7 @@ import UnixSignals
 /// What a signal does to requests that run.
 @Suite(.serialized) struct DrainTests {
     /// A stream ends by itself within the time that it gets, and with an error event after it.
-    @Test(arguments: [(30.0, false), (0.1, true)]) func signalDrains(timeout: Double, isCut: Bool) async throws {
+    @Test(arguments: [(900.0, false), (0.1, true)]) func signalDrains(timeout: Double, isCut: Bool) async throws {
         let text = String(repeating: "word ", count: isCut ? 200 : 8)
         let service = TestServer.service(text, pause: .milliseconds(40))
         try await TestServer.with(service, TestServer.configured { $0.shutdownTimeout = timeout }, signals: [.sigusr2]) {

@@ -97,7 +97,8 @@ import Testing
                 channels.append(channel)
             }
             for _ in 0..<20 { #expect(try await server.chat().status == 200) }
-            for channel in channels { try await channel.close() }
+            // The server may have closed some by itself.
+            for channel in channels { try? await channel.close() }
             #expect(try await server.send("/health").status == 200)
         }
     }

@@ -3,6 +3,7 @@ import Foundation
 import NIOCore
 import Nibble
 import NibbleCore
+import NibbleModels
 import NibbleServer
 import NibbleTestSupport
 import NibbleTokenizers
@@ -66,9 +67,11 @@ struct TestServer: Sendable {
     static func with(
         _ model: RealModel, _ size: EngineConfiguration = EngineConfiguration(maxBatch: 4, context: 512),
         _ configuration: ServerConfiguration = configured { _ in }, signals: [UnixSignal] = [],
+        readAdapter: (@Sendable (URL, String) throws -> LowRankAdapter)? = nil,
         _ body: @Sendable @escaping (TestServer, EngineService) async throws -> Void
     ) async throws {
-        let service = EngineService(try await model.model.engine(size, tokenizer: model.tokenizer))
+        let service = EngineService(
+            try await model.model.engine(size, tokenizer: model.tokenizer), readAdapter: readAdapter)
         let served = ServedModel(model.model, tokenizer: model.tokenizer)
         try await run(Server(configuration, model: served, service: service), signals: signals) { port in
             try await body(TestServer(port: port, scripted: nil), service)

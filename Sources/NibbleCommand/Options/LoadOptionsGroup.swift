@@ -198,6 +198,13 @@ struct LoadOptionsGroup: ParsableArguments {
         return configuration
     }
 
+    /// The configuration of a model that is used with adapters.
+    func configuration(_ adapters: AdapterOptionsGroup) throws -> LoadConfiguration {
+        var configuration = try configuration()
+        configuration.adapters = try adapters.references()
+        return configuration
+    }
+
     /// A model that drafts for another: in the dtype and with the threads of that one, not quantized.
     func draftModel(_ name: String?) async throws -> PretrainedModel? {
         guard let name else { return nil }
@@ -243,7 +250,7 @@ struct LoadOptionsGroup: ParsableArguments {
     }
 
     private func codebook(_ word: String, _ option: String) throws -> FourBitFormat.Codebook {
-        guard let codebook = FourBitFormat.Codebook(rawValue: word) else {
+        guard let codebook = FourBitFormat.Codebook(rawValue: word), codebook != .mxfp4 else {
             throw ValidationError("\(option) should be fp4 or nf4, found \"\(word)\"")
         }
         return codebook
@@ -282,7 +289,7 @@ struct LoadOptionsGroup: ParsableArguments {
     private func headFormat() throws -> WeightFormat? {
         guard let quantizeHead else { return nil }
         if quantizeHead == "int8" { return .int8 }
-        guard let codebook = FourBitFormat.Codebook(rawValue: quantizeHead) else {
+        guard let codebook = FourBitFormat.Codebook(rawValue: quantizeHead), codebook != .mxfp4 else {
             throw ValidationError("--quantize-head should be int8, nf4 or fp4, found \"\(quantizeHead)\"")
         }
         return .fourBit(

@@ -16,7 +16,7 @@ struct ChatRun: Sendable {
     {
         let shown = request.toolChoice.shown(of: request.tools)
         let prompt = try core.renderer.prompt(request.messages, tools: shown, request.rendering)
-        var job = try core.job(prompt.tokens, request.sampling, client: client, param: "messages")
+        var job = try core.job(prompt.tokens, request.sampling, model: request.model, client: client, param: "messages")
         job.logProbabilities = request.logProbabilities
         if let form = request.outputForm(shown, core.renderer.toolFormat) {
             job.grammar = try await core.grammar(form, request.sampling, hasCalls: !shown.isEmpty)

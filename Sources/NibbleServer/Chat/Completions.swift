@@ -23,7 +23,7 @@ struct Completions: Sendable {
         let grammar: JobGrammar?
         if let form = request.form { grammar = try await core.grammar(form, request.sampling) } else { grammar = nil }
         let jobs = try prompts.map { ids in
-            var job = try core.job(ids, request.sampling, client: client, param: "prompt")
+            var job = try core.job(ids, request.sampling, model: request.model, client: client, param: "prompt")
             job.logProbabilities = request.logProbabilities
             job.grammar = grammar
             return job

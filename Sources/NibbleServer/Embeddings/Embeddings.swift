@@ -18,7 +18,7 @@ struct Embeddings: Sendable {
             throw try body.required("encoding_format").unexpected("float or base64")
         }
         let texts = try inputs(try body.required("input"), truncates: false)
-        let vectors = try await vectors(texts, dimensions: try dimensions(body), param: "input", context)
+        let vectors = try await vectors(texts, model, dimensions: try dimensions(body), param: "input", context)
         let data = vectors.enumerated().map { index, vector -> JSONValue in
             ["object": "embedding", "index": .int(index), "embedding": format == "float" ? json(vector) : Self.base64(vector)]
         }
@@ -32,11 +32,11 @@ struct Embeddings: Sendable {
     /// POST /api/embed
     func ollama(_ body: JSONField, _ context: ServerContext) async throws -> Response {
         let started = ContinuousClock.now
-        let name = try OllamaRequest.model(body, served: core.configuration.modelNames)
+        let name = try OllamaRequest.model(body, served: core.modelNames)
         try core.checkModel(name)
         // Ollama cuts unless it is told not to; here nothing is cut that nobody asked to cut.
         let texts = try inputs(try body.required("input"), truncates: try body.flag("truncate", default: false))
-        let vectors = try await vectors(texts, dimensions: try dimensions(body), param: "input", context)
+        let vectors = try await vectors(texts, name, dimensions: try dimensions(body), param: "input", context)
         return .json([
             "model": .string(name), "embeddings": .array(vectors.map(json)),
             "total_duration": .int(Int((ContinuousClock.now - started) / .nanoseconds(1))), "load_duration": 0,
@@ -46,9 +46,10 @@ struct Embeddings: Sendable {
 
     /// POST /api/embeddings, the older form for one text.
     func ollamaPrompt(_ body: JSONField, _ context: ServerContext) async throws -> Response {
-        try core.checkModel(try OllamaRequest.model(body, served: core.configuration.modelNames))
+        let name = try OllamaRequest.model(body, served: core.modelNames)
+        try core.checkModel(name)
         let texts = [try tokens(try body.text("prompt"), param: "prompt")]
-        let vectors = try await vectors(texts, dimensions: nil, param: "prompt", context)
+        let vectors = try await vectors(texts, name, dimensions: nil, param: "prompt", context)
         return .json(["embedding": json(vectors[0])])
     }
 
@@ -89,7 +90,7 @@ struct Embeddings: Sendable {
     // MARK: Computing
 
     private func vectors(
-        _ texts: [[Int32]], dimensions: Int?, param: String, _ context: ServerContext
+        _ texts: [[Int32]], _ model: String?, dimensions: Int?, param: String, _ context: ServerContext
     ) async throws -> [[Float]] {
         guard core.service.embeddingWidth != nil else {
             throw APIError.invalid("this model has an encoder and makes no embeddings", param: "model", code: "unsupported_model")
@@ -100,8 +101,9 @@ struct Embeddings: Sendable {
                 throw APIError.inputTooLong(tokens: text.count, context: core.service.context, param: param)
             }
         }
+        let adapters = try core.adapters(model, nil)
         let vectors = try await context.cancelling(core.life, core.configuration.requestTimeout) {
-            try await core.service.embeddings(of: texts, core.model.pooling)
+            try await core.service.embeddings(of: texts, core.model.pooling, adapters: adapters)
         }
         core.metrics.embedded(tokens: texts.reduce(0) { $0 + $1.count })
         return vectors.map { Self.normalized($0.prefix(dimensions ?? $0.count)) }

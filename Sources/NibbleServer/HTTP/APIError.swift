@@ -44,9 +44,10 @@ extension APIError {
         .unauthorized, "the API key is missing or wrong: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
         code: "invalid_api_key")
 
-    static func unknownModel(_ name: String, served: String) -> APIError {
-        APIError(
-            .notFound, "the model '\(name.prefix(200))' does not exist: this server has '\(served)'", param: "model",
+    static func unknownModel(_ name: String, served: [String]) -> APIError {
+        let names = served.isEmpty ? "no adapters" : served.map { "'\($0)'" }.joined(separator: ", ")
+        return APIError(
+            .notFound, "the model '\(name.prefix(200))' does not exist: this server has \(names)", param: "model",
             code: "model_not_found")
     }
 

@@ -3,6 +3,9 @@ import NibbleCore
 
 /// The description of this server's API, for tools that read OpenAPI.
 enum OpenAPI {
+    /// Answered only where the configuration allows it.
+    private static let adapterUpdates: Set = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"]
+
     /// The embedded document, with the bounds of the model that is served.
     /// - Parameters:
     ///   - vocabulary: token ids are below this.
@@ -21,6 +24,10 @@ enum OpenAPI {
             schemas[name] = .object(schema)
         }
         components["schemas"] = .object(schemas)
+        if !configuration.allowsAdapterUpdates {
+            let paths = document["paths"]?.object?.members.filter { !adapterUpdates.contains($0.key) } ?? []
+            document["paths"] = .object(JSONObject(paths.map { ($0.key, $0.value) }))
+        }
         if !configuration.apiKeys.isEmpty {
             components["securitySchemes"] = ["key": ["type": "http", "scheme": "bearer"]]
             document["security"] = [["key": []]]

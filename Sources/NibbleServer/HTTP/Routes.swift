@@ -74,6 +74,12 @@ struct Routes: Sendable {
         paths["/api/generate"] = generate { try await ollama.respond($0, .generate, $2, client: $1.client) }
         paths["/api/embed"] = generate { body, _, context in try await embeddings.ollama(body, context) }
         paths["/api/embeddings"] = generate { body, _, context in try await embeddings.ollamaPrompt(body, context) }
+        let adapters = AdapterEndpoints(core: core)
+        paths["/lora-adapters"] = get { adapters.list() }
+        if core.configuration.allowsAdapterUpdates {
+            paths["/v1/load_lora_adapter"] = post { body, _, _ in try await adapters.load(body) }
+            paths["/v1/unload_lora_adapter"] = post { body, _, _ in try await adapters.unload(body) }
+        }
         let models = OllamaModels(core: core)
         paths["/api/show"] = post { body, _, _ in try models.show(body) }
         paths["/api/tags"] = get { models.tags() }
@@ -155,7 +161,7 @@ struct AboutEndpoints: Sendable {
     }
 
     func models() -> Response {
-        .json(["object": "list", "data": .array(core.configuration.modelNames.map(entry))])
+        .json(["object": "list", "data": .array(core.modelNames.map(entry))])
     }
 
     func model(_ id: some StringProtocol) throws -> Response {
@@ -165,10 +171,15 @@ struct AboutEndpoints: Sendable {
     }
 
     private func entry(_ name: String) -> JSONValue {
-        [
+        var entry: JSONObject = [
             "id": .string(name), "object": "model", "created": .int(core.started), "owned_by": "nibble",
             "max_model_len": .int(core.service.context),
         ]
+        if let adapter = core.service.adapters.first(where: { $0.name == name }) {
+            entry["root"] = .string(adapter.path)
+            entry["parent"] = .string(core.configuration.modelName)
+        }
+        return .object(entry)
     }
 
     func metrics() -> Response {

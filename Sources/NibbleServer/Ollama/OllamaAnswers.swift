@@ -9,16 +9,17 @@ struct OllamaAnswers: Sendable {
     func respond(
         _ body: JSONField, _ form: OllamaRequest.Form, _ context: ServerContext, client: String
     ) async throws -> Response {
-        let name = try OllamaRequest.model(body, served: core.configuration.modelNames)
+        let name = try OllamaRequest.model(body, served: core.modelNames)
         try core.checkModel(name)
         let writer = OllamaWriter(model: name, form: form)
         guard try !OllamaRequest.isEmpty(body, form) else { return .json(writer.loaded(isUnloading: Self.unloads(body))) }
-        let request =
+        var request =
             switch form {
             case .chat: try OllamaRequest.chat(body, vocabulary: core.vocabulary)
             case .generate:
                 try OllamaRequest.generate(body, vocabulary: core.vocabulary, hasTemplate: core.renderer.hasTemplate)
             }
+        request.model = name
         let run = try await ChatRun.start(request, core, context, client: client)
         let probabilities = request.logProbabilities == nil ? nil : ChatLogProbabilities(tokenizer: core.model.tokenizer)
         guard request.stream.isOn else { return try await plain(run, writer, probabilities) }

@@ -10,10 +10,10 @@ struct OllamaModels: Sendable {
 
     func version() -> Response { .json(["version": .string(core.configuration.version)]) }
 
-    func tags() -> Response { .json(["models": .array(core.configuration.modelNames.map { .object(entry($0)) })]) }
+    func tags() -> Response { .json(["models": .array(core.modelNames.map { .object(entry($0)) })]) }
 
     func running() -> Response {
-        let models = core.configuration.modelNames.map { name -> JSONValue in
+        let models = core.modelNames.map { name -> JSONValue in
             var entry = entry(name)
             // The model stays as long as the server.
             entry["expires_at"] = "2318-01-01T00:00:00Z"
@@ -25,7 +25,7 @@ struct OllamaModels: Sendable {
     }
 
     func show(_ body: JSONField) throws -> Response {
-        let name = try OllamaRequest.model(body, served: core.configuration.modelNames)
+        let name = try OllamaRequest.model(body, served: core.modelNames)
         try core.checkModel(name)
         let template = (try? core.model.tokenizer.chatTemplate(core.configuration.chatTemplate)) ?? ""
         var capabilities: [JSONValue] = ["completion"]
@@ -33,7 +33,7 @@ struct OllamaModels: Sendable {
         if core.service.embeddingWidth != nil { capabilities.append("embedding") }
         let family = details.family
         return .json([
-            "modelfile": .string("FROM \(name)"), "parameters": "", "template": .string(template), "details": form,
+            "modelfile": .string("FROM \(name)"), "parameters": "", "template": .string(template), "details": form(name),
             "model_info": [
                 "general.architecture": .string(family), "general.parameter_count": .int(details.parameterCount),
                 "\(family).context_length": .int(core.service.context),
@@ -45,13 +45,14 @@ struct OllamaModels: Sendable {
     private func entry(_ name: String) -> JSONObject {
         [
             "name": .string(name), "model": .string(name), "modified_at": .string(Clock.text(details.modified)),
-            "size": .int(details.storedBytes), "digest": "", "details": form,
+            "size": .int(details.storedBytes), "digest": "", "details": form(name),
         ]
     }
 
-    private var form: JSONValue {
-        [
-            "parent_model": "", "format": .string(details.format), "family": .string(details.family),
+    private func form(_ name: String) -> JSONValue {
+        let parent = core.configuration.modelNames.contains(name) ? "" : core.configuration.modelName
+        return [
+            "parent_model": .string(parent), "format": .string(details.format), "family": .string(details.family),
             "families": [.string(details.family)], "parameter_size": .string(details.parameterSize),
             "quantization_level": .string(details.quantization),
         ]

@@ -24,6 +24,8 @@ struct SamplingFields: Sendable {
     var client: String?
     var cacheSalt = ""
     var priority = 0
+    /// llama.cpp's `lora`; replaces the adapter that is the request's model.
+    var adapters: [AdapterScale]?
 
     static let biasLimit = 1024
 
@@ -55,6 +57,7 @@ struct SamplingFields: Sendable {
         includesStop = try body.flag("include_stop_str_in_output", default: false)
         client = try body.child("user")?.string()
         cacheSalt = try body.child("cache_salt")?.string() ?? ""
+        adapters = try AdapterScale.list(body.child("lora"))
         priority = try body.child("priority")?.integer(in: -1_000_000...1_000_000) ?? 0
     }
 
