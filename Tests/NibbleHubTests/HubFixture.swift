@@ -38,6 +38,9 @@ final class HubFixture: Sendable {
         var configuration = HubConfiguration(cacheFolder: root.appending(path: "hub"))
         configuration.endpoint = server.endpoint
         configuration.retryDelay = .milliseconds(2)
+        // Other tests may keep all threads busy for minutes.
+        configuration.metadataTimeout = .seconds(600)
+        configuration.downloadTimeout = .seconds(600)
         return configuration
     }
 
