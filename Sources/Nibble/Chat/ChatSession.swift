@@ -91,6 +91,8 @@ public final class ChatSession {
                 answer.cachedTokens = output.cachedTokens
             }
         }
+        // A stream whose reader was cancelled between two events ends without an error.
+        try Task.checkCancellation()
         add(decoder.finish())
         messages = asked + [ChatMessage(role: "assistant", content: answer.text)]
         return answer
