@@ -5,6 +5,13 @@ import NibbleCore
 
 /// A server that speaks OpenAI's API.
 struct RemoteChat: Sendable {
+    /// A server that is not there is reported at once; the shared client would try again for a minute.
+    private static let client: HTTPClient = {
+        var configuration = HTTPClient.Configuration.singletonConfiguration
+        configuration.connectionPool.retryConnectionEstablishment = false
+        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }()
+
     /// Without a slash at the end, and with `/v1`.
     let address: String
     let key: String?
@@ -35,7 +42,7 @@ struct RemoteChat: Sendable {
     private func response(_ request: HTTPClientRequest) async throws -> HTTPClientResponse {
         let response: HTTPClientResponse
         do {
-            response = try await HTTPClient.shared.execute(request, deadline: .distantFuture)
+            response = try await Self.client.execute(request, deadline: .distantFuture)
         } catch let error where !(error is CancellationError) {
             throw Failure(description: "\(address) cannot be reached: \(error)")
         }
