@@ -1,9 +1,10 @@
 import NibbleCPU
 import NibbleConformance
 import NibbleCore
+import NibbleTestSupport
 import Testing
 
-@Suite(.serialized) struct LowRankTests {
+@Suite(.serialized, .computing) struct LowRankTests {
     /// Levels share the cases among them: the plain form is slow. ``OperationTests`` runs all cases on every level.
     @Test("low-rank sums agree with their plain form", arguments: InstructionLevel.available.indices)
     func conformance(index: Int) {

@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// One after another: each uses several threads.
-@Suite(.serialized) struct OperationTests {
+@Suite(.serialized, .computing) struct OperationTests {
     /// Every level with threads, and the best one without.
     static let configurations = InstructionLevel.available.map { ($0, 3) } + [(InstructionLevel.best, 1)]
 
@@ -18,7 +18,7 @@ import Testing
     }
 }
 
-@Suite struct InstructionLevelTests {
+@Suite(.computing) struct InstructionLevelTests {
     @Test("the levels of this machine begin with the plain one and hold the best one")
     func available() {
         #expect(InstructionLevel.available.first?.name == "generic")

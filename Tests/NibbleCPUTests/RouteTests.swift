@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// Routing and attention sinks on their own; ``OperationTests`` runs them among all operations.
-@Suite(.serialized) struct RouteTests {
+@Suite(.serialized, .computing) struct RouteTests {
     @Test("every way to route agrees with its plain form", arguments: [1, 3])
     func routes(threads: Int) {
         let result = SelfTest.run(OperationCases.routes, on: CPUBackend(threads: threads))

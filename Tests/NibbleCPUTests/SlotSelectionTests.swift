@@ -5,7 +5,7 @@ import NibbleCore
 import NibbleTestSupport
 import Testing
 
-@Suite(.serialized) struct SlotSelectionTests {
+@Suite(.serialized, .computing) struct SlotSelectionTests {
     /// `OperationTests` runs the same with fewer threads.
     @Test("with more threads than rows, which share the work of a row, selection and scores agree with their plain forms")
     func conformance() {

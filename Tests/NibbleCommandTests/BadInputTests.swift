@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// What a user gets for a mistake: one clear line, the right exit code, nothing half-written.
-@Suite struct BadInputTests {
+@Suite(.computing) struct BadInputTests {
     let folder: URL
     let model: URL
 

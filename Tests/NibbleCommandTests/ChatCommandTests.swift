@@ -4,7 +4,7 @@ import NibbleTestSupport
 import Testing
 
 /// `nibble chat` and `nibble generate --chat`, with lines from a pipe.
-@Suite struct ChatCommandTests {
+@Suite(.computing) struct ChatCommandTests {
     private let bloom = Fixtures.models.appending(path: "bloom-stories").path
 
     private func withTemplate<Result>(_ text: String, _ body: (_ path: String) throws -> Result) throws -> Result {

@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// Outputs that other programs rely on.
-@Suite struct CommandFormTests {
+@Suite(.computing) struct CommandFormTests {
     private let bloom = Fixtures.models.appending(path: "bloom-stories").path
 
     private func run(_ arguments: String..., input: String = "") throws -> CommandLineTool.Outcome {

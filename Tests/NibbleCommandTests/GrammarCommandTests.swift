@@ -2,7 +2,7 @@ import Foundation
 import NibbleTestSupport
 import Testing
 
-@Suite struct GrammarCommandTests {
+@Suite(.computing) struct GrammarCommandTests {
     private static let schema =
         #"{"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name"], "additionalProperties": false}"#
     private static let input = #"""

@@ -5,7 +5,7 @@ import Testing
 /// The help of every command, as it was last looked at.
 ///
 /// After a change: `NIBBLE_UPDATE_HELP=1 swift test --filter HelpTests` writes the files anew; read their difference.
-@Suite struct HelpTests {
+@Suite(.computing) struct HelpTests {
     /// `nibble` itself, and the commands that its help lists.
     static let commands: [String] = {
         let text = (try? CommandLineTool.run(["--help"]).output) ?? ""

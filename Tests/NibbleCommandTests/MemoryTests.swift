@@ -3,7 +3,7 @@ import NibbleTestSupport
 import Testing
 
 /// Memory of a process of its own, so that no other test counts.
-@Suite struct MemoryTests {
+@Suite(.computing) struct MemoryTests {
     @Test("200 generations in a row take no more memory than 20")
     func generations() throws {
         let folder = try Fixtures.temporaryFolder()

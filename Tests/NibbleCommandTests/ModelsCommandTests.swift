@@ -4,7 +4,7 @@ import NibbleTestSupport
 import Testing
 
 /// `nibble models` on a cache of files.
-@Suite struct ModelsCommandTests {
+@Suite(.computing) struct ModelsCommandTests {
     private let home: URL
 
     init() throws {

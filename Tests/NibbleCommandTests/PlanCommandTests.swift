@@ -4,7 +4,7 @@ import NibbleTestSupport
 import Testing
 
 /// `nibble plan` as other programs use it.
-@Suite struct PlanCommandTests {
+@Suite(.computing) struct PlanCommandTests {
     /// A folder with nothing but the config of a recorded case.
     private func folder(_ golden: JSONValue) throws -> URL {
         let folder = try Fixtures.temporaryFolder()

@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// `nibble quantize` and `nibble dequantize` do what they were asked, or say that they do not.
-@Suite struct QuantizeCommandTests {
+@Suite(.computing) struct QuantizeCommandTests {
     private static let bloom = Fixtures.models.appending(path: "bloom-stories")
 
     /// A copy of a model in a folder of its own.

@@ -3,7 +3,7 @@ import NibbleTestSupport
 import Testing
 
 /// `nibble chat --server`.
-@Suite(.serialized) struct RemoteChatTests {
+@Suite(.serialized, .computing) struct RemoteChatTests {
     private let bloom = Fixtures.models.appending(path: "bloom-stories").path
 
     private func withServer(_ more: [String] = [], _ body: (ServeProcess) throws -> Void) throws {

@@ -4,7 +4,7 @@ import NibbleTestSupport
 import Testing
 
 /// Mistakes with text that is data, looked for in the sources so that they are not made again.
-@Suite struct SourceRuleTests {
+@Suite(.computing) struct SourceRuleTests {
     private static func sources() throws -> [(file: String, lines: [Substring])] {
         let folder = Fixtures.repository.appending(path: "Sources")
         let files = try #require(FileManager.default.enumerator(atPath: folder.path)).compactMap { $0 as? String }

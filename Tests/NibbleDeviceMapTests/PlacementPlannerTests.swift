@@ -2,10 +2,11 @@ import NibbleCore
 import NibbleDeviceMap
 import NibbleModels
 import NibbleQuantization
+import NibbleTestSupport
 import Testing
 
 /// Nibble's own planner.
-@Suite struct PlacementPlannerTests {
+@Suite(.computing) struct PlacementPlannerTests {
     @Test("where the reference keeps everything on GPUs, and they hold it, the plan is the same", arguments: GoldenCase.onGPUs)
     func sameOnGPUs(golden: GoldenCase) throws {
         let planner = try golden.planner()

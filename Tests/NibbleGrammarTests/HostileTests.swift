@@ -1,6 +1,7 @@
 import Foundation
 import NibbleCore
 import NibbleGrammar
+import NibbleTestSupport
 import Testing
 
 /// Schemas, patterns and grammars that are made to hurt: deep, long, repetitive, ambiguous, circular, contradictory.
@@ -8,7 +9,7 @@ import Testing
 /// Each must be compiled or refused, and followed or given up, within ``GrammarLimits``. A hundred of each kind by default. The
 /// environment variable NIBBLE_FUZZ gives another number; each source is then held to two seconds and 200 MB, too, which an
 /// optimized build needs: `NIBBLE_FUZZ=10000 swift test -c release --filter HostileTests`.
-@Suite(.serialized) struct HostileTests {
+@Suite(.serialized, .computing) struct HostileTests {
     private static let requested = ProcessInfo.processInfo.environment["NIBBLE_FUZZ"].flatMap(Int.init)
     private static let count = requested ?? 100
     private static let texts = [

@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// The built `nibble` with a model's name in place of a folder.
-@Suite struct HubCommandTests {
+@Suite(.computing) struct HubCommandTests {
     let fixture: HubFixture
 
     init() async throws {

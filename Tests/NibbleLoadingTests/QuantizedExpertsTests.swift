@@ -5,10 +5,11 @@ import NibbleCore
 import NibbleLoading
 import NibbleModels
 import NibbleQuantization
+import NibbleTestSupport
 import Testing
 
 /// Checkpoints whose experts are quantized: one by one, or in one tensor a parameter.
-@Suite struct QuantizedExpertsTests {
+@Suite(.computing) struct QuantizedExpertsTests {
     private static let module = "model.layers.0.mlp.experts"
     private static let fileModule = "model.layers.0.block_sparse_moe.experts"
 

@@ -8,7 +8,7 @@ import NibbleTestSupport
 import Testing
 
 /// Checkpoints that are written: what they hold, and what is refused.
-@Suite struct WrittenCheckpointTests {
+@Suite(.computing) struct WrittenCheckpointTests {
     private static let nf4 = BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4)
     private static let nested = BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4, useDoubleQuant: true)
     private static let int8 = BitsAndBytesConfig(loadIn8Bit: true)

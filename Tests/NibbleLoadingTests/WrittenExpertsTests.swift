@@ -8,7 +8,7 @@ import NibbleTestSupport
 import Testing
 
 /// Experts in checkpoints that are written, quantized and back in floating point.
-@Suite struct WrittenExpertsTests {
+@Suite(.computing) struct WrittenExpertsTests {
     private static let nf4 = BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4)
     private static let nested = BitsAndBytesConfig(loadIn4Bit: true, quantType: .nf4, useDoubleQuant: true)
     private static let int8 = BitsAndBytesConfig(loadIn8Bit: true)

@@ -5,7 +5,7 @@ import NibbleTestSupport
 import Testing
 
 /// Configs that no model has: every one must end in a ``ModelError`` or a model, never in a trap.
-@Suite struct ConfigTests {
+@Suite(.computing) struct ConfigTests {
     static let names: [String] = {
         let files = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         return files.filter { $0.hasSuffix(".json") }.map { String($0.dropLast(5)) }.sorted()

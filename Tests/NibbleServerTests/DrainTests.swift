@@ -1,4 +1,5 @@
 import Foundation
+import Nibble
 import NibbleCore
 import NibbleServer
 import NibbleTestSupport
@@ -15,10 +16,10 @@ import UnixSignals
             server in
             server.service.hold(!isCut)
             async let streamed = server.chat(#","stream":true"#)
-            while server.service.jobs.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+            try await wait { !server.service.jobs.isEmpty }
             kill(getpid(), SIGUSR2)
             if !isCut {
-                while try await server.send("/ready").status == 200 { try await Task.sleep(for: .milliseconds(5)) }
+                try await wait { try await server.send("/ready").status != 200 }
                 let refused = try await server.chat()
                 #expect(refused.status == 503)
                 #expect(refused.headers["connection"] == "close")
@@ -36,9 +37,11 @@ extension DrainTests {
     /// An engine's requests end by themselves after a signal, and the server with them.
     @Test func engineDrains() async throws {
         let body = #"{"prompt":"The dog","max_tokens":300,"ignore_eos":true,"stream":true}"#
-        try await TestServer.with(RealModel.stories, signals: [.sigusr2]) { server, service in
+        let configuration = TestServer.configured { $0.shutdownTimeout = 900 }
+        let size = EngineConfiguration(maxBatch: 4, context: 512)
+        try await TestServer.with(RealModel.stories, size, configuration, signals: [.sigusr2]) { server, service in
             async let streamed = server.send("/v1/completions", body)
-            while service.counts().steps == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().steps > 0 }
             kill(getpid(), SIGUSR2)
             let answer = try await streamed
             #expect(answer.frames.last == "[DONE]")

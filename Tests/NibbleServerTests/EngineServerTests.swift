@@ -85,9 +85,7 @@ import Testing
 
     /// Waits until no sequence holds anything.
     static func idle(_ service: EngineService) async throws {
-        while service.counts().running > 0 || service.counts().blocksInUse > 0 {
-            try await Task.sleep(for: .milliseconds(2))
-        }
+        try await wait { service.counts().running == 0 && service.counts().blocksInUse == 0 }
     }
 
     @Test("log probabilities are the log softmax of the model's logits, whatever the sampling")
@@ -138,7 +136,7 @@ import Testing
             let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                 .connect(host: "127.0.0.1", port: server.port).get()
             try await channel.writeAndFlush(ByteBuffer(string: head + body))
-            while service.counts().steps < 5 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().steps >= 5 }
             #expect(service.counts().running == 1)
             try await channel.close()
             try await Self.idle(service)
@@ -148,14 +146,14 @@ import Testing
 
     @Test("requests for which no slot is free wait, and a gone client's request is never run")
     func disconnectInTheQueue() async throws {
-        try await TestServer.with(RealModel.stories, EngineConfiguration(maxBatch: 1, context: 4096)) { server, service in
-            let long = Self.body("The dog", ["max_tokens": 4000, "ignore_eos": true]).encoded()
+        try await TestServer.with(RealModel.stories, EngineConfiguration(maxBatch: 1, context: 60_000)) { server, service in
+            let long = Self.body("The dog", ["max_tokens": 50_000, "ignore_eos": true]).encoded()
             let first = Task { try await server.send("/v1/completions", long) }
-            while service.counts().running == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().running > 0 }
             let second = Task { try await server.send("/v1/completions", long) }
-            while service.counts().waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().waiting > 0 }
             second.cancel()
-            while service.counts().waiting > 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().waiting == 0 }
             #expect(service.counts().running == 1)
             first.cancel()
             try await Self.idle(service)

@@ -7,17 +7,17 @@ import Testing
 
 /// Limits of an engine behind the server, and what metrics tell of it.
 @Suite struct LimitTests {
-    private static let long = #"{"prompt":"The dog","max_tokens":4000,"ignore_eos":true}"#
+    private static let long = #"{"prompt":"The dog","max_tokens":50000,"ignore_eos":true}"#
 
     @Test("a full queue refuses before it reads the request, and says when to come again")
     func fullQueue() async throws {
-        var size = EngineConfiguration(maxBatch: 1, context: 4096)
+        var size = EngineConfiguration(maxBatch: 1, context: 60_000)
         size.maxQueue = 1
         try await TestServer.with(RealModel.stories, size) { server, service in
             let first = Task { try await server.send("/v1/completions", Self.long) }
-            while service.counts().running == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().running > 0 }
             let second = Task { try await server.send("/v1/completions", Self.long) }
-            while service.counts().waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+            try await wait { service.counts().waiting > 0 }
             // The body is never looked at.
             let refused = try await server.send("/v1/completions", "no JSON")
             #expect(refused.status == 429)

@@ -122,7 +122,8 @@ import Testing
 
     /// A client that goes is noticed while its answer is made, streamed or not, although connections may be half closed.
     @Test(arguments: [false, true], [false, true]) func disconnectCancels(streams: Bool, halfCloses: Bool) async throws {
-        let service = TestServer.service(String(repeating: "word ", count: 200), pause: .milliseconds(50))
+        let service = TestServer.service("word")
+        service.hold(true)
         try await TestServer.with(service) { server in
             let body = #"{"messages":[{"role":"user","content":"Hi"}],"stream":\#(streams)}"#
             let head =
@@ -132,9 +133,9 @@ import Testing
                 .channelOption(.allowRemoteHalfClosure, value: true)
                 .connect(host: "127.0.0.1", port: server.port).get()
             try await channel.writeAndFlush(ByteBuffer(string: head + body))
-            while server.service.jobs.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
+            try await wait { !server.service.jobs.isEmpty }
             if halfCloses { try await channel.close(mode: .output) } else { try await channel.close() }
-            while server.service.cancelled == 0 { try await Task.sleep(for: .milliseconds(5)) }
+            try await wait { server.service.cancelled > 0 }
             #expect(server.service.cancelled == 1)
             if halfCloses { channel.close(promise: nil) }
         }

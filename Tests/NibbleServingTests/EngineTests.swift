@@ -1,6 +1,7 @@
 import NibbleCore
 import NibbleModels
 import NibbleServing
+import NibbleTestSupport
 import Synchronization
 import Testing
 
@@ -33,7 +34,7 @@ import Testing
 
     /// Waits for the engine's own view of itself.
     static func wait(_ engine: TokenEngine, until isReached: (EngineStatus) -> Bool) async throws {
-        while !isReached(engine.status) { try await Task.sleep(for: .milliseconds(1)) }
+        try await NibbleTestSupport.wait { isReached(engine.status) }
     }
 
     // MARK: Many at once
@@ -326,7 +327,7 @@ import Testing
         }
         #expect(engine?.status.life == .running)
         engine = nil
-        while box.withLock({ $0.model != nil }) { try await Task.sleep(for: .milliseconds(1)) }
+        try await NibbleTestSupport.wait { box.withLock { $0.model == nil } }
     }
 
     private struct WeakModel: @unchecked Sendable {

@@ -9,7 +9,7 @@ import NibbleTestSupport
 import Testing
 
 /// Recorded LoRA adapters against peft's answers, unmerged.
-@Suite struct AdapterParityTests {
+@Suite(.computing) struct AdapterParityTests {
     private static let single = AdapterFixture.all.filter { $0.mode != "rows" && $0.hasLoads }
 
     @Test("there are recorded adapters") func recorded() { #expect(AdapterFixture.all.count >= 6 && Self.single.count >= 5) }

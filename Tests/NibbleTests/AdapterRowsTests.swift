@@ -7,7 +7,7 @@ import NibbleTestSupport
 import Testing
 
 /// Rows with different adapters share every product, and each answers as it does alone.
-@Suite struct AdapterRowsTests {
+@Suite(.computing) struct AdapterRowsTests {
     static let workloads = [
         ExecutorTests.Workload(testDescription: "everything fits", slots: 6, chunkTokens: 512, blocks: 60),
         ExecutorTests.Workload(testDescription: "small chunks", slots: 4, chunkTokens: 7, blocks: 60),

@@ -7,7 +7,7 @@ import NibbleTestSupport
 import Testing
 
 /// In batch-invariant mode a row's logits are the same bits however its tokens are fed and whatever runs beside it.
-@Suite struct BatchInvarianceTests {
+@Suite(.computing) struct BatchInvarianceTests {
     enum Weights: String, Sendable, CaseIterable {
         case float32, bfloat16, nf4, nested, int8, int8Activations
 

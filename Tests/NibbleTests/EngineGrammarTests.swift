@@ -2,10 +2,11 @@ import Nibble
 import NibbleGeneration
 import NibbleGrammar
 import NibbleServing
+import NibbleTestSupport
 import Testing
 
 /// Grammars through the engine over a real model: the text is that of `generate` with the same grammar and seed.
-@Suite
+@Suite(.computing)
 struct EngineGrammarTests {
     private static let object = #"""
         {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"},

@@ -7,7 +7,7 @@ import NibbleTokenizers
 import Testing
 
 /// The shipped models against what the reference made of them.
-@Suite struct ExampleModelTests {
+@Suite(.computing) struct ExampleModelTests {
     static let loads = ["fp32", "int8", "fp4", "nf4", "nf4_dq"]
 
     private static func load(_ model: String, _ name: String) throws -> PretrainedModel {

@@ -8,7 +8,7 @@ import NibbleTestSupport
 import Testing
 
 /// Requests that share an executor get the tokens that each gets alone.
-@Suite struct ExecutorTests {
+@Suite(.computing) struct ExecutorTests {
     struct Workload: Sendable, CustomTestStringConvertible {
         var testDescription: String
         var slots: Int

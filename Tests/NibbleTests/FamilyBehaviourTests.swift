@@ -6,7 +6,7 @@ import NibbleTestSupport
 import Testing
 
 /// What families do beyond the reference, or refuse.
-@Suite struct FamilyBehaviourTests {
+@Suite(.computing) struct FamilyBehaviourTests {
     private func model(_ name: String) throws -> FixtureModel {
         try #require(FixtureModel.all.first { $0.name == name })
     }

@@ -7,7 +7,7 @@ import Testing
 /// Damaged JSON files of a model end in an error of Nibble's own or in something that works, never in a crash or a hang.
 ///
 /// `NIBBLE_FUZZ` sets how many copies of each file are tried.
-@Suite struct FileMutationTests {
+@Suite(.computing) struct FileMutationTests {
     private let folder: URL
 
     init() throws { folder = try Fixtures.temporaryFolder() }

@@ -6,7 +6,7 @@ import NibbleTestSupport
 import Testing
 
 /// Every recorded call of `generate()` against the reference's answer.
-@Suite struct GenerationParityTests {
+@Suite(.computing) struct GenerationParityTests {
     /// Models with recorded calls. A file that cannot be read stays among them, for the test to fail on.
     static let recorded = FixtureModel.all.filter { model in
         guard let expected = try? model.expected() else { return true }

@@ -8,7 +8,7 @@ import Synchronization
 import Testing
 
 /// Stopping in the middle of a prompt.
-@Suite struct InterruptionTests {
+@Suite(.computing) struct InterruptionTests {
     private let stories: (model: PretrainedModel, tokenizer: Tokenizer)
     private let prompt: [Int32]
 
@@ -62,11 +62,16 @@ import Testing
     func task() async throws {
         let asked = Questions()
         var request = GenerationRequest(inputs: [prompt], config: GenerationConfig(maxNewTokens: 4, doSample: false))
-        request.interruption = { asked.count.add(1, ordering: .relaxed) }
+        // The third question is answered when the task has been cancelled.
+        let cancelled = DispatchSemaphore(value: 0)
+        request.interruption = {
+            if asked.count.add(1, ordering: .relaxed).newValue == 3 { cancelled.wait() }
+        }
         let (model, given) = (stories.model, request)
         let task = Task { try await model.generate(given) }
-        while asked.count.load(ordering: .relaxed) < 3 { try await Task.sleep(for: .milliseconds(1)) }
+        try await wait { asked.count.load(ordering: .relaxed) >= 3 }
         task.cancel()
+        cancelled.signal()
         await #expect(throws: CancellationError.self) { try await task.value }
         // Far fewer questions than the whole prompt's chunks and blocks.
         let layers = model.model.architecture.decoder.layers.count

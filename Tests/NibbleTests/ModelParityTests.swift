@@ -7,7 +7,7 @@ import NibbleTestSupport
 import Testing
 
 /// Every recorded model against the reference's answers.
-@Suite struct ModelParityTests {
+@Suite(.computing) struct ModelParityTests {
     @Test("there are recorded models")
     func recorded() throws {
         #expect(FixtureModel.all.count >= 27)

@@ -3,7 +3,7 @@ import NibbleTestSupport
 import NibbleTokenizers
 import Testing
 
-@Suite struct BadInputTests {
+@Suite(.computing) struct BadInputTests {
     private static let small = SmallTokenizer.json(
         vocabulary: ["a", "b", "ab", "<s>"], merges: #"["a b"]"#, added: #"[{"id":3,"content":"<s>","special":true}]"#,
         normalizer: #"{"type":"NFC"}"#, preTokenizer: #"{"type":"Split","pattern":{"Regex":"\\s+"},"behavior":"Isolated"}"#,

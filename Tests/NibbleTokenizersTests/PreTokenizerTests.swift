@@ -1,8 +1,9 @@
 import Foundation
+import NibbleTestSupport
 import NibbleTokenizers
 import Testing
 
-@Suite struct PreTokenizerTests {
+@Suite(.computing) struct PreTokenizerTests {
     private func words(_ preTokenizer: String, _ text: String, normalizer: String = "null", added: String = "[]") throws
         -> [String]
     {

@@ -29,7 +29,7 @@ func sameScalars(_ a: String, _ b: String) -> Bool { a.utf8.elementsEqual(b.utf8
 
 let recordedTokenizers = Fixtures.folders(in: "fixtures/tokenizers")
 
-@Suite struct RecordedTokenizerTests {
+@Suite(.computing) struct RecordedTokenizerTests {
     @Test("Recorded encodings and decodings come out again", arguments: recordedTokenizers)
     func recorded(name: String) throws {
         let tokenizer = try AutoTokenizer.from(folder: Fixtures.url("fixtures/tokenizers/\(name)"))
