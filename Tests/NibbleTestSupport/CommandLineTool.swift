@@ -14,11 +14,17 @@ public enum CommandLineTool {
         return bundle.deletingLastPathComponent().appending(path: "nibble")
     }()
 
-    /// - Parameter environment: variables that replace those of the same name in this process's environment.
-    public static func run(_ arguments: [String], input: String = "", environment: [String: String] = [:]) throws -> Outcome {
+    /// - Parameters:
+    ///   - environment: variables that replace those of the same name in this process's environment.
+    ///   - program: another program to run in place of `nibble`.
+    ///   - folder: the working folder, if not this process's own.
+    public static func run(
+        _ arguments: [String], input: String = "", environment: [String: String] = [:], program: URL = url, folder: URL? = nil
+    ) throws -> Outcome {
         let process = Process()
-        process.executableURL = url
+        process.executableURL = program
         process.arguments = arguments
+        if let folder { process.currentDirectoryURL = folder }
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
         let (output, errors, source) = (Pipe(), Pipe(), Pipe())
         process.standardOutput = output

@@ -10,8 +10,14 @@ public final class ServeProcess {
     }
 
     /// Returns when the server listens.
-    public init(_ arguments: [String]) throws {
+    ///
+    /// - Parameters:
+    ///   - environment: variables that replace those of the same name in this process's environment.
+    ///   - folder: the working folder, if not this process's own.
+    public init(_ arguments: [String], environment: [String: String] = [:], folder: URL? = nil) throws {
         let errors = Pipe()
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, given in given }
+        if let folder { process.currentDirectoryURL = folder }
         process.executableURL = CommandLineTool.url
         process.arguments = ["serve"] + arguments + ["--port", "0", "--quiet"]
         process.standardError = errors
