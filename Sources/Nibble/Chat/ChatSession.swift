@@ -55,11 +55,13 @@ public final class ChatSession {
     /// - Parameters:
     ///   - text: the user's message.
     ///   - shouldStop: asked after each token. An answer that was stopped is remembered as far as it came.
+    ///   - isolation: the caller's, where `onText` is called.
     ///   - onText: receives the answer piece by piece, never a part of a character.
     /// - Throws: ``JinjaError``, ``GenerationError``, ``BackendError``; `CancellationError`. The chat is then as it was before.
     @discardableResult
     public func answer(
-        _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false }, onText: (String) -> Void
+        _ text: String, shouldStop: @escaping @Sendable () -> Bool = { false },
+        isolation: isolated (any Actor)? = #isolation, onText: (String) -> Void
     ) async throws -> ChatAnswer {
         let asked = messages + [ChatMessage(role: "user", content: text)]
         let opening = system.map { [ChatMessage(role: "system", content: $0)] } ?? []
