@@ -106,13 +106,21 @@ public enum AutoModelError: Error, Sendable, Equatable, CustomStringConvertible 
         switch self {
         case .isEncoderDecoder(let name): "\(name) is an encoder-decoder: load it with AutoModelForSeq2SeqLM"
         case .isDecoderOnly(let name): "\(name) is a decoder-only model: load it with AutoModelForCausalLM"
+        case .noSuchFolder(""):
+            "no model was named: give a folder, a GGUF file, or the name of a model on the Hub (owner/name)"
+        case .noSuchFolder(let name) where name.contains("://"):
+            "\(name.printablePath) is an address: give the name of the model on the Hub (owner/name)"
         case .noSuchFolder(let name):
             "\(name.printablePath) is neither a folder, nor a GGUF file, nor the name of a model on the Hub (owner/name): check the "
                 + "spelling; nibble models lists the models in the cache"
         case .ambiguousGGUF(let place, let wanted, let files):
-            (wanted.map { "\(place) has no GGUF file, or several, for '\($0)'" } ?? "\(place) holds several GGUF files")
+            (wanted.map {
+                "\(place) has \(files.isEmpty ? "no GGUF file" : "not exactly one GGUF file"), but '\($0)' was asked for"
+            }
+                ?? "\(place) holds several GGUF files")
                 + (files.isEmpty
-                    ? "" : "; choose one with --gguf-file, or owner/name:Q4_K_M: \(files.prefix(30).joined(separator: ", "))")
+                    ? ": leave out --gguf-file"
+                    : "; choose one with --gguf-file, or owner/name:Q4_K_M: \(files.prefix(30).joined(separator: ", "))")
         case .noModelFile(let name):
             "\(name.printablePath) is a file, but not a GGUF file. A model is a GGUF file, or a folder with config.json, weights and "
                 + "tokenizer files"

@@ -43,7 +43,7 @@ package enum PretrainedFiles {
         if isThere, ModelSource.isGGUF(url) { return url }
         guard !isThere else { throw AutoModelError.noModelFile(name) }
         let words = name.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        guard !ModelSource.isGGUF(URL(filePath: String(words[0]))), words.last != "",
+        guard !ModelSource.isGGUF(URL(filePath: String(words[0]))), words.last != "", !name.contains("://"),
             let repository = HubRepository(String(words[0]))
         else {
             throw AutoModelError.noSuchFolder(name)

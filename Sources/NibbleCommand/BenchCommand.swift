@@ -17,7 +17,7 @@ struct BenchCommand: AsyncParsableCommand {
             Example: nibble bench MODEL --load-in-4bit --quant-type nf4 -p 512 -n 128 -b 1,8
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @Option(name: .short, parsing: .unconditional, help: "Prompt lengths, separated by commas; 0: none.")
@@ -41,10 +41,12 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(help: "Measure prompt look-up of this many tokens against plain greedy decoding of -n tokens.")
     var promptLookup: Int?
 
-    @Option(help: "With --prompt-lookup: a smaller model whose drafts are measured too.")
+    @Option(help: "With --prompt-lookup: a smaller model whose drafts are measured too.", completion: .file())
     var assistant: String?
 
-    @Option(help: "With --prompt-lookup: a file with the text to continue (default: a short text that repeats itself).")
+    @Option(
+        help: "With --prompt-lookup: a file with the text to continue (default: a short text that repeats itself).",
+        completion: .file())
     var text: String?
 
     @Option(help: "Attach so many adapters of random numbers to all linear layers but the head; rows use them in turn.")

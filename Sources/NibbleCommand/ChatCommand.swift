@@ -18,7 +18,8 @@ struct ChatCommand: AsyncParsableCommand {
 
     @Argument(
         help:
-            "A model folder, a GGUF file, or owner/name on the Hub; with --server a name that the server knows (default: its first)."
+            "A model folder, a GGUF file, or owner/name on the Hub; with --server a name that the server knows (default: its first).",
+        completion: .file()
     )
     var model: String?
 
@@ -49,6 +50,9 @@ struct ChatCommand: AsyncParsableCommand {
     func validate() throws {
         if server == nil, model == nil { throw ValidationError("Missing expected argument '<model>'") }
         if server == nil, apiKey != nil { throw ValidationError("--api-key is for --server") }
+        if let server, !RemoteChat.isAddress(server) {
+            throw ValidationError("--server should be an address such as http://127.0.0.1:8080, found \"\(server)\"")
+        }
         if server != nil, grammar.isGiven || chat.chatTemplate != nil {
             throw ValidationError("structured output and --chat-template do not go to a server: leave them out with --server")
         }

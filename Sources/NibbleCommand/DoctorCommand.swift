@@ -20,7 +20,9 @@ struct DoctorCommand: AsyncParsableCommand {
     var threads: Int?
 
     func validate() throws {
-        if let threads, threads < 1 { throw ValidationError("--threads must be 1 or more, found \(threads)") }
+        if let threads, !(1...LoadOptionsGroup.maximumThreads ~= threads) {
+            throw ValidationError("--threads must be from 1 to \(LoadOptionsGroup.maximumThreads), found \(threads)")
+        }
     }
 
     func run() async throws {

@@ -16,13 +16,13 @@ struct ForwardCommand: AsyncParsableCommand {
             Example: nibble forward MODEL --input ids.safetensors --output logits.safetensors
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
-    @Option(help: "Safetensors file with input_ids.")
+    @Option(help: "Safetensors file with input_ids.", completion: .file(extensions: ["safetensors"]))
     var input: String
 
-    @Option(help: "Safetensors file to write.")
+    @Option(help: "Safetensors file to write.", completion: .file())
     var output: String
 
     @OptionGroup(title: "Adapters")
@@ -32,7 +32,7 @@ struct ForwardCommand: AsyncParsableCommand {
     var load: LoadOptionsGroup
 
     func run() async throws {
-        let inputs = try CheckpointFiles.open(file: URL(filePath: input))
+        let inputs = try openInput()
         let ids = try IntegerMatrix.read("input_ids", from: inputs, file: input)
         let mask = try IntegerMatrix.readIfPresent("attention_mask", from: inputs, file: input)
         if let mask, mask.map(\.count) != ids.map(\.count) {
@@ -50,7 +50,19 @@ struct ForwardCommand: AsyncParsableCommand {
         let result = try pretrained.forward(inputIDs: ids, attentionMask: mask, decoderInputIDs: decoderIDs)
         var tensors = [(name: "logits", tensor: result.logits)]
         if let hidden = result.encoderLastHiddenState { tensors.append(("encoder_last_hidden_state", hidden)) }
+        let ending = Interrupts.beforeEnding { UnfinishedFiles.removeAll() }
+        defer { ending.cancel() }
         try SafetensorsWriter().write(tensors, to: URL(filePath: output))
+    }
+
+    /// A file of another kind is not what its reader by name would call it.
+    private func openInput() throws -> any Checkpoint {
+        do { return try CheckpointFiles.open(file: URL(filePath: input)) } catch CheckpointError.malformed(_, nil, _, _)
+            where !input.hasSuffix(".safetensors")
+        {
+            throw IntegerMatrix.FormError(
+                file: input, name: "input_ids", expected: "a safetensors file (NAME.safetensors)", found: "another kind of file")
+        }
     }
 }
 
@@ -108,6 +120,11 @@ enum OutputFile {
     /// Finds out before the work is done whether there is a folder for its result.
     /// - Throws: ``FolderError``
     static func checkFolder(of file: String) throws {
+        var found = stat()
+        if stat(file, &found) == 0, found.st_mode & S_IFMT != S_IFREG {
+            let isFolder = found.st_mode & S_IFMT == S_IFDIR
+            throw FolderError(file: file, reason: isFolder ? "it is a folder" : "it is a device or a pipe, not a file")
+        }
         let folder = URL(filePath: file).deletingLastPathComponent().path
         guard access(folder, W_OK) != 0 else { return }
         throw FolderError(file: file, reason: "\(folder): \(SystemError.text(errno))")

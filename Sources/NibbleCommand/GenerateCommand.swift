@@ -15,17 +15,19 @@ struct GenerateCommand: AsyncParsableCommand {
             Example: nibble generate Models/bloom-stories --load-in-4bit --max-new-tokens 150 --temperature 0.7 "Once upon a time"
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @Argument(help: "One or several prompts. An empty one lets the model begin from its start token.")
     var prompts: [String] = []
 
-    @Option(help: "A file with one prompt a line.")
+    @Option(help: "A file with one prompt a line.", completion: .file())
     var promptFile: String?
 
     @Option(
-        name: .customLong("input-ids"), help: "A JSON file {\"input_ids\": [[…]], \"attention_mask\": [[…]]} in place of prompts."
+        name: .customLong("input-ids"),
+        help: "A JSON file {\"input_ids\": [[…]], \"attention_mask\": [[…]]} in place of prompts.",
+        completion: .file(extensions: ["json"])
     )
     var inputIDs: String?
 
@@ -38,7 +40,9 @@ struct GenerateCommand: AsyncParsableCommand {
     @Option(help: "With --chat: what the model is told before the message.")
     var system: String?
 
-    @Option(help: "A smaller model with the same vocabulary that drafts tokens, which MODEL checks (one prompt, no beams).")
+    @Option(
+        help: "A smaller model with the same vocabulary that drafts tokens, which MODEL checks (one prompt, no beams).",
+        completion: .file())
     var assistant: String?
 
     @Option(help: "With --guidance-scale: a text to be guided away from.")

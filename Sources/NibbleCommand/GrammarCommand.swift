@@ -14,16 +14,18 @@ struct GrammarCommand: AsyncParsableCommand {
             generation uses. A schema that cannot be enforced exactly is refused with the keyword's name.
             """)
 
-    @Option(help: ArgumentHelp("A JSON schema (draft 2020-12 or 7).", valueName: "file"))
+    @Option(help: ArgumentHelp("A JSON schema (draft 2020-12 or 7).", valueName: "file"), completion: .file(extensions: ["json"]))
     var schema: String?
 
     @Option(help: ArgumentHelp("A regular expression (ECMA 262) that the whole text must match.", valueName: "text"))
     var regex: String?
 
-    @Option(help: ArgumentHelp("A grammar in llama.cpp's notation.", valueName: "file"))
+    @Option(help: ArgumentHelp("A grammar in llama.cpp's notation.", valueName: "file"), completion: .file(extensions: ["gbnf"]))
     var gbnf: String?
 
-    @Option(help: ArgumentHelp("A folder with tokenizer files, a GGUF file, or owner/name on the Hub.", valueName: "model"))
+    @Option(
+        help: ArgumentHelp("A folder with tokenizer files, a GGUF file, or owner/name on the Hub.", valueName: "model"),
+        completion: .file())
     var tokenizer: String?
 
     @Flag(help: "Ignore the schema's keywords that cannot be enforced.")
@@ -75,13 +77,18 @@ struct GrammarCommand: AsyncParsableCommand {
     }
 
     private func grammar() throws -> Grammar {
-        if let regex { return try Grammar(regex: regex) }
-        if let gbnf { return try Grammar(gbnf: TextFile.read(gbnf)) }
+        if let regex { return try CommandFailure.naming("--regex") { try Grammar(regex: regex) } }
+        if let gbnf {
+            let text = try TextFile.read(gbnf)
+            return try CommandFailure.naming(gbnf) { try Grammar(gbnf: text) }
+        }
         var options = SchemaOptions()
         options.isLenient = lenient
         options.isCompact = jsonWhitespace == .compact
         options.hasAnyOrder = anyOrder
-        return try Grammar(schema: JSONField(contentsOf: URL(filePath: schema ?? "")).value, options: options)
+        let file = schema ?? ""
+        let value = try JSONField(contentsOf: URL(filePath: file)).value
+        return try CommandFailure.naming(file) { try Grammar(schema: value, options: options) }
     }
 }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Nibble
+import NibbleCheckpoint
 
 struct MergeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,7 +15,7 @@ struct MergeCommand: AsyncParsableCommand {
             Example: nibble merge MODEL --adapter ADAPTER --output FOLDER
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @OptionGroup(title: "Adapters")
@@ -32,6 +33,8 @@ struct MergeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let ending = Interrupts.beforeEnding { UnfinishedFiles.removeAll() }
+        defer { ending.cancel() }
         var configuration = try load.configuration()
         let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
         configuration.notice = { Console.error("warning: \($0)") }

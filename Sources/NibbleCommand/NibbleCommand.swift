@@ -27,6 +27,7 @@ struct NibbleCommand: AsyncParsableCommand {
     static func main() async {
         // A reader that goes away is an error of the write, not the end of the process.
         signal(SIGPIPE, SIG_IGN)
+        Console.openMissingStreams()
         do {
             let arguments = CommandArguments.joiningValues(Array(CommandLine.arguments.dropFirst()))
             try CommandArguments.checkCommand(
@@ -39,6 +40,15 @@ struct NibbleCommand: AsyncParsableCommand {
         }
     }
 
+    private static func usageMessage(_ text: String) -> String {
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        let command = configuration.subcommands.first { $0.configuration.commandName == arguments.first } ?? NibbleCommand.self
+        let help = ([command] + command.configuration.subcommands).map {
+            helpMessage(for: $0, includeHidden: true, columns: 1000)
+        }
+        return UsageMessage(parserText: text, arguments: arguments, help: help.joined()).text
+    }
+
     private static func end(with error: any Error) -> Never {
         if let error = error as? ValidationError {
             // Found by the command itself. What the parser finds comes with the command's usage.
@@ -46,8 +56,9 @@ struct NibbleCommand: AsyncParsableCommand {
             Foundation.exit(ExitCode.validationFailure.rawValue)
         }
         let shown = CommandFailure.shown(error)
-        let text = fullMessage(for: shown)
+        var text = fullMessage(for: shown)
         guard exitCode(for: shown) == .success else {
+            if exitCode(for: shown) == .validationFailure { text = usageMessage(text) }
             if !text.isEmpty { Console.error(text) }
             Foundation.exit(exitCode(for: shown).rawValue)
         }

@@ -16,13 +16,13 @@ struct PerplexityCommand: AsyncParsableCommand {
             Example: nibble perplexity MODEL --file article.txt --window 512
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
-    @Option(help: "A text file.")
+    @Option(help: "A text file.", completion: .file())
     var file: String?
 
-    @Option(help: "A file with one JSON string a line.")
+    @Option(help: "A file with one JSON string a line.", completion: .file())
     var stories: String?
 
     @Option(help: "Tokens of a window.")

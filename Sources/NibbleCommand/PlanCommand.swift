@@ -15,7 +15,7 @@ struct PlanCommand: AsyncParsableCommand {
             Example: nibble plan bigscience/bloom-3b --load-in-4bit --max-memory 0=600MB,1=1GB
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @Flag(help: "Print JSON.")

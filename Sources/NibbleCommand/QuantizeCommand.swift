@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Nibble
+import NibbleCheckpoint
 
 struct QuantizeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,14 +16,15 @@ struct QuantizeCommand: AsyncParsableCommand {
             Example: nibble quantize MODEL --output FOLDER --load-in-4bit --quant-type nf4
             """)
 
-    @Argument(help: "A model folder, a GGUF file, owner/name on the Hub, or a bare safetensors file.")
+    @Argument(help: "A model folder, a GGUF file, owner/name on the Hub, or a bare safetensors file.", completion: .file())
     var model: String
 
     @OptionGroup(title: "Output")
     var output: CheckpointOutputGroup
 
     @Option(
-        help: "Dtype that 4-bit codes are labelled with: uint8, int8, float16, bfloat16, float32 or float64 (default: uint8).")
+        help: "Dtype that 4-bit codes are labelled with: uint8, int8, float16, bfloat16, float32 or float64 (default: uint8).",
+        completion: .list(["uint8", "int8", "float16", "bfloat16", "float32", "float64"]))
     var quantStorage: String?
 
     @OptionGroup(title: "Load options")
@@ -48,9 +50,12 @@ struct QuantizeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let ending = Interrupts.beforeEnding { UnfinishedFiles.removeAll() }
+        defer { ending.cancel() }
         var configuration = try load.configuration()
         configuration.quantization?.quantStorage = try storage()
         if isTensorFile {
+            try OutputFile.checkFolder(of: output.path)
             let names = try CheckpointExport.quantizedTensors(URL(filePath: model), to: output.url, configuration)
             if !load.quiet { Console.error("\(output.path): \(names.count) tensors quantized") }
         } else {
@@ -74,7 +79,7 @@ struct DequantizeCommand: AsyncParsableCommand {
             Example: nibble dequantize MODEL --output FOLDER --dtype bfloat16
             """)
 
-    @Argument(help: "A quantized model's folder, or owner/name on the Hub.")
+    @Argument(help: "A quantized model's folder, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @OptionGroup(title: "Output")
@@ -91,6 +96,8 @@ struct DequantizeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let ending = Interrupts.beforeEnding { UnfinishedFiles.removeAll() }
+        defer { ending.cancel() }
         var configuration = try load.configuration()
         let folder = try await PretrainedFiles.folder(for: model, [.config, .tokenizer, .weights], configuration)
         configuration.notice = { Console.error("warning: \($0)") }
@@ -102,7 +109,7 @@ struct DequantizeCommand: AsyncParsableCommand {
 
 /// Where a checkpoint is written.
 struct CheckpointOutputGroup: ParsableArguments {
-    @Option(name: .customLong("output"), help: "Folder, or safetensors file, to write.")
+    @Option(name: .customLong("output"), help: "Folder, or safetensors file, to write.", completion: .file())
     var path: String
 
     @Option(parsing: .unconditional, help: "Largest file, in bytes or with a unit.")

@@ -13,7 +13,7 @@ struct ServeCommand: AsyncParsableCommand {
             on standard error says when the server listens. SIGTERM lets requests end, a second one ends them at once.
             """)
 
-    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A model folder, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
 
     @Option(help: "The address to listen on; 0.0.0.0 for all of this machine's.")
@@ -134,8 +134,7 @@ struct ServeCommand: AsyncParsableCommand {
         let context = load.context ?? (pretrained.maximumPositions == nil ? tokenizer.modelMaxLength : nil)
         var size = EngineConfiguration(maxBatch: maxBatch, context: context, cacheBudget: try budget(), maxQueue: maxQueue)
         size.maxQueueTokens = maxQueueTokens ?? .max
-        let engine = try await pretrained.engine(
-            size, tokenizer: tokenizer, replicas: Array(copies.dropFirst()))
+        let engine = try await engine(pretrained, size, tokenizer, replicas: Array(copies.dropFirst()))
         let service = EngineService(engine) { folder, name in
             let read = try pretrained.rowAdapter(folder, named: name)
             for warning in read.warnings { Console.error("warning: \(warning)") }
@@ -149,7 +148,19 @@ struct ServeCommand: AsyncParsableCommand {
         do {
             try await server.run { port in Console.error("listening on http://\(shown):\(port)") }
         } catch let error where !(error is ServerFailure || error is CancellationError) {
-            throw ListenError(address: "\(shown):\(port)", reason: "\(error)")
+            throw ListenError(address: "\(shown):\(port)", reason: NetworkReason.text(error))
+        }
+    }
+
+    private func engine(
+        _ model: PretrainedModel, _ size: EngineConfiguration, _ tokenizer: Tokenizer, replicas: [PretrainedModel]
+    ) async throws -> Engine {
+        do {
+            return try await model.engine(size, tokenizer: tokenizer, replicas: replicas)
+        } catch BackendError.outOfMemory(let device, let requested, _, let budget?) where kvBudget != nil {
+            throw CommandFailure(
+                description: "--kv-budget of \(ByteCount.text(budget)) is too small: keys and values need at least "
+                    + "\(ByteCount.text(requested)) on \(device)")
         }
     }
 

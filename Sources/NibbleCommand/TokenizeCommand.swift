@@ -7,16 +7,19 @@ import NibbleTokenizers
 struct TokenizeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tokenize",
-        abstract: "Encode the lines of standard input.",
+        abstract: "Encode texts, or the lines of standard input.",
         discussion: """
-            Each line is a text, and the answer is its ids. With --json each line is an object {"text": …}, and the answer is \
-            an object {"ids", "ids_with_special", "decoded", "decoded_skip_special"}.
+            Each text is answered by its ids, on a line. Without texts each line of standard input is one. With --json such a \
+            line is an object {"text": …}, and answers are objects {"ids", "ids_with_special", "decoded", "decoded_skip_special"}.
 
-            Example: echo "Hello, my llama is cute" | nibble tokenize Models/bloom-stories
+            Example: nibble tokenize Models/bloom-stories "Hello, my llama is cute"
             """)
 
-    @Argument(help: "A folder with tokenizer files, a GGUF file, or owner/name on the Hub.")
+    @Argument(help: "A folder with tokenizer files, a GGUF file, or owner/name on the Hub.", completion: .file())
     var model: String
+
+    @Argument(help: "Texts to encode (default: the lines of standard input).")
+    var texts: [String] = []
 
     @Flag(help: "Read and write JSON lines.")
     var json = false
@@ -28,24 +31,32 @@ struct TokenizeCommand: AsyncParsableCommand {
         var configuration = LoadConfiguration()
         configuration.revision = revision
         let tokenizer = try await AutoTokenizer.from(pretrained: model, configuration: configuration)
+        for text in texts { try show(text, tokenizer) }
         var number = 0
-        while let line = readLine() {
+        while texts.isEmpty, let line = readLine() {
             number += 1
-            if json {
-                if line.isEmpty { continue }
-                Console.output(try answer(line, number: number, tokenizer))
-            } else {
-                Console.output(try tokenizer.encodeCompletely(line).map(String.init).joined(separator: " "))
-            }
-            try Console.checkOutput()
+            if json, line.isEmpty { continue }
+            try show(json ? text(in: line, number: number) : line, tokenizer)
         }
     }
 
-    private func answer(_ line: String, number: Int, _ tokenizer: Tokenizer) throws -> String {
+    private func text(in line: String, number: Int) throws -> String {
         guard let text = (try? JSONValue.parse(line))?["text"]?.string else {
             throw LineError(
                 file: "standard input", line: number, expected: "an object with \"text\"", found: LineError.excerpt(line))
         }
+        return text
+    }
+
+    private func show(_ text: String, _ tokenizer: Tokenizer) throws {
+        Console.output(
+            json
+                ? try object(text, tokenizer)
+                : try tokenizer.encodeCompletely(text).map(String.init).joined(separator: " "))
+        try Console.checkOutput()
+    }
+
+    private func object(_ text: String, _ tokenizer: Tokenizer) throws -> String {
         let plain = try tokenizer.encodeCompletely(text, addSpecialTokens: false)
         let special = tokenizer.encode(text, addSpecialTokens: true)
         return JSONValue.object(

@@ -39,9 +39,18 @@ struct CheckpointFolder {
     func write(
         _ specifications: [TensorSpecification], maximumShardBytes: Int, _ tensor: (TensorSpecification) throws -> Tensor
     ) throws {
+        let isNew = !FileManager.default.fileExists(atPath: folder.path)
+        if isNew { UnfinishedFiles.add(folder.path) }
+        defer { UnfinishedFiles.forget(folder.path) }
         try Files.makeFolder(folder)
-        try SafetensorsWriter(order: .reference).writeSharded(
-            specifications, to: folder, maximumShardByteCount: maximumShardBytes, tensor: tensor)
+        do {
+            try SafetensorsWriter(order: .reference).writeSharded(
+                specifications, to: folder, maximumShardByteCount: maximumShardBytes, tensor: tensor)
+        } catch {
+            // Only an empty folder is removed.
+            if isNew { rmdir(folder.path) }
+            throw error
+        }
     }
 
     func writeConfig(_ values: JSONObject) throws {

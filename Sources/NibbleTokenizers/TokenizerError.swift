@@ -58,7 +58,7 @@ public enum TokenizerError: Error, Equatable, CustomStringConvertible {
                 + (near.isEmpty
                     ? "; Tokenizer.languages lists those it knows" : "; did you mean \(near.joined(separator: ", "))?")
         case .noLanguages:
-            "a language was chosen, but the tokenizer is not that of a translation model with several languages"
+            "a language was chosen (--src-lang, --tgt-lang), but the model is not one that translates between several languages"
         case .invalidOption(let name, let reason):
             "option '\(name)': \(reason)"
         }

@@ -141,7 +141,7 @@ import Testing
         "what /set cannot do is one clear line, and nothing changes",
         arguments: [
             ("/set temprature 1", "temperature"), ("/set temperature", "needs a value"), ("/set temperature hot", "hot"),
-            ("/set temperature -1", "temperature must be above 0"), ("/set top-p 1.5", "top-p must be 0…1"),
+            ("/set temperature -1", "temperature must be above 0"), ("/set top-p 1.5", "top-p must be from 0 to 1"),
             ("/set num-beams 4", "one sequence"), ("/set max-new-tokens 0", "max-new-tokens"),
             ("/set max_new_tokens many", "max-new-tokens"), ("/set zebra default", "zebra"),
             ("/set eos-token-id 1,x", "eos-token-id"),

@@ -44,6 +44,16 @@ import Testing
         try FileManager.default.removeItem(at: folder)
     }
 
+    @Test("tokenize takes texts as arguments, or else as lines")
+    func tokenizeArguments() throws {
+        for json in [[], ["--json"]] {
+            let lines = json.isEmpty ? "Once\nupon a time\n" : "{\"text\": \"Once\"}\n{\"text\": \"upon a time\"}\n"
+            let given = try CommandLineTool.run(["tokenize", bloom, "Once", "upon a time"] + json, input: "nothing of this\n")
+            let read = try CommandLineTool.run(["tokenize", bloom] + json, input: lines)
+            #expect(given.status == 0 && given.output == read.output && !read.output.isEmpty, "\(given.errors)")
+        }
+    }
+
     @Test("tokenize --json answers every line")
     func tokenize() throws {
         let outcome = try run(

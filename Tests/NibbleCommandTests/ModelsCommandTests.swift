@@ -54,6 +54,46 @@ import Testing
         #expect(!left.contains { $0.contains("small") || $0.hasPrefix(".removed") })
     }
 
+    @Test("remove takes names; a wrong one suggests the near ones")
+    func removeByName() throws {
+        defer { try? FileManager.default.removeItem(at: home) }
+        for (name, near) in [("owner/smal", "owner/small"), ("larg", "owner/large"), ("onwer/small", "owner/small")] {
+            let wrong = try run("remove", "old", name)
+            #expect(wrong.status == 1)
+            #expect(wrong.errors == "Error: \"\(name)\" is not in the cache \(home.path): did you mean \(near)?\n")
+        }
+        let far = try run("remove", "somebody/else")
+        #expect(far.errors == "Error: \"somebody/else\" is not in the cache \(home.path); nibble models lists what is\n")
+        let outcome = try run("remove", "old", "owner/small")
+        #expect(outcome.status == 0 && outcome.errors == "removed old (1 B)\nremoved owner/small (300 B)\n")
+        #expect(try run("list").output == "  70.00 KB  owner/large (0123)\n")
+    }
+
+    @Test("files of several names count once; unfinished downloads and revisions are shown")
+    func notes() throws {
+        defer { try? FileManager.default.removeItem(at: home) }
+        let folder = home.appending(path: "models--owner--large")
+        try FileManager.default.linkItem(
+            at: folder.appending(path: "blobs/b"), to: folder.appending(path: "snapshots/0123/copy.safetensors"))
+        try Data(count: 2000).write(to: folder.appending(path: "blobs/c.incomplete"))
+        try FileManager.default.createDirectory(at: folder.appending(path: "refs/pr"), withIntermediateDirectories: true)
+        for name in ["main", "pr/1"] { try Data("0123".utf8).write(to: folder.appending(path: "refs/\(name)")) }
+        let text = try run().output
+        #expect(text.contains("  72.01 KB  owner/large (main, pr/1; 2.00 KB are an unfinished download)\n"), "\(text)")
+        let json = try JSONValue.parse(String(try run("--json").output.split(separator: "\n")[1]))
+        #expect(json["bytes"] == .int(72_008) && json["unfinished_bytes"] == .int(2000))
+        #expect(json["revisions"] == .array([.string("main"), .string("pr/1")]))
+    }
+
+    @Test("a cache that is a file is an error")
+    func noFolder() throws {
+        defer { try? FileManager.default.removeItem(at: home) }
+        let file = home.appending(path: "file")
+        try Data().write(to: file)
+        let outcome = try CommandLineTool.run(["models"], environment: ["HF_HUB_CACHE": file.path])
+        #expect(outcome.status == 1 && outcome.errors == "Error: \(file.path) cannot be listed: not a directory\n")
+    }
+
     @Test("an empty cache is said to be empty")
     func empty() throws {
         try FileManager.default.removeItem(at: home)

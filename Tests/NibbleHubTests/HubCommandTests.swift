@@ -71,6 +71,37 @@ import Testing
         #expect(fixture.server.requests.first?.path == "/api/models/owner/stories/revision/v2")
     }
 
+    @Test("pull downloads what the commands need, once, and prints the folder only") func pull() async throws {
+        let first = try await run(["pull", "owner/stories", "--revision", "v2"])
+        let commit = "0123456789abcdef0123456789abcdef01234567"
+        let folder = fixture.root.path + "/hub/models--owner--stories/snapshots/\(commit)"
+        #expect(first.status == 0 && first.output == folder + "\n" && first.errors.isEmpty, "\(first.errors)")
+        fixture.server.forgetRequests()
+        let second = try await run(["pull", "owner/stories", "--revision", "v2"])
+        #expect(second.output == first.output && fixture.server.requests.count == 1)
+        let listed = try await run(["models", "--json"])
+        let json = try JSONValue.parse(listed.output)
+        #expect(json["unfinished_bytes"] == .int(0) && json["revisions"] == .array([.string("v2")]))
+        #expect((json["bytes"]?.int ?? 0) > 14_000_000)
+    }
+
+    @Test("a folder of the model's name is used as it is, which pull says") func pullOfFolder() async throws {
+        let folder = fixture.root.appending(path: "here")
+        try FileManager.default.copyItem(at: Fixtures.models.appending(path: "bloom-stories"), to: folder)
+        let process = Process()
+        process.executableURL = CommandLineTool.url
+        process.currentDirectoryURL = fixture.root
+        process.arguments = ["pull", "here"]
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        process.waitUntilExit()
+        let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        #expect(process.terminationStatus == 0)
+        #expect(text == "warning: here is here already, and every command uses that: nothing is downloaded\n")
+    }
+
     @Test(
         "mistakes are one clear line",
         arguments: [

@@ -28,6 +28,14 @@ struct RemoteChat: Sendable {
         self.key = key
     }
 
+    /// Whether `text` is a host, with a port or not, or an address of `http` or `https`.
+    static func isAddress(_ text: String) -> Bool {
+        guard let url = URL(string: text.contains("://") ? text : "http://" + text), url.host()?.isEmpty == false else {
+            return false
+        }
+        return url.scheme == "http" || url.scheme == "https"
+    }
+
     private func request(_ path: String, _ body: JSONValue? = nil) -> HTTPClientRequest {
         var request = HTTPClientRequest(url: address + path)
         if let key { request.headers.add(name: "Authorization", value: "Bearer \(key)") }
@@ -44,7 +52,9 @@ struct RemoteChat: Sendable {
         do {
             response = try await Self.client.execute(request, deadline: .distantFuture)
         } catch let error where !(error is CancellationError) {
-            throw Failure(description: "\(address) cannot be reached: \(error)")
+            throw Failure(
+                description:
+                    "\(address) cannot be reached: \(NetworkReason.text(error)); check --server, and that the server runs")
         }
         guard response.status != .ok else { return response }
         let text = String(buffer: try await response.body.collect(upTo: 1 << 20))

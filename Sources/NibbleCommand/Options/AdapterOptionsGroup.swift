@@ -8,7 +8,7 @@ struct AdapterOptionsGroup: ParsableArguments {
         name: .customLong("adapter"),
         help: ArgumentHelp(
             "Folder of a LoRA adapter, as peft writes it, and a factor of its sums (default: 1). Repeatable: adapters are added up.",
-            valueName: "folder[=scale]"))
+            valueName: "folder[=scale]"), completion: .directory)
     var adapters: [String] = []
 
     func validate() throws { _ = try references() }

@@ -16,7 +16,7 @@ struct GenerationOptionsGroup: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "Sample instead of taking the most likely token; false: never sample. The value may be left out.",
-            valueName: "true|false"))
+            valueName: "true|false"), completion: .list(["true", "false"]))
     var doSample: Bool?
 
     @Option(help: "Sample with this temperature; 0: take the most likely token.")
@@ -52,7 +52,7 @@ struct GenerationOptionsGroup: ParsableArguments {
     @Option(help: "Stop after this many seconds.")
     var maxTime: Double?
 
-    @Option(help: "A JSON file with the fields of GenerationConfig.")
+    @Option(help: "A JSON file with the fields of GenerationConfig.", completion: .file(extensions: ["json"]))
     var generationConfig: String?
 
     @OptionGroup(title: "Rarer generation options")

@@ -3,7 +3,9 @@ import Nibble
 
 /// What generated text must look like.
 struct GrammarOptionsGroup: ParsableArguments {
-    @Option(help: ArgumentHelp("The new text is a value of this JSON schema (draft 2020-12 or 7).", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("The new text is a value of this JSON schema (draft 2020-12 or 7).", valueName: "file"),
+        completion: .file(extensions: ["json"]))
     var jsonSchema: String?
 
     @Flag(help: "Members of the schema's objects may come in any order, not only in the schema's.")
@@ -12,7 +14,9 @@ struct GrammarOptionsGroup: ParsableArguments {
     @Option(help: ArgumentHelp("The new text matches this regular expression (ECMA 262) as a whole.", valueName: "text"))
     var regex: String?
 
-    @Option(help: ArgumentHelp("The new text is one of this grammar in llama.cpp's notation (GBNF).", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("The new text is one of this grammar in llama.cpp's notation (GBNF).", valueName: "file"),
+        completion: .file(extensions: ["gbnf"]))
     var grammar: String?
 
     func validate() throws {
@@ -25,10 +29,16 @@ struct GrammarOptionsGroup: ParsableArguments {
     var isGiven: Bool { jsonSchema != nil || regex != nil || grammar != nil }
 
     /// The compiled grammar; `nil` if none was asked for.
-    /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
+    /// - Throws: ``CommandFailure`` that names the file or option; `TextFile.ReadError`
     func compiled() throws -> GenerationGrammar? {
-        if let jsonSchema { return try GenerationGrammar(jsonSchema: TextFile.read(jsonSchema), hasAnyOrder: anyOrder) }
-        if let regex { return try GenerationGrammar(regex: regex) }
-        return try grammar.map { try GenerationGrammar(gbnf: TextFile.read($0)) }
+        if let jsonSchema {
+            let text = try TextFile.read(jsonSchema)
+            return try CommandFailure.naming(jsonSchema) { try GenerationGrammar(jsonSchema: text, hasAnyOrder: anyOrder) }
+        }
+        if let regex { return try CommandFailure.naming("--regex") { try GenerationGrammar(regex: regex) } }
+        return try grammar.map { file in
+            let text = try TextFile.read(file)
+            return try CommandFailure.naming(file) { try GenerationGrammar(gbnf: text) }
+        }
     }
 }

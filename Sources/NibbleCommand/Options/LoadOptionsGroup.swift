@@ -11,13 +11,17 @@ struct LoadOptionsGroup: ParsableArguments {
     @Flag(name: .customLong("load-in-8bit"), help: "Quantize linear layers to 8 bits (LLM.int8()) while loading.")
     var loadIn8Bit = false
 
-    @Option(help: "4-bit codebook: fp4 or nf4 (default: fp4, as in transformers; nf4 is more accurate).")
+    @Option(
+        help: "4-bit codebook: fp4 or nf4 (default: fp4, as in transformers; nf4 is more accurate).",
+        completion: .list(["fp4", "nf4"]))
     var quantType: String?
 
     @Flag(help: "Quantize the scales of 4-bit weights, too (saves 0.37 bits a weight).")
     var doubleQuant = false
 
-    @Option(help: "Dtype in which 4-bit layers multiply: float32, float16 or bfloat16 (default: the load dtype).")
+    @Option(
+        help: "Dtype in which 4-bit layers multiply: float32, float16 or bfloat16 (default: the load dtype).",
+        completion: .list(["float32", "float16", "bfloat16"]))
     var computeDtype: String?
 
     @Option(
@@ -28,10 +32,12 @@ struct LoadOptionsGroup: ParsableArguments {
     @Option(help: "Modules to leave unquantized, separated by commas; a leading + adds to the default list.")
     var skipModules: String?
 
-    @Option(help: "Weights that share a scale in 4-bit layers (default: \(FourBitFormat.defaultBlockSize)).")
+    @Option(
+        help: "Weights that share a scale in 4-bit layers (default: \(FourBitFormat.defaultBlockSize)).",
+        completion: .list(["32", "64", "128", "256", "512", "1024", "2048", "4096"]))
     var blockSize: Int?
 
-    @Option(help: "Quantize the output head, too: int8, nf4 or fp4.")
+    @Option(help: "Quantize the output head, too: int8, nf4 or fp4.", completion: .list(["int8", "nf4", "fp4"]))
     var quantizeHead: String?
 
     @Flag(help: "Quantize the layers that T5 models keep in float32, too: the second halves of their feed-forwards.")
@@ -45,19 +51,22 @@ struct LoadOptionsGroup: ParsableArguments {
     @Flag(help: "Give a text the same tokens alone and among others, at the cost of some speed.")
     var batchInvariant = false
 
-    @Option(help: "auto, float32, float16 or bfloat16.")
+    @Option(help: "auto, float32, float16 or bfloat16.", completion: .list(["auto", "float32", "float16", "bfloat16"]))
     var dtype = "auto"
 
     @Option(
         help:
-            "auto, balanced, balanced_low_0, sequential, a device (cpu, cuda:1, disk), or a JSON object of modules to devices, inline or in a file."
+            "auto, balanced, balanced_low_0, sequential, a device (cpu, cuda:1, disk), or a JSON object of modules to devices, inline or in a file.",
+        completion: .list(["auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda", "disk"])
     )
     var deviceMap = "auto"
 
     @Option(help: "Memory of each device, such as 0=600MB,1=1GB,cpu=2GB; devices that are not named are not used.")
     var maxMemory: String?
 
-    @Option(help: "Folder for weights that stay on disk in another form than the checkpoint's (default: a temporary one).")
+    @Option(
+        help: "Folder for weights that stay on disk in another form than the checkpoint's (default: a temporary one).",
+        completion: .directory)
     var offloadFolder: String?
 
     @Option(help: "nibble, or reference for transformers' own plan.")
@@ -66,7 +75,9 @@ struct LoadOptionsGroup: ParsableArguments {
     @Flag(name: .customLong("fp32-cpu-offload"), help: "Leave modules that are placed on the CPU or on disk unquantized.")
     var fp32CPUOffload = false
 
-    @Option(help: "Bits of the key/value cache: 8 (hardly a difference), 4 or 2 (lossy); default: the load dtype's.")
+    @Option(
+        help: "Bits of the key/value cache: 8 (hardly a difference), 4 or 2 (lossy); default: the load dtype's.",
+        completion: .list(["8", "4", "2"]))
     var cacheBits: Int?
 
     @Option(help: "Tokens of a sequence that placement makes room for (default: 512).")
@@ -106,11 +117,17 @@ struct LoadOptionsGroup: ParsableArguments {
         _ = try cacheQuantization()
         try check("--context", context, LoaderOptions.maximumContext)
         try check("--batch-size", batchSize, LoaderOptions.maximumBatchSize)
-        if let threads, threads < 1 { throw ValidationError("--threads should be at least 1, found \(threads)") }
+        try check("--threads", threads, Self.maximumThreads)
+        if let int8Threshold, !(int8Threshold >= 0) {
+            throw ValidationError("--int8-threshold should be 0 or more, found \(int8Threshold)")
+        }
         if let offloadFolder, offloadFolder.isEmpty {
             throw ValidationError("--offload-folder should name a folder, found nothing")
         }
     }
+
+    /// The most threads that a pool has.
+    static let maximumThreads = 1024
 
     private func check(_ option: String, _ value: Int?, _ limit: Int) throws {
         guard let value, !(1...limit ~= value) else { return }
@@ -228,12 +245,16 @@ struct LoadOptionsGroup: ParsableArguments {
     }
 
     private func placement() throws -> (DeviceMapRequest, [Device: MemoryLimit]) {
-        do {
-            return (try deviceMapRequest(), try maxMemory.map(MemoryLimit.limits(parsing:)) ?? [:])
-        } catch let error as MemoryLimitError {
-            throw ValidationError("--max-memory: \(error)")
-        } catch {
-            throw ValidationError("\(error)")
+        (try usage("--device-map") { try deviceMapRequest() }, try usage("--max-memory") { try memoryLimits() })
+    }
+
+    private func memoryLimits() throws -> [Device: MemoryLimit] { try maxMemory.map(MemoryLimit.limits(parsing:)) ?? [:] }
+
+    /// Errors of an option's value are wrong usage, and name the option.
+    private func usage<Value>(_ option: String, _ body: () throws -> Value) throws -> Value {
+        do { return try body() } catch {
+            let text = "\(error)"
+            throw ValidationError(text.hasPrefix(option) ? text : "\(option): \(text)")
         }
     }
 
@@ -265,7 +286,9 @@ struct LoadOptionsGroup: ParsableArguments {
             int8EnableFP32CPUOffload: fp32CPUOffload, computeDType: try floatDType(computeDtype, "--compute-dtype"),
             quantType: quantType, useDoubleQuant: doubleQuant,
             blockSize: blockSize ?? FourBitFormat.defaultBlockSize)
-        do { try config.validate() } catch { throw ValidationError("\(error)") }
+        do { try config.validate() } catch {
+            throw ValidationError("\(error)".replacing(#/^block size/#, with: "--block-size"))
+        }
         return config
     }
 

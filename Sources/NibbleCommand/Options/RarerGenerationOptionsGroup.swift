@@ -12,7 +12,8 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
 
     @Option(
         help:
-            "When beam search ends: true (as soon as there are enough answers), false (when a better answer is unlikely) or never (when it is impossible); default: false."
+            "When beam search ends: true (as soon as there are enough answers), false (when a better answer is unlikely) or never (when it is impossible); default: false.",
+        completion: .list(["true", "false", "never"])
     )
     var earlyStopping: String?
 
@@ -76,7 +77,9 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
     @Option(help: "Tokens the assistant drafts before the model checks them (default: 20).")
     var numAssistantTokens: Int?
 
-    @Option(help: "How that number changes: constant, heuristic or heuristic_transient.")
+    @Option(
+        help: "How that number changes: constant, heuristic or heuristic_transient.",
+        completion: .list(["constant", "heuristic", "heuristic_transient"]))
     var numAssistantTokensSchedule: String?
 
     @Option(help: "The assistant ends a draft at a token it gives less than this probability (default: 0.4).")
@@ -101,10 +104,12 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
         config.encoderRepetitionPenalty = encoderRepetitionPenalty
         config.encoderNoRepeatNgramSize = encoderNoRepeatNgramSize
         config.guidanceScale = guidanceScale
-        config.suppressTokens = try ids(suppressTokens, "--suppress-tokens")
-        config.beginSuppressTokens = try ids(beginSuppressTokens, "--begin-suppress-tokens")
+        config.suppressTokens = try ids(suppressTokens, "--suppress-tokens", atLeast: 0)
+        config.beginSuppressTokens = try ids(beginSuppressTokens, "--begin-suppress-tokens", atLeast: 0)
         config.forcedBosTokenId = forcedBosTokenId
-        config.forcedEosTokenId = try ids(forcedEosTokenId, "--forced-eos-token-id")
+        let forcedEnds = try ids(forcedEosTokenId, "--forced-eos-token-id", atLeast: 0)
+        if forcedEnds?.isEmpty == true { throw ValidationError("--forced-eos-token-id should be an id, found nothing") }
+        config.forcedEosTokenId = forcedEnds
         config.eosTokenId = try ids(eosTokenId, "--eos-token-id")
         config.padTokenId = padTokenId
         if renormalizeLogits { config.renormalizeLogits = true }
@@ -151,9 +156,9 @@ struct RarerGenerationOptionsGroup: ParsableArguments {
         return schedule
     }
 
-    private func ids(_ text: String?, _ option: String) throws -> [Int32]? {
+    private func ids(_ text: String?, _ option: String, atLeast least: Int32 = .min) throws -> [Int32]? {
         try text?.split(separator: ",").map { part in
-            guard let id = Int32(part.trimmingCharacters(in: .whitespaces)) else {
+            guard let id = Int32(part.trimmingCharacters(in: .whitespaces)), id >= least else {
                 throw ValidationError("\(option) must be ids separated by commas, found \"\(part)\"")
             }
             return id

@@ -34,13 +34,17 @@ struct RequestBenchOptionsGroup: ParsableArguments {
     var mixedSampling = false
 
     @Option(
-        help: ArgumentHelp("Measure --requests again with all answers held to this JSON schema.", valueName: "file"))
+        help: ArgumentHelp("Measure --requests again with all answers held to this JSON schema.", valueName: "file"),
+        completion: .file(extensions: ["json"]))
     var jsonSchema: String?
 
     /// What all answers are held to; `nil`: nothing.
-    /// - Throws: `GrammarError`, `JSONError`, `TextFile.ReadError`
+    /// - Throws: ``CommandFailure`` that names the file; `TextFile.ReadError`
     func grammar() throws -> GenerationGrammar? {
-        try jsonSchema.map { try GenerationGrammar(jsonSchema: TextFile.read($0)) }
+        try jsonSchema.map { file in
+            let text = try TextFile.read(file)
+            return try CommandFailure.naming(file) { try GenerationGrammar(jsonSchema: text) }
+        }
     }
 
     /// Whether one of the measurements was asked for.

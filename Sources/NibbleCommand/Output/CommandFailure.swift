@@ -5,12 +5,20 @@ import Nibble
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String
 
+    /// Puts the file or option that `body` reads before the errors that it throws.
+    static func naming<Result>(_ source: String, _ body: () throws -> Result) throws -> Result {
+        do { return try body() } catch { throw CommandFailure(description: "\(source): \(error)") }
+    }
+
     /// `error` in the command line's words. Errors that need no change are returned as they are.
     static func shown(_ error: any Error) -> any Error {
         switch error {
         // A field of a file keeps the name that stands in the file.
         case GenerationError.invalidValue(_, _, _, .some), GenerationError.unknownFields: return error
         case let error as GenerationError: return CommandFailure(description: OptionNames.onCommandLine("\(error)"))
+        case AutoModelError.isEncoderDecoder(let name):
+            return CommandFailure(
+                description: "\(name) is an encoder-decoder; this command needs a model that continues text (a decoder)")
         case is CancellationError: return CommandFailure(description: "interrupted")
         case let error as CocoaError:
             let file = error.filePath ?? error.url?.path

@@ -11,6 +11,14 @@ enum Console {
 
     private static let failure = Mutex<OutputError?>(nil)
 
+    /// Occupies the numbers of standard streams that the caller has closed, so that no file of a model gets one of them. Writes to a
+    /// closed standard output fail as they should.
+    static func openMissingStreams() {
+        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
+            _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
     /// Writes to standard output, unless an earlier write has failed: see ``checkOutput()``.
     static func output(_ text: String, newline: Bool = true) {
         failure.withLock { failure in

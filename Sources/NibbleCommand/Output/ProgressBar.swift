@@ -39,7 +39,10 @@ final class ProgressBar: Sendable {
         let width = 24
         let filled = Int(share * Double(width))
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
-        return String(
+        let shown = String(
             format: "\(label) %@ %3.0f %%  %@  %@/s", bar, share * 100, ByteCount.text(bytes), ByteCount.text(Int(max(rate, 0))))
+        let seconds = rate > 0 ? Double(total - bytes) / rate : .infinity
+        guard (1..<360_000).contains(seconds) else { return shown }
+        return shown + String(format: "  %d:%02d left", Int(seconds) / 60, Int(seconds) % 60)
     }
 }

@@ -3,6 +3,33 @@ import Synchronization
 
 /// Makes Ctrl-C stop one operation instead of the program.
 enum Interrupts {
+    /// Runs `body` when Ctrl-C or SIGTERM ends the program, until the result is cancelled.
+    static func beforeEnding(_ body: @escaping @Sendable () -> Void) -> Ending { Ending(body) }
+
+    /// Sources of signals, which call on a thread where more is allowed than in a signal handler.
+    struct Ending {
+        private let sources: [any DispatchSourceSignal]
+
+        fileprivate init(_ body: @escaping @Sendable () -> Void) {
+            sources = [SIGINT, SIGTERM].map { number in
+                signal(number, SIG_IGN)
+                let source = DispatchSource.makeSignalSource(signal: number, queue: .global(qos: .userInteractive))
+                source.setEventHandler {
+                    body()
+                    signal(number, SIG_DFL)
+                    kill(getpid(), number)
+                }
+                source.resume()
+                return source
+            }
+        }
+
+        func cancel() {
+            for source in sources { source.cancel() }
+            for number in [SIGINT, SIGTERM] { signal(number, SIG_DFL) }
+        }
+    }
+
     private static let count = Atomic<Int>(0)
 
     /// Whether Ctrl-C was pressed since ``catching(_:)`` began.

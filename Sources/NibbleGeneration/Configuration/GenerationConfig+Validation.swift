@@ -72,25 +72,25 @@ extension GenerationConfig {
     }
 
     private func checkRanges() throws {
-        try require("repetition_penalty", repetitionPenalty, "above 0") { $0 > 0 && $0.isFinite }
-        try require("encoder_repetition_penalty", encoderRepetitionPenalty, "above 0") { $0 > 0 && $0.isFinite }
+        try require("repetition_penalty", repetitionPenalty, "a finite number above 0") { $0 > 0 && $0.isFinite }
+        try require("encoder_repetition_penalty", encoderRepetitionPenalty, "a finite number above 0") { $0 > 0 && $0.isFinite }
         try require("length_penalty", lengthPenalty, "a finite number") { $0.isFinite }
         try require("guidance_scale", guidanceScale, "a finite number") { $0.isFinite }
         try require("exponential_decay_length_penalty", exponentialDecayLengthPenalty?.factor, "above 0 (the factor)") {
             $0 > 0 && $0.isFinite
         }
-        try require("assistant_confidence_threshold", assistantConfidenceThreshold, "0…1") { (0...1).contains($0) }
+        try require("assistant_confidence_threshold", assistantConfidenceThreshold, "from 0 to 1") { (0...1).contains($0) }
         guard doSample ?? false else { return }
         try require("temperature", temperature, "above 0 (for greedy decoding set do_sample to false)") {
             $0 > 0 && $0.isFinite
         }
         try require("top_k", topK, "0 or more") { $0 >= 0 }
-        try require("top_p", topP, "0…1") { (0...1).contains($0) }
-        try require("min_p", minP, "0…1") { (0...1).contains($0) }
-        try require("top_h", topH, "above 0, at most 1") { $0 > 0 && $0 <= 1 }
+        try require("top_p", topP, "from 0 to 1") { (0...1).contains($0) }
+        try require("min_p", minP, "from 0 to 1") { (0...1).contains($0) }
+        try require("top_h", topH, "above 0 and at most 1") { $0 > 0 && $0 <= 1 }
         try require("typical_p", typicalP, "above 0") { $0 > 0 }
-        try require("epsilon_cutoff", epsilonCutoff, "0…1") { (0...1).contains($0) }
-        try require("eta_cutoff", etaCutoff, "0…1") { (0...1).contains($0) }
+        try require("epsilon_cutoff", epsilonCutoff, "from 0 to 1") { (0...1).contains($0) }
+        try require("eta_cutoff", etaCutoff, "from 0 to 1") { (0...1).contains($0) }
     }
 
     private func checkTokenLists() throws {
@@ -98,7 +98,7 @@ extension GenerationConfig {
         try require("sequence_bias", sequenceBias, "lists of at least one token") {
             $0.allSatisfy { !$0.tokens.isEmpty && !$0.bias.isNaN }
         }
-        try require("stop_strings", stopStrings, "not empty") { $0.allSatisfy { !$0.isEmpty } }
+        try require("stop_strings", stopStrings, "texts of at least one character") { $0.allSatisfy { !$0.isEmpty } }
     }
 
     private func checkReturnedSequences() throws {
