@@ -25,9 +25,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 }
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
-let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
-let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
-// Errors of the network, and the server in the tests.
+// The connections of `nibble serve`, and the servers in the tests.
 let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
 // HTTP and the life of `nibble serve`.
 let hummingbird: [Target.Dependency] = [
@@ -51,9 +49,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
-        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
@@ -66,11 +62,12 @@ let package = Package(
             "CNibbleCPU",
             exclude: ["vectors"] + ["attention", "elementwise", "linear", "quantize", "recurrence"].map { "\($0)/templates" }),
         cModule("CNibbleCUDA", exclude: ["kernels"]),
+        cModule("CNibbleHub"),
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
         module("NibbleCheckpoint", ["NibbleCore"]),
-        module("NibbleHub", ["NibbleCore", httpClient, crypto] + nio.prefix(2)),
+        module("NibbleHub", ["NibbleCore", "CNibbleHub"]),
         module("NibbleTemplates", ["NibbleCore"]),
         module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),
         module("NibbleGrammar", ["NibbleCore"]),
@@ -104,7 +101,7 @@ let package = Package(
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
                 "NibbleGeneration",
-                "NibbleConformance", "Nibble", "NibbleServer", argumentParser, httpClient, nio[0],
+                "NibbleConformance", "Nibble", "NibbleServer", argumentParser,
             ],
             swiftSettings: swiftSettings),
 
@@ -136,7 +133,7 @@ let package = Package(
         tests(
             "NibbleServer",
             [
-                "NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "Nibble", "NibbleCommand", httpClient,
+                "NibbleCore", "NibbleGrammar", "NibbleModels", "NibbleTokenizers", "NibbleHub", "Nibble", "NibbleCommand",
             ] + hummingbird + nio),
         tests("NibbleCommand", ["NibbleCore", "NibbleCheckpoint"]),
         // Sees what a user's program sees: no `package` declarations.

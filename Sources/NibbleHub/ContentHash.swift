@@ -1,28 +1,28 @@
-internal import Crypto
+internal import CNibbleHub
 
 /// The hash that an ETag of the Hub states: SHA-256 for large files, git's blob hash (SHA-1) for small ones. Mirrors may
 /// state the SHA-1 of the content itself. Any other ETag says nothing about the content.
 package struct ContentHash {
-    private var hash: any HashFunction
+    private var hash: NibbleHash
     /// The SHA-1 of the content alone, where `hash` is git's.
-    private var plain: Insecure.SHA1?
+    private var plain: NibbleHash?
 
     /// `nil` for an ETag that is not a hash.
     package init?(etag: String, byteCount: Int) {
         if HubName.isHexadecimal(etag, count: 64) {
-            hash = SHA256()
+            hash = nibble_hash_sha256()
         } else if HubName.isHexadecimal(etag, count: 40) {
-            hash = Insecure.SHA1()
-            plain = Insecure.SHA1()
-            Array("blob \(byteCount)\0".utf8).withUnsafeBytes { hash.update(bufferPointer: $0) }
+            hash = nibble_hash_sha1()
+            plain = nibble_hash_sha1()
+            Array("blob \(byteCount)\0".utf8).withUnsafeBytes { nibble_hash_update(&hash, $0.baseAddress, $0.count) }
         } else {
             return nil
         }
     }
 
     package mutating func update(_ bytes: UnsafeRawBufferPointer) {
-        hash.update(bufferPointer: bytes)
-        plain?.update(bufferPointer: bytes)
+        nibble_hash_update(&hash, bytes.baseAddress, bytes.count)
+        if plain != nil { nibble_hash_update(&plain!, bytes.baseAddress, bytes.count) }
     }
 
     /// The hash of the bytes so far, as the Hub writes it.
@@ -35,13 +35,16 @@ package struct ContentHash {
 
     /// The SHA-256 of a text.
     static func digest(of text: String) -> String {
-        var hash = SHA256()
-        Array(text.utf8).withUnsafeBytes { hash.update(bufferPointer: $0) }
+        var hash = nibble_hash_sha256()
+        Array(text.utf8).withUnsafeBytes { nibble_hash_update(&hash, $0.baseAddress, $0.count) }
         return hexadecimal(hash)
     }
 
-    private static func hexadecimal(_ hash: some HashFunction) -> String {
-        hash.finalize().reduce(into: "") { text, byte in
+    private static func hexadecimal(_ hash: NibbleHash) -> String {
+        let digest = withUnsafePointer(to: hash) { hash in
+            [UInt8](unsafeUninitializedCapacity: 32) { $1 = nibble_hash_digest(hash, $0.baseAddress) }
+        }
+        return digest.reduce(into: "") { text, byte in
             let digits = String(byte, radix: 16)
             text += digits.count == 1 ? "0" + digits : digits
         }

@@ -1,4 +1,3 @@
-import AsyncHTTPClient
 import Foundation
 import NibbleCore
 
@@ -55,10 +54,8 @@ package struct HubProxy: Sendable, Equatable {
     /// For messages: without user and password.
     var address: String { "\(host):\(port)" }
 
-    var clientProxy: HTTPClient.Configuration.Proxy {
-        guard let user else { return .server(host: host, port: port) }
-        return .server(host: host, port: port, authorization: .basic(username: user, password: password ?? ""))
-    }
+    /// ``address`` as an address writes it: an IPv6 host stands in brackets.
+    var authority: String { host.contains(":") ? "[\(host)]:\(port)" : address }
 }
 
 /// The hosts that no proxy is used for: the text of `no_proxy`. Entries are `*`, a name that stands for its subdomains too

@@ -29,9 +29,7 @@ package struct HubSession: Sendable {
         _ configuration: HubConfiguration, _ body: (HubSession) async throws -> Result
     ) async throws -> Result {
         if configuration.isOffline { return try await body(HubSession(configuration: configuration, transport: nil)) }
-        return try await HubTransport.run(configuration) { transport in
-            try await body(HubSession(configuration: configuration, transport: transport))
-        }
+        return try await body(HubSession(configuration: configuration, transport: try HubTransport(configuration)))
     }
 
     // MARK: Listing
@@ -72,7 +70,7 @@ package struct HubSession: Sendable {
         let url = configuration.endpoint.publicAddress + path
         let text = try await transport.answer(path, redirects: .all) { answer in
             guard answer.isSuccess else { throw error(answer, transport, repository, revision, file: nil) }
-            return try await answer.text(limit: 64 << 20)
+            return answer.text
         }
         guard let json = try? JSONValue.parse(text), let commit = json["sha"]?.string, HubName.isCommit(commit),
             let siblings = json["siblings"]?.array

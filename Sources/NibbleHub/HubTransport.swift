@@ -1,26 +1,36 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
-import NIOPosix
 import NibbleCore
 
 /// Requests to the Hub and to the servers it redirects to: token, redirects, retries.
 struct HubTransport: Sendable {
-    private let client: HTTPClient
+    private let client = HTTPClient()
     private let configuration: HubConfiguration
     private let origin: Origin
     private let proxy: HubProxy?
     private let secrets: HubSecrets
 
     struct Answer {
-        let status: Int
-        /// The first value of a header.
-        let header: @Sendable (String) -> String?
-        let body: HTTPClientResponse.Body
+        private let head: HTTPHead
         /// The address that answered, after redirects.
         let url: URL
+        /// The body, where nothing else takes it. Of an error no more than its beginning.
+        fileprivate(set) var text = ""
+
+        fileprivate init(_ head: HTTPHead, from url: URL) {
+            self.head = head
+            self.url = url
+        }
+
+        var status: Int { head.status }
+
+        /// The first value of a header.
+        func header(_ name: String) -> String? { head[name] }
+
         /// The address that it redirects to.
-        let location: URL?
+        var location: URL? {
+            guard [301, 302, 303, 307, 308].contains(status) else { return nil }
+            return head["Location"].flatMap { URL(string: $0, relativeTo: url)?.absoluteURL }
+        }
 
         /// ``url`` as an error may show it.
         var address: String { url.absoluteString.publicAddress }
@@ -28,10 +38,10 @@ struct HubTransport: Sendable {
         var isSuccess: Bool { (200..<300).contains(status) }
         /// Whether a repeated request may have another answer.
         var mayPass: Bool { [408, 429, 500, 502, 503, 504].contains(status) }
-
-        /// - Throws: where the body is longer than `limit`, or breaks off.
-        func text(limit: Int) async throws -> String { String(buffer: try await body.collect(upTo: limit)) }
     }
+
+    /// Takes the body of an answer, piece by piece.
+    typealias Sink = (UnsafeRawBufferPointer) throws -> Void
 
     enum Redirects {
         /// Those to another name on the Hub, but not those to its storage.
@@ -62,49 +72,23 @@ struct HubTransport: Sendable {
         /// How long the server asks to wait.
         var delay: Duration?
         var error: HubError?
+
+        static let cannotContinue = Failure(reason: "the server cannot continue a download", mayPass: true)
     }
 
-    /// Runs `body` with a transport and shuts it down afterwards.
     /// - Throws: ``HubError/invalidEndpoint(_:)``, ``HubError/invalidToken``, ``HubError/unsupportedProxy(scheme:)``,
     ///   ``HubError/invalidProxy``
-    static func run<Result>(
-        _ configuration: HubConfiguration, _ body: (HubTransport) async throws -> Result
-    ) async throws -> Result {
+    init(_ configuration: HubConfiguration) throws(HubError) {
         var configuration = configuration
         let token = configuration.token?.trimmingCharacters(in: .whitespacesAndNewlines)
         configuration.token = token?.isEmpty == true ? nil : token
         guard let url = URL(string: configuration.endpoint), let origin = Origin(url) else {
-            throw HubError.invalidEndpoint(configuration.endpoint.publicAddress)
+            throw .invalidEndpoint(configuration.endpoint.publicAddress)
         }
-        let proxy = try configuration.proxy.map(HubProxy.init)
-        let secrets = try HubSecrets(token: configuration.token, proxy: proxy)
-        let client = HTTPClient(
-            eventLoopGroupProvider: .singleton, configuration: clientConfiguration(configuration, proxy))
-        let transport = HubTransport(
-            client: client, configuration: configuration, origin: origin, proxy: proxy, secrets: secrets)
-        let result: Result
-        do {
-            result = try await body(transport)
-        } catch {
-            try? await client.shutdown()
-            throw error
-        }
-        try? await client.shutdown()
-        return result
-    }
-
-    private static func clientConfiguration(
-        _ configuration: HubConfiguration, _ proxy: HubProxy?
-    ) -> HTTPClient.Configuration {
-        var client = HTTPClient.Configuration(redirectConfiguration: .disallow)
-        client.timeout.connect = .nanoseconds(configuration.metadataTimeout.nanoseconds)
-        client.timeout.read = .nanoseconds(configuration.downloadTimeout.nanoseconds)
-        // One connection for each file: on a shared one, all files together get the speed of one.
-        client.httpVersion = .http1Only
-        client.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = max(configuration.concurrentDownloads, 1)
-        client.connectionPool.retryConnectionEstablishment = false
-        client.proxy = proxy?.clientProxy
-        return client
+        self.configuration = configuration
+        self.origin = origin
+        proxy = try configuration.proxy.map { text throws(HubError) in try HubProxy(text) }
+        secrets = try HubSecrets(token: configuration.token, proxy: proxy)
     }
 
     /// A text from a server or a library as an error may show it.
@@ -116,14 +100,13 @@ struct HubTransport: Sendable {
     /// - Parameter path: relative to the endpoint.
     /// - Throws: ``HubError/refused(url:status:message:)``; ``Unreachable``.
     func answer<Result>(
-        head: Bool = false, _ path: String, redirects: Redirects, _ body: (Answer) async throws -> Result
+        head: Bool = false, _ path: String, redirects: Redirects, _ body: (Answer) throws -> Result
     ) async throws -> Result {
         var attempt = 0
         while true {
             do {
-                let answer = try await send(
-                    head: head, path, redirects: redirects, from: nil, timeout: configuration.metadataTimeout)
-                return try await guardingNetwork(hasAnswer: true) { try await body(answer) }
+                return try body(
+                    try await send(head: head, path, redirects: redirects, timeout: configuration.metadataTimeout))
             } catch let failure as Failure {
                 guard failure.mayPass, attempt < configuration.retries else {
                     throw failure.error ?? Unreachable(reason: failure.reason)
@@ -163,53 +146,65 @@ struct HubTransport: Sendable {
 
     private func receive(_ file: RemoteFile, at path: String, into partial: PartialFile, _ progress: ProgressCount) async throws {
         let start = partial.byteCount
-        let answer = try await send(path, redirects: .all, from: start > 0 ? start : nil, timeout: configuration.downloadTimeout)
-        let isRest = answer.status == 206 && answer.header("Content-Range")?.hasPrefix("bytes \(start)-") == true
-        if start > 0, !isRest {
-            // The server does not continue the file, so it starts again.
+        func restart() throws {
             progress.add(-start)
             try partial.restart()
-            if answer.status == 206 || answer.status == 416 {
-                throw Failure(reason: "the server cannot continue a download", mayPass: true)
+        }
+        let answer = try await send(
+            path, redirects: .all, from: start > 0 ? start : nil, timeout: configuration.downloadTimeout
+        ) { answer in
+            let isRest = answer.status == 206 && answer.header("Content-Range")?.hasPrefix("bytes \(start)-") == true
+            if start > 0, !isRest {
+                // The server sends another part, or the whole file: it starts again.
+                try restart()
+                if answer.status == 206 { throw Failure.cannotContinue }
+            }
+            let length = answer.header("Content-Length").flatMap { Int($0) }
+            try Self.check(length ?? file.byteCount - partial.byteCount, isRest: true, of: file, partial)
+            return { bytes in
+                try Self.check(bytes.count, isRest: false, of: file, partial)
+                try partial.append(bytes)
+                progress.add(bytes.count)
             }
         }
-        guard answer.isSuccess else { throw await refusal(answer) }
-        let length = answer.header("Content-Length").flatMap { Int($0) }
-        if let length, length != file.byteCount - partial.byteCount {
-            partial.discard()
-            throw HubError.wrongLength(file: file.path, expected: file.byteCount, found: partial.byteCount + length)
+        if start > 0, answer.status == 416 {
+            try restart()
+            throw Failure.cannotContinue
         }
-        try await guardingNetwork(hasAnswer: true) {
-            for try await buffer in answer.body {
-                let count = buffer.readableBytes
-                guard partial.byteCount + count <= file.byteCount else {
-                    partial.discard()
-                    throw HubError.wrongLength(file: file.path, expected: file.byteCount, found: partial.byteCount + count)
-                }
-                try buffer.withUnsafeReadableBytes { try partial.append($0) }
-                progress.add(count)
-            }
-        }
+        guard answer.isSuccess else { throw refusal(answer) }
+    }
+
+    /// Whether `count` more bytes are too many or, where they are the rest, too few.
+    private static func check(_ count: Int, isRest: Bool, of file: RemoteFile, _ partial: PartialFile) throws {
+        let found = partial.byteCount + count
+        guard found > file.byteCount || (isRest && found < file.byteCount) else { return }
+        partial.discard()
+        throw HubError.wrongLength(file: file.path, expected: file.byteCount, found: found)
     }
 
     /// One request with its redirects. Statuses that may be temporary are thrown.
+    /// - Parameter open: says where the body of a successful answer goes. Without it, the body is the answer's text.
     private func send(
-        head: Bool = false, _ path: String, redirects: Redirects, from start: Int?, timeout: Duration
+        head: Bool = false, _ path: String, redirects: Redirects, from start: Int? = nil, timeout: Duration,
+        open: ((Answer) throws -> Sink)? = nil
     ) async throws -> Answer {
         guard var url = URL(string: configuration.endpoint + path) else {
             throw HubError.invalidEndpoint(configuration.endpoint.publicAddress)
         }
         for _ in 0..<10 {
-            var request = HTTPClientRequest(url: url.absoluteString)
-            request.method = head ? .HEAD : .GET
-            request.headers.add(name: "User-Agent", value: "nibble")
-            request.headers.add(name: "Accept-Encoding", value: "identity")
-            if let start { request.headers.add(name: "Range", value: "bytes=\(start)-") }
+            var request = HTTPRequest(url.absoluteString)
+            request.method = head ? "HEAD" : "GET"
+            request.headers = [("User-Agent", "nibble"), ("Accept-Encoding", "identity")]
+            if let start { request.headers.append(("Range", "bytes=\(start)-")) }
             if let token = configuration.token, Origin(url) == origin {
-                request.headers.add(name: "Authorization", value: "Bearer \(token)")
+                request.headers.append(("Authorization", "Bearer \(token)"))
             }
-            let answer = try await execute(request, url, timeout)
-            if answer.mayPass { throw await refusal(answer) }
+            request.proxy = proxy
+            request.connectLimit = configuration.metadataTimeout
+            request.answerLimit = timeout
+            request.silenceLimit = configuration.downloadTimeout
+            let answer = try await perform(request, url, open)
+            if answer.mayPass { throw refusal(answer) }
             guard let next = answer.location, redirects == .all || staysWithinHub(next) else { return answer }
             url = next
         }
@@ -217,18 +212,34 @@ struct HubTransport: Sendable {
             url: configuration.endpoint.publicAddress + path, expected: "a file", found: "redirects without end")
     }
 
-    private func execute(_ request: HTTPClientRequest, _ url: URL, _ timeout: Duration) async throws -> Answer {
-        let response = try await guardingNetwork(hasAnswer: false) {
-            try await client.execute(request, timeout: .nanoseconds(timeout.nanoseconds))
+    /// - Throws: failures of the network as ``Failure``, and everything else as it is.
+    private func perform(_ request: HTTPRequest, _ url: URL, _ open: ((Answer) throws -> Sink)?) async throws -> Answer {
+        var answer: Answer?
+        var sink: Sink?
+        var text: [UInt8] = []
+        do {
+            try await client.perform(request) { head in
+                let begun = Answer(head, from: url)
+                answer = begun
+                if begun.isSuccess { sink = try open?(begun) }
+            } body: { bytes in
+                if let sink { return try sink(bytes) }
+                let room = (answer?.isSuccess == true ? Self.textLimit : Self.messageLimit) - text.count
+                text += bytes.prefix(max(room, 0))
+            }
+        } catch let failure as HTTPFailure {
+            if Task.isCancelled { throw CancellationError() }
+            // A server that has begun to answer may finish the next time. One that cannot be connected to will not be there
+            // in a second.
+            throw Failure(reason: shown(reason(failure)), mayPass: answer != nil || failure == .closed)
         }
-        let headers = response.headers
-        let isRedirect = [301, 302, 303, 307, 308].contains(response.status.code)
-        let location =
-            isRedirect ? headers.first(name: "Location").flatMap { URL(string: $0, relativeTo: url)?.absoluteURL } : nil
-        return Answer(
-            status: Int(response.status.code), header: { headers.first(name: $0) }, body: response.body, url: url,
-            location: location)
+        guard var answer else { throw Failure(reason: "the connection was closed", mayPass: true) }
+        answer.text = String(decoding: text, as: UTF8.self)
+        return answer
     }
+
+    /// The longest list of files, and the longest message of an error.
+    private static let (textLimit, messageLimit) = (64 << 20, 4096)
 
     private func staysWithinHub(_ url: URL) -> Bool {
         guard let target = Origin(url) else { return false }
@@ -237,9 +248,9 @@ struct HubTransport: Sendable {
 
     // MARK: Failures
 
-    private func refusal(_ answer: Answer) async -> Failure {
-        var message = answer.header("X-Error-Message") ?? ""
-        if message.isEmpty, let text = try? await answer.text(limit: 4096) { message = text }
+    private func refusal(_ answer: Answer) -> Failure {
+        let given = answer.header("X-Error-Message") ?? ""
+        let message = given.isEmpty ? answer.text : given
         let delay = answer.header("Retry-After").flatMap { Int($0) }.map { Duration.seconds(min(max($0, 0), 300)) }
         let text = message.contains("<") ? "" : message.split { $0.isNewline }.joined(separator: " ")
         return Failure(
@@ -247,64 +258,22 @@ struct HubTransport: Sendable {
             error: .refused(url: answer.address, status: answer.status, message: shown(text)))
     }
 
-    /// Throws failures of the network as ``Failure`` and everything else as it is.
-    /// - Parameter hasAnswer: whether the server has begun to answer. If so, another attempt is worthwhile whatever happened.
-    private func guardingNetwork<Result>(hasAnswer: Bool, _ body: () async throws -> Result) async throws -> Result {
-        do {
-            return try await body()
-        } catch let error where error is HubError || error is Failure || error is CancellationError {
-            throw error
-        } catch {
-            if Task.isCancelled { throw CancellationError() }
-            throw Failure(reason: shown(reason(error)), mayPass: hasAnswer || Self.brokeOff(error))
-        }
-    }
-
-    /// Whether a connection existed. A server that cannot be connected to will not be there in a second.
-    private static func brokeOff(_ error: any Error) -> Bool {
-        switch error {
-        case let error as HTTPClientError: [.remoteConnectionClosed, .readTimeout].contains(error)
-        case let error as IOError: [ECONNRESET, ECONNABORTED, EPIPE].contains(error.errnoCode)
-        case ChannelError.connectTimeout: false
-        default: error is ChannelError
-        }
-    }
-
-    private func reason(_ error: any Error) -> String {
-        switch error {
-        case let error as HTTPClientError: return reason(error)
-        case ChannelError.connectTimeout: return "it does not answer in time"
-        case let error as NIOConnectionError:
-            return error.connectionErrors.first.map { reason($0.error) } ?? "the host \(error.host) is not known"
-        case let error as IOError: return String(cString: strerror(error.errnoCode))
-        default: return "\(error)"
-        }
-    }
-
-    private func reason(_ error: HTTPClientError) -> String {
-        let proxyAddress = proxy?.address ?? ""
-        switch error {
-        case .connectTimeout, .deadlineExceeded, .readTimeout: return "it does not answer in time"
-        case .remoteConnectionClosed: return "the connection was closed"
-        case .proxyAuthenticationRequired:
+    private func reason(_ failure: HTTPFailure) -> String {
+        let address = proxy?.address ?? ""
+        switch failure {
+        case .refusedByProxy(status: 407):
             return proxy?.user == nil
-                ? "the proxy \(proxyAddress) asks for a user and a password (status 407): give them as "
-                    + "http://USER:PASSWORD@\(proxyAddress) in the proxy variable"
-                : "the proxy \(proxyAddress) refuses the user and the password in the proxy variable (status 407)"
-        case .invalidProxyResponse: return "the proxy \(proxyAddress) refuses to connect"
-        default: return error.description
+                ? "the proxy \(address) asks for a user and a password (status 407): give them as "
+                    + "http://USER:PASSWORD@\(address) in the proxy variable"
+                : "the proxy \(address) refuses the user and the password in the proxy variable (status 407)"
+        case .refusedByProxy(let status): return "the proxy \(address) refuses to connect (status \(status))"
+        case .unknownProxy: return "the proxy's host \(proxy?.host ?? "") is not known"
+        default: return failure.description
         }
     }
 
     private func wait(_ attempt: Int, _ failure: Failure) async throws {
         let backoff = configuration.retryDelay * (1 << min(attempt, 3))
         try await Task.sleep(for: max(backoff, failure.delay ?? .zero))
-    }
-}
-
-extension Duration {
-    fileprivate var nanoseconds: Int64 {
-        let (seconds, attoseconds) = components
-        return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
     }
 }

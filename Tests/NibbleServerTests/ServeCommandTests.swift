@@ -1,6 +1,6 @@
-import AsyncHTTPClient
 import Foundation
 import NibbleCore
+import NibbleHub
 import NibbleTestSupport
 import Testing
 
@@ -17,13 +17,11 @@ import Testing
         let expected = try #require(try JSONValue.parse(outcome.output)["text"]?.string)
 
         let server = try ServeProcess([model, "--max-batch", "2", "--served-model-name", "stories"])
-        var request = HTTPClientRequest(url: "\(server.address)/v1/completions")
-        request.method = .POST
-        request.headers.add(name: "Content-Type", value: "application/json")
-        request.body = .bytes(
-            Array(#"{"prompt":"Once upon a time","max_tokens":24,"temperature":0.9,"seed":5,"echo":true}"#.utf8))
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(600))
-        let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
+        var request = HTTPRequest("\(server.address)/v1/completions")
+        request.method = "POST"
+        request.headers = [("Content-Type", "application/json")]
+        request.body = Array(#"{"prompt":"Once upon a time","max_tokens":24,"temperature":0.9,"seed":5,"echo":true}"#.utf8)
+        let json = try await TestServer.answer(request).json()
         #expect(json["choices"]?[0]?["text"]?.string == expected)
         #expect(server.terminate() == 0)
     }
@@ -31,9 +29,7 @@ import Testing
     @Test("a model without a limit of its own gets its tokenizer's")
     func context() async throws {
         let server = try ServeProcess([Fixtures.models.appending(path: "bloom-stories").path, "--max-batch", "1"])
-        let response = try await HTTPClient.shared.execute(
-            HTTPClientRequest(url: "\(server.address)/v1/models"), timeout: .seconds(600))
-        let json = try JSONValue.parse(String(buffer: try await response.body.collect(upTo: 1 << 20)))
+        let json = try await TestServer.answer(HTTPRequest("\(server.address)/v1/models")).json()
         #expect(json["data"]?[0]?["max_model_len"] == 1024)
         #expect(server.terminate() == 0)
     }

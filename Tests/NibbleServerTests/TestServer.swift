@@ -1,8 +1,7 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
 import Nibble
 import NibbleCore
+import NibbleHub
 import NibbleModels
 import NibbleServer
 import NibbleTestSupport
@@ -133,21 +132,32 @@ struct TestServer: Sendable {
     func send(
         _ path: String, body: [UInt8]?, method: String? = nil, headers: [(String, String)] = []
     ) async throws -> Answer {
-        var request = HTTPClientRequest(url: "http://127.0.0.1:\(port)\(path)")
-        request.method = .init(rawValue: method ?? (body == nil ? "GET" : "POST"))
-        for (name, value) in headers { request.headers.add(name: name, value: value) }
+        var request = HTTPRequest("http://127.0.0.1:\(port)\(path)")
+        request.method = method ?? (body == nil ? "GET" : "POST")
+        request.headers = headers.map { (name: $0.0, value: $0.1) }
         if let body {
             if !headers.contains(where: { $0.0 == "Content-Type" }) {
-                request.headers.add(name: "Content-Type", value: "application/json")
+                request.headers.append(("Content-Type", "application/json"))
             }
-            request.body = .bytes(ByteBuffer(bytes: body))
+            request.body = body
         }
-        let response = try await HTTPClient.shared.execute(request, timeout: .seconds(600))
-        let data = try await response.body.collect(upTo: 16 << 20)
-        let pairs = response.headers.map { ($0.name.lowercased(), $0.value) }
-        return Answer(
-            status: Int(response.status.code), headers: Dictionary(pairs, uniquingKeysWith: { a, _ in a }),
-            text: String(buffer: data))
+        return try await Self.answer(request)
+    }
+
+    private static let client = HTTPClient()
+
+    static func answer(_ request: HTTPRequest) async throws -> Answer {
+        var answer = Answer(status: 0, headers: [:], text: "")
+        var bytes: [UInt8] = []
+        try await client.perform(request) { head in
+            let pairs = head.headers.map { ($0.name.lowercased(), $0.value) }
+            answer.status = head.status
+            answer.headers = Dictionary(pairs, uniquingKeysWith: { a, _ in a })
+        } body: {
+            bytes += $0
+        }
+        answer.text = String(decoding: bytes, as: UTF8.self)
+        return answer
     }
 
     func chat(_ more: String = "") async throws -> Answer {

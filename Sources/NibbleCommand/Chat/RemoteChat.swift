@@ -1,16 +1,10 @@
-import AsyncHTTPClient
 import Foundation
-import NIOCore
 import NibbleCore
+import NibbleHub
 
 /// A server that speaks OpenAI's API.
 struct RemoteChat: Sendable {
-    /// A server that is not there is reported at once; the shared client would try again for a minute.
-    private static let client: HTTPClient = {
-        var configuration = HTTPClient.Configuration.singletonConfiguration
-        configuration.connectionPool.retryConnectionEstablishment = false
-        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
-    }()
+    private static let client = HTTPClient()
 
     /// Without a slash at the end, and with `/v1`.
     let address: String
@@ -36,57 +30,67 @@ struct RemoteChat: Sendable {
         return url.scheme == "http" || url.scheme == "https"
     }
 
-    private func request(_ path: String, _ body: JSONValue? = nil) -> HTTPClientRequest {
-        var request = HTTPClientRequest(url: address + path)
-        if let key { request.headers.add(name: "Authorization", value: "Bearer \(key)") }
+    private func request(_ path: String, _ body: JSONValue? = nil) -> HTTPRequest {
+        var request = HTTPRequest(address + path)
+        if let key { request.headers.append(("Authorization", "Bearer \(key)")) }
         if let body {
-            request.method = .POST
-            request.headers.add(name: "Content-Type", value: "application/json")
-            request.body = .bytes(ByteBuffer(string: body.encoded()))
+            request.method = "POST"
+            request.headers.append(("Content-Type", "application/json"))
+            request.body = Array(body.encoded().utf8)
         }
+        request.connectLimit = .seconds(30)
         return request
     }
 
-    private func response(_ request: HTTPClientRequest) async throws -> HTTPClientResponse {
-        let response: HTTPClientResponse
+    /// Sends a request and passes the pieces of a successful answer to `receive`.
+    private func send(_ request: HTTPRequest, _ receive: @escaping (UnsafeRawBufferPointer) throws -> Void) async throws {
+        var status = 0
+        var message: [UInt8] = []
         do {
-            response = try await Self.client.execute(request, deadline: .distantFuture)
-        } catch let error where !(error is CancellationError) {
-            throw Failure(
-                description:
-                    "\(address) cannot be reached: \(NetworkReason.text(error)); check --server, and that the server runs")
+            try await Self.client.perform(request) {
+                status = $0.status
+            } body: { bytes in
+                if status == 200 { return try receive(bytes) }
+                message += bytes.prefix(max((1 << 20) - message.count, 0))
+            }
+        } catch let error as HTTPFailure {
+            throw Failure(description: "\(address) cannot be reached: \(error); check --server, and that the server runs")
         }
-        guard response.status != .ok else { return response }
-        let text = String(buffer: try await response.body.collect(upTo: 1 << 20))
+        guard status != 200 else { return }
+        let text = String(decoding: message, as: UTF8.self)
         let json = try? JSONValue.parse(text)
-        let message = json?["error"]?["message"]?.string ?? json?["error"]?.string ?? String(text.prefix(200))
-        throw Failure(description: "\(address) answers \(response.status.code): \(message)")
+        let shown = json?["error"]?["message"]?.string ?? json?["error"]?.string ?? String(text.prefix(200))
+        throw Failure(description: "\(address) answers \(status): \(shown)")
     }
 
     /// The first model that the server lists.
     func model() async throws -> String {
-        let text = String(buffer: try await response(request("/models")).body.collect(upTo: 16 << 20))
-        guard let name = try? JSONValue.parse(text)["data"]?[0]?["id"]?.string else {
+        var bytes: [UInt8] = []
+        try await send(request("/models")) { bytes += $0.prefix(max((16 << 20) - bytes.count, 0)) }
+        guard let name = try? JSONValue.parse(String(decoding: bytes, as: UTF8.self))["data"]?[0]?["id"]?.string else {
             throw Failure(description: "\(address) lists no model: name one")
         }
         return name
     }
 
     /// Passes the pieces of an answer to `show`. Cancelling the task closes the connection, which ends the answer there.
-    func stream(_ body: JSONValue, _ show: (String) -> Void) async throws {
+    func stream(_ body: JSONValue, _ show: @escaping (String) -> Void) async throws {
+        struct Done: Error {}
         var rest: [UInt8] = []
-        for try await buffer in try await response(request("/chat/completions", body)).body {
-            rest += buffer.readableBytesView
-            while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
-                let line = String(decoding: rest[..<end], as: UTF8.self).trimmingCharacters(in: .whitespaces)
-                rest.removeSubrange(...end)
-                guard line.hasPrefix("data:") else { continue }
-                let data = line.dropFirst(5).drop { $0 == " " }
-                if data.hasPrefix("[DONE]") { return }
-                guard let frame = try? JSONValue.parse(String(data)) else { continue }
-                if let message = frame["error"]?["message"]?.string { throw Failure(description: message) }
-                if let text = frame["choices"]?[0]?["delta"]?["content"]?.string, !text.isEmpty { show(text) }
+        do {
+            try await send(request("/chat/completions", body)) { bytes in
+                rest += bytes
+                while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+                    let line = String(decoding: rest[..<end], as: UTF8.self).trimmingCharacters(in: .whitespaces)
+                    rest.removeSubrange(...end)
+                    guard line.hasPrefix("data:") else { continue }
+                    let data = line.dropFirst(5).drop { $0 == " " }
+                    if data.hasPrefix("[DONE]") { throw Done() }
+                    guard let frame = try? JSONValue.parse(String(data)) else { continue }
+                    if let message = frame["error"]?["message"]?.string { throw Failure(description: message) }
+                    if let text = frame["choices"]?[0]?["delta"]?["content"]?.string, !text.isEmpty { show(text) }
+                }
             }
-        }
+        } catch is Done {}
     }
 }
