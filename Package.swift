@@ -47,6 +47,10 @@ let package = Package(
         // For `Benchmarks/`.
         .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
     ],
+    traits: [
+        .default(enabledTraits: ["Server"]),
+        .trait(name: "Server", description: "nibble serve. Without it, neither swift-nio nor Hummingbird is compiled."),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -101,7 +105,8 @@ let package = Package(
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
                 "NibbleGeneration",
-                "NibbleConformance", "Nibble", "NibbleServer", argumentParser,
+                "NibbleConformance", "Nibble",
+                .target(name: "NibbleServer", condition: .when(traits: ["Server"])), argumentParser,
             ],
             swiftSettings: swiftSettings),
 

@@ -19,8 +19,15 @@ struct NibbleCommand: AsyncParsableCommand {
             GenerateCommand.self, ChatCommand.self, ForwardCommand.self, TokenizeCommand.self, QuantizeCommand.self,
             DequantizeCommand.self, MergeCommand.self, PlanCommand.self, PerplexityCommand.self, BenchCommand.self,
             DoctorCommand.self,
-            ServeCommand.self, GrammarCommand.self, PullCommand.self, ModelsCommand.self,
-        ])
+        ] + server + [GrammarCommand.self, PullCommand.self, ModelsCommand.self])
+
+    private static var server: [any ParsableCommand.Type] {
+        #if Server
+        [ServeCommand.self]
+        #else
+        []
+        #endif
+    }
 
     /// Parses the arguments, runs the command, and ends the process: exit code 0 when done, 1 with one line on standard error
     /// for a failure, 64 for wrong usage.

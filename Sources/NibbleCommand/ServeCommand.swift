@@ -1,3 +1,4 @@
+#if Server
 import ArgumentParser
 import Foundation
 import Nibble
@@ -171,3 +172,4 @@ struct ServeCommand: AsyncParsableCommand {
         var description: String { "cannot listen on \(address): \(reason). Choose another address with --host and --port" }
     }
 }
+#endif
