@@ -116,6 +116,9 @@ static const char warpgroup_header[] = {
 static const char tiles4_header[] = {
 #embed "kernels/linear/tiles4.cuh"
     , 0};
+static const char rank_pairs_header[] = {
+#embed "kernels/linear/rank_pairs.cuh"
+    , 0};
 static const char row_input_header[] = {
 #embed "kernels/linear/row_input.cuh"
     , 0};
@@ -194,6 +197,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(warpgroup),
     NIBBLE_HEADER(tiles4),
+    NIBBLE_HEADER(rank_pairs),
     NIBBLE_HEADER(row_input),
     NIBBLE_HEADER(staging4),
     NIBBLE_HEADER(tile_product),

@@ -79,14 +79,27 @@ extension CUDABackend {
         if let products, try libraryProduct(products, fused, slab, weight: weight, element) { return }
         var address = weight
         for piece in slab.pieces {
+            let mark = workspace.mark()
+            defer { workspace.release(mark) }
             var arguments = fused.arguments
             arguments.parts.0 = fused.part(piece.part, rows: piece.rows, weight: UInt64(address))
+            arguments.parts.0.lowRank = try expandedRows(fused, piece.part, piece.rows)
             arguments.layerCount = 1
             let grid = Grid(
                 x: blocks(piece.rows.count, per: NIBBLE_GEMM_TILE_N), y: blocks(fused.tokens, per: NIBBLE_GEMM_TILE_M))
             try launch(.gemm, element, grid: grid, block: Int(NIBBLE_GEMM_THREADS), arguments)
             address += UInt(piece.rows.count * fused.inFeatures * (element == .f32 ? 4 : 2))
         }
+    }
+
+    /// What adapters add to rows of a layer, in workspace.
+    private func expandedRows(_ fused: FusedLayers, _ layer: Int, _ rows: Range<Int>) throws -> NibbleLowRank {
+        guard let lowRank = fused.adapters?.layers[layer]?.lowRank else { return NibbleLowRank() }
+        let byteCount = fused.tokens * rows.count * 4
+        var outputs = AdapterOutputs(layer: layer, rows: rows, deltas: UInt64(try workspace.take(byteCount)))
+        if lowRank.gains != nil { outputs.factors = UInt64(try workspace.take(byteCount)) }
+        try expand(fused, 0..<fused.tokens, [outputs], stride: rows.count)
+        return NibbleLowRank(outputs, stride: rows.count)
     }
 
     private func libraryProduct(
@@ -97,8 +110,9 @@ extension CUDABackend {
         let epilogue = fused.arguments.epilogue
         let outputIsNative = epilogue.outputType == element.code || epilogue.outputType == NIBBLE_F32
         let residualFits = epilogue.residual == 0 || epilogue.residualType == epilogue.outputType
+        let changed = slab.pieces.indices.filter { fused.adapters?.layers[slab.pieces[$0].part] != nil }
         let isDirect =
-            epilogue.isPlain && parts.allSatisfy { $0.bias == 0 && $0.lowRank.ranks == 0 } && outputIsNative && residualFits
+            epilogue.isPlain && parts.allSatisfy { $0.bias == 0 } && changed.isEmpty && outputIsNative && residualFits
         allowsOverlap = false
         let scratch = try workspace.take(products.workspaceBytes)
         var product = MatrixProducts.Product(
@@ -115,15 +129,22 @@ extension CUDABackend {
         }
         product.output = try workspace.take(fused.tokens * slab.rowCount * 4)
         guard try products.run(product, workspace: scratch, on: stream) else { return false }
+        func results(_ part: NibbleLinearLayer) -> UInt64 {
+            UInt64(product.output) + UInt64(4 * (part.firstColumn - parts[0].firstColumn))
+        }
+        let outputs = changed.map { index in
+            AdapterOutputs(layer: slab.pieces[index].part, rows: slab.pieces[index].rows, deltas: results(parts[index]))
+        }
+        if !outputs.isEmpty {
+            try expand(fused, 0..<fused.tokens, outputs, stride: slab.rowCount, isInPlace: true)
+        }
         for part in parts {
             let arguments = NibbleFinishArguments(
-                products: UInt64(product.output) + UInt64(4 * (part.firstColumn - parts[0].firstColumn)), bias: part.bias,
-                lowRank: part.lowRank, epilogue: epilogue, productStride: Int64(slab.rowCount), tokens: Int32(fused.tokens),
-                columns: part.outFeatures,
-                firstColumn: part.firstColumn, unused: 0)
+                products: results(part), bias: part.bias, epilogue: epilogue, productStride: Int64(slab.rowCount),
+                tokens: Int32(fused.tokens),
+                columns: part.outFeatures, firstColumn: part.firstColumn, unused: 0)
             let grid = Grid(x: fused.tokens, y: blocks(Int(part.outFeatures), per: 8 * 256))
-            let kernel = part.lowRank.ranks > 0 ? Kernel.finishLinearAdapters : .finishLinear
-            try launch(kernel, grid: grid, block: 256, arguments)
+            try launch(.finishLinear, grid: grid, block: 256, arguments)
         }
         return true
     }
@@ -149,8 +170,6 @@ extension FusedLayers {
         var part = NibbleLinearLayer()
         part.weight = weight
         part.bias = whole.bias == 0 ? 0 : whole.bias + UInt64(rows.lowerBound * 4)
-        part.lowRank = whole.lowRank
-        part.lowRank.skip(outputs: rows.lowerBound)
         part.outFeatures = Int32(rows.count)
         part.firstColumn = whole.firstColumn + Int32(rows.lowerBound)
         return part

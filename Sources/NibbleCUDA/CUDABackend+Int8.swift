@@ -11,6 +11,9 @@ extension CUDABackend {
     ) throws {
         let element = try element(fused.dtype, for: "linear")
         try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
+        // Quantizing prepared the tokens if they have a prologue.
+        fused.arguments.prologue = NibblePrologue()
+        if fused.adapters == nil { try shrink(&fused) }
         let usesGEMV = if case .gemv = path { true } else { false }
         let sliceTokens = usesGEMV ? Int(NIBBLE_GEMV_INT8_MAX_M) : sliceTokens(fused)
         // A GEMV adds its outliers itself.
@@ -21,7 +24,10 @@ extension CUDABackend {
         let library = usesGEMV || !suitsLibrary(fused) ? nil : products
         let scratch = try workspace.take(library?.workspaceBytes ?? 0)
         let accumulated = try workspace.take(library == nil ? 0 : min(sliceTokens, fused.tokens) * fused.outFeatures * 4)
-        try inSlices(fused, of: sliceTokens) { slice in
+        let deltas = try adapterMemory(fused, tokens: min(sliceTokens, fused.tokens))
+        try inSlices(fused, of: sliceTokens) { slice, tokens in
+            var slice = slice
+            try expand(fused, tokens, deltas, for: &slice)
             if slice.outlierSums != 0 { try sumOutliers(fused, slice, element) }
             if usesGEMV {
                 try launch(
@@ -37,7 +43,7 @@ extension CUDABackend {
 
     /// The number of tokens whose products fit the scratch memory.
     private func sliceTokens(_ fused: FusedLayers) -> Int {
-        max(options.scratchLimit / (4 * fused.outFeatures) / 64, 1) * 64
+        max(options.scratchLimit / (4 * fused.outFeatures) / (fused.adapters == nil ? 64 : 128), 1) * 64
     }
 
     /// Sums the products of outlier columns, for the kernel that stores the outputs.
@@ -67,7 +73,7 @@ extension CUDABackend {
         let stride = blocks(columns, per: 16) * 16
         let capacity = min(columns, CUDABackend.outlierCapacity)
         var arguments = NibbleRowQuantizeArguments()
-        arguments.input = fused.input.pointer
+        arguments.input = fused.arguments.input
         arguments.quantized = UInt64(try workspace.take(fused.tokens * stride))
         arguments.rowScales = UInt64(try workspace.take(fused.tokens * 4))
         arguments.outlierCounts = UInt64(try workspace.take(fused.tokens * 4))
@@ -134,8 +140,6 @@ extension CUDABackend {
         var slice = slice
         slice.accumulated = UInt64(accumulated)
         let grid = Grid(x: Int(slice.tokens), y: blocks(fused.outFeatures, per: 8 * NIBBLE_FINISH_INT8_THREADS))
-        try launch(
-            fused.hasLowRank ? .finishInt8Adapters : .finishInt8, element, grid: grid, block: Int(NIBBLE_FINISH_INT8_THREADS),
-            slice)
+        try launch(.finishInt8, element, grid: grid, block: Int(NIBBLE_FINISH_INT8_THREADS), slice)
     }
 }

@@ -12,10 +12,7 @@ extension CUDABackend {
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {
-            // Adapters read the same activations, and only their kernel for one token can make them.
-            let usesAdapters = epilogue.adapters != nil && group.hasLowRank
-            let isAlone = scratch.shape[0] == 1 && !options.isBatchInvariant
-            if input.dtype == .float32, preparesItself(group, scratch), isAlone || !usesAdapters {
+            if input.dtype == .float32, preparesItself(group, scratch) {
                 return try linear(
                     input, as: scratch.dtype, prologue: NibblePrologue(norm), group, epilogue: epilogue, activeRows: 0,
                     into: output)
@@ -47,10 +44,8 @@ extension CUDABackend {
             fused.arguments.activeRows = activeRows
             fused.arguments.prologue = prologue
             let mark = workspace.mark()
-            if let adapters = epilogue.adapters {
-                try shrink(&fused, adapters)
-                addsAdapters = fused.hasLowRank
-            }
+            fused.adapterRows = fused.layers.contains { $0.lowRank != nil } ? epilogue.adapters : nil
+            addsAdapters = fused.adapterRows != nil
             defer { addsAdapters = false }
             try compute(&fused)
             workspace.release(mark)
@@ -96,23 +91,27 @@ extension CUDABackend {
     private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
     private func compute(_ fused: inout FusedLayers) throws {
+        if case .foreign = fused.kind { return try foreign(fused) }
         let path = path(fused.kind, tokens: fused.tokens)
+        // Otherwise the product's first kernel prepares the tokens.
+        if fused.arguments.prologue.kind == NIBBLE_PROLOGUE_NONE || shrinksAlone(fused) { try shrink(&fused) }
         switch fused.kind {
         case .dense(let dtype): try dense(&fused, dtype, path)
         case .canonicalFourBit(_, let compute): try fourBit(&fused, compute, path)
         case .tiledFourBit(_, let compute): try tiledFourBit(&fused, compute, path)
         case .int8(let threshold, let scope, let roundsToHalf):
             try int8(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, path)
-        case .foreign: try foreign(fused)
+        case .foreign: break
         }
     }
 
     /// A layout this backend did not make: the canonical bytes serve.
     private func foreign(_ fused: FusedLayers) throws {
         var column = fused.firstColumn
-        for (index, layer) in fused.layers.enumerated() {
+        for layer in fused.layers {
             let canonical = Linear(
-                name: layer.name, weight: try layer.weight.canonical(), bias: layer.bias, arithmetic: layer.arithmetic)
+                name: layer.name, weight: try layer.weight.canonical(), bias: layer.bias, arithmetic: layer.arithmetic,
+                lowRankPlace: layer.lowRankPlace)
             var single = FusedLayers(
                 kind: LinearKind(canonical, input: fused.dtype), layers: [canonical], input: fused.input, dtype: fused.dtype,
                 tokens: fused.tokens, firstColumn: column)
@@ -122,7 +121,7 @@ extension CUDABackend {
             }
             single.arguments.epilogue = fused.arguments.epilogue
             single.arguments.activeRows = fused.arguments.activeRows
-            single.arguments.parts.0.lowRank = fused.part(index).lowRank
+            single.adapterRows = canonical.lowRank == nil ? nil : fused.adapterRows
             try compute(&single)
             column += layer.outFeatures
         }
@@ -136,9 +135,10 @@ extension CUDABackend {
         let element = try element(compute, for: "linear")
         try setInput(&fused, compute)
         if fused.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(fused.inFeatures), !options.isBatchInvariant {
-            return try denseOne(fused, element)
+            return try denseOne(&fused, element)
         }
         if compute == dtype, case .gemv = path {
+            try addAdapters(&fused)
             return try inSlices(fused, of: Int(NIBBLE_GEMV_MAX_M)) { slice in
                 try launch(
                     .gemv, element, grid: Grid(x: fused.blocks(per: NIBBLE_GEMV_ROWS)), block: Int(NIBBLE_GEMV_THREADS), slice)
@@ -148,7 +148,8 @@ extension CUDABackend {
     }
 
     /// One token: warps take pairs of rows in turn.
-    private func denseOne(_ fused: FusedLayers, _ element: KernelElement) throws {
+    private func denseOne(_ fused: inout FusedLayers, _ element: KernelElement) throws {
+        try addAdapters(&fused, folds: true)
         let pairs = fused.layers.reduce(0) { $0 + ($1.outFeatures + 1) / 2 }
         let (threads, shared) = (Int(NIBBLE_GEMV_SINGLE_THREADS), fused.inFeatures * 2)
         let grid = min(blocks(pairs, per: threads / 32), try residentBlocks(.gemvSingle, element, block: threads, shared: shared))
@@ -159,6 +160,7 @@ extension CUDABackend {
         let element = try element(compute, for: "linear")
         try setInput(&fused, compute)
         guard case .gemv = path else { return try gemm(fused, element, isStored: false) }
+        try addAdapters(&fused)
         try inSlices(fused, of: Int(NIBBLE_GEMV_4BIT_MAX_M)) { slice in
             try launch(
                 .gemv4Bit, element, grid: Grid(x: fused.blocks(per: NIBBLE_GEMV_4BIT_ROWS)), block: Int(NIBBLE_GEMV_4BIT_THREADS),
@@ -169,16 +171,18 @@ extension CUDABackend {
     private func tiledFourBit(_ fused: inout FusedLayers, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
         try setInput(&fused, compute)
-        if case .wide = path { return try wideFourBit(fused, element) }
+        if case .wide = path { return try wideFourBit(&fused, element) }
         let fits = element != .f32 || Int(NIBBLE_TILED_4BIT_SHARED_F32) <= sharedMemoryLimit
         guard case .tiled = path, fits else { return try gemm(fused, element, isStored: false) }
         if fused.tokens == 1, element != .f32, fitsTiledOne(fused.inFeatures), !options.isBatchInvariant {
-            return try tiledOne(fused, element)
+            return try tiledOne(&fused, element)
         }
         let staged = nibble_staged_4bit_bytes(Int64(fused.tokens), Int64(fused.inFeatures), element == .f32 ? 1 : 0)
         fused.arguments.staged = UInt64(try workspace.take(Int(staged)))
         let threads = Int(NIBBLE_TILED_4BIT_THREADS)
+        try keepTokens(&fused)
         try launch(.stage4Bit, element, grid: Grid(x: fused.tokens), block: threads, fused.arguments)
+        try addAdapters(&fused)
         if fused.tokens <= 8 || element == .f32 {
             let shared = Int(element == .f32 ? NIBBLE_TILED_4BIT_SHARED_F32 : NIBBLE_TILED_4BIT_SHARED)
             let resident = try residentBlocks(.gemm4BitTiled8, element, block: threads, shared: shared)
@@ -194,7 +198,8 @@ extension CUDABackend {
 
     /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
     /// overlap, one block of two teams a multiprocessor serves.
-    private func tiledOne(_ fused: FusedLayers, _ element: KernelElement) throws {
+    private func tiledOne(_ fused: inout FusedLayers, _ element: KernelElement) throws {
+        try addAdapters(&fused, folds: true)
         let tiles = fused.blocks(per: 16)
         let shared = Int(nibble_tiled_4bit_shared(Int32(fused.inFeatures)))
         if canOverlap, tiles <= 2 * card.multiprocessors {
@@ -223,10 +228,13 @@ extension CUDABackend {
 
     /// Calls `body` with the arguments for `size` tokens at a time.
     func inSlices(_ fused: FusedLayers, of size: Int, _ body: (NibbleLinearArguments) throws -> Void) throws {
-        var first = 0
-        while first < fused.tokens {
-            try body(fused.slice(first, min(size, fused.tokens - first)))
-            first += size
+        try inSlices(fused, of: size) { slice, _ in try body(slice) }
+    }
+
+    func inSlices(_ fused: FusedLayers, of size: Int, _ body: (NibbleLinearArguments, Range<Int>) throws -> Void) throws {
+        for first in stride(from: 0, to: fused.tokens, by: size) {
+            let tokens = first..<min(first + size, fused.tokens)
+            try body(fused.slice(first, tokens.count), tokens)
         }
     }
 }
@@ -247,6 +255,10 @@ struct FusedLayers {
     /// Bytes of an input element as the kernels see it.
     var elementSize: Int
     var arguments = NibbleLinearArguments()
+    /// `nil`: no adapter changes these layers.
+    var adapterRows: AdapterRows?
+    /// Made of ``adapterRows`` once the tokens are prepared.
+    var adapters: AdapterSums?
 
     init(kind: LinearKind, layers: ArraySlice<Linear>, input: Tensor, dtype: DType, tokens: Int, firstColumn: Int) {
         self.kind = kind
@@ -281,9 +293,6 @@ struct FusedLayers {
     mutating func change(_ index: Int, _ body: (inout NibbleLinearLayer) -> Void) {
         withUnsafeMutableBytes(of: &arguments.parts) { parts in body(&parts.bindMemory(to: NibbleLinearLayer.self)[index]) }
     }
-
-    /// Whether adapters add to a product.
-    var hasLowRank: Bool { layers.indices.contains { part($0 - layers.startIndex).lowRank.ranks > 0 } }
 
     /// Blocks when each takes `rows` rows of one layer.
     func blocks(per rows: Int32) -> Int { layers.reduce(0) { $0 + ($1.outFeatures + Int(rows) - 1) / Int(rows) } }

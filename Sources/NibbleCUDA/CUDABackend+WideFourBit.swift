@@ -6,12 +6,13 @@ extension CUDABackend {
     /// Whether kernels are compiled with the warpgroup products of compute capability 9.0.
     var hasWarpgroups: Bool { kernels.target.architecture == "sm_90a" }
 
-    func wideFourBit(_ fused: FusedLayers, _ element: KernelElement) throws {
+    func wideFourBit(_ fused: inout FusedLayers, _ element: KernelElement) throws {
         let staged = nibble_staged_4bit_bytes(Int64(fused.tokens), Int64(fused.inFeatures), 0)
-        var fused = fused
         fused.arguments.staged = UInt64(try workspace.take(Int(staged)))
+        try keepTokens(&fused)
         try launch(
             .stage4BitWide, element, grid: Grid(x: fused.tokens), block: Int(NIBBLE_WIDE_4BIT_STAGE_THREADS), fused.arguments)
+        try addAdapters(&fused)
 
         let (kernel, tile) = wideKernel(tokens: fused.tokens)
         let (tiles, slices) = (fused.blocks(per: NIBBLE_WIDE_4BIT_ROWS), blocks(fused.tokens, per: tile))

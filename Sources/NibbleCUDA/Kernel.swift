@@ -10,9 +10,9 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit_wide.cu
     case stage4BitWide, gemm4BitWide16, gemm4BitWide32, gemm4BitWide64, gemm4BitWide96, gemm4BitWide128
     // linear_int8.cu
-    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, finishInt8Adapters, dequantizeInt8
+    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, dequantizeInt8
     // low_rank.cu
-    case shrink, shrinkSingle
+    case shrink, shrinkFew, shrinkSingle, expand
     // sum_outliers.cu
     case sumFewOutliers, sumOutliers
     // quantize.cu
@@ -26,9 +26,8 @@ enum Kernel: Int, CaseIterable {
     case stateSpace32, stateSpace64, stateSpace128, stateSpace256, gatedNorm
     // rotary.cu, and the untyped kernels of elementwise/
     case rotate, rotateEight
-    case embed, normalize, gate, gateEight, multiply, add, convert, gather, finishLinear, finishLinearAdapters, copyBlocks,
-        selectLargest, select, fillTokens,
-        scores, route, spreadWeights
+    case embed, normalize, gate, gateEight, multiply, add, convert, gather, finishLinear, copyBlocks, selectLargest, select,
+        fillTokens, scores, route, spreadWeights
     // mixture.cu, and the kernels of linear layers for the experts of a mixture
     case groupExperts, combineExperts
     case stageExperts, gemvExperts4Bit, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32, gemmExperts4Bit64
@@ -61,13 +60,14 @@ enum Kernel: Int, CaseIterable {
         case .untile4Bit: ("tiling_4bit.cu", "untile_4bit")
         case .dequantize4BitTiled: ("tiling_4bit.cu", "dequantize_4bit_tiled")
         case .shrink: ("low_rank.cu", "shrink")
+        case .shrinkFew: ("low_rank.cu", "shrink_few")
         case .shrinkSingle: ("low_rank.cu", "shrink_single")
+        case .expand: ("low_rank.cu", "expand")
         case .markOutliers: ("linear_int8.cu", "mark_outliers")
         case .quantizeRows: ("linear_int8.cu", "quantize_rows")
         case .gemvInt8: ("linear_int8.cu", "gemv_int8")
         case .gemmInt8: ("linear_int8.cu", "gemm_int8")
         case .finishInt8: ("linear_int8.cu", "finish_int8")
-        case .finishInt8Adapters: ("linear_int8.cu", "finish_int8_adapters")
         case .dequantizeInt8: ("linear_int8.cu", "dequantize_int8")
         case .sumFewOutliers: ("sum_outliers.cu", "sum_outliers_few")
         case .sumOutliers: ("sum_outliers.cu", "sum_outliers")
@@ -109,7 +109,6 @@ enum Kernel: Int, CaseIterable {
         case .convert: ("elementwise.cu", "convert")
         case .gather: ("elementwise.cu", "gather")
         case .finishLinear: ("elementwise.cu", "finish_linear")
-        case .finishLinearAdapters: ("elementwise.cu", "finish_linear_adapters")
         case .copyBlocks: ("elementwise.cu", "copy_blocks")
         case .selectLargest: ("select.cu", "select_largest")
         case .select: ("select.cu", "select_tokens")
@@ -143,7 +142,6 @@ enum Kernel: Int, CaseIterable {
     var addsAdapters: Bool {
         let programs: Set = [
             "linear_dense.cu", "linear_4bit.cu", "linear_4bit_tiled.cu", "linear_4bit_wide.cu", "linear_int8.cu",
-            "elementwise.cu",
         ]
         return programs.contains(place.program)
     }
@@ -153,8 +151,7 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .multiply, .add,
             .convert, .gather,
-            .finishLinear, .finishLinearAdapters,
-            .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
+            .finishLinear, .expand, .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
             .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64, .stateSpace128,
             .stateSpace256, .gatedNorm,
             .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .groupExperts, .combineExperts,
@@ -183,16 +180,17 @@ enum Kernel: Int, CaseIterable {
     /// anything but weights. Only kernels of a forward pass do; kernels that create weights do not.
     var overlaps: Bool {
         switch self {
-        case .gemvSingle, .shrink, .shrinkSingle, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit,
+        case .gemvSingle, .shrink, .shrinkFew, .shrinkSingle, .expand, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled,
+            .gemv4BitTiledFew, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
             .sumFewOutliers,
-            .sumOutliers, .finishInt8, .finishInt8Adapters, .attend, .attendSplit, .attendCombine, .attendCodes,
+            .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes,
             .attendSplitCodes, .rotate,
             .rotateEight,
             .embed, .normalize, .gate, .gateEight, .multiply, .add, .gather,
-            .finishLinear, .finishLinearAdapters,
-            .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64, .stateSpace128,
+            .finishLinear, .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64,
+            .stateSpace128,
             .stateSpace256, .gatedNorm,
             .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
             .groupExperts, .combineExperts, .stageExperts, .gemvExperts4Bit, .gemmExperts4Bit8, .gemmExperts4Bit16,

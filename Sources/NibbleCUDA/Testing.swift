@@ -10,6 +10,9 @@ package enum Kernels {
         return symbols
     }
 
+    /// The programs that are also compiled in a form that adds the sums of adapters.
+    package static let adapterPrograms: Set<String> = Set(Kernel.allCases.filter(\.addsAdapters).map(\.place.program))
+
     /// The functions that may begin before the kernel before them has ended.
     package static func overlapping(_ element: KernelElement) -> Set<String> {
         Set(Kernel.allCases.filter { $0.overlaps && $0.exists(element) }.map { $0.symbol(element) })

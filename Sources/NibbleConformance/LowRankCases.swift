@@ -6,8 +6,8 @@ extension OperationCases {
 
     private static func lowRank(_ loadDType: DType) -> [OperationCase] {
         let kinds: [[OperationCase]] = [
-            byTokens(loadDType), byRank(loadDType), byForm(loadDType), byEpilogue(loadDType), groups(loadDType),
-            afterNorm(loadDType), mixtures(loadDType),
+            byTokens(loadDType), byRank(loadDType), byForm(loadDType), manyOutputs(loadDType), byEpilogue(loadDType),
+            groups(loadDType), afterNorm(loadDType), mixtures(loadDType),
         ]
         return Array(kinds.joined())
     }
@@ -63,6 +63,20 @@ extension OperationCases {
                             try LowRankCase(context, [(format, features)], columns, tokens, form).result()
                         }.worst
                     }
+                }
+            }
+        }
+    }
+
+    /// More outputs than a card computes at a time.
+    private static func manyOutputs(_ loadDType: DType) -> [OperationCase] {
+        let forms: [(dtype: DType, tokens: Int)] = [(.float32, 1), (.float16, 1), (.bfloat16, 1), (.bfloat16, 33)]
+        return [0, 2].flatMap { base in
+            forms.map { dtype, tokens in
+                let (name, format) = bases(loadDType)[base]
+                return OperationCase("adapters in \(dtype) on \(name) of many outputs × \(tokens)", loadDType: loadDType) {
+                    let form = Form(ranks: [16, 8, 24], a: dtype, b: dtype)
+                    return try LowRankCase($0, [(format, 4_500), (format, 70)], 128, tokens, form, isPrepared: true).result()
                 }
             }
         }

@@ -1,5 +1,6 @@
 import Foundation
 import Nibble
+import NibbleCPU
 import NibbleCheckpoint
 import NibbleCore
 import NibbleGeneration
@@ -151,6 +152,29 @@ import Testing
             return withExtendedLifetime(output) { Array($0.logits.hostElements(Float.self)) }
         }
         #expect(logits[0] == logits[1])
+    }
+
+    @Test(
+        "a base on two devices answers as on one", arguments: single.filter { $0.mode != "rows" }, [Device.cuda(1), .cpu, .disk])
+    func twoDevices(fixture: AdapterFixture, other: Device) throws {
+        let ids: [[Int32]] = [[5, 9, 14, 20, 7]]
+        func model(_ map: DeviceMap?) throws -> PretrainedModel {
+            var configuration = try fixture.configuration("float32")
+            configuration.deviceMap = map.map { .explicit($0) } ?? .device(.cuda(0))
+            configuration.backends =
+                [Device.cuda(0), .cuda(1)].map { CPUBackend(threads: 2, budget: 1 << 40, as: $0) } + [CPUBackend(threads: 2)]
+            configuration.adapters = try fixture.adapters().map { AdapterReference(folder: $0) }
+            return try PretrainedModel.load(folder: fixture.base().folder, configuration)
+        }
+        func logits(_ model: PretrainedModel) throws -> [Float] {
+            let output = try model.forward(inputIDs: ids, decoderInputIDs: model.isEncoderDecoder ? ids : nil)
+            return withExtendedLifetime(output) { Array(output.logits.hostElements(Float.self)) }
+        }
+        let whole = try model(nil)
+        var map = DeviceMap(["": .cuda(0)])
+        for (index, block) in whole.tree.located.all(.block).enumerated() where index % 2 == 0 { map.entries[block.path] = other }
+        #expect(map.entries.count > 1)
+        #expect(try logits(model(map)) == logits(whole))
     }
 
     @Test("plans count what adapters take") func plan() throws {

@@ -61,22 +61,19 @@ typedef struct {
 // Ranks of one adapter that stand together; R is a multiple.
 #define NIBBLE_RANK_UNIT 8
 
-// The sums of all adapters of a layer: B . sums[m], with biases and gains per adapter. `sums` comes from a shrink kernel.
+// What adapters add to the products of a layer: product * factors + deltas, with the layer's bias in the product.
 typedef struct {
-    NIBBLE_ADDRESS(const void) b;         // [N, ranks]
-    NIBBLE_ADDRESS(const float) sums;     // [M, sumsStride]: weight * scale * (A . x), 0 where a token does not use the adapter
-    NIBBLE_ADDRESS(const int) adapters;   // [ranks]; read with biases or gains only, as are weights and slots
-    NIBBLE_ADDRESS(const float) biases;   // [adapters, featureStride] or null
-    NIBBLE_ADDRESS(const float) gains;    // the same: the product, without its bias, is multiplied by 1 + sum of (gain - 1)
-    NIBBLE_ADDRESS(const float) weights;  // [slots, weightStride]
-    NIBBLE_ADDRESS(const int) slots;      // [M] or null: slot 0; negative: no adapters
-    int ranks;                            // 0: no adapters
-    int type;                             // of b
-    int sumsStride;
-    int weightStride;
-    int featureStride;
-    int unused;
+    NIBBLE_ADDRESS(const float) deltas;   // [M, deltaStride] or null: none
+    NIBBLE_ADDRESS(const float) factors;  // the same or null: ones; only with deltas
+    long long deltaStride;                // elements between rows
+    // Kernels for one token that multiply by B themselves: at most NIBBLE_FOLDED_RANKS ranks. Other kernels do not read these.
+    NIBBLE_ADDRESS(const void) b;      // [N, ranks]
+    NIBBLE_ADDRESS(const float) sums;  // [ranks]: of a shrink kernel
+    int ranks;                         // 0: none
+    int type;                          // of b
 } NibbleLowRank;
+
+#define NIBBLE_FOLDED_RANKS 64
 
 // One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
 typedef struct {
@@ -137,6 +134,8 @@ typedef struct {
     // [M] or null: routing weights of an expert. A row whose entry is 0 need not be computed. Where all are 0, kernels leave the
     // output as it is.
     NIBBLE_ADDRESS(const float) activeRows;
+    NIBBLE_ADDRESS(void)
+    prepared;  // kernels that stage 16-bit tokens: T [M, K] takes the input as the prologue leaves it; or null
 } NibbleLinearArguments;
 
 // A of one layer's adapters.
@@ -153,6 +152,7 @@ typedef struct {
 typedef struct {
     NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
     NibblePrologue prologue;           // one token, 16-bit T and K divisible by 8
+    NIBBLE_ADDRESS(void) prepared;     // T [K]: takes the input as the prologue leaves it
     NibbleShrinkLayer layers[NIBBLE_MAX_LAYERS];
     NIBBLE_ADDRESS(const float) weights;     // [slots, weightStride]
     NIBBLE_ADDRESS(const int) slots;         // [M] or null
@@ -165,10 +165,51 @@ typedef struct {
     int unused;
 } NibbleShrinkArguments;
 
-// Threads of the shrink kernels. For one token: grid.x = ranks of all layers. Otherwise grid (ranks / NIBBLE_RANK_UNIT, tokens /
-// NIBBLE_SHRINK_TOKENS rounded up).
+// Threads of the shrink kernels. For one token: grid.x = ranks of all layers. Otherwise a block takes NIBBLE_SHRINK_RANKS(tokens)
+// ranks for NIBBLE_SHRINK_TOKENS tokens: grid (ranks / NIBBLE_SHRINK_RANKS, tokens / NIBBLE_SHRINK_TOKENS rounded up). Blocks
+// look for tokens that use their adapter among NIBBLE_SHRINK_WINDOW neighbours.
 #define NIBBLE_SHRINK_THREADS 256
 #define NIBBLE_SHRINK_TOKENS 4
+#define NIBBLE_SHRINK_WINDOW 128
+#define NIBBLE_SHRINK_FEW_RANKS 4  // shrink_few
+#define NIBBLE_SHRINK_RANKS 8      // shrink
+
+// B of one layer's adapters.
+typedef struct {
+    NIBBLE_ADDRESS(const void) b;        // [N, ranks]
+    NIBBLE_ADDRESS(const float) sums;    // of token 0, from a shrink kernel; 0 where a token does not use the adapter
+    NIBBLE_ADDRESS(const int) adapters;  // [ranks]; read with biases or gains only, as are weights and slots
+    NIBBLE_ADDRESS(const float) biases;  // [adapters, featureStride] or null
+    NIBBLE_ADDRESS(const float) gains;   // the same: the product, without its bias, is multiplied by 1 + sum of (gain - 1)
+    NIBBLE_ADDRESS(const float) bias;    // of the layer: [N] or null
+    NIBBLE_ADDRESS(float) deltas;        // of token 0: see NibbleLowRank
+    NIBBLE_ADDRESS(float) factors;       // or null: the layer has no gains
+    int ranks;
+    int type;  // of b
+    int outFeatures;
+    int featureStride;
+} NibbleExpandLayer;
+
+// What adapters add to the outputs of the layers of a launch.
+typedef struct {
+    NibbleExpandLayer layers[NIBBLE_MAX_LAYERS];
+    NIBBLE_ADDRESS(const float) weights;  // [slots, weightStride]
+    NIBBLE_ADDRESS(const int) slots;      // [M] or null: slot 0; negative: no adapters
+    long long deltaStride;
+    int layerCount;
+    int tokens;
+    int sumsStride;
+    int weightStride;
+    int isInPlace;  // deltas holds products without their bias, which become products with adapters
+    int unused;
+} NibbleExpandArguments;
+
+// A block of expand takes so many outputs and tokens, in passes of so many ranks. Grid (outputs of each layer /
+// NIBBLE_EXPAND_OUTPUTS rounded up, tokens / NIBBLE_EXPAND_TOKENS rounded up).
+#define NIBBLE_EXPAND_THREADS 256
+#define NIBBLE_EXPAND_OUTPUTS 64
+#define NIBBLE_EXPAND_TOKENS 32
+#define NIBBLE_EXPAND_RANKS 64
 
 // Rows of activations to int8, with the outlier columns of each.
 typedef struct {
@@ -217,7 +258,6 @@ typedef struct {
 typedef struct {
     NIBBLE_ADDRESS(const float) products;  // [M, productStride]
     NIBBLE_ADDRESS(const float) bias;      // [columns] or null
-    NibbleLowRank lowRank;
     NibbleEpilogue epilogue;
     long long productStride;  // elements between rows
     int tokens;

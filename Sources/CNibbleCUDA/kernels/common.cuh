@@ -143,18 +143,6 @@ __device__ __forceinline__ void finish(const NibbleEpilogue &e, long long m, lon
     finish(e, m, n, product, residualAt(e, m, n));
 }
 
-__device__ __forceinline__ void loadEight(const void *p, long long i, int type, float (&x)[8]);
-
-// Eight ranks of output n of token m.
-__device__ __forceinline__ float rankSum(const NibbleLowRank &l, long long m, long long n, int rank) {
-    float b[8], u[8], sum = 0.f;
-    loadEight(l.b, n * l.ranks + rank, l.type, b);
-    loadEight(l.sums, m * l.sumsStride + rank, NIBBLE_F32, u);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = fmaf(b[i], u[i], sum);
-    return sum;
-}
-
 // What token m takes of an adapter.
 __device__ __forceinline__ float adapterWeight(const float *weights, int weightStride, const int *slots, long long m,
                                                int adapter) {
@@ -162,54 +150,42 @@ __device__ __forceinline__ float adapterWeight(const float *weights, int weightS
     return slot < 0 ? 0.f : weights[(long long)slot * weightStride + adapter];
 }
 
-// A product, which has its bias, with the sums of all adapters.
-__device__ __forceinline__ float withLowRank(const NibbleLowRank &l, const float *biases, long long m, long long n,
-                                             float product) {
-    if (!l.biases && !l.gains) {
-        float sum = 0.f;
-#pragma unroll 2
-        for (int r = 0; r < l.ranks; r += NIBBLE_RANK_UNIT) sum += rankSum(l, m, n, r);
-        return product + sum;
-    }
-    const float bias = biases ? biases[n] : 0.f;
+// What adapters add to output n of a layer for token m. Programs are compiled with and without NIBBLE_ADAPTERS: what adapters
+// need costs the registers of products that have none.
+struct Delta {
+#ifdef NIBBLE_ADAPTERS
     float factor = 1.f, sum = 0.f;
-    for (int r = 0; r < l.ranks;) {
-        const int adapter = l.adapters[r];
-        const float weight = adapterWeight(l.weights, l.weightStride, l.slots, m, adapter);
-        const long long at = (long long)adapter * l.featureStride + n;
-        float own = l.biases ? weight * l.biases[at] : 0.f;
-        for (; r < l.ranks && l.adapters[r] == adapter; r += NIBBLE_RANK_UNIT)
-            if (weight != 0.f) own += rankSum(l, m, n, r);
-        if (weight == 0.f) continue;
-        const float gain = l.gains ? l.gains[at] : 1.f;
-        factor += gain - 1.f;
-        sum = fmaf(gain, own, sum);
-    }
-    return (product - bias) * factor + bias + sum;
-}
+    bool exists;
+#endif
 
-// Stores output n of a layer for token m; `product` has its bias already. Programs are compiled with and without NIBBLE_ADAPTERS:
-// what adapters need costs the registers of products that have none.
+    __device__ __forceinline__ Delta(const NibbleLowRank &l, long long m, long long n) {
+#ifdef NIBBLE_ADAPTERS
+        exists = l.deltas;
+        if (!exists) return;
+        const long long at = m * l.deltaStride + n;
+        sum = l.deltas[at];
+        if (l.factors) factor = l.factors[at];
+#endif
+    }
+
+    // `product` has its bias.
+    __device__ __forceinline__ float addedTo(float product) const {
+#ifdef NIBBLE_ADAPTERS
+        if (exists) return fmaf(product, factor, sum);
+#endif
+        return product;
+    }
+};
+
+// Stores output n of a layer for token m; `product` has its bias already.
 __device__ __forceinline__ void finishOutput(const NibbleEpilogue &e, const NibbleLinearLayer &part, long long m, long long n,
                                              float product, float residual) {
-#ifdef NIBBLE_ADAPTERS
-    if (part.lowRank.ranks) product = withLowRank(part.lowRank, part.bias, m, n, product);
-#endif
-    finish(e, m, part.firstColumn + n, product, residual);
+    finish(e, m, part.firstColumn + n, Delta(part.lowRank, m, n).addedTo(product), residual);
 }
 
 __device__ __forceinline__ void finishOutput(const NibbleEpilogue &e, const NibbleLinearLayer &part, long long m, long long n,
                                              float product) {
     finishOutput(e, part, m, n, product, residualAt(e, m, part.firstColumn + n));
-}
-
-// The rows of B for output n come from far away: asked for ahead of a product.
-__device__ __forceinline__ void prefetchLowRank(const NibbleLowRank &l, long long n) {
-#ifdef NIBBLE_ADAPTERS
-    const int bytes = l.type == NIBBLE_F32 ? 4 : 2;
-    for (int r = 0; r < l.ranks; r += 128 / bytes)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)l.b + (n * l.ranks + r) * bytes));
-#endif
 }
 
 __device__ __forceinline__ float warpSum(float x) {
@@ -340,26 +316,6 @@ __device__ __forceinline__ void storeEight(void *p, long long i, int type, const
     } else {
         *(uint4 *)((bf16 *)p + i) = packEight<bf16>(x);
     }
-}
-
-// `withLowRank` for the first `count` of the outputs n ..< n + 8.
-__device__ __forceinline__ void addLowRank(const NibbleLowRank &l, const float *biases, long long m, long long n,
-                                           float (&products)[8], int count) {
-#ifdef NIBBLE_ADAPTERS
-    if (!l.ranks) return;
-#pragma unroll 1
-    for (int i = 0; i < count; ++i) {
-        // A constant index keeps the products in registers.
-        float product = 0.f;
-#pragma unroll
-        for (int j = 0; j < 8; ++j)
-            if (j == i) product = products[j];
-        product = withLowRank(l, biases, m, n + i, product);
-#pragma unroll
-        for (int j = 0; j < 8; ++j)
-            if (j == i) products[j] = product;
-    }
-#endif
 }
 
 // `finish` for the first `count` of the outputs n ..< n + 8.

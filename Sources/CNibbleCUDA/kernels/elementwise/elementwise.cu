@@ -60,8 +60,7 @@ extern "C" __global__ void gather(const __grid_constant__ NibbleElementwiseArgum
 }
 
 // Products of a layer through its epilogue; eight outputs a thread, grid (M, columns / (8 * block) rounded up).
-template <bool Adapters>
-__device__ __forceinline__ void finishLinearBody(const NibbleFinishArguments &a) {
+extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) {
     beginKernel();
     const int n = 8 * (blockIdx.y * blockDim.x + threadIdx.x), count = min(a.columns - n, 8);
     if (count <= 0) return;
@@ -78,13 +77,8 @@ __device__ __forceinline__ void finishLinearBody(const NibbleFinishArguments &a)
 #pragma unroll
         for (int i = 0; i < 8; ++i)
             if (i < count) x[i] += a.bias[n + i];
-    if constexpr (Adapters) addLowRank(a.lowRank, a.bias, blockIdx.x, n, x, count);
     finishEight(a.epilogue, blockIdx.x, a.firstColumn + n, x, count);
 }
-
-extern "C" __global__ void finish_linear(const __grid_constant__ NibbleFinishArguments a) { finishLinearBody<false>(a); }
-// More registers, and so fewer threads.
-extern "C" __global__ void finish_linear_adapters(const __grid_constant__ NibbleFinishArguments a) { finishLinearBody<true>(a); }
 
 // Whole cache blocks; grid (n, 16), block 256. Sizes are multiples of 16 bytes.
 extern "C" __global__ void copy_blocks(const __grid_constant__ NibbleCopyBlocksArguments a) {

@@ -6,6 +6,7 @@
 //
 // The float32 variant splits activations and table values into two float16 parts each.
 #include "staging4.cuh"
+#include "rank_pairs.cuh"
 
 #define WARPS 8
 
@@ -28,7 +29,7 @@ __device__ __forceinline__ void stageFourBitBody(const NibbleLinearArguments &a)
         if (isUnused(a)) return;
         waitForPredecessors();
         row.measure();
-        inverse = stageRow(row, columnTiles, fragments);
+        inverse = stageRow(row, columnTiles, fragments, keptToken<T>(a, m));
     }
     if (threadIdx.x == 0) staged.factors[m] = inverse;
 }
@@ -240,6 +241,19 @@ struct TiledProduct {
         }
     }
 
+    // The first of this lane's pairs of ranks; lanes l and l + 16 take output l.
+    __device__ __forceinline__ int firstPair() const { return 2 * warp + (lane >> 4); }
+
+    // Adds this warp's ranks of adapters, for one token.
+    __device__ __forceinline__ void addRanks(const RankPairs<2> &ranks, const NibbleLowRank &lowRank, const float *rankSums) {
+#ifdef NIBBLE_ADAPTERS
+        float sum = ranks.product(lowRank, rankSums, firstPair(), 2 * WARPS);
+        sum += __shfl_xor_sync(~0u, sum, 16);
+        sums[0][0][0] += __shfl_sync(~0u, sum, lane >> 2);
+        sums[0][0][2] += __shfl_sync(~0u, sum, (lane >> 2) + 8);
+#endif
+    }
+
     // Adds the warps' sums in order and stores the outputs of a row tile; `sync` is the team's barrier.
     template <typename F>
     __device__ __forceinline__ void store(Reduction *shared, int &buffer, int partIndex, int rowTile, F sync) {
@@ -331,6 +345,12 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     for (int d = 0; d < Depth; ++d)
         if (tile < tiles && d * WARPS + work.warp < work.pairs) work.load(q[d], loading, d * WARPS + work.warp);
 
+    if constexpr (Single) {
+        const NibbleLinearLayer &part = a.parts[loading.part];
+        if (work.warp == 0 && work.lane < 16)
+            prefetchRanks(part.lowRank, min(loading.index * 16 + work.lane, part.outFeatures - 1));
+    }
+
     if constexpr (Exact)
         fillExactTable(table, a.codebook);
     else
@@ -338,9 +358,11 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if (isUnused(a)) return;
+    const float *rankSums = nullptr;
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
         float *factors = (float *)(input + 64 * work.pairs);
+        rankSums = loadRankSums(a);
         row.measure();
         stageSingle(row, 2 * work.pairs, input, factors);
         work.stagedInput = input;
@@ -357,13 +379,13 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
         const bool hasNext = tile + step < tiles;
         const float offset = a.parts[part].nestedOffset;
         float bias = 0.f, residual = 0.f;
+        RankPairs<2> ranks;
         if constexpr (Single) {
             const int output = rowTile * 16 + (work.lane & 15);
             bias = loading.bias;
-            if (work.warp == 0 && output < a.parts[part].outFeatures) {
+            if (work.warp == 0 && output < a.parts[part].outFeatures)
                 residual = residualAt(a.epilogue, 0, a.parts[part].firstColumn + output);
-                prefetchLowRank(a.parts[part].lowRank, output);
-            }
+            ranks.fetch(a.parts[part].lowRank, min(output, a.parts[part].outFeatures - 1), work.firstPair(), 2 * WARPS);
         }
         for (int batch = 0; batch < batches; ++batch) {
             const bool isLast = batch + 1 == batches;
@@ -375,10 +397,12 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
                 if (next + d * WARPS < work.pairs && (!isLast || hasNext)) work.load(q[d], loading, next + d * WARPS);
             }
         }
-        if constexpr (Single)
+        if constexpr (Single) {
+            work.addRanks(ranks, a.parts[part].lowRank, rankSums + part * NIBBLE_FOLDED_RANKS);
             work.storeSingle(reduction, buffer, part, rowTile, bias, residual, sync);
-        else
+        } else {
             work.store(reduction, buffer, part, rowTile, sync);
+        }
     }
 }
 

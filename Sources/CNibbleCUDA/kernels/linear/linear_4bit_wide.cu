@@ -41,13 +41,15 @@ struct WideStaged {
     }
 };
 
-// Stages token m by all threads of a block.
+// Stages token m by all threads of a block; it may be kept.
 template <typename T>
-__device__ __forceinline__ void stageWideRow(const RowInput<T> &row, const WideStaged &staged, int m, int pairs) {
+__device__ __forceinline__ void stageWideRow(const RowInput<T> &row, const WideStaged &staged, int m, int pairs,
+                                             T *kept = nullptr) {
     float inverse;
     const float factor = factorOfRow(row, inverse);
     row.forEachRun(pairs * 16, [&](int i, const float (&x)[8]) {
         if (i >= pairs * 16) return;
+        keepRun(kept, i, row.K, x);
         float y[8];
 #pragma unroll
         for (int j = 0; j < 8; ++j) y[j] = x[j] * factor;
@@ -66,7 +68,7 @@ __device__ __forceinline__ void stageWideBody(const NibbleLinearArguments &a) {
     if (isUnused(a)) return;
     waitForPredecessors();
     row.measure();
-    stageWideRow(row, WideStaged(a, pairs), m, pairs);
+    stageWideRow(row, WideStaged(a, pairs), m, pairs, keptToken<T>(a, m));
 }
 
 #if NIBBLE_HAS_WARPGROUPS
@@ -299,12 +301,13 @@ __device__ __forceinline__ void storeCluster(const NibbleLinearArguments &a, con
     for (int n = threadIdx.x / NIBBLE_WIDE_4BIT_ROWS + 2 * block.rank; n < Tokens; n += 2 * block.size) {
         const int m = blockIdx.y * Tokens + n;
         if (m >= a.tokens) break;
+        const Delta delta(block.part.lowRank, m, output);
         const u32 at = sums + (n * (NIBBLE_WIDE_4BIT_ROWS + 4) + row) * 4;
         float sum = 0.f;
 #pragma unroll
         for (u32 r = 0; r < 8; ++r)
             if (r < block.size) sum += loadFromCluster(at, r);
-        finishOutput(a.epilogue, block.part, m, output, sum * staged.factors[m] + bias);
+        finish(a.epilogue, m, block.part.firstColumn + output, delta.addedTo(sum * staged.factors[m] + bias));
     }
 }
 

@@ -1,6 +1,7 @@
 // Linear layers with dense weights of the activations' type: GEMV for up to eight tokens, GEMM above.
 #include "tile_product.cuh"
 #include "row_input.cuh"
+#include "rank_pairs.cuh"
 
 // A warp computes two rows for MM tokens; lanes take 16 bytes of each row at a time. Lane 2 m + r returns row r for token m.
 template <typename T, int MM>
@@ -145,9 +146,11 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
 #pragma unroll
     for (int d = 0; d < Depth; ++d)
         if (index < pairs) work.load(q[d], pair, d);
+    if (work.lane < 2) prefetchRanks(a.parts[pair.part].lowRank, min(pair.n0 + work.lane, a.parts[pair.part].outFeatures - 1));
 
     waitForPredecessors();
     if (isUnused(a)) return;
+    const float *rankSums = loadRankSums(a);
     row.measure();
     row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
         if (i < work.runs)
@@ -163,8 +166,10 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
         if (work.lane < 2 && here.n0 + work.lane < part.outFeatures) {
             if (part.bias) bias = part.bias[here.n0 + work.lane];
             residual = residualAt(a.epilogue, 0, part.firstColumn + here.n0 + work.lane);
-            prefetchLowRank(part.lowRank, here.n0 + work.lane);
         }
+        RankPairs<1> ranks[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) ranks[r].fetch(part.lowRank, min(here.n0 + r, part.outFeatures - 1), work.lane, 32);
         for (int from = 0; from < chunks; from += Depth) {
             const bool isLast = from + Depth >= chunks;
             if (isLast && index + step < pairs) pair = work.pair(index + step);
@@ -177,6 +182,9 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
                     work.load(q[d], pair, d);
             }
         }
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            sums[r] += ranks[r].product(part.lowRank, rankSums + here.part * NIBBLE_FOLDED_RANKS, work.lane, 32);
         work.store(here, sums, bias, residual);
     }
 }

@@ -312,14 +312,10 @@ __device__ __forceinline__ void gemvInt8Body(const NibbleLinearArguments &a) {
 }
 
 // Stores an output, given its integer product.
-template <typename T, bool Adapters = true>
+template <typename T>
 __device__ __forceinline__ void finishInt8(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m, int n,
                                            int product) {
-    float sum = int8Result<T>(a, part, m, n, product) + storedOutlierSum(a, part, m, n);
-    if constexpr (Adapters)
-        finishOutput(a.epilogue, part, m, n, sum);
-    else
-        finish(a.epilogue, m, part.firstColumn + n, sum);
+    finishOutput(a.epilogue, part, m, n, int8Result<T>(a, part, m, n, product) + storedOutlierSum(a, part, m, n));
 }
 
 template <typename T>
@@ -341,7 +337,7 @@ __device__ __forceinline__ void gemmInt8Body(const NibbleLinearArguments &a) {
 }
 
 // Finishes cuBLASLt's integer products [M, sum of the layers' N]: a thread takes eight outputs of a token.
-template <typename T, bool Adapters>
+template <typename T>
 __device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
     beginKernel();
     if (isUnused(a)) return;
@@ -356,7 +352,7 @@ __device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
     if (total % 8 != 0 || n + 8 > a.parts[p].outFeatures) {
         for (int i = 0; i < 8 && column + i < total; ++i) {
             while (p + 1 < a.layerCount && column + i >= columnOfCall(a, a.parts[p + 1])) ++p;
-            finishInt8<T, Adapters>(a, a.parts[p], m, column + i - (int)columnOfCall(a, a.parts[p]), products[i]);
+            finishInt8<T>(a, a.parts[p], m, column + i - (int)columnOfCall(a, a.parts[p]), products[i]);
         }
         return;
     }
@@ -365,8 +361,9 @@ __device__ __forceinline__ void finishInt8Body(const NibbleLinearArguments &a) {
     const int values[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     float x[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = int8Result<T>(a, part, m, n + i, values[i]) + storedOutlierSum(a, part, m, n + i);
-    if constexpr (Adapters) addLowRank(part.lowRank, part.bias, m, n, x, 8);
+    for (int i = 0; i < 8; ++i)
+        x[i] = Delta(part.lowRank, m, n + i)
+                   .addedTo(int8Result<T>(a, part, m, n + i, values[i]) + storedOutlierSum(a, part, m, n + i));
     finishEight(a.epilogue, m, part.firstColumn + n, x, 8);
 }
 
@@ -398,11 +395,7 @@ __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments 
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH_INT8_THREADS)                                                     \
         finish_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                       \
-        finishInt8Body<T, false>(a);                                                                                             \
-    }                                                                                                                            \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH_INT8_THREADS)                                                     \
-        finish_int8_adapters_##T(const __grid_constant__ NibbleLinearArguments a) {                                              \
-        finishInt8Body<T, true>(a);                                                                                              \
+        finishInt8Body<T>(a);                                                                                                    \
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) dequantize_int8_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
         dequantize8Body<T>(a);                                                                                                   \

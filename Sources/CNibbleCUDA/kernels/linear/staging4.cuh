@@ -76,13 +76,28 @@ __device__ __forceinline__ float factorOfRow(const RowInput<T> &row, float &inve
     return factorToHalf(blockMaxBits(largest), inverse);
 }
 
-// The same for a token of 16-bit elements, which may have a prologue.
+// Where token m is kept as the prologue leaves it, or null: no other kernel wants it.
 template <typename T>
-__device__ __forceinline__ float stageRow(const RowInput<T> &row, int columnTiles, u32 *fragments) {
+__device__ __forceinline__ T *keptToken(const NibbleLinearArguments &a, long long m) {
+#ifdef NIBBLE_ADAPTERS
+    if (a.prepared) return (T *)a.prepared + m * a.inFeatures;
+#endif
+    return nullptr;
+}
+
+template <typename T>
+__device__ __forceinline__ void keepRun(T *kept, int i, int K, const float (&x)[8]) {
+    if (kept && 8 * i < K) storeEight(kept, 8LL * i, IsHalf<T>::value ? NIBBLE_F16 : NIBBLE_BF16, x);
+}
+
+// The same for a token of 16-bit elements, which may have a prologue and be kept.
+template <typename T>
+__device__ __forceinline__ float stageRow(const RowInput<T> &row, int columnTiles, u32 *fragments, T *kept = nullptr) {
     float inverse;
     const float factor = factorOfRow(row, inverse);
     row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
         if (i >= columnTiles * 8) return;
+        keepRun(kept, i, row.K, x);
         const long long place = (long long)(i >> 3) * 256 + (i & 7);
 #pragma unroll
         for (int j = 0; j < 4; ++j) fragments[place + 8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
