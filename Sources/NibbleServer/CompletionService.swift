@@ -13,9 +13,10 @@ package protocol CompletionService: Sendable {
 
     /// Queues a prompt. `deliver` is called for each event, in order and from any thread; the last event of each choice is
     /// ``CompletionEvent/finished(choice:_:)``.
+    /// - Parameter executor: where `deliver` had best be called.
     /// - Throws: ``ServiceRefusal``.
     func submit(
-        _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle
 
     /// Numbers in the vector of a text; `nil` where the model makes none.

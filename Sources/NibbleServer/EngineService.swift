@@ -49,14 +49,14 @@ package struct EngineService: CompletionService {
     }
 
     package func submit(
-        _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle {
         let adapters = try shelf.take(job.adapters)
         do {
             var submission = try submission(job)
             submission.adapters = adapters
             let answers = try engine.submit(submission)
-            Task { [shelf] in
+            Task(executorPreference: executor) { [shelf] in
                 await Self.forward(answers, choices: job.choices, to: deliver)
                 shelf.release(adapters)
             }

@@ -40,7 +40,7 @@ package struct Server: Sendable {
                 life.enter(.ready)
                 await onListening(channel.localAddress?.port ?? configuration.port)
             },
-            logger: logger)
+            eventLoopGroupProvider: .shared(EventLoopExecutor.loops), logger: logger)
         // Services stop in the reverse order: the socket stays open while requests drain.
         let group = ServiceGroup(
             configuration: .init(

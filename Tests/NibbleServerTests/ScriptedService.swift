@@ -43,7 +43,7 @@ final class ScriptedService: CompletionService {
     func set(_ health: ServiceHealth) { state.withLock { $0.health = health } }
 
     func submit(
-        _ job: CompletionJob, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
     ) throws -> any CompletionHandle {
         if let refusal { throw refusal }
         state.withLock {

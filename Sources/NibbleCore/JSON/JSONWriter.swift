@@ -67,7 +67,10 @@ package struct JSONWriter {
             for unit in string.utf16 { write(unit: unit) }
         } else {
             for byte in string.utf8 {
-                if byte < 0x80 { write(unit: UInt16(byte)) } else { bytes.append(byte) }
+                switch byte {
+                case 0x22, 0x5C, ..<0x20: write(unit: UInt16(byte))
+                default: bytes.append(byte)
+                }
             }
         }
         bytes.append(UInt8(ascii: "\""))

@@ -93,9 +93,10 @@ struct CompletionRun: Sendable {
 
     func streamed(_ identity: AnswerIdentity) -> Response {
         let includesUsage = request.stream.includesUsage
-        @Sendable func chunk(_ choice: JSONValue) -> String {
-            identity.object("text_completion", [("choices", [choice])] + (includesUsage ? [("usage", .null)] : [])).encoded()
-        }
+        // What all chunks have in common is written once.
+        let opening = identity.object("text_completion", []).encoded().dropLast() + ",\"choices\":["
+        let closing = includesUsage ? "],\"usage\":null}" : "]}"
+        @Sendable func chunk(_ choice: JSONValue) -> String { opening + choice.encoded() + closing }
         return source.response(.openAI, core.configuration) { stream in
             var reader = reader()
             if request.echoes {

@@ -95,18 +95,27 @@ extension AnswerSource {
                 keeper.cancel()
                 self.close()
             }
-            var stream = StreamWriter(writer, progress)
-            do {
-                try await write(&stream)
-            } catch {
-                let error = APIError(error)
-                guard error.status.code != 499 else { throw error }
-                stream.text(form.failure(error))
+            let stream = StreamWriter(writer, progress)
+            try await withTaskExecutorPreference(self.executor) {
+                try await Self.fill(stream, form, write)
+                try await writer.finish(nil)
             }
-            try await stream.flush()
-            try await writer.finish(nil)
         }
         return Response(status: .ok, headers: headers, body: body)
+    }
+
+    private static func fill(
+        _ stream: StreamWriter, _ form: StreamForm, _ write: @Sendable (inout StreamWriter) async throws -> Void
+    ) async throws {
+        var stream = stream
+        do {
+            try await write(&stream)
+        } catch {
+            let error = APIError(error)
+            guard error.status.code != 499 else { throw error }
+            stream.text(form.failure(error))
+        }
+        try await stream.flush()
     }
 
     /// Wakes the writer in long silence, and takes a reader that reads nothing for gone.

@@ -14,6 +14,8 @@ final class AnswerSource: Sendable {
     let jobs: [CompletionJob]
     let started = ContinuousClock.now
     let channel: any Channel
+    /// Where the answers are read and written.
+    let executor: EventLoopExecutor
     private let times: Mutex<[ChoiceTimes]>
     private let handles = Mutex<[any CompletionHandle]>([])
     private let isCancelled = Mutex(false)
@@ -23,6 +25,7 @@ final class AnswerSource: Sendable {
     private init(_ jobs: [CompletionJob], channel: any Channel) {
         self.jobs = jobs
         self.channel = channel
+        executor = EventLoopExecutor(channel.eventLoop)
         choicesPerPrompt = jobs[0].choices
         times = Mutex(Array(repeating: ChoiceTimes(), count: jobs.count * jobs[0].choices))
     }
@@ -56,7 +59,9 @@ final class AnswerSource: Sendable {
         let watcher = try await context.watcher()
         for (index, job) in jobs.enumerated() {
             let first = index * source.choicesPerPrompt
-            let handle = try service.submit(job) { [weak source] in source?.receive($0.shifted(by: first)) }
+            let handle = try service.submit(job, on: source.executor) { [weak source] in
+                source?.receive($0.shifted(by: first))
+            }
             source.handles.withLock { $0.append(handle) }
         }
         let number = watcher.whenGone { [weak source] in source?.end(APIError.disconnected) }
