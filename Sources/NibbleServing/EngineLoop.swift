@@ -152,6 +152,8 @@ final class EngineLoop {
             if events.isEmpty, !scheduler.isIdle { throw EngineError.engineFailed("requests wait and nothing can run") }
             return publish()
         }
+        // What has begun or ended since the last step is known before the next one ends.
+        if !touched.isEmpty { publish() }
         let lengths = plan.rows.reduce(0) { $0 + $1.start + $1.tokens.count }
         let predicted = scheduler.time.seconds(tokens: plan.tokens.count, lengths: lengths)
         let began = ContinuousClock.now

@@ -144,6 +144,23 @@ import Testing
         try await Self.wait(engine) { $0.running == 0 && $0.usedBlocks == 0 && $0.waitingRequests == 0 }
     }
 
+    @Test("who has gone is counted no more while the next step runs")
+    func goneBeforeTheStep() async throws {
+        control.isGated.store(true, ordering: .sequentiallyConsistent)
+        let engine = try await engine(slots: 2)
+        let staying = try engine.submit(Self.submission(Self.prompt(10), new: 400))
+        let leaving = try engine.submit(Self.submission(Self.prompt(10, seed: 1), new: 400))
+        for _ in 0..<2 { control.gate.signal() }
+        try await Self.wait(engine) { $0.steps == 2 && $0.running == 2 }
+        leaving.cancel()
+        // The third step ends, and the fourth waits.
+        control.gate.signal()
+        try await Self.wait(engine) { $0.running == 1 && $0.steps == 3 }
+        #expect(try await Collected.from(leaving).finishes == [.cancelled])
+        staying.cancel()
+        control.open()
+    }
+
     @Test("cancelling the task that reads ends the request")
     func cancelledTask() async throws {
         let engine = try await engine(context: 100_000, blocks: 4000)

@@ -5,14 +5,20 @@ import Synchronization
 struct Settings {
     var port = 8080
     var requests = 1000
-    /// Requests a second, after a fixed schedule.
+    /// Requests a second, after a fixed schedule; 0: each client sends its next request when it has its last answer.
     var rate = 10.0
     var clients = 64
     var maxTokens = 32
+    /// Words of each prompt.
+    var promptWords = 12
     /// Shares of requests that are left after a few tokens, and that are read at 1 KB a second.
     var disconnects = 0.1
     var slowReaders = 0.05
     var pid: Int?
+    /// Instead of the load: words of a prompt that arrives beside `clients` streams.
+    var longPrompt: Int?
+    /// Instead of the load: how often a request is left at each moment of its life.
+    var cancels: Int?
 
     init(_ arguments: [String]) {
         var values: [String: String] = [:]
@@ -24,7 +30,10 @@ struct Settings {
         maxTokens = values["--max-tokens"].flatMap { Int($0) } ?? maxTokens
         disconnects = values["--disconnects"].flatMap { Double($0) } ?? disconnects
         slowReaders = values["--slow-readers"].flatMap { Double($0) } ?? slowReaders
+        promptWords = values["--prompt-words"].flatMap { Int($0) } ?? promptWords
         pid = values["--pid"].flatMap { Int($0) }
+        longPrompt = values["--long-prompt"].flatMap { Int($0) }
+        cancels = values["--cancels"].flatMap { Int($0) }
     }
 }
 
@@ -36,10 +45,6 @@ final class Load: Sendable {
     private let results = Mutex(Results())
     /// The server's memory after a tenth of the requests.
     private let memoryEarly = Atomic<Int>(0)
-
-    private static let subjects = [
-        "a dog", "a quiet shoe", "the girl Lily", "two birds", "a big red boat", "the moon", "an old tree",
-    ]
 
     init(_ settings: Settings) {
         self.settings = settings
@@ -54,7 +59,7 @@ final class Load: Sendable {
             if index == settings.requests / 10, let pid = settings.pid {
                 memoryEarly.store(ServerProcess(id: pid).memory, ordering: .relaxed)
             }
-            let due = start + .seconds(Double(index) / settings.rate)
+            let due = settings.rate > 0 ? start + .seconds(Double(index) / settings.rate) : .now
             let wait = (due - .now) / .seconds(1)
             if wait > 0 { usleep(UInt32(wait * 1e6)) }
             let late = (ContinuousClock.now - due) / .seconds(1)
@@ -76,28 +81,20 @@ final class Load: Sendable {
         var random = FixedRandom(state: UInt64(index))
         let leaves = Double.random(in: 0..<1, using: &random) < settings.disconnects
         let isSlow = !leaves && Double.random(in: 0..<1, using: &random) < settings.slowReaders
-        let connection = try Connection(port: settings.port, receiveBuffer: isSlow ? 2048 : nil)
-        let subject = Self.subjects[Int.random(in: 0..<Self.subjects.count, using: &random)]
-        let prompt = "Once upon a time there was \(subject). Story \(index)."
-        try connection.send(
-            "POST", "/v1/completions",
-            "{\"prompt\":\"\(prompt)\",\"max_tokens\":\(settings.maxTokens),\"seed\":\(index),\"stream\":true,\"ignore_eos\":true}"
-        )
-        let status = try connection.status()
-        if status == 429 || status == 503 { return .refused }
-        guard status == 200 else { return .failed }
+        let prompt = Prompt(index, words: settings.promptWords, maxTokens: settings.maxTokens)
+        let stream = try CompletionStream(prompt, port: settings.port, receiveBuffer: isSlow ? 2048 : nil)
+        if stream.status == 429 || stream.status == 503 { return .refused }
+        guard stream.status == 200 else { return .failed }
         let patience = Int.random(in: 1..<8, using: &random)
         var last = due
         var hasToken = false
-        while let line = try connection.line(atMost: isSlow ? 256 : 65536) {
+        while let line = try stream.next(atMost: isSlow ? 256 : 65536) {
             if isSlow { usleep(250_000) }
             let now = ContinuousClock.now
-            if line.hasPrefix(":") || line.hasPrefix("data:") {
-                record.longestSilence = max(record.longestSilence, (now - last) / .seconds(1))
-            }
-            if line.hasPrefix("data: [DONE]") { return .finished }
-            guard line.hasPrefix("data:") else { continue }
-            if line.contains("\"error\"") { return .failed }
+            if line != .other { record.longestSilence = max(record.longestSilence, (now - last) / .seconds(1)) }
+            if line == .end { return .finished }
+            if line == .error { return .failed }
+            guard line == .piece else { continue }
             record.tokens += 1
             if !isSlow {
                 if hasToken { record.betweenTokens.append((now - last) / .seconds(1)) }
@@ -123,6 +120,7 @@ final class Load: Sendable {
         return """
             {"submitted": \(settings.requests), \(counts), "seconds": \(String(format: "%.1f", seconds)), \
             "pieces_per_second": \(String(format: "%.1f", Double(all.tokens) / seconds)), \
+            "tokens_per_second": \(String(format: "%.1f", Double((all.counts[.finished] ?? 0) * settings.maxTokens) / seconds)), \
             "first_token_ms": \(Results.percentiles(all.firstToken)), "between_tokens_ms": \(Results.percentiles(all.betweenTokens)), \
             "request_ms": \(Results.percentiles(all.whole)), "longest_silence_s": \(String(format: "%.2f", all.longestSilence)), \
             "latest_start_s": \(String(format: "%.2f", all.latest))\(memory)}
@@ -135,6 +133,8 @@ enum Main {
     static func main() throws {
         signal(SIGPIPE, SIG_IGN)
         let settings = Settings(Array(CommandLine.arguments.dropFirst()))
+        if let words = settings.longPrompt { return print(try LongPromptProbe(settings: settings).run(words: words)) }
+        if let count = settings.cancels { return print(try CancelProbe(settings: settings).run(count: count)) }
         let process = settings.pid.map(ServerProcess.init)
         let before = process?.descriptors ?? 0
         let load = Load(settings)
