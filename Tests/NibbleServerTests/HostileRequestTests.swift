@@ -86,6 +86,54 @@ import Testing
         }
     }
 
+    /// The raw client returns when the server has closed the connection, although the body never ends.
+    @Test(
+        "a refused client whose body does not say how long it is, or is too long, cannot go on sending",
+        arguments: [
+            ("Transfer-Encoding: chunked", "secret", 413), ("Transfer-Encoding: chunked", "wrong", 401),
+            ("Content-Length: 100000", "secret", 413), ("Content-Length: 100000", "wrong", 401),
+        ])
+    func endlessBody(length: String, key: String, status: Int) async throws {
+        let configuration = TestServer.configured {
+            $0.bodyLimit = 1000
+            $0.apiKeys = ["secret"]
+        }
+        try await TestServer.with(TestServer.service("Hello"), configuration) { server in
+            let chunk = "190\r\n" + String(repeating: "x", count: 400) + "\r\n"
+            let head = ["Host: a", "Content-Type: application/json", "x-api-key: \(key)", length].joined(separator: "\r\n")
+            let answer = try await Self.raw(
+                server.port, "POST /v1/completions HTTP/1.1\r\n\(head)\r\n\r\n" + String(repeating: chunk, count: 10))
+            #expect(answer.hasPrefix("HTTP/1.1 \(status)"), "\(answer.prefix(200))")
+            #expect(answer.lowercased().contains("connection: close"))
+            #expect(try await server.send("/health").status == 200)
+        }
+    }
+
+    @Test(
+        "a wrong key opens nothing",
+        arguments: [
+            [], [("Authorization", "Bearer ")], [("Authorization", "Bearer secre")], [("Authorization", "Bearer secrets")],
+            [("Authorization", "Basic secret")], [("Authorization", "secret")], [("x-api-key", "")], [("x-api-key", "SECRET")],
+            [("x-api-key", "wrong"), ("Authorization", "Bearer secret")], [("Cookie", "x-api-key=secret")],
+        ] as [[(String, String)]])
+    func wrongKeys(headers: [(String, String)]) async throws {
+        let configuration = TestServer.configured { $0.apiKeys = ["secret"] }
+        try await TestServer.with(TestServer.service("Hello"), configuration) { server in
+            let paths = try #require(try await server.send("/openapi.json").json()["paths"]?.object)
+            let open = ["/health", "/ready", "/", "/openapi.json"]
+            for (path, operations) in paths.members where !open.contains(path) {
+                for method in operations.object?.keys ?? [] {
+                    let answer = try await server.send(
+                        path.replacing("{id}", with: "stories") + "?api_key=secret&key=secret", method == "post" ? "{}" : nil,
+                        method: method.uppercased(), headers: headers)
+                    #expect(answer.status == 401, "\(method) \(path)")
+                    #expect(!answer.text.contains("secret"))
+                }
+            }
+            #expect(server.service.jobs.isEmpty)
+        }
+    }
+
     @Test("connections that send nothing, or byte by byte, hold nobody up")
     func slowConnections() async throws {
         try await TestServer.with(TestServer.service("Hello")) { server in

@@ -24,7 +24,12 @@ struct ServerResponder: HTTPResponder {
         do {
             response = try await answer(request, path, route, context)
         } catch {
-            response = failure(APIError(error, promptField: promptField(path)), path)
+            let error = APIError(error, promptField: promptField(path))
+            response = failure(error, path)
+            if hasLongBody(request) || error.status == .contentTooLarge {
+                response.headers[.connection] = "close"
+                closeSoon(context.channel)
+            }
         }
         response.headers[.requestID] = identifier
         addOrigin(request, &response)
@@ -85,8 +90,18 @@ struct ServerResponder: HTTPResponder {
         if let allow = error.allow { response.headers[.allow] = allow }
         if error.status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
         if !error.mayRetry { response.headers[.shouldRetry] = "false" }
-        if error.status == .contentTooLarge { response.headers[.connection] = "close" }
         return response
+    }
+
+    /// Whether the body is too long to be read in vain, or may be.
+    private func hasLongBody(_ request: Request) -> Bool {
+        if let length = request.headers[.contentLength].flatMap({ Int($0) }) { return length > core.configuration.bodyLimit }
+        return request.headers[.transferEncoding] != nil
+    }
+
+    /// What a refused client still sends is read for a second, so that it can read the answer; then the connection ends.
+    private func closeSoon(_ channel: any Channel) {
+        channel.eventLoop.scheduleTask(in: .seconds(1)) { channel.close(promise: nil) }
     }
 
     // MARK: Browsers
