@@ -1,6 +1,7 @@
 import Foundation
 import NIOCore
 import NIOPosix
+import Nibble
 import NibbleCore
 import NibbleServer
 import NibbleTestSupport
@@ -86,6 +87,43 @@ import Testing
             let answer = try await server.send("/health")
             #expect(answer.status == 503)
             #expect(answer.text.contains("12 s"))
+        }
+    }
+
+    @Test("a failed engine is told by /health, and ends the server")
+    func failedEngine() async throws {
+        await #expect(throws: ServerFailure.self) {
+            try await TestServer.with(TestServer.service("Hello")) { server in
+                server.service.set(.failed("out of memory"))
+                let answer = try await server.send("/health")
+                #expect(answer.status == 503 && answer.text.contains("out of memory"))
+                // Until the server ends.
+                try await Task.sleep(for: .seconds(600))
+            }
+        }
+    }
+
+    @Test("the ids that clients choose cannot collide")
+    func requestIDs() async throws {
+        try await TestServer.with(TestServer.service("Hello")) { server in
+            let body = #"{"prompt":"Hi","request_id":"same","id":"same"}"#
+            async let first = server.send("/v1/completions", body, headers: [("x-request-id", "same")])
+            async let second = server.send("/v1/completions", body, headers: [("x-request-id", "same")])
+            let answers = try await [first, second]
+            #expect(try answers.map { try $0.json()["choices"]?[0]?["text"] } == ["Hello", "Hello"])
+            #expect(Set(try answers.map { try $0.json()["id"]?.string }).count == 2)
+            #expect(Set(answers.map { $0.headers["x-request-id"] }).count == 2)
+        }
+    }
+
+    @Test("an answer ends at the latest where the context ends", arguments: [false, true])
+    func contextEnd(streams: Bool) async throws {
+        try await TestServer.with(RealModel.stories, EngineConfiguration(maxBatch: 1, context: 64)) { server, service in
+            let body = #"{"prompt":"The dog","max_tokens":100000,"ignore_eos":true,"stream":\#(streams)}"#
+            let answer = try await server.send("/v1/completions", body)
+            let last = streams ? try answer.chunks().last : try answer.json()
+            #expect(last?["choices"]?[0]?["finish_reason"] == "length")
+            try await EngineServerTests.idle(service)
         }
     }
 
