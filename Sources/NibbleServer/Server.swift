@@ -31,7 +31,8 @@ package struct Server: Sendable {
             responder: ServerResponder(core),
             server: .http1(
                 configuration: .init(
-                    additionalChannelHandlers: [ConnectionWatcher()], idleTimeout: .seconds(75),
+                    additionalChannelHandlers: [ConnectionWatcher(headTimeout: configuration.readTimeout)],
+                    idleTimeout: .seconds(75),
                     httpDecoderConfiguration: .init(
                         maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))),
             configuration: ApplicationConfiguration(

@@ -19,6 +19,8 @@ package struct ServerConfiguration: Sendable {
     package var pingInterval = 15.0
     /// Seconds without progress of a write after which a reader is taken for gone.
     package var writeTimeout = 60.0
+    /// Seconds that a new connection has for the head of its first request, and each request for its body.
+    package var readTimeout = 60.0
     /// What the server says when it is asked for its version.
     package var version = "0.0.0"
     /// Before the names of all metrics.

@@ -109,6 +109,22 @@ import Testing
         }
     }
 
+    /// The raw client returns when the server has closed the connection.
+    @Test(
+        "a request that never becomes whole loses its connection; a long answer does not",
+        arguments: [
+            "POST /v1/completions HTTP/1.1\r\nHo", "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{",
+        ])
+    func endlessRequest(bytes: String) async throws {
+        let configuration = TestServer.configured { $0.readTimeout = 0.2 }
+        let service = TestServer.service("one two three four", pause: .milliseconds(200))
+        try await TestServer.with(service, configuration) { server in
+            _ = try? await Self.raw(server.port, bytes)
+            let answer = try await server.chat(#","stream":true"#)
+            #expect(answer.status == 200 && answer.frames.last == "[DONE]")
+        }
+    }
+
     @Test(
         "a wrong key opens nothing",
         arguments: [

@@ -36,7 +36,7 @@ struct Routes: Sendable {
         {
             [
                 "POST": { head, context in
-                    try await handle(try await head.json(limit: core.configuration.bodyLimit), head, context)
+                    try await handle(try await head.json(core.configuration, context.channel), head, context)
                 }
             ]
         }
@@ -108,13 +108,16 @@ struct RequestHead: Sendable {
     let client: String
     let request: Request
 
-    /// The body as JSON.
+    /// The body as JSON. A client that sends it too slowly loses its connection.
     /// - Throws: ``APIError``
-    func json(limit: Int) async throws -> JSONField {
+    func json(_ configuration: ServerConfiguration, _ channel: any Channel) async throws -> JSONField {
+        let limit = configuration.bodyLimit
         guard saysJSON || isFromCommandLine else { throw APIError.wrongMediaType }
         if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > limit {
             throw APIError.bodyTooLarge(limit: limit)
         }
+        let deadline = channel.close(after: configuration.readTimeout)
+        defer { deadline.cancel() }
         let buffer: ByteBuffer
         do {
             buffer = try await request.body.collect(upTo: limit)

@@ -28,7 +28,8 @@ struct ServerResponder: HTTPResponder {
             response = failure(error, path)
             if hasLongBody(request) || error.status == .contentTooLarge {
                 response.headers[.connection] = "close"
-                closeSoon(context.channel)
+                // What the client still sends is read for a second, so that it can read the answer.
+                context.channel.close(after: 1)
             }
         }
         response.headers[.requestID] = identifier
@@ -97,11 +98,6 @@ struct ServerResponder: HTTPResponder {
     private func hasLongBody(_ request: Request) -> Bool {
         if let length = request.headers[.contentLength].flatMap({ Int($0) }) { return length > core.configuration.bodyLimit }
         return request.headers[.transferEncoding] != nil
-    }
-
-    /// What a refused client still sends is read for a second, so that it can read the answer; then the connection ends.
-    private func closeSoon(_ channel: any Channel) {
-        channel.eventLoop.scheduleTask(in: .seconds(1)) { channel.close(promise: nil) }
     }
 
     // MARK: Browsers
