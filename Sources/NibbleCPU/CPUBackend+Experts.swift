@@ -50,11 +50,16 @@ extension CPUBackend {
         pool.run(count: rows, grain: grain, moved, nibble_gather_expert_rows_task)
 
         let x = work.input.viewed(as: [rows, work.width])
-        let gates = work.gateUp.viewed(as: [rows, 2 * work.hidden])
         let hidden = work.gated.viewed(as: [rows, work.hidden])
         let adapters = call.usedAdapters?.gathered(work.pairs.rows(first..<first + rows), of: call.topK, into: work.slots)
-        try multiply(x, experts, work, table.gateUp, { call.experts[$0].gateUp }, adapters, into: gates)
-        try gate(gates, call.activation, into: hidden)
+        switch call.activation {
+        case .gated(let activation):
+            let gates = work.gateUp.viewed(as: [rows, 2 * work.hidden])
+            try multiply(x, experts, work, table.gateUp, { call.experts[$0].gateUp }, adapters, into: gates)
+            try gate(gates, activation, into: hidden)
+        case .plain(let activation):
+            try multiply(x, experts, work, table.gateUp, { call.experts[$0].gateUp }, adapters, activation, into: hidden)
+        }
         try multiply(hidden, experts, work, table.down, { LinearGroup([call.experts[$0].down]) }, adapters, into: x)
 
         moved.tokens = output.mutableFloats
@@ -66,7 +71,7 @@ extension CPUBackend {
     /// multiply in different forms or have low-rank sums.
     private func multiply(
         _ input: Tensor, _ experts: Range<Int>, _ work: ExpertsScratch, _ group: CPUExpertTable.Group?,
-        _ layers: (Int) -> LinearGroup, _ adapters: AdapterRows?, into output: Tensor
+        _ layers: (Int) -> LinearGroup, _ adapters: AdapterRows?, _ activation: Activation = .identity, into output: Tensor
     ) throws {
         let starts = work.starts.integers
         let first = Int(starts[experts.lowerBound])
@@ -76,7 +81,8 @@ extension CPUBackend {
                 let rows = Int(starts[expert]) - first..<Int(starts[expert + 1]) - first
                 let own = adapters.map { AdapterRows(weights: $0.weights, slots: $0.slots?.rows(rows)) }
                 try linear(
-                    input.rows(rows), layers(expert), epilogue: LinearEpilogue(adapters: own), into: output.rows(rows))
+                    input.rows(rows), layers(expert), epilogue: LinearEpilogue(activation: activation, adapters: own),
+                    into: output.rows(rows))
             }
             return
         }
@@ -93,7 +99,7 @@ extension CPUBackend {
                     call.layer_count = group.layersPerExpert
                     call.output = output.mutableFloats + row * group.outFeatures
                     call.output_stride = group.outFeatures
-                    call.setEpilogue(LinearEpilogue(), stride: group.outFeatures)
+                    call.setEpilogue(LinearEpilogue(activation: activation), stride: group.outFeatures)
                     call.batch_invariant = isBatchInvariant
                     call.setForm(
                         InputForm(group.format, group.arithmetic, inFeatures: group.inFeatures, kernels: pool.kernels))

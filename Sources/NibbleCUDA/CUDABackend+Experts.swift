@@ -79,12 +79,11 @@ extension CUDABackend {
             defer { workspace.release(mark) }
             let expert = call.experts[Int(slots[4 * slot])]
             let positions = Int(slots[4 * slot + 1])..<Int(slots[4 * slot + 1] + slots[4 * slot + 2])
-            let gates = try scratch(input.dtype, [positions.count, expert.gateUp.outFeatures])
-            let gated = try scratch(input.dtype, [positions.count, expert.down.inFeatures])
-            try linear(sorted.rows(positions), expert.gateUp, epilogue: .init(), activeRows: 0, into: gates)
-            try gate(gates, call.activation, into: gated)
+            let hidden = try activated(call.activation, input.dtype, [positions.count, expert.down.inFeatures]) {
+                try linear(sorted.rows(positions), expert.gateUp, epilogue: .init(activation: $0), activeRows: 0, into: $1)
+            }
             try linear(
-                gated, LinearGroup([expert.down]), epilogue: .init(), activeRows: 0, into: products.rows(positions))
+                hidden, LinearGroup([expert.down]), epilogue: .init(), activeRows: 0, into: products.rows(positions))
         }
         try combine(products, call, groups, into: output)
     }
@@ -102,14 +101,13 @@ extension CUDABackend {
             let mark = workspace.mark()
             defer { workspace.release(mark) }
             let rowWeights = weights.rows(index..<index + 1).viewed(as: [tokens])
-            let hidden = expert.down.inFeatures
-            let gates = try scratch(input.dtype, [tokens, expert.gateUp.outFeatures])
-            let gated = try scratch(input.dtype, [tokens, hidden])
+            let hidden = try activated(call.activation, input.dtype, [tokens, expert.down.inFeatures]) {
+                try linear(
+                    input, expert.gateUp, epilogue: .init(activation: $0, adapters: call.adapters),
+                    activeRows: rowWeights.pointer, into: $1)
+            }
             try linear(
-                input, expert.gateUp, epilogue: .init(adapters: call.adapters), activeRows: rowWeights.pointer, into: gates)
-            try gate(gates, call.activation, into: gated)
-            try linear(
-                gated, LinearGroup([expert.down]),
+                hidden, LinearGroup([expert.down]),
                 epilogue: LinearEpilogue(rowScale: rowWeights, residual: sum, adapters: call.adapters),
                 activeRows: rowWeights.pointer, into: sum)
         }
@@ -117,6 +115,25 @@ extension CUDABackend {
             try add(residual, sum, scale: 1, into: output)
         } else {
             try convert(sum, to: output)
+        }
+    }
+
+    /// The experts' hidden activations, of `shape` [rows, F].
+    /// - Parameter product: the product of input and gate and up, with an activation of its outputs, into a tensor.
+    func activated(
+        _ activation: ExpertActivation, _ dtype: DType, _ shape: Shape, _ product: (Activation, Tensor) throws -> Void
+    ) throws -> Tensor {
+        switch activation {
+        case .gated(let activation):
+            let gates = try scratch(dtype, [shape[0], 2 * shape[1]])
+            let hidden = try scratch(dtype, shape)
+            try product(.identity, gates)
+            try gate(gates, activation, into: hidden)
+            return hidden
+        case .plain(let activation):
+            let hidden = try scratch(dtype, shape)
+            try product(activation, hidden)
+            return hidden
         }
     }
 

@@ -19,12 +19,11 @@ extension CUDABackend {
         let tile = expertTile(first, input.dtype, tokens: tokens, mean: pairs / call.experts.count)
         let isSingle = tokens == 1 && !options.isBatchInvariant
         let groups = isSingle ? ExpertGroups(tile: 8, slotCount: pairs) : try group(call, tokens: tokens, tile: tile)
-        let gates = try scratch(input.dtype, [pairs, first.gateUp.outFeatures])
-        let gated = try scratch(input.dtype, [pairs, first.down.inFeatures])
         let products = try scratch(.float32, [pairs, width])
-        try product(input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, into: gates)
-        try gate(gates, call.activation, into: gated)
-        try product(gated, [first.down], table.down, call, groups, isByPosition: true, into: products)
+        let hidden = try activated(call.activation, input.dtype, [pairs, first.down.inFeatures]) {
+            try product(input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, $0, into: $1)
+        }
+        try product(hidden, [first.down], table.down, call, groups, isByPosition: true, .identity, into: products)
         try combine(products, call, groups, into: output)
     }
 
@@ -79,7 +78,7 @@ extension CUDABackend {
     /// - Parameter isByPosition: whether `input` has a row for each position, not for each token.
     private func product(
         _ input: Tensor, _ layers: [Linear], _ table: Tensor, _ call: ExpertsCall, _ groups: ExpertGroups, isByPosition: Bool,
-        into output: Tensor
+        _ activation: Activation, into output: Tensor
     ) throws {
         let mark = workspace.mark()
         defer { workspace.release(mark) }
@@ -100,7 +99,8 @@ extension CUDABackend {
         let rows = input.shape[0]
         var fused = FusedLayers(
             kind: kind, layers: layers[...], input: input, dtype: input.dtype, tokens: rows, firstColumn: 0)
-        fused.arguments.epilogue = NibbleEpilogue(LinearEpilogue(), output: output, columns: fused.outFeatures)
+        fused.arguments.epilogue = NibbleEpilogue(
+            LinearEpilogue(activation: activation), output: output, columns: fused.outFeatures)
         var arguments = NibbleExpertsArguments()
         arguments.layers = table.pointer
         arguments.isByPosition = isByPosition ? 1 : 0

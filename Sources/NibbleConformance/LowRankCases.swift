@@ -161,7 +161,7 @@ extension OperationCases {
             input.tensor,
             ExpertsCall(
                 ids: try context.integers(ids.map(Int32.init), [tokens, 2]), weights: weights.tensor, experts: ExpertSet(experts),
-                activation: .product(.silu), residual: nil, adapters: rows.rows), into: output)
+                activation: .gated(.product(.silu)), residual: nil, adapters: rows.rows), into: output)
         var wanted = [Double](repeating: 0, count: tokens * width)
         for (pair, expert) in ids.enumerated() {
             let token = pair / 2

@@ -2,7 +2,7 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Mixtures of experts: every format, from one token to many, experts with all tokens and with none.
-    package static let experts: [OperationCase] = mixturesByFormat + mixturesByShape + manyExperts
+    package static let experts: [OperationCase] = mixturesByFormat + mixturesByShape + manyExperts + ungatedMixtures
 
     private static func formats(_ loadDType: DType) -> [(String, WeightFormat, LinearArithmetic)] {
         func fourBit(_ codebook: FourBitFormat.Codebook, _ blockSize: Int = 64, nested: Bool = false) -> WeightFormat {
@@ -34,11 +34,23 @@ extension OperationCases {
             [(1, 1), (2, 6), (6, 70)].flatMap { topK, tokens in
                 var mixture = Mixture(format, tokens: tokens)
                 (mixture.topK, mixture.width, mixture.hidden) = (topK, 72, 100)
-                (mixture.isSplit, mixture.activation) = (true, .clampedGLU(limit: 1.5, alpha: 1.702))
+                (mixture.isSplit, mixture.activation) = (true, .gated(.clampedGLU(limit: 1.5, alpha: 1.702)))
                 var crowded = Mixture(format, tokens: 3 * tokens)
                 (crowded.topK, crowded.choice, crowded.hasBiases) = (topK, .crowded, true)
                 return [mixture, crowded]
             }.map { $0.operationCase(loadDType) } + [Mixture(format, tokens: 300).operationCase(loadDType)]
+        }
+    }
+
+    /// Every format without gates, at the numbers of tokens at which a backend changes its algorithm.
+    private static let ungatedMixtures: [OperationCase] = [DType.float32, .bfloat16].flatMap { loadDType in
+        formats(loadDType).enumerated().flatMap { index, format in
+            (index < 5 ? [1, 2, 9, 40, 90] : [1, 40]).map { tokens in
+                var mixture = Mixture(format, tokens: tokens)
+                (mixture.activation, mixture.hasBiases) = (.plain(.reluSquared), tokens % 2 == 0)
+                if tokens == 9 { (mixture.width, mixture.hidden) = (72, 100) }
+                return mixture.operationCase(loadDType)
+            }
         }
     }
 
@@ -69,7 +81,7 @@ private struct Mixture {
     /// gate and up as two layers.
     var isSplit = false
     var hasBiases = false
-    var activation = GateActivation.product(.silu)
+    var activation = ExpertActivation.gated(.product(.silu))
 
     init(_ format: (name: String, weight: WeightFormat, arithmetic: LinearArithmetic), tokens: Int) {
         (name, self.format, arithmetic) = format
@@ -77,11 +89,15 @@ private struct Mixture {
     }
 
     func operationCase(_ loadDType: DType) -> OperationCase {
-        let traits = (choice == .crowded ? ", crowded" : "") + (hasBiases ? ", biases" : "") + (isSplit ? ", clamped GLU" : "")
+        let traits =
+            (choice == .crowded ? ", crowded" : "") + (hasBiases ? ", biases" : "") + (isSplit ? ", clamped GLU" : "")
+            + (isGated ? "" : ", ungated")
         return OperationCase(
             "experts \(name), \(topK) of \(count) [\(width), \(hidden)] × \(tokens)\(traits)", loadDType: loadDType
         ) { try run($0) }
     }
+
+    private var isGated: Bool { if case .gated = activation { true } else { false } }
 
     /// The last expert has no tokens, unless a token has all experts.
     private var ids: [Int] {
@@ -105,7 +121,8 @@ private struct Mixture {
         }
         return Member(
             gateUp: isSplit
-                ? [try operand(hidden, width, 0), try operand(hidden, width, 2)] : [try operand(2 * hidden, width, 0)],
+                ? [try operand(hidden, width, 0), try operand(hidden, width, 2)]
+                : [try operand(isGated ? 2 * hidden : hidden, width, 0)],
             down: try operand(width, hidden, 4))
     }
 
@@ -136,8 +153,13 @@ private struct Mixture {
             let token = pair / topK
             let x = Array(input[token * width..<(token + 1) * width])
             let both = members[expert].gateUp.flatMap { PlainLinear(x, $0).values }
-            let gated = (0..<hidden).map { PlainActivation.value(activation, both[$0], both[hidden + $0]) }
-            for (index, value) in PlainLinear(gated, members[expert].down).values.enumerated() {
+            let activated = (0..<hidden).map { index in
+                switch activation {
+                case .gated(let gate): PlainActivation.value(gate, both[index], both[hidden + index])
+                case .plain(let activation): PlainActivation.value(activation, both[index])
+                }
+            }
+            for (index, value) in PlainLinear(activated, members[expert].down).values.enumerated() {
                 wanted[token * width + index] += weights[pair] * value
             }
         }

@@ -11,9 +11,17 @@ package enum GateActivation: Sendable, Hashable {
     case clampedGLU(limit: Float, alpha: Float)
 }
 
-/// One expert of a mixture: down(activation(gate x, up x)). Its linear layers may have biases.
+/// What an expert computes between its projections.
+package enum ExpertActivation: Sendable, Hashable {
+    /// down(gate activation(gate x, up x))
+    case gated(GateActivation)
+    /// down(activation(up x)), without a gate (Nemotron 3).
+    case plain(Activation)
+}
+
+/// One expert of a mixture, see ``ExpertActivation``. Its linear layers may have biases.
 package struct Expert: Sendable {
-    /// gate and up side by side: [2F, E] in one or two layers.
+    /// gate and up side by side: [2F, E] in one or two layers. Up alone, [F, E], in an expert without a gate.
     package var gateUp: LinearGroup
     package var down: Linear
 
@@ -39,7 +47,7 @@ package struct ExpertsCall: Sendable {
     /// float32 [T, k]
     package var weights: Tensor
     package var expertSet: ExpertSet
-    package var activation: GateActivation
+    package var activation: ExpertActivation
     /// [T, E]
     package var residual: Tensor?
     /// As in ``LinearEpilogue``, for the linear layers of the experts.
@@ -54,7 +62,7 @@ package struct ExpertsCall: Sendable {
     package var topK: Int { ids.shape.last }
 
     package init(
-        ids: Tensor, weights: Tensor, experts: ExpertSet, activation: GateActivation, residual: Tensor?,
+        ids: Tensor, weights: Tensor, experts: ExpertSet, activation: ExpertActivation, residual: Tensor?,
         adapters: AdapterRows? = nil
     ) {
         self.ids = ids

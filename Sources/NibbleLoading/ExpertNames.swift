@@ -25,13 +25,13 @@ struct ExpertNames {
         for module in tree.modules where module.isExperts {
             guard let down = module.node.parameters.first(where: { $0.name == "down_proj" }) else { continue }
             let (width, inner) = (down.shape[1], down.shape[2])
+            let isGated = !module.node.parameters.contains { $0.name == "up_proj" }
+            let first = (isGated ? ["gate_proj", "up_proj"] : ["up_proj"]).map {
+                Projection(name: $0, parameter: isGated ? "gate_up_proj" : "up_proj", shape: [inner, width])
+            }
             sets[module.path] = ExpertSet(
                 count: down.shape[0],
-                projections: [
-                    Projection(name: "gate_proj", parameter: "gate_up_proj", shape: [inner, width]),
-                    Projection(name: "up_proj", parameter: "gate_up_proj", shape: [inner, width]),
-                    Projection(name: "down_proj", parameter: "down_proj", shape: [width, inner]),
-                ])
+                projections: first + [Projection(name: "down_proj", parameter: "down_proj", shape: [width, inner])])
         }
     }
 

@@ -11,22 +11,22 @@ extension WeightLoader {
     }
 
     private func experts(_ module: LocatedModule, on backend: any Backend) throws -> [Expert] {
-        guard let gateUp = module.node.parameters.first(where: { $0.name == "gate_up_proj" }),
-            let down = module.node.parameters.first(where: { $0.name == "down_proj" })
-        else { throw ModelError.missingWeight("gate_up_proj, down_proj", module: module.path) }
+        let parameters = module.node.parameters
+        guard let down = parameters.first(where: { $0.name == "down_proj" }),
+            let first = parameters.first(where: { $0.name == "gate_up_proj" || $0.name == "up_proj" })
+        else { throw ModelError.missingWeight("gate_up_proj or up_proj, down_proj", module: module.path) }
         let isTransposed = module.node.expertsLayout == .alternatingColumns
         let (width, inner) = isTransposed ? (down.shape[2], down.shape[1]) : (down.shape[1], down.shape[2])
-        let fusedGateUp = try fused("gate_up_proj", gateUp.shape, module, on: backend)
+        let fusedFirst = try fused(first.name, first.shape, module, on: backend)
+        let projections = first.name == "up_proj" ? ["up_proj"] : ["gate_proj", "up_proj"]
         let fusedDown = try fused("down_proj", down.shape, module, on: backend)
         return try (0..<down.shape[0]).map { index in
             func separate(_ projection: String, _ shape: Shape) throws -> Linear {
                 try layer("\(module.path).\(index).\(projection)", shape, module, on: backend)
             }
-            let gates =
-                try fusedGateUp.map { [try $0(index)] }
-                ?? [separate("gate_proj", [inner, width]), separate("up_proj", [inner, width])]
+            let layers = try fusedFirst.map { [try $0(index)] } ?? projections.map { try separate($0, [inner, width]) }
             return Expert(
-                gateUp: LinearGroup(gates), down: try fusedDown?(index) ?? separate("down_proj", [width, inner]))
+                gateUp: LinearGroup(layers), down: try fusedDown?(index) ?? separate("down_proj", [width, inner]))
         }
     }
 

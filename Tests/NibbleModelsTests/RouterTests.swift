@@ -39,7 +39,35 @@ import Testing
         let cohere = try #require(mixtures(try read(config("cohere2_moe"))).first)
         #expect(cohere.router.scoring == .sigmoid && cohere.router.scale == 0.5 && cohere.sharedScale == 0.5)
         let oss = try #require(mixtures(try read(config("gpt_oss"))).first)
-        #expect(oss.router.scoring == .softmax && oss.router.normalizes && oss.activation == .clampedGLU(limit: 7, alpha: 1.702))
+        #expect(
+            oss.router.scoring == .softmax && oss.router.normalizes
+                && oss.activation == .gated(.clampedGLU(limit: 7, alpha: 1.702)))
+    }
+
+    @Test("Nemotron 3's experts have no gates, and may lie between projections", arguments: [nil, 12])
+    func nemotron(latent: Int?) throws {
+        var config = try config("nemotron_h")
+        let fields: [(String, JSONValue)] = [
+            ("hybrid_override_pattern", "ME*-E"), ("n_routed_experts", 8), ("num_experts_per_tok", 2),
+            ("moe_intermediate_size", 20), ("moe_shared_expert_intermediate_size", 24), ("n_group", 2), ("topk_group", 1),
+            ("routed_scaling_factor", 2.5),
+        ]
+        for (field, value) in fields { config[field] = value }
+        config["layers_block_type"] = nil
+        config["moe_latent_size"] = latent.map { .int($0) }
+        let architecture = try read(config)
+        try architecture.check()
+        #expect(mixtures(architecture).count == 2)
+        let experts = try #require(mixtures(architecture).first)
+        #expect(experts.activation == .plain(.reluSquared) && experts.latent == latent && experts.width == 20)
+        #expect(experts.router.groups == .init(count: 2, chosen: 1, score: .sumOfBestTwo) && experts.router.scale == 2.5)
+        let shapes = Dictionary(uniqueKeysWithValues: architecture.tree.parameters.map { ($0.path, $0.shape) })
+        let mixer = "model.layers.1.mixer."
+        #expect(shapes[mixer + "experts.up_proj"] == [8, 20, latent ?? 18])
+        #expect(shapes[mixer + "experts.down_proj"] == [8, latent ?? 18, 20])
+        #expect(shapes[mixer + "shared_experts.up_proj.weight"] == [24, 18])
+        #expect(shapes[mixer + "fc2_latent_proj.weight"] == latent.map { [18, $0] })
+        #expect(architecture.keys.fileName(mixer + "gate.weight") == "backbone.layers.1.mixer.gate.weight")
     }
 
     @Test("dense layers come first")

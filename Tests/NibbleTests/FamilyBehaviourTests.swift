@@ -1,4 +1,6 @@
+import Foundation
 import Nibble
+import NibbleCheckpoint
 import NibbleCore
 import NibbleGeneration
 import NibbleModels
@@ -98,6 +100,66 @@ import Testing
             let warned = output.warnings.count { if case .beyondModelPositions = $0 { true } else { false } }
             #expect(warned == (pretrained.model.maximumPositions == nil ? 0 : 1))
         }
+    }
+
+    @Test("projections around experts may be multiplied into them")
+    func latentExperts() throws {
+        var config = try #require(RecurrentConfigs.all["nemotron_h"])
+        let folder = try RandomCheckpoint.folder(config)
+        let folded = try Fixtures.temporaryFolder()
+        defer { for folder in [folder, folded] { try? FileManager.default.removeItem(at: folder) } }
+        let checkpoint = try CheckpointFiles.open(file: folder.appending(path: "model.safetensors"))
+        config["moe_latent_size"] = nil
+        try Data(JSONValue.object(config).encoded().utf8).write(to: folded.appending(path: "config.json"))
+        let mixer = "model.layers.1.mixer."
+        let (before, after) = (
+            try checkpoint.tensor(mixer + "fc1_latent_proj.weight"), try checkpoint.tensor(mixer + "fc2_latent_proj.weight")
+        )
+        let tensors = try checkpoint.names.filter { !$0.contains("latent_proj") }.map { name in
+            let tensor = try checkpoint.tensor(name)
+            // [X, F, L] × [L, E] and [E, L] × [X, L, F]
+            return switch String(name.dropFirst(mixer.count)) {
+            case "experts.up_proj": (name: name, tensor: stacked(tensor) { product($0, before) })
+            case "experts.down_proj": (name: name, tensor: stacked(tensor) { product(after, $0) })
+            default: (name: name, tensor: tensor)
+            }
+        }
+        try SafetensorsWriter().write(tensors, to: folded.appending(path: "model.safetensors"))
+        var configuration = LoadConfiguration()
+        configuration.dtype = .float32
+        let (found, wanted) = try (
+            PretrainedModel.load(folder: folder, configuration), PretrainedModel.load(folder: folded, configuration)
+        )
+        let ids: [Int32] = [3, 9, 4, 7, 5, 11, 30, 2]
+        func logits(_ model: PretrainedModel) throws -> [Float] {
+            let output = try model.forward(inputIDs: [ids])
+            return Array(output.logits.hostElements(Float.self))
+        }
+        let (a, b) = (try logits(found), try logits(wanted))
+        try #require(a.count == b.count && Set(a.map { ($0 * 1000).rounded() }).count > 100)
+        let difference = zip(a, b).map { abs($0 - $1) }.max() ?? 0
+        #expect(difference < 1e-4, "\(difference) of up to \(a.map(abs).max() ?? 0)")
+    }
+
+    /// Each matrix of [X, N, K] through `change`.
+    private func stacked(_ tensor: Tensor, _ change: (Tensor) -> Tensor) -> Tensor {
+        let matrices = (0..<tensor.shape[0]).map {
+            change(tensor.rows($0..<$0 + 1).viewed(as: [tensor.shape[1], tensor.shape[2]]))
+        }
+        return .host(
+            matrices.flatMap { Array($0.hostElements(Float.self)) }, .float32,
+            [matrices.count, matrices[0].shape[0], matrices[0].shape[1]])
+    }
+
+    private func product(_ a: Tensor, _ b: Tensor) -> Tensor {
+        let (rows, depth, columns) = (a.shape[0], a.shape[1], b.shape[1])
+        let (left, right) = (a.hostElements(Float.self), b.hostElements(Float.self))
+        let values = (0..<rows * columns).map { index in
+            (0..<depth).reduce(Float(0)) {
+                $0 + left[index / columns * depth + $1] * right[$1 * columns + index % columns]
+            }
+        }
+        return .host(values, .float32, [rows, columns])
     }
 
     @Test("the multiplier of residuals holds for mixtures too", arguments: ["qwen3_moe", "qwen2_moe"])

@@ -29,10 +29,7 @@ struct FixtureModel: Sendable, CustomStringConvertible {
         guard let root = try? JSONValue(contentsOf: folder.appending(path: "config.json")),
             let object = root.object.map({ TextTower($0)?.config ?? $0 }), let type = object["model_type"]?.string
         else { return false }
-        let config = JSONValue.object(object)
-        // Experts without a gate are not run.
-        let hasPlainExperts = config["layers_block_type"]?.array?.contains { $0.string == "moe" } ?? false
-        return ModelRegistry.modelTypes.contains(type) && !hasPlainExperts
+        return ModelRegistry.modelTypes.contains(type)
     }
 
     func expected() throws -> JSONValue { try JSONValue(contentsOf: folder.appending(path: "expected.json")) }

@@ -99,7 +99,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: url.deletingLastPathComponent()) }
         let pretrained = try PretrainedModel.load(folder: url, model.configuration())
         #expect(pretrained.report.unexpected.isEmpty)
-        #expect(try model.error(pretrained, against: "logits") < FixtureModel.float32Bound)
+        #expect(try model.error(pretrained, against: "logits") < model.float32Bound)
     }
 
     @Test("mixtures are quantized as those of a folder, and written", arguments: mixtures)

@@ -20,13 +20,13 @@ import Testing
         let pretrained = try model.load()
         let error = try model.error(pretrained, against: "logits")
         print("  \(model.name) float32: \(error)")
-        #expect(error <= FixtureModel.float32Bound)
+        #expect(error <= model.float32Bound)
         let footprint = try #require(try model.expected()["memory_footprint"]?["float32"]?.int)
         #expect(pretrained.memoryFootprint == footprint)
         if pretrained.isEncoderDecoder {
             let error = try model.encoderError(pretrained)
             print("  \(model.name) encoder: \(error)")
-            #expect(error <= FixtureModel.float32Bound)
+            #expect(error <= model.float32Bound)
         }
     }
 
@@ -53,7 +53,7 @@ import Testing
                 .host(last, .float32, wanted.shape), wanted, mask: nil, rows: 0..<1
             ).relativeError
             print("  \(model.name) long \(cuts): \(error)")
-            #expect(error <= FixtureModel.float32Bound)
+            #expect(error <= model.float32Bound)
         }
     }
 
@@ -98,8 +98,9 @@ import Testing
 }
 
 extension FixtureModel {
-    /// Relative error of float32 logits. Measured: at most 2·10⁻⁶.
-    static let float32Bound = 2e-5
+    /// Relative error of float32 logits. Measured: at most 2·10⁻⁶. One recorded row of nemotron_h is itself 5·10⁻⁵ away from what
+    /// float64 gives.
+    var float32Bound: Double { name == "nemotron_h" ? 1e-4 : 2e-5 }
 
     /// The reference's own bfloat16 logits are that far from its float32 ones: in some mixtures rounding changes which experts some
     /// tokens are sent to.

@@ -79,6 +79,15 @@ enum RecurrentConfigs {
             "max_position_embeddings": 4096, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 2,
             "mamba_d_state": 8, "mamba_rms_norm": true, "key_multiplier": 0.5, "ssm_multipliers": [0.7, 1.1, 0.9, 1.2, 0.8],
         ],
+        // Experts without gates, between projections.
+        "nemotron_h": [
+            "model_type": "nemotron_h", "hidden_size": 32, "intermediate_size": 40,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"], "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 16, "mamba_num_heads": 4, "mamba_head_dim": 8, "n_groups": 2,
+            "ssm_state_size": 8, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+            "moe_shared_expert_intermediate_size": 20, "moe_latent_size": 16, "n_group": 2, "topk_group": 1,
+            "routed_scaling_factor": 1.5, "vocab_size": 64, "max_position_embeddings": 4096,
+        ],
         // Without keys and values at all.
         "delta only": [
             "model_type": "qwen3_5_text", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

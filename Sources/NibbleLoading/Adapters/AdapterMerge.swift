@@ -216,7 +216,8 @@ struct AdapterMerge {
             let result = try arithmetic.copy(arithmetic.host.cast(checkpoint.tensor(key), to: dtype))
             for update in updates {
                 let matrix = result.rows(update.expert..<update.expert + 1).viewed(as: [shape[1], shape[2]])
-                let first = update.projection == "up_proj" ? shape[1] / 2 : 0
+                // The last rows: all of them where there is no gate.
+                let first = update.projection == "up_proj" ? shape[1] - update.b.shape[0] : 0
                 let rows = matrix.rows(first..<first + update.b.shape[0])
                 rows.mutableHostBytes.copyMemory(from: try arithmetic.merged(rows, update).hostBytes)
             }

@@ -35,7 +35,7 @@ package struct MatchedAdapter: Sendable {
     /// The same for a matrix of one expert.
     package struct ExpertUpdate: Sendable {
         let expert: Int
-        /// `gate_up_proj`, or a half of it, or `down_proj`.
+        /// `gate_up_proj`, or a half of it, or `up_proj` of experts without a gate, or `down_proj`.
         let projection: String
         /// float32 [r, K]
         let a: Tensor

@@ -200,14 +200,18 @@ extension DescriptionCheck {
         switch description {
         case .none: return
         case .plain:
-            let up = try role(.up, in: module)
-            try linear(up, in: width)
-            try linear(role(.down, in: module), in: up.outFeatures, out: width)
+            try checkPlain(module, width: width)
         case .gated:
             try checkGated(module, width: width)
         case .experts(let experts):
             try checkExperts(module, experts, width: width)
         }
+    }
+
+    private mutating func checkPlain(_ module: LocatedModule, width: Int) throws {
+        let up = try role(.up, in: module)
+        try linear(up, in: width)
+        try linear(role(.down, in: module), in: up.outFeatures, out: width)
     }
 
     private mutating func checkGated(_ module: LocatedModule, width: Int) throws {
@@ -228,10 +232,14 @@ extension DescriptionCheck {
         try linear(role(.router, in: module), in: width, out: experts.count)
         let fused = try role(.experts, in: module)
         try expect(fused.isExperts, fused, "a set of experts", "another kind of module")
+        let inputWidth = experts.latent ?? width
         switch fused.node.expertsLayout {
         case .rows:
-            try shape(fused, [experts.count, 2 * experts.width, width], "gate_up_proj")
-            try shape(fused, [experts.count, width, experts.width], "down_proj")
+            switch experts.activation {
+            case .gated: try shape(fused, [experts.count, 2 * experts.width, inputWidth], "gate_up_proj")
+            case .plain: try shape(fused, [experts.count, experts.width, inputWidth], "up_proj")
+            }
+            try shape(fused, [experts.count, inputWidth, experts.width], "down_proj")
         case .alternatingColumns:
             try shape(fused, [experts.count, width, 2 * experts.width], "gate_up_proj")
             try shape(fused, [experts.count, experts.width, width], "down_proj")
@@ -240,9 +248,18 @@ extension DescriptionCheck {
         }
         consume(fused)
         try checkRouter(module, experts)
+        if let latent = experts.latent {
+            try expect(experts.shared != .apart, module, "experts of the model's width beside a dense feed-forward", "\(latent)")
+            try linear(role(.latentInput, in: module), in: width, out: latent)
+            try linear(role(.latentOutput, in: module), in: latent, out: width)
+        }
         if experts.shared == .apart { try checkApart(module, experts, width: width) }
         guard experts.shared != .none else { return }
-        try checkGated(role(.sharedExpert, in: module), width: width)
+        let shared = try role(.sharedExpert, in: module)
+        switch experts.activation {
+        case .gated: try checkGated(shared, width: width)
+        case .plain: try checkPlain(shared, width: width)
+        }
         if experts.shared == .gated { try linear(role(.sharedExpertGate, in: module), in: width, out: 1) }
     }
 

@@ -160,16 +160,18 @@ package enum FeedForwardDescription: Sendable {
     var isNone: Bool { if case .none = self { true } else { false } }
 }
 
-/// A sparse mixture of gated experts.
+/// A sparse mixture of experts.
 package struct ExpertsDescription: Sendable {
     /// X
     package var count: Int
     /// k
     package var topK: Int
     package var router: RouterDescription
-    package var activation: GateActivation
+    package var activation: ExpertActivation
     /// F of one expert.
     package var width: Int
+    /// The width of the experts' input and output where it is not E: projections lead there and back (Nemotron 3).
+    package var latent: Int?
     package var shared = SharedExpert.none
     /// A factor on the shared expert's output (Cohere 2 MoE averages).
     package var sharedScale: Float = 1
@@ -189,7 +191,7 @@ package struct ExpertsDescription: Sendable {
         self.count = count
         self.topK = topK
         self.router = router
-        self.activation = activation
+        self.activation = .gated(activation)
         self.width = width
     }
 

@@ -1,11 +1,14 @@
 import NibbleCore
 
-/// Nemotron-H (arXiv 2504.03624): every block is Mamba 2, attention without positions, or a feed-forward.
+/// Nemotron-H (arXiv 2504.03624) and Nemotron 3 (arXiv 2512.20848): every block is Mamba 2, attention without positions, a
+/// feed-forward, or a mixture of experts without gates.
 ///
-///     nibble generate nvidia/NVIDIA-Nemotron-Nano-9B-v2 --load-in-4bit --quant-type nf4 "The capital of France is"
+///     nibble generate nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16 --load-in-4bit --quant-type nf4 "The capital of France is"
 enum NemotronH {
     private enum Kind: String {
-        case mamba, attention, mlp
+        case mamba, attention, mlp, mixture
+
+        var isFeedForward: Bool { self == .mlp || self == .mixture }
     }
 
     static func architecture(_ config: ConfigReader) throws -> ModelArchitecture {
@@ -22,6 +25,7 @@ enum NemotronH {
             epsilon: model.epsilon,
             activation: activation,
             bias: (bias, bias), convolutionBias: config.bool("use_conv_bias", default: true))
+        let experts = kinds.contains(.mixture) ? try experts(config, model) : nil
         let feedForwardBias = try config.bool("mlp_bias", default: false)
         let layers = kinds.map { kind in
             switch kind {
@@ -31,6 +35,7 @@ enum NemotronH {
                     attention: AttentionDescription(
                         heads: model.heads, keyValueHeads: model.keyValueHeads, headSize: model.headSize), feedForward: .none)
             case .mlp: LayerDescription(recurrence: nil, feedForward: .plain(model.activation.function))
+            case .mixture: LayerDescription(recurrence: nil, feedForward: experts.map { .experts($0.description) } ?? .none)
             }
         }
         let root = module("", "NemotronHForCausalLM") {
@@ -38,11 +43,13 @@ enum NemotronH {
                 embedding("embeddings", model.vocabulary, model.width, role: .tokenEmbedding)
                 list("layers", kinds.count) { layer, name in
                     module(name, "NemotronHBlock", role: .block) {
-                        model.norm("norm", kinds[layer] == .mlp ? .feedForwardNorm : .attentionNorm)
+                        model.norm("norm", kinds[layer].isFeedForward ? .feedForwardNorm : .attentionNorm)
                         switch kinds[layer] {
                         case .mamba: mamba
                         case .attention: model.nemotronAttention
                         case .mlp: model.nemotronFeedForward(bias: feedForwardBias)
+                        case .mixture:
+                            if let experts { model.nemotronMixture(experts.description, experts.shared, bias: feedForwardBias) }
                         }
                     }
                 }
@@ -58,7 +65,7 @@ enum NemotronH {
                 root: root,
                 tied: .tied(
                     try config.bool("tie_word_embeddings", default: false), ("lm_head.weight", "model.embeddings.weight")),
-                noSplitClasses: ["NemotronHBlock"]),
+                noSplitClasses: ["NemotronHBlock"], alwaysFloat32: ["gate.weight"]),
             keys: keys,
             decoder: StackDescription(path: "model", width: model.width, layers: layers), vocabularySize: model.vocabulary,
             maximumPositions: try config.optionalPositions("max_position_embeddings"))
@@ -70,12 +77,27 @@ enum NemotronH {
         let names = try config.strings("layers_block_type") ?? config.strings("layer_types") ?? letters ?? []
         let kinds: [String: Kind] = [
             "mamba": .mamba, "linear_attention": .mamba, "M": .mamba, "attention": .attention, "full_attention": .attention,
-            "*": .attention, "mlp": .mlp, "-": .mlp,
+            "*": .attention, "mlp": .mlp, "-": .mlp, "moe": .mixture, "E": .mixture,
         ]
         try config.require(
             !names.isEmpty && names.allSatisfy { kinds[$0] != nil }, "layers_block_type",
-            "a list of mamba, attention and mlp (experts without a gate are not supported)")
+            "a list of mamba, attention, mlp and moe")
         return names.compactMap { kinds[$0] }
+    }
+
+    /// The mixture of the sparse layers, and the width of its shared expert.
+    private static func experts(
+        _ config: ConfigReader, _ model: LlamaLike
+    ) throws -> (description: ExpertsDescription, shared: Int) {
+        let count = try config.headCount("n_routed_experts", "num_local_experts", default: 8)
+        let topK = try model.expertsPerToken(of: count, default: 2)
+        var experts = ExpertsDescription(
+            count: count, topK: topK, router: try .deepSeek(config, count: count, topK: topK),
+            activation: .product(model.activation.function), width: try config.size("moe_intermediate_size", default: 7688))
+        experts.activation = .plain(model.activation.function)
+        experts.latent = try config.optionalSize("moe_latent_size")
+        experts.shared = .plain
+        return (experts, try config.size("moe_shared_expert_intermediate_size", default: 7688))
     }
 
     private static func stateSpace(_ config: ConfigReader, _ activation: NamedActivation) throws -> StateSpaceDescription {
@@ -99,11 +121,37 @@ extension LlamaLike {
         }
     }
 
-    fileprivate func nemotronFeedForward(bias: Bool) -> ModuleNode {
-        module("mixer", "NemotronHMLP", role: .feedForward) {
+    fileprivate func nemotronFeedForward(
+        _ name: String = "mixer", inner: Int? = nil, bias: Bool, role: Role = .feedForward
+    ) -> ModuleNode {
+        let inner = inner ?? self.inner
+        return module(name, "NemotronHMLP", role: role) {
             linear("up_proj", inner, width, bias: bias, role: .up)
             linear("down_proj", width, inner, bias: bias, role: .down)
             plain("act_fn", activation.className)
+        }
+    }
+
+    fileprivate func nemotronMixture(_ experts: ExpertsDescription, _ sharedWidth: Int, bias: Bool) -> ModuleNode {
+        let (count, inputWidth) = (experts.count, experts.latent ?? width)
+        return module("mixer", "NemotronHMoE", role: .feedForward) {
+            ModuleNode(
+                "experts", "NemotronHExperts", kind: .experts, role: .experts,
+                parameters: [
+                    .init("up_proj", [count, experts.width, inputWidth]), .init("down_proj", [count, inputWidth, experts.width]),
+                ],
+                children: [plain("act_fn", activation.className)])
+            ModuleNode(
+                "gate", "NemotronHTopkRouter", kind: .router, role: .router, parameters: [.init("weight", [count, width])],
+                buffers: [.init("e_score_correction_bias", count: count, isPersistent: true, isRequired: true)])
+            nemotronFeedForward("shared_experts", inner: sharedWidth, bias: bias, role: .sharedExpert)
+            if let latent = experts.latent {
+                linear("fc1_latent_proj", latent, width, bias: bias, role: .latentInput)
+                linear("fc2_latent_proj", width, latent, bias: bias, role: .latentOutput)
+            } else {
+                plain("fc1_latent_proj", "Identity")
+                plain("fc2_latent_proj", "Identity")
+            }
         }
     }
 }

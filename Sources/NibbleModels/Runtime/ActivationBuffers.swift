@@ -116,6 +116,12 @@ package struct ActivationWidths: Sendable, Equatable {
         return sizes
     }
 
+    /// Grows to what the experts' input and output of the width `latent` take.
+    mutating func widen(latent: Int) {
+        gated = max(gated, latent)
+        inner = max(inner, latent)
+    }
+
     /// The buffers for calls of at most `tokens` tokens of `rows` rows.
     /// - Parameter dtype: the activations'; the residual stream and the router are float32.
     package func buffers(tokens: Int, rows: Int, dtype: DType) -> [BufferShape] {

@@ -63,14 +63,23 @@ struct MixtureOfExperts: Sendable {
     let experts: ExpertSet
     let rule: RouterRule
     let shared: Shared?
+    /// See ``ExpertsDescription/latent``.
+    let latent: Latent?
     /// See ``ExpertsDescription/SharedExpert/apart``.
     let norms: Norms?
 
     /// An expert that sees every token, scaled by σ(gate · x) where it has a gate.
     struct Shared: Sendable {
+        /// Up alone where the mixture has no gates.
         let gateUp: LinearGroup
         let down: LinearGroup
         let gate: LinearGroup?
+    }
+
+    /// Projections [L, E] and [E, L] around the routed experts.
+    struct Latent: Sendable {
+        let input: LinearGroup
+        let output: LinearGroup
     }
 
     init(_ module: LocatedModule, _ description: ExpertsDescription, _ weights: ModelWeights) throws {
@@ -88,9 +97,18 @@ struct MixtureOfExperts: Sendable {
         }
         norms = description.shared == .apart ? try Norms(module, weights) : nil
         rule = description.router.rule(choiceBias: bias, expertScale: norms?.expertScale)
+        latent = try description.latent.map { _ in
+            Latent(
+                input: try weights.group(module.first(.latentInput)), output: try weights.group(module.first(.latentOutput)))
+        }
         if description.shared != .none, let expert = module.first(.sharedExpert) {
+            let gateUp =
+                switch description.activation {
+                case .gated: try FeedForward.gateUp(expert, weights)
+                case .plain: try weights.group(expert.first(.up))
+                }
             shared = Shared(
-                gateUp: try FeedForward.gateUp(expert, weights), down: try weights.group(expert.first(.down)),
+                gateUp: gateUp, down: try weights.group(expert.first(.down)),
                 gate: description.shared == .gated ? try weights.group(module.first(.sharedExpertGate)) : nil)
         } else {
             shared = nil
@@ -117,7 +135,11 @@ struct MixtureOfExperts: Sendable {
     ) throws {
         let tokens = input.shape[0]
         try route(LinearInput(input), buffers, backend)
-        try runChosen(input, residual: residual, into: output, buffers, backend)
+        if let latent {
+            try run(latent, input, residual: residual, into: output, buffers, backend)
+        } else {
+            try runChosen(input, residual: residual, into: output, buffers, backend)
+        }
         guard let shared else { return }
         var weight: Tensor?
         if let gate = shared.gate {
@@ -159,10 +181,29 @@ struct MixtureOfExperts: Sendable {
         _ shared: Shared, _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers,
         _ backend: any Backend
     ) throws {
-        let inner = buffers.inner(input.tokens, width: shared.gateUp.outFeatures)
-        let gated = buffers.gated(input.tokens, width: shared.down.inFeatures)
-        try backend.linear(input, shared.gateUp, epilogue: .init(adapters: buffers.adapters), into: inner)
-        try backend.gate(inner, description.activation, into: gated)
-        try backend.linear(gated, shared.down, epilogue: epilogue, into: output)
+        let hidden = buffers.gated(input.tokens, width: shared.down.inFeatures)
+        switch description.activation {
+        case .gated(let activation):
+            let inner = buffers.inner(input.tokens, width: shared.gateUp.outFeatures)
+            try backend.linear(input, shared.gateUp, epilogue: .init(adapters: buffers.adapters), into: inner)
+            try backend.gate(inner, activation, into: hidden)
+        case .plain(let activation):
+            try backend.linear(
+                input, shared.gateUp, epilogue: .init(activation: activation, adapters: buffers.adapters), into: hidden)
+        }
+        try backend.linear(hidden, shared.down, epilogue: epilogue, into: output)
+    }
+
+    /// The chosen experts between their projections.
+    private func run(
+        _ latent: Latent, _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers,
+        _ backend: any Backend
+    ) throws {
+        let tokens = input.shape[0]
+        let before = buffers.gated(tokens, width: latent.input.outFeatures)
+        let sum = buffers.inner(tokens, width: latent.input.outFeatures)
+        try backend.linear(input, latent.input, epilogue: .init(adapters: buffers.adapters), into: before)
+        try runChosen(before, residual: nil, into: sum, buffers, backend)
+        try backend.linear(sum, latent.output, epilogue: .init(residual: residual, adapters: buffers.adapters), into: output)
     }
 }

@@ -85,6 +85,7 @@ extension Block {
             grow(&sizes.router, mixture.router.outFeatures)
             grow(&sizes.chosenExperts, mixture.description.topK)
             if description.sumsMixtureApart { grow(&sizes.projections, sizes.width) }
+            if let latent = mixture.description.latent { sizes.widen(latent: latent) }
             if let shared = mixture.shared {
                 grow(&sizes.inner, shared.gateUp.outFeatures)
                 grow(&sizes.gated, shared.down.inFeatures)

@@ -18,7 +18,7 @@ package struct ModuleNode: Sendable {
 
     /// How the parameters `gate_up_proj` and `down_proj` of X experts are stored. E model width, F hidden width of an expert.
     package enum ExpertsLayout: Sendable, Hashable {
-        /// [X, 2F, E], the gate's rows before those of up; [X, E, F].
+        /// [X, 2F, E], the gate's rows before those of up; [X, E, F]. Experts without a gate have `up_proj` [X, F, E] instead.
         case rows
         /// [X, E, 2F], the columns of gate and up alternating; [X, F, E]. `gate_up_proj_bias` [X, 2F] alternates likewise, and
         /// there is a `down_proj_bias` [X, E] (gpt-oss).
@@ -144,6 +144,8 @@ package enum Role: Sendable, Hashable {
     case gate, up, gateUp, down, router, experts, sharedExpert, sharedExpertGate
     /// Where router and experts read norms of their own: those norms, and the norms of what experts and shared expert give.
     case routerNorm, expertsNorm, expertsOutputNorm, sharedExpertOutputNorm
+    /// The projections before and behind experts of another width than the model's.
+    case latentInput, latentOutput
     /// A module whose parameter `scale` multiplies the router's input, and `per_expert_scale` its weights.
     case routerScales
 

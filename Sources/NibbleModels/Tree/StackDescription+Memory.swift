@@ -16,6 +16,7 @@ extension StackDescription {
         }
         for case .experts(let experts) in layers.map(\.feedForward) {
             sizes.chosenExperts = max(sizes.chosenExperts, experts.topK)
+            if let latent = experts.latent { sizes.widen(latent: latent) }
         }
         if let projectIn = stack.first(.projectIn) { sizes.projections = max(sizes.projections, projectIn.inFeatures) }
         if let projectOut = stack.first(.projectOut) { sizes.projections = max(sizes.projections, projectOut.outFeatures) }
@@ -83,7 +84,8 @@ extension StackDescription {
     fileprivate var experts: WorkspaceRequest.Experts? {
         layers.lazy.compactMap { layer in
             guard case .experts(let experts) = layer.feedForward else { return nil }
-            return WorkspaceRequest.Experts(count: experts.count, topK: experts.topK, width: width, hidden: experts.width)
+            return WorkspaceRequest.Experts(
+                count: experts.count, topK: experts.topK, width: experts.latent ?? width, hidden: experts.width)
         }.first
     }
 }
