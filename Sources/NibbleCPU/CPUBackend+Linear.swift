@@ -149,6 +149,8 @@ extension nibble_linear_layer {
             scale_codes = nested.codes.pointer.assumingMemoryBound(to: UInt8.self)
             nested_absmax = nested.absmax.floats
             nested_offset = nested.offset
+        case .exponents(let exponents):
+            scale_codes = exponents.pointer.assumingMemoryBound(to: UInt8.self)
         }
     }
 }

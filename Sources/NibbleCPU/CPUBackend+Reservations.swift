@@ -58,7 +58,7 @@ extension CPUBackend {
             if case .fourBit(let fourBit) = format {
                 layer.block_size = fourBit.blockSize
                 // C asks only whether it is NULL.
-                if fourBit.isNested { layer.scale_codes = UnsafePointer(bitPattern: 1) }
+                if fourBit.isNested || fourBit.codebook == .mxfp4 { layer.scale_codes = UnsafePointer(bitPattern: 1) }
             }
             return withUnsafePointer(to: layer) { layer in
                 var call = nibble_linear_arguments()

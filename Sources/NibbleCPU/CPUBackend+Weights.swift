@@ -95,6 +95,11 @@ extension CPUBackend {
     func plainScales(_ weight: FourBitWeight) throws -> Tensor {
         switch weight.scales {
         case .plain(let absmax): return absmax
+        case .exponents(let exponents):
+            let powers = try allocate(.float32, [weight.blockCount])
+            nibble_dequantize_scales(
+                exponents.pointer.assumingMemoryBound(to: UInt8.self), nil, 0, 0, powers.count, powers.mutableFloats)
+            return powers
         case .nested(let nested):
             let absmax = try allocate(.float32, [weight.blockCount])
             nibble_dequantize_scales(

@@ -3,8 +3,8 @@ package import NibbleCore
 
 /// A 4-bit weight in the CPU's layout: tiles of 16 rows, so that a load of 64 bytes brings eight columns of sixteen rows.
 ///
-/// Codes: [⌈N / 16⌉, K / 8, 16, 4 bytes], the canonical bytes in another order. Plain scales: [⌈N / 16⌉, K / block, 16]; nested
-/// ones stay canonical. Rows beyond N are zeros.
+/// Codes: [⌈N / 16⌉, K / 8, 16, 4 bytes], the canonical bytes in another order. Plain scales: [⌈N / 16⌉, K / block, 16]; others
+/// stay canonical. Rows beyond N are zeros.
 struct CPUFourBitTiles: PreparedWeight {
     /// The same weight with tiled codes and scales in place of the canonical ones.
     let tiled: FourBitWeight

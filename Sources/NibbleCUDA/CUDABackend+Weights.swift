@@ -241,6 +241,7 @@ extension NibbleLinearLayer {
             nestedCodes = nested.codes.pointer + firstBlock
             nestedAbsmax = nested.absmax.pointer + firstBlock / UInt64(FourBitFormat.nestedBlockSize) * 4
             nestedOffset = nested.offset
+        case .exponents(let exponents): nestedCodes = exponents.pointer + firstBlock
         }
         self.weight = weight.codes.pointer + UInt64(firstRow * weight.inFeatures / 2)
         outFeatures = Int32(weight.outFeatures)

@@ -22,6 +22,7 @@ package struct TensorCoreFourBitWeight: PreparedWeight {
 
     /// Whether the tiled kernels support this weight.
     static func supports(_ weight: FourBitWeight) -> Bool {
+        if case .exponents = weight.scales { return false }
         guard let rows = Int32(exactly: weight.outFeatures), let columns = Int32(exactly: weight.inFeatures) else { return false }
         return nibble_tiled_4bit_supports(rows, columns, weight.format.blockSizeLog2) != 0
     }
@@ -66,6 +67,8 @@ extension CUDABackend {
             arguments.sourceNested = nested.codes.pointer
             arguments.destinationNested = moved.pointer
             scales = .nested(NestedScales(codes: moved, absmax: nested.absmax, offset: nested.offset))
+        case .exponents:
+            preconditionFailure("tiles have no scales for blocks of \(weight.format.blockSize)")
         }
         try launch(kernel, grid: Grid(x: blocks(weight.tiledByteCount / 4, per: 256)), block: 256, arguments)
         return FourBitWeight(
@@ -97,6 +100,8 @@ extension NibbleLinearLayer {
             nestedCodes = nested.codes.pointer + pairs * 32
             nestedAbsmax = nested.absmax.pointer + UInt64(firstBlock / FourBitFormat.nestedBlockSize * 4)
             nestedOffset = nested.offset
+        case .exponents:
+            preconditionFailure("tiles have no scales for blocks of \(weight.format.blockSize)")
         }
         outFeatures = Int32(weight.outFeatures)
     }

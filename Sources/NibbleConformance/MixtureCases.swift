@@ -14,6 +14,7 @@ extension OperationCases {
             ("int8 without outliers", .int8, .init(outlierThreshold: 0)), ("nf4 blocks of 32", fourBit(.nf4, 32), .init()),
             ("nf4 float32 compute", fourBit(.nf4), .init(computeDType: .float32)), ("dense float32", .dense(.float32), .init()),
             ("int8 outliers of the call", .int8, .init(outlierScope: .call, roundsActivationsToHalf: true)),
+            ("mxfp4", .fourBit(.mxfp4), .init()),
         ]
     }
 

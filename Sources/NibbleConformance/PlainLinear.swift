@@ -23,7 +23,15 @@ struct LinearOperand {
         let values = HostValues.random(outFeatures * inFeatures, seed: seed, scale: scale)
         let dtype: DType = if case .dense(let dtype) = format { dtype } else { .float32 }
         let source = HostValues.tensor(values, dtype, [outFeatures, inFeatures])
-        let weight = try context.backend.quantize(source, to: format)
+        // Nothing is quantized to MXFP4 but by its plain form.
+        let weight =
+            if case .fourBit(.mxfp4) = format {
+                try PlainWeight(
+                    context, format, outFeatures: outFeatures, inFeatures: inFeatures, seed: seed, scale: scale
+                ).weight
+            } else {
+                try context.backend.quantize(source, to: format)
+            }
         (weights, int8) = try LinearOperand.values(weight, context)
         let bias = try hasBias ? context.random(.float32, [outFeatures], seed: seed + 1) : nil
         self.bias = bias?.values ?? [Double](repeating: 0, count: outFeatures)
@@ -55,6 +63,7 @@ struct LinearOperand {
     private static func absmax(_ scales: BlockScales, _ context: OperationContext) throws -> [Double] {
         switch scales {
         case .plain(let absmax): try context.values(of: absmax)
+        case .exponents(let exponents): try context.bytes(of: exponents).map { Double(BlockScales.power($0)) }
         case .nested(let nested):
             PlainNested.dequantize(
                 .init(

@@ -11,9 +11,10 @@ struct PlainWeight {
     let inFeatures: Int
 
     init(
-        _ context: OperationContext, _ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64
+        _ context: OperationContext, _ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64,
+        scale: Float = 1
     ) throws {
-        let stored = StoredWeight.cached(format, outFeatures: outFeatures, inFeatures: inFeatures, seed: seed)
+        let stored = StoredWeight.cached(format, outFeatures: outFeatures, inFeatures: inFeatures, seed: seed, scale: scale)
         values = stored.values
         self.outFeatures = outFeatures
         self.inFeatures = inFeatures
@@ -26,6 +27,7 @@ struct PlainWeight {
             let scales: BlockScales =
                 switch fourBit.scales {
                 case .plain(let absmax): .plain(try context.upload(absmax))
+                case .exponents(let exponents): .exponents(try context.upload(exponents))
                 case .nested(let nested):
                     .nested(
                         NestedScales(
@@ -67,10 +69,13 @@ private struct StoredWeight: Sendable {
 
     private static let cache = Mutex<[String: StoredWeight]>([:])
 
-    static func cached(_ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64) -> StoredWeight {
-        let key = "\(format.label) \(outFeatures) \(inFeatures) \(seed)"
+    static func cached(
+        _ format: WeightFormat, outFeatures: Int, inFeatures: Int, seed: UInt64, scale: Float
+    ) -> StoredWeight {
+        let key = "\(format.label) \(outFeatures) \(inFeatures) \(seed) \(scale)"
         if let known = cache.withLock({ $0[key] }) { return known }
-        let made = StoredWeight(format, [outFeatures, inFeatures], HostValues.random(outFeatures * inFeatures, seed: seed))
+        let made = StoredWeight(
+            format, [outFeatures, inFeatures], HostValues.random(outFeatures * inFeatures, seed: seed, scale: scale))
         cache.withLock { $0[key] = made }
         return made
     }
@@ -84,7 +89,7 @@ private struct StoredWeight: Sendable {
         case .fourBit(let format):
             let quantized = PlainFourBit.quantize(source, format.codebook, blockSize: format.blockSize)
             let packed = quantized.packed(format.codebook)
-            let (scales, absmax) = StoredWeight.scales(quantized.absmax, isNested: format.isNested)
+            let (scales, absmax) = StoredWeight.scales(quantized.absmax, format)
             weight = .fourBit(
                 FourBitWeight(
                     format: format, outFeatures: shape[0], inFeatures: shape[1],
@@ -103,8 +108,12 @@ private struct StoredWeight: Sendable {
     }
 
     /// The scales as stored, and the values they stand for.
-    private static func scales(_ absmax: [Float], isNested: Bool) -> (BlockScales, [Float]) {
-        guard isNested else { return (.plain(.host(absmax, .float32, [absmax.count])), absmax) }
+    private static func scales(_ absmax: [Float], _ format: FourBitFormat) -> (BlockScales, [Float]) {
+        if format.codebook == .mxfp4 {
+            let exponents = absmax.map { UInt8($0.bitPattern >> 23) }
+            return (.exponents(.host(exponents, .uint8, [exponents.count])), exponents.map(BlockScales.power))
+        }
+        guard format.isNested else { return (.plain(.host(absmax, .float32, [absmax.count])), absmax) }
         let nested = PlainNested.quantize(absmax)
         let scales = NestedScales(
             codes: .host(nested.codes, .uint8, [nested.codes.count]),

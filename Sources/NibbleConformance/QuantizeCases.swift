@@ -42,6 +42,8 @@ extension OperationCases {
         switch weight.scales {
         case .plain(let absmax):
             return result.and(OperationResult(got: try context.values(of: absmax), exactly: wanted.absmax.map(Double.init)))
+        case .exponents:
+            return OperationResult(worstError: .infinity, tolerance: 0, detail: "exponents, to which nothing is quantized")
         case .nested(let scales):
             let plain = PlainNested.quantize(wanted.absmax)
             return result.and(differing(try context.bytes(of: scales.codes), plain.codes)).and(
@@ -106,6 +108,7 @@ extension OperationCases {
         case .fourBit(let weight):
             switch weight.scales {
             case .plain(let absmax): [try context.bytes(of: weight.codes), try context.bytes(of: absmax)]
+            case .exponents(let exponents): [try context.bytes(of: weight.codes), try context.bytes(of: exponents)]
             case .nested(let scales):
                 [
                     try context.bytes(of: weight.codes), try context.bytes(of: scales.codes),

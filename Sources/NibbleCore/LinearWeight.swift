@@ -53,7 +53,7 @@ public struct FourBitFormat: Sendable, Hashable {
     public static let defaultBlockSize = 64
     /// Scales that share a second-level scale.
     package static let nestedBlockSize = 256
-    /// MXFP4: scales are powers of two.
+    /// MXFP4: scales are powers of two, of which weights hold the exponents.
     package static let mxfp4 = FourBitFormat(codebook: .mxfp4, blockSize: 32)
     /// Block sizes that can be quantized.
     package static let blockSizes = [32, 64, 128, 256, 512, 1024, 2048, 4096]
@@ -99,6 +99,13 @@ package enum BlockScales: Sendable {
     /// float32 [blocks]
     case plain(Tensor)
     case nested(NestedScales)
+    /// uint8 [blocks]: 2^(exponent − 127), as in MXFP4.
+    case exponents(Tensor)
+
+    /// 2^(exponent − 127)
+    package static func power(_ exponent: UInt8) -> Float {
+        Float(bitPattern: exponent == 0 ? 0x0040_0000 : UInt32(exponent) << 23)
+    }
 }
 
 /// Scales quantized to 8 bits: `map[codes[b]] × absmax[b / 256] + offset`, multiply, then add, in float32.
@@ -184,6 +191,7 @@ extension LinearWeight {
                     .nested(
                         NestedScales(
                             codes: try transform(nested.codes), absmax: try transform(nested.absmax), offset: nested.offset))
+                case .exponents(let exponents): .exponents(try transform(exponents))
                 }
             return .fourBit(
                 FourBitWeight(
@@ -204,6 +212,7 @@ extension BlockScales {
         switch self {
         case .plain(let absmax): absmax.byteCount
         case .nested(let scales): scales.codes.byteCount + scales.absmax.byteCount
+        case .exponents(let exponents): exponents.byteCount
         }
     }
 }

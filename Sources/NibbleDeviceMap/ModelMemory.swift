@@ -142,7 +142,8 @@ package struct ModelMemory: Sendable {
         case .fourBit(let format):
             let blocks = (count + format.blockSize - 1) / format.blockSize
             let groups = (blocks + FourBitFormat.nestedBlockSize - 1) / FourBitFormat.nestedBlockSize
-            return StoredBytes(weights: (count + 1) / 2, scales: format.isNested ? blocks + groups * 4 : blocks * 4)
+            let scales = format.codebook == .mxfp4 ? blocks : format.isNested ? blocks + groups * 4 : blocks * 4
+            return StoredBytes(weights: (count + 1) / 2, scales: scales)
         }
     }
 

@@ -32,6 +32,7 @@ extension BlockScales {
     fileprivate func blocks(_ range: Range<Int>) -> BlockScales {
         switch self {
         case .plain(let absmax): return .plain(absmax.rows(range))
+        case .exponents(let exponents): return .exponents(exponents.rows(range))
         case .nested(let scales):
             let size = FourBitFormat.nestedBlockSize
             if range.lowerBound % size == 0, range.count % size == 0 {

@@ -32,8 +32,8 @@ package enum QuantizedTensors {
         ]
         func add(_ ending: String, _ tensor: Tensor) { tensors.append((name: "\(name).\(ending)", tensor: tensor)) }
         switch weight.scales {
-        case .plain(let absmax):
-            add(QuantizedNames.absmax, absmax)
+        case .plain(let scales), .exponents(let scales):
+            add(QuantizedNames.absmax, scales)
         case .nested(let scales):
             state.nestedBlockSize = FourBitFormat.nestedBlockSize
             state.nestedOffset = scales.offset

@@ -59,10 +59,16 @@ package struct StoredWeightReader {
 
     private func scales(_ source: KeyMatching.WeightSource, _ state: QuantState, blocks: Int) throws -> BlockScales {
         let (absmax, absmaxKey) = try companion(QuantizedNames.absmax, of: source)
-        let dtype: DType = state.nestedOffset == nil ? .float32 : .uint8
+        let isMXFP4 = state.codebook == .mxfp4
+        let dtype: DType = state.nestedOffset == nil && !isMXFP4 ? .float32 : .uint8
         try require(
             absmax.dtype == dtype && absmax.count == blocks, absmaxKey, "\(blocks) scales of type \(dtype)",
             "\(absmax.dtype) \(absmax.shape)")
+        if isMXFP4 {
+            try require(state.blockSize == 32, absmaxKey, "blocks of 32", "\(state.blockSize)")
+            try require(!absmax.hostElements(UInt8.self).contains(255), absmaxKey, "exponents below 255", "255, which is NaN")
+            return .exponents(try place(absmax.viewed(as: [blocks])))
+        }
         guard let offset = state.nestedOffset else {
             return .plain(try place(absmax.viewed(as: [blocks])))
         }

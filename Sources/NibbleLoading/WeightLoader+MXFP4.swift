@@ -10,7 +10,7 @@ extension WeightLoader {
         return stored
     }
 
-    /// One expert's matrix as 4-bit codes with power-of-two scales, the gate's rows before those of up.
+    /// One expert's matrix as 4-bit codes with the exponents of their scales, the gate's rows before those of up.
     func microscaled(
         _ stored: DequantizedCheckpoint, _ key: String, _ index: Int, _ projection: String, _ module: LocatedModule,
         on backend: any Backend
@@ -21,11 +21,11 @@ extension WeightLoader {
             return .fourBit(
                 FourBitWeight(
                     format: format, outFeatures: rows.outFeatures, inFeatures: rows.inFeatures, codes: rows.codes,
-                    scales: .plain(rows.scales), sourceDType: dtype))
+                    scales: .exponents(rows.exponents), sourceDType: dtype))
         }
         let name = "\(module.path).\(index).\(projection)"
         guard !isOnDisk(module.path(of: "down_proj")) else {
-            return try offloaded(name, key: key, module: module.path, form: "mxfp4 of expert \(index)", make)
+            return try offloaded(name, key: key, module: module.path, form: "mxfp4 with exponents, of expert \(index)", make)
         }
         let weight = try make().mapTensors { try host.resident($0, on: backend, unlessBackedBy: nil) }
         return try prepared(weight, on: backend)

@@ -40,6 +40,7 @@ struct GoldenTests {
             }
             #expect(same && scales.count == recorded.count)
         case .nested(let scales): try checkNested(scales, golden)
+        case .exponents: Issue.record("nothing is quantized to exponents")
         }
     }
 
@@ -129,6 +130,7 @@ struct GoldenTests {
         let scales: BlockScales
         switch weight.scales {
         case .plain(let absmax): scales = .plain(try backend().upload(absmax))
+        case .exponents(let exponents): scales = .exponents(try backend().upload(exponents))
         case .nested(let nested):
             scales = .nested(
                 NestedScales(

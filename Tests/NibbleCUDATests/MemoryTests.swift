@@ -82,6 +82,7 @@ struct MemoryTests {
         case .fourBit(let weight):
             switch weight.scales {
             case .plain(let absmax): return [try backend.bytes(weight.codes), try backend.bytes(absmax)]
+            case .exponents(let exponents): return [try backend.bytes(weight.codes), try backend.bytes(exponents)]
             case .nested(let scales):
                 return [try backend.bytes(weight.codes), try backend.bytes(scales.codes), try backend.bytes(scales.absmax)]
             }

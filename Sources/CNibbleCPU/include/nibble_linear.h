@@ -52,9 +52,10 @@ typedef struct {
   nibble_codebook codebook;
   size_t N, block_size;
   const void *values;
-  /// NULL where the scales are nested
+  /// NULL where the scales are nested or powers of two
   const float *scales;
-  /// Nested scales, always in the canonical layout: uint8 [blocks], float32 [⌈blocks / 256⌉]
+  /// Nested scales, always in the canonical layout: uint8 [blocks], float32 [⌈blocks / 256⌉]. Without the latter the former are
+  /// exponents of powers of two.
   const uint8_t *scale_codes;
   const float *nested_absmax;
   float nested_offset;

@@ -32,7 +32,8 @@ void nibble_expand_4bit(const nibble_kernels *kernels, const uint8_t *codes, con
 /// Quantizes `count` scales in blocks of 256 against the dynamic map, after subtracting their mean, which is returned.
 float nibble_quantize_scales(const float *absmax, size_t count, uint8_t *codes, float *nested_absmax);
 
-/// Scales `first ..< first + count`: map[code] × nested_absmax[i / 256] + offset, rounded after each step.
+/// Scales `first ..< first + count`: map[code] × nested_absmax[i / 256] + offset, rounded after each step. Without nested_absmax:
+/// 2^(code − 127).
 void nibble_dequantize_scales(const uint8_t *codes, const float *nested_absmax, float offset, size_t first, size_t count,
                               float *absmax);
 

@@ -26,8 +26,8 @@ static void *take(arena *arena, size_t bytes) {
   return piece;
 }
 
-/// What one tile of a layer needs beside linear_scratch: codes if they have to be rearranged, plain scales if they are nested or
-/// have to be rearranged.
+/// What one tile of a layer needs beside linear_scratch: codes if they have to be rearranged, plain scales if they are coded
+/// or have to be rearranged.
 typedef struct {
   size_t codes, scales;
 } tile_bytes;
@@ -207,13 +207,49 @@ static void decode_four_rows(const nibble_linear_layer *layer, const size_t *at,
   }
 }
 
-/// A tile's nested scales in the order of the tiled layout. Lanes beyond the last row repeat it.
+typedef uint8_t sixteen_bytes __attribute__((vector_size(16)));
+typedef uint32_t sixteen_words __attribute__((vector_size(64)));
+
+/// Transposes 16 vectors of 16 bytes: each of four rounds interleaves the first half of the vectors with the second.
+static void transpose_bytes(sixteen_bytes v[16]) {
+  for (int round = 0; round < 4; round++) {
+    sixteen_bytes next[16];
+    for (int i = 0; i < 8; i++) {
+      next[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      next[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    memcpy(v, next, sizeof next);
+  }
+}
+
+/// The powers of two of sixteen rows, whose exponents begin at `at`, in blocks `begin ..< begin + count`, up to 16.
+static void decode_exponents(const nibble_linear_layer *layer, const size_t *at, size_t begin, size_t count, float *tiled) {
+  sixteen_bytes rows[NIBBLE_TILE] = {};
+  for (size_t i = 0; i < NIBBLE_TILE; i++) memcpy(&rows[i], layer->scale_codes + at[i] + begin, count);
+  transpose_bytes(rows);
+  for (size_t block = 0; block < count; block++) {
+    sixteen_words exponents = __builtin_convertvector(rows[block], sixteen_words);
+    sixteen_words powers = exponents << 23 | ((sixteen_words)(exponents == 0) & 0x400000);
+    memcpy(tiled + (begin + block) * NIBBLE_TILE, &powers, sizeof powers);
+  }
+}
+
+/// A tile's nested scales, or powers of two, in the order of the tiled layout. Lanes beyond the last row repeat it.
 ///
 /// Keeps the memory busy meanwhile: prefetches the scales of the next tile, which hardware does not foresee, and weights
 /// (`values`) that the kernel has not prefetched yet.
 static void decode_tile_scales(const nibble_linear_layer *layer, size_t first, size_t rows, size_t blocks, const char *values,
                                float *tiled) {
   prefetch(layer->scale_codes + first + NIBBLE_TILE * blocks, NIBBLE_TILE * blocks);
+  if (!layer->nested_absmax) {
+    size_t at[NIBBLE_TILE];
+    for (size_t lane = 0; lane < NIBBLE_TILE; lane++) at[lane] = first + linear_smaller(lane, rows - 1) * blocks;
+    prefetch(values + PREFETCH_AHEAD, 64 * blocks / 4);
+    size_t begin = 0;
+    for (; begin + 16 <= blocks; begin += 16) decode_exponents(layer, at, begin, 16, tiled);
+    if (begin < blocks) decode_exponents(layer, at, begin, blocks - begin, tiled);
+    return;
+  }
   for (size_t lane = 0; lane < NIBBLE_TILE; lane += 4) {
     size_t at[4];
     for (size_t i = 0; i < 4; i++) at[i] = first + linear_smaller(lane + i, rows - 1) * blocks;

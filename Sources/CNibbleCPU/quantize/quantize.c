@@ -3,6 +3,8 @@
 
 #include "../include/nibble_quantize.h"
 
+#include <string.h>
+
 #include "../formats/codebooks.h"
 #include "../formats/half.h"
 #include "../include/nibble_operations.h"
@@ -168,6 +170,13 @@ float nibble_quantize_scales(const float *absmax, size_t count, uint8_t *codes, 
 
 void nibble_dequantize_scales(const uint8_t *codes, const float *nested_absmax, float offset, size_t first, size_t count,
                               float *absmax) {
+  if (!nested_absmax) {
+    for (size_t i = 0; i < count; i++) {
+      uint32_t bits = codes[first + i] ? (uint32_t)codes[first + i] << 23 : 0x400000;
+      memcpy(absmax + i, &bits, sizeof bits);
+    }
+    return;
+  }
   for (size_t i = 0; i < count; i++) {
     float scaled = nibble_dynamic_values[codes[first + i]] * nested_absmax[(first + i) / NESTED_BLOCK];
     absmax[i] = scaled + offset;

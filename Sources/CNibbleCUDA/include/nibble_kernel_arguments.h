@@ -79,8 +79,8 @@ typedef struct {
 typedef struct {
     NIBBLE_ADDRESS(const void) weight;                // dense: T [N, K]; 4-bit: codes; int8: values [N, K]
     NIBBLE_ADDRESS(const float) scales;               // 4-bit plain: absmax [blocks]; int8: SCB [N]; else null
-    NIBBLE_ADDRESS(const unsigned char) nestedCodes;  // 4-bit nested: [blocks], else null
-    NIBBLE_ADDRESS(const float) nestedAbsmax;         // 4-bit nested: [blocks / 256, rounded up]
+    NIBBLE_ADDRESS(const unsigned char) nestedCodes;  // 4-bit nested: [blocks]; of powers of two: their exponents
+    NIBBLE_ADDRESS(const float) nestedAbsmax;         // 4-bit nested: [blocks / 256, rounded up]; else null
     NIBBLE_ADDRESS(const float) bias;                 // [N] or null
     NibbleLowRank lowRank;
     float nestedOffset;

@@ -76,7 +76,8 @@ package struct DequantizedCheckpoint: Checkpoint {
         package let outFeatures: Int
         package let inFeatures: Int
         package let codes: Tensor
-        package let scales: Tensor
+        /// uint8 [blocks]: scales are 2^(exponent − 127).
+        package let exponents: Tensor
     }
 
     /// - Parameter separatesAlternateRows: rows 0, 2, 4 … come first, then rows 1, 3, 5 ….

@@ -67,6 +67,8 @@ struct MXFP4BlocksWeight: StoredWeight {
     let scales: String
 
     static let blockSize = 32
+    /// The exponent that stands for NaN.
+    private static let notANumber: UInt8 = 255
 
     var tensors: [String] { [blocks, scales] }
 
@@ -78,11 +80,17 @@ struct MXFP4BlocksWeight: StoredWeight {
         let blocksPerRow = inner / MXFP4BlocksWeight.blockSize
         let bytesPerRow = inner / 2
         let bytes = try checkpoint.tensor(blocks).rows(index..<index + 1)
-        let scales = try StoredScales(self.scales, checkpoint, arePowers: true)
+        let own = try checkpoint.tensor(scales).rows(index..<index + 1)
+        let powers = own.hostElements(UInt8.self)
+        if let place = powers.firstIndex(of: MXFP4BlocksWeight.notANumber) {
+            throw CheckpointError.malformed(
+                file: checkpoint.path(of: scales), tensor: scales, expected: "finite scales",
+                found: "nan at \(index * outer * blocksPerRow + place)")
+        }
         let codes = Tensor.host(.uint8, [outer * bytesPerRow])
-        let powers = Tensor.host(.float32, [outer * blocksPerRow])
+        let exponents = Tensor.host(.uint8, [outer * blocksPerRow])
         let (source, target) = (bytes.hostElements(UInt8.self), codes.mutableHostElements(UInt8.self))
-        let floats = powers.mutableHostElements(Float.self)
+        let moved = exponents.mutableHostElements(UInt8.self)
         for row in 0..<outer {
             let place = separatesAlternateRows ? row % 2 * (outer / 2) + row / 2 : row
             for byte in 0..<bytesPerRow {
@@ -90,10 +98,10 @@ struct MXFP4BlocksWeight: StoredWeight {
                 target[place * bytesPerRow + byte] = pair << 4 | pair >> 4
             }
             for block in 0..<blocksPerRow {
-                floats[place * blocksPerRow + block] = scales[(index * outer + row) * blocksPerRow + block]
+                moved[place * blocksPerRow + block] = powers[row * blocksPerRow + block]
             }
         }
-        return .init(outFeatures: outer, inFeatures: inner, codes: codes, scales: powers)
+        return .init(outFeatures: outer, inFeatures: inner, codes: codes, exponents: exponents)
     }
 
     func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {

@@ -75,8 +75,12 @@ __device__ __forceinline__ float nestedScale(u32 code, float absmax, float offse
     return __fadd_rn(__fmul_rn(dynamicMapValue(code), absmax), offset);
 }
 
+// 2^(exponent - 127)
+__device__ __forceinline__ float powerOfTwo(u32 exponent) { return __uint_as_float(exponent ? exponent << 23 : 0x400000u); }
+
 // The scale of quantization block `block` of a canonical weight.
 __device__ __forceinline__ float blockScale(const NibbleLinearLayer &part, long long block) {
     if (!part.nestedCodes) return part.scales[block];
+    if (!part.nestedAbsmax) return powerOfTwo(part.nestedCodes[block]);
     return nestedScale(part.nestedCodes[block], part.nestedAbsmax[block >> 8], part.nestedOffset);
 }
