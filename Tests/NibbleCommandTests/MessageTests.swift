@@ -117,10 +117,6 @@ import Testing
             "\(t5) is an encoder-decoder; this command needs a model that continues text (a decoder)"
         ),
         (
-            ["generate", bloom, "Hi", "--suppress-tokens", "4096"],
-            "--suppress-tokens names token 4096, outside the vocabulary of 4096"
-        ),
-        (
             ["generate", bloom, "Hi", "--gguf-file", "x"],
             "\(bloom) has no GGUF file, but 'x' was asked for: leave out --gguf-file"
         ),

@@ -54,7 +54,9 @@ struct RemoteChat: Sendable {
                 message += bytes.prefix(max((1 << 20) - message.count, 0))
             }
         } catch let error as HTTPFailure {
-            throw Failure(description: "\(address) cannot be reached: \(error); check --server, and that the server runs")
+            throw Failure(
+                description:
+                    "\(address) cannot be reached: \(NetworkReason.text(error)); check --server, and that the server runs")
         }
         guard status != 200 else { return }
         let text = String(decoding: message, as: UTF8.self)

@@ -1,3 +1,4 @@
+import NibbleCore
 import NibbleGeneration
 
 /// Wrong usage as a user reads it: what is wrong, and where to look, on two lines.
@@ -9,7 +10,7 @@ struct UsageMessage {
     ///   - arguments: what the user typed, without the program's name.
     ///   - help: the command's help with hidden options, which tells the options that there are.
     init(parserText: String, arguments: [String], help: String) {
-        var lines = parserText.split(separator: "\n").map(String.init)
+        var lines = parserText.textLines.map(String.init).filter { !$0.isEmpty }
         guard let first = lines.first, first.hasPrefix("Error: ") else {
             text = parserText
             return

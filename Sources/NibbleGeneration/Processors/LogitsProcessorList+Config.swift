@@ -133,7 +133,6 @@ extension LogitsProcessorList {
         try check("sequence_bias", (config.sequenceBias ?? []).flatMap(\.tokens))
         try check("bad_words_ids", (config.badWordsIds ?? []).flatMap { $0 })
         try check("forced_bos_token_id", [config.forcedBosTokenId].compactMap { $0 })
-        try check("suppress_tokens", config.suppressTokens ?? [])
         try check("forced_eos_token_id", config.forcedEosTokenId ?? [])
     }
 }
