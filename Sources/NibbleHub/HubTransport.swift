@@ -224,8 +224,13 @@ struct HubTransport: Sendable {
                 if begun.isSuccess { sink = try open?(begun) }
             } body: { bytes in
                 if let sink { return try sink(bytes) }
-                let room = (answer?.isSuccess == true ? Self.textLimit : Self.messageLimit) - text.count
-                text += bytes.prefix(max(room, 0))
+                let limit = answer?.isSuccess == true ? Self.textLimit : Self.messageLimit
+                text += bytes.prefix(limit - text.count)
+                if text.count == limit { throw Full() }
+            }
+        } catch is Full {
+            if answer?.isSuccess == true {
+                throw Failure(reason: "its answer is longer than \(Self.textLimit) bytes", mayPass: false)
             }
         } catch let failure as HTTPFailure {
             if Task.isCancelled { throw CancellationError() }
@@ -237,6 +242,9 @@ struct HubTransport: Sendable {
         answer.text = String(decoding: text, as: UTF8.self)
         return answer
     }
+
+    /// A text has all the bytes that it may have: the rest of the answer is not read.
+    private struct Full: Error {}
 
     /// The longest list of files, and the longest message of an error.
     private static let (textLimit, messageLimit) = (64 << 20, 4096)

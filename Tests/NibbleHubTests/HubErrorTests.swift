@@ -106,6 +106,12 @@ import Testing
         }
     }
 
+    @Test("an answer that never ends is left", arguments: ["200 OK", "403 Forbidden"]) func endless(status: String) async throws {
+        let server = try await EndlessServer(status)
+        #expect(await failure { $0.endpoint = server.endpoint } != nil)
+        try await server.stop()
+    }
+
     @Test func nobodyThere() async throws {
         try await fixture.server.stop()
         let error = await failure()

@@ -71,12 +71,12 @@ package struct DequantizedCheckpoint: Checkpoint {
     /// Whether the tensor is a set of matrices in MXFP4 blocks.
     package func isMXFP4(_ name: String) -> Bool { stored.weights[name] is MXFP4BlocksWeight }
 
-    /// A matrix [N, K] of a set in MXFP4: uint8 codes [N·K/2], the first of two in the high nibble, and float32 scales [N·K/32].
+    /// A matrix [N, K] of a set in MXFP4: uint8 codes [N·K/2], the first of two in the high nibble, and exponents.
     package struct MXFP4Matrix {
         package let outFeatures: Int
         package let inFeatures: Int
         package let codes: Tensor
-        /// uint8 [blocks]: scales are 2^(exponent − 127).
+        /// uint8 [N·K/32]: scales are 2^(exponent − 127).
         package let exponents: Tensor
     }
 

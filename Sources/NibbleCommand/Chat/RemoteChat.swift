@@ -10,6 +10,8 @@ struct RemoteChat: Sendable {
     let address: String
     let key: String?
 
+    private struct Full: Error {}
+
     struct Failure: Error, CustomStringConvertible {
         let description: String
     }
@@ -51,8 +53,11 @@ struct RemoteChat: Sendable {
                 status = $0.status
             } body: { bytes in
                 if status == 200 { return try receive(bytes) }
-                message += bytes.prefix(max((1 << 20) - message.count, 0))
+                message += bytes.prefix((1 << 20) - message.count)
+                if message.count == 1 << 20 { throw Full() }
             }
+        } catch is Full {
+            // The rest is not read.
         } catch let error as HTTPFailure {
             throw Failure(
                 description:
@@ -68,7 +73,10 @@ struct RemoteChat: Sendable {
     /// The first model that the server lists.
     func model() async throws -> String {
         var bytes: [UInt8] = []
-        try await send(request("/models")) { bytes += $0.prefix(max((16 << 20) - bytes.count, 0)) }
+        try await send(request("/models")) {
+            bytes += $0.prefix((16 << 20) - bytes.count)
+            if bytes.count == 16 << 20 { throw Full() }
+        }
         guard let name = try? JSONValue.parse(String(decoding: bytes, as: UTF8.self))["data"]?[0]?["id"]?.string else {
             throw Failure(description: "\(address) lists no model: name one")
         }

@@ -12,8 +12,6 @@ enum NetworkReason {
         if let code = codes.first(where: { described.contains(String(cString: strerror($0))) }) { return SystemError.text(code) }
         if let match = described.firstMatch(of: #/errno: (\d+)/#), let code = Int32(match.1) { return SystemError.text(code) }
         if described.contains("UnknownHost") || described.contains("not known") { return "there is no such host" }
-        if described.lowercased().contains("timeout") { return "it does not answer in time" }
-        if described.lowercased().contains("connectionclosed") { return "the connection was closed" }
         return described
     }
 }
