@@ -7,7 +7,7 @@ import Testing
 /// The rotary fields of configs, read as transformers reads them.
 @Suite struct RotaryReadingTests {
     /// A config, and what `make_rotary_readings.py` recorded of it: frequencies by the length of the call, one entry a rotary
-    /// embedding, or an error.
+    /// embedding, or an error. The file has whole configs, and changes to a common one.
     struct Reading: Sendable, CustomStringConvertible {
         let config: JSONObject
         let read: JSONObject?
@@ -23,8 +23,12 @@ import Testing
 
     static let readings: [Reading] = {
         let file = Fixtures.repository.appending(path: "Tests/Fixtures/rotary_readings.json")
-        let cases = (try? JSONValue(contentsOf: file))?["cases"]?.array ?? []
-        return cases.compactMap { item in item["config"]?.object.map { Reading(config: $0, read: item["read"]?.object) } }
+        guard let recorded = try? JSONValue(contentsOf: file), let common = recorded["common"]?.object else { return [] }
+        return (recorded["cases"]?.array ?? []).compactMap { item in
+            let changed = item["changes"]?.object.map { changes in changes.members.reduce(into: common) { $0[$1.key] = $1.value }
+            }
+            return (item["config"]?.object ?? changed).map { Reading(config: $0, read: item["read"]?.object) }
+        }
     }()
 
     @Test("the recorded readings are there")
