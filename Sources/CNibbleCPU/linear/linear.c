@@ -63,7 +63,8 @@ static void divide_input(nibble_linear_arguments *call, arena *arena) {
   bool is_int8 = call->form == NIBBLE_INPUT_INT8, is_runs = call->form == NIBBLE_INPUT_INT8_RUNS;
   bool is_float = kernels->needs_input(call) && !is_int8 && !is_runs;
   bool has_outliers = is_int8 && call->threshold > 0;
-  call->work.rounded = take(arena, is_float || (is_int8 && call->rounds_to_half) ? T * K * sizeof(float) : 0);
+  call->work.rounded =
+      take(arena, is_float || (is_int8 && call->rounds_to_half) ? linear_round_up(T, FEW_PADDING) * K * sizeof(float) : 0);
   call->work.packed = take(arena, linear_round_up(T, ROW_PADDING) * linear_packed_stride(call) * kernels->packed_element(call));
   size_t sums = is_int8 ? T : is_runs ? T * (K / call->input_block) : 0;
   call->work.row_absmax = take(arena, sums * sizeof(float));

@@ -22,6 +22,8 @@ enum {
   /// ROW_PADDING.
   INPUT_PADDING = 64,
   ROW_PADDING = 16,
+  /// Up to a level's FEW_ROWS, rows in floats are padded to a multiple of this.
+  FEW_PADDING = 4,
   /// GEMV reads a dense or int8 tile in four streams, so many rows of weights apart: long runs for the prefetcher.
   QUARTER = NIBBLE_TILE / 4,
   /// GEMV prefetches this many bytes ahead, because the hardware stops at the end of a page.
