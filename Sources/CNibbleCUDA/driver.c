@@ -85,6 +85,10 @@ static struct {
     int (*cuLaunchKernelEx)(const LaunchConfiguration *, NibbleFunction, void **, void **);
     int (*cuOccupancyMaxActiveClusters)(int *, NibbleFunction, const LaunchConfiguration *);
     int (*cuGraphInstantiateWithFlags)(NibbleGraphExec *, NibbleGraph, unsigned long long);
+    // Since CUDA 12; may be missing.
+    int (*cuTensorMapEncodeTiled)(void *map, int type, uint32_t rank, void *address, const uint64_t *size,
+                                  const uint64_t *strides, const uint32_t *box, const uint32_t *elementStrides, int interleave,
+                                  int swizzle, int promotion, int fill);
 } driver;
 
 #define NIBBLE_WRAPPER(name, suffix, parameters, arguments) \
@@ -129,6 +133,7 @@ int nibble_cuda_open(const char *path, char *error, size_t errorSize) {
 
     *(void **)&driver.cuLaunchKernelEx = dlsym(handle, "cuLaunchKernelEx");
     *(void **)&driver.cuOccupancyMaxActiveClusters = dlsym(handle, "cuOccupancyMaxActiveClusters");
+    *(void **)&driver.cuTensorMapEncodeTiled = dlsym(handle, "cuTensorMapEncodeTiled");
 
     if (missing) {
         snprintf(error, errorSize, "%s has no function %s: the driver is older than CUDA 11.4", path, missing);
@@ -201,6 +206,19 @@ int nibble_cuOccupancyMaxActiveClusters(int *clusters, NibbleFunction function, 
     LaunchAttribute attributes[2];
     LaunchConfiguration configuration = configure(launch, NULL, attributes);
     return driver.cuOccupancyMaxActiveClusters(clusters, function, &configuration);
+}
+
+int nibble_tensorMap(unsigned long long *map, NibbleDevicePointer address, long long rows, long long columns, long long stride,
+                     int boxRows, int elementBytes) {
+    enum { bytes = 0, halfWords = 1, swizzled128 = 3, promoted128 = 2 };
+    if (!driver.cuTensorMapEncodeTiled) return NIBBLE_CUDA_MISSING;
+    _Alignas(64) unsigned long long aligned[16];
+    const uint64_t size[] = {(uint64_t)columns, (uint64_t)rows}, strides[] = {(uint64_t)stride};
+    const uint32_t box[] = {128 / (unsigned)elementBytes, (uint32_t)boxRows}, elementStrides[] = {1, 1};
+    int status = driver.cuTensorMapEncodeTiled(aligned, elementBytes == 1 ? bytes : halfWords, 2, (void *)(uintptr_t)address,
+                                               size, strides, box, elementStrides, 0, swizzled128, promoted128, 0);
+    __builtin_memcpy(map, aligned, sizeof aligned);
+    return status;
 }
 
 int nibble_cuGraphInstantiate(NibbleGraphExec *executable, NibbleGraph graph) {

@@ -41,6 +41,15 @@ static const char tiling_4bit[] = {
 static const char linear_int8[] = {
 #embed "kernels/linear/linear_int8.cu"
     , 0};
+static const char linear_int8_wide[] = {
+#embed "kernels/linear/linear_int8_wide.cu"
+    , 0};
+static const char linear_int8_single[] = {
+#embed "kernels/linear/linear_int8_single.cu"
+    , 0};
+static const char quantize_rows[] = {
+#embed "kernels/linear/quantize_rows.cu"
+    , 0};
 static const char low_rank[] = {
 #embed "kernels/linear/low_rank.cu"
     , 0};
@@ -113,6 +122,15 @@ static const char mma_header[] = {
 static const char warpgroup_header[] = {
 #embed "kernels/warpgroup.cuh"
     , 0};
+static const char int8_tiles_header[] = {
+#embed "kernels/linear/int8_tiles.cuh"
+    , 0};
+static const char quantized_row_header[] = {
+#embed "kernels/linear/quantized_row.cuh"
+    , 0};
+static const char warpgroup_int8_header[] = {
+#embed "kernels/warpgroup_int8.cuh"
+    , 0};
 static const char tiles4_header[] = {
 #embed "kernels/linear/tiles4.cuh"
     , 0};
@@ -170,6 +188,9 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_4bit_wide),
     NIBBLE_PROGRAM(tiling_4bit),
     NIBBLE_PROGRAM(linear_int8),
+    NIBBLE_PROGRAM(linear_int8_wide),
+    NIBBLE_PROGRAM(linear_int8_single),
+    NIBBLE_PROGRAM(quantize_rows),
     NIBBLE_PROGRAM(low_rank),
     NIBBLE_PROGRAM(sum_outliers),
     NIBBLE_PROGRAM(quantize),
@@ -196,6 +217,9 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(warpgroup),
+    NIBBLE_HEADER(warpgroup_int8),
+    NIBBLE_HEADER(int8_tiles),
+    NIBBLE_HEADER(quantized_row),
     NIBBLE_HEADER(tiles4),
     NIBBLE_HEADER(rank_pairs),
     NIBBLE_HEADER(row_input),

@@ -58,9 +58,10 @@ extension CUDABackend {
         let dense = converted + results + weights + library
         let staged = Int(nibble_staged_4bit_bytes(Int64(tokens), Int64(columns), 1))
         let int8 = tokens * (3 * columns + columns / 64 + 32 + 4096) + columns + 2 * results + library
+        let wideInt8 = tokens * (5 * columns + columns / 64 + 256) + 2 * results
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
         let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
-        let most = max(dense, converted + staged, int8, attention, CUDABackend.chunkBytes)
+        let most = max(dense, converted + staged, int8, wideInt8, attention, CUDABackend.chunkBytes)
         let elementSize = request.formats.isEmpty || request.formats.contains(.dense(.float32)) ? 4 : 2
         let experts = request.experts.map {
             ExpertsWorkspace.byteCount($0, tokens: tokens, elementSize: elementSize, limit: options.scratchLimit)

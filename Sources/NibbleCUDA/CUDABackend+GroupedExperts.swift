@@ -116,7 +116,7 @@ extension CUDABackend {
         switch kind {
         case .tiledFourBit: try fourBitExperts(fused, arguments, groups, pairs: call.ids.count, element)
         case .int8(let threshold, let scope, let roundsToHalf):
-            try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
+            _ = try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
             arguments.linear = fused.arguments
             try int8Experts(fused, arguments, groups, pairs: call.ids.count, element)
         default:

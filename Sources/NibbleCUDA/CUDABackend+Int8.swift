@@ -10,11 +10,21 @@ extension CUDABackend {
         _ fused: inout FusedLayers, threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool, _ path: LinearPath
     ) throws {
         let element = try element(fused.dtype, for: "linear")
-        try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
+        if case .wide = path, suitsWideInt8(fused),
+            try wideInt8(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf)
+        {
+            return
+        }
+        _ = try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
         // Quantizing prepared the tokens if they have a prologue.
         fused.arguments.prologue = NibblePrologue()
         if fused.adapters == nil { try shrink(&fused) }
-        let usesGEMV = if case .gemv = path { true } else { false }
+        let usesGEMV =
+            switch path {
+            case .gemv: true
+            case .wide: fused.tokens <= Int(NIBBLE_GEMV_INT8_MAX_M)
+            default: false
+            }
         let sliceTokens = usesGEMV ? Int(NIBBLE_GEMV_INT8_MAX_M) : sliceTokens(fused)
         // A GEMV adds its outliers itself.
         if threshold > 0, !usesGEMV {
@@ -42,7 +52,7 @@ extension CUDABackend {
     }
 
     /// The number of tokens whose products fit the scratch memory.
-    private func sliceTokens(_ fused: FusedLayers) -> Int {
+    func sliceTokens(_ fused: FusedLayers) -> Int {
         max(options.scratchLimit / (4 * fused.outFeatures) / (fused.adapters == nil ? 64 : 128), 1) * 64
     }
 
@@ -65,31 +75,37 @@ extension CUDABackend {
         try launch(.gemmInt8, element, grid: grid, block: Int(NIBBLE_GEMM_INT8_THREADS), arguments)
     }
 
+    /// Quantizes the rows of the input, and prepares them if they have a prologue.
+    /// - Parameter listsOutliers: whether outliers are listed; otherwise they are laid out as 16-bit rows, for kernels on
+    ///   warpgroups.
     func quantizeRows(
         _ fused: inout FusedLayers, threshold: Float, scope: LinearArithmetic.OutlierScope, roundsToHalf: Bool,
-        _ element: KernelElement
-    ) throws {
+        _ element: KernelElement, listsOutliers: Bool = true
+    ) throws -> NibbleRowQuantizeArguments {
         let columns = fused.inFeatures
+        guard columns <= 8 * Int(NIBBLE_QUANTIZE_ROWS_THREADS * NIBBLE_QUANTIZE_ROWS_PASSES) else {
+            throw BackendError.unsupported(device: device, operation: "int8", reason: "rows have \(columns) columns")
+        }
         let stride = blocks(columns, per: 16) * 16
-        let capacity = min(columns, CUDABackend.outlierCapacity)
         var arguments = NibbleRowQuantizeArguments()
         arguments.input = fused.arguments.input
         arguments.quantized = UInt64(try workspace.take(fused.tokens * stride))
         arguments.rowScales = UInt64(try workspace.take(fused.tokens * 4))
-        arguments.outlierCounts = UInt64(try workspace.take(fused.tokens * 4))
-        arguments.outlierColumns = UInt64(try workspace.take(fused.tokens * capacity * 4))
-        arguments.outlierValues = UInt64(try workspace.take(fused.tokens * capacity * 4))
-        let starts = blocks(columns, per: NIBBLE_OUTLIER_CHUNK) + 1
-        arguments.outlierStarts = UInt64(try workspace.take(fused.tokens * starts * 4))
-        arguments.outlierStartsStride = Int32(starts)
         arguments.quantizedStride = Int64(stride)
         arguments.tokens = Int32(fused.tokens)
         arguments.inFeatures = Int32(columns)
-        arguments.outlierCapacity = Int32(capacity)
         arguments.outlierThreshold = threshold
         arguments.roundsToHalf = roundsToHalf ? 1 : 0
-        if fused.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
-            arguments.prologue = fused.arguments.prologue
+        if listsOutliers {
+            try takeLists(&arguments, fused.tokens)
+        } else if threshold > 0 {
+            arguments.outliers = UInt64(try workspace.take(fused.tokens * stride * fused.dtype.byteCount))
+            arguments.outlierTileWords = Int32(blocks(columns, per: 32 * 128))
+            arguments.outlierTiles = UInt64(try workspace.take(fused.tokens * Int(arguments.outlierTileWords) * 4))
+        }
+        arguments.prologue = fused.arguments.prologue
+        // Adapters and searches for outliers read the tokens again.
+        if fused.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE, listsOutliers || fused.adapterRows != nil {
             arguments.prepared = UInt64(try workspace.take(fused.tokens * columns * fused.dtype.byteCount))
         }
         if scope == .call, threshold > 0 {
@@ -99,8 +115,25 @@ extension CUDABackend {
             try launch(
                 .markOutliers, element, grid: Grid(x: blocks(columns, per: 256), y: min(fused.tokens, 64)), block: 256, arguments)
         }
-        try launch(.quantizeRows, element, grid: Grid(x: fused.tokens), block: 256, arguments)
+        try launch(
+            .quantizeRows, element, grid: Grid(x: fused.tokens), block: Int(NIBBLE_QUANTIZE_ROWS_THREADS), arguments)
+        setQuantized(&fused, arguments)
+        return arguments
+    }
 
+    private func takeLists(_ arguments: inout NibbleRowQuantizeArguments, _ tokens: Int) throws {
+        let columns = Int(arguments.inFeatures)
+        let capacity = min(columns, CUDABackend.outlierCapacity)
+        let starts = blocks(columns, per: NIBBLE_OUTLIER_CHUNK) + 1
+        arguments.outlierCapacity = Int32(capacity)
+        arguments.outlierCounts = UInt64(try workspace.take(tokens * 4))
+        arguments.outlierColumns = UInt64(try workspace.take(tokens * capacity * 4))
+        arguments.outlierValues = UInt64(try workspace.take(tokens * capacity * 4))
+        arguments.outlierStarts = UInt64(try workspace.take(tokens * starts * 4))
+        arguments.outlierStartsStride = Int32(starts)
+    }
+
+    private func setQuantized(_ fused: inout FusedLayers, _ arguments: NibbleRowQuantizeArguments) {
         if arguments.prepared != 0 { fused.arguments.input = arguments.prepared }
         fused.arguments.quantized = arguments.quantized
         fused.arguments.rowScales = arguments.rowScales
@@ -112,7 +145,7 @@ extension CUDABackend {
         fused.arguments.columnFlags = arguments.columnFlags
         fused.arguments.quantizedStride = arguments.quantizedStride
         fused.arguments.outlierCapacity = arguments.outlierCapacity
-        fused.arguments.outlierThreshold = threshold
+        fused.arguments.outlierThreshold = arguments.outlierThreshold
         fused.arguments.roundsToHalf = arguments.roundsToHalf
     }
 

@@ -10,7 +10,13 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit_wide.cu
     case stage4BitWide, gemm4BitWide16, gemm4BitWide32, gemm4BitWide64, gemm4BitWide96, gemm4BitWide128
     // linear_int8.cu
-    case markOutliers, quantizeRows, gemvInt8, gemmInt8, finishInt8, dequantizeInt8
+    case gemvInt8, gemmInt8, finishInt8, dequantizeInt8
+    // linear_int8_wide.cu
+    case gemmInt8Wide8, gemmInt8Wide16, gemmInt8Wide32, gemmInt8Wide64, gemmInt8Wide128
+    // linear_int8_single.cu
+    case gemvInt8Single
+    // quantize_rows.cu
+    case markOutliers, quantizeRows
     // low_rank.cu
     case shrink, shrinkFew, shrinkSingle, expand
     // sum_outliers.cu
@@ -63,12 +69,18 @@ enum Kernel: Int, CaseIterable {
         case .shrinkFew: ("low_rank.cu", "shrink_few")
         case .shrinkSingle: ("low_rank.cu", "shrink_single")
         case .expand: ("low_rank.cu", "expand")
-        case .markOutliers: ("linear_int8.cu", "mark_outliers")
-        case .quantizeRows: ("linear_int8.cu", "quantize_rows")
+        case .markOutliers: ("quantize_rows.cu", "mark_outliers")
+        case .quantizeRows: ("quantize_rows.cu", "quantize_rows")
         case .gemvInt8: ("linear_int8.cu", "gemv_int8")
         case .gemmInt8: ("linear_int8.cu", "gemm_int8")
         case .finishInt8: ("linear_int8.cu", "finish_int8")
         case .dequantizeInt8: ("linear_int8.cu", "dequantize_int8")
+        case .gemmInt8Wide8: ("linear_int8_wide.cu", "gemm_int8_wide_8")
+        case .gemmInt8Wide16: ("linear_int8_wide.cu", "gemm_int8_wide_16")
+        case .gemmInt8Wide32: ("linear_int8_wide.cu", "gemm_int8_wide_32")
+        case .gemmInt8Wide64: ("linear_int8_wide.cu", "gemm_int8_wide_64")
+        case .gemmInt8Wide128: ("linear_int8_wide.cu", "gemm_int8_wide_128")
+        case .gemvInt8Single: ("linear_int8_single.cu", "gemv_int8_single")
         case .sumFewOutliers: ("sum_outliers.cu", "sum_outliers_few")
         case .sumOutliers: ("sum_outliers.cu", "sum_outliers")
         case .quantize4Bit: ("quantize.cu", "quantize_4bit")
@@ -142,6 +154,7 @@ enum Kernel: Int, CaseIterable {
     var addsAdapters: Bool {
         let programs: Set = [
             "linear_dense.cu", "linear_4bit.cu", "linear_4bit_tiled.cu", "linear_4bit_wide.cu", "linear_int8.cu",
+            "linear_int8_wide.cu", "linear_int8_single.cu",
         ]
         return programs.contains(place.program)
     }
@@ -165,8 +178,8 @@ enum Kernel: Int, CaseIterable {
     func exists(_ element: KernelElement) -> Bool {
         switch self {
         case .gemvSingle, .shrinkSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32,
-            .gemm4BitTiled64,
-            .stage4BitWide, .attendPrefill64,
+            .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
+            .gemvInt8Single, .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
             .attendPrefillCodes256, .gemvExperts4Bit, .gemmExperts4Bit16, .gemmExperts4Bit32, .gemmExperts4Bit64,
@@ -184,8 +197,8 @@ enum Kernel: Int, CaseIterable {
             .gemv4BitTiledFew, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
-            .sumFewOutliers,
-            .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes,
+            .sumFewOutliers, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
+            .gemvInt8Single, .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes,
             .attendSplitCodes, .rotate,
             .rotateEight,
             .embed, .normalize, .gate, .gateEight, .multiply, .add, .gather,

@@ -30,7 +30,7 @@ enum LinearPath {
     case gemv
     /// Tensor cores on the weight in its tiled layout.
     case tiled
-    /// Warpgroups on the weight in its tiled layout: compute capability 9.0.
+    /// Warpgroups, on 4-bit weights in their tiled layout: compute capability 9.0.
     case wide
     /// GEMM: 4-bit weights are dequantized first, int8 weights multiplied as they are.
     case gemm
@@ -46,7 +46,7 @@ enum LinearPath {
             case .canonicalFourBit: [(32, .gemv)]
             case .tiledFourBit(_, compute: .float32): [(32, .tiled)]
             case .tiledFourBit: hasWarpgroups ? [(8, .tiled), (128, .wide)] : [(64, .tiled)]
-            case .int8: [(8, .gemv)]
+            case .int8: hasWarpgroups && !isBatchInvariant ? [(.max, .wide)] : [(8, .gemv)]
             case .foreign: []
             }
         guard isBatchInvariant else { return limits.first { tokens <= $0.tokens }?.path ?? .gemm }

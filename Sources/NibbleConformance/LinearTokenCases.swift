@@ -46,11 +46,12 @@ extension OperationCases {
         }
     }
 
-    /// 4-bit products with more outputs and columns than a block of a kernel takes, for numbers of tokens up to and past those of a
-    /// block.
+    /// 4-bit and int8 products with more outputs and columns than a block of a kernel takes, for numbers of tokens up to and past
+    /// those of a block.
     private static let severalTiles: [OperationCase] = loadDTypes.flatMap { loadDType in
-        weights(loadDType)[2...4].flatMap { name, format, arithmetic in
-            [(9, 260, 1088), (40, 140, 704), (90, 130, 448), (128, 150, 192), (129, 20, 320)].map { tokens, features, columns in
+        (weights(loadDType)[2...4] + weights(loadDType)[8...10]).flatMap { name, format, arithmetic in
+            [(1, 140, 2112), (9, 260, 1088), (40, 140, 704), (90, 130, 448), (128, 150, 192), (129, 20, 320)].map {
+                tokens, features, columns in
                 OperationCase("linear \(name), tiles [\(tokens), \(features), \(columns)]", loadDType: loadDType) { context in
                     let operands = try [features, 24].map {
                         try LinearOperand(

@@ -111,6 +111,11 @@ int nibble_cuLaunch(NibbleFunction function, NibbleLaunch launch, NibbleStream s
 // Clusters of the launch that the card holds at a time; NIBBLE_CUDA_MISSING before CUDA 11.8.
 int nibble_cuOccupancyMaxActiveClusters(int *clusters, NibbleFunction function, NibbleLaunch launch);
 
+// Fills `map` (16 words): boxes of boxRows rows of 128 bytes, swizzled, of a matrix whose rows lie `stride` bytes apart. Elements
+// have one or two bytes; outside of the matrix they are 0. NIBBLE_CUDA_MISSING before CUDA 12.
+int nibble_tensorMap(unsigned long long *map, NibbleDevicePointer address, long long rows, long long columns, long long stride,
+                     int boxRows, int elementBytes);
+
 int nibble_cuStreamBeginCapture(NibbleStream stream, int mode);
 int nibble_cuStreamEndCapture(NibbleStream stream, NibbleGraph *graph);
 int nibble_cuGraphInstantiate(NibbleGraphExec *executable, NibbleGraph graph);

@@ -9,8 +9,10 @@
 #ifdef __CUDACC_RTC__
 #include "nibble_selection_record.h"
 #define NIBBLE_ADDRESS(type) type *
+#define NIBBLE_ALIGNED(bytes) alignas(bytes)
 #else
 #define NIBBLE_ADDRESS(type) unsigned long long
+#define NIBBLE_ALIGNED(bytes)  // what the driver copies may lie anywhere
 #endif
 
 // Element types of runtime-typed buffers.
@@ -58,6 +60,23 @@ typedef struct {
 
 #define NIBBLE_MAX_LAYERS 4
 
+// LLM.int8() products on compute capability 9.0 (linear_int8_wide.cu), for 8, 16, 32, 64 or 128 tokens a block. Dynamic shared
+// memory: stages of a ring, and its state.
+#define NIBBLE_WIDE_INT8_ROWS 128  // outputs of a block
+#define NIBBLE_WIDE_INT8_THREADS 288
+#define NIBBLE_WIDE_INT8_MAX_CLUSTER 8
+#define NIBBLE_WIDE_INT8_MAX_STAGES 8
+#define NIBBLE_WIDE_INT8_TILE_WORDS 32  // of outlierTiles: K up to 131,072
+#define NIBBLE_WIDE_INT8_STAGE(tokens, hasOutliers) (16384 + (tokens) * 128 * ((hasOutliers) ? 3 : 1))
+#define NIBBLE_WIDE_INT8_STATE 256
+// For one token: runs of 8 columns a thread, stages of weights alone, and the token behind the ring and its state.
+#define NIBBLE_SINGLE_INT8_RUNS 6
+#define NIBBLE_SINGLE_INT8_THREADS 288
+#define NIBBLE_SINGLE_INT8_STAGE 16384
+#define NIBBLE_SINGLE_INT8_TOKEN(inFeatures) (NIBBLE_WIDE_INT8_STATE + ((inFeatures) + 127) / 128 * 384 + 512)
+#define NIBBLE_WIDE_INT8_SUMS(tokens) ((tokens) * 1056)  // of a block, in place of the ring at the end
+#define NIBBLE_WIDE_INT8_PADDING 3
+
 // Ranks of one adapter that stand together; R is a multiple.
 #define NIBBLE_RANK_UNIT 8
 
@@ -94,6 +113,7 @@ typedef struct {
 #define NIBBLE_PROLOGUE_ROUND 1
 #define NIBBLE_PROLOGUE_RMS 2
 #define NIBBLE_PROLOGUE_LAYER 3
+#define NIBBLE_PROLOGUE_SILU 4  // the input is T [M, 2 K]: silu of the first half of a row times the second; quantized rows only
 
 typedef struct {
     NIBBLE_ADDRESS(const float) weight;  // [K] or null
@@ -230,7 +250,30 @@ typedef struct {
     int outlierStartsStride;
     NibblePrologue prologue;        // 16-bit T and K divisible by 8
     NIBBLE_ADDRESS(void) prepared;  // T [M, K]: takes the input as the prologue leaves it
+    // Instead of lists, which are null then, for NibbleWideInt8Arguments: 16-bit T [M, quantizedStride], and [M,
+    // outlierTileWords].
+    NIBBLE_ADDRESS(void) outliers;
+    NIBBLE_ADDRESS(unsigned) outlierTiles;
+    int outlierTileWords;
+    int unused;
 } NibbleRowQuantizeArguments;
+
+// A CUtensorMap: where a matrix lies, and the box of it that a copy takes.
+typedef struct {
+    NIBBLE_ALIGNED(64) unsigned long long words[16];
+} NibbleTensorMap;
+
+// LLM.int8() products on warpgroups.
+typedef struct {
+    NibbleTensorMap weights[NIBBLE_MAX_LAYERS];  // int8 [N, K]: boxes of NIBBLE_WIDE_INT8_ROWS rows and 128 columns
+    NibbleTensorMap quantized;                   // int8 [M, K]: the block's tokens, 128 columns
+    NibbleTensorMap outliers;  // T [M, K]: the block's tokens, 64 columns; 0 but at outliers, in the order of quantize_rows
+    NibbleLinearArguments linear;
+    NIBBLE_ADDRESS(const unsigned) outlierTiles;  // [M, tileWords]: a bit for each 128 columns that have outliers
+    int tileWords;
+    int stages;  // of the ring
+    long long unused[NIBBLE_WIDE_INT8_PADDING];
+} NibbleWideInt8Arguments;
 
 // A quantized weight to T.
 typedef struct {
@@ -705,6 +748,8 @@ typedef struct {
 #define NIBBLE_GEMM_INT8_TILE_N 64
 #define NIBBLE_GEMM_INT8_THREADS 128
 #define NIBBLE_FINISH_INT8_THREADS 128  // of eight outputs
+#define NIBBLE_QUANTIZE_ROWS_THREADS 512
+#define NIBBLE_QUANTIZE_ROWS_PASSES 64  // of 8 columns a thread: the longest row
 #define NIBBLE_OUTLIER_TILE_N 32        // outputs of a block of sum_outliers
 #define NIBBLE_OUTLIER_THREADS 512
 #define NIBBLE_OUTLIER_CHUNK 256  // columns that a warp of quantize_rows takes at a time

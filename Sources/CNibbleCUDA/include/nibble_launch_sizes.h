@@ -23,6 +23,12 @@ static inline long long nibble_staged_4bit_bytes(long long tokens, long long inF
 
 static inline int nibble_wide_4bit_shared(int tokens) { return NIBBLE_WIDE_4BIT_SHARED(tokens); }
 
+static inline int nibble_wide_int8_stage(int tokens, int hasOutliers) { return NIBBLE_WIDE_INT8_STAGE(tokens, hasOutliers); }
+
+static inline int nibble_single_int8_token(int inFeatures) { return NIBBLE_SINGLE_INT8_TOKEN(inFeatures); }
+
+static inline int nibble_wide_int8_sums(int tokens) { return NIBBLE_WIDE_INT8_SUMS(tokens); }
+
 static inline int nibble_prefill_supports(int keySize, int valueSize) { return NIBBLE_PREFILL_SUPPORTS(keySize, valueSize); }
 
 static inline int nibble_prefill_width(int size) { return NIBBLE_PREFILL_WIDTH(size); }

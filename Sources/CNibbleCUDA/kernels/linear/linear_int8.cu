@@ -1,178 +1,12 @@
-// LLM.int8() (arXiv 2208.07339): quantizes rows of activations, lists their outlier columns, and multiplies with int8 weights.
+// LLM.int8() (arXiv 2208.07339): products of quantized activations and int8 weights.
 #include "outliers.cuh"
-#include "row_input.cuh"
 #include "tile_product.cuh"
 
 template <typename T>
-__device__ __forceinline__ void markBody(const NibbleRowQuantizeArguments &a) {
-    releaseDependents();
-    waitForPredecessors();
-    const int k = blockIdx.x * 256 + threadIdx.x;
-    if (k >= a.inFeatures || !(a.outlierThreshold > 0.f)) return;
-    const float threshold = measuredThreshold(a.outlierThreshold, a.roundsToHalf);
-    bool isOutlier = false;
-    for (long long m = blockIdx.y; m < a.tokens; m += gridDim.y)
-        isOutlier |= fabsf(measured(((const T *)a.input)[m * a.inFeatures + k], a.roundsToHalf)) >= threshold;
-    if (isOutlier) a.columnFlags[k] = 1;
-}
-
-// Eight elements from k0 on; zeros past K.
-template <typename T>
-__device__ __forceinline__ void loadRun(const T *row, int k0, int K, int roundsToHalf, float (&x)[8]) {
-    if constexpr (sizeof(T) == 2) {
-        if (K % 8 == 0 && k0 < K) {
-            unpack(*(const uint4 *)(row + k0), x, T());
-            if (roundsToHalf)
-#pragma unroll
-                for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
-            return;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = k0 + i < K ? measured(row[k0 + i], roundsToHalf) : 0.f;
-}
-
-// A row to be quantized: read as it is, or through a prologue whose result is kept.
-template <typename T>
-struct QuantizedRow {
-    const NibbleRowQuantizeArguments &a;
-    const T *row;
-    RowInput<T> input;
-    long long row0;
-    bool hasPrologue;
-
-    __device__ __forceinline__ QuantizedRow(const NibbleRowQuantizeArguments &a, long long m)
-        : a(a),
-          row((const T *)a.input + m * a.inFeatures),
-          input((const float *)a.input + m * a.inFeatures, a.prologue, a.inFeatures),
-          row0(m * a.inFeatures),
-          hasPrologue(sizeof(T) == 2 && input.isPrepared()) {}
-
-    __device__ __forceinline__ void prefetch() const {
-        if constexpr (sizeof(T) == 2) input.prefetchWeights();
-    }
-    __device__ __forceinline__ void measure() {
-        if constexpr (sizeof(T) == 2) input.measure();
-    }
-
-    // Element k as products see it, once `load` has stored it.
-    __device__ __forceinline__ float stored(int k) const {
-        return toFloat(hasPrologue ? ((const T *)a.prepared)[row0 + k] : row[k]);
-    }
-
-    // Eight elements from k0 on; zeros past K. The prologue's result is stored in `kept` if that is given.
-    __device__ __forceinline__ void load(int k0, float (&x)[8], T *kept = nullptr) const {
-        if constexpr (sizeof(T) == 2) {
-            if (hasPrologue) {
-                input.finish(input.fetch(k0 / 8), k0 / 8, x);
-                if (kept && k0 < a.inFeatures)
-                    *(uint4 *)(kept + k0) = make_uint4(packPair<T>(x[0], x[1]), packPair<T>(x[2], x[3]), packPair<T>(x[4], x[5]),
-                                                       packPair<T>(x[6], x[7]));
-                if (a.roundsToHalf)
-#pragma unroll
-                    for (int i = 0; i < 8; ++i) x[i] = toFloat(fromFloat<f16>(x[i]));
-                return;
-            }
-        }
-        loadRun(row, k0, a.inFeatures, a.roundsToHalf, x);
-    }
-};
-
-// A block takes one row, a thread eight columns at a time.
-template <typename T>
-__device__ __forceinline__ void quantizeRowsBody(const NibbleRowQuantizeArguments &a) {
-    __shared__ int warpCounts[8];
-    const int K = a.inFeatures, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const long long m = blockIdx.x;
-    QuantizedRow<T> row(a, m);
-    releaseDependents();
-    row.prefetch();
-    waitForPredecessors();
-    row.measure();
-    i8 *quantized = a.quantized + m * a.quantizedStride;
-    const bool hasThreshold = a.outlierThreshold > 0.f;
-    const float threshold = hasThreshold ? measuredThreshold(a.outlierThreshold, a.roundsToHalf) : NIBBLE_INFINITY;
-    float absmax = 0.f;
-    for (int k0 = threadIdx.x * 8; k0 < K; k0 += 2048) {
-        float x[8];
-        row.load(k0, x);
-#pragma unroll
-        for (int i = 0; i < 8; ++i)
-            if (!hasThreshold || !(fabsf(x[i]) >= threshold)) absmax = fmaxf(absmax, fabsf(x[i]));
-    }
-    absmax = blockMax(absmax);
-    const float scale = absmax > 0.f ? __fdividef(127.f, absmax) : 0.f;
-    int found = 0;
-    for (int base = 0; base < a.quantizedStride; base += 2048) {
-        const int k0 = base + threadIdx.x * 8;
-        float x[8];
-        row.load(k0, x, (T *)a.prepared + m * K);
-        u32 outliers = 0, packed[2] = {0, 0};
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            bool isOutlier = hasThreshold && k0 + i < K && fabsf(x[i]) >= threshold;
-            if (hasThreshold && a.columnFlags && k0 + i < K) isOutlier = isOutlier || a.columnFlags[k0 + i];
-            if (isOutlier)
-                outliers |= 1u << i;
-            else
-                packed[i >> 2] |= ((u32)__float2int_rn(__fmul_rn(x[i], scale)) & 255) << (8 * (i & 3));
-        }
-        if (k0 < a.quantizedStride) *(uint2 *)(quantized + k0) = make_uint2(packed[0], packed[1]);
-        if (!hasThreshold) continue;
-        // Each warp has a chunk of NIBBLE_OUTLIER_CHUNK columns.
-        const int chunk = base / NIBBLE_OUTLIER_CHUNK + warp;
-        const bool startsChunk = lane == 0 && chunk * NIBBLE_OUTLIER_CHUNK < K;
-        int *starts = a.outlierStarts + m * a.outlierStartsStride;
-        if (!__syncthreads_or(outliers)) {
-            if (startsChunk) starts[chunk] = found;
-            continue;
-        }
-        // Exclusive prefix sum over the block, so that columns are listed in ascending order.
-        int inclusive = __popc(outliers);
-#pragma unroll
-        for (int d = 1; d < 32; d <<= 1) {
-            const int other = __shfl_up_sync(~0u, inclusive, d);
-            if (lane >= d) inclusive += other;
-        }
-        if (lane == 31) warpCounts[warp] = inclusive;
-        __syncthreads();
-        int place = found + inclusive - __popc(outliers);
-        for (int w = 0; w < 8; ++w) {
-            if (w < warp) place += warpCounts[w];
-            found += warpCounts[w];
-        }
-        if (startsChunk) starts[chunk] = place;
-        for (int i = 0; i < 8; ++i)
-            if (outliers >> i & 1) {
-                if (place < a.outlierCapacity) {
-                    a.outlierColumns[m * a.outlierCapacity + place] = k0 + i;
-                    a.outlierValues[m * a.outlierCapacity + place] = row.stored(k0 + i);
-                }
-                ++place;
-            }
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) {
-        a.rowScales[m] = absmax;
-        a.outlierCounts[m] = found;
-        if (hasThreshold)
-            a.outlierStarts[m * a.outlierStartsStride + (K + NIBBLE_OUTLIER_CHUNK - 1) / NIBBLE_OUTLIER_CHUNK] = found;
-    }
-}
-
-#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
-
-// The integer product with its scales and the bias. In compatibility mode activations and result are rounded to float16:
-// bitsandbytes stores the product as float16 and adds a bias of another type to that, whatever the activations' type is.
-template <typename T>
 __device__ __forceinline__ float int8Result(const NibbleLinearArguments &a, const NibbleLinearLayer &part, long long m,
                                             long long n, int sum) {
-    const float scaled = __fmul_rn(__fmul_rn((float)sum, a.rowScales[m]), part.scales[n]), bias = part.bias ? part.bias[n] : 0.f;
-    if (!a.roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
-    if constexpr (IsHalf<T>::value) return toFloat(fromFloat<f16>(fmaf(scaled, PRODUCT_SCALE, bias)));
-    float y = toFloat(fromFloat<f16>(__fmul_rn(scaled, PRODUCT_SCALE)));
-    if (part.bias) y = toFloat(fromFloat<f16>(__fadd_rn(y, bias)));
-    return toFloat(fromFloat<T>(y));
+    return int8Result<T>(sum, a.rowScales[m], part.scales[n], part.bias ? part.bias[n] : 0.f, part.bias != nullptr,
+                         a.roundsToHalf);
 }
 
 __device__ __forceinline__ int dot16(uint4 w, uint4 x, int sum) {
@@ -379,12 +213,6 @@ __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments 
 
 #ifndef NIBBLE_EXPERTS
 #define INSTANCE(T)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(256) mark_outliers_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
-        markBody<T>(a);                                                                                                          \
-    }                                                                                                                            \
-    extern "C" __global__ void __launch_bounds__(256) quantize_rows_##T(const __grid_constant__ NibbleRowQuantizeArguments a) {  \
-        quantizeRowsBody<T>(a);                                                                                                  \
-    }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_INT8_THREADS)                                                       \
         gemv_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
         gemvInt8Body<T>(a);                                                                                                      \

@@ -3,7 +3,21 @@
 #pragma once
 #include "common.cuh"
 
-#define WEIGHT_SCALE __uint_as_float(0x3c010204u)  // 1 / 127
+#define WEIGHT_SCALE __uint_as_float(0x3c010204u)   // 1 / 127
+#define PRODUCT_SCALE __uint_as_float(0x38820610u)  // 1 / 127^2
+
+// The integer product with its scales and the bias. In compatibility mode activations and result are rounded to float16:
+// bitsandbytes stores the product as float16 and adds a bias of another type to that, whatever the activations' type is.
+template <typename T>
+__device__ __forceinline__ float int8Result(int sum, float rowScale, float columnScale, float bias, bool hasBias,
+                                            int roundsToHalf) {
+    const float scaled = __fmul_rn(__fmul_rn((float)sum, rowScale), columnScale);
+    if (!roundsToHalf) return fmaf(scaled, PRODUCT_SCALE, bias);
+    if constexpr (IsHalf<T>::value) return toFloat(fromFloat<f16>(fmaf(scaled, PRODUCT_SCALE, bias)));
+    float y = toFloat(fromFloat<f16>(__fmul_rn(scaled, PRODUCT_SCALE)));
+    if (hasBias) y = toFloat(fromFloat<f16>(__fadd_rn(y, bias)));
+    return toFloat(fromFloat<T>(y));
+}
 
 // The value that is compared with the threshold: rounded to float16 in compatibility mode.
 template <typename T>

@@ -53,7 +53,9 @@ struct RowInput {
         : input(row), prologue(prologue), K(K) {}
 
     __device__ __forceinline__ bool isPrepared() const { return prologue.kind != NIBBLE_PROLOGUE_NONE; }
-    __device__ __forceinline__ bool isNormalized() const { return prologue.kind >= NIBBLE_PROLOGUE_RMS; }
+    __device__ __forceinline__ bool isNormalized() const {
+        return prologue.kind == NIBBLE_PROLOGUE_RMS || prologue.kind == NIBBLE_PROLOGUE_LAYER;
+    }
 
     // No kernel writes norm weights, so they may be fetched before the preceding kernel has completed.
     __device__ __forceinline__ void prefetchWeights() const {
