@@ -23,6 +23,12 @@ static const char scores[] = {
 static const char route[] = {
 #embed "kernels/elementwise/route.cu"
     , 0};
+static const char route_header[] = {
+#embed "kernels/elementwise/route.cuh"
+    , 0};
+static const char router[] = {
+#embed "kernels/elementwise/router.cu"
+    , 0};
 static const char linear_dense[] = {
 #embed "kernels/linear/linear_dense.cu"
     , 0};
@@ -79,6 +85,9 @@ static const char mixture[] = {
     , 0};
 static const char experts_4bit[] = {
 #embed "kernels/linear/experts_4bit.cu"
+    , 0};
+static const char experts_single[] = {
+#embed "kernels/linear/experts_single.cu"
     , 0};
 static const char experts_wide[] = {
 #embed "kernels/linear/experts_wide.cu"
@@ -182,6 +191,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(select),
     NIBBLE_PROGRAM(scores),
     NIBBLE_PROGRAM(route),
+    NIBBLE_PROGRAM(router),
     NIBBLE_PROGRAM(linear_dense),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
@@ -196,6 +206,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(quantize),
     NIBBLE_PROGRAM(mixture),
     NIBBLE_PROGRAM(experts_4bit),
+    NIBBLE_PROGRAM(experts_single),
     NIBBLE_PROGRAM(experts_wide),
     NIBBLE_PROGRAM(experts_dense),
     NIBBLE_PROGRAM(experts_int8),
@@ -214,6 +225,7 @@ static const NibbleKernelSource programs[] = {
 static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(common),
     NIBBLE_HEADER(select),
+    NIBBLE_HEADER(route),
     NIBBLE_HEADER(codebooks),
     NIBBLE_HEADER(mma),
     NIBBLE_HEADER(warpgroup),

@@ -57,11 +57,7 @@ extension CUDABackend {
             var arguments = try elementwise(input, input, output, for: "gated activation")
             let width = output.shape.last
             arguments.width = Int64(width)
-            switch activation {
-            case .product(let activation): (arguments.activation, arguments.activationParameter) = activation.code
-            case .clampedGLU(let limit, let alpha):
-                (arguments.activation, arguments.activationParameter, arguments.scale) = (NIBBLE_CLAMPED_GLU, limit, alpha)
-            }
+            (arguments.activation, arguments.activationParameter, arguments.scale) = activation.code
             let rows = output.count / max(width, 1)
             // With few rows, more threads are faster than wide accesses.
             if rows > 4, width % 8 == 0, (arguments.a | arguments.output) % 16 == 0 {

@@ -20,8 +20,16 @@ extension CUDABackend {
         let isSingle = tokens == 1 && !options.isBatchInvariant
         let groups = isSingle ? ExpertGroups(tile: 8, slotCount: pairs) : try group(call, tokens: tokens, tile: tile)
         let products = try scratch(.float32, [pairs, width])
-        let hidden = try activated(call.activation, input.dtype, [pairs, first.down.inFeatures]) {
-            try product(input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, $0, into: $1)
+        let hidden: Tensor
+        if isSingle, case .gated(let gate) = call.activation, fusesGate(first, input.dtype) {
+            hidden = try scratch(input.dtype, [pairs, first.down.inFeatures])
+            try product(
+                input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, .identity, gate: gate,
+                into: hidden)
+        } else {
+            hidden = try activated(call.activation, input.dtype, [pairs, first.down.inFeatures]) {
+                try product(input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, $0, into: $1)
+            }
         }
         try product(hidden, [first.down], table.down, call, groups, isByPosition: true, .identity, into: products)
         try combine(products, call, groups, into: output)
@@ -75,10 +83,12 @@ extension CUDABackend {
 
     // MARK: Products
 
-    /// - Parameter isByPosition: whether `input` has a row for each position, not for each token.
+    /// - Parameters:
+    ///   - isByPosition: whether `input` has a row for each position, not for each token.
+    ///   - gate: where ``fusesGate(_:_:)``: joins the halves of the product.
     private func product(
         _ input: Tensor, _ layers: [Linear], _ table: Tensor, _ call: ExpertsCall, _ groups: ExpertGroups, isByPosition: Bool,
-        _ activation: Activation, into output: Tensor
+        _ activation: Activation, gate: GateActivation? = nil, into output: Tensor
     ) throws {
         let mark = workspace.mark()
         defer { workspace.release(mark) }
@@ -100,7 +110,15 @@ extension CUDABackend {
         var fused = FusedLayers(
             kind: kind, layers: layers[...], input: input, dtype: input.dtype, tokens: rows, firstColumn: 0)
         fused.arguments.epilogue = NibbleEpilogue(
-            LinearEpilogue(activation: activation), output: output, columns: fused.outFeatures)
+            LinearEpilogue(activation: activation), output: output, columns: output.shape.last)
+        if let gate {
+            let code = gate.code
+            fused.arguments.epilogue.activation = code.function
+            fused.arguments.epilogue.activationParameter = code.parameter
+            fused.arguments.epilogue.scale = code.alpha
+        }
+        form = kind.form
+        defer { form = [] }
         var arguments = NibbleExpertsArguments()
         arguments.layers = table.pointer
         arguments.isByPosition = isByPosition ? 1 : 0
@@ -114,7 +132,13 @@ extension CUDABackend {
         }
         let element = try element(input.dtype, for: "experts")
         switch kind {
-        case .tiledFourBit: try fourBitExperts(fused, arguments, groups, pairs: call.ids.count, element)
+        case .tiledFourBit:
+            if groups.arrays == nil, runsSingle(layers, element, isGated: gate != nil) {
+                arguments.expertCount = Int32(call.experts.count)
+                try singleExperts(fused, arguments, groups, isGated: gate != nil, element)
+            } else {
+                try fourBitExperts(fused, arguments, groups, pairs: call.ids.count, element)
+            }
         case .int8(let threshold, let scope, let roundsToHalf):
             _ = try quantizeRows(&fused, threshold: threshold, scope: scope, roundsToHalf: roundsToHalf, element)
             arguments.linear = fused.arguments
@@ -125,17 +149,52 @@ extension CUDABackend {
         }
     }
 
+    /// Whether a single token's gate and up are computed by a kernel that also joins them.
+    private func fusesGate(_ expert: Expert, _ dtype: DType) -> Bool {
+        guard let layer = expert.gateUp.layers.first, let element = try? element(dtype, for: "experts"),
+            case .tiledFourBit(_, dtype) = LinearKind(layer, input: dtype)
+        else { return false }
+        return runsSingle(Array(expert.gateUp.layers), element, isGated: true)
+    }
+
+    /// Whether `experts_single.cu` serves a token's products.
+    private func runsSingle(_ layers: [Linear], _ element: KernelElement, isGated: Bool) -> Bool {
+        guard element != .f32, Int(NIBBLE_SINGLE_EXPERTS_SHARED) <= sharedMemoryLimit, let layer = layers.first,
+            layer.inFeatures <= Int(NIBBLE_SINGLE_EXPERTS_MAX_K)
+        else { return false }
+        // Both halves of a layer begin with a tile.
+        return isGated
+            ? layers.count == 2 || layers.count == 1 && layer.outFeatures % 32 == 0 : layers.count == 1
+    }
+
+    private func singleExperts(
+        _ fused: FusedLayers, _ arguments: NibbleExpertsArguments, _ groups: ExpertGroups, isGated: Bool, _ element: KernelElement
+    ) throws {
+        var arguments = arguments
+        arguments.linear = fused.arguments
+        arguments.hasNestedScales = fused.part(0).nestedAbsmax == 0 ? 0 : 1
+        let kernel: Kernel = isGated ? .singleExpertsGated : .singleExperts
+        let (threads, shared) = (Int(NIBBLE_SINGLE_EXPERTS_THREADS), Int(NIBBLE_SINGLE_EXPERTS_SHARED))
+        let resident = try residentBlocks(kernel, element, block: threads, shared: shared)
+        let tiles = blocks(fused.outFeatures, per: isGated ? 32 : 16)
+        let warps = threads / 32
+        // As many warps a tile as keep the card full in one round, with two pairs of column tiles each at least.
+        var size = warps
+        while size > 1, tiles * groups.slotCount * size > resident * warps || blocks(fused.inFeatures, per: 128) < 2 * size {
+            size /= 2
+        }
+        arguments.teamSize = Int32(size)
+        let rounds = max(blocks(blocks(tiles * size, per: warps) * groups.slotCount, per: resident), 1)
+        let grid = Grid(x: blocks(blocks(tiles * size, per: warps), per: rounds), z: groups.slotCount)
+        try launch(kernel, element, grid: grid, block: threads, shared: shared, arguments)
+    }
+
     private func fourBitExperts(
         _ fused: FusedLayers, _ arguments: NibbleExpertsArguments, _ groups: ExpertGroups, pairs: Int, _ element: KernelElement
     ) throws {
         var arguments = arguments
         arguments.linear = fused.arguments
         let threads = Int(NIBBLE_TILED_4BIT_THREADS)
-        let single = Int(nibble_tiled_4bit_shared(Int32(fused.inFeatures)))
-        if groups.arrays == nil, element != .f32, single <= sharedMemoryLimit {
-            let grid = try expertGrid(.gemvExperts4Bit, element, tiles: fused.blocks(per: 16), groups, threads, single)
-            return try launch(.gemvExperts4Bit, element, grid: grid, block: threads, shared: single, arguments)
-        }
         // A position's share of NIBBLE_STAGED_4BIT_BYTES; each slot begins at a multiple of 8.
         arguments.stagedRowBytes = nibble_staged_4bit_bytes(8, Int64(fused.inFeatures), element == .f32 ? 1 : 0) / 8
         let staged = (pairs + 7 * min(pairs, groups.slotCount)) * Int(arguments.stagedRowBytes)

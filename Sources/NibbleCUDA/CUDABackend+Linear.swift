@@ -45,8 +45,8 @@ extension CUDABackend {
             fused.arguments.prologue = prologue
             let mark = workspace.mark()
             fused.adapterRows = fused.layers.contains { $0.lowRank != nil } ? epilogue.adapters : nil
-            addsAdapters = fused.adapterRows != nil
-            defer { addsAdapters = false }
+            form = fused.kind.form.union(fused.adapterRows == nil ? [] : .adapters)
+            defer { form = [] }
             try compute(&fused)
             workspace.release(mark)
             column += fused.outFeatures
@@ -397,6 +397,16 @@ extension Activation {
         case .sigmoid: (NIBBLE_SIGMOID, 0)
         case .tanh: (NIBBLE_TANH, 0)
         case .softCap(let cap): (NIBBLE_SOFT_CAP, cap)
+        }
+    }
+}
+
+extension GateActivation {
+    /// The kernels' number, its parameter, and alpha of the clamped GLU.
+    var code: (function: Int32, parameter: Float, alpha: Float) {
+        switch self {
+        case .product(let activation): (activation.code.0, activation.code.1, 1)
+        case .clampedGLU(let limit, let alpha): (NIBBLE_CLAMPED_GLU, limit, alpha)
         }
     }
 }

@@ -5,29 +5,77 @@ extension CUDABackend {
     package func route(_ call: RouteCall, ids: Tensor, weights: Tensor) throws {
         call.checkSizes()
         try perform {
-            let (experts, rule) = (call.logits.shape.last, call.rule)
-            let tokens = call.logits.count / experts
-            var arguments = NibbleRouteArguments()
-            arguments.logits = call.logits.pointer
-            arguments.choiceBias = rule.choiceBias.pointer
-            arguments.expertScale = rule.expertScale.pointer
-            arguments.ids = ids.pointer
-            arguments.weights = weights.pointer
-            arguments.tokens = Int32(tokens)
-            arguments.experts = Int32(experts)
-            arguments.topK = Int32(call.topK)
-            arguments.isSigmoid = rule.scoring == .sigmoid ? 1 : 0
-            arguments.groups = Int32(rule.groups?.count ?? 0)
-            arguments.chosenGroups = Int32(rule.groups?.chosen ?? 0)
-            arguments.sumsBestTwo = rule.groups?.score == .sumOfBestTwo ? 1 : 0
-            arguments.normalizes = rule.normalizes ? 1 : 0
-            switch rule.floor {
-            case .added(let epsilon): arguments.added = epsilon
-            case .atLeast(let epsilon): arguments.least = epsilon
-            }
-            arguments.scale = rule.scale
+            let arguments = NibbleRouteArguments(call, ids: ids, weights: weights)
+            let tokens = Int(arguments.tokens)
             try launch(
                 .route, grid: Grid(x: blocks(tokens, per: NIBBLE_ROUTE_WARPS)), block: 32 * Int(NIBBLE_ROUTE_WARPS), arguments)
         }
+    }
+
+    package func route(
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, through router: LinearGroup, adapters: AdapterRows?,
+        _ call: RouteCall, ids: Tensor, weights: Tensor
+    ) throws {
+        call.checkSizes()
+        try perform {
+            let layer = router.layers[0]
+            guard let weight = fusedRouterWeight(router, input, scratch, adapters) else {
+                try activations(input, after: norm, into: scratch)
+                try linear(scratch, router, epilogue: LinearEpilogue(adapters: adapters), into: call.logits)
+                return try route(call, ids: ids, weights: weights)
+            }
+            var arguments = NibbleRouterArguments()
+            arguments.route = NibbleRouteArguments(call, ids: ids, weights: weights)
+            arguments.input = input.pointer
+            if input.dtype == .float32 { arguments.prologue = NibblePrologue(norm) }
+            arguments.weight = weight.pointer
+            arguments.bias = layer.bias.pointer
+            arguments.prepared = scratch.pointer
+            arguments.inFeatures = Int32(layer.inFeatures)
+            let shared = nibble_router_shared(Int64(layer.outFeatures), Int64(layer.inFeatures))
+            try launch(
+                .router, try element(scratch.dtype, for: "router"), grid: Grid(x: Int(arguments.route.tokens)),
+                block: Int(NIBBLE_ROUTER_THREADS), shared: Int(shared), arguments)
+        }
+    }
+
+    /// The weight of a router that one block a token can hold; `nil` where products of their own are better.
+    private func fusedRouterWeight(
+        _ router: LinearGroup, _ input: Tensor, _ scratch: Tensor, _ adapters: AdapterRows?
+    ) -> Tensor? {
+        let layer = router.layers[0]
+        guard !options.isBatchInvariant, router.layers.count == 1, case .dense(let weight) = layer.weight,
+            weight.dtype == scratch.dtype,
+            scratch.dtype == .float16 || scratch.dtype == .bfloat16, input.dtype == .float32,
+            adapters == nil || layer.lowRank == nil, layer.inFeatures % 8 == 0,
+            input.count / layer.inFeatures <= card.multiprocessors,
+            nibble_router_shared(Int64(layer.outFeatures), Int64(layer.inFeatures)) <= sharedMemoryLimit
+        else { return nil }
+        return weight
+    }
+}
+
+extension NibbleRouteArguments {
+    fileprivate init(_ call: RouteCall, ids: Tensor, weights: Tensor) {
+        let (experts, rule) = (call.logits.shape.last, call.rule)
+        self.init()
+        logits = call.logits.pointer
+        choiceBias = rule.choiceBias.pointer
+        expertScale = rule.expertScale.pointer
+        self.ids = ids.pointer
+        self.weights = weights.pointer
+        tokens = Int32(call.logits.count / experts)
+        self.experts = Int32(experts)
+        topK = Int32(call.topK)
+        isSigmoid = rule.scoring == .sigmoid ? 1 : 0
+        groups = Int32(rule.groups?.count ?? 0)
+        chosenGroups = Int32(rule.groups?.chosen ?? 0)
+        sumsBestTwo = rule.groups?.score == .sumOfBestTwo ? 1 : 0
+        normalizes = rule.normalizes ? 1 : 0
+        switch rule.floor {
+        case .added(let epsilon): added = epsilon
+        case .atLeast(let epsilon): least = epsilon
+        }
+        scale = rule.scale
     }
 }

@@ -31,8 +31,8 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     var arrivalCounters: Tensor?
     var arrivalSets = RoundRobin(count: 8)
     var isCapturing = false
-    /// Whether kernels of products are wanted in the form that adds the sums of adapters.
-    var addsAdapters = false
+    /// The form in which kernels of products are wanted.
+    var form: KernelForm = []
     /// Whether the last operation enqueued is a kernel that the next kernel may overlap.
     var allowsOverlap = false
     /// Whether a kernel may begin while the one before it still runs. Set to false for good when a driver refuses to record it.
@@ -144,7 +144,7 @@ package final class CUDABackend: Backend, @unchecked Sendable {
 
     /// The kernel, allowed to take `shared` bytes of dynamic shared memory.
     private func function(_ kernel: Kernel, _ element: KernelElement, shared: Int) throws -> NibbleFunction {
-        let function = try kernels.function(kernel, element, adapters: addsAdapters)
+        let function = try kernels.function(kernel, element, form: form)
         // Static and dynamic memory count together against the 48 KiB that need no asking; kernels hold up to 20 KiB.
         if shared > 24 << 10 {
             try check(
@@ -157,13 +157,14 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     private struct ResidencyKey: Hashable {
         let kernel: Kernel
         let element: KernelElement
+        let form: KernelForm
         let block, shared: Int
         var cluster = 0
     }
 
     /// Blocks of the kernel that the whole card holds at a time: the grid of a kernel whose blocks take work in turn.
     func residentBlocks(_ kernel: Kernel, _ element: KernelElement, block: Int, shared: Int) throws -> Int {
-        let key = ResidencyKey(kernel: kernel, element: element, block: block, shared: shared)
+        let key = ResidencyKey(kernel: kernel, element: element, form: form, block: block, shared: shared)
         if let known = residency[key] { return known }
         var count: Int32 = 0
         try check(
@@ -177,7 +178,8 @@ package final class CUDABackend: Backend, @unchecked Sendable {
 
     /// Clusters of `cluster` blocks of the kernel that the whole card holds at a time.
     func residentClusters(_ kernel: Kernel, of cluster: Int, block: Int, shared: Int) throws -> Int {
-        let key = ResidencyKey(kernel: kernel, element: .f32, block: block, shared: shared, cluster: cluster)
+        let key = ResidencyKey(
+            kernel: kernel, element: .f32, form: form, block: block, shared: shared, cluster: cluster)
         if let known = residency[key] { return known }
         let launch = NibbleLaunch(
             gridX: UInt32(cluster), gridY: 1, gridZ: 1, blockX: UInt32(block), sharedBytes: UInt32(shared), overlaps: 0,

@@ -1,3 +1,22 @@
+/// What a program of products is compiled for, besides the plain form.
+package struct KernelForm: OptionSet, Hashable, Sendable {
+    package let rawValue: Int
+
+    package init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// Products add the sums of adapters.
+    package static let adapters = KernelForm(rawValue: 1)
+    /// Scales of 4-bit weights are powers of two, as in MXFP4.
+    package static let powers = KernelForm(rawValue: 2)
+
+    /// All sets of options.
+    static let count = 4
+
+    var defines: [String] {
+        (contains(.adapters) ? ["-DNIBBLE_ADAPTERS"] : []) + (contains(.powers) ? ["-DNIBBLE_POWERS"] : [])
+    }
+}
+
 /// Every kernel the host launches.
 enum Kernel: Int, CaseIterable {
     // linear_dense.cu
@@ -33,10 +52,11 @@ enum Kernel: Int, CaseIterable {
     // rotary.cu, and the untyped kernels of elementwise/
     case rotate, rotateEight
     case embed, normalize, gate, gateEight, multiply, add, convert, gather, finishLinear, copyBlocks, selectLargest, select,
-        fillTokens, scores, route, spreadWeights
+        fillTokens, scores, route, router, spreadWeights
     // mixture.cu, and the kernels of linear layers for the experts of a mixture
     case groupExperts, combineExperts
-    case stageExperts, gemvExperts4Bit, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32, gemmExperts4Bit64
+    case singleExperts, singleExpertsGated, stageExperts, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32,
+        gemmExperts4Bit64
     case stageExpertsWide, gemmExpertsWide16, gemmExpertsWide32, gemmExpertsWide64, gemmExpertsWide128
     case gemvExpertsSingle, gemvExperts, gemmExperts
     case gemvExpertsInt8, gemmExpertsInt8, sumExpertsOutliers
@@ -127,11 +147,13 @@ enum Kernel: Int, CaseIterable {
         case .fillTokens: ("select.cu", "fill_tokens")
         case .scores: ("scores.cu", "scores")
         case .route: ("route.cu", "route")
+        case .router: ("router.cu", "router")
         case .spreadWeights: ("route.cu", "spread_weights")
         case .groupExperts: ("mixture.cu", "group_experts")
         case .combineExperts: ("mixture.cu", "combine_experts")
         case .stageExperts: ("experts_4bit.cu", "stage_experts")
-        case .gemvExperts4Bit: ("experts_4bit.cu", "gemv_experts_4bit")
+        case .singleExperts: ("experts_single.cu", "single_experts_4bit")
+        case .singleExpertsGated: ("experts_single.cu", "single_experts_gated_4bit")
         case .gemmExperts4Bit8: ("experts_4bit.cu", "gemm_experts_4bit_8")
         case .gemmExperts4Bit16: ("experts_4bit.cu", "gemm_experts_4bit_16")
         case .gemmExperts4Bit32: ("experts_4bit.cu", "gemm_experts_4bit_32")
@@ -150,13 +172,15 @@ enum Kernel: Int, CaseIterable {
         }
     }
 
-    /// Whether its program is also compiled in a form that adds the sums of adapters to products.
-    var addsAdapters: Bool {
-        let programs: Set = [
-            "linear_dense.cu", "linear_4bit.cu", "linear_4bit_tiled.cu", "linear_4bit_wide.cu", "linear_int8.cu",
-            "linear_int8_wide.cu", "linear_int8_single.cu",
-        ]
-        return programs.contains(place.program)
+    /// The forms besides the plain one that its program is also compiled in.
+    var forms: KernelForm {
+        switch place.program {
+        case "linear_4bit_tiled.cu", "linear_4bit_wide.cu": [.adapters, .powers]
+        case "linear_dense.cu", "linear_4bit.cu", "linear_int8.cu", "linear_int8_wide.cu", "linear_int8_single.cu":
+            .adapters
+        case "experts_4bit.cu", "experts_wide.cu", "experts_single.cu": .powers
+        default: []
+        }
     }
 
     /// Whether there is an instance for each element type.
@@ -182,7 +206,8 @@ enum Kernel: Int, CaseIterable {
             .gemvInt8Single, .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
-            .attendPrefillCodes256, .gemvExperts4Bit, .gemmExperts4Bit16, .gemmExperts4Bit32, .gemmExperts4Bit64,
+            .attendPrefillCodes256, .router, .singleExperts, .singleExpertsGated, .gemmExperts4Bit16, .gemmExperts4Bit32,
+            .gemmExperts4Bit64,
             .stageExpertsWide, .gemvExpertsSingle:
             element != .f32
         default: true
@@ -205,8 +230,9 @@ enum Kernel: Int, CaseIterable {
             .finishLinear, .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64,
             .stateSpace128,
             .stateSpace256, .gatedNorm,
-            .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
-            .groupExperts, .combineExperts, .stageExperts, .gemvExperts4Bit, .gemmExperts4Bit8, .gemmExperts4Bit16,
+            .selectLargest, .select, .fillTokens, .scores, .route, .router, .spreadWeights,
+            .groupExperts, .combineExperts, .singleExperts, .singleExpertsGated, .stageExperts, .gemmExperts4Bit8,
+            .gemmExperts4Bit16,
             .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
             .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,
             .gemmExpertsInt8, .sumExpertsOutliers:

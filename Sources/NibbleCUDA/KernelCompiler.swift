@@ -54,17 +54,17 @@ package enum KernelCompiler {
         return levels.prefix(max(count, 0)).map(Int.init)
     }()
 
-    static func options(_ target: KernelTarget, _ element: KernelElement?, adapters: Bool) -> [String] {
+    static func options(_ target: KernelTarget, _ element: KernelElement?, form: KernelForm) -> [String] {
         ["--gpu-architecture=\(target)", "--std=c++17", "-default-device"] + (element.map { [$0.define] } ?? [])
-            + (adapters ? ["-DNIBBLE_ADAPTERS"] : [])
+            + form.defines
     }
 
     /// - Parameters:
     ///   - element: limits the instances; `nil` compiles all types.
-    ///   - adapters: whether products add the sums of adapters.
+    ///   - form: what products are compiled for.
     /// - Throws: ``CUDAUnavailable/noCompiler(_:)``, ``KernelCompilationError`` with the compiler's messages.
     package static func compile(
-        _ program: CUDAKernelSources.Source, for target: KernelTarget, element: KernelElement? = nil, adapters: Bool = false
+        _ program: CUDAKernelSources.Source, for target: KernelTarget, element: KernelElement? = nil, form: KernelForm = []
     ) throws -> [UInt8] {
         guard CUDALibraries.compiler.opened != nil else { throw CUDAUnavailable.noCompiler(CUDALibraries.compiler) }
         var code: UnsafeMutablePointer<CChar>?
@@ -77,7 +77,7 @@ package enum KernelCompiler {
         let headers = CUDAKernelSources.headers
         let status = withCStrings(headers.map(\.text)) { headerTexts in
             withCStrings(headers.map(\.name)) { headerNames in
-                withCStrings(options(target, element, adapters: adapters)) { options in
+                withCStrings(options(target, element, form: form)) { options in
                     withCStrings([program.text, program.name]) { strings in
                         var compilation = NibbleCompilation(
                             source: strings[0], name: strings[1], headerCount: Int32(headers.count),

@@ -12,8 +12,9 @@ final class KernelLibrary: @unchecked Sendable {
     private let state = Mutex(State())
 
     private struct State {
-        /// By kernel, element type, and whether adapters are added.
-        var functions = [NibbleFunction?](repeating: nil, count: 2 * Kernel.allCases.count * KernelElement.allCases.count)
+        /// By kernel, element type and form.
+        var functions = [NibbleFunction?](
+            repeating: nil, count: KernelForm.count * Kernel.allCases.count * KernelElement.allCases.count)
         var modules: [String: CUDAModule] = [:]
     }
 
@@ -28,15 +29,15 @@ final class KernelLibrary: @unchecked Sendable {
         self.version = "\(version.major).\(version.minor)"
     }
 
-    /// - Parameter adapters: whether the kernel is wanted in the form that adds the sums of adapters, if it has one.
+    /// - Parameter form: the form that is wanted, as far as the kernel has it.
     /// - Precondition: the context is current.
-    func function(_ kernel: Kernel, _ element: KernelElement, adapters: Bool = false) throws -> NibbleFunction {
-        let adapters = adapters && kernel.addsAdapters
+    func function(_ kernel: Kernel, _ element: KernelElement, form: KernelForm = []) throws -> NibbleFunction {
+        let form = form.intersection(kernel.forms)
         let typed = kernel.rawValue * KernelElement.allCases.count + (kernel.isTyped ? element.rawValue : 0)
-        let slot = 2 * typed + (adapters ? 1 : 0)
+        let slot = KernelForm.count * typed + form.rawValue
         return try state.withLock { state in
             if let function = state.functions[slot] { return function }
-            let function = try module(of: kernel, element, adapters, &state).function(kernel.symbol(element))
+            let function = try module(of: kernel, element, form, &state).function(kernel.symbol(element))
             state.functions[slot] = function
             return function
         }
@@ -68,14 +69,14 @@ final class KernelLibrary: @unchecked Sendable {
     }
 
     private func module(
-        of kernel: Kernel, _ element: KernelElement, _ adapters: Bool, _ state: inout State
+        of kernel: Kernel, _ element: KernelElement, _ form: KernelForm, _ state: inout State
     ) throws -> CUDAModule {
         let program = kernel.place.program
         // Programs without typed kernels are compiled once, under the first type.
         let element = kernel.isTyped ? element : .f32
-        let key = program + element.suffix + (adapters ? "+adapters" : "")
+        let key = "\(program)\(element.suffix) \(form.rawValue)"
         if let module = state.modules[key] { return module }
-        let module = try CUDAModule(context, image: try code(try source(of: kernel), element, adapters: adapters))
+        let module = try CUDAModule(context, image: try code(try source(of: kernel), element, form))
         state.modules[key] = module
         return module
     }
@@ -90,14 +91,14 @@ final class KernelLibrary: @unchecked Sendable {
     }
 
     private func code(
-        _ source: CUDAKernelSources.Source, _ element: KernelElement, adapters: Bool = false
+        _ source: CUDAKernelSources.Source, _ element: KernelElement, _ form: KernelForm = []
     ) throws -> [UInt8] {
         let key = KernelCache.Key(
             sources: [source] + CUDAKernelSources.headers,
-            options: KernelCompiler.options(target, element, adapters: adapters),
+            options: KernelCompiler.options(target, element, form: form),
             compilerVersion: version)
         if let code = cache.code(for: key) { return code }
-        let code = try KernelCompiler.compile(source, for: target, element: element, adapters: adapters)
+        let code = try KernelCompiler.compile(source, for: target, element: element, form: form)
         cache.store(code, for: key)
         return code
     }

@@ -24,6 +24,18 @@ enum LinearKind: Hashable {
     }
 }
 
+extension LinearKind {
+    /// The form in which kernels of these products are wanted, but for adapters.
+    var form: KernelForm {
+        if case .tiledFourBit(let format, _) = self, format.hasPowersOfTwo { .powers } else { [] }
+    }
+}
+
+extension FourBitFormat {
+    /// Whether its tiles have exponents for scales.
+    fileprivate var hasPowersOfTwo: Bool { codebook == .mxfp4 }
+}
+
 /// The kinds of kernels that compute a product.
 enum LinearPath {
     /// GEMV: warps take rows of the weight, which is read once for every few tokens.

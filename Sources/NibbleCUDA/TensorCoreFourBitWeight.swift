@@ -22,9 +22,10 @@ package struct TensorCoreFourBitWeight: PreparedWeight {
 
     /// Whether the tiled kernels support this weight.
     static func supports(_ weight: FourBitWeight) -> Bool {
-        if case .exponents = weight.scales { return false }
         guard let rows = Int32(exactly: weight.outFeatures), let columns = Int32(exactly: weight.inFeatures) else { return false }
-        return nibble_tiled_4bit_supports(rows, columns, weight.format.blockSizeLog2) != 0
+        // Their kernels are chosen by the codebook.
+        guard weight.scales.arePowers == (weight.format.codebook == .mxfp4) else { return false }
+        return nibble_tiled_4bit_supports(rows, columns, weight.format.blockSizeLog2, weight.scales.arePowers ? 1 : 0) != 0
     }
 }
 
@@ -55,6 +56,7 @@ extension CUDABackend {
         arguments.destination = codes.pointer
         arguments.outFeatures = Int32(weight.outFeatures)
         arguments.inFeatures = Int32(weight.inFeatures)
+        arguments.scalesPerTile = weight.scales.arePowers ? 2 : 1
         let scales: BlockScales
         switch weight.scales {
         case .plain(let absmax):
@@ -67,8 +69,11 @@ extension CUDABackend {
             arguments.sourceNested = nested.codes.pointer
             arguments.destinationNested = moved.pointer
             scales = .nested(NestedScales(codes: moved, absmax: nested.absmax, offset: nested.offset))
-        case .exponents:
-            preconditionFailure("tiles have no scales for blocks of \(weight.format.blockSize)")
+        case .exponents(let exponents):
+            let moved = try memory.allocate(.uint8, [count])
+            arguments.sourceNested = exponents.pointer
+            arguments.destinationNested = moved.pointer
+            scales = .exponents(moved)
         }
         try launch(kernel, grid: Grid(x: blocks(weight.tiledByteCount / 4, per: 256)), block: 256, arguments)
         return FourBitWeight(
@@ -81,10 +86,16 @@ extension FourBitWeight {
     /// Bytes of the codes in tiled order.
     fileprivate var tiledByteCount: Int { Int(nibble_tiled_4bit_bytes(Int64(outFeatures), Int64(inFeatures))) }
     /// First-level scales in tiled order.
-    fileprivate var tiledScaleCount: Int { Int(nibble_tiled_4bit_scales(Int64(outFeatures), Int64(inFeatures))) }
+    fileprivate var tiledScaleCount: Int {
+        Int(nibble_tiled_4bit_scales(Int64(outFeatures), Int64(inFeatures))) * (scales.arePowers ? 2 : 1)
+    }
 
     /// Tiles of 16 rows by 64 columns across a row of tiles.
     var tilesAcross: Int { (inFeatures + 127) / 128 * 2 }
+}
+
+extension BlockScales {
+    fileprivate var arePowers: Bool { if case .exponents = self { true } else { false } }
 }
 
 extension NibbleLinearLayer {
@@ -100,8 +111,7 @@ extension NibbleLinearLayer {
             nestedCodes = nested.codes.pointer + pairs * 32
             nestedAbsmax = nested.absmax.pointer + UInt64(firstBlock / FourBitFormat.nestedBlockSize * 4)
             nestedOffset = nested.offset
-        case .exponents:
-            preconditionFailure("tiles have no scales for blocks of \(weight.format.blockSize)")
+        case .exponents(let exponents): nestedCodes = exponents.pointer + pairs * 64
         }
         outFeatures = Int32(weight.outFeatures)
     }

@@ -10,8 +10,11 @@ package enum Kernels {
         return symbols
     }
 
-    /// The programs that are also compiled in a form that adds the sums of adapters.
-    package static let adapterPrograms: Set<String> = Set(Kernel.allCases.filter(\.addsAdapters).map(\.place.program))
+    /// The forms that a program is compiled in.
+    package static func forms(of program: String) -> [KernelForm] {
+        let options = Kernel.allCases.first { $0.place.program == program }?.forms ?? []
+        return (0..<KernelForm.count).map(KernelForm.init).filter { options.isSuperset(of: $0) }
+    }
 
     /// The functions that may begin before the kernel before them has ended.
     package static func overlapping(_ element: KernelElement) -> Set<String> {

@@ -23,6 +23,7 @@ extension OperationCases {
             ("int8", .int8, .init()),
             ("int8 without outliers", .int8, .init(outlierThreshold: 0)),
             ("int8 outliers of the call", .int8, .init(outlierScope: .call, roundsActivationsToHalf: true)),
+            ("mxfp4", .fourBit(.mxfp4), .init()),
         ]
     }
 
@@ -49,7 +50,8 @@ extension OperationCases {
     /// 4-bit and int8 products with more outputs and columns than a block of a kernel takes, for numbers of tokens up to and past
     /// those of a block.
     private static let severalTiles: [OperationCase] = loadDTypes.flatMap { loadDType in
-        (weights(loadDType)[2...4] + weights(loadDType)[8...10]).flatMap { name, format, arithmetic in
+        let names: Set = ["nf4", "fp4", "nf4 nested", "mxfp4", "int8", "int8 without outliers", "int8 outliers of the call"]
+        return weights(loadDType).filter { names.contains($0.0) }.flatMap { name, format, arithmetic in
             [(1, 140, 2112), (9, 260, 1088), (40, 140, 704), (90, 130, 448), (128, 150, 192), (129, 20, 320)].map {
                 tokens, features, columns in
                 OperationCase("linear \(name), tiles [\(tokens), \(features), \(columns)]", loadDType: loadDType) { context in

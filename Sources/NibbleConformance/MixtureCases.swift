@@ -2,7 +2,8 @@ internal import NibbleCore
 
 extension OperationCases {
     /// Mixtures of experts: every format, from one token to many, experts with all tokens and with none.
-    package static let experts: [OperationCase] = mixturesByFormat + mixturesByShape + manyExperts + ungatedMixtures
+    package static let experts: [OperationCase] =
+        mixturesByFormat + mixturesByShape + tiledMixtures + manyExperts + ungatedMixtures
 
     private static func formats(_ loadDType: DType) -> [(String, WeightFormat, LinearArithmetic)] {
         func fourBit(_ codebook: FourBitFormat.Codebook, _ blockSize: Int = 64, nested: Bool = false) -> WeightFormat {
@@ -10,18 +11,17 @@ extension OperationCases {
         }
         return [
             ("dense", .dense(loadDType), .init()), ("nf4", fourBit(.nf4), .init()),
-            ("fp4 nested", fourBit(.fp4, nested: true), .init()), ("int8", .int8, .init()),
+            ("fp4 nested", fourBit(.fp4, nested: true), .init()), ("int8", .int8, .init()), ("mxfp4", .fourBit(.mxfp4), .init()),
             ("int8 without outliers", .int8, .init(outlierThreshold: 0)), ("nf4 blocks of 32", fourBit(.nf4, 32), .init()),
             ("nf4 float32 compute", fourBit(.nf4), .init(computeDType: .float32)), ("dense float32", .dense(.float32), .init()),
             ("int8 outliers of the call", .int8, .init(outlierScope: .call, roundsActivationsToHalf: true)),
-            ("mxfp4", .fourBit(.mxfp4), .init()),
         ]
     }
 
     /// Every format at every number of tokens at which a backend changes its algorithm.
     private static let mixturesByFormat: [OperationCase] = loadDTypes.flatMap { loadDType in
         formats(loadDType).enumerated().flatMap { index, format in
-            (index < 5 ? [1, 2, 8, 9, 40, 90] : [1, 5, 40]).map { tokens in
+            (index < 6 ? [1, 2, 8, 9, 40, 90] : [1, 5, 40]).map { tokens in
                 var mixture = Mixture(format, tokens: tokens)
                 mixture.hasBiases = tokens % 2 == 0
                 return mixture.operationCase(loadDType)
@@ -43,10 +43,25 @@ extension OperationCases {
         }
     }
 
+    /// 4-bit weights with an odd number of column tiles, gate and up in one layer and in two.
+    private static let tiledMixtures: [OperationCase] = loadDTypes.flatMap { loadDType in
+        formats(loadDType).filter { ["nf4", "fp4 nested", "mxfp4"].contains($0.0) }.flatMap { format in
+            [false, true].flatMap { isSplit in
+                [1, 3, 20, 300].map { tokens in
+                    var mixture = Mixture(format, tokens: tokens)
+                    (mixture.topK, mixture.width, mixture.hidden) = (4, 64, 320)
+                    (mixture.isSplit, mixture.hasBiases) = (isSplit, true)
+                    mixture.activation = .gated(.clampedGLU(limit: 1.5, alpha: 1.702))
+                    return mixture.operationCase(loadDType)
+                }
+            }
+        }
+    }
+
     /// Every format without gates, at the numbers of tokens at which a backend changes its algorithm.
     private static let ungatedMixtures: [OperationCase] = [DType.float32, .bfloat16].flatMap { loadDType in
         formats(loadDType).enumerated().flatMap { index, format in
-            (index < 5 ? [1, 2, 9, 40, 90] : [1, 40]).map { tokens in
+            (index < 6 ? [1, 2, 9, 40, 90] : [1, 40]).map { tokens in
                 var mixture = Mixture(format, tokens: tokens)
                 (mixture.activation, mixture.hasBiases) = (.plain(.reluSquared), tokens % 2 == 0)
                 if tokens == 9 { (mixture.width, mixture.hidden) = (72, 100) }
@@ -91,7 +106,7 @@ private struct Mixture {
 
     func operationCase(_ loadDType: DType) -> OperationCase {
         let traits =
-            (choice == .crowded ? ", crowded" : "") + (hasBiases ? ", biases" : "") + (isSplit ? ", clamped GLU" : "")
+            (choice == .crowded ? ", crowded" : "") + (hasBiases ? ", biases" : "") + (isSplit ? ", split" : "")
             + (isGated ? "" : ", ungated")
         return OperationCase(
             "experts \(name), \(topK) of \(count) [\(width), \(hidden)] × \(tokens)\(traits)", loadDType: loadDType

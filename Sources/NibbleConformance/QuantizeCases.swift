@@ -75,8 +75,8 @@ extension OperationCases {
     }
 
     private static let dequantizing: [OperationCase] = loadDTypes.flatMap { dtype in
-        [(16, 128), (7, 33)].flatMap { size in
-            (fourBitFormats.map { WeightFormat.fourBit($0) } + [.int8, .dense(.float32)]).map { format in
+        [(16, 128), (7, 33), (37, 320)].flatMap { size in
+            (fourBitFormats.map { WeightFormat.fourBit($0) } + [.fourBit(.mxfp4), .int8, .dense(.float32)]).map { format in
                 OperationCase("dequantize \(format.label) [\(size.0), \(size.1)] to \(dtype)") { context in
                     let plain = try PlainWeight(
                         context, format, outFeatures: size.0, inFeatures: size.1, seed: 7)
@@ -91,7 +91,7 @@ extension OperationCases {
     }
 
     private static let preparing: [OperationCase] = [(16, 64), (1, 64), (33, 128), (40, 80), (7, 33), (19, 576)].flatMap { size in
-        (fourBitFormats.map { WeightFormat.fourBit($0) } + [.int8, .dense(.bfloat16)]).map { format in
+        (fourBitFormats.map { WeightFormat.fourBit($0) } + [.fourBit(.mxfp4), .int8, .dense(.bfloat16)]).map { format in
             OperationCase("prepare \(format.label) [\(size.0), \(size.1)] and back") { context in
                 let weight = try PlainWeight(context, format, outFeatures: size.0, inFeatures: size.1, seed: 8).weight
                 let back = try context.backend.prepare(weight).canonical()

@@ -87,7 +87,7 @@ extension OperationCases {
             // NaN must stay visible: the expert is chosen, and its weight is NaN.
             OperationCase("route, NaN, softmax") { try routeNaN($0, .softmax) },
             OperationCase("route, NaN, sigmoid") { try routeNaN($0, .sigmoid) },
-        ]
+        ] + routers
 
     private static func route(_ context: OperationContext, _ variant: RouteVariant) throws -> OperationResult {
         let (tokens, experts) = (variant.tokens, variant.experts)

@@ -86,6 +86,11 @@ package protocol Backend: AnyObject, Sendable {
     /// Chooses experts from router logits. `ids` int32 [T, k]: the best experts by the rule, the best first, the lower number among
     /// equals; `weights` float32 [T, k]. NaN counts as the largest value, so that it reaches the weights.
     func route(_ call: RouteCall, ids: Tensor, weights: Tensor) throws
+    /// `route` by the logits router(norm(input)). Leaves norm(input), or the input itself, rounded, in `scratch` [T, K]. One
+    /// operation, so that a backend can fuse them; `call.logits` may be overwritten.
+    func route(
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, through router: LinearGroup, adapters: AdapterRows?,
+        _ call: RouteCall, ids: Tensor, weights: Tensor) throws
     /// [T, E] → [T, E]: the weighted sum of each token's experts, plus a residual. Reads no expert that no token chose.
     func experts(_ input: Tensor, _ call: ExpertsCall, into output: Tensor) throws
     /// output = a + b × scale, element by element; `output` may be `a`.
@@ -161,6 +166,15 @@ extension Backend {
     }
 
     /// output = norm(input), or the input in the output's dtype.
+    package func route(
+        _ input: Tensor, after norm: Norm?, scratch: Tensor, through router: LinearGroup, adapters: AdapterRows?,
+        _ call: RouteCall, ids: Tensor, weights: Tensor
+    ) throws {
+        try activations(input, after: norm, into: scratch)
+        try linear(scratch, router, epilogue: LinearEpilogue(adapters: adapters), into: call.logits)
+        try route(call, ids: ids, weights: weights)
+    }
+
     package func activations(_ input: Tensor, after norm: Norm?, into output: Tensor) throws {
         if let norm {
             try normalize(input, norm, residual: nil, into: output)

@@ -13,9 +13,9 @@ struct KernelCompilationTests {
     func compiles(program: String, architecture: String) throws {
         let source = try #require(CUDAKernelSources.all.first { $0.name == program })
         let target = KernelTarget(architecture: architecture)
-        #expect(try KernelCompiler.compile(source, for: target).count > 1000)
-        guard Kernels.adapterPrograms.contains(program) else { return }
-        #expect(try KernelCompiler.compile(source, for: target, adapters: true).count > 1000)
+        for form in Kernels.forms(of: program) {
+            #expect(try KernelCompiler.compile(source, for: target, form: form).count > 1000)
+        }
     }
 
     @Test("PTX names the level it was asked for")

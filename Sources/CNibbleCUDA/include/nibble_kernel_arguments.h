@@ -295,6 +295,8 @@ typedef struct {
     NIBBLE_ADDRESS(unsigned char) destinationNested;
     int outFeatures;
     int inFeatures;
+    int scalesPerTile;  // of a row: 1, or 2 for exponents, which are the nested scales here
+    int unused;
 } NibbleTileArguments;
 
 // Applies a layer's epilogue to products that cuBLASLt computed.
@@ -564,6 +566,22 @@ typedef struct {
     int unused;
 } NibbleRouteArguments;
 
+// Router logits, weight . norm(input) + bias, and the choice by them: `route` but for its logits. A block serves a token.
+typedef struct {
+    NibbleRouteArguments route;
+    NIBBLE_ADDRESS(const void) input;  // T [T, K]; float32 with a prologue
+    NibblePrologue prologue;
+    NIBBLE_ADDRESS(const void) weight;  // T [X, K]
+    NIBBLE_ADDRESS(const float) bias;   // [X] or null
+    NIBBLE_ADDRESS(void) prepared;      // T [T, K]: takes the input as the prologue leaves it; or null
+    int inFeatures;                     // K, divisible by 8
+    int unused;
+} NibbleRouterArguments;
+
+#define NIBBLE_ROUTER_THREADS 512
+// Dynamic shared memory for 16-bit T.
+#define NIBBLE_ROUTER_SHARED(experts, inFeatures) (((experts) + 1) * (inFeatures) * 2 + (experts) * 4)
+
 // MARK: Mixtures
 
 // The pairs of token and expert of a call, P = T * k of them, are sorted by expert; a pair's place in that order is its position.
@@ -593,8 +611,16 @@ typedef struct {
     long long stagedRowBytes;  // of `staged`, for a position
     long long inputRowBytes;
     int isByPosition;  // whether the input has a row for each position; else one for each token
-    int unused;
+    // experts_single.cu. Its gated kernel has the kind of gate and its parameter in the epilogue, and alpha as the scale.
+    int expertCount;      // X
+    int teamSize;         // warps that share a tile: a divisor of 8
+    int hasNestedScales;  // else plain, unless the program is for powers of two
 } NibbleExpertsArguments;
+
+// Experts of one token, for K up to 256 column tiles: threads of a block, and dynamic shared memory.
+#define NIBBLE_SINGLE_EXPERTS_THREADS 256
+#define NIBBLE_SINGLE_EXPERTS_SHARED 65536
+#define NIBBLE_SINGLE_EXPERTS_MAX_K 16384
 
 // out[t] = residual[t] + sum over j of weights[t, j] * products[positions[t, j]], j ascending
 typedef struct {
@@ -762,9 +788,10 @@ typedef struct {
 #define NIBBLE_SPLIT_LENGTH 256
 #define NIBBLE_SPLIT_THREADS 256
 
-// The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales (floats, or bytes if
-// nested), and the launches over it.
-#define NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2) ((inFeatures) % 64 == 0 && (blockSizeLog2) == 6)
+// The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales for blocks of 64
+// (floats, or bytes if nested; powers of two have blocks of 32, so twice as many), and the launches over it.
+#define NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2, arePowers) \
+    ((inFeatures) % 64 == 0 && (blockSizeLog2) == ((arePowers) ? 5 : 6))
 #define NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) (((outFeatures) + 15) / 16 * 32LL * (((inFeatures) + 127) / 128))
 #define NIBBLE_TILED_4BIT_BYTES(outFeatures, inFeatures) (NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) * 32)
 #define NIBBLE_TILED_4BIT_THREADS 256

@@ -3,8 +3,8 @@
 
 #include "nibble_kernel_arguments.h"
 
-static inline int nibble_tiled_4bit_supports(int outFeatures, int inFeatures, int blockSizeLog2) {
-    return NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2);
+static inline int nibble_tiled_4bit_supports(int outFeatures, int inFeatures, int blockSizeLog2, int arePowers) {
+    return NIBBLE_TILED_4BIT_SUPPORTS(outFeatures, inFeatures, blockSizeLog2, arePowers);
 }
 
 static inline long long nibble_tiled_4bit_bytes(long long outFeatures, long long inFeatures) {
@@ -19,6 +19,10 @@ static inline long long nibble_tiled_4bit_shared(int inFeatures) { return NIBBLE
 
 static inline long long nibble_staged_4bit_bytes(long long tokens, long long inFeatures, int isFloat32) {
     return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);
+}
+
+static inline long long nibble_router_shared(long long experts, long long inFeatures) {
+    return NIBBLE_ROUTER_SHARED(experts, inFeatures);
 }
 
 static inline int nibble_wide_4bit_shared(int tokens) { return NIBBLE_WIDE_4BIT_SHARED(tokens); }

@@ -50,7 +50,7 @@ enum FeedForward: Sendable {
             if let norms = mixture.norms {
                 try mixture.runApart(norms, input, into: output, buffers, backend)
             } else {
-                try mixture(try input.materialized(backend), epilogue: epilogue, into: output, buffers, backend)
+                try mixture(input, epilogue: epilogue, into: output, buffers, backend)
             }
         }
     }
@@ -117,13 +117,13 @@ struct MixtureOfExperts: Sendable {
 
     /// output = mixture(input) × scale + residual, of an epilogue's scale and residual. [T, E]
     func callAsFunction(
-        _ input: Tensor, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
+        _ input: LinearInput, epilogue: LinearEpilogue, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
         guard epilogue.scale != 1 else {
             return try run(input, residual: epilogue.residual, into: output, buffers, backend)
         }
         // Attention is done with its projections when the feed-forward runs.
-        let sum = buffers.projections(input.shape[0], width: output.shape[1])
+        let sum = buffers.projections(input.tokens, width: output.shape[1])
         try run(input, residual: nil, into: sum, buffers, backend)
         // Without a residual: sum + sum × (scale − 1).
         let (base, factor) = epilogue.residual.map { ($0, epilogue.scale) } ?? (sum, epilogue.scale - 1)
@@ -131,10 +131,10 @@ struct MixtureOfExperts: Sendable {
     }
 
     private func run(
-        _ input: Tensor, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
+        _ input: LinearInput, residual: Tensor?, into output: Tensor, _ buffers: ActivationBuffers, _ backend: any Backend
     ) throws {
-        let tokens = input.shape[0]
-        try route(LinearInput(input), buffers, backend)
+        let tokens = input.tokens
+        let input = try route(input, buffers, backend)
         if let latent {
             try run(latent, input, residual: residual, into: output, buffers, backend)
         } else {
@@ -154,14 +154,15 @@ struct MixtureOfExperts: Sendable {
             buffers, backend)
     }
 
-    /// Leaves the experts of each token and their weights in the buffers.
+    /// Leaves the experts of each token and their weights in the buffers. Returns the activations of `input`.
     func route(
         _ input: LinearInput, _ buffers: ActivationBuffers, _ backend: any Backend
-    ) throws {
+    ) throws -> Tensor {
         let logits = buffers.router(input.tokens, width: router.outFeatures)
-        try backend.linear(input, router, epilogue: .init(adapters: buffers.adapters), into: logits)
         let (ids, weights) = buffers.chosenExperts(input.tokens, count: description.topK)
-        try backend.route(RouteCall(logits: logits, rule: rule, topK: description.topK), ids: ids, weights: weights)
+        return try backend.route(
+            input, through: router, adapters: buffers.adapters,
+            RouteCall(logits: logits, rule: rule, topK: description.topK), ids: ids, weights: weights)
     }
 
     /// Runs the experts that ``route(_:_:_:)`` chose.

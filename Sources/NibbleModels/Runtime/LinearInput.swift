@@ -28,6 +28,21 @@ struct LinearInput {
 }
 
 extension Backend {
+    /// Chooses experts by a router's logits. Returns the activations in memory.
+    func route(
+        _ input: LinearInput, through router: LinearGroup, adapters: AdapterRows?, _ call: RouteCall, ids: Tensor, weights: Tensor
+    ) throws -> Tensor {
+        guard let preparation = input.preparation else {
+            try linear(input.tensor, router, epilogue: .init(adapters: adapters), into: call.logits)
+            try route(call, ids: ids, weights: weights)
+            return input.tensor
+        }
+        try route(
+            input.tensor, after: preparation.norm, scratch: preparation.scratch, through: router, adapters: adapters, call,
+            ids: ids, weights: weights)
+        return preparation.scratch
+    }
+
     func linear(_ input: LinearInput, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor) throws {
         if let preparation = input.preparation {
             try linear(

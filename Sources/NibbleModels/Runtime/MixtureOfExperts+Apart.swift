@@ -41,7 +41,7 @@ extension MixtureOfExperts {
         try run(shared, input, epilogue: .init(adapters: buffers.adapters), into: output, buffers, backend)
         try backend.normalize(output, norms.sharedOutput, residual: nil, into: output)
         let routing = LinearInput(stream, after: norms.router, scratch: scratch)
-        try route(routing, buffers, backend)
+        _ = try route(routing, buffers, backend)
         try backend.activations(stream, after: norms.experts, into: scratch)
         // Attention is done with its projections.
         let sum = buffers.projections(input.tokens, width: output.shape[1])

@@ -27,10 +27,7 @@ __device__ __forceinline__ void stageExpertsBody(const NibbleExpertsArguments &e
         __shared__ float map[256], reductions[2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];                                    \
         __shared__ NibbleLinearArguments a;                                                                                     \
         if (!loadExpert(a, e)) return;                                                                                          \
-        if (a.parts[0].nestedCodes)                                                                                             \
-            tiledProductBody<T, RT, NT, SINGLE, EXACT, true, DEPTH, 1>(a, map, reductions);                                     \
-        else                                                                                                                    \
-            tiledProductBody<T, RT, NT, SINGLE, EXACT, false, DEPTH, 1>(a, map, reductions);                                    \
+        tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, 1>(a, map, reductions);                                                   \
     }
 
 #define STAGE_EXPERTS(T)                                                      \
@@ -42,7 +39,6 @@ __device__ __forceinline__ void stageExpertsBody(const NibbleExpertsArguments &e
 #define EXPERTS_f32(T) STAGE_EXPERTS(T) EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, true, 1, 2)
 #define EXPERTS_16(T)                                                     \
     STAGE_EXPERTS(T)                                                      \
-    EXPERT_PRODUCT(gemv_experts_4bit_##T, T, 1, 1, true, false, 2, 3)     \
     EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, false, 2, 3)  \
     EXPERT_PRODUCT(gemm_experts_4bit_16_##T, T, 2, 2, false, false, 1, 2) \
     EXPERT_PRODUCT(gemm_experts_4bit_32_##T, T, 2, 4, false, false, 1, 1) \

@@ -41,22 +41,26 @@ struct RowTile {
     int index;  // of RT * 16 rows, within the part
     const uint4 *codes[RT];
     const float4 *scales[RT];   // plain: the four scales of this lane's two rows in two column tiles
-    const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t
+    const u8 *nestedCodes[RT];  // nested: one of these four each for the lanes t; powers of two: the eight of this lane's rows
     const float *nestedAbsmax;
     int firstBlock[RT];  // nested: canonical block of that scale in the first column tile
     float bias;          // of the output this lane stores, where a lane stores one
 };
 
-// Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax.
+// Codes and scales of a pair of column tiles for RT tiles of rows, as loaded. Nested: scales.x and .y hold code and absmax;
+// powers of two: the exponents of row g and of row g + 8.
 template <int RT>
 struct WeightPair {
     uint4 codes[RT][2];
     float4 scales[RT];
 };
 
-template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested>
+template <typename T, int RT, int NT, bool Single, bool Exact, ScaleKind Scales>
 struct TiledProduct {
     static constexpr int columns = Single ? 1 : 8;
+    static constexpr int Blocks = blocksOfTile(Scales);
+    // Of each row tile: column tile, row g or g + 8, block.
+    typedef float ScaleValues[RT][2][2][Blocks];
     typedef float Reduction[WARPS][columns][RT * 16 + 4];
 
     const NibbleLinearArguments &a;
@@ -88,7 +92,7 @@ struct TiledProduct {
             const long long pair = (long long)min(t.index * RT + r, last) * pairs;
             t.codes[r] = (const uint4 *)part.weight + pair * 64 + lane;
             t.scales[r] = (const float4 *)part.scales + pair * 8 + (lane >> 2);
-            t.nestedCodes[r] = part.nestedCodes + pair * 32 + lane;
+            t.nestedCodes[r] = part.nestedCodes + pair * 32 * Blocks + (Scales == powersOfTwo ? (lane >> 2) * 8 : lane);
             const int row = min((t.index * RT + r) * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1);
             t.firstBlock[r] = row * (a.inFeatures / 64) + (lane & 1);
         }
@@ -101,7 +105,11 @@ struct TiledProduct {
         for (int r = 0; r < RT; ++r) {
             q.codes[r][0] = loadStreaming(t.codes[r] + pair * 64);
             q.codes[r][1] = loadStreaming(t.codes[r] + pair * 64 + 32);
-            if constexpr (Nested) {
+            if constexpr (Scales == powersOfTwo) {
+                const uint2 exponents = *(const uint2 *)(t.nestedCodes[r] + pair * 64);
+                q.scales[r].x = __uint_as_float(exponents.x);
+                q.scales[r].y = __uint_as_float(exponents.y);
+            } else if constexpr (Scales == nestedScales) {
                 q.scales[r].x = __uint_as_float((u32)t.nestedCodes[r][pair * 32]);
                 // For an odd number of column tiles the last block index can be out of range; its code is padding.
                 const int block = min(t.firstBlock[r] + 2 * pair, a.parts[t.part].outFeatures * (a.inFeatures / 64) - 1);
@@ -125,20 +133,25 @@ struct TiledProduct {
         return v;
     }
 
-    // `scale` holds for each row tile: row g, first and second column tile; row g + 8, first and second.
     __device__ __forceinline__ void consume(const WeightPair<RT> &q, float nestedOffset, int pair) {
-        float scale[RT][4];
+        ScaleValues scale;
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
-            if constexpr (Nested) {
+            if constexpr (Scales == powersOfTwo) {
+                float powers[2][4];
+                powersOfWord(__float_as_uint(q.scales[r].x), powers[0]);
+                powersOfWord(__float_as_uint(q.scales[r].y), powers[1]);
+#pragma unroll
+                for (int i = 0; i < 8; ++i) scale[r][i >> 1 & 1][i >> 2][i & 1] = powers[i >> 2][i & 3];
+            } else if constexpr (Scales == nestedScales) {
                 const float mine = __fadd_rn(__fmul_rn(map[__float_as_uint(q.scales[r].x)], q.scales[r].y), nestedOffset);
 #pragma unroll
-                for (int i = 0; i < 4; ++i) scale[r][i] = __shfl_sync(~0u, mine, i, 4);
+                for (int i = 0; i < 4; ++i) scale[r][i & 1][i >> 1][0] = __shfl_sync(~0u, mine, i, 4);
             } else {
-                scale[r][0] = q.scales[r].x;
-                scale[r][1] = q.scales[r].y;
-                scale[r][2] = q.scales[r].z;
-                scale[r][3] = q.scales[r].w;
+                scale[r][0][0][0] = q.scales[r].x;
+                scale[r][1][0][0] = q.scales[r].y;
+                scale[r][0][1][0] = q.scales[r].z;
+                scale[r][1][1][0] = q.scales[r].w;
             }
         }
 #pragma unroll
@@ -150,7 +163,7 @@ struct TiledProduct {
         }
     }
 
-    __device__ __forceinline__ void multiply(const WeightPair<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+    __device__ __forceinline__ void multiply(const WeightPair<RT> &q, int half, int kb, const ScaleValues &scale) {
         u32 w[RT][4][4];
 #pragma unroll
         for (int r = 0; r < RT; ++r) {
@@ -165,19 +178,25 @@ struct TiledProduct {
             u32 b[8];
             loadInput(b, kb, n, 0);
 #pragma unroll
-            for (int r = 0; r < RT; ++r) {
-                float c[4] = {0.f, 0.f, 0.f, 0.f};
+            for (int r = 0; r < RT; ++r)
 #pragma unroll
-                for (int s = 0; s < 4; ++s) mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
-                if constexpr (Single)
-                    accumulate(sums[r][n], c, scale[r][half] * factors[kb], scale[r][2 + half] * factors[kb]);
-                else
-                    accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
-            }
+                for (int block = 0; block < Blocks; ++block) {
+                    float c[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+                    for (int i = 0; i < 4 / Blocks; ++i) {
+                        const int s = block * (4 / Blocks) + i;
+                        mmaK16(f16(), c, w[r][s], b[2 * s], b[2 * s + 1]);
+                    }
+                    const float s0 = scale[r][half][0][block], s1 = scale[r][half][1][block];
+                    if constexpr (Single)
+                        accumulate(sums[r][n], c, s0 * factors[kb], s1 * factors[kb]);
+                    else
+                        accumulate(sums[r][n], c, s0, s1);
+                }
         }
     }
 
-    __device__ __forceinline__ void multiplyExact(const WeightPair<RT> &q, int half, int kb, const float (&scale)[RT][4]) {
+    __device__ __forceinline__ void multiplyExact(const WeightPair<RT> &q, int half, int kb, const ScaleValues &scale) {
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
             u32 high[8], low[8];
@@ -189,6 +208,11 @@ struct TiledProduct {
                 float c[4] = {0.f, 0.f, 0.f, 0.f}, rest[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
                 for (int s = 0; s < 4; ++s) {
+                    if (Blocks == 2 && s == 2) {
+                        accumulateExact(sums[r][n], c, rest, scale[r][half][0][0], scale[r][half][1][0]);
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) c[i] = rest[i] = 0.f;
+                    }
                     u32 wHigh[4], wLow[4];
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
@@ -200,9 +224,7 @@ struct TiledProduct {
                     mmaK16(f16(), rest, wLow, high[2 * s], high[2 * s + 1]);
                     mmaK16(f16(), rest, wHigh, low[2 * s], low[2 * s + 1]);
                 }
-#pragma unroll
-                for (int i = 0; i < 4; ++i) c[i] = fmaf(rest[i], 1.f / 4096.f, c[i]);
-                accumulate(sums[r][n], c, scale[r][half], scale[r][2 + half]);
+                accumulateExact(sums[r][n], c, rest, scale[r][half][0][Blocks - 1], scale[r][half][1][Blocks - 1]);
             }
         }
     }
@@ -239,6 +261,13 @@ struct TiledProduct {
             sum[1] = fmaf(c[1], s0, sum[1]);
             sum[3] = fmaf(c[3], s1, sum[3]);
         }
+    }
+
+    __device__ __forceinline__ static void accumulateExact(float (&sum)[4], float (&c)[4], const float (&rest)[4], float s0,
+                                                           float s1) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c[i] = fmaf(rest[i], 1.f / 4096.f, c[i]);
+        accumulate(sum, c, s0, s1);
     }
 
     // The first of this lane's pairs of ranks; lanes l and l + 16 take output l.
@@ -316,9 +345,9 @@ struct TiledProduct {
 
 // Teams take row tiles in turn, so any grid.x works. The codes of Depth pairs of column tiles are always in flight: once a pair
 // is consumed, its registers receive the pair Depth further on, which may belong to the next row tile.
-template <typename T, int RT, int NT, bool Single, bool Exact, bool Nested, int Depth, int Teams>
+template <typename T, int RT, int NT, bool Single, bool Exact, ScaleKind Scales, int Depth, int Teams>
 __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a, float *map, float *reductions) {
-    using Work = TiledProduct<T, RT, NT, Single, Exact, Nested>;
+    using Work = TiledProduct<T, RT, NT, Single, Exact, Scales>;
     extern __shared__ uint4 dynamicShared[];
     u32 *table = (u32 *)dynamicShared;
     const int team = threadIdx.x / (WARPS * 32);
@@ -355,7 +384,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
         fillExactTable(table, a.codebook);
     else
         fillTable(table, a.codebook);
-    if (Nested && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
+    if (Scales == nestedScales && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if (isUnused(a)) return;
     const float *rankSums = nullptr;
@@ -406,15 +435,25 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     }
 }
 
+// Programs are compiled with and without NIBBLE_POWERS, for scales that are powers of two and for others.
+template <typename T, int RT, int NT, bool Single, bool Exact, int Depth, int Teams>
+__device__ __forceinline__ void tiledProduct(const NibbleLinearArguments &a, float *map, float *reductions) {
+#ifdef NIBBLE_POWERS
+    tiledProductBody<T, RT, NT, Single, Exact, powersOfTwo, Depth, Teams>(a, map, reductions);
+#else
+    if (a.parts[0].nestedCodes)
+        tiledProductBody<T, RT, NT, Single, Exact, nestedScales, Depth, Teams>(a, map, reductions);
+    else
+        tiledProductBody<T, RT, NT, Single, Exact, plainScales, Depth, Teams>(a, map, reductions);
+#endif
+}
+
 #ifndef NIBBLE_EXPERTS
 #define TILED_PRODUCT(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                        \
     extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                       \
         NAME(const __grid_constant__ NibbleLinearArguments a) {                                      \
         __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)]; \
-        if (a.parts[0].nestedCodes)                                                                  \
-            tiledProductBody<T, RT, NT, SINGLE, EXACT, true, DEPTH, TEAMS>(a, map, reductions);      \
-        else                                                                                         \
-            tiledProductBody<T, RT, NT, SINGLE, EXACT, false, DEPTH, TEAMS>(a, map, reductions);     \
+        tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS>(a, map, reductions);                    \
     }
 
 #define STAGE_4BIT(T)                                                                                                          \

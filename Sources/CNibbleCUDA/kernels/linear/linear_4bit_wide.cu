@@ -16,7 +16,7 @@
 
 // The table has an entry of 128 bytes every 256 bytes of shared memory, so that a byte of codes, put into bits 8 to 15 of an
 // address, selects an entry. Between the entries lie the warps' rings of weights: a slot is ten pieces of 128 bytes, for the
-// codes of 16 rows and 128 columns, their scales and, if nested, the absmax of each scale.
+// codes of 16 rows and 128 columns, their scales and, if nested, the absmax of each scale. Powers of two fill half a piece.
 #define TABLE_BYTES 65536
 #define SLOT_BYTES 2560
 // Behind them, in pieces too: the map of nested scales, and barriers.
@@ -77,8 +77,11 @@ __device__ __forceinline__ void copyAsync4(u32 destination, const void *source) 
 }
 
 // The weights of one warp: 16 rows, in a ring of pairs of column tiles.
-template <bool Nested>
+template <ScaleKind Scales>
 struct WeightRing {
+    static constexpr bool Nested = Scales == nestedScales;
+    static constexpr int Blocks = blocksOfTile(Scales);
+    static constexpr int scaleBytes = Scales == plainScales ? 128 : 32 * Blocks;  // of a pair
     const u8 *codes, *scales;  // of this lane: 16 bytes of codes and, in the first lanes, of scales; of the next pair to copy
     const float *nestedAbsmax;
     int block, lastBlock;      // nested: canonical blocks of this lane's scale in that pair, and of the weight's last scale
@@ -92,7 +95,7 @@ struct WeightRing {
         const int pairs = (a.inFeatures + 127) / 128, tile = min(rowTile, (part.outFeatures - 1) / 16);
         const long long pair = (long long)tile * pairs + first;
         codes = (const u8 *)part.weight + pair * 1024 + lane * 16;
-        scales = Nested ? part.nestedCodes + pair * 32 + lane * 16 : (const u8 *)part.scales + pair * 128 + lane * 16;
+        scales = (Scales == plainScales ? (const u8 *)part.scales : part.nestedCodes) + pair * scaleBytes + lane * 16;
         nestedAbsmax = part.nestedAbsmax;
         const int row = min(tile * 16 + (lane >> 2) + 4 * (lane & 2), part.outFeatures - 1), across = a.inFeatures / 64;
         block = row * across + (lane & 1) + 2 * first;
@@ -110,25 +113,33 @@ struct WeightRing {
         if (left > 0) {
             copyAsync16(copied, codes, true);
             copyAsync16(copied + 1024, codes + 512, true);
-            if (lane < (Nested ? 2 : 8)) copyAsync16(copied + 2048, scales, true);
+            if (lane < scaleBytes / 16) copyAsync16(copied + 2048, scales, true);
             if (Nested) copyAsync4(copied - laneOffset() + 2304 + lane * 4, nestedAbsmax + (min(block, lastBlock) >> 8));
         }
         commitCopies();
         codes += 1024;
-        scales += Nested ? 32 : 128;
+        scales += scaleBytes;
         block += 2;
         --left;
         advance(copied);
     }
 
-    // Waits for the next pair and takes it: scales of row g in the first and second column tile, then of row g + 8.
-    __device__ __forceinline__ void take(u32 table, float offset, uint4 (&words)[2], float (&scale)[4]) {
+    // Waits for the next pair and takes it: scales of row g in the blocks of the pair, then of row g + 8.
+    __device__ __forceinline__ void take(u32 table, float offset, uint4 (&words)[2], float (&scale)[2][2 * Blocks]) {
         waitCopies<RING_DEPTH - 1>();
         __syncwarp();
         words[0] = loadShared16(taken);
         words[1] = loadShared16(taken + 1024);
         const u32 piece = taken - laneOffset() + 2048;
-        if constexpr (Nested) {
+        if constexpr (Scales == powersOfTwo) {
+            uint2 exponents;
+            asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];"
+                         : "=r"(exponents.x), "=r"(exponents.y)
+                         : "r"(piece + (lane >> 2) * 8)
+                         : "memory");
+            powersOfWord(exponents.x, scale[0]);
+            powersOfWord(exponents.y, scale[1]);
+        } else if constexpr (Nested) {
             u32 code, absmax, value;
             asm volatile("ld.shared.u8 %0, [%1];" : "=r"(code) : "r"(piece + lane) : "memory");
             asm volatile("ld.shared.u32 %0, [%1];" : "=r"(absmax) : "r"(piece + 256 + lane * 4) : "memory");
@@ -138,13 +149,13 @@ struct WeightRing {
                          : "memory");
             const float mine = __fadd_rn(__fmul_rn(__uint_as_float(value), __uint_as_float(absmax)), offset);
 #pragma unroll
-            for (int j = 0; j < 4; ++j) scale[j] = __shfl_sync(~0u, mine, j, 4);
+            for (int j = 0; j < 4; ++j) scale[j >> 1][j & 1] = __shfl_sync(~0u, mine, j, 4);
         } else {
             const uint4 v = loadShared16(piece + (lane >> 2) * 16);
-            scale[0] = __uint_as_float(v.x);
-            scale[1] = __uint_as_float(v.y);
-            scale[2] = __uint_as_float(v.z);
-            scale[3] = __uint_as_float(v.w);
+            scale[0][0] = __uint_as_float(v.x);
+            scale[0][1] = __uint_as_float(v.y);
+            scale[1][0] = __uint_as_float(v.z);
+            scale[1][1] = __uint_as_float(v.w);
         }
         advance(taken);
         __syncwarp();
@@ -171,23 +182,27 @@ __device__ __forceinline__ void fillSpreadTable(u8 *table, int codebook) {
     }
 }
 
-// The float16 values of a column tile's codes, as the first operands of four products. `table` is its shared address.
-__device__ __forceinline__ void lookUp(u32 (&w)[4][4], const uint4 &codes, u32 table, u32 laneOffset) {
+// The float16 values of the codes of block `block` of a column tile, as the first operands of its products. `table` is its shared
+// address.
+template <int Products>
+__device__ __forceinline__ void lookUp(u32 (&w)[Products][4], const uint4 &codes, int block, u32 table, u32 laneOffset) {
     const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
 #pragma unroll
-    for (int s = 0; s < 4; ++s)
+    for (int s = 0; s < Products; ++s)
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-            asm("ld.shared.u32 %0, [%1];" : "=r"(w[s][j]) : "r"(table + __byte_perm(words[s], laneOffset, 0x5504 | j << 4)));
+            asm("ld.shared.u32 %0, [%1];"
+                : "=r"(w[s][j])
+                : "r"(table + __byte_perm(words[block * Products + s], laneOffset, 0x5504 | j << 4)));
 }
 
-// Starts the products of a column tile; `activations` describes its first matrix.
-template <int count>
-__device__ __forceinline__ void startProducts(float (&c)[count], const u32 (&w)[4][4], u64 activations) {
+// Starts the products of a block; `activations` describes its first matrix.
+template <int count, int Products>
+__device__ __forceinline__ void startProducts(float (&c)[count], const u32 (&w)[Products][4], u64 activations) {
     fenceSums(c);
     beginProducts();
 #pragma unroll
-    for (int s = 0; s < 4; ++s) multiplyWarpgroup(c, w[s], activations + s * (256 >> 4), s > 0);
+    for (int s = 0; s < Products; ++s) multiplyWarpgroup(c, w[s], activations + s * (256 >> 4), s > 0);
     commitProducts();
 }
 
@@ -311,43 +326,47 @@ __device__ __forceinline__ void storeCluster(const NibbleLinearArguments &a, con
     }
 }
 
-// The sums of this warp's 16 outputs over the block's pairs. The values of one column tile are looked up while the products of
-// the one before are in flight.
-template <int Tokens, int Stages, bool Nested>
-__device__ __forceinline__ void sumProducts(WeightRing<Nested> &weights, ActivationRing<Tokens, Stages> &input, int pairs,
+// The sums of this warp's 16 outputs over the block's pairs. The values of one quantization block are looked up while the
+// products of the one before are in flight.
+template <int Tokens, int Stages, ScaleKind Scales>
+__device__ __forceinline__ void sumProducts(WeightRing<Scales> &weights, ActivationRing<Tokens, Stages> &input, int pairs,
                                             float nestedOffset, u32 table, float (&sums)[Tokens / 2]) {
     const u32 laneOffset = (threadIdx.x & 31) * 4;
     const int warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
     const u64 matrices = describeMatrices(input.stages, 128, 2048);
-    u32 w[2][4][4];
+    constexpr int Blocks = blocksOfTile(Scales), last = 2 * Blocks - 1;
+    u32 w[2][4 / Blocks][4];
     uint4 words[2];
-    float scale[4];
+    float scale[2][2 * Blocks];
 #pragma unroll
     for (int i = 0; i < Tokens / 2; ++i) sums[i] = 0.f;
     weights.take(table, nestedOffset, words, scale);
     weights.copy();
-    lookUp(w[0], words[0], table, laneOffset);
+    lookUp(w[0], words[0], 0, table, laneOffset);
 #pragma unroll 1
     for (int i = 0; i < pairs; ++i) {
         const u64 activations = matrices + input.stage * (input.stageBytes >> 4);
         float c[Tokens / 2];
         input.wait();
-        startProducts(c, w[0], activations);
-        lookUp(w[1], words[1], table, laneOffset);
-        addProducts(sums, c, scale[0], scale[2]);
-        const float second[2] = {scale[1], scale[3]};
+#pragma unroll
+        for (int b = 0; b < last; ++b) {
+            startProducts(c, w[b & 1], activations + b * (1024 / Blocks >> 4));
+            lookUp(w[b + 1 & 1], words[(b + 1) / Blocks], (b + 1) % Blocks, table, laneOffset);
+            addProducts(sums, c, scale[0][b], scale[1][b]);
+        }
+        const float second[2] = {scale[0][last], scale[1][last]};
         // After the last pair these are leftovers, which nothing uses.
         weights.take(table, nestedOffset, words, scale);
         if (i > 0) input.refill(warp);
         weights.copy();
-        startProducts(c, w[1], activations + (1024 >> 4));
-        lookUp(w[0], words[0], table, laneOffset);
+        startProducts(c, w[1], activations + last * (1024 / Blocks >> 4));
+        lookUp(w[0], words[0], 0, table, laneOffset);
         addProducts(sums, c, second[0], second[1]);
         input.release();
     }
 }
 
-template <int Tokens, int Stages, bool Nested>
+template <int Tokens, int Stages, ScaleKind Scales>
 __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     extern __shared__ __align__(128) u8 wideShared[];
     // The shuffle makes the compiler keep the address.
@@ -355,7 +374,7 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     const int lane = threadIdx.x & 31, warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
     releaseDependents();
     const WideBlock block(a);
-    WeightRing<Nested> weights(a, block.part, block.tile * (NIBBLE_WIDE_4BIT_ROWS / 16) + warp, block.first, block.end,
+    WeightRing<Scales> weights(a, block.part, block.tile * (NIBBLE_WIDE_4BIT_ROWS / 16) + warp, block.first, block.end,
                                table + 128 + warp * RING_DEPTH * SLOT_BYTES);
 #pragma unroll
     for (int d = 0; d < RING_DEPTH; ++d) weights.copy();
@@ -363,14 +382,14 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     ActivationRing<Tokens, Stages> input(staged, block, table + TABLE_BYTES, table + BARRIER_OFFSET);
     if (threadIdx.x == 0) input.initialize();
     fillSpreadTable(wideShared, a.codebook);
-    if (Nested) *(float *)(wideShared + MAP_OFFSET + warp * 256 + lane * 4) = dynamicMapValue(threadIdx.x);
+    if (Scales == nestedScales) *(float *)(wideShared + MAP_OFFSET + warp * 256 + lane * 4) = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
     if (isUnused(a)) return waitCopies<0>();
     __syncthreads();
     input.start(warp);
 
     float sums[Tokens / 2];
-    sumProducts<Tokens, Stages, Nested>(weights, input, block.end - block.first, block.part.nestedOffset, table, sums);
+    sumProducts<Tokens, Stages, Scales>(weights, input, block.end - block.first, block.part.nestedOffset, table, sums);
     waitCopies<0>();
     __syncthreads();
     float *all = (float *)wideShared;
@@ -388,10 +407,14 @@ template <int Tokens>
 __device__ __forceinline__ void wideProduct(const NibbleLinearArguments &a) {
 #if NIBBLE_HAS_WARPGROUPS
     constexpr int stages = NIBBLE_WIDE_4BIT_STAGES(Tokens);
+#ifdef NIBBLE_POWERS
+    wideBody<Tokens, stages, powersOfTwo>(a);
+#else
     if (a.parts[0].nestedCodes)
-        wideBody<Tokens, stages, true>(a);
+        wideBody<Tokens, stages, nestedScales>(a);
     else
-        wideBody<Tokens, stages, false>(a);
+        wideBody<Tokens, stages, plainScales>(a);
+#endif
 #endif
 }
 

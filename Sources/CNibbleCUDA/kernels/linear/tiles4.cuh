@@ -5,7 +5,8 @@
 //   row g, columns 16 s + 2 t, + 1;  row g + 8, same columns;  row g, columns 16 s + 2 t + 8, + 9;  row g + 8, same columns
 // The scales of two neighbouring tiles follow the same order: for each g those of row g (first tile, second tile), then of
 // row g + 8. Everything is a permutation of the canonical layout and can be undone. Second-level scales stay as they are.
-// Needs K divisible by 64 and quantization blocks of 64 elements.
+// Needs K divisible by 64 and quantization blocks of 64 elements, or of 32 where scales are powers of two. Those have one byte
+// each, the exponent: for each g the four of row g (two of each tile), then of row g + 8.
 #pragma once
 #include "mma.cuh"
 #include "codebooks.cuh"
@@ -46,3 +47,23 @@ __device__ __forceinline__ u32 blockMaxBits(u32 x) {
 
 // Place of the scale of row r (0 ... 15), column tile e (0 or 1) of a pair of tiles.
 __device__ __forceinline__ int scalePlace(int r, int e) { return (r & 7) * 4 + (r >> 3) * 2 + e; }
+
+// The same for a power of two: of half b (0 or 1) of the tile.
+__device__ __forceinline__ int powerPlace(int r, int e, int b) { return (r & 7) * 8 + (r >> 3) * 4 + e * 2 + b; }
+
+// The first-level scales of a weight.
+enum ScaleKind { plainScales, nestedScales, powersOfTwo };
+
+// Blocks of a row in a tile.
+__host__ __device__ constexpr int blocksOfTile(ScaleKind kind) { return kind == powersOfTwo ? 2 : 1; }
+
+// The power whose exponent is byte i of a word.
+__device__ __forceinline__ float powerOfWord(u32 exponents, int i) {
+    const u32 bits = (i < 3 ? exponents << (23 - 8 * i) : exponents >> 1) & 0x7f800000u;
+    return __uint_as_float(max(bits, 0x400000u));  // 2^-127 is subnormal
+}
+
+__device__ __forceinline__ void powersOfWord(u32 exponents, float (&powers)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) powers[i] = powerOfWord(exponents, i);
+}

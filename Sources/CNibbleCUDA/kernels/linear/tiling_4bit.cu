@@ -1,7 +1,7 @@
 // Converts between the canonical and the tiled 4-bit layout (tiles4.cuh), and dequantizes tiled weights.
 #include "tiles4.cuh"
 
-// A thread takes one word of the tiled codes, and one scale for every eight words.
+// A thread takes one word of the tiled codes. There are 32 or 64 scales for 256 words.
 template <bool Undo>
 __device__ __forceinline__ void permute(const NibbleTileArguments &a) {
     const long long rowBytes = a.inFeatures / 2, K64 = a.inFeatures / 64, pairs = (K64 + 1) / 2;
@@ -23,10 +23,12 @@ __device__ __forceinline__ void permute(const NibbleTileArguments &a) {
         }
         if (!Undo) ((u32 *)a.destination)[i] = word;
     }
-    if ((i & 255) >= 32) return;
-    const int row = (int)(i & 15), e = (int)(i >> 4) & 1;
-    const long long tiled = pair * 32 + scalePlace(row, e), block = (rowTile * 16 + row) * K64 + pair % pairs * 2 + e;
-    const bool exists = rowTile * 16 + row < a.outFeatures && pair % pairs * 2 + e < K64;
+    const int perTile = a.scalesPerTile;
+    if ((i & 255) >= 32 * perTile) return;
+    const int row = (int)(i & 15), e = (int)(i >> 4) & 1, b = (int)(i >> 5) & 1;
+    const long long tile = pair % pairs * 2 + e, block = ((rowTile * 16 + row) * K64 + tile) * perTile + b;
+    const long long tiled = pair * 32 * perTile + (perTile == 1 ? scalePlace(row, e) : powerPlace(row, e, b));
+    const bool exists = rowTile * 16 + row < a.outFeatures && tile < K64;
     if (a.sourceScales) {
         if (!Undo)
             a.destinationScales[tiled] = exists ? a.sourceScales[block] : 0.f;
@@ -61,17 +63,23 @@ __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArgum
     const long long row0 = tile / across * 16, kb = tile % across;
     if (row0 >= N || kb >= K64) return;
     const int g = lane >> 2, t = lane & 3;
-    float scale[2];
+    const bool arePowers = a.part.nestedCodes && !a.part.nestedAbsmax;
+    float scale[2][2];  // of row g and row g + 8, for each half of the columns
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const long long row = row0 + g + 8 * h;
         const long long place = tile / 2 * 32 + scalePlace(g + 8 * h, (int)(kb & 1));
         if (row >= N)
-            scale[h] = 0.f;
+            scale[h][0] = 0.f;
         else if (!a.part.nestedCodes)
-            scale[h] = a.part.scales[place];
+            scale[h][0] = a.part.scales[place];
+        else if (!arePowers)
+            scale[h][0] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
         else
-            scale[h] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
+            scale[h][0] = powerOfTwo(a.part.nestedCodes[tile / 2 * 64 + powerPlace(g + 8 * h, (int)(kb & 1), 0)]);
+        scale[h][1] = row < N && arePowers
+                          ? powerOfTwo(a.part.nestedCodes[tile / 2 * 64 + powerPlace(g + 8 * h, (int)(kb & 1), 1)])
+                          : scale[h][0];
     }
     const uint4 codes = loadStreaming((const uint4 *)a.part.weight + tile * 32 + lane);
     const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -80,7 +88,8 @@ __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArgum
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             const u32 byte = words[s] >> (8 * j) & 255;
-            const float x = __fmul_rn(values[byte >> 4], scale[j & 1]), y = __fmul_rn(values[byte & 15], scale[j & 1]);
+            const float factor = scale[j & 1][s >> 1];
+            const float x = __fmul_rn(values[byte >> 4], factor), y = __fmul_rn(values[byte & 15], factor);
             const int row = g + 8 * (j & 1), column = 16 * s + 2 * t + 8 * (j >> 1);
             if constexpr (sizeof(T) == 4)
                 *(float2 *)&shared[warp][row][column] = make_float2(x, y);

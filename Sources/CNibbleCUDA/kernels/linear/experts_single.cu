@@ -1,0 +1,303 @@
+// 4-bit products of the experts of one token, over the tiled layout (tiles4.cuh). Bound by reading the weights.
+//
+// A block serves one expert. Its eight warps form teams; a team takes tiles of 16 outputs in turn, and its warps divide K. Most
+// experts are too small for more than one or two tiles a team, so that loads must be under way soon and warps should rarely meet.
+//
+// The gated kernel computes the same tile of gate and up and stores their activation.
+#include "staging4.cuh"
+#include "experts.cuh"
+
+#define WARPS (NIBBLE_SINGLE_EXPERTS_THREADS / 32)
+// The table has an entry of 128 bytes every 256 bytes, so that a byte of codes, put into bits 8 to 15 of an address, selects an
+// entry. Between the entries lie the fragments of the token, 128 bytes for each 64 columns.
+#define TABLE_STRIDE 256
+
+// Codes and scales of a pair of column tiles, as loaded. Nested: scales.x and .y hold code and absmax; powers of two: the
+// exponents of row g and of row g + 8.
+struct CodePair {
+    uint4 codes[2];
+    float4 scales;
+};
+
+// A tile of 16 rows of one layer, from this lane's point of view.
+template <ScaleKind Scales>
+struct SingleTile {
+    const uint4 *codes;
+    const u8 *scales;
+    const float *nestedAbsmax;
+    int firstBlock, lastBlock;  // nested: canonical blocks of this lane's scale in the first column tile, and of the last scale
+
+    __device__ __forceinline__ void select(const NibbleLinearLayer &layer, int tile, int K, int lane) {
+        const int pairs = (K + 127) / 128, index = min(tile, (layer.outFeatures - 1) / 16);
+        const long long pair = (long long)index * pairs;
+        codes = (const uint4 *)layer.weight + pair * 64 + lane;
+        if constexpr (Scales == plainScales) {
+            scales = (const u8 *)layer.scales + pair * 128 + (lane >> 2) * 16;
+        } else if constexpr (Scales == powersOfTwo) {
+            scales = layer.nestedCodes + pair * 64 + (lane >> 2) * 8;
+        } else {
+            scales = layer.nestedCodes + pair * 32 + lane;
+            nestedAbsmax = layer.nestedAbsmax;
+            const int row = min(index * 16 + (lane >> 2) + 4 * (lane & 2), layer.outFeatures - 1);
+            firstBlock = row * (K / 64) + (lane & 1);
+            lastBlock = layer.outFeatures * (K / 64) - 1;
+        }
+    }
+
+    __device__ __forceinline__ void load(CodePair &q, int pair) const {
+        q.codes[0] = loadStreaming(codes + pair * 64);
+        q.codes[1] = loadStreaming(codes + pair * 64 + 32);
+        if constexpr (Scales == plainScales) {
+            q.scales = *(const float4 *)(scales + pair * 128);
+        } else if constexpr (Scales == powersOfTwo) {
+            const uint2 exponents = *(const uint2 *)(scales + pair * 64);
+            q.scales.x = __uint_as_float(exponents.x);
+            q.scales.y = __uint_as_float(exponents.y);
+        } else {
+            q.scales.x = __uint_as_float((u32)scales[pair * 32]);
+            // For an odd number of column tiles the last block index can be out of range; its code is padding.
+            q.scales.y = nestedAbsmax[min(firstBlock + 2 * pair, lastBlock) >> 8];
+        }
+    }
+};
+
+// The scales of column tile `half` of a pair: of row g and row g + 8, of each block.
+template <ScaleKind Scales>
+__device__ __forceinline__ void tileScales(float (&scale)[2][blocksOfTile(Scales)], const float4 &loaded, int half,
+                                           const float *map, float nestedOffset) {
+    if constexpr (Scales == powersOfTwo) {
+        const u32 words[2] = {__float_as_uint(loaded.x), __float_as_uint(loaded.y)};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scale[i >> 1][i & 1] = powerOfWord(words[i >> 1], 2 * half + (i & 1));
+    } else if constexpr (Scales == nestedScales) {
+        const float mine = __fadd_rn(__fmul_rn(map[__float_as_uint(loaded.x)], loaded.y), nestedOffset);
+        scale[0][0] = __shfl_sync(~0u, mine, half, 4);
+        scale[1][0] = __shfl_sync(~0u, mine, half + 2, 4);
+    } else {
+        scale[0][0] = half ? loaded.y : loaded.x;
+        scale[1][0] = half ? loaded.w : loaded.z;
+    }
+}
+
+// What warps share.
+struct SingleShared {
+    float map[256];
+    float factors[256];           // of each column tile of the token
+    float sums[2][WARPS][2][16];  // of two rounds of tiles: by warp, layer and row
+};
+
+template <ScaleKind Scales>
+struct SingleProduct {
+    static constexpr int Blocks = blocksOfTile(Scales);
+    u32 table;  // shared address
+    u32 laneOffset;
+    SingleShared &shared;
+
+    // Adds the products of a pair of column tiles: of row g to sums[0], of row g + 8 to sums[1].
+    __device__ __forceinline__ void add(float (&sums)[2], const CodePair &q, int pair, float nestedOffset) const {
+        const int lane = threadIdx.x & 31;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int tile = 2 * pair + half;
+            const u32 words[4] = {q.codes[half].x, q.codes[half].y, q.codes[half].z, q.codes[half].w};
+            const float factor = shared.factors[tile];
+            float scale[2][Blocks];
+            tileScales<Scales>(scale, q.scales, half, shared.map, nestedOffset);
+            // The token is column 0 of the fragment, in lanes 0 to 3; the others hold zeros.
+            u32 b[8] = {};
+            if (lane < 4) {
+#pragma unroll
+                for (int i = 0; i < 2; ++i)
+                    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                                 : "=r"(b[4 * i]), "=r"(b[4 * i + 1]), "=r"(b[4 * i + 2]), "=r"(b[4 * i + 3])
+                                 : "r"(table + tile * TABLE_STRIDE + 128 + lane * 32 + 16 * i)
+                                 : "memory");
+            }
+#pragma unroll
+            for (int block = 0; block < Blocks; ++block) {
+                float c[4] = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+                for (int i = 0; i < 4 / Blocks; ++i) {
+                    const int s = block * (4 / Blocks) + i;
+                    u32 w[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j)
+                        asm("ld.shared.u32 %0, [%1];"
+                            : "=r"(w[j])
+                            : "r"(table + __byte_perm(words[s], laneOffset, 0x5504 | j << 4)));
+                    mmaK16(f16(), c, w, b[2 * s], b[2 * s + 1]);
+                }
+#pragma unroll
+                for (int h = 0; h < 2; ++h) sums[h] = fmaf(c[2 * h], scale[h][block] * factor, sums[h]);
+            }
+        }
+    }
+};
+
+// The layers of a block's expert.
+template <int Layers>
+struct ExpertLayers {
+    const NibbleLinearLayer *layers[Layers];
+    int firstTile[Layers];  // gate and up may be one layer
+
+    __device__ __forceinline__ ExpertLayers(const NibbleExpertsArguments &e, int tiles) {
+        const NibbleLinearLayer *first = e.layers + (long long)e.ids[blockIdx.z] * e.linear.layerCount;
+#pragma unroll
+        for (int l = 0; l < Layers; ++l) {
+            layers[l] = first + (l < e.linear.layerCount ? l : 0);
+            firstTile[l] = l < e.linear.layerCount ? 0 : tiles;
+        }
+    }
+};
+
+// table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. By 256 threads.
+__device__ __forceinline__ void fillSingleTable(u8 *table, int codebook) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
+        *(uint4 *)(table + (warp * 32 + 4 * i + (lane >> 3)) * TABLE_STRIDE + (lane & 7) * 16) = make_uint4(v, v, v, v);
+    }
+}
+
+// Stages the token by all threads of a block: fragments as the products read them, and a factor for each column tile.
+template <typename T>
+__device__ __forceinline__ void stageExpertInput(const T *input, int K, int columnTiles, u8 *table, float *factors) {
+#pragma unroll 1
+    for (int i = threadIdx.x; (i & ~31) < columnTiles * 8; i += NIBBLE_SINGLE_EXPERTS_THREADS) {
+        float x[8];
+        unpack(8 * i < K ? ((const uint4 *)input)[i] : make_uint4(0, 0, 0, 0), x, T());
+        u32 largest = 0;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+#pragma unroll
+        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
+        float inverse;
+        const float factor = factorToHalf(largest, inverse);
+        if (i >= columnTiles * 8) return;
+        u32 *fragments = (u32 *)(table + (i >> 3) * TABLE_STRIDE + 128) + (i & 7);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) fragments[8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
+        if ((i & 7) == 0) factors[i >> 3] = inverse;
+    }
+}
+
+// Stores an output of the expert in slot blockIdx.z.
+template <int Layers>
+__device__ __forceinline__ void storeSingle(const NibbleEpilogue &e, int output, const float (&y)[Layers]) {
+    const float value = Layers == 2 ? gated(e.activation, y[0], y[Layers - 1], e.activationParameter, e.scale)
+                                    : activate(e.activation, y[0], e.activationParameter) * e.scale;
+    storeAs(e.output, blockIdx.z * e.outputStride + output, e.outputType, value);
+}
+
+// Depth pairs of each layer are in flight. Once one is consumed, its registers take the one Depth further on, which may belong to
+// the next tile.
+template <typename T, ScaleKind Scales, int Layers, int Depth>
+__device__ __forceinline__ void singleExpertsBody(const NibbleExpertsArguments &e, SingleShared &shared) {
+    extern __shared__ __align__(256) u8 singleTable[];
+    using Work = SingleProduct<Scales>;
+    using Tile = SingleTile<Scales>;
+    const NibbleLinearArguments &a = e.linear;
+    const int lane = threadIdx.x & 31, warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
+    const int size = e.teamSize, teams = WARPS / size, team = warp / size, member = warp % size;
+    const int K = a.inFeatures, pairs = (K + 127) / 128;
+    // Gate and up in one layer are a half each.
+    const int outputs = Layers == 2 && a.layerCount == 1 ? a.parts[0].outFeatures / 2 : a.parts[0].outFeatures;
+    const int tiles = (outputs + 15) / 16, step = gridDim.x * teams;
+    releaseDependents();
+    // The experts' layers are far away; the first block asks for all of them.
+    if (blockIdx.x == 0 && blockIdx.z == 0)
+        for (int i = threadIdx.x; i < e.expertCount * a.layerCount; i += blockDim.x)
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(e.layers + i));
+    fillSingleTable(singleTable, a.codebook);
+    if (Scales == nestedScales) shared.map[threadIdx.x] = dynamicMapValue(threadIdx.x);
+    waitForPredecessors();
+
+    const ExpertLayers<Layers> expert(e, tiles);
+    int base = blockIdx.x * teams;
+    Tile loading[Layers];
+    auto select = [&](int at) {
+#pragma unroll
+        for (int l = 0; l < Layers; ++l)
+            loading[l].select(*expert.layers[l], expert.firstTile[l] + min(at + team, tiles - 1), K, lane);
+    };
+    CodePair q[Depth][Layers];
+    select(base);
+#pragma unroll
+    for (int d = 0; d < Depth; ++d)
+#pragma unroll
+        for (int l = 0; l < Layers; ++l)
+            if (member + d * size < pairs) loading[l].load(q[d][l], member + d * size);
+    float offsets[Layers];
+#pragma unroll
+    for (int l = 0; l < Layers; ++l) offsets[l] = expert.layers[l]->nestedOffset;
+    const u8 *input = (const u8 *)a.input + inputRow(e, blockIdx.z) * e.inputRowBytes;
+    stageExpertInput<T>((const T *)input, K, 2 * pairs, singleTable, shared.factors);
+    __syncthreads();
+
+    const u32 table = __shfl_sync(~0u, sharedAddress(singleTable), 0);
+    const Work work = {table, (u32)lane * 4, shared};
+    const int storedTeam = threadIdx.x / 16, storedRow = threadIdx.x % 16;  // the first threads store an output each
+    for (int buffer = 0; base < tiles; base += step, buffer ^= 1) {
+        float sums[Layers][2] = {}, y[Layers];
+        const int output = (base + storedTeam) * 16 + storedRow;
+        const bool stores = storedTeam < teams && output < outputs, hasNext = base + step < tiles;
+#pragma unroll
+        for (int l = 0; l < Layers; ++l) {
+            const float *bias = expert.layers[l]->bias;
+            y[l] = stores && bias ? bias[expert.firstTile[l] * 16 + output] : 0.f;
+        }
+        for (int first = member; first < pairs; first += Depth * size) {
+            const bool isLast = first + Depth * size >= pairs;
+            if (isLast && hasNext) select(base + step);
+#pragma unroll
+            for (int d = 0; d < Depth; ++d) {
+                const int pair = first + d * size, next = isLast ? member + d * size : pair + Depth * size;
+#pragma unroll
+                for (int l = 0; l < Layers; ++l) {
+                    if (pair < pairs) work.add(sums[l], q[d][l], pair, offsets[l]);
+                    if (next < pairs && (!isLast || hasNext)) loading[l].load(q[d][l], next);
+                }
+            }
+        }
+        if ((lane & 3) == 0)
+#pragma unroll
+            for (int l = 0; l < Layers; ++l)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) shared.sums[buffer][warp][l][(lane >> 2) + 8 * h] = sums[l][h];
+        __syncthreads();
+        if (!stores) continue;
+#pragma unroll
+        for (int l = 0; l < Layers; ++l) {
+            float sum = shared.sums[buffer][storedTeam * size][l][storedRow];
+            for (int w = 1; w < size; ++w) sum += shared.sums[buffer][storedTeam * size + w][l][storedRow];
+            y[l] += sum;
+        }
+        storeSingle<Layers>(a.epilogue, output, y);
+    }
+}
+
+#ifdef NIBBLE_POWERS
+#define BODY(T, LAYERS, DEPTH) singleExpertsBody<T, powersOfTwo, LAYERS, DEPTH>(e, shared)
+#else
+#define BODY(T, LAYERS, DEPTH)                                        \
+    if (e.hasNestedScales)                                            \
+        singleExpertsBody<T, nestedScales, LAYERS, DEPTH>(e, shared); \
+    else                                                              \
+        singleExpertsBody<T, plainScales, LAYERS, DEPTH>(e, shared)
+#endif
+#define SINGLE_EXPERTS(NAME, T, LAYERS, DEPTH)                                     \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SINGLE_EXPERTS_THREADS, 3) \
+        NAME(const __grid_constant__ NibbleExpertsArguments e) {                   \
+        __shared__ SingleShared shared;                                            \
+        BODY(T, LAYERS, DEPTH);                                                    \
+    }
+#define INSTANCE_f32(T)
+#define INSTANCE_16(T)                               \
+    SINGLE_EXPERTS(single_experts_4bit_##T, T, 1, 4) \
+    SINGLE_EXPERTS(single_experts_gated_4bit_##T, T, 2, 2)
+#define INSTANCE_f16(T) INSTANCE_16(T)
+#define INSTANCE_bf16(T) INSTANCE_16(T)
+#define INSTANCE(T) INSTANCE_##T(T)
+NIBBLE_FOR_TYPES(INSTANCE)
