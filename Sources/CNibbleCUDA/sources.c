@@ -32,6 +32,9 @@ static const char router[] = {
 static const char linear_dense[] = {
 #embed "kernels/linear/linear_dense.cu"
     , 0};
+static const char linear_dense_few[] = {
+#embed "kernels/linear/linear_dense_few.cu"
+    , 0};
 static const char linear_4bit[] = {
 #embed "kernels/linear/linear_4bit.cu"
     , 0};
@@ -193,6 +196,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(route),
     NIBBLE_PROGRAM(router),
     NIBBLE_PROGRAM(linear_dense),
+    NIBBLE_PROGRAM(linear_dense_few),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
     NIBBLE_PROGRAM(linear_4bit_wide),

@@ -1,10 +1,13 @@
 internal import CNibbleCUDA
+internal import Foundation
 internal import NibbleCore
 
 /// The tokens of a call grouped by expert, in workspace: see NibbleGroupArguments.
 struct ExpertGroups {
     let tile: Int
     let slotCount: Int
+    /// How many slots probably have tokens, where tokens choose experts independently.
+    let busySlots: Int
     /// `nil` for a single token, whose slots are its experts.
     private(set) var arrays: (slots: Tensor, rows: Tensor, slotOfPosition: Tensor, positions: Tensor)?
 }
@@ -18,7 +21,8 @@ extension CUDABackend {
         let table = try call.expertSet.table(on: self)
         let tile = expertTile(first, input.dtype, tokens: tokens, mean: pairs / call.experts.count)
         let isSingle = tokens == 1 && !options.isBatchInvariant
-        let groups = isSingle ? ExpertGroups(tile: 8, slotCount: pairs) : try group(call, tokens: tokens, tile: tile)
+        let groups =
+            isSingle ? ExpertGroups(tile: 8, slotCount: pairs, busySlots: pairs) : try group(call, tokens: tokens, tile: tile)
         let products = try scratch(.float32, [pairs, width])
         let hidden: Tensor
         if isSingle, case .gated(let gate) = call.activation, fusesGate(first, input.dtype) {
@@ -48,7 +52,11 @@ extension CUDABackend {
             positions: positions.pointer, pairs: Int32(pairs), topK: Int32(call.topK), experts: Int32(call.experts.count),
             tile: Int32(tile), slotCount: Int32(slotCount), unused: 0)
         try launch(.groupExperts, grid: Grid(x: 1), block: 1024, arguments)
-        return ExpertGroups(tile: tile, slotCount: slotCount, arrays: (slots, rows, slotOfPosition, positions))
+        let count = Double(call.experts.count)
+        let chosen = count * (1 - pow(1 - 1 / count, Double(pairs)))
+        return ExpertGroups(
+            tile: tile, slotCount: slotCount, busySlots: min(Int(chosen.rounded(.up)) + pairs / tile, slotCount),
+            arrays: (slots, rows, slotOfPosition, positions))
     }
 
     func combine(_ products: Tensor, _ call: ExpertsCall, _ groups: ExpertGroups, into output: Tensor) throws {
@@ -270,12 +278,12 @@ extension CUDABackend {
         try launch(.gemmExpertsInt8, element, grid: grid, block: Int(NIBBLE_GEMM_INT8_THREADS), arguments)
     }
 
-    /// For blocks that take tiles in turn: as many as let the card hold those of all slots, with equal work for each.
+    /// For blocks that take tiles in turn: as many as let the card hold those of all slots with tokens, with equal work for each.
     private func expertGrid(
         _ kernel: Kernel, _ element: KernelElement, tiles: Int, _ groups: ExpertGroups, _ threads: Int, _ shared: Int
     ) throws -> Grid {
         let resident = try residentBlocks(kernel, element, block: threads, shared: shared)
-        let rounds = max(blocks(tiles * groups.slotCount, per: resident), 1)
+        let rounds = max(blocks(tiles * groups.busySlots, per: resident), 1)
         return Grid(x: blocks(tiles, per: min(rounds, tiles)), z: groups.slotCount)
     }
 }

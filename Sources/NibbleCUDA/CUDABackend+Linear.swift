@@ -137,6 +137,12 @@ extension CUDABackend {
         if fused.tokens == 1, compute == dtype, element != .f32, fitsDenseOne(fused.inFeatures), !options.isBatchInvariant {
             return try denseOne(&fused, element)
         }
+        if compute == dtype, servesFew(fused, element) {
+            try addAdapters(&fused)
+            return try launch(
+                .denseFew, element, grid: Grid(x: fused.blocks(per: NIBBLE_DENSE_FEW_ROWS)),
+                block: Int(NIBBLE_DENSE_FEW_THREADS), fused.arguments)
+        }
         if compute == dtype, case .gemv = path {
             try addAdapters(&fused)
             return try inSlices(fused, of: Int(NIBBLE_GEMV_MAX_M)) { slice in
@@ -145,6 +151,13 @@ extension CUDABackend {
             }
         }
         try gemm(fused, element, isStored: compute == dtype)
+    }
+
+    /// Whether `linear_dense_few.cu` serves: up to eight tokens, and so few outputs that a library's product would divide K and
+    /// need further kernels for its parts.
+    private func servesFew(_ fused: FusedLayers, _ element: KernelElement) -> Bool {
+        element != .f32 && (element == .f16 || kernels.target.level >= 80) && !options.isBatchInvariant
+            && (3...8).contains(fused.tokens) && fused.inFeatures % 8 == 0 && fused.outFeatures <= 64 * card.multiprocessors
     }
 
     /// One token: warps take pairs of rows in turn.

@@ -21,6 +21,8 @@ package struct KernelForm: OptionSet, Hashable, Sendable {
 enum Kernel: Int, CaseIterable {
     // linear_dense.cu
     case gemvSingle, gemv, gemm
+    // linear_dense_few.cu
+    case denseFew
     // linear_4bit.cu
     case gemv4Bit, dequantize4Bit
     // linear_4bit_tiled.cu, tiling_4bit.cu
@@ -67,6 +69,7 @@ enum Kernel: Int, CaseIterable {
         case .gemv: ("linear_dense.cu", "gemv")
         case .gemvSingle: ("linear_dense.cu", "gemv_single")
         case .gemm: ("linear_dense.cu", "gemm")
+        case .denseFew: ("linear_dense_few.cu", "dense_few")
         case .gemv4Bit: ("linear_4bit.cu", "gemv_4bit")
         case .dequantize4Bit: ("linear_4bit.cu", "dequantize_4bit")
         case .gemv4BitTiled: ("linear_4bit_tiled.cu", "gemv_4bit_tiled")
@@ -176,7 +179,8 @@ enum Kernel: Int, CaseIterable {
     var forms: KernelForm {
         switch place.program {
         case "linear_4bit_tiled.cu", "linear_4bit_wide.cu": [.adapters, .powers]
-        case "linear_dense.cu", "linear_4bit.cu", "linear_int8.cu", "linear_int8_wide.cu", "linear_int8_single.cu":
+        case "linear_dense.cu", "linear_dense_few.cu", "linear_4bit.cu", "linear_int8.cu", "linear_int8_wide.cu",
+            "linear_int8_single.cu":
             .adapters
         case "experts_4bit.cu", "experts_wide.cu", "experts_single.cu": .powers
         default: []
@@ -201,7 +205,8 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvSingle, .shrinkSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16, .gemm4BitTiled32,
+        case .gemvSingle, .denseFew, .shrinkSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16,
+            .gemm4BitTiled32,
             .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
             .gemvInt8Single, .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
@@ -218,7 +223,7 @@ enum Kernel: Int, CaseIterable {
     /// anything but weights. Only kernels of a forward pass do; kernels that create weights do not.
     var overlaps: Bool {
         switch self {
-        case .gemvSingle, .shrink, .shrinkFew, .shrinkSingle, .expand, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled,
+        case .gemvSingle, .denseFew, .shrink, .shrinkFew, .shrinkSingle, .expand, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled,
             .gemv4BitTiledFew, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,

@@ -758,6 +758,9 @@ typedef struct {
 #define NIBBLE_ROUTE_WARPS 4
 #define NIBBLE_GEMV_MAX_M 8
 #define NIBBLE_GEMV_ROWS 8
+// Dense 16-bit layers of up to 8 tokens: outputs of a block.
+#define NIBBLE_DENSE_FEW_ROWS 16
+#define NIBBLE_DENSE_FEW_THREADS 256
 #define NIBBLE_GEMV_THREADS 128
 #define NIBBLE_GEMV_SINGLE_THREADS 256
 #define NIBBLE_GEMV_SINGLE_RESIDENT 2  // blocks of a multiprocessor
