@@ -89,8 +89,8 @@ static const char mixture[] = {
 static const char experts_4bit[] = {
 #embed "kernels/linear/experts_4bit.cu"
     , 0};
-static const char experts_single[] = {
-#embed "kernels/linear/experts_single.cu"
+static const char experts_few[] = {
+#embed "kernels/linear/experts_few.cu"
     , 0};
 static const char experts_wide[] = {
 #embed "kernels/linear/experts_wide.cu"
@@ -210,7 +210,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(quantize),
     NIBBLE_PROGRAM(mixture),
     NIBBLE_PROGRAM(experts_4bit),
-    NIBBLE_PROGRAM(experts_single),
+    NIBBLE_PROGRAM(experts_few),
     NIBBLE_PROGRAM(experts_wide),
     NIBBLE_PROGRAM(experts_dense),
     NIBBLE_PROGRAM(experts_int8),

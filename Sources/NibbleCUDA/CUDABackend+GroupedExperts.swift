@@ -25,7 +25,9 @@ extension CUDABackend {
             isSingle ? ExpertGroups(tile: 8, slotCount: pairs, busySlots: pairs) : try group(call, tokens: tokens, tile: tile)
         let products = try scratch(.float32, [pairs, width])
         let hidden: Tensor
-        if isSingle, case .gated(let gate) = call.activation, fusesGate(first, input.dtype) {
+        if groups.tile == 8, case .gated(let gate) = call.activation,
+            fusesGate(first, input.dtype, isSingle: groups.arrays == nil)
+        {
             hidden = try scratch(input.dtype, [pairs, first.down.inFeatures])
             try product(
                 input, Array(first.gateUp.layers), table.gateUp, call, groups, isByPosition: false, .identity, gate: gate,
@@ -141,9 +143,9 @@ extension CUDABackend {
         let element = try element(input.dtype, for: "experts")
         switch kind {
         case .tiledFourBit:
-            if groups.arrays == nil, runsSingle(layers, element, isGated: gate != nil) {
+            if groups.tile == 8, servesFew(layers, element, isSingle: groups.arrays == nil, isGated: gate != nil) {
                 arguments.expertCount = Int32(call.experts.count)
-                try singleExperts(fused, arguments, groups, isGated: gate != nil, element)
+                try fewExperts(fused, arguments, groups, pairs: call.ids.count, isGated: gate != nil, element)
             } else {
                 try fourBitExperts(fused, arguments, groups, pairs: call.ids.count, element)
             }
@@ -157,43 +159,50 @@ extension CUDABackend {
         }
     }
 
-    /// Whether a single token's gate and up are computed by a kernel that also joins them.
-    private func fusesGate(_ expert: Expert, _ dtype: DType) -> Bool {
+    /// Whether gate and up are computed by a kernel that also joins them, for experts of up to eight tokens.
+    private func fusesGate(_ expert: Expert, _ dtype: DType, isSingle: Bool) -> Bool {
         guard let layer = expert.gateUp.layers.first, let element = try? element(dtype, for: "experts"),
             case .tiledFourBit(_, dtype) = LinearKind(layer, input: dtype)
         else { return false }
-        return runsSingle(Array(expert.gateUp.layers), element, isGated: true)
+        return servesFew(Array(expert.gateUp.layers), element, isSingle: isSingle, isGated: true)
     }
 
-    /// Whether `experts_single.cu` serves a token's products.
-    private func runsSingle(_ layers: [Linear], _ element: KernelElement, isGated: Bool) -> Bool {
-        guard element != .f32, Int(NIBBLE_SINGLE_EXPERTS_SHARED) <= sharedMemoryLimit, let layer = layers.first,
-            layer.inFeatures <= Int(NIBBLE_SINGLE_EXPERTS_MAX_K)
+    /// Whether `experts_few.cu` serves products of up to eight tokens of an expert.
+    private func servesFew(_ layers: [Linear], _ element: KernelElement, isSingle: Bool, isGated: Bool) -> Bool {
+        guard element != .f32, Int(NIBBLE_FEW_EXPERTS_SHARED) <= sharedMemoryLimit, let layer = layers.first,
+            !isSingle || layer.inFeatures <= Int(NIBBLE_FEW_EXPERTS_MAX_K)
         else { return false }
         // Both halves of a layer begin with a tile.
         return isGated
             ? layers.count == 2 || layers.count == 1 && layer.outFeatures % 32 == 0 : layers.count == 1
     }
 
-    private func singleExperts(
-        _ fused: FusedLayers, _ arguments: NibbleExpertsArguments, _ groups: ExpertGroups, isGated: Bool, _ element: KernelElement
+    private func fewExperts(
+        _ fused: FusedLayers, _ arguments: NibbleExpertsArguments, _ groups: ExpertGroups, pairs: Int, isGated: Bool,
+        _ element: KernelElement
     ) throws {
         var arguments = arguments
-        arguments.linear = fused.arguments
+        let isSingle = groups.arrays == nil
+        if isSingle {
+            arguments.linear = fused.arguments
+        } else {
+            try takeStaged(fused, &arguments, groups, pairs: pairs, element)
+            try launch(.stageExperts, element, grid: Grid(x: pairs), block: Int(NIBBLE_TILED_4BIT_THREADS), arguments)
+        }
         arguments.hasNestedScales = fused.part(0).nestedAbsmax == 0 ? 0 : 1
-        let kernel: Kernel = isGated ? .singleExpertsGated : .singleExperts
-        let (threads, shared) = (Int(NIBBLE_SINGLE_EXPERTS_THREADS), Int(NIBBLE_SINGLE_EXPERTS_SHARED))
-        let resident = try residentBlocks(kernel, element, block: threads, shared: shared)
-        let tiles = blocks(fused.outFeatures, per: isGated ? 32 : 16)
+        let kernel: Kernel =
+            isSingle
+            ? (isGated ? .gemvExpertsGated4Bit : .gemvExperts4Bit)
+            : (isGated ? .gemmExpertsFewGated4Bit : .gemmExpertsFew4Bit)
+        let (threads, shared) = (Int(NIBBLE_FEW_EXPERTS_THREADS), Int(NIBBLE_FEW_EXPERTS_SHARED))
         let warps = threads / 32
+        let resident = try residentBlocks(kernel, element, block: threads, shared: shared) * warps
+        let tiles = blocks(fused.outFeatures, per: isGated ? 32 : 16)
         // As many warps a tile as keep the card full in one round, with two pairs of column tiles each at least.
         var size = warps
-        while size > 1, tiles * groups.slotCount * size > resident * warps || blocks(fused.inFeatures, per: 128) < 2 * size {
-            size /= 2
-        }
+        while size > 1, tiles * groups.busySlots * size > resident || blocks(fused.inFeatures, per: 128) < 2 * size { size /= 2 }
         arguments.teamSize = Int32(size)
-        let rounds = max(blocks(blocks(tiles * size, per: warps) * groups.slotCount, per: resident), 1)
-        let grid = Grid(x: blocks(blocks(tiles * size, per: warps), per: rounds), z: groups.slotCount)
+        let grid = Grid(x: blocks(tiles * size, per: warps), z: groups.slotCount)
         try launch(kernel, element, grid: grid, block: threads, shared: shared, arguments)
     }
 
@@ -201,12 +210,8 @@ extension CUDABackend {
         _ fused: FusedLayers, _ arguments: NibbleExpertsArguments, _ groups: ExpertGroups, pairs: Int, _ element: KernelElement
     ) throws {
         var arguments = arguments
-        arguments.linear = fused.arguments
         let threads = Int(NIBBLE_TILED_4BIT_THREADS)
-        // A position's share of NIBBLE_STAGED_4BIT_BYTES; each slot begins at a multiple of 8.
-        arguments.stagedRowBytes = nibble_staged_4bit_bytes(8, Int64(fused.inFeatures), element == .f32 ? 1 : 0) / 8
-        let staged = (pairs + 7 * min(pairs, groups.slotCount)) * Int(arguments.stagedRowBytes)
-        arguments.linear.staged = UInt64(try workspace.take(staged))
+        try takeStaged(fused, &arguments, groups, pairs: pairs, element)
         if hasWarpgroups, groups.tile > 8, element != .f32 { return try wideExperts(fused, arguments, groups, pairs, element) }
         try launch(.stageExperts, element, grid: Grid(x: pairs), block: threads, arguments)
         let shared = Int(element == .f32 ? NIBBLE_TILED_4BIT_SHARED_F32 : NIBBLE_TILED_4BIT_SHARED)
@@ -218,6 +223,18 @@ extension CUDABackend {
             groups.tile == 16 ? .gemmExperts4Bit16 : groups.tile == 32 ? .gemmExperts4Bit32 : .gemmExperts4Bit64
         try launch(
             kernel, element, grid: Grid(x: fused.blocks(per: 32), z: groups.slotCount), block: threads, shared: shared, arguments)
+    }
+
+    /// Takes workspace for the staged positions.
+    private func takeStaged(
+        _ fused: FusedLayers, _ arguments: inout NibbleExpertsArguments, _ groups: ExpertGroups, pairs: Int,
+        _ element: KernelElement
+    ) throws {
+        arguments.linear = fused.arguments
+        // A position's share of NIBBLE_STAGED_4BIT_BYTES; each slot begins at a multiple of 8.
+        arguments.stagedRowBytes = nibble_staged_4bit_bytes(8, Int64(fused.inFeatures), element == .f32 ? 1 : 0) / 8
+        let staged = (pairs + 7 * min(pairs, groups.slotCount)) * Int(arguments.stagedRowBytes)
+        arguments.linear.staged = UInt64(try workspace.take(staged))
     }
 
     private func wideExperts(

@@ -57,7 +57,8 @@ enum Kernel: Int, CaseIterable {
         fillTokens, scores, route, router, spreadWeights
     // mixture.cu, and the kernels of linear layers for the experts of a mixture
     case groupExperts, combineExperts
-    case singleExperts, singleExpertsGated, stageExperts, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32,
+    case gemvExperts4Bit, gemvExpertsGated4Bit, gemmExpertsFew4Bit, gemmExpertsFewGated4Bit
+    case stageExperts, gemmExperts4Bit8, gemmExperts4Bit16, gemmExperts4Bit32,
         gemmExperts4Bit64
     case stageExpertsWide, gemmExpertsWide16, gemmExpertsWide32, gemmExpertsWide64, gemmExpertsWide128
     case gemvExpertsSingle, gemvExperts, gemmExperts
@@ -155,8 +156,10 @@ enum Kernel: Int, CaseIterable {
         case .groupExperts: ("mixture.cu", "group_experts")
         case .combineExperts: ("mixture.cu", "combine_experts")
         case .stageExperts: ("experts_4bit.cu", "stage_experts")
-        case .singleExperts: ("experts_single.cu", "single_experts_4bit")
-        case .singleExpertsGated: ("experts_single.cu", "single_experts_gated_4bit")
+        case .gemvExperts4Bit: ("experts_few.cu", "gemv_experts_4bit")
+        case .gemvExpertsGated4Bit: ("experts_few.cu", "gemv_experts_4bit_gated")
+        case .gemmExpertsFew4Bit: ("experts_few.cu", "gemm_experts_4bit_few")
+        case .gemmExpertsFewGated4Bit: ("experts_few.cu", "gemm_experts_4bit_few_gated")
         case .gemmExperts4Bit8: ("experts_4bit.cu", "gemm_experts_4bit_8")
         case .gemmExperts4Bit16: ("experts_4bit.cu", "gemm_experts_4bit_16")
         case .gemmExperts4Bit32: ("experts_4bit.cu", "gemm_experts_4bit_32")
@@ -182,7 +185,7 @@ enum Kernel: Int, CaseIterable {
         case "linear_dense.cu", "linear_dense_few.cu", "linear_4bit.cu", "linear_int8.cu", "linear_int8_wide.cu",
             "linear_int8_single.cu":
             .adapters
-        case "experts_4bit.cu", "experts_wide.cu", "experts_single.cu": .powers
+        case "experts_4bit.cu", "experts_wide.cu", "experts_few.cu": .powers
         default: []
         }
     }
@@ -211,7 +214,8 @@ enum Kernel: Int, CaseIterable {
             .gemvInt8Single, .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
             .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
-            .attendPrefillCodes256, .router, .singleExperts, .singleExpertsGated, .gemmExperts4Bit16, .gemmExperts4Bit32,
+            .attendPrefillCodes256, .router, .gemvExperts4Bit, .gemvExpertsGated4Bit, .gemmExpertsFew4Bit,
+            .gemmExpertsFewGated4Bit, .gemmExperts4Bit16, .gemmExperts4Bit32,
             .gemmExperts4Bit64,
             .stageExpertsWide, .gemvExpertsSingle:
             element != .f32
@@ -236,7 +240,8 @@ enum Kernel: Int, CaseIterable {
             .stateSpace128,
             .stateSpace256, .gatedNorm,
             .selectLargest, .select, .fillTokens, .scores, .route, .router, .spreadWeights,
-            .groupExperts, .combineExperts, .singleExperts, .singleExpertsGated, .stageExperts, .gemmExperts4Bit8,
+            .groupExperts, .combineExperts, .gemvExperts4Bit, .gemvExpertsGated4Bit, .gemmExpertsFew4Bit,
+            .gemmExpertsFewGated4Bit, .stageExperts, .gemmExperts4Bit8,
             .gemmExperts4Bit16,
             .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
             .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,

@@ -611,16 +611,16 @@ typedef struct {
     long long stagedRowBytes;  // of `staged`, for a position
     long long inputRowBytes;
     int isByPosition;  // whether the input has a row for each position; else one for each token
-    // experts_single.cu. Its gated kernel has the kind of gate and its parameter in the epilogue, and alpha as the scale.
+    // experts_few.cu. Its gated kernels have the kind of gate and its parameter in the epilogue, and alpha as the scale.
     int expertCount;      // X
     int teamSize;         // warps that share a tile: a divisor of 8
     int hasNestedScales;  // else plain, unless the program is for powers of two
 } NibbleExpertsArguments;
 
-// Experts of one token, for K up to 256 column tiles: threads of a block, and dynamic shared memory.
-#define NIBBLE_SINGLE_EXPERTS_THREADS 256
-#define NIBBLE_SINGLE_EXPERTS_SHARED 65536
-#define NIBBLE_SINGLE_EXPERTS_MAX_K 16384
+// Experts of up to eight tokens; of one token, for K up to 256 column tiles: threads of a block, and dynamic shared memory.
+#define NIBBLE_FEW_EXPERTS_THREADS 256
+#define NIBBLE_FEW_EXPERTS_SHARED 65536
+#define NIBBLE_FEW_EXPERTS_MAX_K 16384
 
 // out[t] = residual[t] + sum over j of weights[t, j] * products[positions[t, j]], j ascending
 typedef struct {

@@ -1,15 +1,16 @@
-// 4-bit products of the experts of one token, over the tiled layout (tiles4.cuh). Bound by reading the weights.
+// 4-bit products of the experts of a few tokens, over the tiled layout (tiles4.cuh). Bound by reading the weights.
 //
-// A block serves one expert. Its eight warps form teams; a team takes tiles of 16 outputs in turn, and its warps divide K. Most
-// experts are too small for more than one or two tiles a team, so that loads must be under way soon and warps should rarely meet.
+// A block serves a slot: an expert with one token, or with up to eight. Its eight warps form teams; a team takes tiles of 16
+// outputs in turn, and its warps divide K. Most experts are too small for more than one or two tiles a team, so that loads must
+// be under way soon and warps should rarely meet.
 //
-// The gated kernel computes the same tile of gate and up and stores their activation.
+// The gated kernels compute the same tile of gate and up and store their activation.
 #include "staging4.cuh"
 #include "experts.cuh"
 
-#define WARPS (NIBBLE_SINGLE_EXPERTS_THREADS / 32)
+#define WARPS (NIBBLE_FEW_EXPERTS_THREADS / 32)
 // The table has an entry of 128 bytes every 256 bytes, so that a byte of codes, put into bits 8 to 15 of an address, selects an
-// entry. Between the entries lie the fragments of the token, 128 bytes for each 64 columns.
+// entry. Between the entries lie the fragments of a single token, 128 bytes for each 64 columns, or the warps' sums for several.
 #define TABLE_STRIDE 256
 
 // Codes and scales of a pair of column tiles, as loaded. Nested: scales.x and .y hold code and absmax; powers of two: the
@@ -21,7 +22,7 @@ struct CodePair {
 
 // A tile of 16 rows of one layer, from this lane's point of view.
 template <ScaleKind Scales>
-struct SingleTile {
+struct FewTile {
     const uint4 *codes;
     const u8 *scales;
     const float *nestedAbsmax;
@@ -80,39 +81,58 @@ __device__ __forceinline__ void tileScales(float (&scale)[2][blocksOfTile(Scales
 }
 
 // What warps share.
-struct SingleShared {
+struct FewShared {
     float map[256];
-    float factors[256];           // of each column tile of the token
-    float sums[2][WARPS][2][16];  // of two rounds of tiles: by warp, layer and row
+    float factors[256];           // of each column tile of a single token
+    float sums[2][WARPS][2][16];  // of a single token, of two rounds of tiles: by warp, layer and row
 };
 
-template <ScaleKind Scales>
-struct SingleProduct {
+template <ScaleKind Scales, int Tokens>
+struct FewProduct {
     static constexpr int Blocks = blocksOfTile(Scales);
-    u32 table;  // shared address
+    static constexpr int count = Tokens == 1 ? 2 : 4;  // of the sums of a fragment
+    u32 table;                                         // shared address
     u32 laneOffset;
-    SingleShared &shared;
+    FewShared &shared;
+    const uint4 *fragments;  // of several tokens: of this lane
 
-    // Adds the products of a pair of column tiles: of row g to sums[0], of row g + 8 to sums[1].
-    __device__ __forceinline__ void add(float (&sums)[2], const CodePair &q, int pair, float nestedOffset) const {
+    // Activations of a column tile. A single token is column 0 of the fragment, in lanes 0 to 3; the others hold zeros.
+    __device__ __forceinline__ void loadInput(u32 (&b)[8], int tile) const {
         const int lane = threadIdx.x & 31;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if constexpr (Tokens > 1)
+                v = fragments[tile * 64 + i];
+            else if (lane < 4)
+                v = loadShared(table + tile * TABLE_STRIDE + 128 + lane * 32 + 16 * i);
+            b[4 * i] = v.x;
+            b[4 * i + 1] = v.y;
+            b[4 * i + 2] = v.z;
+            b[4 * i + 3] = v.w;
+        }
+    }
+
+    __device__ __forceinline__ static uint4 loadShared(u32 address) {
+        uint4 v;
+        asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(address)
+                     : "memory");
+        return v;
+    }
+
+    // Adds the products of a pair of column tiles, as fragments of sums; a single token has column 0 alone.
+    __device__ __forceinline__ void add(float (&sums)[count], const CodePair &q, int pair, float nestedOffset) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int tile = 2 * pair + half;
             const u32 words[4] = {q.codes[half].x, q.codes[half].y, q.codes[half].z, q.codes[half].w};
-            const float factor = shared.factors[tile];
+            const float factor = Tokens == 1 ? shared.factors[tile] : 1.f;
             float scale[2][Blocks];
             tileScales<Scales>(scale, q.scales, half, shared.map, nestedOffset);
-            // The token is column 0 of the fragment, in lanes 0 to 3; the others hold zeros.
-            u32 b[8] = {};
-            if (lane < 4) {
-#pragma unroll
-                for (int i = 0; i < 2; ++i)
-                    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                                 : "=r"(b[4 * i]), "=r"(b[4 * i + 1]), "=r"(b[4 * i + 2]), "=r"(b[4 * i + 3])
-                                 : "r"(table + tile * TABLE_STRIDE + 128 + lane * 32 + 16 * i)
-                                 : "memory");
-            }
+            u32 b[8];
+            loadInput(b, tile);
 #pragma unroll
             for (int block = 0; block < Blocks; ++block) {
                 float c[4] = {0.f, 0.f, 0.f, 0.f};
@@ -128,7 +148,12 @@ struct SingleProduct {
                     mmaK16(f16(), c, w, b[2 * s], b[2 * s + 1]);
                 }
 #pragma unroll
-                for (int h = 0; h < 2; ++h) sums[h] = fmaf(c[2 * h], scale[h][block] * factor, sums[h]);
+                for (int h = 0; h < 2; ++h) {
+                    const float value = scale[h][block] * factor;
+#pragma unroll
+                    for (int i = 0; i < count / 2; ++i)
+                        sums[h * (count / 2) + i] = fmaf(c[2 * h + i], value, sums[h * (count / 2) + i]);
+                }
             }
         }
     }
@@ -140,8 +165,8 @@ struct ExpertLayers {
     const NibbleLinearLayer *layers[Layers];
     int firstTile[Layers];  // gate and up may be one layer
 
-    __device__ __forceinline__ ExpertLayers(const NibbleExpertsArguments &e, int tiles) {
-        const NibbleLinearLayer *first = e.layers + (long long)e.ids[blockIdx.z] * e.linear.layerCount;
+    __device__ __forceinline__ ExpertLayers(const NibbleExpertsArguments &e, int expert, int tiles) {
+        const NibbleLinearLayer *first = e.layers + (long long)expert * e.linear.layerCount;
 #pragma unroll
         for (int l = 0; l < Layers; ++l) {
             layers[l] = first + (l < e.linear.layerCount ? l : 0);
@@ -151,7 +176,7 @@ struct ExpertLayers {
 };
 
 // table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. By 256 threads.
-__device__ __forceinline__ void fillSingleTable(u8 *table, int codebook) {
+__device__ __forceinline__ void fillFewTable(u8 *table, int codebook) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
     const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
 #pragma unroll
@@ -165,7 +190,7 @@ __device__ __forceinline__ void fillSingleTable(u8 *table, int codebook) {
 template <typename T>
 __device__ __forceinline__ void stageExpertInput(const T *input, int K, int columnTiles, u8 *table, float *factors) {
 #pragma unroll 1
-    for (int i = threadIdx.x; (i & ~31) < columnTiles * 8; i += NIBBLE_SINGLE_EXPERTS_THREADS) {
+    for (int i = threadIdx.x; (i & ~31) < columnTiles * 8; i += NIBBLE_FEW_EXPERTS_THREADS) {
         float x[8];
         unpack(8 * i < K ? ((const uint4 *)input)[i] : make_uint4(0, 0, 0, 0), x, T());
         u32 largest = 0;
@@ -183,21 +208,28 @@ __device__ __forceinline__ void stageExpertInput(const T *input, int K, int colu
     }
 }
 
-// Stores an output of the expert in slot blockIdx.z.
+// Stores an output of a position.
 template <int Layers>
-__device__ __forceinline__ void storeSingle(const NibbleEpilogue &e, int output, const float (&y)[Layers]) {
+__device__ __forceinline__ void storeOutput(const NibbleEpilogue &e, long long position, int output, const float (&y)[Layers]) {
     const float value = Layers == 2 ? gated(e.activation, y[0], y[Layers - 1], e.activationParameter, e.scale)
                                     : activate(e.activation, y[0], e.activationParameter) * e.scale;
-    storeAs(e.output, blockIdx.z * e.outputStride + output, e.outputType, value);
+    storeAs(e.output, position * e.outputStride + output, e.outputType, value);
+}
+
+// The sums of several tokens between the entries of the table, of two rounds of tiles: 16 rows of two tokens in 128 bytes.
+template <int Layers>
+__device__ __forceinline__ float *tokenSums(u8 *table, int buffer, int warp, int layer, int token) {
+    const int place = ((buffer * WARPS + warp) * Layers + layer) * 4 + (token >> 1);
+    return (float *)(table + place * TABLE_STRIDE + 128) + (token & 1) * 16;
 }
 
 // Depth pairs of each layer are in flight. Once one is consumed, its registers take the one Depth further on, which may belong to
 // the next tile.
-template <typename T, ScaleKind Scales, int Layers, int Depth>
-__device__ __forceinline__ void singleExpertsBody(const NibbleExpertsArguments &e, SingleShared &shared) {
-    extern __shared__ __align__(256) u8 singleTable[];
-    using Work = SingleProduct<Scales>;
-    using Tile = SingleTile<Scales>;
+template <typename T, ScaleKind Scales, int Tokens, int Layers, int Depth>
+__device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, FewShared &shared) {
+    extern __shared__ __align__(256) u8 fewTable[];
+    using Work = FewProduct<Scales, Tokens>;
+    using Tile = FewTile<Scales>;
     const NibbleLinearArguments &a = e.linear;
     const int lane = threadIdx.x & 31, warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
     const int size = e.teamSize, teams = WARPS / size, team = warp / size, member = warp % size;
@@ -210,11 +242,13 @@ __device__ __forceinline__ void singleExpertsBody(const NibbleExpertsArguments &
     if (blockIdx.x == 0 && blockIdx.z == 0)
         for (int i = threadIdx.x; i < e.expertCount * a.layerCount; i += blockDim.x)
             asm volatile("prefetch.global.L2 [%0];" ::"l"(e.layers + i));
-    fillSingleTable(singleTable, a.codebook);
+    fillFewTable(fewTable, a.codebook);
     if (Scales == nestedScales) shared.map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
 
-    const ExpertLayers<Layers> expert(e, tiles);
+    const ExpertSlot slot = expertSlot(e, blockIdx.z);
+    if (slot.count == 0) return;
+    const ExpertLayers<Layers> expert(e, slot.expert, tiles);
     int base = blockIdx.x * teams;
     Tile loading[Layers];
     auto select = [&](int at) {
@@ -232,22 +266,19 @@ __device__ __forceinline__ void singleExpertsBody(const NibbleExpertsArguments &
     float offsets[Layers];
 #pragma unroll
     for (int l = 0; l < Layers; ++l) offsets[l] = expert.layers[l]->nestedOffset;
-    const u8 *input = (const u8 *)a.input + inputRow(e, blockIdx.z) * e.inputRowBytes;
-    stageExpertInput<T>((const T *)input, K, 2 * pairs, singleTable, shared.factors);
+    const Staged staged = stagedLayout<T>(stagedRows(e, slot), slot.count, 2 * pairs);
+    if constexpr (Tokens == 1) {
+        const u8 *input = (const u8 *)a.input + inputRow(e, blockIdx.z) * e.inputRowBytes;
+        stageExpertInput<T>((const T *)input, K, 2 * pairs, fewTable, shared.factors);
+    }
     __syncthreads();
 
-    const u32 table = __shfl_sync(~0u, sharedAddress(singleTable), 0);
-    const Work work = {table, (u32)lane * 4, shared};
-    const int storedTeam = threadIdx.x / 16, storedRow = threadIdx.x % 16;  // the first threads store an output each
+    const u32 table = __shfl_sync(~0u, sharedAddress(fewTable), 0);
+    const Work work = {table, (u32)lane * 4, shared, staged.fragments + 2 * lane};
+    const int perTeam = Tokens == 1 ? 16 : 16 * slot.count;
     for (int buffer = 0; base < tiles; base += step, buffer ^= 1) {
-        float sums[Layers][2] = {}, y[Layers];
-        const int output = (base + storedTeam) * 16 + storedRow;
-        const bool stores = storedTeam < teams && output < outputs, hasNext = base + step < tiles;
-#pragma unroll
-        for (int l = 0; l < Layers; ++l) {
-            const float *bias = expert.layers[l]->bias;
-            y[l] = stores && bias ? bias[expert.firstTile[l] * 16 + output] : 0.f;
-        }
+        float sums[Layers][Work::count] = {};
+        const bool hasNext = base + step < tiles;
         for (int first = member; first < pairs; first += Depth * size) {
             const bool isLast = first + Depth * size >= pairs;
             if (isLast && hasNext) select(base + step);
@@ -261,42 +292,56 @@ __device__ __forceinline__ void singleExpertsBody(const NibbleExpertsArguments &
                 }
             }
         }
-        if ((lane & 3) == 0)
 #pragma unroll
-            for (int l = 0; l < Layers; ++l)
+        for (int l = 0; l < Layers; ++l)
 #pragma unroll
-                for (int h = 0; h < 2; ++h) shared.sums[buffer][warp][l][(lane >> 2) + 8 * h] = sums[l][h];
+            for (int i = 0; i < Work::count; ++i) {
+                const int row = (lane >> 2) + 8 * (i / (Work::count / 2)), token = 2 * (lane & 3) + i % 2;
+                if constexpr (Tokens > 1)
+                    tokenSums<Layers>(fewTable, buffer, warp, l, token)[row] = sums[l][i];
+                else if ((lane & 3) == 0)
+                    shared.sums[buffer][warp][l][row] = sums[l][i];
+            }
         __syncthreads();
-        if (!stores) continue;
+        for (int i = threadIdx.x; i < teams * perTeam; i += NIBBLE_FEW_EXPERTS_THREADS) {
+            const int from = i / perTeam, token = i % perTeam / 16, row = i % 16, output = (base + from) * 16 + row;
+            if (output >= outputs) continue;
+            float y[Layers];
 #pragma unroll
-        for (int l = 0; l < Layers; ++l) {
-            float sum = shared.sums[buffer][storedTeam * size][l][storedRow];
-            for (int w = 1; w < size; ++w) sum += shared.sums[buffer][storedTeam * size + w][l][storedRow];
-            y[l] += sum;
+            for (int l = 0; l < Layers; ++l) {
+                const float *bias = expert.layers[l]->bias;
+                y[l] = 0.f;
+                for (int w = from * size; w < (from + 1) * size; ++w)
+                    y[l] += Tokens == 1 ? shared.sums[buffer][w][l][row] : tokenSums<Layers>(fewTable, buffer, w, l, token)[row];
+                if (Tokens > 1) y[l] *= staged.factors[token];
+                if (bias) y[l] += bias[expert.firstTile[l] * 16 + output];
+            }
+            storeOutput<Layers>(a.epilogue, slot.first + token, output, y);
         }
-        storeSingle<Layers>(a.epilogue, output, y);
     }
 }
 
 #ifdef NIBBLE_POWERS
-#define BODY(T, LAYERS, DEPTH) singleExpertsBody<T, powersOfTwo, LAYERS, DEPTH>(e, shared)
+#define BODY(T, TOKENS, LAYERS, DEPTH) fewExpertsBody<T, powersOfTwo, TOKENS, LAYERS, DEPTH>(e, shared)
 #else
-#define BODY(T, LAYERS, DEPTH)                                        \
-    if (e.hasNestedScales)                                            \
-        singleExpertsBody<T, nestedScales, LAYERS, DEPTH>(e, shared); \
-    else                                                              \
-        singleExpertsBody<T, plainScales, LAYERS, DEPTH>(e, shared)
+#define BODY(T, TOKENS, LAYERS, DEPTH)                                     \
+    if (e.hasNestedScales)                                                 \
+        fewExpertsBody<T, nestedScales, TOKENS, LAYERS, DEPTH>(e, shared); \
+    else                                                                   \
+        fewExpertsBody<T, plainScales, TOKENS, LAYERS, DEPTH>(e, shared)
 #endif
-#define SINGLE_EXPERTS(NAME, T, LAYERS, DEPTH)                                     \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_SINGLE_EXPERTS_THREADS, 3) \
-        NAME(const __grid_constant__ NibbleExpertsArguments e) {                   \
-        __shared__ SingleShared shared;                                            \
-        BODY(T, LAYERS, DEPTH);                                                    \
+#define FEW_EXPERTS(NAME, T, TOKENS, LAYERS, DEPTH)                             \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_FEW_EXPERTS_THREADS, 3) \
+        NAME(const __grid_constant__ NibbleExpertsArguments e) {                \
+        __shared__ FewShared shared;                                            \
+        BODY(T, TOKENS, LAYERS, DEPTH);                                         \
     }
 #define INSTANCE_f32(T)
-#define INSTANCE_16(T)                               \
-    SINGLE_EXPERTS(single_experts_4bit_##T, T, 1, 4) \
-    SINGLE_EXPERTS(single_experts_gated_4bit_##T, T, 2, 2)
+#define INSTANCE_16(T)                                   \
+    FEW_EXPERTS(gemv_experts_4bit_##T, T, 1, 1, 4)       \
+    FEW_EXPERTS(gemv_experts_4bit_gated_##T, T, 1, 2, 2) \
+    FEW_EXPERTS(gemm_experts_4bit_few_##T, T, 8, 1, 3)   \
+    FEW_EXPERTS(gemm_experts_4bit_few_gated_##T, T, 8, 2, 2)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
 #define INSTANCE(T) INSTANCE_##T(T)
