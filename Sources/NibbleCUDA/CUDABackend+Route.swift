@@ -32,14 +32,22 @@ extension CUDABackend {
             arguments.bias = layer.bias.pointer
             arguments.prepared = scratch.pointer
             arguments.inFeatures = Int32(layer.inFeatures)
-            let shared = nibble_router_shared(Int64(layer.outFeatures), Int64(layer.inFeatures))
+            let cluster = routerCluster(layer.outFeatures)
             try launch(
-                .router, try element(scratch.dtype, for: "router"), grid: Grid(x: Int(arguments.route.tokens)),
-                block: Int(NIBBLE_ROUTER_THREADS), shared: Int(shared), arguments)
+                .router, try element(scratch.dtype, for: "router"), grid: Grid(x: Int(arguments.route.tokens) * cluster),
+                block: Int(NIBBLE_ROUTER_THREADS), shared: routerShared(layer), cluster: hasWarpgroups ? cluster : 0, arguments)
         }
     }
 
-    /// The weight of a router that one block a token can hold; `nil` where products of their own are better.
+    /// The blocks that share a token's experts.
+    private func routerCluster(_ experts: Int) -> Int { hasWarpgroups ? min(experts, Int(NIBBLE_ROUTER_MAX_CLUSTER)) : 1 }
+
+    private func routerShared(_ layer: Linear) -> Int {
+        let own = blocks(layer.outFeatures, per: routerCluster(layer.outFeatures))
+        return Int(nibble_router_shared(Int64(own), Int64(layer.outFeatures), Int64(layer.inFeatures)))
+    }
+
+    /// The weight of a router that few blocks a token can hold; `nil` where products of their own are better.
     private func fusedRouterWeight(
         _ router: LinearGroup, _ input: Tensor, _ scratch: Tensor, _ adapters: AdapterRows?
     ) -> Tensor? {
@@ -48,8 +56,7 @@ extension CUDABackend {
             weight.dtype == scratch.dtype,
             scratch.dtype == .float16 || scratch.dtype == .bfloat16, input.dtype == .float32,
             adapters == nil || layer.lowRank == nil, layer.inFeatures % 8 == 0,
-            input.count / layer.inFeatures <= card.multiprocessors,
-            nibble_router_shared(Int64(layer.outFeatures), Int64(layer.inFeatures)) <= sharedMemoryLimit
+            input.count / layer.inFeatures <= 64, routerShared(layer) <= sharedMemoryLimit
         else { return nil }
         return weight
     }

@@ -566,7 +566,8 @@ typedef struct {
     int unused;
 } NibbleRouteArguments;
 
-// Router logits, weight . norm(input) + bias, and the choice by them: `route` but for its logits. A block serves a token.
+// Router logits, weight . norm(input) + bias, and the choice by them: `route` but for its logits. A cluster of blocks serves a
+// token, or a block before compute capability 9.0.
 typedef struct {
     NibbleRouteArguments route;
     NIBBLE_ADDRESS(const void) input;  // T [T, K]; float32 with a prologue
@@ -579,8 +580,9 @@ typedef struct {
 } NibbleRouterArguments;
 
 #define NIBBLE_ROUTER_THREADS 512
-// Dynamic shared memory for 16-bit T.
-#define NIBBLE_ROUTER_SHARED(experts, inFeatures) (((experts) + 1) * (inFeatures) * 2 + (experts) * 4)
+#define NIBBLE_ROUTER_MAX_CLUSTER 8
+// Dynamic shared memory for 16-bit T, of a block that has `own` of the experts.
+#define NIBBLE_ROUTER_SHARED(own, experts, inFeatures) (((own) + 1) * (inFeatures) * 2 + ((own) + (experts)) * 4)
 
 // MARK: Mixtures
 

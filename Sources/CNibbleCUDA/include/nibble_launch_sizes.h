@@ -21,8 +21,8 @@ static inline long long nibble_staged_4bit_bytes(long long tokens, long long inF
     return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);
 }
 
-static inline long long nibble_router_shared(long long experts, long long inFeatures) {
-    return NIBBLE_ROUTER_SHARED(experts, inFeatures);
+static inline long long nibble_router_shared(long long own, long long experts, long long inFeatures) {
+    return NIBBLE_ROUTER_SHARED(own, experts, inFeatures);
 }
 
 static inline int nibble_wide_4bit_shared(int tokens) { return NIBBLE_WIDE_4BIT_SHARED(tokens); }

@@ -20,6 +20,20 @@ struct CodePair {
     float4 scales;
 };
 
+// Where the parts of a layer lie.
+struct FewLayer {
+    const uint4 *codes;
+    const u8 *scales;
+    const float *nestedAbsmax, *bias;
+
+    __device__ __forceinline__ FewLayer() {}
+    __device__ __forceinline__ FewLayer(const NibbleLinearLayer &layer)
+        : codes((const uint4 *)layer.weight),
+          scales(layer.nestedCodes ? layer.nestedCodes : (const u8 *)layer.scales),
+          nestedAbsmax(layer.nestedAbsmax),
+          bias(layer.bias) {}
+};
+
 // A tile of 16 rows of one layer, from this lane's point of view.
 template <ScaleKind Scales>
 struct FewTile {
@@ -28,20 +42,20 @@ struct FewTile {
     const float *nestedAbsmax;
     int firstBlock, lastBlock;  // nested: canonical blocks of this lane's scale in the first column tile, and of the last scale
 
-    __device__ __forceinline__ void select(const NibbleLinearLayer &layer, int tile, int K, int lane) {
-        const int pairs = (K + 127) / 128, index = min(tile, (layer.outFeatures - 1) / 16);
+    __device__ __forceinline__ void select(const FewLayer &layer, int outFeatures, int tile, int K, int lane) {
+        const int pairs = (K + 127) / 128, index = min(tile, (outFeatures - 1) / 16);
         const long long pair = (long long)index * pairs;
-        codes = (const uint4 *)layer.weight + pair * 64 + lane;
+        codes = layer.codes + pair * 64 + lane;
         if constexpr (Scales == plainScales) {
-            scales = (const u8 *)layer.scales + pair * 128 + (lane >> 2) * 16;
+            scales = layer.scales + pair * 128 + (lane >> 2) * 16;
         } else if constexpr (Scales == powersOfTwo) {
-            scales = layer.nestedCodes + pair * 64 + (lane >> 2) * 8;
+            scales = layer.scales + pair * 64 + (lane >> 2) * 8;
         } else {
-            scales = layer.nestedCodes + pair * 32 + lane;
+            scales = layer.scales + pair * 32 + lane;
             nestedAbsmax = layer.nestedAbsmax;
-            const int row = min(index * 16 + (lane >> 2) + 4 * (lane & 2), layer.outFeatures - 1);
+            const int row = min(index * 16 + (lane >> 2) + 4 * (lane & 2), outFeatures - 1);
             firstBlock = row * (K / 64) + (lane & 1);
-            lastBlock = layer.outFeatures * (K / 64) - 1;
+            lastBlock = outFeatures * (K / 64) - 1;
         }
     }
 
@@ -80,11 +94,14 @@ __device__ __forceinline__ void tileScales(float (&scale)[2][blocksOfTile(Scales
     }
 }
 
+#define CACHED_LAYERS 64
+
 // What warps share.
 struct FewShared {
     float map[256];
     float factors[256];           // of each column tile of a single token
     float sums[2][WARPS][2][16];  // of a single token, of two rounds of tiles: by warp, layer and row
+    FewLayer layers[CACHED_LAYERS];
 };
 
 template <ScaleKind Scales, int Tokens>
@@ -159,20 +176,39 @@ struct FewProduct {
     }
 };
 
-// The layers of a block's expert.
+// The layers of a block's expert. The table of all experts is in shared memory if it is small: nothing waits for it then.
 template <int Layers>
 struct ExpertLayers {
-    const NibbleLinearLayer *layers[Layers];
+    const NibbleExpertsArguments &e;
+    const FewShared &shared;
+    int first;
     int firstTile[Layers];  // gate and up may be one layer
 
-    __device__ __forceinline__ ExpertLayers(const NibbleExpertsArguments &e, int expert, int tiles) {
-        const NibbleLinearLayer *first = e.layers + (long long)expert * e.linear.layerCount;
-#pragma unroll
-        for (int l = 0; l < Layers; ++l) {
-            layers[l] = first + (l < e.linear.layerCount ? l : 0);
-            firstTile[l] = l < e.linear.layerCount ? 0 : tiles;
+    static __device__ __forceinline__ int count(const NibbleExpertsArguments &e) { return e.expertCount * e.linear.layerCount; }
+
+    // Reads the table, or asks for it; by all threads, ahead of the kernels before.
+    static __device__ __forceinline__ void prepare(const NibbleExpertsArguments &e, FewShared &shared) {
+        if (count(e) <= CACHED_LAYERS) {
+            if (threadIdx.x < count(e)) shared.layers[threadIdx.x] = FewLayer(e.layers[threadIdx.x]);
+        } else if (blockIdx.x == 0 && blockIdx.z == 0) {
+            for (int i = threadIdx.x; i < count(e); i += NIBBLE_FEW_EXPERTS_THREADS)
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(e.layers + i));
         }
     }
+
+    __device__ __forceinline__ ExpertLayers(const NibbleExpertsArguments &e, const FewShared &shared, int expert, int tiles)
+        : e(e), shared(shared), first(expert * e.linear.layerCount) {
+#pragma unroll
+        for (int l = 0; l < Layers; ++l) firstTile[l] = l < e.linear.layerCount ? 0 : tiles;
+    }
+
+    __device__ __forceinline__ int index(int l) const { return l < e.linear.layerCount ? l : 0; }
+    __device__ __forceinline__ FewLayer layer(int l) const {
+        const int i = first + index(l);
+        return count(e) <= CACHED_LAYERS ? shared.layers[i] : FewLayer(e.layers[i]);
+    }
+    __device__ __forceinline__ float nestedOffset(int l) const { return e.layers[first + index(l)].nestedOffset; }
+    __device__ __forceinline__ int outFeatures(int l) const { return e.linear.parts[index(l)].outFeatures; }
 };
 
 // table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. By 256 threads.
@@ -238,23 +274,21 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
     const int outputs = Layers == 2 && a.layerCount == 1 ? a.parts[0].outFeatures / 2 : a.parts[0].outFeatures;
     const int tiles = (outputs + 15) / 16, step = gridDim.x * teams;
     releaseDependents();
-    // The experts' layers are far away; the first block asks for all of them.
-    if (blockIdx.x == 0 && blockIdx.z == 0)
-        for (int i = threadIdx.x; i < e.expertCount * a.layerCount; i += blockDim.x)
-            asm volatile("prefetch.global.L2 [%0];" ::"l"(e.layers + i));
+    ExpertLayers<Layers>::prepare(e, shared);
     fillFewTable(fewTable, a.codebook);
     if (Scales == nestedScales) shared.map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
 
     const ExpertSlot slot = expertSlot(e, blockIdx.z);
     if (slot.count == 0) return;
-    const ExpertLayers<Layers> expert(e, slot.expert, tiles);
+    __syncthreads();
+    const ExpertLayers<Layers> expert(e, shared, slot.expert, tiles);
     int base = blockIdx.x * teams;
     Tile loading[Layers];
     auto select = [&](int at) {
 #pragma unroll
         for (int l = 0; l < Layers; ++l)
-            loading[l].select(*expert.layers[l], expert.firstTile[l] + min(at + team, tiles - 1), K, lane);
+            loading[l].select(expert.layer(l), expert.outFeatures(l), expert.firstTile[l] + min(at + team, tiles - 1), K, lane);
     };
     CodePair q[Depth][Layers];
     select(base);
@@ -265,7 +299,7 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
             if (member + d * size < pairs) loading[l].load(q[d][l], member + d * size);
     float offsets[Layers];
 #pragma unroll
-    for (int l = 0; l < Layers; ++l) offsets[l] = expert.layers[l]->nestedOffset;
+    for (int l = 0; l < Layers; ++l) offsets[l] = Scales == nestedScales ? expert.nestedOffset(l) : 0.f;
     const Staged staged = stagedLayout<T>(stagedRows(e, slot), slot.count, 2 * pairs);
     if constexpr (Tokens == 1) {
         const u8 *input = (const u8 *)a.input + inputRow(e, blockIdx.z) * e.inputRowBytes;
@@ -309,7 +343,7 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
             float y[Layers];
 #pragma unroll
             for (int l = 0; l < Layers; ++l) {
-                const float *bias = expert.layers[l]->bias;
+                const float *bias = expert.layer(l).bias;
                 y[l] = 0.f;
                 for (int w = from * size; w < (from + 1) * size; ++w)
                     y[l] += Tokens == 1 ? shared.sums[buffer][w][l][row] : tokenSums<Layers>(fewTable, buffer, w, l, token)[row];
