@@ -198,12 +198,18 @@ extension CUDABackend {
         let warps = threads / 32
         let resident = try residentBlocks(kernel, element, block: threads, shared: shared) * warps
         let tiles = blocks(fused.outFeatures, per: isGated ? 32 : 16)
-        // As many warps a tile as keep the card full in one round, with two pairs of column tiles each at least.
-        var size = warps
-        while size > 1, tiles * groups.busySlots * size > resident || blocks(fused.inFeatures, per: 128) < 2 * size { size /= 2 }
-        arguments.teamSize = Int32(size)
-        let grid = Grid(x: blocks(tiles * size, per: warps), z: groups.slotCount)
+        arguments.teamSize = Int32(
+            teamSize(units: tiles * groups.busySlots, pairs: blocks(fused.inFeatures, per: 128), resident: resident, isSingle))
+        let grid = Grid(x: blocks(tiles * Int(arguments.teamSize), per: warps), z: groups.slotCount)
         try launch(kernel, element, grid: grid, block: threads, shared: shared, arguments)
+    }
+
+    /// The warps that share a tile, with two pairs of column tiles each at least. For a single token as many as let all tiles run in
+    /// one round; else so many that the last of several rounds is a small part.
+    private func teamSize(units: Int, pairs: Int, resident: Int, _ isSingle: Bool) -> Int {
+        let sizes = [1, 2, 4, 8].filter { $0 == 1 || 2 * $0 <= pairs }
+        if isSingle { return sizes.last { units * $0 <= resident } ?? 1 }
+        return sizes.first { units * $0 >= 4 * resident || $0 == 4 } ?? sizes.last ?? 1
     }
 
     private func fourBitExperts(

@@ -311,6 +311,13 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
     const Work work = {table, (u32)lane * 4, shared, staged.fragments + 2 * lane};
     const int perTeam = Tokens == 1 ? 16 : 16 * slot.count;
     for (int buffer = 0; base < tiles; base += step, buffer ^= 1) {
+        // Asked for here, a bias is near when the sums are there.
+        if (threadIdx.x < teams * Layers) {
+            const int l = threadIdx.x / teams;
+            const float *bias = expert.layer(l).bias;
+            const int row = ((l < a.layerCount ? 0 : tiles) + min(base + (int)threadIdx.x % teams, tiles - 1)) * 16;
+            if (bias) asm volatile("prefetch.global.L2 [%0];" ::"l"(bias + row));
+        }
         float sums[Layers][Work::count] = {};
         const bool hasNext = base + step < tiles;
         for (int first = member; first < pairs; first += Depth * size) {
