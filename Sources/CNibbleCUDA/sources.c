@@ -62,6 +62,9 @@ static const char quantize_rows[] = {
 static const char low_rank[] = {
 #embed "kernels/linear/low_rank.cu"
     , 0};
+static const char shrink_wide[] = {
+#embed "kernels/linear/shrink_wide.cu"
+    , 0};
 static const char sum_outliers[] = {
 #embed "kernels/linear/sum_outliers.cu"
     , 0};
@@ -149,6 +152,12 @@ static const char tiles4_header[] = {
 static const char rank_pairs_header[] = {
 #embed "kernels/linear/rank_pairs.cuh"
     , 0};
+static const char input_turns_header[] = {
+#embed "kernels/linear/input_turns.cuh"
+    , 0};
+static const char wide_ranks_header[] = {
+#embed "kernels/linear/wide_ranks.cuh"
+    , 0};
 static const char row_input_header[] = {
 #embed "kernels/linear/row_input.cuh"
     , 0};
@@ -206,6 +215,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_int8_single),
     NIBBLE_PROGRAM(quantize_rows),
     NIBBLE_PROGRAM(low_rank),
+    NIBBLE_PROGRAM(shrink_wide),
     NIBBLE_PROGRAM(sum_outliers),
     NIBBLE_PROGRAM(quantize),
     NIBBLE_PROGRAM(mixture),
@@ -238,6 +248,8 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(quantized_row),
     NIBBLE_HEADER(tiles4),
     NIBBLE_HEADER(rank_pairs),
+    NIBBLE_HEADER(input_turns),
+    NIBBLE_HEADER(wide_ranks),
     NIBBLE_HEADER(row_input),
     NIBBLE_HEADER(staging4),
     NIBBLE_HEADER(tile_product),

@@ -88,13 +88,16 @@ extension CUDABackend {
     }
 
     func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
-    private func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
+    func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
 
     private func compute(_ fused: inout FusedLayers) throws {
         if case .foreign = fused.kind { return try foreign(fused) }
         let path = path(fused.kind, tokens: fused.tokens)
-        // Otherwise the product's first kernel prepares the tokens.
-        if fused.arguments.prologue.kind == NIBBLE_PROLOGUE_NONE || shrinksAlone(fused) { try shrink(&fused) }
+        fused.runsBesideSums = runsBesideSums(fused, path)
+        // Otherwise the product's first kernel prepares the tokens, or the product does.
+        if !fused.runsBesideSums, fused.arguments.prologue.kind == NIBBLE_PROLOGUE_NONE || shrinksAlone(fused) {
+            try shrink(&fused)
+        }
         switch fused.kind {
         case .dense(let dtype): try dense(&fused, dtype, path)
         case .canonicalFourBit(_, let compute): try fourBit(&fused, compute, path)
@@ -212,10 +215,10 @@ extension CUDABackend {
     /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
     /// overlap, one block of two teams a multiprocessor serves.
     private func tiledOne(_ fused: inout FusedLayers, _ element: KernelElement) throws {
-        try addAdapters(&fused, folds: true)
+        if fused.runsBesideSums { try shrinkBeside(&fused) } else { try addAdapters(&fused, folds: true) }
         let tiles = fused.blocks(per: 16)
         let shared = Int(nibble_tiled_4bit_shared(Int32(fused.inFeatures)))
-        if canOverlap, tiles <= 2 * card.multiprocessors {
+        if isForFewTiles(fused) {
             return try launch(
                 .gemv4BitTiledFew, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED_4BIT_FEW_THREADS),
                 shared: shared, fused.arguments)
@@ -225,6 +228,9 @@ extension CUDABackend {
         try launch(
             .gemv4BitTiled, element, grid: Grid(x: min(tiles, resident)), block: threads, shared: shared, fused.arguments)
     }
+
+    /// Whether gemv_4bit_tiled_few serves one token.
+    func isForFewTiles(_ fused: FusedLayers) -> Bool { canOverlap && fused.blocks(per: 16) <= 2 * card.multiprocessors }
 
     // MARK: Input
 
@@ -272,6 +278,8 @@ struct FusedLayers {
     var adapterRows: AdapterRows?
     /// Made of ``adapterRows`` once the tokens are prepared.
     var adapters: AdapterSums?
+    /// See ``CUDABackend/runsBesideSums(_:_:)``.
+    var runsBesideSums = false
 
     init(kind: LinearKind, layers: ArraySlice<Linear>, input: Tensor, dtype: DType, tokens: Int, firstColumn: Int) {
         self.kind = kind

@@ -17,12 +17,9 @@ struct AdapterSums {
 
     var hasGains: Bool { layers.contains { $0?.lowRank.gains != nil } }
 
-    /// Whether kernels for one token can multiply by B themselves.
-    var canFold: Bool {
-        layers.allSatisfy { layer in
-            guard let lowRank = layer?.lowRank else { return true }
-            return lowRank.biases == nil && lowRank.gains == nil && lowRank.ranks <= Int(NIBBLE_FOLDED_RANKS)
-        }
+    /// Whether a product's kernel that takes so many ranks of a layer can multiply by B itself.
+    static func canFold(_ layers: [LowRank?], upTo ranks: Int32) -> Bool {
+        layers.compactMap(\.self).allSatisfy { $0.biases == nil && $0.gains == nil && $0.ranks <= Int(ranks) }
     }
 }
 
@@ -35,9 +32,20 @@ struct AdapterOutputs {
     var factors: UInt64 = 0
 }
 
-/// Low-rank sums of adapters: A · x by a kernel of its own, then B by the product, for one token, or by another kernel, whose
-/// results the product adds.
+/// Low-rank sums of adapters: A · x by a kernel of its own, then B by the product, or by another kernel, whose results the product
+/// adds.
 extension CUDABackend {
+    /// Whether the product runs beside the kernel that makes A · x, and multiplies by B itself.
+    func runsBesideSums(_ fused: FusedLayers, _ path: LinearPath) -> Bool {
+        guard fused.adapterRows != nil, fused.arguments.activeRows == 0, case .tiledFourBit(_, let compute) = fused.kind else {
+            return false
+        }
+        let lowRanks = fused.layers.map(\.lowRank)
+        if case .wide = path { return AdapterSums.canFold(lowRanks, upTo: NIBBLE_WIDE_FOLDED_RANKS) }
+        return shrinksAlone(fused) && compute == fused.dtype && fitsTiledOne(fused.inFeatures) && isForFewTiles(fused)
+            && AdapterSums.canFold(lowRanks, upTo: NIBBLE_FOLDED_RANKS)
+    }
+
     /// Whether the kernel for one token serves, which prepares the token itself.
     func shrinksAlone(_ fused: FusedLayers) -> Bool {
         fused.tokens == 1 && fused.dtype.byteCount == 2 && fused.inFeatures % 8 == 0 && !options.isBatchInvariant
@@ -52,10 +60,78 @@ extension CUDABackend {
 
     /// Computes A · x of the layers that adapters change, in workspace. The token of ``shrinksAlone(_:)`` is prepared on the way.
     func shrink(_ fused: inout FusedLayers) throws {
-        guard let rows = fused.adapterRows else { return }
+        guard var arguments = try placeSums(&fused) else { return }
+        if fused.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
+            arguments.prepared = UInt64(try workspace.take(fused.inFeatures * fused.dtype.byteCount))
+            fused.arguments.input = arguments.prepared
+            fused.arguments.prologue = NibblePrologue()
+        }
+        try launchShrink(arguments, fused, ranks: Int(arguments.sumsStride))
+    }
+
+    /// Computes A · x of one token while its product runs.
+    func shrinkBeside(_ fused: inout FusedLayers) throws {
+        guard var arguments = try placeSums(&fused) else { return }
+        try useTurns(&fused, &arguments)
+        try launch(
+            .shrinkBeside, element(fused.dtype, for: "linear"),
+            grid: Grid(x: Int(arguments.sumsStride / NIBBLE_SHRINK_BESIDE_RANKS)),
+            block: Int(NIBBLE_SHRINK_BESIDE_THREADS), arguments)
+    }
+
+    /// Stages tokens and computes A · x of them while the product on warpgroups runs.
+    func shrinkWide(_ fused: inout FusedLayers, _ stage: (NibbleLinearArguments) throws -> Void) throws {
+        guard var arguments = try placeSums(&fused) else { return try stage(fused.arguments) }
+        try useTurns(&fused, &arguments)
+        arguments.input = fused.arguments.staged
+        let groups = fused.layers.reduce(0) { $0 + blocks($1.lowRank?.ranks ?? 0, per: 16) }
+        let cluster = Int(NIBBLE_SHRINK_WIDE_CLUSTER)
+        do {
+            try stage(fused.arguments)
+            try launch(
+                .shrinkWide, grid: Grid(x: groups * cluster, y: blocks(fused.tokens, per: NIBBLE_SHRINK_WIDE_USERS)),
+                block: Int(NIBBLE_SHRINK_WIDE_THREADS), cluster: cluster, arguments)
+        } catch {
+            // Tokens may be announced that no shrink kernel counts.
+            if let inputTurns { try? fill(inputTurns.address, 0, byteCount: inputTurns.byteCount) }
+            throw error
+        }
+    }
+
+    /// Has the product multiply by B, and read its input without waiting for the shrink kernel.
+    private func useTurns(_ fused: inout FusedLayers, _ arguments: inout NibbleShrinkArguments) throws {
+        if inputTurns == nil {
+            let turns = try memory.allocate(.int32, [2])
+            try fill(turns.address, 0, byteCount: turns.byteCount)
+            inputTurns = turns
+        }
+        arguments.turns = inputTurns.pointer
+        fused.arguments.turns = inputTurns.pointer
+        try foldSums(&fused)
+    }
+
+    /// Has the product multiply by B.
+    private func foldSums(_ fused: inout FusedLayers) throws {
+        guard let adapters = fused.adapters else { return }
+        for (index, layer) in adapters.layers.enumerated() {
+            guard let layer else { continue }
+            let type = try element(layer.lowRank.b.dtype, for: "adapter").code
+            fused.change(index) { part in
+                part.lowRank.b = layer.lowRank.b.pointer
+                part.lowRank.sums = layer.sums
+                part.lowRank.stride = Int64(adapters.stride)
+                part.lowRank.ranks = Int32(layer.lowRank.ranks)
+                part.lowRank.type = type
+            }
+        }
+    }
+
+    /// Workspace for the sums of the layers that adapters change, and the arguments that make them; `nil`: there are none.
+    private func placeSums(_ fused: inout FusedLayers) throws -> NibbleShrinkArguments? {
+        guard let rows = fused.adapterRows else { return nil }
         let lowRanks = fused.layers.map(\.lowRank)
         let ranks = lowRanks.reduce(0) { $0 + ($1?.ranks ?? 0) }
-        guard ranks > 0 else { return }
+        guard ranks > 0 else { return nil }
         let memory = UInt64(try workspace.take(fused.tokens * ranks * 4))
         var adapters = AdapterSums(layers: [], rows: rows, stride: ranks)
         var arguments = NibbleShrinkArguments()
@@ -81,12 +157,7 @@ extension CUDABackend {
             first += lowRank.ranks
         }
         fused.adapters = adapters
-        if fused.arguments.prologue.kind != NIBBLE_PROLOGUE_NONE {
-            arguments.prepared = UInt64(try workspace.take(fused.inFeatures * fused.dtype.byteCount))
-            fused.arguments.input = arguments.prepared
-            fused.arguments.prologue = NibblePrologue()
-        }
-        try launchShrink(arguments, fused, ranks: ranks)
+        return arguments
     }
 
     private func launchShrink(_ arguments: NibbleShrinkArguments, _ fused: FusedLayers, ranks: Int) throws {
@@ -110,20 +181,10 @@ extension CUDABackend {
             try shrink(&fused)
         }
         guard let adapters = fused.adapters else { return }
-        guard folds, adapters.canFold else {
-            let memory = try adapterMemory(fused, tokens: fused.tokens)
-            return try expand(fused, 0..<fused.tokens, memory, for: &fused.arguments)
+        if folds, AdapterSums.canFold(adapters.layers.map { $0?.lowRank }, upTo: NIBBLE_FOLDED_RANKS) {
+            return try foldSums(&fused)
         }
-        for (index, layer) in adapters.layers.enumerated() {
-            guard let layer else { continue }
-            let type = try element(layer.lowRank.b.dtype, for: "adapter").code
-            fused.change(index) { part in
-                part.lowRank.b = layer.lowRank.b.pointer
-                part.lowRank.sums = layer.sums
-                part.lowRank.ranks = Int32(layer.lowRank.ranks)
-                part.lowRank.type = type
-            }
-        }
+        try expand(fused, 0..<fused.tokens, adapterMemory(fused, tokens: fused.tokens), for: &fused.arguments)
     }
 
     /// Workspace for what adapters add to so many tokens: [tokens, ΣN], and as much for factors where there are gains.
@@ -214,12 +275,12 @@ extension NibbleLowRank {
         self.init()
         deltas = outputs.deltas
         factors = outputs.factors
-        deltaStride = Int64(stride)
+        self.stride = Int64(stride)
     }
 
     /// Skips the first tokens of a call.
     mutating func skip(tokens: Int) {
-        deltas.advance(tokens * Int(deltaStride) * 4)
-        factors.advance(tokens * Int(deltaStride) * 4)
+        deltas.advance(tokens * Int(stride) * 4)
+        factors.advance(tokens * Int(stride) * 4)
     }
 }

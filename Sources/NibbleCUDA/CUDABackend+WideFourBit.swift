@@ -9,10 +9,18 @@ extension CUDABackend {
     func wideFourBit(_ fused: inout FusedLayers, _ element: KernelElement) throws {
         let staged = nibble_staged_4bit_bytes(Int64(fused.tokens), Int64(fused.inFeatures), 0)
         fused.arguments.staged = UInt64(try workspace.take(Int(staged)))
-        try keepTokens(&fused)
-        try launch(
-            .stage4BitWide, element, grid: Grid(x: fused.tokens), block: Int(NIBBLE_WIDE_4BIT_STAGE_THREADS), fused.arguments)
-        try addAdapters(&fused)
+        let tokens = fused.tokens
+        let stage = { (arguments: NibbleLinearArguments) in
+            try self.launch(
+                .stage4BitWide, element, grid: Grid(x: tokens), block: Int(NIBBLE_WIDE_4BIT_STAGE_THREADS), arguments)
+        }
+        if fused.runsBesideSums {
+            try shrinkWide(&fused, stage)
+        } else {
+            try keepTokens(&fused)
+            try stage(fused.arguments)
+            try addAdapters(&fused)
+        }
 
         let (kernel, tile) = wideKernel(tokens: fused.tokens)
         let (tiles, slices) = (fused.blocks(per: NIBBLE_WIDE_4BIT_ROWS), blocks(fused.tokens, per: tile))

@@ -30,6 +30,8 @@ package final class CUDABackend: Backend, @unchecked Sendable {
     /// sets in turn, since two of them may be in flight at a time.
     var arrivalCounters: Tensor?
     var arrivalSets = RoundRobin(count: 8)
+    /// int32 [2], made when first needed: see `input_turns.cuh`.
+    var inputTurns: Tensor?
     var isCapturing = false
     /// The form in which kernels of products are wanted.
     var form: KernelForm = []
@@ -150,6 +152,12 @@ package final class CUDABackend: Backend, @unchecked Sendable {
             try check(
                 nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
                 "cuFuncSetAttribute", on: device)
+        }
+        // A multiprocessor that has set less memory aside for a small kernel takes no block of the product beside it.
+        if form.contains(.adapters), kernel == .shrinkWide || kernel == .stage4BitWide {
+            try check(
+                nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_SHARED_CARVEOUT), 100), "cuFuncSetAttribute",
+                on: device)
         }
         return function
     }

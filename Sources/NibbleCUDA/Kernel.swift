@@ -38,8 +38,8 @@ enum Kernel: Int, CaseIterable {
     case gemvInt8Single
     // quantize_rows.cu
     case markOutliers, quantizeRows
-    // low_rank.cu
-    case shrink, shrinkFew, shrinkSingle, expand
+    // low_rank.cu, shrink_wide.cu
+    case shrink, shrinkFew, shrinkSingle, shrinkBeside, expand, shrinkWide
     // sum_outliers.cu
     case sumFewOutliers, sumOutliers
     // quantize.cu
@@ -92,7 +92,9 @@ enum Kernel: Int, CaseIterable {
         case .shrink: ("low_rank.cu", "shrink")
         case .shrinkFew: ("low_rank.cu", "shrink_few")
         case .shrinkSingle: ("low_rank.cu", "shrink_single")
+        case .shrinkBeside: ("low_rank.cu", "shrink_beside")
         case .expand: ("low_rank.cu", "expand")
+        case .shrinkWide: ("shrink_wide.cu", "shrink_wide")
         case .markOutliers: ("quantize_rows.cu", "mark_outliers")
         case .quantizeRows: ("quantize_rows.cu", "quantize_rows")
         case .gemvInt8: ("linear_int8.cu", "gemv_int8")
@@ -195,7 +197,8 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .nestedMean, .nestedQuantize, .tile4Bit, .untile4Bit, .embed, .normalize, .gate, .gateEight, .multiply, .add,
             .convert, .gather,
-            .finishLinear, .expand, .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route, .spreadWeights,
+            .finishLinear, .expand, .shrinkWide, .copyBlocks, .selectLargest, .select, .fillTokens, .scores, .route,
+            .spreadWeights,
             .convolve, .gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256, .stateSpace32, .stateSpace64, .stateSpace128,
             .stateSpace256, .gatedNorm,
             .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .groupExperts, .combineExperts,
@@ -208,7 +211,8 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvSingle, .denseFew, .shrinkSingle, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew, .gemm4BitTiled16,
+        case .gemvSingle, .denseFew, .shrinkSingle, .shrinkBeside, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew,
+            .gemm4BitTiled16,
             .gemm4BitTiled32,
             .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
             .gemvInt8Single, .stage4BitWide, .attendPrefill64,
@@ -227,7 +231,8 @@ enum Kernel: Int, CaseIterable {
     /// anything but weights. Only kernels of a forward pass do; kernels that create weights do not.
     var overlaps: Bool {
         switch self {
-        case .gemvSingle, .denseFew, .shrink, .shrinkFew, .shrinkSingle, .expand, .gemv, .gemv4Bit, .gemvInt8, .gemv4BitTiled,
+        case .gemvSingle, .denseFew, .shrink, .shrinkFew, .shrinkSingle, .shrinkBeside, .expand, .shrinkWide, .gemv, .gemv4Bit,
+            .gemvInt8, .gemv4BitTiled,
             .gemv4BitTiledFew, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,

@@ -38,6 +38,7 @@ enum {
 
 enum {
     NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED = 8,
+    NIBBLE_FUNCTION_SHARED_CARVEOUT = 9,  // percent of what a multiprocessor can set aside
     NIBBLE_STREAM_NON_BLOCKING = 1,
     NIBBLE_EVENT_DISABLE_TIMING = 2,
     NIBBLE_CAPTURE_RELAXED = 2,

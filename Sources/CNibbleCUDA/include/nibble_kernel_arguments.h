@@ -80,19 +80,21 @@ typedef struct {
 // Ranks of one adapter that stand together; R is a multiple.
 #define NIBBLE_RANK_UNIT 8
 
-// What adapters add to the products of a layer: product * factors + deltas, with the layer's bias in the product.
+// What adapters add to the products of a layer, with the layer's bias in the product: product * factors + deltas; or product + B
+// sums, by kernels that multiply by B themselves: those of one token, and those on warpgroups.
 typedef struct {
-    NIBBLE_ADDRESS(const float) deltas;   // [M, deltaStride] or null: none
+    NIBBLE_ADDRESS(const float) deltas;   // [M, stride] or null: none
     NIBBLE_ADDRESS(const float) factors;  // the same or null: ones; only with deltas
-    long long deltaStride;                // elements between rows
-    // Kernels for one token that multiply by B themselves: at most NIBBLE_FOLDED_RANKS ranks. Other kernels do not read these.
-    NIBBLE_ADDRESS(const void) b;      // [N, ranks]
-    NIBBLE_ADDRESS(const float) sums;  // [ranks]: of a shrink kernel
-    int ranks;                         // 0: none
-    int type;                          // of b
+    long long stride;                     // elements between rows of deltas or of sums
+    NIBBLE_ADDRESS(const void) b;         // [N, ranks]
+    NIBBLE_ADDRESS(const float) sums;     // [M, stride]: of a shrink kernel
+    int ranks;                            // 0: no B
+    int type;                             // of b
 } NibbleLowRank;
 
+// Most ranks of a layer by which the kernels of one token, and those on warpgroups multiply.
 #define NIBBLE_FOLDED_RANKS 64
+#define NIBBLE_WIDE_FOLDED_RANKS 256
 
 // One layer of a group. Its outputs go to columns firstColumn ..< firstColumn + outFeatures of the group's output.
 typedef struct {
@@ -156,6 +158,7 @@ typedef struct {
     NIBBLE_ADDRESS(const float) activeRows;
     NIBBLE_ADDRESS(void)
     prepared;  // kernels that stage 16-bit tokens: T [M, K] takes the input as the prologue leaves it; or null
+    NIBBLE_ADDRESS(unsigned) turns;  // [2] or null: the product runs beside its shrink kernel (input_turns.cuh)
 } NibbleLinearArguments;
 
 // A of one layer's adapters.
@@ -170,9 +173,10 @@ typedef struct {
 
 // sums[m, r] = weight * scale[r] * (A[r] . x[m]) for the layers of a launch.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
+    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue; shrink_wide: the staged tokens
     NibblePrologue prologue;           // one token, 16-bit T and K divisible by 8
-    NIBBLE_ADDRESS(void) prepared;     // T [K]: takes the input as the prologue leaves it
+    NIBBLE_ADDRESS(void) prepared;     // T [K]: takes the input as the prologue leaves it; or null
+    NIBBLE_ADDRESS(unsigned) turns;    // [2] or null: as in NibbleLinearArguments
     NibbleShrinkLayer layers[NIBBLE_MAX_LAYERS];
     NIBBLE_ADDRESS(const float) weights;     // [slots, weightStride]
     NIBBLE_ADDRESS(const int) slots;         // [M] or null
@@ -193,6 +197,15 @@ typedef struct {
 #define NIBBLE_SHRINK_WINDOW 128
 #define NIBBLE_SHRINK_FEW_RANKS 4  // shrink_few
 #define NIBBLE_SHRINK_RANKS 8      // shrink
+// shrink_beside, one token beside its product: blocks so large that few multiprocessors have one, which the product leaves alone.
+// Grid: ranks of all layers / NIBBLE_SHRINK_BESIDE_RANKS.
+#define NIBBLE_SHRINK_BESIDE_THREADS 1024
+#define NIBBLE_SHRINK_BESIDE_RANKS 4
+// shrink_wide: up to NIBBLE_SHRINK_WINDOW tokens, K divisible by 32. Clusters take 16 ranks of a layer for so many tokens that
+// use them: grid (cluster * ranks of each layer / 16 rounded up, tokens / NIBBLE_SHRINK_WIDE_USERS rounded up).
+#define NIBBLE_SHRINK_WIDE_THREADS 128
+#define NIBBLE_SHRINK_WIDE_CLUSTER 8
+#define NIBBLE_SHRINK_WIDE_USERS 8
 
 // B of one layer's adapters.
 typedef struct {
@@ -815,6 +828,7 @@ typedef struct {
 #define NIBBLE_WIDE_4BIT_THREADS 256
 #define NIBBLE_WIDE_4BIT_STAGE_THREADS 512
 #define NIBBLE_WIDE_4BIT_MAX_CLUSTER 8
+#define NIBBLE_WIDE_RANKS 64  // of adapters, a pass
 #define NIBBLE_WIDE_4BIT_STAGES(tokens) ((tokens) <= 16 ? 6 : (tokens) <= 32 ? 5 : (tokens) <= 64 ? 3 : 4)
 #define NIBBLE_WIDE_4BIT_SHARED(tokens) (65536 + NIBBLE_WIDE_4BIT_STAGES(tokens) * (tokens) * 256)
 

@@ -162,7 +162,7 @@ struct Delta {
 #ifdef NIBBLE_ADAPTERS
         exists = l.deltas;
         if (!exists) return;
-        const long long at = m * l.deltaStride + n;
+        const long long at = m * l.stride + n;
         sum = l.deltas[at];
         if (l.factors) factor = l.factors[at];
 #endif

@@ -5,6 +5,7 @@
 // values, two at a time, through a table with one copy per lane (no bank conflicts). Scales multiply float32 sums of 64 products.
 //
 // The float32 variant splits activations and table values into two float16 parts each.
+#include "input_turns.cuh"
 #include "staging4.cuh"
 #include "rank_pairs.cuh"
 
@@ -274,9 +275,9 @@ struct TiledProduct {
     __device__ __forceinline__ int firstPair() const { return 2 * warp + (lane >> 4); }
 
     // Adds this warp's ranks of adapters, for one token.
-    __device__ __forceinline__ void addRanks(const RankPairs<2> &ranks, const NibbleLowRank &lowRank, const float *rankSums) {
+    __device__ __forceinline__ void addRanks(const RankPairs<2> &ranks, const NibbleLowRank &lowRank) {
 #ifdef NIBBLE_ADAPTERS
-        float sum = ranks.product(lowRank, rankSums, firstPair(), 2 * WARPS);
+        float sum = ranks.product(lowRank, firstPair(), 2 * WARPS);
         sum += __shfl_xor_sync(~0u, sum, 16);
         sums[0][0][0] += __shfl_sync(~0u, sum, lane >> 2);
         sums[0][0][2] += __shfl_sync(~0u, sum, (lane >> 2) + 8);
@@ -360,7 +361,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     };
     Work work(a, table);
     work.map = map;
-    releaseDependents();
+    const InputTurn turn(a, Single);
     RowInput<T> row(a.input, a.prologue, a.inFeatures);
     if constexpr (Single) row.prefetchWeights();
 
@@ -385,13 +386,11 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     else
         fillTable(table, a.codebook);
     if (Scales == nestedScales && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
-    waitForPredecessors();
+    turn.waitForInputOfBlock();
     if (isUnused(a)) return;
-    const float *rankSums = nullptr;
     if constexpr (Single) {
         u32 *input = table + 256 * 32;
         float *factors = (float *)(input + 64 * work.pairs);
-        rankSums = loadRankSums(a);
         row.measure();
         stageSingle(row, 2 * work.pairs, input, factors);
         work.stagedInput = input;
@@ -427,7 +426,8 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
             }
         }
         if constexpr (Single) {
-            work.addRanks(ranks, a.parts[part].lowRank, rankSums + part * NIBBLE_FOLDED_RANKS);
+            if (tile < step) turn.waitForSums();
+            work.addRanks(ranks, a.parts[part].lowRank);
             work.storeSingle(reduction, buffer, part, rowTile, bias, residual, sync);
         } else {
             work.store(reduction, buffer, part, rowTile, sync);

@@ -9,7 +9,9 @@
 // Weights reach shared memory by asynchronous copies of the lanes that use them, so a warp waits for its own alone. Activations
 // come by bulk copies that one thread starts.
 #include "warpgroup.cuh"
+#include "input_turns.cuh"
 #include "staging4.cuh"
+#include "wide_ranks.cuh"
 
 #define WARPS (NIBBLE_WIDE_4BIT_THREADS / 32)
 #define RING_DEPTH 3
@@ -22,24 +24,6 @@
 // Behind them, in pieces too: the map of nested scales, and barriers.
 #define MAP_OFFSET (128 + WARPS * RING_DEPTH * SLOT_BYTES)
 #define BARRIER_OFFSET (MAP_OFFSET + 8 * 256)
-
-// The staged activations: float16, in 8 x 8 matrices of 8 tokens and 8 columns, ordered [pairs of column tiles][token tiles]
-// [16 matrices along K][8 tokens][8 columns]. Then for each token the factor back to its true size.
-struct WideStaged {
-    uint4 *rows;  // of a matrix
-    float *factors;
-    int tokenTiles;
-
-    __device__ __forceinline__ WideStaged(void *staged, int tokens, int pairs)
-        : rows((uint4 *)staged), tokenTiles((tokens + 7) / 8) {
-        factors = (float *)(rows + (long long)pairs * tokenTiles * 128);
-    }
-    __device__ __forceinline__ WideStaged(const NibbleLinearArguments &a, int pairs) : WideStaged(a.staged, a.tokens, pairs) {}
-    // The 16 matrices of a pair and a token tile.
-    __device__ __forceinline__ uint4 *matrices(int pair, int tokenTile) const {
-        return rows + ((long long)pair * tokenTiles + tokenTile) * 128;
-    }
-};
 
 // Stages token m by all threads of a block; it may be kept.
 template <typename T>
@@ -69,6 +53,9 @@ __device__ __forceinline__ void stageWideBody(const NibbleLinearArguments &a) {
     waitForPredecessors();
     row.measure();
     stageWideRow(row, WideStaged(a, pairs), m, pairs, keptToken<T>(a, m));
+#ifdef NIBBLE_ADAPTERS
+    announceTokens(a.turns, 1);
+#endif
 }
 
 #if NIBBLE_HAS_WARPGROUPS
@@ -235,6 +222,13 @@ struct WideBlock {
         const int pairs = (a.inFeatures + 127) / 128;
         first = pairs * rank / size;
         end = pairs * (rank + 1) / size;
+#ifdef NIBBLE_ADAPTERS
+        // The first block adds the ranks of adapters, which takes as long as a pair does.
+        if (part.lowRank.ranks > 0 && pairs >= (int)(2 * size)) {
+            first = rank == 0 ? 0 : (pairs + 1) * rank / size - 1;
+            end = (pairs + 1) * (rank + 1) / size - 1;
+        }
+#endif
     }
 };
 
@@ -281,8 +275,13 @@ struct ActivationRing {
     }
     // Fills all stages.
     __device__ __forceinline__ void start(int warp) {
-        if (warp == 0 && elected())
+        if (warp == 0 && elected()) {
+#ifdef NIBBLE_ADAPTERS
+            // The input's turn ordered other accesses to memory than those of bulk copies.
+            asm volatile("fence.proxy.async.global;" ::: "memory");
+#endif
             for (int s = 0; s < Stages; ++s) copy();
+        }
         __syncwarp();
     }
     // Fills the stage before the one in use with the next pair, once all warps have let go of it.
@@ -372,7 +371,7 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     // The shuffle makes the compiler keep the address.
     const u32 table = __shfl_sync(~0u, sharedAddress(wideShared), 0);
     const int lane = threadIdx.x & 31, warp = __shfl_sync(~0u, threadIdx.x >> 5, 0);
-    releaseDependents();
+    const InputTurn turn(a);
     const WideBlock block(a);
     WeightRing<Scales> weights(a, block.part, block.tile * (NIBBLE_WIDE_4BIT_ROWS / 16) + warp, block.first, block.end,
                                table + 128 + warp * RING_DEPTH * SLOT_BYTES);
@@ -383,7 +382,11 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     if (threadIdx.x == 0) input.initialize();
     fillSpreadTable(wideShared, a.codebook);
     if (Scales == nestedScales) *(float *)(wideShared + MAP_OFFSET + warp * 256 + lane * 4) = dynamicMapValue(threadIdx.x);
-    waitForPredecessors();
+#ifdef NIBBLE_ADAPTERS
+    const bool addsRanks = block.rank == 0 && block.part.lowRank.ranks > 0;
+    if (addsRanks) WideRanks<Tokens>(a, block.part, block.tile).prefetch();
+#endif
+    turn.waitForInput();
     if (isUnused(a)) return waitCopies<0>();
     __syncthreads();
     input.start(warp);
@@ -392,6 +395,12 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     sumProducts<Tokens, Stages, Scales>(weights, input, block.end - block.first, block.part.nestedOffset, table, sums);
     waitCopies<0>();
     __syncthreads();
+#ifdef NIBBLE_ADAPTERS
+    WideRanks<Tokens> ranks(a, block.part, block.tile);
+    if (addsRanks) ranks.loadB(0);
+    turn.waitForSums();
+    if (addsRanks) ranks.addTo(sums, staged.factors, input.stages + (Stages - 1) * input.stageBytes);
+#endif
     float *all = (float *)wideShared;
     const int row = warp * 16 + (lane >> 2), token = 2 * (lane & 3);
 #pragma unroll

@@ -150,7 +150,6 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
 
     waitForPredecessors();
     if (isUnused(a)) return;
-    const float *rankSums = loadRankSums(a);
     row.measure();
     row.forEachRun(work.runs, [&](int i, const float (&x)[8]) {
         if (i < work.runs)
@@ -183,8 +182,7 @@ __device__ __forceinline__ void gemvSingleBody(const NibbleLinearArguments &a) {
             }
         }
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-            sums[r] += ranks[r].product(part.lowRank, rankSums + here.part * NIBBLE_FOLDED_RANKS, work.lane, 32);
+        for (int r = 0; r < 2; ++r) sums[r] += ranks[r].product(part.lowRank, work.lane, 32);
         work.store(here, sums, bias, residual);
     }
 }

@@ -1,5 +1,6 @@
 // The low-rank sums of adapters, ahead of a product: `shrink` gives weight * scale * (A . x), `expand` multiplies that by B.
 // Products add the result when they store their outputs. Kernels for one token multiply by B themselves (rank_pairs.cuh).
+#include "input_turns.cuh"
 #include "mma.cuh"
 #include "row_input.cuh"
 
@@ -78,6 +79,67 @@ __device__ __forceinline__ void shrinkSingleBody(const NibbleShrinkArguments &a)
     }
     // A token that does not use the adapter must not see its overflows.
     if (threadIdx.x == 0) layer.sums[rank] = isUsed ? factor * sum : 0.f;
+}
+
+// One token, beside its product: a block takes a few ranks, and each of them some warps. The product prepares the input itself.
+// With the root mean square, the norm's factor is known together with the sums, which it multiplies.
+template <typename T>
+__device__ __forceinline__ void shrinkBesideBody(const NibbleShrinkArguments &a) {
+    constexpr int Ranks = NIBBLE_SHRINK_BESIDE_RANKS, Warps = NIBBLE_SHRINK_BESIDE_THREADS / 32, Own = Warps / Ranks;
+    __shared__ float2 partial[Warps];  // sum, and sum of squares
+    beginShrink(a.turns, 1);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, thread = threadIdx.x % (Own * 32), runs = a.inFeatures / 8;
+    int rank = blockIdx.x * Ranks + warp / Own;
+    const NibbleShrinkLayer &layer = layerOfRank(a, rank);
+    const float factor = adapterWeight(a.weights, a.weightStride, a.slots, 0, layer.adapters[rank]) * layer.scales[rank];
+    const bool isUsed = factor != 0.f, isRootMeanSquare = a.prologue.kind == NIBBLE_PROLOGUE_RMS;
+    RowInput<T> row(a.input, a.prologue, a.inFeatures);
+    row.prefetchWeights();
+    if (isUsed) {
+        const int bytes = a.inFeatures * (layer.type == NIBBLE_F32 ? 4 : 2);
+        for (int i = thread * 128; i < bytes; i += Own * 32 * 128)
+            asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)layer.a + (long long)rank * bytes + i));
+    }
+    waitForPredecessors();
+    if (blockIdx.x == 0) announceTokens(a.turns, 1);
+    if (!isRootMeanSquare) row.measure();
+    float sum = 0.f, squares = 0.f;
+    if (isUsed) {
+#pragma unroll 2
+        for (int i = thread; i < runs; i += Own * 32) {
+            const Run raw = row.fetch(i), ranks = fetchRun(layer.a, (long long)rank * a.inFeatures + 8 * i, layer.type);
+            float x[8], w[8];
+            if (isRootMeanSquare) {
+                RowInput<T>::unpackFloats(raw, x);
+#pragma unroll
+                for (int j = 0; j < 8; ++j) squares = fmaf(x[j], x[j], squares);
+                if (a.prologue.weight) {
+                    loadEight(a.prologue.weight, 8 * i, NIBBLE_F32, w);
+#pragma unroll
+                    for (int j = 0; j < 8; ++j) x[j] *= w[j];
+                }
+            } else {
+                row.finish(raw, i, x);
+            }
+            unpackRun(ranks, layer.type, w);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) sum = fmaf(w[j], x[j], sum);
+        }
+    }
+    sum = warpSum(sum);
+    squares = warpSum(squares);
+    if (lane == 0) partial[warp] = make_float2(sum, squares);
+    __syncthreads();
+    if (thread > 0) return;
+    sum = squares = 0.f;
+#pragma unroll
+    for (int w = 0; w < Own; ++w) {
+        sum += partial[warp + w].x;
+        squares += partial[warp + w].y;
+    }
+    if (isRootMeanSquare) sum *= 1.f / sqrtf(squares / (float)a.inFeatures + a.prologue.epsilon);
+    // A token that does not use the adapter must not see its overflows.
+    layer.sums[rank] = isUsed ? factor * sum : 0.f;
 }
 
 // The tokens of a window that use an adapter, in order, and what they take of it; by all threads of a block.
@@ -365,9 +427,14 @@ extern "C" __global__ void __launch_bounds__(NIBBLE_EXPAND_THREADS) expand(const
         shrink_single_##T(const __grid_constant__ NibbleShrinkArguments a) { \
         shrinkSingleBody<T>(a);                                              \
     }
+#define SHRINK_BESIDE(T)                                                       \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_SHRINK_BESIDE_THREADS) \
+        shrink_beside_##T(const __grid_constant__ NibbleShrinkArguments a) {   \
+        shrinkBesideBody<T>(a);                                                \
+    }
 #define SHRINKS(T) SHRINK(shrink, T, NIBBLE_SHRINK_RANKS) SHRINK(shrink_few, T, NIBBLE_SHRINK_FEW_RANKS)
 #define INSTANCE_f32(T) SHRINKS(T)
-#define INSTANCE_f16(T) SHRINKS(T) SHRINK_SINGLE(T)
-#define INSTANCE_bf16(T) SHRINKS(T) SHRINK_SINGLE(T)
+#define INSTANCE_f16(T) SHRINKS(T) SHRINK_SINGLE(T) SHRINK_BESIDE(T)
+#define INSTANCE_bf16(T) SHRINKS(T) SHRINK_SINGLE(T) SHRINK_BESIDE(T)
 #define INSTANCE(T) INSTANCE_##T(T)
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -3,22 +3,6 @@
 #pragma once
 #include "common.cuh"
 
-// The sums of all layers of a launch in shared memory: [NIBBLE_MAX_LAYERS][NIBBLE_FOLDED_RANKS], zeros past a layer's ranks.
-// Threads see them after the block's next barrier.
-__device__ __forceinline__ const float *loadRankSums(const NibbleLinearArguments &a) {
-#ifdef NIBBLE_ADAPTERS
-    __shared__ __align__(8) float sums[NIBBLE_MAX_LAYERS * NIBBLE_FOLDED_RANKS];
-    for (int i = threadIdx.x; i < a.layerCount * NIBBLE_FOLDED_RANKS; i += blockDim.x) {
-        const NibbleLowRank &l = a.parts[i / NIBBLE_FOLDED_RANKS].lowRank;
-        const int rank = i % NIBBLE_FOLDED_RANKS;
-        sums[i] = rank < l.ranks ? l.sums[rank] : 0.f;
-    }
-    return sums;
-#else
-    return nullptr;
-#endif
-}
-
 // Asks for the ranks of output n, which come from far away.
 __device__ __forceinline__ void prefetchRanks(const NibbleLowRank &l, long long n) {
 #ifdef NIBBLE_ADAPTERS
@@ -34,7 +18,7 @@ struct RankPairs {
     uint2 b[Pairs];  // as they lie in memory; 16-bit ones fill half of it
 #endif
 
-    // Of output n; zeros past the last rank.
+    // Of output n.
     __device__ __forceinline__ void fetch(const NibbleLowRank &l, long long n, int first, int step) {
 #ifdef NIBBLE_ADAPTERS
 #pragma unroll
@@ -51,13 +35,15 @@ struct RankPairs {
 #endif
     }
 
-    // `sums`: of the layer.
-    __device__ __forceinline__ float product(const NibbleLowRank &l, const float *sums, int first, int step) const {
+    // With the layer's sums, which are there.
+    __device__ __forceinline__ float product(const NibbleLowRank &l, int first, int step) const {
         float sum = 0.f;
 #ifdef NIBBLE_ADAPTERS
 #pragma unroll
         for (int i = 0; i < Pairs; ++i) {
-            const float2 u = *(const float2 *)(sums + 2 * (first + i * step));
+            const int rank = 2 * (first + i * step);
+            if (rank >= l.ranks) continue;
+            const float2 u = *(const float2 *)(l.sums + rank);
             const u32 word = b[i].x;
             float low = __uint_as_float(word), high = __uint_as_float(b[i].y);
             if (l.type == NIBBLE_F16) {

@@ -20,6 +20,24 @@ __device__ __forceinline__ Staged stagedLayout(void *base, int tokens, int colum
     return s;
 }
 
+// The staged activations of products on warpgroups: float16, in 8 x 8 matrices of 8 tokens and 8 columns, ordered [pairs of
+// column tiles][token tiles] [16 matrices along K][8 tokens][8 columns]. Then for each token the factor back to its true size.
+struct WideStaged {
+    uint4 *rows;  // of a matrix
+    float *factors;
+    int tokenTiles;
+
+    __device__ __forceinline__ WideStaged(void *staged, int tokens, int pairs)
+        : rows((uint4 *)staged), tokenTiles((tokens + 7) / 8) {
+        factors = (float *)(rows + (long long)pairs * tokenTiles * 128);
+    }
+    __device__ __forceinline__ WideStaged(const NibbleLinearArguments &a, int pairs) : WideStaged(a.staged, a.tokens, pairs) {}
+    // The 16 matrices of a pair and a token tile.
+    __device__ __forceinline__ uint4 *matrices(int pair, int tokenTile) const {
+        return rows + ((long long)pair * tokenTiles + tokenTile) * 128;
+    }
+};
+
 // Elements 8 i ..< 8 i + 8 of a token; zeros past its end.
 __device__ __forceinline__ void loadRun(const float *token, int i, int K, float (&x)[8]) {
     if (8 * i < K) {
