@@ -77,6 +77,9 @@ static const char attention[] = {
 static const char attention_decode[] = {
 #embed "kernels/attention/attention_decode.cu"
     , 0};
+static const char attention_step[] = {
+#embed "kernels/attention/attention_step.cu"
+    , 0};
 static const char attention_prefill[] = {
 #embed "kernels/attention/attention_prefill.cu"
     , 0};
@@ -176,6 +179,9 @@ static const char attention_header[] = {
 static const char attention_split_header[] = {
 #embed "kernels/attention/attention_split.cuh"
     , 0};
+static const char attention_step_header[] = {
+#embed "kernels/attention/attention_step.cuh"
+    , 0};
 static const char attention_prefill_header[] = {
 #embed "kernels/attention/attention_prefill.cuh"
     , 0};
@@ -227,6 +233,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(experts_outliers),
     NIBBLE_PROGRAM(attention),
     NIBBLE_PROGRAM(attention_decode),
+    NIBBLE_PROGRAM(attention_step),
     NIBBLE_PROGRAM(attention_prefill),
     NIBBLE_PROGRAM(attention_codes),
     NIBBLE_PROGRAM(attention_prefill_codes),
@@ -256,6 +263,7 @@ static const NibbleKernelSource headers[] = {
     NIBBLE_HEADER(outliers),
     NIBBLE_HEADER(attention),
     NIBBLE_HEADER(attention_split),
+    NIBBLE_HEADER(attention_step),
     NIBBLE_HEADER(attention_prefill),
     NIBBLE_HEADER(cache_codes),
     NIBBLE_HEADER(experts),

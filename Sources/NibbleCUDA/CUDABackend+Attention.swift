@@ -5,28 +5,7 @@ extension CUDABackend {
     package func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws {
         try perform {
             let element = try element(call.projections.dtype, for: "rotary embedding")
-            let geometry = call.cache.geometry
-            var arguments = NibbleRotateArguments()
-            arguments.projections = call.projections.pointer
-            arguments.keys = call.cache.keys.pointer
-            arguments.values = call.cache.values.pointer
-            arguments.batch = NibbleBatch(batch)
-            arguments.query = NibbleHeads(call.layout.query, heads: call.heads)
-            arguments.key = NibbleHeads(call.layout.key, heads: call.keyValueHeads)
-            arguments.value = NibbleHeads(call.layout.value, heads: call.keyValueHeads)
-            arguments.width = Int64(call.projections.shape.last)
-            arguments.keySize = Int32(geometry.keySize)
-            arguments.valueSize = Int32(geometry.valueSize)
-            arguments.cacheType = geometry.cacheType
-            arguments.cacheBits = Int32(geometry.quantization?.bits ?? 0)
-            arguments.cacheGroup = Int32(geometry.quantization?.groupSize ?? 0)
-            arguments.clip = call.clip ?? 0
-            arguments.temperatureBeta = call.temperature?.beta ?? 0
-            arguments.temperatureLength = Int32(clamping: call.temperature?.length ?? 1)
-            arguments.valueEpsilon = call.valueEpsilon ?? 0
-            arguments.normsValues = call.valueEpsilon == nil ? 0 : 1
-            if let rotary = call.rotary { arguments.set(rotary) }
-            if let norm = call.norm { arguments.set(norm) }
+            let arguments = NibbleRotateArguments(call, batch)
             // With few tokens, more threads are faster than wide accesses, unless there is nothing to rotate.
             if batch.tokenCount > 4 || arguments.cosines == 0, suitsRuns(arguments, element) {
                 let threads = Int(max(arguments.keySize, arguments.valueSize)) / 8 * (call.heads + 2 * call.keyValueHeads)
@@ -55,6 +34,9 @@ extension CUDABackend {
         try perform {
             let element = try element(call.queries.dtype, for: "attention")
             var arguments = NibbleAttentionArguments(call, batch, output)
+            if suitsStep(call, batch, element) {
+                return try attendStep(arguments, NibbleRotateArguments(queriesOf: call, batch), storesKeys: false, element)
+            }
             if suitsSplits(call, batch, element) {
                 return try attendInSplits(&arguments, call.cache.geometry.heads, element)
             }
@@ -103,13 +85,13 @@ extension CUDABackend {
     }
 
     /// Counters for the blocks of one call, zero before and after it.
-    private func nextArrivalCounters() throws -> UInt64 {
+    func nextArrivalCounters() throws -> UInt64 {
         if arrivalCounters == nil {
-            let counters = try memory.allocate(.int32, [arrivalSets.count, 1000])
+            let counters = try memory.allocate(.int32, [arrivalSets.count, CUDABackend.arrivalCount])
             try fill(counters.address, 0, byteCount: counters.byteCount)
             arrivalCounters = counters
         }
-        return arrivalCounters.pointer + UInt64(arrivalSets.next() * 1000 * 4)
+        return arrivalCounters.pointer + UInt64(arrivalSets.next() * CUDABackend.arrivalCount * 4)
     }
 
     // MARK: Many queries a row: tiles on tensor cores
@@ -189,6 +171,43 @@ extension NibbleHeads {
 }
 
 extension NibbleRotateArguments {
+    init(_ call: RotateAndStoreCall, _ batch: BatchIndices) {
+        self.init()
+        let geometry = call.cache.geometry
+        projections = call.projections.pointer
+        keys = call.cache.keys.pointer
+        values = call.cache.values.pointer
+        self.batch = NibbleBatch(batch)
+        query = NibbleHeads(call.layout.query, heads: call.heads)
+        key = NibbleHeads(call.layout.key, heads: call.keyValueHeads)
+        value = NibbleHeads(call.layout.value, heads: call.keyValueHeads)
+        width = Int64(call.projections.shape.last)
+        keySize = Int32(geometry.keySize)
+        valueSize = Int32(geometry.valueSize)
+        cacheType = geometry.cacheType
+        cacheBits = Int32(geometry.quantization?.bits ?? 0)
+        cacheGroup = Int32(geometry.quantization?.groupSize ?? 0)
+        clip = call.clip ?? 0
+        temperatureBeta = call.temperature?.beta ?? 0
+        temperatureLength = Int32(clamping: call.temperature?.length ?? 1)
+        valueEpsilon = call.valueEpsilon ?? 0
+        normsValues = call.valueEpsilon == nil ? 0 : 1
+        if let rotary = call.rotary { set(rotary) }
+        if let norm = call.norm { set(norm) }
+    }
+
+    /// Queries that are neither normalized nor rotated any more.
+    init(queriesOf call: AttentionCall, _ batch: BatchIndices) {
+        self.init()
+        projections = call.queries.pointer
+        self.batch = NibbleBatch(batch)
+        query = NibbleHeads(call.layout, heads: call.heads)
+        (key, value) = (query, query)
+        width = Int64(call.queries.shape.last)
+        keySize = Int32(call.cache.geometry.keySize)
+        temperatureLength = 1
+    }
+
     mutating func set(_ rotary: RotaryTable) {
         cosines = rotary.cosines.pointer
         sines = rotary.sines.pointer

@@ -60,7 +60,7 @@ extension CUDABackend {
         let int8 = tokens * (3 * columns + columns / 64 + 32 + 4096) + columns + 2 * results + library
         let wideInt8 = tokens * (5 * columns + columns / 64 + 256) + 2 * results
         let splits = blocks(request.context, per: NIBBLE_SPLIT_LENGTH)
-        let attention = request.rows * request.heads * splits * (request.headSize + 2) * 4
+        let attention = request.rows * request.heads * splits * (request.headSize + 4) * 4
         let most = max(dense, converted + staged, int8, wideInt8, attention, CUDABackend.chunkBytes)
         let elementSize = request.formats.isEmpty || request.formats.contains(.dense(.float32)) ? 4 : 2
         let experts = request.experts.map {

@@ -22,6 +22,31 @@ extension CUDABackend {
         }
     }
 
+    package func linear(
+        _ input: Tensor, gatedBy activation: GateActivation, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
+        into output: Tensor
+    ) throws {
+        try perform {
+            guard quantizesGated(activation, input, group, scratch, epilogue) else {
+                try gate(input, activation, into: scratch)
+                return try linear(scratch, group, epilogue: epilogue, activeRows: 0, into: output)
+            }
+            var prologue = NibblePrologue()
+            prologue.kind = NIBBLE_PROLOGUE_SILU
+            try linear(input, prologue: prologue, group, epilogue: epilogue, activeRows: 0, into: output)
+        }
+    }
+
+    /// Whether the kernel that quantizes tokens for int8 layers gates them first.
+    private func quantizesGated(
+        _ activation: GateActivation, _ input: Tensor, _ group: LinearGroup, _ scratch: Tensor, _ epilogue: LinearEpilogue
+    ) -> Bool {
+        guard case .product(.silu) = activation, case .int8 = LinearKind(group.layers[0], input: input.dtype) else {
+            return false
+        }
+        return input.dtype == scratch.dtype && epilogue.adapters == nil && preparesItself(group, scratch)
+    }
+
     /// - Parameters:
     ///   - dtype: what the kernels bring a float32 input to, given a prologue.
     ///   - activeRows: address of float32 [T]; rows whose entry is 0 need not be computed. 0: all are.
@@ -30,7 +55,7 @@ extension CUDABackend {
         epilogue: LinearEpilogue, activeRows: UInt64, into output: Tensor
     ) throws {
         let dtype = dtype ?? input.dtype
-        let tokens = input.count / group.inFeatures
+        let tokens = output.count / group.outFeatures
         guard tokens > 0 else { return }
         let target = NibbleEpilogue(epilogue, output: output, columns: group.outFeatures)
         var first = 0
@@ -404,6 +429,16 @@ extension NibbleLinearLayer {
     }
 }
 
+extension GateActivation {
+    /// The kernels' number, its parameter, and alpha of the clamped GLU.
+    var code: (function: Int32, parameter: Float, alpha: Float) {
+        switch self {
+        case .product(let activation): (activation.code.0, activation.code.1, 1)
+        case .clampedGLU(let limit, let alpha): (NIBBLE_CLAMPED_GLU, limit, alpha)
+        }
+    }
+}
+
 extension Activation {
     /// The kernels' number and the parameter of the soft cap.
     var code: (Int32, Float) {
@@ -418,16 +453,6 @@ extension Activation {
         case .sigmoid: (NIBBLE_SIGMOID, 0)
         case .tanh: (NIBBLE_TANH, 0)
         case .softCap(let cap): (NIBBLE_SOFT_CAP, cap)
-        }
-    }
-}
-
-extension GateActivation {
-    /// The kernels' number, its parameter, and alpha of the clamped GLU.
-    var code: (function: Int32, parameter: Float, alpha: Float) {
-        switch self {
-        case .product(let activation): (activation.code.0, activation.code.1, 1)
-        case .clampedGLU(let limit, let alpha): (NIBBLE_CLAMPED_GLU, limit, alpha)
         }
     }
 }

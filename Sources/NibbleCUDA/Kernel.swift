@@ -46,6 +46,8 @@ enum Kernel: Int, CaseIterable {
     case quantize4Bit, quantizeInt8, nestedMean, nestedQuantize
     // attention.cu, attention_decode.cu, attention_prefill.cu
     case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
+    // attention_step.cu, for heads of up to so many elements
+    case attendStep64, attendStep128, attendStep256, attendStepPadded128, attendStepPadded256
     // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
     case attendCodes, attendSplitCodes, attendPrefillCodes64, attendPrefillCodes96, attendPrefillCodes128, attendPrefillCodes256
     // recurrence/, for states of up to so many elements
@@ -116,6 +118,11 @@ enum Kernel: Int, CaseIterable {
         case .attend: ("attention.cu", "attend")
         case .attendSplit: ("attention_decode.cu", "attend_split")
         case .attendCombine: ("attention_decode.cu", "attend_combine")
+        case .attendStep64: ("attention_step.cu", "attend_step_64")
+        case .attendStep128: ("attention_step.cu", "attend_step_128")
+        case .attendStep256: ("attention_step.cu", "attend_step_256")
+        case .attendStepPadded128: ("attention_step.cu", "attend_step_padded_128")
+        case .attendStepPadded256: ("attention_step.cu", "attend_step_padded_256")
         case .attendPrefill64: ("attention_prefill.cu", "attend_prefill_64")
         case .attendPrefill96: ("attention_prefill.cu", "attend_prefill_96")
         case .attendPrefill128: ("attention_prefill.cu", "attend_prefill_128")
@@ -211,7 +218,9 @@ enum Kernel: Int, CaseIterable {
     /// Whether there is an instance for `element`: some kernels are for 16-bit floats alone.
     func exists(_ element: KernelElement) -> Bool {
         switch self {
-        case .gemvSingle, .denseFew, .shrinkSingle, .shrinkBeside, .rotateEight, .gemv4BitTiled, .gemv4BitTiledFew,
+        case .attendStepPadded128, .attendStepPadded256, .attendStep64, .attendStep128, .attendStep256, .gemvSingle, .denseFew,
+            .shrinkSingle, .shrinkBeside, .rotateEight,
+            .gemv4BitTiled, .gemv4BitTiledFew,
             .gemm4BitTiled16,
             .gemm4BitTiled32,
             .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
@@ -236,7 +245,8 @@ enum Kernel: Int, CaseIterable {
             .gemv4BitTiledFew, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
-            .sumFewOutliers, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
+            .attendStep64, .attendStep128, .attendStep256, .sumFewOutliers, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32,
+            .gemmInt8Wide64, .gemmInt8Wide128,
             .gemvInt8Single, .sumOutliers, .finishInt8, .attend, .attendSplit, .attendCombine, .attendCodes,
             .attendSplitCodes, .rotate,
             .rotateEight,

@@ -134,7 +134,7 @@ extension OperationCases {
     }
 
     /// Load dtypes, each with a cache format.
-    private static let cacheFormats: [(DType, KeyValueFormat)] = {
+    static let cacheFormats: [(DType, KeyValueFormat)] = {
         let dense: [(DType, KeyValueFormat)] = [
             (.float32, .dense(.float32)), (.float32, .dense(.float16)), (.float32, .dense(.bfloat16)),
             (.float16, .dense(.float16)), (.bfloat16, .dense(.bfloat16)),

@@ -3,8 +3,8 @@ internal import NibbleCore
 /// A cache on the backend, and the values it held at first.
 struct CacheOperand {
     let cache: KeyValueCache
-    let keys: [Double]
-    let values: [Double]
+    var keys: [Double]
+    var values: [Double]
     private let keyBytes: [UInt8]
     private let valueBytes: [UInt8]
 

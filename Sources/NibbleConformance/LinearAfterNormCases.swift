@@ -16,6 +16,20 @@ extension OperationCases {
         }
     }
 
+    /// Linear layers that read a gated activation.
+    package static let linearAfterGate: [OperationCase] = loadDTypes.flatMap { loadDType in
+        formatsAfterNorm(loadDType).flatMap { name, format in
+            [GateActivation.product(.silu), .product(.geluTanh), .clampedGLU(limit: 1, alpha: 1.7)].flatMap { activation in
+                [(1, 40, 128), (3, 40, 192), (20, 150, 576)].map { tokens, features, columns in
+                    let shape = "[\(tokens), \(features), \(columns)]"
+                    return OperationCase("linear \(name) \(shape) after \(activation)", loadDType: loadDType) {
+                        try product($0, format, tokens, features, columns, activation)
+                    }
+                }
+            }
+        }
+    }
+
     private static func formatsAfterNorm(_ loadDType: DType) -> [(String, WeightFormat)] {
         [
             ("dense", .dense(loadDType)), ("nf4", .fourBit(FourBitFormat(codebook: .nf4))),
@@ -59,6 +73,25 @@ extension OperationCases {
         try context.backend.linear(
             input.tensor, after: norm, scratch: try context.output(context.activation, [tokens, columns]),
             LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)
+        return OperationResult(
+            got: plain.forgiven(try context.values(of: output)), wanted: plain.values,
+            tolerance: context.tolerance(steps: 4))
+    }
+
+    /// Compares with a gate and a product that are called one after the other.
+    private static func product(
+        _ context: OperationContext, _ format: WeightFormat, _ tokens: Int, _ features: Int, _ columns: Int,
+        _ activation: GateActivation
+    ) throws -> OperationResult {
+        let operand = try LinearOperand(context, format, features, columns, seed: 76, hasBias: true, isPrepared: true)
+        let input = try context.random(context.activation, [tokens, 2 * columns], seed: 77, scale: 1.5)
+        let gated = try context.output(context.activation, [tokens, columns])
+        try context.backend.gate(input.tensor, activation, into: gated)
+        let plain = PlainLinear(try context.values(of: gated), operand)
+        let output = try context.output(context.activation, [tokens, features])
+        try context.backend.linear(
+            input.tensor, gatedBy: activation, scratch: try context.output(context.activation, [tokens, columns]),
+            LinearGroup([operand.layer]), epilogue: LinearEpilogue(), into: output)
         return OperationResult(
             got: plain.forgiven(try context.values(of: output)), wanted: plain.values,
             tolerance: context.tolerance(steps: 4))

@@ -89,8 +89,8 @@ package struct OperationResult: Sendable, CustomStringConvertible {
 /// Every case.
 package enum OperationCases {
     package static let all: [OperationCase] =
-        elementwise + normalization + rotateAndStore + attention + selection + slotSelection + routes + linear + linearByTokens
-        + linearAfterNorm + lowRank + experts + quantization + recurrence
+        elementwise + normalization + rotateAndStore + attention + attendRotating + selection + slotSelection + routes + linear
+        + linearByTokens + linearAfterNorm + linearAfterGate + lowRank + experts + quantization + recurrence
 
     /// The cases that differ on this backend. A backend whose activations are always float32 runs one of each kind.
     package static func distinct(on backend: any Backend) -> [OperationCase] {

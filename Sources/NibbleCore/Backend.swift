@@ -74,10 +74,19 @@ package protocol Backend: AnyObject, Sendable {
     func linear(
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor)
         throws
+    /// `linear` of gate(input), [T, 2K] → [T, ΣN]. One operation, so that a backend can fuse them. `scratch` [T, K] may be
+    /// overwritten.
+    func linear(
+        _ input: Tensor, gatedBy activation: GateActivation, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
+        into output: Tensor) throws
     /// Normalizes and rotates queries and keys in place, and stores keys and values in the cache.
     func rotateAndStore(_ call: RotateAndStoreCall, _ batch: BatchIndices) throws
     /// → [T, H·D]
     func attend(_ call: AttentionCall, _ batch: BatchIndices, into output: Tensor) throws
+    /// ``rotateAndStore(_:_:)``, then ``attend(_:_:into:)`` of the queries that stand in its projections. One operation, so that a
+    /// backend can fuse them; what it leaves in the projections is undefined.
+    func attend(
+        _ call: AttentionCall, rotating rotation: RotateAndStoreCall, _ batch: BatchIndices, into output: Tensor) throws
     /// [T, 2F] → [T, F]: the two halves of each row through a gate activation.
     func gate(_ input: Tensor, _ activation: GateActivation, into output: Tensor) throws
     /// output[t, i] = input[t, i] × factors[t, first + i]: a product with columns of a wider tensor. [T, P]; `output` may be
@@ -158,6 +167,21 @@ extension Backend {
     ) throws {
         try activations(input, after: norm, into: scratch)
         try linear(scratch, group, epilogue: epilogue, into: output)
+    }
+
+    package func linear(
+        _ input: Tensor, gatedBy activation: GateActivation, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue,
+        into output: Tensor
+    ) throws {
+        try gate(input, activation, into: scratch)
+        try linear(scratch, group, epilogue: epilogue, into: output)
+    }
+
+    package func attend(
+        _ call: AttentionCall, rotating rotation: RotateAndStoreCall, _ batch: BatchIndices, into output: Tensor
+    ) throws {
+        try rotateAndStore(rotation, batch)
+        try attend(call, batch, into: output)
     }
 
     /// [T, 2F] → [T, F]: activation(first half) ⊙ second half.

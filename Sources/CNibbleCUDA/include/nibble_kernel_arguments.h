@@ -126,7 +126,7 @@ typedef struct {
 
 // Layers of one format that read the same input.
 typedef struct {
-    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a prologue
+    NIBBLE_ADDRESS(const void) input;  // T [M, K]; float32 with a norm or rounding as prologue; T [M, 2 K] with silu
     NibblePrologue prologue;           // kernels for one token, and those that stage 16-bit tokens
     NibbleLinearLayer parts[NIBBLE_MAX_LAYERS];
     NibbleEpilogue epilogue;
@@ -404,10 +404,12 @@ typedef struct {
     int maximumDistance;
     int cacheBits;  // quantized cache (cache_codes.cuh): 8, 4 or 2; else 0
     int cacheGroup;
-    int splitLength;  // keys of a split; splits = maximumLength / splitLength, rounded up
+    int splitLength;  // keys of a split, of attend_step a power of two; splits = maximumLength / splitLength, rounded up
     int splits;
     NIBBLE_ADDRESS(int)
-    arrivals;  // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
+    arrivals;           // split keys: [T, grid.y of the split], zero before the first call, zero again after each; or null
+    int maximumSplits;  // attend_step: splits are splitLength times a power of two long, so that no row has more of them
+    int headGroup;      // attend_step: H / G
 } NibbleAttentionArguments;
 
 // MARK: Elementwise kernels
@@ -487,6 +489,16 @@ typedef struct {
     float valueEpsilon;     // of the norm of each head's values
     int normsValues;
 } NibbleRotateArguments;
+
+// One new token a row. Queries come from `rotate`'s projections. Where attend_step stores keys, it does all that rotate does;
+// otherwise there are queries alone, which stay as they are. Norms are none or of single heads before rotation; sizes and halves
+// are multiples of eight elements, and those of pairs that stand side by side of four.
+typedef struct {
+    NibbleAttentionArguments attention;
+    NibbleRotateArguments rotate;
+    int storesKeys;
+    int unused;
+} NibbleAttendStepArguments;
 
 typedef struct {
     NIBBLE_ADDRESS(const void) a;
@@ -805,6 +817,11 @@ typedef struct {
 #define NIBBLE_PREFILL_THREADS 128
 #define NIBBLE_SPLIT_LENGTH 256
 #define NIBBLE_SPLIT_THREADS 256
+#define NIBBLE_STEP_TILE 16     // attend_step: keys of a product
+#define NIBBLE_STEP_GROUPS 8    // groups of tiles of a split, and the most warps of a block
+#define NIBBLE_STEP_HEADS 8     // query heads of a block
+#define NIBBLE_STEP_LENGTH 256  // keys of the shortest split
+#define NIBBLE_STEP_MAX_SPLITS 64
 
 // The tiled 4-bit layout (tiles4.cuh): which weights can have it, bytes of its codes, count of its scales for blocks of 64
 // (floats, or bytes if nested; powers of two have blocks of 32, so twice as many), and the launches over it.
@@ -854,5 +871,11 @@ typedef struct {
 // Over quantized caches: words of four codes' bytes lie within a group.
 #define NIBBLE_SPLIT_CODES_SUPPORTS(keySize, valueSize, bits, group) \
     ((keySize) == (valueSize) && (keySize) <= 256 && ((keySize) % (group) * (bits)) % 32 == 0 && ((group) * (bits)) % 32 == 0)
+// Attention of one new token a row on tensor cores, 16-bit T = cacheType. grid (T, G * (H / G / NIBBLE_STEP_HEADS, rounded up),
+// splits), block: 32 threads for each of up to NIBBLE_STEP_GROUPS warps.
+#define NIBBLE_STEP_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && (keySize) % 8 == 0 && (keySize) <= 256)
+// Dynamic shared memory: sums of the groups, or 16 bytes for each of four elements of the heads and at least 256 times.
+#define NIBBLE_STEP_SHARED(group, size) \
+    (NIBBLE_STEP_GROUPS * 4 * ((group) < NIBBLE_STEP_HEADS ? (group) : NIBBLE_STEP_HEADS) * ((size) < 128 ? 128 : (size)))
 #define NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize) \
     (NIBBLE_SPLIT_THREADS / 32 * 4 * ((heads) == (keyValueHeads) ? 1 : NIBBLE_SPLIT_HEADS_OF(valueSize)) * (valueSize))

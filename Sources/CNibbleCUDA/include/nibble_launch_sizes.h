@@ -59,3 +59,7 @@ static inline int nibble_split_heads(int size) { return NIBBLE_SPLIT_HEADS_OF(si
 static inline int nibble_split_shared(int heads, int keyValueHeads, int valueSize) {
     return NIBBLE_SPLIT_SHARED(heads, keyValueHeads, valueSize);
 }
+
+static inline int nibble_step_supports(int keySize, int valueSize) { return NIBBLE_STEP_SUPPORTS(keySize, valueSize); }
+
+static inline int nibble_step_shared(int group, int size) { return NIBBLE_STEP_SHARED(group, size); }

@@ -47,16 +47,20 @@ struct SelfAttention: Sendable {
         let projected = buffers.projections(tokens, width: projections.outFeatures)
         let attended = buffers.attended(tokens, width: output.inFeatures)
         try backend.linear(input, projections, epilogue: .init(adapters: buffers.adapters), into: projected)
-        try backend.rotateAndStore(
-            RotateAndStoreCall(
-                projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
-                cache: cache, clip: description.clip, temperature: description.temperature, valueEpsilon: valueEpsilon,
-                hasKeysAndValues: description.sharedLayer == nil), batch)
+        let rotation = RotateAndStoreCall(
+            projections: projected, layout: description.layout, heads: description.heads, norm: norm, rotary: rotary,
+            cache: cache, clip: description.clip, temperature: description.temperature, valueEpsilon: valueEpsilon,
+            hasKeysAndValues: description.sharedLayer == nil)
         var call = AttentionCall(
             queries: projected, layout: description.layout.query, heads: description.heads, cache: cache,
             scale: description.scale, softCap: description.softCap, window: description.window,
             isCausal: description.isCausal, bias: bias, sinks: sinks)
-        try attend(&call, batch, projected, into: attended, backend)
+        if batch.parts.isEmpty {
+            try backend.attend(call, rotating: rotation, batch, into: attended)
+        } else {
+            try backend.rotateAndStore(rotation, batch)
+            try attendInParts(&call, batch, projected, into: attended, backend)
+        }
         if let gate = description.outputGate {
             try backend.normalizeGated(
                 GatedNormCall(
@@ -66,11 +70,9 @@ struct SelfAttention: Sendable {
         return attended
     }
 
-    /// Runs the batch's parts one by one where it has some.
-    private func attend(
+    private func attendInParts(
         _ call: inout AttentionCall, _ batch: BatchIndices, _ projected: Tensor, into attended: Tensor, _ backend: any Backend
     ) throws {
-        guard !batch.parts.isEmpty else { return try backend.attend(call, batch, into: attended) }
         var first = 0
         for part in batch.parts {
             let range = first..<first + part.tokenCount

@@ -44,8 +44,8 @@ enum FeedForward: Sendable {
             let inner = buffers.inner(tokens, width: gateUp.outFeatures)
             let gated = buffers.gated(tokens, width: down.inFeatures)
             try backend.linear(input, gateUp, epilogue: .init(scale: scale, adapters: buffers.adapters), into: inner)
-            try backend.gate(inner, activation, into: gated)
-            try backend.linear(gated, down, epilogue: epilogue, into: output)
+            try backend.linear(
+                inner, gatedBy: .product(activation), scratch: gated, down, epilogue: epilogue, into: output)
         case .experts(let mixture):
             if let norms = mixture.norms {
                 try mixture.runApart(norms, input, into: output, buffers, backend)

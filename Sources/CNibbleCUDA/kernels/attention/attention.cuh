@@ -2,6 +2,8 @@
 #pragma once
 #include "common.cuh"
 
+#define LOG2_E 1.4426950408889634f
+
 // Element offset of head h of token t in the queries.
 __device__ __forceinline__ long long queryOffset(const NibbleAttentionArguments &a, long long t, int h) {
     return t * a.queryStride + a.queryOffset + (long long)(h / a.queryGroup) * a.queryHeadStride +
@@ -73,4 +75,22 @@ __device__ __forceinline__ long long cacheOffset(const NibbleAttentionArguments 
 
 __device__ __forceinline__ float dividedOrZero(float sum, float denominator) {
     return denominator > 0.f ? sum / denominator : 0.f;
+}
+
+// Reads a result that another block wrote, bypassing L1.
+__device__ __forceinline__ float loadFresh(const float *p) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ float powerOfTwo(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float tanhOf(float x) {
+    const float y = 1.f - 2.f / (1.f + __expf(2.f * fabsf(x)));
+    return x < 0.f ? -y : y;
 }

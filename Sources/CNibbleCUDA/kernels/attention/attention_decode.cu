@@ -1,4 +1,6 @@
-// Attention of one query per row; keys are split over blocks and the results combined (split-KV, as in FlashDecoding).
+// Attention of one query per row where attention_step.cu has no kernel: float32, heads of more than 256 elements, relative
+// biases, bfloat16 before compute capability 8.0. Keys are split over blocks and the results combined (split-KV, as in
+// FlashDecoding).
 //
 // A block takes NIBBLE_SPLIT_LENGTH keys for up to NIBBLE_SPLIT_HEADS query heads of one key/value head; each of its eight
 // warps takes one cache block. Splits begin at fixed keys, so a row's result does not depend on other rows. The splits are

@@ -7,8 +7,6 @@
 #include "cache_codes.cuh"
 #include "mma.cuh"
 
-#define LOG2_E 1.4426950408889634f
-
 // D: head size rounded up to what the tiles hold.
 template <typename T, int D>
 struct PrefillTiles {
@@ -115,17 +113,6 @@ __device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u
 __device__ __forceinline__ void fillBias(float *biases, const NibbleAttentionArguments &a, int head, int reach) {
     for (int i = threadIdx.x; i <= 2 * reach; i += NIBBLE_PREFILL_THREADS)
         biases[i] = a.biasTable[relativeBucket(i - reach, a.buckets, a.isBidirectional, a.maximumDistance) * a.heads + head];
-}
-
-__device__ __forceinline__ float powerOfTwo(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float tanhOf(float x) {
-    const float y = 1.f - 2.f / (1.f + __expf(2.f * fabsf(x)));
-    return x < 0.f ? -y : y;
 }
 
 template <typename T, int D, bool isCodes>

@@ -23,13 +23,6 @@ struct SplitShared {
     }
 };
 
-// Reads a result that another block wrote, bypassing L1.
-__device__ __forceinline__ float loadFresh(const float *p) {
-    float x;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
-    return x;
-}
-
 // Combines a token's splits for one head; by `threads` threads from `thread` on, whole warps.
 template <typename T>
 __device__ __forceinline__ void combineSplits(const NibbleAttentionArguments &a, int t, int h, int length, int thread,
