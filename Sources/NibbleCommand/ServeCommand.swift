@@ -54,6 +54,9 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Memory for keys and values on each device, such as 2GB (default: what the sequences can fill).")
     var kvBudget: String?
 
+    @Option(help: "Connections that may be open. Further ones close those that wait longest for their clients.")
+    var maxConnections = 1024
+
     @Option(help: "The origin whose pages may ask from a browser, * for any (default: pages of this machine).")
     var corsOrigin: String?
 
@@ -90,6 +93,9 @@ struct ServeCommand: AsyncParsableCommand {
         if let maxQueueTokens, maxQueueTokens < 1 {
             throw ValidationError("--max-queue-tokens must be at least 1, found \(maxQueueTokens)")
         }
+        guard maxConnections > 0 else {
+            throw ValidationError("--max-connections must be at least 1, found \(maxConnections)")
+        }
         guard bodyLimit > 0 else { throw ValidationError("--body-limit must be at least 1, found \(bodyLimit)") }
         guard shutdownTimeout >= 0, shutdownTimeout.isFinite else {
             throw ValidationError("--shutdown-timeout must be at least 0, found \(shutdownTimeout)")
@@ -118,6 +124,8 @@ struct ServeCommand: AsyncParsableCommand {
         configuration.apiKeys = apiKey.isEmpty ? ProcessInfo.processInfo.environment["NIBBLE_API_KEY"].map { [$0] } ?? [] : apiKey
         configuration.corsOrigin = corsOrigin
         configuration.bodyLimit = bodyLimit
+        configuration.maxConnections = OpenFiles.room(for: maxConnections)
+        configuration.report = { Console.error($0) }
         configuration.requestTimeout = requestTimeout
         configuration.shutdownTimeout = shutdownTimeout
         configuration.metricsPrefix = metricsPrefix

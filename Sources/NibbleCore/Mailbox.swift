@@ -8,19 +8,33 @@ package protocol MailboxContent: Sendable {
     mutating func takeNews() -> News?
 }
 
-/// Hands what a thread makes to the one task that reads it. The thread never waits.
+/// Hands what a thread makes to the one task that reads it, or to a listener. The thread never waits.
 package final class Mailbox<Content: MailboxContent>: Sendable {
-    private typealias Waiter = CheckedContinuation<Content.News?, any Error>
+    /// News; `nil` after the end, or why it ended.
+    package typealias Answer = Result<Content.News?, any Error>
+
+    private enum Reader {
+        case waiter(CheckedContinuation<Content.News?, any Error>)
+        case listener(@Sendable (Answer) -> Void)
+    }
 
     private struct State {
         var content: Content
         var end: Result<Void, any Error>?
-        var waiter: Waiter?
+        var reader: Reader?
 
         /// What the reader gets now; `nil` if it has to wait.
-        mutating func answer() -> Result<Content.News?, any Error>? {
+        mutating func answer() -> Answer? {
             if let news = content.takeNews() { return .success(news) }
             return end.map { $0.map { nil } }
+        }
+
+        /// A task reads once for each time it waits, a listener until it has heard the end.
+        mutating func delivery() -> (Reader, Answer)? {
+            guard let reader, let answer = answer() else { return nil }
+            if case .listener = reader, case .success(.some) = answer { return (reader, answer) }
+            self.reader = nil
+            return (reader, answer)
         }
     }
 
@@ -39,14 +53,20 @@ package final class Mailbox<Content: MailboxContent>: Sendable {
         wakeReader()
     }
 
-    /// Hands the news to a reader that waits.
+    /// Hands the news to a reader that waits, or to the listener.
     package func wakeReader() {
-        let (waiter, answer) = state.withLock { state -> (Waiter?, Result<Content.News?, any Error>?) in
-            guard let waiter = state.waiter, let answer = state.answer() else { return (nil, nil) }
-            state.waiter = nil
-            return (waiter, answer)
+        while let (reader, answer) = state.withLock({ $0.delivery() }) {
+            switch reader {
+            case .waiter(let waiter): waiter.resume(with: answer)
+            case .listener(let listener): listener(answer)
+            }
         }
-        if let waiter, let answer { waiter.resume(with: answer) }
+    }
+
+    /// Calls `listener` with the news, in order, instead of keeping them for ``next()``. It is called by whoever calls ``wakeReader()`` and
+    /// ``close(throwing:)``, which must be one thread; the last call has the end. Only before there is anything to read.
+    package func listen(_ listener: @escaping @Sendable (Answer) -> Void) {
+        state.withLock { $0.reader = .listener(listener) }
     }
 
     /// What has come since the last call; `nil` after the end. One reader at a time.
@@ -56,7 +76,7 @@ package final class Mailbox<Content: MailboxContent>: Sendable {
             try await withCheckedThrowingContinuation { waiter in
                 let answer = state.withLock { state in
                     let answer = state.answer()
-                    if answer == nil { state.waiter = waiter }
+                    if answer == nil { state.reader = .waiter(waiter) }
                     return answer
                 }
                 if let answer { waiter.resume(with: answer) }

@@ -11,12 +11,11 @@ package protocol CompletionService: Sendable {
     /// The most tokens of a prompt that an encoder reads; `nil` for decoders, where prompt and answer share ``context``.
     var encoderContext: Int? { get }
 
-    /// Queues a prompt. `deliver` is called for each event, in order and from any thread; the last event of each choice is
-    /// ``CompletionEvent/finished(choice:_:)``.
-    /// - Parameter executor: where `deliver` had best be called.
+    /// Queues a prompt. `deliver` is called with events, in order and from any thread, and must not wait; the last event of each
+    /// choice is ``CompletionEvent/finished(choice:_:)``.
     /// - Throws: ``ServiceRefusal``.
     func submit(
-        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, deliver: @escaping @Sendable ([CompletionEvent]) -> Void
     ) throws -> any CompletionHandle
 
     /// Numbers in the vector of a text; `nil` where the model makes none.

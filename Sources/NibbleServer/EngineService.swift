@@ -3,6 +3,7 @@ package import Nibble
 import NibbleCore
 package import NibbleModels
 import NibbleServing
+import Synchronization
 
 /// The façade's engine as handlers need it.
 package struct EngineService: CompletionService {
@@ -48,16 +49,19 @@ package struct EngineService: CompletionService {
         salt.isEmpty ? .plain : PrefixRoot(number: UInt32(truncatingIfNeeded: salt.hashValue) | 1 << 31)
     }
 
+    /// Events come from the engine's thread: a task between it and the reader would cost each token another turn of an event loop.
     package func submit(
-        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, deliver: @escaping @Sendable ([CompletionEvent]) -> Void
     ) throws -> any CompletionHandle {
         let adapters = try shelf.take(job.adapters)
         do {
             var submission = try submission(job)
             submission.adapters = adapters
-            let answers = try engine.submit(submission)
-            Task(executorPreference: executor) { [shelf] in
-                await Self.forward(answers, choices: job.choices, to: deliver)
+            let open = OpenChoices(job.choices)
+            let answers = try engine.submit(submission) { [shelf] answer in
+                let events = open.events(answer)
+                if !events.isEmpty { deliver(events) }
+                if case .success(.some) = answer { return }
                 shelf.release(adapters)
             }
             return EngineHandle(answers: answers)
@@ -123,27 +127,6 @@ package struct EngineService: CompletionService {
         }
     }
 
-    private static func forward(
-        _ answers: AnswerStream, choices: Int, to deliver: @Sendable (CompletionEvent) -> Void
-    ) async {
-        var open = Set(0..<choices)
-        do {
-            while let parts = try await answers.next() {
-                for part in parts {
-                    if let cached = part.cachedTokens { deliver(.started(choice: part.choice, cachedTokens: cached)) }
-                    for (index, token) in part.tokens.enumerated() {
-                        deliver(.token(choice: part.choice, token, index < part.scores.count ? part.scores[index] : nil))
-                    }
-                    if let finish = part.finish, open.remove(part.choice) != nil {
-                        deliver(.finished(choice: part.choice, CompletionFinish(finish)))
-                    }
-                }
-            }
-        } catch {
-            for choice in open.sorted() { deliver(.finished(choice: choice, .failed("\(error)"))) }
-        }
-    }
-
     package func counts() -> ServiceCounts {
         let status = engine.status
         var counts = ServiceCounts()
@@ -171,6 +154,40 @@ package struct EngineService: CompletionService {
     }
 
     package func stop() async { await owner.shutdown(timeout: .zero) }
+}
+
+/// The choices of a job that have not ended, and what the engine tells of them as events.
+private final class OpenChoices: Sendable {
+    private let open: Mutex<Set<Int>>
+
+    init(_ count: Int) { open = Mutex(Set(0..<count)) }
+
+    func events(_ answer: Result<[AnswerPart]?, any Error>) -> [CompletionEvent] {
+        switch answer {
+        case .success(let parts): parts?.flatMap(events) ?? []
+        case .failure(let error): fail("\(error)")
+        }
+    }
+
+    private func events(_ part: AnswerPart) -> [CompletionEvent] {
+        var events: [CompletionEvent] = []
+        if let cached = part.cachedTokens { events.append(.started(choice: part.choice, cachedTokens: cached)) }
+        for (index, token) in part.tokens.enumerated() {
+            events.append(.token(choice: part.choice, token, index < part.scores.count ? part.scores[index] : nil))
+        }
+        if let finish = part.finish, open.withLock({ $0.remove(part.choice) }) != nil {
+            events.append(.finished(choice: part.choice, CompletionFinish(finish)))
+        }
+        return events
+    }
+
+    private func fail(_ reason: String) -> [CompletionEvent] {
+        let choices = open.withLock { open in
+            defer { open = [] }
+            return open.sorted()
+        }
+        return choices.map { .finished(choice: $0, .failed(reason)) }
+    }
 }
 
 private struct EngineHandle: CompletionHandle {

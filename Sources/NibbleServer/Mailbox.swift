@@ -14,7 +14,7 @@ final class Mailbox<Event: Sendable>: Sendable {
         var events: [Event] = []
         var failure: (any Error)?
         var isWoken = false
-        var reader: CheckedContinuation<Delivery, Never>?
+        var reader: UnsafeContinuation<Delivery, Never>?
 
         mutating func delivery() -> Delivery? {
             if !events.isEmpty {
@@ -32,7 +32,11 @@ final class Mailbox<Event: Sendable>: Sendable {
 
     private let state = Mutex(State())
 
-    func post(_ event: Event) { change { $0.events.append(event) } }
+    func post(_ events: [Event]) {
+        change { state in
+            if state.events.isEmpty { state.events = events } else { state.events += events }
+        }
+    }
 
     /// Ends the reading once what came before has been read.
     func fail(_ error: any Error) { change { if $0.failure == nil { $0.failure = error } } }
@@ -41,7 +45,7 @@ final class Mailbox<Event: Sendable>: Sendable {
     func wake() { change { $0.isWoken = $0.reader != nil } }
 
     private func change(_ body: (inout State) -> Void) {
-        let resumed = state.withLock { state -> (CheckedContinuation<Delivery, Never>, Delivery)? in
+        let resumed = state.withLock { state -> (UnsafeContinuation<Delivery, Never>, Delivery)? in
             body(&state)
             guard let reader = state.reader, let delivery = state.delivery() else { return nil }
             state.reader = nil
@@ -53,7 +57,7 @@ final class Mailbox<Event: Sendable>: Sendable {
     /// What has come since the last call; waits for something. One reader at a time.
     func take() async -> Delivery {
         await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
+            await withUnsafeContinuation { continuation in
                 let delivery = state.withLock { state -> Delivery? in
                     if let delivery = state.delivery() { return delivery }
                     state.reader = continuation

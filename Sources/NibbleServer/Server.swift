@@ -27,17 +27,24 @@ package struct Server: Sendable {
     ) async throws {
         let configuration = core.configuration
         let life = core.life
+        let table = ConnectionTable(limit: configuration.maxConnections, report: configuration.report)
         let application = Application(
             responder: ServerResponder(core),
             server: .http1(
                 configuration: .init(
-                    additionalChannelHandlers: [ConnectionWatcher(headTimeout: configuration.readTimeout)],
+                    additionalChannelHandlers: [
+                        ConnectionWatcher(),
+                        ConnectionLimits(
+                            readTime: configuration.readTimeout, writeTime: configuration.writeTimeout, table: table),
+                    ],
                     idleTimeout: .seconds(75),
                     httpDecoderConfiguration: .init(
                         maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))),
             configuration: ApplicationConfiguration(
-                address: .hostname(configuration.host, port: configuration.port), serverName: "nibble"),
+                address: .hostname(configuration.host, port: configuration.port), serverName: "nibble", backlog: 1024),
             onServerRunning: { channel in
+                let handler = AcceptGuard(table, report: configuration.report)
+                try? await channel.pipeline.addHandler(handler, position: .first).get()
                 life.enter(.ready)
                 await onListening(channel.localAddress?.port ?? configuration.port)
             },

@@ -19,8 +19,13 @@ package struct ServerConfiguration: Sendable {
     package var pingInterval = 15.0
     /// Seconds without progress of a write after which a reader is taken for gone.
     package var writeTimeout = 60.0
-    /// Seconds that a new connection has for the head of its first request, and each request for its body.
+    /// Seconds that each request has for its head, and again for its body.
     package var readTimeout = 60.0
+    /// Connections that may be open. Further ones close those that wait longest for their clients, or get status 503 where all are
+    /// being answered.
+    package var maxConnections = 1024
+    /// Takes what the one who runs the server should know.
+    package var report: @Sendable (String) -> Void = { _ in }
     /// What the server says when it is asked for its version.
     package var version = "0.0.0"
     /// Before the names of all metrics.

@@ -112,9 +112,14 @@ package final class TokenEngine: Sendable {
     deinit { for inbox in inboxes { inbox.drain(until: .now) } }
 
     /// Takes a request into the queue.
+    /// - Parameters:
+    ///   - submission: the request.
+    ///   - listener: called on the engine's thread with all that comes, instead of the stream's reader. It must not wait.
     /// - Throws: ``EngineError`` for what cannot be run, a full queue, and an engine that has ended; ``ModelError`` for tokens that
     ///   the vocabulary does not have.
-    package func submit(_ submission: Submission) throws -> AnswerStream {
+    package func submit(
+        _ submission: Submission, listener: (@Sendable (Result<[AnswerPart]?, any Error>) -> Void)? = nil
+    ) throws -> AnswerStream {
         var submission = submission
         for tokens in [submission.request.prompt, submission.encoderInput] {
             if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
@@ -128,6 +133,7 @@ package final class TokenEngine: Sendable {
             submission.logProbabilities = min(max(count, 0), 20)
         }
         let request = OpenRequest(submission)
+        if let listener { request.mailbox.listen(listener) }
         let inbox = leastLoaded
         try inbox.submit(request, limits: limits, capacity: capacity)
         return AnswerStream(request, inbox, self)

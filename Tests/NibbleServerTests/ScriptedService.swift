@@ -43,7 +43,7 @@ final class ScriptedService: CompletionService {
     func set(_ health: ServiceHealth) { state.withLock { $0.health = health } }
 
     func submit(
-        _ job: CompletionJob, on executor: any TaskExecutor, deliver: @escaping @Sendable (CompletionEvent) -> Void
+        _ job: CompletionJob, deliver: @escaping @Sendable ([CompletionEvent]) -> Void
     ) throws -> any CompletionHandle {
         if let refusal { throw refusal }
         state.withLock {
@@ -51,7 +51,7 @@ final class ScriptedService: CompletionService {
             $0.running += 1
         }
         let task = Task {
-            for choice in 0..<job.choices { deliver(.started(choice: choice, cachedTokens: 0)) }
+            deliver((0..<job.choices).map { .started(choice: $0, cachedTokens: 0) })
             var finish = finish
             for (index, token) in tokens.enumerated() {
                 if index == job.maxNewTokens {
@@ -65,14 +65,14 @@ final class ScriptedService: CompletionService {
                     TokenScores(
                         chosen: -0.5, top: (0..<count).map { TokenScore(token: Int32($0), logProbability: -Float($0) - 0.5) })
                 }
-                for choice in 0..<job.choices { deliver(.token(choice: choice, token, scores)) }
+                deliver((0..<job.choices).map { .token(choice: $0, token, scores) })
             }
             let isCancelled = Task.isCancelled
             state.withLock {
                 $0.running -= 1
                 if isCancelled { $0.cancelled += 1 }
             }
-            for choice in 0..<job.choices { deliver(.finished(choice: choice, isCancelled ? .cancelled : finish)) }
+            deliver((0..<job.choices).map { .finished(choice: $0, isCancelled ? .cancelled : finish) })
         }
         return Handle(task: task)
     }

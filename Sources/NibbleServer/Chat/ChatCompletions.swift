@@ -14,7 +14,8 @@ struct ChatCompletions: Sendable {
             return try await plain(run, identity, wantsProbabilities: request.logProbabilities != nil)
         }
         let chunks = ChatChunks(
-            identity, includesUsage: request.stream.includesUsage, wantsProbabilities: request.logProbabilities != nil,
+            identity, choices: run.source.choices, includesUsage: request.stream.includesUsage,
+            wantsProbabilities: request.logProbabilities != nil,
             probabilities: ChatLogProbabilities(tokenizer: core.model.tokenizer))
         return run.source.response(.openAI, core.configuration) { stream in
             for index in 0..<run.source.choices { stream.data(chunks.opening(index)) }
@@ -23,9 +24,9 @@ struct ChatCompletions: Sendable {
             let usage = try await run.read { event in
                 switch event {
                 case .silence: output.text(StreamForm.openAI.ping)
-                case .delta(let index, let delta, let tokens): output.data(chunks.delta(index, delta, tokens))
+                case .delta(let index, let delta, let tokens): chunks.write(delta, tokens, index, to: &output)
                 case .tokens(let index, let tokens):
-                    if chunks.wantsProbabilities { output.data(chunks.delta(index, .content(""), tokens)) }
+                    if chunks.wantsProbabilities { chunks.write(.content(""), tokens, index, to: &output) }
                 case .finished(let index, let choice, let end): output.data(chunks.end(index, choice.finishReason(end)))
                 }
             } flush: { _ in
@@ -105,13 +106,21 @@ struct ChatChunks: Sendable {
     private let probabilities: ChatLogProbabilities
     private let opening: String
     private let closing: String
+    /// What stands before the content of each choice, and after it.
+    private let contentOpenings: [String]
+    private let contentClosing: String
 
-    init(_ identity: AnswerIdentity, includesUsage: Bool, wantsProbabilities: Bool, probabilities: ChatLogProbabilities) {
+    init(
+        _ identity: AnswerIdentity, choices: Int, includesUsage: Bool, wantsProbabilities: Bool,
+        probabilities: ChatLogProbabilities
+    ) {
         self.includesUsage = includesUsage
         self.wantsProbabilities = wantsProbabilities
         self.probabilities = probabilities
         opening = identity.object("chat.completion.chunk", []).encoded().dropLast() + ",\"choices\":["
         closing = includesUsage ? "],\"usage\":null}" : "]}"
+        contentOpenings = (0..<choices).map { [opening] in "\(opening){\"index\":\($0),\"delta\":{\"content\":" }
+        contentClosing = "},\"logprobs\":null,\"finish_reason\":null}" + closing
     }
 
     private func chunk(_ index: Int, delta: String, tokens: [AnswerToken] = [], finish: String = "null") -> String {
@@ -121,8 +130,12 @@ struct ChatChunks: Sendable {
 
     func opening(_ index: Int) -> String { chunk(index, delta: "{\"role\":\"assistant\",\"content\":\"\"}") }
 
-    func delta(_ index: Int, _ delta: ChatDelta, _ tokens: [AnswerToken]) -> String {
-        chunk(index, delta: Self.json(delta), tokens: tokens)
+    func write(_ delta: ChatDelta, _ tokens: [AnswerToken], _ index: Int, to stream: inout StreamWriter) {
+        if case .content(let text) = delta, !wantsProbabilities {
+            stream.data(contentOpenings[index], text: text, contentClosing)
+        } else {
+            stream.data(chunk(index, delta: Self.json(delta), tokens: tokens))
+        }
     }
 
     private static func json(_ delta: ChatDelta) -> String {

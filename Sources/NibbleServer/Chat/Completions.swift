@@ -97,6 +97,8 @@ struct CompletionRun: Sendable {
         let opening = identity.object("text_completion", []).encoded().dropLast() + ",\"choices\":["
         let closing = includesUsage ? "],\"usage\":null}" : "]}"
         @Sendable func chunk(_ choice: JSONValue) -> String { opening + choice.encoded() + closing }
+        let textOpenings = (0..<source.choices).map { "\(opening){\"index\":\($0),\"text\":" }
+        let textClosing = ",\"logprobs\":null,\"finish_reason\":null}" + closing
         return source.response(.openAI, core.configuration) { stream in
             var reader = reader()
             if request.echoes {
@@ -109,8 +111,11 @@ struct CompletionRun: Sendable {
                 for event in events {
                     switch event {
                     case .piece(let index, let piece):
-                        guard !piece.text.isEmpty || request.logProbabilities != nil else { continue }
-                        stream.data(chunk(Self.choice(index, piece.text, scores(piece.tokens), nil)))
+                        if request.logProbabilities != nil {
+                            stream.data(chunk(Self.choice(index, piece.text, scores(piece.tokens), nil)))
+                        } else if !piece.text.isEmpty {
+                            stream.data(textOpenings[index], text: piece.text, textClosing)
+                        }
                     case .finished(let index, let end): stream.data(chunk(Self.choice(index, "", .null, reason(end))))
                     }
                 }

@@ -1,4 +1,5 @@
 import HTTPTypes
+import NIOHTTP1
 import NibbleCore
 import NibbleTemplates
 
@@ -127,6 +128,7 @@ extension APIError {
         case ServiceRefusal.encoderInputTooLong(let tokens, let limit):
             self = .encoderInputTooLong(tokens: tokens, limit: limit, param: promptField)
         case is CancellationError: self = .disconnected
+        case let error as HTTPParserError: self = APIError(error)
         default: self = .server("\(error)")
         }
     }

@@ -14,27 +14,9 @@ final class ConnectionWatcher: ChannelInboundHandler, RemovableChannelHandler, S
         var isGone = false
         var actions: [Int: @Sendable () -> Void] = [:]
         var next = 0
-        /// Closes the connection if no request comes.
-        var deadline: Scheduled<Void>?
     }
 
     private let state = Mutex(State())
-    private let headTimeout: Double
-
-    /// - Parameter headTimeout: seconds that a client has for the head of its first request, however slowly it sends.
-    init(headTimeout: Double) { self.headTimeout = headTimeout }
-
-    func channelActive(context: ChannelHandlerContext) {
-        let deadline = context.channel.close(after: headTimeout)
-        state.withLock { $0.deadline = deadline }
-        context.fireChannelActive()
-    }
-
-    /// Only whole heads, and what follows them, come here.
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        state.withLock { $0.deadline.take() }?.cancel()
-        context.fireChannelRead(data)
-    }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let event = event as? ChannelEvent, event == .inputClosed { leave() }
@@ -49,7 +31,6 @@ final class ConnectionWatcher: ChannelInboundHandler, RemovableChannelHandler, S
     private func leave() {
         let actions = state.withLock { state in
             state.isGone = true
-            state.deadline?.cancel()
             defer { state.actions = [:] }
             return state.actions
         }
@@ -75,9 +56,8 @@ final class ConnectionWatcher: ChannelInboundHandler, RemovableChannelHandler, S
 }
 
 extension Channel {
-    /// Closes the connection in so many seconds, unless the task is cancelled before.
-    @discardableResult
-    func close(after seconds: Double) -> Scheduled<Void> {
+    /// Closes the connection in so many seconds.
+    func close(after seconds: Double) {
         eventLoop.scheduleTask(in: .nanoseconds(Int64(seconds * 1e9))) { self.close(promise: nil) }
     }
 }

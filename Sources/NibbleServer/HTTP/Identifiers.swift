@@ -4,8 +4,15 @@ import Foundation
 enum Identifiers {
     private static let letters = Array("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789".utf8)
 
+    /// Ten letters are made of each number, because each number asks the kernel.
     static func random(_ count: Int) -> String {
-        String(decoding: (0..<count).map { _ in letters[Int.random(in: 0..<letters.count)] }, as: UTF8.self)
+        var bits: UInt64 = 0
+        let bytes = (0..<count).map { index in
+            if index % 10 == 0 { bits = .random(in: 0...UInt64.max) }
+            defer { bits /= UInt64(letters.count) }
+            return letters[Int(bits % UInt64(letters.count))]
+        }
+        return String(decoding: bytes, as: UTF8.self)
     }
 }
 

@@ -2,6 +2,7 @@ import CNibblePage
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import NIOHTTPTypes
 import NibbleCore
 
 /// What lies at which path.
@@ -108,7 +109,7 @@ struct RequestHead: Sendable {
     let client: String
     let request: Request
 
-    /// The body as JSON. A client that sends it too slowly loses its connection.
+    /// The body as JSON.
     /// - Throws: ``APIError``
     func json(_ configuration: ServerConfiguration, _ channel: any Channel) async throws -> JSONField {
         let limit = configuration.bodyLimit
@@ -116,8 +117,9 @@ struct RequestHead: Sendable {
         if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > limit {
             throw APIError.bodyTooLarge(limit: limit)
         }
-        let deadline = channel.close(after: configuration.readTimeout)
-        defer { deadline.cancel() }
+        if request.headers[.expect]?.lowercased() == "100-continue" {
+            channel.writeAndFlush(HTTPResponsePart.head(HTTPResponse(status: .continue)), promise: nil)
+        }
         let buffer: ByteBuffer
         do {
             buffer = try await request.body.collect(upTo: limit)

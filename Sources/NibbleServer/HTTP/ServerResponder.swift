@@ -26,12 +26,9 @@ struct ServerResponder: HTTPResponder {
         } catch {
             let error = APIError(error, promptField: promptField(path))
             response = failure(error, path)
-            if hasLongBody(request) || error.status == .contentTooLarge {
-                response.headers[.connection] = "close"
-                // What the client still sends is read for a second, so that it can read the answer.
-                context.channel.close(after: 1)
-            }
+            if hasLongBody(request) || error.status == .contentTooLarge { response.headers[.connection] = "close" }
         }
+        if request.method == .head { response = response.createHeadResponse() }
         response.headers[.requestID] = identifier
         addOrigin(request, &response)
         if core.life.phase != .ready { response.headers[.connection] = "close" }

@@ -1,46 +1,36 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import NibbleCore
 import Synchronization
-
-/// When a stream was last written to.
-final class WriteProgress: Sendable {
-    private struct State {
-        var last = ContinuousClock.now
-        var isWriting = false
-    }
-
-    private let state = Mutex(State())
-
-    func begin() {
-        state.withLock {
-            $0.isWriting = true
-            $0.last = .now
-        }
-    }
-
-    func end() {
-        state.withLock {
-            $0.isWriting = false
-            $0.last = .now
-        }
-    }
-
-    /// Whether a write is under way, and for how long nothing has happened.
-    var standstill: (isWriting: Bool, seconds: Double) {
-        state.withLock { ($0.isWriting, (ContinuousClock.now - $0.last) / .seconds(1)) }
-    }
-}
 
 /// Writes pieces of a streamed answer.
 struct StreamWriter {
     private var body: any ResponseBodyWriter
-    private let progress: WriteProgress
-    private var pending = ByteBuffer()
+    private let channel: any Channel
+    private let lastWrite: LastWrite
+    private var piece: ChunkBuffer
+    /// The way past all handlers, for answers that are sent in chunks.
+    private var socket: NIOLoopBound<SocketHandler>?
 
-    init(_ body: any ResponseBodyWriter, _ progress: WriteProgress) {
+    init(_ body: any ResponseBodyWriter, _ channel: any Channel, _ lastWrite: LastWrite) {
         self.body = body
-        self.progress = progress
+        self.channel = channel
+        self.lastWrite = lastWrite
+        piece = ChunkBuffer(channel.allocator)
+    }
+
+    private var pending: ByteBuffer {
+        _read { yield piece.bytes }
+        _modify { yield &piece.bytes }
+    }
+
+    /// Finds the way past the handlers. On the event loop, when the head of the answer is written.
+    mutating func findSocket() {
+        guard channel.eventLoop.inEventLoop,
+            let handler = try? channel.pipeline.syncOperations.handler(type: SocketHandler.self), handler.hasChunks
+        else { return }
+        socket = NIOLoopBound(handler, eventLoop: channel.eventLoop)
     }
 
     /// A frame of server-sent events; it leaves with the next ``flush()``.
@@ -50,20 +40,57 @@ struct StreamWriter {
         pending.writeStaticString("\n\n")
     }
 
+    /// A frame with a text between constant JSON. A token's frame is made of parts, because putting strings together costs more than
+    /// writing them.
+    mutating func data(_ opening: String, text: String, _ closing: String) {
+        pending.writeStaticString("data: ")
+        pending.writeString(opening)
+        pending.writeJSON(text)
+        pending.writeString(closing)
+        pending.writeStaticString("\n\n")
+    }
+
     mutating func event(_ name: String, _ json: String) {
         pending.writeString("event: \(name)\ndata: \(json)\n\n")
     }
 
     mutating func text(_ text: String) { pending.writeString(text) }
 
+    /// Sends what was written. Waits while the client does not read.
     mutating func flush() async throws {
         guard pending.readableBytes > 0 else { return }
-        let piece = pending
-        pending = ByteBuffer()
-        progress.begin()
-        defer { progress.end() }
-        try await body.write(piece)
+        let piece = piece
+        self.piece = ChunkBuffer(channel.allocator)
+        lastWrite.set()
+        // The body's writer suspends the task, and many handlers look at what it writes. Only a client that does not read needs it.
+        if let socket, channel.eventLoop.inEventLoop, channel.isWritable {
+            socket.value.write(piece.chunk())
+        } else {
+            try await body.write(piece.bytes)
+        }
     }
+}
+
+extension ByteBuffer {
+    /// A string in quotes.
+    fileprivate mutating func writeJSON(_ text: String) {
+        if text.utf8.contains(where: { $0 < 0x20 || $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") }) {
+            writeString(JSONValue.string(text).encoded())
+        } else {
+            writeStaticString("\"")
+            writeString(text)
+            writeStaticString("\"")
+        }
+    }
+}
+
+/// When a stream was last written to.
+final class LastWrite: Sendable {
+    private let time = Mutex(ContinuousClock.now)
+
+    func set() { time.withLock { $0 = .now } }
+
+    var secondsAgo: Double { time.withLock { (ContinuousClock.now - $0) / .seconds(1) } }
 }
 
 /// The form of a stream.
@@ -89,13 +116,13 @@ extension AnswerSource {
             .contentType: form.contentType, .cacheControl: "no-cache", .accelBuffering: "no",
         ]
         let body = ResponseBody { writer in
-            let progress = WriteProgress()
-            let keeper = Task { try await self.watch(progress, configuration) }
+            let lastWrite = LastWrite()
+            let keeper = Task { try await self.breakSilence(lastWrite, configuration.pingInterval) }
             defer {
                 keeper.cancel()
                 self.close()
             }
-            let stream = StreamWriter(writer, progress)
+            let stream = StreamWriter(writer, self.channel, lastWrite)
             try await withTaskExecutorPreference(self.executor) {
                 try await Self.fill(stream, form, write)
                 try await writer.finish(nil)
@@ -108,6 +135,7 @@ extension AnswerSource {
         _ stream: StreamWriter, _ form: StreamForm, _ write: @Sendable (inout StreamWriter) async throws -> Void
     ) async throws {
         var stream = stream
+        stream.findSocket()
         do {
             try await write(&stream)
         } catch {
@@ -118,18 +146,12 @@ extension AnswerSource {
         try await stream.flush()
     }
 
-    /// Wakes the writer in long silence, and takes a reader that reads nothing for gone.
-    private func watch(_ progress: WriteProgress, _ configuration: ServerConfiguration) async throws {
-        let interval = min(configuration.pingInterval, configuration.writeTimeout / 4)
+    /// Wakes the reader when nothing was written for long, so that it says that the server lives.
+    private func breakSilence(_ lastWrite: LastWrite, _ interval: Double) async throws {
         while true {
-            try await Task.sleep(for: .seconds(interval))
-            let (isWriting, seconds) = progress.standstill
-            if isWriting, seconds > configuration.writeTimeout {
-                end(APIError.disconnected)
-                channel.close(promise: nil)
-                return
-            }
-            if !isWriting, seconds >= configuration.pingInterval * 0.9 { mailbox.wake() }
+            let rest = interval - lastWrite.secondsAgo
+            if rest <= 0 { mailbox.wake() }
+            try await Task.sleep(for: .seconds(rest > 0 ? rest : interval))
         }
     }
 }

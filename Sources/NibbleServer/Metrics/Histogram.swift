@@ -26,18 +26,34 @@ struct Histogram: Sendable {
 }
 
 /// The histograms of a server by the names that vLLM's dashboards read.
-enum HistogramName: String, CaseIterable, Sendable {
-    case timeToFirstToken = "time_to_first_token_seconds"
-    case interTokenLatency = "inter_token_latency_seconds"
-    case requestLatency = "e2e_request_latency_seconds"
-    case queueTime = "request_queue_time_seconds"
-    case prefillTime = "request_prefill_time_seconds"
-    case decodeTime = "request_decode_time_seconds"
-    case inferenceTime = "request_inference_time_seconds"
-    case promptTokens = "request_prompt_tokens"
-    case generationTokens = "request_generation_tokens"
-    case maxTokens = "request_params_max_tokens"
-    case choices = "request_params_n"
+enum HistogramName: Int, CaseIterable, Sendable {
+    case timeToFirstToken
+    case interTokenLatency
+    case requestLatency
+    case queueTime
+    case prefillTime
+    case decodeTime
+    case inferenceTime
+    case promptTokens
+    case generationTokens
+    case maxTokens
+    case choices
+
+    var text: String {
+        switch self {
+        case .timeToFirstToken: "time_to_first_token_seconds"
+        case .interTokenLatency: "inter_token_latency_seconds"
+        case .requestLatency: "e2e_request_latency_seconds"
+        case .queueTime: "request_queue_time_seconds"
+        case .prefillTime: "request_prefill_time_seconds"
+        case .decodeTime: "request_decode_time_seconds"
+        case .inferenceTime: "request_inference_time_seconds"
+        case .promptTokens: "request_prompt_tokens"
+        case .generationTokens: "request_generation_tokens"
+        case .maxTokens: "request_params_max_tokens"
+        case .choices: "request_params_n"
+        }
+    }
 
     var help: String {
         switch self {

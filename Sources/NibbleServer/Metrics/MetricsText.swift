@@ -43,7 +43,7 @@ struct MetricsText {
             line("request_success_total", "finished_reason=\"\(reason)\"", "\(count)")
         }
         for name in HistogramName.allCases {
-            if let histogram = values.histograms[name] { write(histogram, name.rawValue, name.help) }
+            write(values.histograms[name.rawValue], name.text, name.help)
         }
         head("http_requests_total", "counter", "Answered HTTP requests.")
         let keys = values.requests.keys.sorted { ($0.handler, $0.method, $0.status) < ($1.handler, $1.method, $1.status) }

@@ -14,8 +14,10 @@ final class ServerMetrics: Sendable {
         var rate = EndRate()
         var promptTokens = 0
         var generationTokens = 0
-        var histograms: [HistogramName: Histogram] = Dictionary(
-            uniqueKeysWithValues: HistogramName.allCases.map { ($0, Histogram($0.bounds)) })
+        /// One for each ``HistogramName``.
+        private(set) var histograms = HistogramName.allCases.map { Histogram($0.bounds) }
+
+        mutating func observe(_ name: HistogramName, _ value: Double) { histograms[name.rawValue].observe(value) }
     }
 
     private let state = Mutex(Values())
@@ -27,9 +29,9 @@ final class ServerMetrics: Sendable {
     func began(_ source: AnswerSource) {
         state.withLock { values in
             values.promptTokens += source.promptTokens
-            values.histograms[.promptTokens]?.observe(Double(source.promptTokens))
-            values.histograms[.maxTokens]?.observe(Double(source.jobs[0].maxNewTokens))
-            values.histograms[.choices]?.observe(Double(source.choicesPerPrompt))
+            values.observe(.promptTokens, Double(source.promptTokens))
+            values.observe(.maxTokens, Double(source.jobs[0].maxNewTokens))
+            values.observe(.choices, Double(source.choicesPerPrompt))
         }
     }
 
@@ -37,7 +39,7 @@ final class ServerMetrics: Sendable {
     func token(_ name: HistogramName, _ seconds: Double) {
         state.withLock { values in
             values.generationTokens += 1
-            values.histograms[name]?.observe(seconds)
+            values.observe(name, seconds)
         }
     }
 
@@ -52,7 +54,7 @@ final class ServerMetrics: Sendable {
             for (name, duration) in [
                 (HistogramName.queueTime, began - submitted), (.prefillTime, first - began), (.decodeTime, last - first),
                 (.inferenceTime, last - began),
-            ] { values.histograms[name]?.observe(duration / .seconds(1)) }
+            ] { values.observe(name, duration / .seconds(1)) }
         }
     }
 
@@ -65,8 +67,8 @@ final class ServerMetrics: Sendable {
     func ended(_ source: AnswerSource, completionTokens: Int) {
         let seconds = (ContinuousClock.now - source.started) / .seconds(1)
         state.withLock { values in
-            values.histograms[.requestLatency]?.observe(seconds)
-            values.histograms[.generationTokens]?.observe(Double(completionTokens))
+            values.observe(.requestLatency, seconds)
+            values.observe(.generationTokens, Double(completionTokens))
         }
     }
 }

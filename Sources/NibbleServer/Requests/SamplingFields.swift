@@ -98,7 +98,8 @@ extension SamplingFields {
         job.selection.temperature = Float(temperature ?? defaults.temperature ?? 1)
         // transformers' own default of top_k = 50 counts only where the model's file says it.
         job.selection.topK = max(topK ?? defaults.topK ?? 0, 0)
-        job.selection.topP = Float(topP ?? defaults.topP ?? 1)
+        // 0 leaves the most probable token, as do numbers that are 0 as a Float.
+        job.selection.topP = max(Float(topP ?? defaults.topP ?? 1), .leastNormalMagnitude)
         job.selection.minP = Float(minP ?? defaults.minP ?? 0)
         job.selection.repetitionPenalty = Float(repetitionPenalty ?? defaults.repetitionPenalty ?? 1)
         job.selection.presencePenalty = Float(presencePenalty ?? 0)

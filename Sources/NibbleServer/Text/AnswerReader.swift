@@ -51,16 +51,18 @@ struct AnswerReader: ~Copyable {
     /// What has come since the last call; waits for something. Empty if the reader was only woken.
     /// - Throws: ``APIError``
     mutating func next() async throws -> [AnswerEvent] {
-        switch await source.mailbox.take() {
-        case .silence: return []
-        case .failed(let error):
-            metrics.abandoned(reason: "abort", count: openCount)
-            throw error
-        case .events(let events):
-            var answers: [AnswerEvent] = []
-            for event in events { try take(event, &answers) }
-            return answers
+        var answers: [AnswerEvent] = []
+        // Some tokens add no text: parts of a character, or what may become a stop string.
+        while answers.isEmpty {
+            switch await source.mailbox.take() {
+            case .silence: return []
+            case .failed(let error):
+                metrics.abandoned(reason: "abort", count: openCount)
+                throw error
+            case .events(let events): for event in events { try take(event, &answers) }
+            }
         }
+        return answers
     }
 
     private mutating func take(_ event: CompletionEvent, _ answers: inout [AnswerEvent]) throws {

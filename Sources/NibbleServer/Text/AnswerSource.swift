@@ -14,7 +14,7 @@ final class AnswerSource: Sendable {
     let jobs: [CompletionJob]
     let started = ContinuousClock.now
     let channel: any Channel
-    /// Where the answers are read and written.
+    /// Where streamed answers are read and written.
     let executor: EventLoopExecutor
     private let times: Mutex<[ChoiceTimes]>
     private let handles = Mutex<[any CompletionHandle]>([])
@@ -33,18 +33,20 @@ final class AnswerSource: Sendable {
     /// When each choice began, and when its tokens came, whoever reads them when.
     var choiceTimes: [ChoiceTimes] { times.withLock { $0 } }
 
-    private func receive(_ event: CompletionEvent) {
+    private func receive(_ events: [CompletionEvent]) {
         times.withLock { times in
             let now = ContinuousClock.now
-            switch event {
-            case .started(let choice, _): if times[choice].began == nil { times[choice].began = now }
-            case .token(let choice, _, _):
-                if times[choice].firstToken == nil { times[choice].firstToken = now }
-                times[choice].lastToken = now
-            case .finished: break
+            for event in events {
+                switch event {
+                case .started(let choice, _): if times[choice].began == nil { times[choice].began = now }
+                case .token(let choice, _, _):
+                    if times[choice].firstToken == nil { times[choice].firstToken = now }
+                    times[choice].lastToken = now
+                case .finished: break
+                }
             }
         }
-        mailbox.post(event)
+        mailbox.post(events)
     }
 
     /// Hands prompts to the service.
@@ -59,8 +61,8 @@ final class AnswerSource: Sendable {
         let watcher = try await context.watcher()
         for (index, job) in jobs.enumerated() {
             let first = index * source.choicesPerPrompt
-            let handle = try service.submit(job, on: source.executor) { [weak source] in
-                source?.receive($0.shifted(by: first))
+            let handle = try service.submit(job) { [weak source] events in
+                source?.receive(first == 0 ? events : events.map { $0.shifted(by: first) })
             }
             source.handles.withLock { $0.append(handle) }
         }
