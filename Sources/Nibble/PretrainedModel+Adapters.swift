@@ -1,4 +1,4 @@
-public import Foundation
+package import Foundation
 import NibbleCore
 import NibbleLoading
 import NibbleModels
@@ -10,8 +10,10 @@ struct LoadedAdapters: Sendable {
     private(set) var loaded: [(name: String, adapter: MatchedAdapter)] = []
     private(set) var active: [String] = []
     private(set) var model: LanguageModel
-    /// The sums that are attached to ``model``, by the adapters' names.
+    /// The sums of active adapters that are attached to ``model``, by the adapters' names.
     private var attached: [ByteText: AdapterID] = [:]
+    /// The same of adapters that are not active, and that rows of a request have named.
+    private var forRows: [ByteText: AdapterID] = [:]
 
     init(_ maker: AdaptedModelMaker) {
         self.maker = maker
@@ -57,7 +59,7 @@ struct LoadedAdapters: Sendable {
     ) throws {
         let used = names.compactMap { name in adapters.first { $0.name.hasSameBytes(as: name) } }
         let (next, weights) = try maker.model(used.map(\.adapter))
-        var kept = next === model ? attached : [:]
+        var kept = next === model ? attached.merging(forRows) { active, _ in active } : [:]
         if let new { kept[new] = nil }
         var ids: [ByteText: AdapterID] = [:]
         do {
@@ -68,9 +70,51 @@ struct LoadedAdapters: Sendable {
             for (name, id) in ids where kept[name] != id { try? next.adapters.detach(id) }
             throw error
         }
-        for (name, id) in attached where next !== model || ids[name] != id { try model.adapters.detach(id) }
+        let stay = forRows.filter { entry in
+            kept[entry.key] != nil && ids[entry.key] == nil && adapters.contains { entry.key == ByteText($0.name) }
+        }
+        for (name, id) in attached.merging(forRows, uniquingKeysWith: { active, _ in active })
+        where next !== model || (ids[name] != id && stay[name] != id) {
+            try model.adapters.detach(id)
+        }
         next.adapters.active = AdapterWeights(uniqueKeysWithValues: ids.values.map { ($0, 1) })
-        (model, attached, loaded, active) = (next, ids, adapters, names)
+        (model, attached, forRows, loaded, active) = (next, ids, stay, adapters, names)
+    }
+
+    /// What rows take that name their adapters. An adapter that is not active is attached, and stays so until it is unloaded.
+    mutating func weights(of rows: [[String]]) throws -> [AdapterWeights] {
+        for name in active { try requireSums(of: name) }
+        return try rows.map { names in
+            var weights: AdapterWeights = [:]
+            for name in names {
+                if let id = try attachForRows(name) { weights[id] = 1 }
+            }
+            return weights
+        }
+    }
+
+    /// `nil` where the adapter changes no linear layer.
+    private mutating func attachForRows(_ name: String) throws -> AdapterID? {
+        if let id = attached[name] ?? forRows[name] { return id }
+        let adapter = try requireSums(of: name)
+        let id = try attach(adapter, named: name, to: model, maker.weights)
+        forRows[name] = id
+        return id
+    }
+
+    /// The adapter of a name, which is loaded.
+    /// - Throws: ``LoadError/unsupportedAdapter(file:field:found:remedy:)`` where it changes more than linear layers.
+    @discardableResult
+    private func requireSums(of name: String) throws -> MatchedAdapter {
+        guard let adapter = loaded.first(where: { $0.name.hasSameBytes(as: name) })?.adapter else {
+            throw LoadError.unknownAdapter(name, loaded: loaded.map(\.name))
+        }
+        if let change = adapter.baseChanges.first {
+            throw LoadError.unsupportedAdapter(
+                file: adapter.file, field: "adapter",
+                found: "one that changes \(change)", remedy: "activate it for all rows, and name no adapters for single rows")
+        }
+        return adapter
     }
 
     /// `nil` where the adapter changes no linear layer.
@@ -85,22 +129,6 @@ struct LoadedAdapters: Sendable {
 extension PretrainedModel {
     /// The adapters that are loaded, in the order in which they were.
     public var adapters: [String] { loadedAdapters.withLock { $0.loaded.map(\.name) } }
-
-    /// Loads a LoRA adapter and activates it beside those that are active. One of the same name is replaced. A generation that runs
-    /// meanwhile goes on without the sums of an adapter that is gone.
-    ///
-    /// - Parameters:
-    ///   - folder: with adapter_config.json and adapter_model.safetensors, as peft's `save_pretrained` writes them.
-    ///   - name: the name under which it is activated and unloaded.
-    ///   - scale: multiplies the adapter's sums.
-    /// - Returns: warnings.
-    /// - Throws: ``LoadError``, ``CheckpointError``, ``JSONError``, ``ModelError``, ``BackendError``; then nothing has changed.
-    @discardableResult
-    public func load(adapter folder: URL, named name: String = "default", scale: Double = 1) throws -> [String] {
-        let read = try loadedAdapters.withLock { try $0.read(folder, scale: scale) }
-        try loadedAdapters.withLock { try $0.add(read.adapter, named: name) }
-        return read.warnings
-    }
 
     /// Makes these adapters the active ones: their sums are added up. None: the base model.
     /// - Throws: ``LoadError/unknownAdapter(_:loaded:)``, ``BackendError``.

@@ -49,13 +49,20 @@ extension PretrainedModel {
 
     /// Generates with processors, stopping criteria and whatever else a request can hold.
     ///
-    /// - Throws: as ``generate(_:_:tokenizer:assistant:)``; what the caller's processors and criteria throw.
+    /// - Throws: as ``generate(_:_:tokenizer:assistant:)``; ``LoadError`` for adapters that rows cannot use; what the caller's
+    ///   processors and criteria throw.
     public func generate(
         _ request: GenerationRequest, tokenizer: Tokenizer? = nil, assistant: PretrainedModel? = nil
     ) async throws -> GenerationOutput {
+        try await generator(tokenizer: tokenizer).output(of: completed(request, assistant))
+    }
+
+    /// The request with what this model knows of it.
+    func completed(_ request: GenerationRequest, _ assistant: PretrainedModel?) throws -> GenerationRequest {
         var request = request
         if let assistant { request.assistant = assistant.model }
-        return try await generator(tokenizer: tokenizer).output(of: request)
+        if let names = request.adapters { request.adapterWeights = try loadedAdapters.withLock { try $0.weights(of: names) } }
+        return request
     }
 }
 

@@ -37,9 +37,11 @@ extension PretrainedModel {
     public func stream(
         _ request: GenerationRequest, tokenizer: Tokenizer? = nil, assistant: PretrainedModel? = nil
     ) -> AsyncThrowingStream<GenerationEvent, any Error> {
-        var request = request
-        if let assistant { request.assistant = assistant.model }
-        return generator(tokenizer: tokenizer).stream(request)
+        do {
+            return generator(tokenizer: tokenizer).stream(try completed(request, assistant))
+        } catch {
+            return AsyncThrowingStream { throw error }
+        }
     }
 }
 

@@ -77,6 +77,22 @@ public final class PretrainedModel: Sendable {
         return try PretrainedModel(source, loaded, deviceMap: map, configuration.adapters, cpu: loader.cpu)
     }
 
+    /// Loads a LoRA adapter and activates it beside those that are active. One of the same name is replaced. A generation that runs
+    /// meanwhile goes on without the sums of an adapter that is gone.
+    ///
+    /// - Parameters:
+    ///   - folder: with adapter_config.json and adapter_model.safetensors, as peft's `save_pretrained` writes them.
+    ///   - name: the name under which it is activated and unloaded.
+    ///   - scale: multiplies the adapter's sums.
+    /// - Returns: warnings.
+    /// - Throws: ``LoadError``, ``CheckpointError``, ``JSONError``, ``ModelError``, ``BackendError``; then nothing has changed.
+    @discardableResult
+    public func load(adapter folder: URL, named name: String = "default", scale: Double = 1) throws -> [String] {
+        let read = try loadedAdapters.withLock { try $0.read(folder, scale: scale) }
+        try loadedAdapters.withLock { try $0.add(read.adapter, named: name) }
+        return read.warnings
+    }
+
     /// Whether the model reads its input with an encoder.
     public var isEncoderDecoder: Bool { model.isEncoderDecoder }
 

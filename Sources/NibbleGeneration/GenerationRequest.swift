@@ -24,6 +24,11 @@ public struct GenerationRequest: Sendable {
     public var grammar: GenerationGrammar?
     /// With guidance: the prompt to be guided away from, one row an item; without it the last prompt token is used.
     public var negativePrompt: [[Int32]]?
+    /// The adapters of each row of ``inputs``, by the names under which they were loaded; one entry is for all rows, and an empty
+    /// one is the base model. `nil`: those that are active.
+    public var adapters: [[String]]?
+    /// ``adapters``, as the model knows them.
+    package var adapterWeights: [AdapterWeights]?
     /// A smaller model with the same vocabulary that drafts tokens for this one to check.
     package var assistant: (any GenerativeModel)?
     /// One row of a decoder-only model: runs in the session of an earlier generation, and leaves it to a later one.

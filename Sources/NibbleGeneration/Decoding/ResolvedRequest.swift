@@ -22,6 +22,8 @@ final class ResolvedRequest {
     let wantsLogProbabilities: Bool
     let negativePrompt: [[Int32]]?
     private let interruption: (@Sendable () throws -> Void)?
+    /// Of each decoding row; `nil`: those that are active.
+    private let adapters: [AdapterWeights]?
     private let keptSession: KeptSession?
     /// The session that ``keptSession`` gets at the end.
     private var keptNext: (any DecodingSession)?
@@ -56,6 +58,7 @@ final class ResolvedRequest {
             config, prompt: inputs.promptLength, positions: model.maximumPositions, limit: model.positionLimit)
         maxLength = lengths.maximum
         copies = max(config.numBeams ?? 1, config.numReturnSequences ?? 1)
+        adapters = try Self.adapters(request, items: inputs.items, copies: copies)
         vocabularySize = model.vocabularySize
         scratch = ScoreScratch(vocabularySize: vocabularySize)
         wantsLogProbabilities = request.logProbabilities
@@ -89,6 +92,17 @@ final class ResolvedRequest {
         if let keptNext { keptSession?.put(keptNext, config.cacheQuantization) }
     }
 
+    private static func adapters(_ request: GenerationRequest, items: Int, copies: Int) throws -> [AdapterWeights]? {
+        guard let names = request.adapters else { return nil }
+        guard names.count == 1 || names.count == items else {
+            throw GenerationError.shapeMismatch(what: "adapters", expected: "1 or \(items) rows", found: "\(names.count)")
+        }
+        guard let weights = request.adapterWeights, weights.count == names.count else {
+            throw GenerationError.conflict("adapters are named, and this generator has no model that adapters can be loaded into")
+        }
+        return (0..<items * copies).map { weights[weights.count == 1 ? 0 : $0 / copies] }
+    }
+
     private static func matrix(_ rows: [[Int32]]) -> RowMatrix<Int32>? {
         guard let width = rows.first?.count else { return nil }
         let matrix = RowMatrix<Int32>(rows: rows.count, capacity: width)
@@ -116,7 +130,9 @@ final class ResolvedRequest {
 
     /// The session of the request's own model. It may be one that holds a beginning of the prompt: see ``cachedTokens``.
     func openSession() throws -> any DecodingSession {
-        guard let keptSession, rows == 1, !model.isEncoderDecoder else { return try makeSession(model) }
+        guard let keptSession, rows == 1, !model.isEncoderDecoder, adapters == nil else {
+            return try makeSession(model) { $0.adapters = adapters }
+        }
         let session =
             try keptSession.take(capacity: maxLength, config.cacheQuantization)
             ?? makeSession(model) { request in
@@ -163,7 +179,7 @@ final class ResolvedRequest {
             negativePrompt?[row / copies] ?? Array(inputs.tokens[row / copies].suffix(1))
         }
         guidance = try ClassifierFreeGuidance(
-            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength,
+            scale: scale, model: model, prompts: prompts, newTokens: maxLength - promptLength, adapters: adapters,
             cacheQuantization: config.cacheQuantization)
     }
 

@@ -14,14 +14,17 @@ final class ClassifierFreeGuidance {
     /// - Parameters:
     ///   - prompts: for each decoding row, the tokens that replace its prompt.
     ///   - newTokens: the most tokens that may follow a prompt.
+    ///   - adapters: of each decoding row; `nil`: those that are active.
     init(
-        scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int, cacheQuantization: KeyValueQuantization?
+        scale: Double, model: any GenerativeModel, prompts: [[Int32]], newTokens: Int, adapters: [AdapterWeights]?,
+        cacheQuantization: KeyValueQuantization?
     ) throws {
         self.scale = Float(scale)
         self.prompts = prompts
         let longest = prompts.map(\.count).max() ?? 0
         session = try model.makeSession(
-            SessionRequest(rows: prompts.count, capacity: longest + newTokens, cacheQuantization: cacheQuantization))
+            SessionRequest(
+                rows: prompts.count, capacity: longest + newTokens, adapters: adapters, cacheQuantization: cacheQuantization))
     }
 
     func process(_ batch: LogitsBatch, _ contexts: [RowContext]) throws {

@@ -16,7 +16,7 @@ package struct MatchedAdapter: Sendable {
     package internal(set) var vocabularySize: Int?
     package internal(set) var warnings: [String] = []
     /// The file with the tensors, for messages.
-    let file: String
+    package let file: String
 
     /// B·A × scale, which is added to a weight.
     package struct LowRankUpdate: Sendable {
