@@ -70,7 +70,7 @@ let package = Package(
         module("NibbleCore"),
         module("NibbleCPU", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleCUDA", ["NibbleCore", "CNibbleCUDA"]),
-        module("NibbleCheckpoint", ["NibbleCore"]),
+        module("NibbleCheckpoint", ["NibbleCore", "CNibbleCPU"]),
         module("NibbleHub", ["NibbleCore", "CNibbleHub"]),
         module("NibbleTemplates", ["NibbleCore"]),
         module("NibbleTokenizers", ["NibbleCore", "NibbleTemplates"]),

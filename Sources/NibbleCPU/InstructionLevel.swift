@@ -22,8 +22,7 @@ package struct InstructionLevel: Sendable, Hashable, CustomStringConvertible {
     }()
 
     /// The level that `NIBBLE_CPU` names, or ``best``.
-    package static let standard: InstructionLevel =
-        requested.flatMap { name in available.first { $0.name == name } } ?? best
+    package static let standard: InstructionLevel = nibble_standard_level().map(InstructionLevel.init) ?? best
 
     /// What `NIBBLE_CPU` says if no level of this machine has that name.
     package static let refused: String? = requested.flatMap { name in

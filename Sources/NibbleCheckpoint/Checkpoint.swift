@@ -58,6 +58,11 @@ package protocol Checkpoint: Sendable {
     /// - Throws: ``CheckpointError``.
     func rows(_ name: String, _ range: Range<Int>) throws -> Tensor
 
+    /// The rows [N, K] of a weight, or of matrix `matrix` of a set [E, N, K], if the checkpoint computes them one by one. `nil` for
+    /// what lies in the file as it is.
+    /// - Throws: ``CheckpointError``.
+    func weightRows(_ name: String, matrix: Int?) throws -> (any WeightRows)?
+
     /// Asks the system to start reading a tensor's pages, without waiting for them.
     func prefetch(_ name: String)
 
@@ -74,6 +79,8 @@ extension Checkpoint {
     package var unreadableNames: [String] { [] }
 
     package func rows(_ name: String, _ range: Range<Int>) throws -> Tensor { try tensor(name).rows(range) }
+
+    package func weightRows(_ name: String, matrix: Int?) throws -> (any WeightRows)? { nil }
 
     /// Names sorted by file and offset: reading in this order passes over each file once.
     package var namesInFileOrder: [String] {

@@ -56,6 +56,9 @@ package protocol Backend: AnyObject, Sendable {
     /// bitsandbytes formats; CUDA's results are canonical).
     /// - Throws: ``BackendError/nonFiniteWeight(index:)``
     func quantize(_ source: Tensor, to format: WeightFormat) throws -> LinearWeight
+    /// The same of rows that are computed as they are needed. `nil` where the device quantizes tensors alone.
+    /// - Throws: ``BackendError/nonFiniteWeight(index:)``
+    func quantize(_ rows: any WeightRows, to format: WeightFormat) throws -> LinearWeight?
     /// The weight as a float tensor [N, K] on this device.
     func dequantize(_ weight: LinearWeight, to dtype: DType) throws -> Tensor
     /// Repacks a canonical weight on this device into the layout that its kernels prefer. May return it unchanged.
@@ -160,6 +163,7 @@ extension Backend {
     package func reserve(_ workspace: WorkspaceRequest) throws {}
     package func prepareKernels(loadDType: DType) throws {}
     package func expect(_ byteCount: Int) throws {}
+    package func quantize(_ rows: any WeightRows, to format: WeightFormat) throws -> LinearWeight? { nil }
     package func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }
 
     package func linear(

@@ -9,7 +9,9 @@ package struct KeyMatching {
     package private(set) var sources: [ByteText: WeightSource] = [:]
     /// By the path that a single expert's weight would have: `M.experts.3.gate_proj.weight`.
     package private(set) var expertSources: [ByteText: WeightSource] = [:]
-    /// The shape [N, K] of each weight of ``expertSources``.
+    /// By the path that a single expert's bias would have: `M.experts.3.down_proj.bias`.
+    private(set) var expertBiases: [ByteText: WeightSource] = [:]
+    /// The shape of each weight [N, K] of ``expertSources``.
     private(set) var expertShapes: [ByteText: Shape] = [:]
     /// Tensors of the checkpoint that the model does not use.
     package private(set) var unexpected: [String] = []
@@ -48,7 +50,8 @@ package struct KeyMatching {
             if let path = parameter(key) {
                 sources[path] = WeightSource(key: key)
             } else if let path = expert(key) {
-                expertSources[path] = WeightSource(key: key)
+                let source = WeightSource(key: key)
+                if path.hasByteSuffix(".bias") { expertBiases[path] = source } else { expertSources[path] = source }
             } else if let (path, ending) = KeyMatching.companion(key, { parameter($0) ?? expert($0) }) {
                 companions[ByteText(path), default: [:]][ending] = key
             } else if !architecture.keys.isIgnored(key) {
@@ -138,7 +141,9 @@ package struct KeyMatching {
     private func requireReadable(_ tree: ModuleTree, _ checkpoint: any Checkpoint) throws {
         let tiedTargets = Set(texts: tied.map(\.target))
         for (path, key) in unreadable.sorted(by: { $0.key < $1.key }) {
-            guard sources[path] == nil, expertSources[path] == nil, !tiedTargets.contains(path) else { continue }
+            guard sources[path] == nil, expertSources[path] == nil, expertBiases[path] == nil, !tiedTargets.contains(path) else {
+                continue
+            }
             _ = try checkpoint.tensor(key)
         }
     }
@@ -152,13 +157,14 @@ package struct KeyMatching {
             }
             let separate = experts.weights(of: parameter.path, in: parameter.module.path)
             // A set of which the checkpoint holds nothing is named as a whole.
-            guard separate.contains(where: { expertSources[$0.path] != nil }) else {
+            func source(_ path: String) -> WeightSource? { expertSources[path] ?? expertBiases[path] }
+            guard separate.contains(where: { source($0.path) != nil }) else {
                 if !parameter.isComputed { missing.append(parameter.path) }
                 continue
             }
             for (path, shape) in separate {
                 expertShapes[path] = shape
-                if let source = expertSources[path] { check(source, shape, checkpoint) } else { missing.append(path) }
+                if let source = source(path) { check(source, shape, checkpoint) } else { missing.append(path) }
             }
         }
     }

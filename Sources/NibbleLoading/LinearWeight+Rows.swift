@@ -14,6 +14,39 @@ extension LinearWeight {
     }
 }
 
+extension LinearWeight {
+    /// A copy on the host with rows 0, 2, 4 … first, then rows 1, 3, 5 …. `nil` where 4-bit rows do not begin and end with a block.
+    func separatingAlternateRows(_ host: HostTensors) throws -> LinearWeight? {
+        func separated(_ tensor: Tensor, rows: Int) throws -> Tensor {
+            try host.separatingAlternateRows(tensor.viewed(as: [rows, tensor.count / max(rows, 1)])).viewed(as: tensor.shape)
+        }
+        switch self {
+        case .dense(let tensor): return .dense(try host.separatingAlternateRows(tensor))
+        case .int8(let weight):
+            return .int8(
+                Int8Weight(
+                    values: try host.separatingAlternateRows(weight.values),
+                    scales: try separated(weight.scales, rows: weight.values.shape[0])))
+        case .fourBit(let weight):
+            guard weight.inFeatures % weight.format.blockSize == 0 else { return nil }
+            let scales: BlockScales =
+                switch weight.scales.multipliedOut() {
+                case .plain(let absmax): .plain(try separated(absmax, rows: weight.outFeatures))
+                case .exponents(let exponents): .exponents(try separated(exponents, rows: weight.outFeatures))
+                case .nested(let nested): .nested(nested)
+                }
+            var format = weight.format
+            format.isNested = false
+            return .fourBit(
+                FourBitWeight(
+                    format: format, outFeatures: weight.outFeatures, inFeatures: weight.inFeatures,
+                    codes: try separated(weight.codes, rows: weight.outFeatures), scales: scales,
+                    sourceDType: weight.sourceDType))
+        case .prepared: return nil
+        }
+    }
+}
+
 extension FourBitWeight {
     fileprivate func rows(_ range: Range<Int>) -> FourBitWeight? {
         let (first, count) = (range.lowerBound * inFeatures, range.count * inFeatures)
@@ -40,13 +73,27 @@ extension BlockScales {
                 return .nested(
                     NestedScales(codes: scales.codes.rows(range), absmax: scales.absmax.rows(groups), offset: scales.offset))
             }
-            let (first, last) = (range.lowerBound / size, (range.upperBound - 1) / size)
-            let values = PlainNested.dequantize(
-                .init(
-                    codes: Array(scales.codes.hostElements(UInt8.self)[first * size..<range.upperBound]),
-                    absmax: Array(scales.absmax.hostElements(Float.self)[first...last]), offset: scales.offset)
-            ).dropFirst(range.lowerBound - first * size)
-            return .plain(.host(Array(values), .float32, [values.count]))
+            return .plain(scales.multipliedOut(range))
         }
+    }
+
+    /// Nested scales as plain ones.
+    fileprivate func multipliedOut() -> BlockScales {
+        guard case .nested(let scales) = self else { return self }
+        return .plain(scales.multipliedOut(0..<scales.codes.count))
+    }
+}
+
+extension NestedScales {
+    /// float32 scales of some blocks.
+    fileprivate func multipliedOut(_ range: Range<Int>) -> Tensor {
+        let size = FourBitFormat.nestedBlockSize
+        let (first, last) = (range.lowerBound / size, (range.upperBound - 1) / size)
+        let values = PlainNested.dequantize(
+            .init(
+                codes: Array(codes.hostElements(UInt8.self)[first * size..<range.upperBound]),
+                absmax: Array(absmax.hostElements(Float.self)[first...last]), offset: offset)
+        ).dropFirst(range.lowerBound - first * size)
+        return .host(Array(values), .float32, [values.count])
     }
 }

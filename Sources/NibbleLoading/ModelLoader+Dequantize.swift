@@ -59,11 +59,11 @@ private struct DequantizedTensors {
             guard let source = matched.matching.sources[parameter.path] else { continue }
             let dtype = matched.tree.storedDType(of: parameter.path, loadDType: matched.dtype)
             if source.isQuantized {
-                add(fileName(parameter.path), dtype, parameter.shape) {
+                add(matched.writtenName(parameter, source), dtype, parameter.shape) {
                     try DequantizedTensors.floats(parameter, source, dtype, matched, host)
                 }
             } else {
-                addFloat(fileName(parameter.path), source.key, dtype)
+                addFloat(matched.writtenName(parameter, source), source.key, dtype)
             }
         }
         for (path, source) in matched.matching.expertSources.sorted(by: { ByteText($0.value.key) < ByteText($1.value.key) }) {
@@ -76,6 +76,7 @@ private struct DequantizedTensors {
                 return try matched.cpu.dequantize(weight, to: matched.dtype)
             }
         }
+        for key in matched.matching.expertBiases.values.map(\.key).sorted() { addFloat(key, key, matched.dtype) }
         self.matched = matched
         self.host = host
         self.makers = makers

@@ -123,6 +123,12 @@ extension MatchedCheckpoint {
         guard let source = matching.sources[parameter.path] else { return [] }
         let tensor = try host.cast(
             checkpoint.tensor(source.key), to: tree.storedDType(of: parameter.path, loadDType: dtype))
-        return [(name: architecture.keys.fileName(parameter.path), tensor: tensor)]
+        return [(name: writtenName(parameter, source), tensor: tensor)]
+    }
+
+    /// A router keeps the name that it has beside single experts, which keep theirs.
+    func writtenName(_ parameter: LocatedParameter, _ source: KeyMatching.WeightSource) -> String {
+        if case .router = parameter.module.node.kind, !matching.expertSources.isEmpty { return source.key }
+        return architecture.keys.fileName(parameter.path)
     }
 }

@@ -1,3 +1,4 @@
+import NibbleCheckpoint
 import NibbleCore
 import NibbleModels
 
@@ -18,33 +19,66 @@ extension WeightLoader {
         let isTransposed = module.node.expertsLayout == .alternatingColumns
         let (width, inner) = isTransposed ? (down.shape[2], down.shape[1]) : (down.shape[1], down.shape[2])
         let fusedFirst = try fused(first.name, first.shape, module, on: backend)
-        let projections = first.name == "up_proj" ? ["up_proj"] : ["gate_proj", "up_proj"]
+        let projections: [(name: String, rows: Int)] =
+            isTransposed
+            ? [("gate_up_proj", 2 * inner)]
+            : (first.name == "up_proj" ? ["up_proj"] : ["gate_proj", "up_proj"]).map { ($0, inner) }
         let fusedDown = try fused("down_proj", down.shape, module, on: backend)
         return try (0..<down.shape[0]).map { index in
-            func separate(_ projection: String, _ shape: Shape) throws -> Linear {
-                try layer("\(module.path).\(index).\(projection)", shape, module, on: backend)
-            }
-            let layers = try fusedFirst.map { [try $0(index)] } ?? projections.map { try separate($0, [inner, width]) }
-            return Expert(
-                gateUp: LinearGroup(layers), down: try fusedDown?(index) ?? separate("down_proj", [width, inner]))
+            let layers =
+                try fusedFirst.map { [try $0(index)] }
+                ?? projections.map { try layer(index, $0.name, [$0.rows, width], module, on: backend) }
+            let last = try fusedDown?(index) ?? layer(index, "down_proj", [width, inner], module, on: backend)
+            return Expert(gateUp: LinearGroup(layers), down: last)
         }
     }
 
     /// A layer of one expert, which has a tensor of its own.
     private func layer(
-        _ path: String, _ shape: Shape, _ module: LocatedModule, on backend: any Backend
+        _ index: Int, _ projection: String, _ shape: Shape, _ module: LocatedModule, on backend: any Backend
     ) throws -> Linear {
+        let path = "\(module.path).\(index).\(projection)"
         guard let source = matching.expertSources[path + ".weight"] else {
             throw LoadError.missingWeights([path + ".weight"], files: checkpoint.files.map(\.path))
         }
+        let bias = try bias(of: projection, index, module, on: backend)
+        let alternates = module.node.expertsLayout == .alternatingColumns && projection == "gate_up_proj"
         if source.isQuantized {
-            let stored = try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: shape)
             defer { dropPages(source, of: module) }
-            return linear(path, try placed(stored, source, module, on: backend))
+            let stored = try StoredWeightReader(checkpoint: checkpoint) { $0 }.weight(source, shape: shape)
+            guard alternates else { return linear(path, try placed(stored, source, module, on: backend), bias: bias) }
+            return linear(path, try separated(stored, path, source, module, on: backend), bias: bias)
+        }
+        if !alternates, let rows = try checkpoint.weightRows(source.key, matrix: nil),
+            let weight = try quantized(rows, source.key, module, backend)
+        {
+            return linear(path, weight, bias: bias)
         }
         let file = try checkpoint.tensor(source.key)
-        let tensor = try castToStored(file, parameter: path, key: source.key)
-        return try linear(path, tensor, of: module, key: source.key, file: file, on: backend)
+        let matrix = try castToStored(file, parameter: path, key: source.key)
+        return try linear(
+            path, alternates ? host.separatingAlternateRows(matrix) : matrix, of: module, key: source.key, file: file,
+            on: backend,
+            bias: bias)
+    }
+
+    /// A quantized weight whose rows of gate and up alternate, the gate's first, where the module's weights lie.
+    private func separated(
+        _ stored: LinearWeight, _ path: String, _ source: KeyMatching.WeightSource, _ module: LocatedModule,
+        on backend: any Backend
+    ) throws -> LinearWeight {
+        func make() throws -> LinearWeight {
+            guard let weight = try stored.separatingAlternateRows(host) else {
+                throw LoadError.malformedQuantization(
+                    tensor: source.key, file: file(of: source.key), expected: "rows that are whole blocks of the scales",
+                    found: "rows of \(stored.inFeatures)")
+            }
+            return weight
+        }
+        if isOnDisk(module.path(of: "down_proj")) {
+            return try offloaded(path, key: source.key, module: module.path, form: "gate rows first", make)
+        }
+        return try prepared(make().mapTensors { try host.resident($0, on: backend, unlessBackedBy: nil) }, on: backend)
     }
 
     /// Makes layers of a fused parameter, by the expert's index. `nil` where each expert has a tensor of its own.
@@ -65,13 +99,20 @@ extension WeightLoader {
             let isView = checkpoint.descriptor(source.key)?.isContiguous == true
             let whole = isView ? try checkpoint.tensor(source.key) : nil
             return { [self] index in
+                let bias = try bias(of: projection, index, module, on: backend)
+                let rows = try isView ? nil : expertRows(source.key, index, projection, module.node.expertsLayout)
+                if let rows, let weight = try quantized(rows, source.key, module, backend) {
+                    return linear(path(index), weight, bias: bias)
+                }
+                if let matrix = rows?.tensor() {
+                    let tensor = try castToStored(matrix, parameter: parameter, key: source.key)
+                    return try linear(path(index), tensor, of: module, key: source.key, file: matrix, on: backend, bias: bias)
+                }
                 let file = try whole ?? checkpoint.rows(source.key, index..<index + 1)
-                let rows = (whole?.rows(index..<index + 1) ?? file).viewed(as: [file.shape[1], file.shape[2]])
+                let matrix = (whole?.rows(index..<index + 1) ?? file).viewed(as: [file.shape[1], file.shape[2]])
                 let tensor = try oriented(
-                    castToStored(rows, parameter: parameter, key: source.key), projection, module.node.expertsLayout)
-                return try linear(
-                    path(index), tensor, of: module, key: source.key, file: file, on: backend,
-                    bias: bias(of: projection, index, module, on: backend))
+                    castToStored(matrix, parameter: parameter, key: source.key), projection, module.node.expertsLayout)
+                return try linear(path(index), tensor, of: module, key: source.key, file: file, on: backend, bias: bias)
             }
         }
         guard module.node.expertsLayout == .rows else {
@@ -91,6 +132,21 @@ extension WeightLoader {
         }
     }
 
+    /// One expert's rows [N, K], the gate's before those of up. `nil` where the checkpoint does not compute them one by one.
+    private func expertRows(
+        _ key: String, _ index: Int, _ projection: String, _ layout: ModuleNode.ExpertsLayout
+    ) throws -> (any WeightRows)? {
+        guard layout == .alternatingColumns else { return try checkpoint.weightRows(key, matrix: index) }
+        guard let stored = checkpoint as? DequantizedCheckpoint, stored.isMXFP4(key) else { return nil }
+        return try stored.mxfp4Rows(key, matrix: index, separatesAlternateRows: projection == "gate_up_proj")
+    }
+
+    private func quantized(
+        _ rows: any WeightRows, _ key: String, _ module: LocatedModule, _ backend: any Backend
+    ) throws -> LinearWeight? {
+        try quantized(rows, of: module.path, parameter: module.path(of: "down_proj"), key: key, on: backend)
+    }
+
     /// One expert's matrix as [N, K], the gate's rows before those of up.
     private func oriented(_ matrix: Tensor, _ projection: String, _ layout: ModuleNode.ExpertsLayout) throws -> Tensor {
         guard layout == .alternatingColumns else { return matrix }
@@ -103,9 +159,10 @@ extension WeightLoader {
         of projection: String, _ index: Int, _ module: LocatedModule, on backend: any Backend
     ) throws -> Tensor? {
         let parameter = module.path(of: projection + "_bias")
-        guard let source = matching.sources[parameter] else { return nil }
+        let own = matching.expertBiases["\(module.path).\(index).\(projection).bias"]
+        guard let source = own ?? matching.sources[parameter] else { return nil }
         let file = try checkpoint.tensor(source.key)
-        let row = file.rows(index..<index + 1)
+        let row = own == nil ? file.rows(index..<index + 1) : file
         let stored = try host.cast(castToStored(row, parameter: parameter, key: source.key), to: .float32)
         let column = stored.viewed(as: [stored.count, 1])
         let bias = projection == "gate_up_proj" ? try host.separatingAlternateRows(column) : column

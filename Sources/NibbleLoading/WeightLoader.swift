@@ -234,9 +234,13 @@ final class WeightLoader {
     ) throws -> LinearWeight {
         let path = module.path(of: "weight")
         guard source.isQuantized else {
+            var isTransposed = false
+            if case .transposedLinear = module.node.kind { isTransposed = true }
+            let rows = try isTransposed ? nil : checkpoint.weightRows(source.key, matrix: nil)
+            if let weight = try quantized(rows, of: module.path, parameter: path, key: source.key, on: backend) { return weight }
             let file = try checkpoint.tensor(source.key)
             var tensor = try castToStored(file, parameter: path, key: source.key)
-            if case .transposedLinear = module.node.kind { tensor = try host.transposed(tensor) }
+            if isTransposed { tensor = try host.transposed(tensor) }
             return try linearWeight(
                 tensor, of: module.path, parameter: path, name: path, key: source.key, file: file, on: backend)
         }
@@ -251,6 +255,22 @@ final class WeightLoader {
             try host.resident($0, on: backend, unlessBackedBy: $0)
         }
         return try prepared(try reader.weight(source, shape: expected), on: backend)
+    }
+
+    /// Quantizes a weight slab by slab as its rows are computed, so that the whole of it is never in memory. `nil` where it stays
+    /// dense, or the device wants a tensor.
+    /// - Parameter parameter: the weight lies on this parameter's device.
+    func quantized(
+        _ rows: (any WeightRows)?, of module: String, parameter: String, key: String, on backend: any Backend
+    ) throws -> LinearWeight? {
+        guard let format = format(of: module), backend.device == .cpu, !isOnDisk(parameter), !options.followsReference,
+            let rows, rows.dtype == architecture.tree.storedDType(of: parameter, loadDType: dtype)
+        else { return nil }
+        do {
+            return try backend.quantize(rows, to: format).map { try prepared($0, on: backend) }
+        } catch BackendError.nonFiniteWeight(let index) {
+            throw LoadError.nonFinite(tensor: key, file: file(of: key), index: index)
+        }
     }
 
     /// Quantizes [N, K] as planned for `module`, or keeps it dense.

@@ -43,9 +43,11 @@ struct WrittenExperts {
             return try tensors(source, named: matched.architecture.keys.fileName(parameter.path), of: module, dtype, host)
         }
         guard parameter.path == module.node.parameters.first.map({ module.path(of: $0.name) }) else { return [] }
+        let biases = matched.matching.expertBiases.filter { ExpertNames.set(of: $0.key.text) == module.path }.map(\.value.key)
         return try (separate[module.path] ?? []).flatMap { source in
             try tensors(source, named: source.key, of: module, matched.dtype, host)
         }
+            + biases.sorted().map { ($0, try host.cast(matched.checkpoint.tensor($0), to: matched.dtype)) }
     }
 
     private func tensors(

@@ -146,7 +146,185 @@ import Testing
             expected: "a scale beside it", found: "none"),
     ]
 
-    @Test("what does not fit is an error that names it", arguments: all)
+    private static func scale8(_ count: Int, _ shape: Shape, _ code: UInt8 = 56) -> Tensor {
+        .host([UInt8](repeating: code, count: count), .float8E4M3, shape)
+    }
+    private static func halves(_ shape: Shape, _ value: Float16) -> Tensor {
+        .host([Float16](repeating: value, count: shape.count), .float16, shape)
+    }
+    private static let int8: JSONValue = groups(["num_bits": 8, "type": "int", "strategy": "channel", "symmetric": false])
+    private static let bytes8 = Tensor.host([Int8](repeating: 1, count: 64), .int8, [4, 16])
+    private static let nvfp4Packed: JSONValue = [
+        "quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized",
+        "config_groups": ["g": ["targets": ["Linear"], "weights": ["num_bits": 4, "type": "float", "group_size": 16]]],
+    ]
+    private static func packedTensors(_ changed: (name: String, tensor: Tensor)) -> [(name: String, tensor: Tensor)] {
+        let all = [
+            ("m.weight_packed", words([8, 4])), ("m.weight_shape", shape), ("m.weight_scale", halves([8, 2])),
+            ("m.weight_zero_point", words([1, 2])),
+        ]
+        return all.filter { $0.0 != changed.name } + [changed]
+    }
+    private static func gptqTensors(_ changed: (name: String, tensor: Tensor)...) -> [(name: String, tensor: Tensor)] {
+        let all = [("m.qweight", words([4, 16])), ("m.qzeros", words([2, 2])), ("m.scales", halves([2, 16]))]
+        return all.filter { entry in !changed.contains { $0.name == entry.0 } } + changed
+    }
+    private static func awqTensors(_ changed: (name: String, tensor: Tensor)) -> [(name: String, tensor: Tensor)] {
+        let all = [("m.qweight", words([32, 2])), ("m.qzeros", words([2, 2])), ("m.scales", halves([2, 16]))]
+        return all.filter { $0.0 != changed.name } + [changed]
+    }
+
+    static let more: [Bad] = [
+        Bad(
+            description: "fp8 scales of a block that does not divide, one too few", config: fp8,
+            tensors: [
+                ("m.weight", .host([UInt8](repeating: 0x38, count: 33 * 48), .float8E4M3, [33, 48])),
+                ("m.weight_scale_inv", floats([2, 3])),
+            ], tensor: "m.weight_scale_inv", expected: "16 × 16", found: "[2, 3]"),
+        Bad(
+            description: "fp8 scales of three axes", config: fp8,
+            tensors: [("m.weight", codes), ("m.weight_scale_inv", floats([1, 2, 3]))], tensor: "m.weight_scale_inv",
+            expected: "16 × 16", found: "[1, 2, 3]"),
+        Bad(
+            description: "fp8 scales in fp8", config: fp8,
+            tensors: [("m.weight", codes), ("m.weight_scale_inv", scale8(6, [2, 3]))], tensor: "m.weight_scale_inv",
+            expected: "float32", found: "float8"),
+        Bad(
+            description: "fp8 no scales at all", config: fp8,
+            tensors: [("m.weight", codes), ("m.weight_scale_inv", floats([0, 3]))], tensor: "m.weight_scale_inv",
+            expected: "16 × 16", found: "[0, 3]"),
+        Bad(
+            description: "int8 without a group",
+            config: [
+                "quant_method": "compressed-tensors", "format": "int-quantized",
+                "config_groups": [
+                    "a": ["targets": ["re:.*other"], "weights": ["num_bits": 8]],
+                    "b": ["targets": ["else"], "weights": ["num_bits": 8]],
+                ],
+            ], tensors: [("m.weight", bytes8), ("m.weight_scale", floats([4, 1]))], tensor: "m.weight",
+            expected: "among its targets", found: "none"),
+        Bad(
+            description: "int8 zero points of another shape", config: int8,
+            tensors: [
+                ("m.weight", bytes8), ("m.weight_scale", floats([4, 1])),
+                ("m.weight_zero_point", .host([Int8](repeating: 1, count: 8), .int8, [8, 1])),
+            ], tensor: "m.weight_zero_point", expected: "[4, 1]", found: "[8, 1]"),
+        Bad(
+            description: "int8 zero points in floats", config: int8,
+            tensors: [("m.weight", bytes8), ("m.weight_scale", floats([4, 1])), ("m.weight_zero_point", floats([4, 1]))],
+            tensor: "m.weight_zero_point", expected: "int8", found: "float32"),
+        Bad(
+            description: "mxfp4 codes in another dtype", config: ["quant_method": "mxfp4"],
+            tensors: [("m.weight_blocks", words([2, 4, 1, 16])), ("m.weight_scales", bytes([2, 4, 1]))],
+            tensor: "m.weight_blocks", expected: "uint8", found: "int32"),
+        Bad(
+            description: "mxfp4 scales in floats", config: ["quant_method": "mxfp4"],
+            tensors: [("m.weight_blocks", bytes([2, 4, 1, 16])), ("m.weight_scales", floats([2, 4, 1]))],
+            tensor: "m.weight_scales", expected: "uint8", found: "float32"),
+        Bad(
+            description: "mxfp4 of one matrix", config: ["quant_method": "mxfp4"],
+            tensors: [("m.weight_blocks", bytes([4, 1, 16])), ("m.weight_scales", bytes([4, 1]))], tensor: "m.weight_blocks",
+            expected: "[experts, N, K/32, 16]", found: "[4, 1, 16]"),
+        Bad(
+            description: "packed scale NaN", config: packed, tensors: packedTensors(("m.weight_scale", halves([8, 2], .nan))),
+            tensor: "m.weight_scale", expected: "finite", found: "nan at 0"),
+        Bad(
+            description: "packed shape of three extents", config: packed,
+            tensors: packedTensors(("m.weight_shape", .host([Int64(8), 32, 1], .int64, [3]))), tensor: "m.weight_shape",
+            expected: "2 elements", found: "[3]"),
+        Bad(
+            description: "packed shape in floats", config: packed,
+            tensors: packedTensors(("m.weight_shape", floats([2]))), tensor: "m.weight_shape", expected: "int64",
+            found: "float32"),
+        Bad(
+            description: "packed shape beyond all memory", config: packed,
+            tensors: packedTensors(("m.weight_shape", .host([Int64.max, 32], .int64, [2]))), tensor: "m.weight_shape",
+            expected: "two extents", found: "9223372036854775807"),
+        Bad(
+            description: "packed zero points of another shape", config: packed,
+            tensors: packedTensors(("m.weight_zero_point", words([8, 2]))), tensor: "m.weight_zero_point", expected: "[1, 2]",
+            found: "[8, 2]"),
+        Bad(
+            description: "packed group index too short", config: packed,
+            tensors: packedTensors(("m.weight_g_idx", .host([Int32](repeating: 0, count: 31), .int32, [31]))),
+            tensor: "m.weight_g_idx", expected: "[32]", found: "[31]"),
+        Bad(
+            description: "packed codes in floats", config: packed, tensors: packedTensors(("m.weight_packed", floats([8, 4]))),
+            tensor: "m.weight_packed", expected: "int32", found: "float32"),
+        Bad(
+            description: "nvfp4 NaN scale", config: nvfp4,
+            tensors: [
+                ("m.weight", bytes([4, 16])), ("m.weight_scale", scale8(8, [4, 2], 127)), ("m.weight_scale_2", floats([])),
+            ], tensor: "m.weight_scale", expected: "finite", found: "nan at 0"),
+        Bad(
+            description: "nvfp4 NaN global scale", config: nvfp4,
+            tensors: [
+                ("m.weight", bytes([4, 16])), ("m.weight_scale", scale8(8, [4, 2])), ("m.weight_scale_2", floats([], .nan)),
+            ], tensor: "m.weight_scale_2", expected: "finite", found: "nan"),
+        Bad(
+            description: "nvfp4 two global scales", config: nvfp4,
+            tensors: [
+                ("m.weight", bytes([4, 16])), ("m.weight_scale", scale8(8, [4, 2])), ("m.weight_scale_2", floats([2])),
+            ], tensor: "m.weight_scale_2", expected: "1 element", found: "[2]"),
+        Bad(
+            description: "nvfp4 scales in floats", config: nvfp4,
+            tensors: [("m.weight", bytes([4, 16])), ("m.weight_scale", floats([4, 2])), ("m.weight_scale_2", floats([]))],
+            tensor: "m.weight_scale", expected: "float8", found: "float32"),
+        Bad(
+            description: "nvfp4 divided by zero", config: nvfp4Packed,
+            tensors: [
+                ("m.weight_packed", bytes([4, 16])), ("m.weight_scale", scale8(8, [4, 2])),
+                ("m.weight_global_scale", floats([1], 0)),
+            ], tensor: "m.weight_global_scale", expected: "finite", found: "inf for group 0"),
+        Bad(
+            description: "nvfp4 codes in another dtype", config: nvfp4Packed,
+            tensors: [
+                ("m.weight_packed", words([4, 4])), ("m.weight_scale", scale8(8, [4, 2])),
+                ("m.weight_global_scale", floats([1])),
+            ], tensor: "m.weight_packed", expected: "uint8", found: "int32"),
+        Bad(
+            description: "awq infinite scale", config: awq, tensors: awqTensors(("m.scales", halves([2, 16], .infinity))),
+            tensor: "m.scales", expected: "finite", found: "inf at 0"),
+        Bad(
+            description: "awq codes of 16 bits", config: awq, tensors: awqTensors(("m.qweight", halves([32, 2]))),
+            tensor: "m.qweight", expected: "int32", found: "float16"),
+        Bad(
+            description: "awq scales of the words", config: awq, tensors: awqTensors(("m.scales", halves([2, 2]))),
+            tensor: "m.scales", expected: "[2, 16]", found: "[2, 2]"),
+        Bad(
+            description: "awq groups that do not divide", config: awq,
+            tensors: [("m.qweight", words([40, 2])), ("m.qzeros", words([2, 2])), ("m.scales", halves([2, 16]))],
+            tensor: "m.qzeros", expected: "[3, 2]", found: "[2, 2]"),
+        Bad(
+            description: "gptq NaN scale", config: gptq, tensors: gptqTensors(("m.scales", halves([2, 16], .nan))),
+            tensor: "m.scales", expected: "finite", found: "nan at 0"),
+        Bad(
+            description: "gptq zero points of one axis", config: gptq, tensors: gptqTensors(("m.qzeros", words([4]))),
+            tensor: "m.qzeros", expected: "[groups", found: "[4]"),
+        Bad(
+            description: "gptq group index in floats", config: gptq, tensors: gptqTensors(("m.g_idx", floats([32]))),
+            tensor: "m.g_idx", expected: "int32", found: "float32"),
+        Bad(
+            description: "gptq group index too long", config: gptq,
+            tensors: gptqTensors(("m.g_idx", .host([Int32](repeating: 0, count: 33), .int32, [33]))), tensor: "m.g_idx",
+            expected: "[32]", found: "[33]"),
+        Bad(
+            description: "gptq rows that fill no word", config: gptq,
+            tensors: gptqTensors(("m.qweight", words([4, 12])), ("m.qzeros", words([2, 1])), ("m.scales", halves([2, 12]))),
+            tensor: "m.qweight", expected: "multiple of 8", found: "[4, 12]"),
+        Bad(
+            description: "gptq without groups", config: ["quant_method": "gptq", "bits": 4, "dynamic": ["a": [:]]],
+            tensors: gptqTensors(("m.qzeros", words([0, 2])), ("m.scales", halves([0, 16]))), tensor: "m.qzeros",
+            expected: "each group", found: "[0, 2]"),
+        Bad(
+            description: "gptq too few groups for columns in order", config: gptq,
+            tensors: gptqTensors(
+                ("m.qzeros", words([1, 2])), ("m.scales", halves([1, 16])),
+                ("m.g_idx", .host([Int32](repeating: -1, count: 32), .int32, [32]))), tensor: "m.scales",
+            expected: "2 groups of 16", found: "1"),
+    ]
+
+    @Test("what does not fit is an error that names it", arguments: all + more)
     func tensors(bad: Bad) throws {
         let folder = try TemporaryFolder()
         let url = folder.url.appending(path: "model.safetensors")

@@ -12,3 +12,4 @@
 #include "nibble_recurrence.h"
 #include "nibble_route.h"
 #include "nibble_selection.h"
+#include "nibble_stored.h"

@@ -17,3 +17,5 @@ const char *nibble_level_name(const nibble_kernels *kernels);
 bool nibble_level_is_supported(const nibble_kernels *kernels);
 /// The fastest level this machine runs.
 const nibble_kernels *nibble_best_level(void);
+/// The level that the environment variable NIBBLE_CPU names, or the fastest where it names none that this machine runs.
+const nibble_kernels *nibble_standard_level(void);

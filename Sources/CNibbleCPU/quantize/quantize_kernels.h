@@ -5,6 +5,10 @@
 #include <stdint.h>
 
 #include "../include/nibble_quantize.h"
+#include "../include/nibble_stored.h"
+
+/// Columns first ..< first + count of a row: `codes` and `out` begin with column `first`. A code takes a byte.
+typedef void decode_codes(const uint8_t *codes, size_t first, size_t count, const nibble_row_scales *row, float *out);
 
 typedef struct {
   /// max |v| as the bits of a float: NaN and infinity are above every number.
@@ -17,6 +21,8 @@ typedef struct {
   void (*round_int8)(const float *values, size_t count, float factor, int8_t *out);
   /// q × scale × (1 / 127)
   void (*scale_int8)(const int8_t *values, size_t count, float scale, float *out);
+  /// By nibble_code.
+  decode_codes *decode_codes[6];
 } quantize_kernels;
 
 extern const quantize_kernels nibble_quantize_generic;

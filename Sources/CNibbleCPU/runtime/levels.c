@@ -2,6 +2,8 @@
 #include "../include/nibble_levels.h"
 
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #if defined(__x86_64__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -107,4 +109,11 @@ const nibble_kernels *nibble_best_level(void) {
   for (int i = 1; i < nibble_level_count(); i++)
     if (covers(features, &levels[i])) best = i;
   return &levels[best];
+}
+
+const nibble_kernels *nibble_standard_level(void) {
+  const char *name = getenv("NIBBLE_CPU");
+  for (int i = 0; name && i < nibble_level_count(); i++)
+    if (!strcmp(levels[i].level, name) && nibble_level_is_supported(&levels[i])) return &levels[i];
+  return nibble_best_level();
 }

@@ -12,13 +12,17 @@ package struct DequantizedCheckpoint: Checkpoint {
     package let dtype: DType
     private let checkpoint: any Checkpoint
     private let stored: StoredWeights
+    private let kernels: StoredKernels
 
-    package init(_ checkpoint: any Checkpoint, _ format: StoredFormat, dtype: DType) {
+    package init(
+        _ checkpoint: any Checkpoint, _ format: StoredFormat, dtype: DType, kernels: StoredKernels = .standard
+    ) {
         precondition([.float32, .float16, .bfloat16].contains(dtype), "weights cannot be dequantized to \(dtype)")
         let stored = StoredWeights(checkpoint, format)
         self.checkpoint = checkpoint
         self.stored = stored
         self.dtype = dtype
+        self.kernels = kernels
         let plain = checkpoint.names.filter { !stored.hidden.contains($0) && stored.weights[$0] == nil }
         names = (plain + stored.weights.keys.map(\.text)).sorted(by: NaturalOrder.precedes)
         let unreadable = checkpoint.unreadableNames.filter { !stored.hidden.contains($0) }
@@ -50,16 +54,24 @@ package struct DequantizedCheckpoint: Checkpoint {
             if let failure = stored.failures[name] { throw failure }
             return try checkpoint.tensor(name)
         }
-        let rows = weight.shape.count / max(weight.shape.last, 1)
-        return try weight.rows(0..<rows, as: dtype, shape: weight.shape, checkpoint)
+        return try tensor(weight, matrices: 0..<(weight.shape.rank == 3 ? weight.shape[0] : 1), weight.shape)
     }
 
     package func rows(_ name: String, _ range: Range<Int>) throws -> Tensor {
         guard let weight = stored.weights[name], weight.shape.rank == 3 else { return try tensor(name).rows(range) }
-        let rows = weight.shape[1]
-        return try weight.rows(
-            range.lowerBound * rows..<range.upperBound * rows, as: dtype, shape: weight.shape.replacingFirst(range.count),
-            checkpoint)
+        return try tensor(weight, matrices: range, weight.shape.replacingFirst(range.count))
+    }
+
+    private func tensor(_ weight: any StoredWeight, matrices: Range<Int>, _ shape: Shape) throws -> Tensor {
+        let decoder = try weight.decoder(checkpoint, kernels, matrices: matrices)
+        return StoredRows(decoder: decoder, dtype: dtype, shape: [shape.count / max(shape.last, 1), shape.last]).tensor(shape)
+    }
+
+    package func weightRows(_ name: String, matrix: Int?) throws -> (any WeightRows)? {
+        guard let weight = stored.weights[name], weight.shape.rank == (matrix == nil ? 2 : 3) else { return nil }
+        let shape: Shape = [weight.shape[weight.shape.rank - 2], weight.shape.last]
+        let decoder = try weight.decoder(checkpoint, kernels, matrices: (matrix ?? 0)..<(matrix ?? 0) + 1)
+        return StoredRows(decoder: decoder, dtype: dtype, shape: shape)
     }
 
     package func prefetch(_ name: String) { parts(name).forEach(checkpoint.prefetch) }
@@ -80,13 +92,28 @@ package struct DequantizedCheckpoint: Checkpoint {
         package let exponents: Tensor
     }
 
+    /// The rows [N, K] of one matrix of a set in MXFP4, whose parameter is [E, K, N].
+    /// - Parameter separatesAlternateRows: rows 0, 2, 4 … come first, then rows 1, 3, 5 ….
+    /// - Throws: ``CheckpointError``
+    package func mxfp4Rows(_ name: String, matrix: Int, separatesAlternateRows: Bool) throws -> any WeightRows {
+        let weight = try mxfp4Weight(name)
+        return StoredRows(
+            decoder: try weight.orientedRows(
+                matrix, separatesAlternateRows: separatesAlternateRows, checkpoint, kernels), dtype: dtype,
+            shape: [weight.shape[2], weight.shape[1]])
+    }
+
     /// - Parameter separatesAlternateRows: rows 0, 2, 4 … come first, then rows 1, 3, 5 ….
     /// - Throws: ``CheckpointError``
     package func mxfp4(_ name: String, matrix: Int, separatesAlternateRows: Bool) throws -> MXFP4Matrix {
+        try mxfp4Weight(name).matrix(matrix, separatesAlternateRows: separatesAlternateRows, checkpoint)
+    }
+
+    private func mxfp4Weight(_ name: String) throws -> MXFP4BlocksWeight {
         guard let weight = stored.weights[name] as? MXFP4BlocksWeight else {
             throw CheckpointError.noSuchTensor(name: name, files: files.map(\.path))
         }
-        return try weight.matrix(matrix, separatesAlternateRows: separatesAlternateRows, checkpoint)
+        return weight
     }
 
     private func parts(_ name: String) -> [String] { stored.weights[name]?.tensors ?? [name] }

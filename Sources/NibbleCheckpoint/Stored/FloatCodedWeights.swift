@@ -16,44 +16,25 @@ struct PackedFloat4Weight: StoredWeight {
 
     var tensors: [String] { [codes, scales] + [globalScale?.name].compactMap { $0 } }
 
-    func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {
-        var decoder = Decoder(
-            codes: try checkpoint.tensor(codes), width: shape.last,
-            scales: try StoredScales(scales, checkpoint, arePowers: arePowers), grid: grid)
+    func decoder(_ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>) throws -> any RowDecoder {
+        var scales = try StoredScales(self.scales, checkpoint, kernels, arePowers: arePowers).values
         if let globalScale {
-            decoder.global = try StoredScales(globalScale.name, checkpoint)[0]
-            decoder.divides = globalScale.divides
-        }
-        return decoder
-    }
-
-    private struct Decoder: RowDecoder {
-        let codes: Tensor
-        let width: Int
-        let scales: StoredScales
-        let grid: ScaleGrid
-        var global: Float = 1
-        var divides = false
-
-        func decode(_ rows: Range<Int>, into target: UnsafeMutablePointer<Float>) {
-            let codes = codes.hostBytes.assumingMemoryBound(to: UInt8.self)
-            CodeTables.e2m1.withUnsafeBufferPointer { values in
-                for (position, row) in rows.enumerated() {
-                    let (bytes, output) = (row * (width / 2), target + position * width)
-                    var (start, index) = (0, grid.start(ofRow: row))
-                    while start < width {
-                        let end = min(start + grid.columnBlock, width)
-                        let scale = divides ? scales[index] / global : scales[index] * global
-                        for pair in start / 2..<end / 2 {
-                            let byte = codes[bytes + pair]
-                            output[2 * pair] = values[Int(byte & 15)] * scale
-                            output[2 * pair + 1] = values[Int(byte >> 4)] * scale
-                        }
-                        (start, index) = (end, index + grid.step)
-                    }
+            let global = try StoredScales(globalScale.name, checkpoint, kernels).values[0]
+            scales.withUnsafeMutableBufferPointer { scales in
+                for index in scales.indices {
+                    scales[index] = globalScale.divides ? scales[index] / global : scales[index] * global
                 }
             }
+            // A global scale of 0, or one that is too small, makes infinities of finite scales.
+            if let index = kernels.firstNonFinite(scales) {
+                throw CheckpointError.malformed(
+                    file: checkpoint.path(of: globalScale.name), tensor: globalScale.name, expected: "finite scales",
+                    found: "\(scales[index]) for group \(index) by \(global)")
+            }
         }
+        return GridDecoder(
+            kernels: kernels, code: .e2m1, codes: try checkpoint.tensor(codes), rowBytes: shape.last / 2, width: shape.last,
+            scales: scales, grid: grid)
     }
 }
 
@@ -104,37 +85,69 @@ struct MXFP4BlocksWeight: StoredWeight {
         return .init(outFeatures: outer, inFeatures: inner, codes: codes, exponents: exponents)
     }
 
-    func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {
-        Decoder(
-            blocks: try checkpoint.tensor(blocks), scales: try StoredScales(scales, checkpoint, arePowers: true),
-            inner: shape[1], outer: shape[2])
+    /// Rows [N, K] as they are stored.
+    private func storedRows(
+        _ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>
+    ) throws -> GridDecoder {
+        let (inner, outer) = (shape[1], shape[2])
+        let rows = matrices.count * outer
+        return GridDecoder(
+            kernels: kernels, code: .e2m1, codes: try checkpoint.tensor(blocks).rows(matrices), rowBytes: inner / 2, width: inner,
+            scales: try StoredScales(scales, rows: matrices, checkpoint, kernels, arePowers: true).values,
+            grid: ScaleGrid(rows: rows, of: inner, block: MXFP4BlocksWeight.blockSize))
     }
 
-    private struct Decoder: RowDecoder {
-        let blocks: Tensor
-        let scales: StoredScales
+    /// The rows [N, K] of one matrix.
+    /// - Parameter separatesAlternateRows: rows 0, 2, 4 … come first, then rows 1, 3, 5 ….
+    func orientedRows(
+        _ index: Int, separatesAlternateRows: Bool, _ checkpoint: any Checkpoint, _ kernels: StoredKernels
+    ) throws -> any RowDecoder {
+        let rows = try storedRows(checkpoint, kernels, matrices: index..<index + 1)
+        return separatesAlternateRows ? AlternateRows(rows: rows, count: shape[2]) : rows
+    }
+
+    func decoder(
+        _ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>
+    ) throws -> any RowDecoder {
+        TransposedDecoder(
+            rows: try storedRows(checkpoint, kernels, matrices: matrices), inner: shape[1], outer: shape[2])
+    }
+
+    private struct AlternateRows: RowDecoder {
+        let rows: GridDecoder
+        let count: Int
+
+        var kernels: StoredKernels { rows.kernels }
+
+        func decode(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
+            let half = count / 2
+            for (position, row) in range.enumerated() {
+                let stored = row < half ? 2 * row : 2 * (row - half) + 1
+                rows.decode(stored..<stored + 1, into: target + position * rows.width)
+            }
+        }
+    }
+
+    private struct TransposedDecoder: RowDecoder {
+        let rows: GridDecoder
         /// K
         let inner: Int
         /// N
         let outer: Int
 
+        var kernels: StoredKernels { rows.kernels }
         var rowUnit: Int { MXFP4BlocksWeight.blockSize }
 
-        func decode(_ rows: Range<Int>, into target: UnsafeMutablePointer<Float>) {
-            let bytes = blocks.hostBytes.assumingMemoryBound(to: UInt8.self)
+        func decode(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
             let size = MXFP4BlocksWeight.blockSize
-            CodeTables.e2m1.withUnsafeBufferPointer { values in
-                for first in stride(from: rows.lowerBound, to: rows.upperBound, by: size) {
-                    let (expert, row) = first.quotientAndRemainder(dividingBy: inner)
-                    let output = target + (first - rows.lowerBound) * outer
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: size) { block in
+                guard let values = block.baseAddress else { return }
+                for first in stride(from: range.lowerBound, to: range.upperBound, by: size) {
+                    let (matrix, row) = first.quotientAndRemainder(dividingBy: inner)
+                    let output = target + (first - range.lowerBound) * outer
                     for column in 0..<outer {
-                        let block = (expert * outer + column) * (inner / size) + row / size
-                        let scale = scales[block]
-                        for pair in 0..<size / 2 {
-                            let byte = bytes[block * (size / 2) + pair]
-                            output[2 * pair * outer + column] = values[Int(byte & 15)] * scale
-                            output[(2 * pair + 1) * outer + column] = values[Int(byte >> 4)] * scale
-                        }
+                        rows.decodeBlock(row: matrix * outer + column, column: row, into: values)
+                        for index in 0..<size { output[index * outer + column] = values[index] }
                     }
                 }
             }

@@ -17,52 +17,74 @@ struct PackedRowsWeight: StoredWeight {
 
     var tensors: [String] { [codes, scales] + [zeroPoints, groupIndex].compactMap { $0 } }
 
-    func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {
-        let scales = try StoredScales(self.scales, checkpoint)
+    func decoder(_ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>) throws -> any RowDecoder {
+        let scales = try StoredScales(self.scales, checkpoint, kernels).values
         let groups = grid.step == 0 ? 1 : scales.count / max(shape[0], 1)
-        return Decoder(
-            codes: try checkpoint.tensor(codes), scales: scales, grid: grid, width: shape[1], bits: bits, groups: groups,
-            zeroPoints: try zeroPoints.map { try checkpoint.tensor($0) },
-            groupOfColumn: try groupIndex.flatMap { try GroupIndex.read($0, groups: groups, checkpoint) })
+        let zeroPoints = try self.zeroPoints.map { try zeros(of: try checkpoint.tensor($0), groups: groups) }
+        // A scale may serve several rows, but a zero point has its own row and group.
+        let rows = GridDecoder(
+            kernels: kernels, code: bits == 4 ? .uint4 : .uint8, codes: try checkpoint.tensor(codes),
+            rowBytes: (shape[1] * bits + 31) / 32 * 4, width: shape[1],
+            scales: expanded(scales, groups: groups),
+            zeroPoints: zeroPoints ?? Array(repeating: Float(1 << (bits - 1)), count: shape[0] * groups),
+            grid: ScaleGrid(rows: shape[0], of: shape[1], block: grid.step == 0 ? max(shape[1], 1) : grid.columnBlock))
+        guard let index = try groupIndex.flatMap({ try GroupIndex.read($0, groups: groups, checkpoint) }) else { return rows }
+        return SortedDecoder(rows: rows, groupOfColumn: index, groups: groups, bits: bits)
     }
 
-    private struct Decoder: RowDecoder {
-        let codes: Tensor
-        let scales: StoredScales
-        let grid: ScaleGrid
-        let width: Int
-        let bits: Int
-        let groups: Int
-        let zeroPoints: Tensor?
-        let groupOfColumn: [Int32]?
+    /// [N, groups]
+    private func expanded(_ scales: [Float], groups: Int) -> [Float] {
+        guard scales.count != shape[0] * groups else { return scales }
+        return (0..<shape[0]).flatMap { row in (0..<groups).map { scales[grid.start(ofRow: row) + $0 * grid.step] } }
+    }
 
-        func decode(_ rows: Range<Int>, into target: UnsafeMutablePointer<Float>) {
-            let perWord = 32 / bits
-            let words = codes.hostElements(UInt32.self)
-            let wordsPerRow = (width + perWord - 1) / perWord
-            let mask = UInt32(1) << UInt32(bits) - 1
-            for (position, row) in rows.enumerated() {
-                let output = target + position * width
-                let first = grid.start(ofRow: row)
-                let parameters = (0..<groups).map { group in
-                    (zero: zeroPoint(row, group), scale: scales[first + group * grid.step])
-                }
-                for column in 0..<width {
-                    let word = words[row * wordsPerRow + column / perWord]
-                    let code = word >> UInt32(column % perWord * bits) & mask
-                    let (zero, scale) = parameters[groupOfColumn.map { Int($0[column]) } ?? column / grid.columnBlock]
-                    output[column] = (Float(code) - zero) * scale
+    /// [N, groups]
+    private func zeros(of tensor: Tensor, groups: Int) throws -> [Float] {
+        if tensor.dtype == .int8 {
+            let middle = Float(1 << (bits - 1))
+            return tensor.hostElements(Int8.self).map { middle + Float($0) }
+        }
+        let (perWord, mask, words) = (32 / bits, UInt32(1) << UInt32(bits) - 1, tensor.hostElements(UInt32.self))
+        var zeros = [Float](repeating: 0, count: shape[0] * groups)
+        for row in 0..<shape[0] {
+            let (first, shift) = (row / perWord * groups, UInt32(row % perWord * bits))
+            for group in 0..<groups { zeros[row * groups + group] = Float(words[first + group] >> shift & mask) }
+        }
+        return zeros
+    }
+
+    /// Rows whose columns belong to groups in any order.
+    private struct SortedDecoder: RowDecoder {
+        let rows: GridDecoder
+        let groupOfColumn: [Int32]
+        let groups: Int
+        let bits: Int
+
+        var kernels: StoredKernels { rows.kernels }
+
+        func decode(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
+            guard let bytes = rows.codes.hostBytes.assumingMemoryBound(to: UInt8.self).baseAddress else { return }
+            let width = rows.width
+            withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(width, 1)) { codes in
+                guard let codes = codes.baseAddress else { return }
+                for (position, row) in range.enumerated() {
+                    let source = bytes + row * rows.rowBytes
+                    if bits == 4 {
+                        for column in 0..<width { codes[column] = source[column / 2] >> UInt8(column % 2 * 4) & 15 }
+                    } else {
+                        codes.update(from: source, count: width)
+                    }
+                    let (first, output) = (row * groups, target + position * width)
+                    rows.scales.withUnsafeBufferPointer { scales in
+                        (rows.zeroPoints ?? []).withUnsafeBufferPointer { zeros in
+                            guard let scales = scales.baseAddress, let zeros = zeros.baseAddress else { return }
+                            UnpackedCodes.decode(
+                                codes, groups: groupOfColumn, scales: scales + first, zeros: zeros + first, groupCount: groups,
+                                bits: bits, into: output)
+                        }
+                    }
                 }
             }
-        }
-
-        private func zeroPoint(_ row: Int, _ group: Int) -> Float {
-            let middle = Float(1 << (bits - 1))
-            guard let zeroPoints else { return middle }
-            if zeroPoints.dtype == .int8 { return middle + Float(zeroPoints.hostElements(Int8.self)[row * groups + group]) }
-            let perWord = 32 / bits
-            let word = zeroPoints.hostElements(UInt32.self)[row / perWord * groups + group]
-            return Float(word >> UInt32(row % perWord * bits) & (1 << UInt32(bits) - 1))
         }
     }
 }
@@ -80,47 +102,22 @@ struct AWQWeight: StoredWeight {
 
     var tensors: [String] { [codes, zeroPoints, scales] }
 
-    func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {
-        Decoder(
-            codes: try checkpoint.tensor(codes), zeroPoints: try checkpoint.tensor(zeroPoints),
-            scales: try StoredScales(scales, checkpoint), outer: shape[0], inner: shape[1], groupSize: groupSize)
+    func decoder(_ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>) throws -> any RowDecoder {
+        let (outer, inner) = (shape[0], shape[1])
+        let zeros = try checkpoint.tensor(zeroPoints)
+        let parameters = ColumnGroups(
+            scales: try StoredScales(scales, checkpoint, kernels).values, outer: outer, size: groupSize,
+            zeros: withExtendedLifetime(zeros) { AWQWeight.zeros(zeros.hostElements(UInt32.self)) })
+        return ColumnDecoder(
+            kernels: kernels, codes: try checkpoint.tensor(codes), parameters: parameters, outer: outer, inner: inner, bits: 4,
+            packsRows: true)
     }
 
-    private struct Decoder: RowDecoder {
-        let codes: Tensor
-        let zeroPoints: Tensor
-        let scales: StoredScales
-        /// N
-        let outer: Int
-        /// K
-        let inner: Int
-        let groupSize: Int
+    /// Where in a word the code of each of its eight elements begins.
+    private static let shifts: [UInt32] = [0, 16, 4, 20, 8, 24, 12, 28]
 
-        /// Where in a word the code of each of its eight elements begins.
-        private static let shifts: [UInt32] = [0, 16, 4, 20, 8, 24, 12, 28]
-        /// Columns that are written at a time, so that their cache lines are filled.
-        private static let tile = 16
-
-        var rowUnit: Int { 8 }
-
-        func decode(_ rows: Range<Int>, into target: UnsafeMutablePointer<Float>) {
-            let (codes, zeros) = (codes.hostElements(UInt32.self), zeroPoints.hostElements(UInt32.self))
-            let perRow = outer / 8
-            for group in 0..<(inner + groupSize - 1) / groupSize {
-                let end = min((group + 1) * groupSize, inner)
-                for start in stride(from: group * groupSize, to: end, by: Decoder.tile) {
-                    for row in rows {
-                        let (word, shift) = (row / 8, Decoder.shifts[row % 8])
-                        let zero = Float(zeros[group * perRow + word] >> shift & 15)
-                        let scale = scales[group * outer + row]
-                        let output = target + (row - rows.lowerBound) * inner
-                        for column in start..<min(start + Decoder.tile, end) {
-                            output[column] = (Float(codes[column * perRow + word] >> shift & 15) - zero) * scale
-                        }
-                    }
-                }
-            }
-        }
+    private static func zeros(_ words: UnsafeBufferPointer<UInt32>) -> [Float] {
+        words.flatMap { word in shifts.map { Float(word >> $0 & 15) } }
     }
 }
 
@@ -143,59 +140,37 @@ struct GPTQWeight: StoredWeight {
 
     var tensors: [String] { [codes, zeroPoints, scales] + [groupIndex].compactMap { $0 } }
 
-    func decoder(_ checkpoint: any Checkpoint) throws -> any RowDecoder {
-        let scales = try StoredScales(self.scales, checkpoint)
-        let groups = scales.count / max(shape[0], 1)
-        let inOrder = (0..<shape[1]).map { Int32($0 / groupSize) }
-        return Decoder(
-            codes: try checkpoint.tensor(codes), zeroPoints: try checkpoint.tensor(zeroPoints), scales: scales,
-            groupOfColumn: try groupIndex.flatMap { try GroupIndex.read($0, groups: groups, checkpoint) } ?? inOrder,
-            groups: groups, outer: shape[0], inner: shape[1], bits: bits, zeroOffset: zeroOffset)
+    func decoder(_ checkpoint: any Checkpoint, _ kernels: StoredKernels, matrices: Range<Int>) throws -> any RowDecoder {
+        let (outer, inner) = (shape[0], shape[1])
+        let scales = try StoredScales(self.scales, checkpoint, kernels).values
+        let zeros = try checkpoint.tensor(zeroPoints)
+        let groups = scales.count / max(outer, 1)
+        let index = try groupIndex.flatMap { try GroupIndex.read($0, groups: groups, checkpoint) }
+        // Columns in order need as many groups as their number says.
+        guard index != nil || groups * groupSize >= inner else {
+            throw CheckpointError.malformed(
+                file: checkpoint.path(of: self.scales), tensor: self.scales,
+                expected: "scales of \((inner + groupSize - 1) / groupSize) groups of \(groupSize)", found: "\(groups)")
+        }
+        let parameters = ColumnGroups(
+            scales: scales, outer: outer, size: groupSize,
+            zeros: withExtendedLifetime(zeros) { self.zeros(zeros.hostElements(UInt32.self)) },
+            ofColumn: index)
+        return ColumnDecoder(
+            kernels: kernels, codes: try checkpoint.tensor(codes), parameters: parameters, outer: outer, inner: inner, bits: bits,
+            packsRows: false)
     }
 
-    private struct Decoder: RowDecoder {
-        let codes: Tensor
-        let zeroPoints: Tensor
-        let scales: StoredScales
-        let groupOfColumn: [Int32]
-        let groups: Int
-        /// N
-        let outer: Int
-        /// K
-        let inner: Int
-        let bits: Int
-        let zeroOffset: UInt32
-
-        /// Rows whose words share a cache line.
-        var rowUnit: Int { 16 }
-
-        func decode(_ rows: Range<Int>, into target: UnsafeMutablePointer<Float>) {
-            let (perWord, mask) = (32 / bits, UInt32(1) << UInt32(bits) - 1)
-            let (codes, zeros) = (codes.hostElements(UInt32.self), zeroPoints.hostElements(UInt32.self))
-            let zeroWords = outer / perWord
-            let count = rows.count
-            var parameters = [(zero: Float, scale: Float)](repeating: (0, 0), count: groups * count)
-            for group in 0..<groups {
-                for row in rows {
-                    let stored = zeros[group * zeroWords + row / perWord] >> UInt32(row % perWord * bits)
-                    // A stored zero point of all ones stands for 0, which was decremented.
-                    let zero = Float((stored &+ zeroOffset) & mask)
-                    parameters[group * count + row - rows.lowerBound] = (zero, scales[group * outer + row])
-                }
-            }
-            for word in 0..<inner / perWord {
-                for row in rows {
-                    let position = row - rows.lowerBound
-                    let packed = codes[word * outer + row]
-                    for element in 0..<perWord {
-                        let column = word * perWord + element
-                        let (zero, scale) = parameters[Int(groupOfColumn[column]) * count + position]
-                        let code = packed >> UInt32(element * bits) & mask
-                        target[position * inner + column] = (Float(code) - zero) * scale
-                    }
-                }
+    private func zeros(_ words: UnsafeBufferPointer<UInt32>) -> [Float] {
+        let mask = UInt32(1) << UInt32(bits) - 1
+        var zeros = [Float](repeating: 0, count: words.count * (32 / bits))
+        for (index, word) in words.enumerated() {
+            for element in 0..<32 / bits {
+                // A stored zero point of all ones stands for 0, which was decremented.
+                zeros[index * (32 / bits) + element] = Float((word >> UInt32(element * bits) &+ zeroOffset) & mask)
             }
         }
+        return zeros
     }
 }
 

@@ -1,32 +1,30 @@
 import NibbleCore
 
-/// The scales of a stored weight, read as float32 one by one from whatever dtype they have.
+/// The scales of a stored weight, as float32 whatever dtype they have.
 struct StoredScales: Sendable {
-    private let tensor: Tensor
-    private let values: [Float]
+    let values: [Float]
 
     /// - Parameters:
     ///   - name: of the tensor.
+    ///   - rows: of its outermost axis; all by default.
     ///   - arePowers: bytes are exponents (E8M0).
     /// - Throws: ``CheckpointError/malformed(file:tensor:expected:found:)`` where one is NaN or infinite.
-    init(_ name: String, _ checkpoint: any Checkpoint, arePowers: Bool = false) throws {
-        tensor = try checkpoint.tensor(name)
-        values = arePowers ? CodeTables.e8m0 : CodeTables.values(tensor.dtype) ?? []
-        for index in 0..<tensor.count where !self[index].isFinite {
-            throw CheckpointError.malformed(
-                file: checkpoint.path(of: name), tensor: name, expected: "finite scales", found: "\(self[index]) at \(index)")
+    init(
+        _ name: String, rows: Range<Int>? = nil, _ checkpoint: any Checkpoint, _ kernels: StoredKernels, arePowers: Bool = false
+    ) throws {
+        let whole = try checkpoint.tensor(name)
+        let tensor = rows.map(whole.rows) ?? whole
+        func malformed(_ expected: String, _ found: String) -> CheckpointError {
+            .malformed(file: checkpoint.path(of: name), tensor: name, expected: expected, found: found)
         }
-    }
-
-    var count: Int { tensor.count }
-
-    subscript(index: Int) -> Float {
-        switch tensor.dtype {
-        case .float32: tensor.hostElements(Float.self)[index]
-        case .float16: Float(tensor.hostElements(Float16.self)[index])
-        case .bfloat16: Float(tensor.hostElements(BFloat16.self)[index])
-        default: values[Int(tensor.hostElements(UInt8.self)[index])]
+        guard let values = kernels.scales(tensor, arePowers: arePowers) else {
+            throw malformed("scales", "\(tensor.dtype)")
         }
+        self.values = values
+        guard let index = kernels.firstNonFinite(values) else { return }
+        let before = (rows?.lowerBound ?? 0) * (tensor.count / max(rows?.count ?? 1, 1))
+        // The largest exponent stands for NaN.
+        throw malformed("finite scales", "\(arePowers ? .nan : values[index]) at \(before + index)")
     }
 
     /// What scales may be stored in.
@@ -60,6 +58,13 @@ struct ScaleGrid: Sendable, Equatable {
         columnStride = extents[2] > 1 ? 1 : 0
         rowStride = extents[1] > 1 ? extents[2] : 0
         matrixStride = extents[0] > 1 ? extents[1] * extents[2] : 0
+    }
+
+    /// A scale for each block of `block` columns in each row of one matrix.
+    init(rows: Int, of columns: Int, block: Int) {
+        self.rows = max(rows, 1)
+        (rowBlock, columnBlock) = (1, block)
+        (matrixStride, rowStride, columnStride) = (0, (columns + block - 1) / block, 1)
     }
 
     /// The scales' shape as [E, N, K].

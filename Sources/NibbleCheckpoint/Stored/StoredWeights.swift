@@ -212,11 +212,17 @@ struct StoredWeights {
         }
         let bits = parameters.bits ?? zeros.shape[1] * 32 / outer
         guard [2, 4, 8].contains(bits) else { throw malformed(module + "qzeros", "2, 4 or 8 bits", "\(bits)") }
+        guard outer % (32 / bits) == 0 else {
+            throw malformed(codes, "rows of whole words, a multiple of \(32 / bits)", "\(packed.dtype) \(packed.shape)")
+        }
         let inner = packed.shape[0] * 32 / bits
         let hasIndex = has(module + "g_idx")
         if hasIndex { try require(module + "g_idx", [.int32], [inner]) }
         let size = parameters.groupSize ?? max(inner, 1)
         let groups = hasIndex || parameters.bits == nil ? zeros.shape[0] : (inner + size - 1) / size
+        guard groups > 0 || inner == 0 else {
+            throw malformed(module + "qzeros", "a row for each group", "\(zeros.dtype) \(zeros.shape)")
+        }
         try require(module + "qzeros", [.int32], [groups, outer * bits / 32])
         try require(module + "scales", StoredScales.floats, [groups, outer])
         return GPTQWeight(

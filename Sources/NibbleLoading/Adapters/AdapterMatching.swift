@@ -225,7 +225,7 @@ struct AdapterMatching {
     /// A matrix of one expert, which transformers 4 has as a module of its own.
     private mutating func addExpert(_ parts: Parts, _ path: String, of name: String) throws {
         guard let set = ExpertNames.set(of: path), let module = tree.module(at: set),
-            let down = module.node.parameters.first(where: { $0.name == "down_proj" })
+            module.node.expertsLayout == .rows, let down = module.node.parameters.first(where: { $0.name == "down_proj" })
         else { return try unexpected(parts.values.min() ?? name, name) }
         guard !file.config.usesDoRA, !file.config.hasBias else {
             throw file.wrong(

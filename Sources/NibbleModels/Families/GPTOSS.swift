@@ -22,12 +22,25 @@ enum GPTOSS {
                 limit: try config.float("swiglu_limit", default: 7), alpha: try config.float("swiglu_alpha", default: 1.702)),
             width: model.inner)
         model.mix(experts, model.biasedMixture(experts)) { _ in true }
+        model.keys = CheckpointKeys(basePrefix: "model", rename: numberedExperts)
         model.keepInFloat32 = ["post_attention_layernorm", "input_layernorm", "norm"]
         return try model.architecture()
     }
 }
 
 extension GPTOSS {
+    /// Checkpoints that bitsandbytes quantized have lists of layers, `experts.down_projs.3.weight`, each [N, K] with gate and up
+    /// alternating as in the fused parameter. The tree's name is `experts.3.down_proj.weight`.
+    private static func numberedExperts(_ key: String) -> String {
+        let parts = key.replacing(".mlp.router.linear.", with: ".mlp.router.").split(
+            separator: ".", omittingEmptySubsequences: false)
+        guard let list = parts.firstIndex(where: { $0 == "gate_up_projs" || $0 == "down_projs" }), list + 1 < parts.count else {
+            return parts.joined(separator: ".")
+        }
+        let layer = [parts[list + 1], parts[list].dropLast()]
+        return (parts[..<list] + layer + parts[(list + 2)...]).joined(separator: ".")
+    }
+
     fileprivate static let positions: JSONObject = [
         "rope_parameters": [
             "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
