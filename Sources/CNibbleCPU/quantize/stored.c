@@ -41,7 +41,12 @@ void nibble_decode_grouped_row(const uint8_t *restrict codes, size_t width, cons
   }
   for (size_t group = 0; group < group_count; group++)
     for (size_t code = 0; code < values; code++) table[group << bits | code] = ((float)code - zeros[group]) * scales[group];
-  for (size_t k = 0; k < width; k++) out[k] = table[(size_t)groups[k] << bits | codes[k]];
+  if (bits == 4) {
+#pragma clang loop unroll_count(8)
+    for (size_t k = 0; k < width; k++) out[k] = table[(size_t)groups[k] * 16 + codes[k]];
+  } else {
+    for (size_t k = 0; k < width; k++) out[k] = table[(size_t)groups[k] << bits | codes[k]];
+  }
 }
 
 /// Eight nibbles, the lowest first, to a byte each.
@@ -52,20 +57,32 @@ static uint64_t spread(uint32_t word) {
   return (bytes | bytes << 4) & 0x0F0F0F0F0F0F0F0F;
 }
 
+/// The first of each row's codes of 4 bits goes to codes[r × codes_stride].
+static void unpack_nibble_words(const uint32_t *words, size_t rows, uint8_t *codes, size_t codes_stride) {
+  enum { PIECE = 16 };
+  for (size_t start = 0; start < rows; start += PIECE) {
+    uint64_t bytes[PIECE];
+    size_t count = smaller(PIECE, rows - start);
+    if (count == PIECE)
+      for (size_t r = 0; r < PIECE; r++) bytes[r] = spread(words[start + r]);
+    else
+      for (size_t r = 0; r < count; r++) bytes[r] = spread(words[start + r]);
+    for (size_t r = 0; r < count; r++) memcpy(codes + (start + r) * codes_stride, bytes + r, 8);
+  }
+}
+
 void nibble_unpack_columns(const uint32_t *words, size_t stride, size_t word_rows, size_t rows, int32_t bits, uint8_t *codes,
                            size_t codes_stride) {
   for (size_t w = 0; w < word_rows; w++) {
     __builtin_prefetch(words + (w + AHEAD < word_rows ? w + AHEAD : w) * stride);
-    for (size_t r = 0; r < rows; r++) {
-      uint32_t word = words[w * stride + r];
-      uint8_t *out = codes + r * codes_stride + w * (size_t)(32 / bits);
-      if (bits == 4) {
-        uint64_t bytes = spread(word);
-        memcpy(out, &bytes, 8);
-      } else {
-        for (int32_t i = 0; i < 32 / bits; i++) out[i] = (uint8_t)(word >> i * bits & ((1u << bits) - 1));
-      }
+    uint8_t *out = codes + w * (size_t)(32 / bits);
+    if (bits == 4) {
+      unpack_nibble_words(words + w * stride, rows, out, codes_stride);
+      continue;
     }
+    for (size_t r = 0; r < rows; r++)
+      for (int32_t i = 0; i < 32 / bits; i++)
+        out[r * codes_stride + (size_t)i] = (uint8_t)(words[w * stride + r] >> i * bits & ((1u << bits) - 1));
   }
 }
 
