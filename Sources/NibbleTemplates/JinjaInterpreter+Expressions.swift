@@ -1,6 +1,8 @@
 import NibbleCore
 
 extension JinjaInterpreter {
+    // Inlined into its callers, it would double the machine code of the interpreter and the stack of each level.
+    @inline(never)
     func evaluate(_ expression: JinjaExpression) throws -> JinjaValue {
         line = expression.line
         return try nested { try evaluateKind(expression) }
