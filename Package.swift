@@ -48,8 +48,9 @@ let package = Package(
         .library(name: "_NibbleConformance", targets: ["NibbleConformance"]),
     ],
     traits: [
-        .default(enabledTraits: ["Server"]),
+        .default(enabledTraits: ["Server", "SelfTest"]),
         .trait(name: "Server", description: "nibble serve. Without it, neither swift-nio nor Hummingbird is compiled."),
+        .trait(name: "SelfTest", description: "nibble doctor --selftest, with the cases of every operation."),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -105,8 +106,9 @@ let package = Package(
             dependencies: [
                 "CNibbleVersion", "NibbleCore", "NibbleCheckpoint", "NibbleHub", "NibbleTokenizers", "NibbleGrammar",
                 "NibbleGeneration",
-                "NibbleConformance", "Nibble",
-                .target(name: "NibbleServer", condition: .when(traits: ["Server"])), argumentParser,
+                "Nibble", argumentParser,
+                .target(name: "NibbleConformance", condition: .when(traits: ["SelfTest"])),
+                .target(name: "NibbleServer", condition: .when(traits: ["Server"])),
             ],
             swiftSettings: swiftSettings),
 

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import Nibble
-import NibbleConformance
 import NibbleCore
 
 struct DoctorCommand: AsyncParsableCommand {
@@ -23,51 +22,40 @@ struct DoctorCommand: AsyncParsableCommand {
         if let threads, !(1...LoadOptionsGroup.maximumThreads ~= threads) {
             throw ValidationError("--threads must be from 1 to \(LoadOptionsGroup.maximumThreads), found \(threads)")
         }
+        #if !SelfTest
+        if selftest {
+            throw ValidationError("this nibble is built without the self-test; build it without --disable-default-traits")
+        }
+        #endif
     }
 
     func run() async throws {
         let devices = MachineBackends.backends(threads: threads)
-        var results = [(device: String, result: SelfTestResult)]()
-        if selftest {
-            for backend in devices { results.append((backend.device.description, SelfTest.run(on: backend))) }
-        }
-        if json { printJSON(devices, results) } else { printText(devices, results) }
-        if results.contains(where: { !$0.result.failures.isEmpty }) { throw ExitCode.failure }
+        let reports = reports(on: devices)
+        if json { printJSON(devices, reports) } else { printText(devices, reports) }
+        if reports.contains(where: { !$0.passes }) { throw ExitCode.failure }
     }
 
-    private func printText(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
+    private func reports(on devices: [any Backend]) -> [SelfTestReport] {
+        #if SelfTest
+        selftest ? devices.map(SelfTestReport.init) : []
+        #else
+        []
+        #endif
+    }
+
+    private func printText(_ devices: [any Backend], _ reports: [SelfTestReport]) {
         for backend in devices { Console.output("\(backend.device): \(backend.summary)") }
         for finding in MachineBackends.findings { Console.output(finding) }
         let hub = HubConfiguration.standard
         Console.output("models from \(hub.endpoint) are kept in \(hub.cacheFolder.path)" + (hub.isOffline ? "; offline" : ""))
-        for (device, result) in results {
-            Console.output("selftest on \(device): \(result.caseCount - result.failures.count) of \(result.caseCount) cases pass")
-            for worst in result.worstCases {
-                let operation = worst.operation.padding(toLength: 12, withPad: " ", startingAt: 0)
-                Console.output("  \(operation)  \(DoctorCommand.text(worst.share)), \(worst.name)")
-            }
-            for failure in result.failures { Console.output("  FAILED \(failure)") }
-        }
+        for line in reports.flatMap(\.lines) { Console.output(line) }
     }
 
-    /// The largest error as a share of the allowed one.
-    private static func text(_ share: Double) -> String {
-        if share == 0 { return "exact" }
-        return share.isFinite ? String(format: "%.1f %% of the allowed error", 100 * share) : "not exact, as it must be"
-    }
-
-    private func printJSON(_ devices: [any Backend], _ results: [(device: String, result: SelfTestResult)]) {
+    private func printJSON(_ devices: [any Backend], _ reports: [SelfTestReport]) {
         let described = devices.map { backend in
             JSONValue.object(
                 JSONObject([("device", .string(backend.device.description)), ("summary", .string(backend.summary))]))
-        }
-        let tested = results.map { device, result in
-            JSONValue.object(
-                JSONObject([
-                    ("device", .string(device)), ("cases", .int(result.caseCount)),
-                    ("failures", .array(result.failures.map(JSONValue.string))),
-                    ("worst_cases", .object(JSONObject(result.worstCases.map { ($0.operation, DoctorCommand.value($0)) }))),
-                ]))
         }
         let findings = MachineBackends.findings.map(JSONValue.string)
         let hub = HubConfiguration.standard
@@ -82,13 +70,7 @@ struct DoctorCommand: AsyncParsableCommand {
                     ]))
             ),
         ]
-        if selftest { members.append(("selftest", .array(tested))) }
+        if selftest { members.append(("selftest", .array(reports.map(\.json)))) }
         Console.output(JSONValue.object(JSONObject(members)).encoded(.pretty))
-    }
-
-    /// `share_of_allowed` is null where no error is allowed and there is one.
-    private static func value(_ worst: WorstCase) -> JSONValue {
-        let share: JSONValue = worst.share.isFinite ? .double(worst.share) : .null
-        return .object(JSONObject([("share_of_allowed", share), ("case", .string(worst.name))]))
     }
 }

@@ -26,7 +26,7 @@ import Testing
         var server: ServeProcess?
         for block in page.blocks {
             var printed = ""
-            for command in block.commands.map({ $0.replacing("swift run -c release nibble", with: "nibble") })
+            for command in block.commands.map({ $0.replacing(#/^swift run .*? nibble /#, with: "nibble ") })
             where !Self.notRun.keys.contains(where: command.hasPrefix) {
                 if command.hasPrefix("nibble serve") {
                     server = try folder.serve(command)
