@@ -25,15 +25,16 @@ func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 }
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+// Without its trait, the server's packages are not even fetched: every target that needs them says so through this function.
+func server(_ name: String, _ package: String) -> Target.Dependency {
+    .product(name: name, package: package, condition: .when(traits: ["Server"]))
+}
 // The connections of `nibble serve`, and the servers in the tests.
-let nio: [Target.Dependency] = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { .product(name: $0, package: "swift-nio") }
+let nio = ["NIOCore", "NIOPosix", "NIOHTTP1"].map { server($0, "swift-nio") }
 // HTTP and the life of `nibble serve`.
-let hummingbird: [Target.Dependency] = [
-    .product(name: "HTTPTypes", package: "swift-http-types"),
-    .product(name: "Hummingbird", package: "hummingbird"),
-    .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-    .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-    .product(name: "Logging", package: "swift-log"),
+let hummingbird = [
+    server("HTTPTypes", "swift-http-types"), server("Hummingbird", "hummingbird"), server("Logging", "swift-log"),
+    server("ServiceLifecycle", "swift-service-lifecycle"), server("UnixSignals", "swift-service-lifecycle"),
 ]
 
 // `nibble --version` names the commit. A target of its own, so that a new commit compiles one small file.
@@ -49,7 +50,7 @@ let package = Package(
     ],
     traits: [
         .default(enabledTraits: ["Server", "SelfTest"]),
-        .trait(name: "Server", description: "nibble serve. Without it, neither swift-nio nor Hummingbird is compiled."),
+        .trait(name: "Server", description: "nibble serve. Without it, neither swift-nio nor Hummingbird is fetched."),
         .trait(name: "SelfTest", description: "nibble doctor --selftest, with the cases of every operation."),
     ],
     dependencies: [
