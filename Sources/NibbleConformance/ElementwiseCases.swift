@@ -78,7 +78,7 @@ extension OperationCases {
         let table = try context.random(dtype, [50, width], seed: 2)
         let positions = try context.random(dtype, [tokens + 4, width], seed: 3)
         let batch = RaggedBatch(queryLengths: [tokens], lengths: [tokens])
-        let ids = (0..<tokens).map { Int32(($0 * 17 + 49) % 50) }
+        let ids: [Int32] = (0..<tokens).map { Int32(($0 * 17 + 49) % 50) }
         let call = EmbeddingCall(
             table: table.tensor, scale: 1.5, positionTable: hasPositions ? positions.tensor : nil)
         let output = try context.output(context.activation, [tokens, width])

@@ -19,12 +19,14 @@ package struct OperationContext {
     }
 
     /// Uploads `values`, rounded to `dtype`.
+    @inline(never)
     package func operand(_ values: [Float], _ dtype: DType, _ shape: Shape) throws -> Operand {
         let host = HostValues.tensor(values, dtype, shape)
         return Operand(tensor: try upload(host), values: HostValues.values(host))
     }
 
     /// Deterministic values, roughly normal with standard deviation `scale` around `offset`.
+    @inline(never)
     package func random(_ dtype: DType, _ shape: Shape, seed: UInt64, scale: Float = 1, offset: Float = 0) throws -> Operand {
         try operand(HostValues.random(shape.count, seed: seed, scale: scale, offset: offset), dtype, shape)
     }
@@ -38,6 +40,7 @@ package struct OperationContext {
         try upload(HostValues.tensor([Float](repeating: .nan, count: shape.count), dtype, shape))
     }
 
+    @inline(never)
     package func upload(_ host: Tensor) throws -> Tensor {
         let tensor = try backend.allocate(host.dtype, host.shape)
         try backend.copy(host, to: tensor)
@@ -78,6 +81,7 @@ package struct OperationContext {
 /// Float values in host tensors of any dtype.
 package enum HostValues {
     /// Deterministic values: the sum of four uniform numbers of 16 bits, which is close enough to normal.
+    @inline(never)
     package static func random(_ count: Int, seed: UInt64, scale: Float = 1, offset: Float = 0) -> [Float] {
         let start = RandomStream.mix(seed)
         let factor = scale * Float(3).squareRoot()

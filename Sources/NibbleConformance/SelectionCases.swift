@@ -4,7 +4,9 @@ internal import NibbleCore
 extension OperationCases {
     package static let selection: [OperationCase] = greedy + sampled + [fills]
 
-    private static let greedy: [OperationCase] = [1, 2, 31, 1000, 32_000, 50257, 131_071].map { vocabulary in
+    private static let greedy = [1, 2, 31, 1000, 32_000, 50257, 131_071].map(greedily)
+
+    private static func greedily(vocabulary: Int) -> OperationCase {
         OperationCase("select greedily [3, \(vocabulary)]") { context in
             var values = HostValues.random(3 * vocabulary, seed: 22)
             // Ties: the lowest id wins. NaN spoils its row.
@@ -95,12 +97,13 @@ extension OperationCases {
         for slot in 0..<3 { values[slot * vocabulary + 7 * slot + 5] = 1 }
         values[3 * vocabulary] = .nan
         _ = try select(context, values, state, counters: [0, 0, 0, 0])
-        let tokens = try context.integers([-3, 0, 999, -1, -2, -4, -9] + (0..<200).map { $0 % 3 == 0 ? -1 - $0 % 4 : $0 })
+        let many = (0..<200).map(Int32.init)
+        let given: [Int32] = many.map { $0.isMultiple(of: 3) ? -1 - $0 % 4 : $0 }
+        let tokens = try context.integers([-3, 0, 999, -1, -2, -4, -9] + given)
         let latest: [Int32] = [5, 12, 19, 0]
         try context.backend.fillTokens(tokens, latest: state.buffers.latest)
-        return OperationResult(
-            got: try context.integers(of: tokens),
-            exactly: [19, 0, 999, 5, 12, 0, 0] + (0..<200).map { $0 % 3 == 0 ? latest[Int($0 % 4)] : $0 })
+        let filled = many.map { $0.isMultiple(of: 3) ? latest[Int($0 % 4)] : $0 }
+        return OperationResult(got: try context.integers(of: tokens), exactly: [19, 0, 999, 5, 12, 0, 0] + filled)
     }
 }
 

@@ -20,6 +20,7 @@ enum Console {
     }
 
     /// Writes to standard output, unless an earlier write has failed: see ``checkOutput()``.
+    @inline(never)
     static func output(_ text: String, newline: Bool = true) {
         failure.withLock { failure in
             guard failure == nil, let code = write(newline ? text + "\n" : text, to: STDOUT_FILENO) else { return }

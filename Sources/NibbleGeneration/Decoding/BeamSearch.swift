@@ -75,7 +75,9 @@ struct BeamSearch: DecodingLoop {
         }
         try session.gather((0..<request.rows).map { $0 / beams * beams })
         let width = request.vocabularySize
-        var expanded = (0..<request.rows).flatMap { logits[($0 / beams * width)..<(($0 / beams + 1) * width)] }
+        var expanded = [Float]()
+        expanded.reserveCapacity(request.rows * width)
+        for row in 0..<request.rows { expanded += logits[(row / beams * width)...].prefix(width) }
         inputs = (0..<request.rows).map { RowTokens(row: $0, tokens: [0]) }
         return try expanded.withUnsafeMutableBufferPointer {
             try candidates(LogitsBatch(rows: request.rows, vocabularySize: width, values: $0))

@@ -61,7 +61,9 @@ struct SamplingLoop: DecodingLoop {
         }
         try session.gather((0..<request.rows).map { $0 / copies * copies })
         let width = request.vocabularySize
-        var expanded = (0..<request.rows).flatMap { first[($0 / copies * width)..<(($0 / copies + 1) * width)] }
+        var expanded = [Float]()
+        expanded.reserveCapacity(request.rows * width)
+        for row in 0..<request.rows { expanded += first[(row / copies * width)...].prefix(width) }
         try expanded.withUnsafeMutableBufferPointer {
             try choose(LogitsBatch(rows: request.rows, vocabularySize: width, values: $0))
         }

@@ -87,8 +87,8 @@ package struct LayerDescription: Sendable {
 
     /// ``selfAttention``, for families to adjust. A layer without attention has nothing to adjust.
     package var attention: AttentionDescription {
-        get { selfAttention ?? AttentionDescription(heads: 1, headSize: 1) }
-        set { if selfAttention != nil { selfAttention = newValue } }
+        @inline(never) get { selfAttention ?? AttentionDescription(heads: 1, headSize: 1) }
+        @inline(never) set { if selfAttention != nil { selfAttention = newValue } }
     }
 }
 
@@ -136,6 +136,7 @@ package struct AttentionDescription: Sendable {
     }
 
     /// `layout` defaults to separate query, key and value side by side, `scale` to 1/√D.
+    @inline(never)
     package init(
         heads: Int, keyValueHeads: Int? = nil, headSize: Int, scale: Float? = nil, layout: QueryKeyValueLayout? = nil
     ) {

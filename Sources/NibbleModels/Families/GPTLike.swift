@@ -100,6 +100,7 @@ struct GPTLike {
         maximumPositions = try config.optionalPositions("max_position_embeddings")
     }
 
+    @inline(never)
     mutating func forEachBlock(_ change: (inout LayerDescription) -> Void) {
         for layer in blocks.indices { change(&blocks[layer]) }
     }

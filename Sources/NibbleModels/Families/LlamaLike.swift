@@ -90,6 +90,7 @@ struct LlamaLike {
     }
 
     /// Attention of layers for which `isWindowed` holds sees the last `sliding_window` keys.
+    @inline(never)
     mutating func slide(where isWindowed: (_ layer: Int) -> Bool = { _ in true }) throws {
         guard let window = try config.optionalSize("sliding_window") else { return }
         for layer in blocks.indices where isWindowed(layer) { blocks[layer].attention.window = window }
@@ -114,6 +115,7 @@ struct LlamaLike {
         try slide { types[$0] == "sliding_attention" }
     }
 
+    @inline(never)
     mutating func forEachBlock(_ change: (inout LayerDescription) -> Void) {
         for layer in blocks.indices { change(&blocks[layer]) }
     }

@@ -12,9 +12,8 @@ enum SmolLM3 {
         try model.readBiases(feedForward: true)
         let interval = try config.size("no_rope_layer_interval", default: 4)
         // In spite of its name the list holds 1 where a layer rotates.
-        let rotates =
-            try config.doubles("no_rope_layers").map { $0.map { $0 != 0 } }
-            ?? (0..<model.layers).map { ($0 + 1) % interval != 0 }
+        let listed = try config.doubles("no_rope_layers")?.map { $0 != 0 }
+        let rotates = listed ?? (0..<model.layers).map { !($0 + 1).isMultiple(of: interval) }
         try config.require(rotates.count == model.layers, "no_rope_layers", "one entry for each of \(model.layers) layers")
         for layer in model.blocks.indices where !rotates[layer] { model.blocks[layer].attention.rotary = nil }
         try model.slideByLayerTypes { layer, _ in !rotates[layer] }

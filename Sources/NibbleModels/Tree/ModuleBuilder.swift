@@ -1,8 +1,11 @@
 import NibbleCore
 
+// Families call what is marked `@inline(never)` hundreds of times. Inlined, it is a tenth of the module's compilation.
+
 /// Lets a family write its module tree in the order of the reference's definition.
 @resultBuilder
 enum ModuleBuilder {
+    @inline(never)
     static func buildExpression(_ node: ModuleNode) -> [ModuleNode] { [node] }
     static func buildExpression(_ nodes: [ModuleNode]) -> [ModuleNode] { nodes }
     static func buildBlock(_ parts: [ModuleNode]...) -> [ModuleNode] { parts.flatMap { $0 } }
@@ -24,6 +27,7 @@ func list(_ name: String, _ count: Int, _ element: (_ index: Int, _ name: String
     ModuleNode(name, "ModuleList", children: (0..<count).map { element($0, String($0)) })
 }
 
+@inline(never)
 func linear(
     _ name: String, _ outFeatures: Int, _ inFeatures: Int, bias: Bool = false, role: Role?, className: String = "Linear",
     kind: ModuleNode.Kind = .linear
@@ -62,6 +66,7 @@ func layerNorm(
 }
 
 /// `isAffine: false` has no weight.
+@inline(never)
 func rmsNorm(
     _ name: String, _ width: Int, _ epsilon: Float, offset: Float = 0, isAffine: Bool = true, role: Role?, className: String
 ) -> ModuleNode {
