@@ -12,6 +12,9 @@ struct DoctorCommand: AsyncParsableCommand {
     @Flag(help: "Run every case of every operation and compare.")
     var selftest = false
 
+    @Option(help: "With --selftest: only cases whose names begin with this, as \"linear int8\" (repeatable).")
+    var only: [String] = []
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -22,6 +25,7 @@ struct DoctorCommand: AsyncParsableCommand {
         if let threads, !(1...LoadOptionsGroup.maximumThreads ~= threads) {
             throw ValidationError("--threads must be from 1 to \(LoadOptionsGroup.maximumThreads), found \(threads)")
         }
+        guard only.isEmpty || selftest else { throw ValidationError("--only chooses cases of --selftest, which is missing") }
         #if !SelfTest
         if selftest {
             throw ValidationError("this nibble is built without the self-test; build it without --disable-default-traits")
@@ -31,14 +35,16 @@ struct DoctorCommand: AsyncParsableCommand {
 
     func run() async throws {
         let devices = MachineBackends.backends(threads: threads)
-        let reports = reports(on: devices)
+        let reports = try reports(on: devices)
         if json { printJSON(devices, reports) } else { printText(devices, reports) }
         if reports.contains(where: { !$0.passes }) { throw ExitCode.failure }
     }
 
-    private func reports(on devices: [any Backend]) -> [SelfTestReport] {
+    private func reports(on devices: [any Backend]) throws -> [SelfTestReport] {
         #if SelfTest
-        selftest ? devices.map(SelfTestReport.init) : []
+        guard selftest else { return [] }
+        let cases = try SelfTestReport.cases(only)
+        return devices.map { SelfTestReport(cases, on: $0) }
         #else
         []
         #endif

@@ -1,6 +1,7 @@
 import NibbleCore
 
 #if SelfTest
+import ArgumentParser
 import Foundation
 import NibbleConformance
 #endif
@@ -14,9 +15,20 @@ struct SelfTestReport {
 
 #if SelfTest
 extension SelfTestReport {
-    /// Runs every case of every operation.
-    init(testing backend: any Backend) {
-        let result = SelfTest.run(on: backend)
+    /// The cases whose names begin with one of `beginnings`, or all without any.
+    static func cases(_ beginnings: [String]) throws -> [OperationCase] {
+        guard !beginnings.isEmpty else { return OperationCases.all }
+        for beginning in beginnings where !OperationCases.all.contains(where: { $0.name.hasPrefix(beginning) }) {
+            throw ValidationError(
+                "no case of the self-test has a name that begins with '\(beginning)'; operations are "
+                    + Set(OperationCases.all.map(\.operation)).sorted().joined(separator: ", "))
+        }
+        return OperationCases.all.filter { operation in beginnings.contains { operation.name.hasPrefix($0) } }
+    }
+
+    /// Runs the cases.
+    init(_ cases: [OperationCase], on backend: any Backend) {
+        let result = SelfTest.run(cases, on: backend)
         passes = result.failures.isEmpty
         let passed = result.caseCount - result.failures.count
         lines =

@@ -3,8 +3,6 @@ package import NibbleCore
 /// Every operation case on one backend.
 package enum SelfTest {
     /// Runs every case. One that throws is a failure.
-    package static func run(on backend: any Backend) -> SelfTestResult { run(OperationCases.all, on: backend) }
-
     package static func run(_ cases: [OperationCase], on backend: any Backend) -> SelfTestResult {
         var result = SelfTestResult(caseCount: cases.count)
         var worst: [String: WorstCase] = [:]
@@ -48,5 +46,5 @@ package struct WorstCase: Sendable, Equatable {
 
 extension OperationCase {
     /// The first word of the name.
-    var operation: String { String(name.prefix { $0 != " " && $0 != "," }) }
+    package var operation: String { String(name.prefix { $0 != " " && $0 != "," }) }
 }

@@ -11,7 +11,7 @@ import Testing
 
     @Test("every operation agrees with its plain form", arguments: configurations)
     func conformance(level: InstructionLevel, threads: Int) {
-        let result = SelfTest.run(on: CPUBackend(threads: threads, level: level))
+        let result = SelfTest.run(OperationCases.all, on: CPUBackend(threads: threads, level: level))
         #expect(result.failures == [])
         #expect(result.caseCount > 1000 && result.worstCases.count > 10)
         #expect(result.worstCases.allSatisfy { $0.share <= 1 })

@@ -45,6 +45,7 @@ import Testing
             ["plan", bloom, "--max-memory", "1"],
             "--max-memory: \"1\" is no memory limit: use DEVICE=SIZE, such as 0=600MB,cpu=2GB"
         ),
+        (["doctor", "--only", "linear"], "--only chooses cases of --selftest, which is missing"),
         (["doctor", "--threads", "0"], "--threads must be from 1 to 1024, found 0"),
         (
             ["chat", "--server", "ftp://host"],
