@@ -7,7 +7,8 @@ import Testing
 /// The rotary fields of configs, read as transformers reads them.
 @Suite struct RotaryReadingTests {
     /// A config, and what `make_rotary_readings.py` recorded of it: frequencies by the length of the call, one entry a rotary
-    /// embedding, or an error. The file has whole configs, and changes to a common one.
+    /// embedding, or an error. The file has whole configs, and changes to a common one; a case
+    /// names its reading by number, and has none where there is an error.
     struct Reading: Sendable, CustomStringConvertible {
         let config: JSONObject
         let read: JSONObject?
@@ -27,7 +28,8 @@ import Testing
         return (recorded["cases"]?.array ?? []).compactMap { item in
             let changed = item["changes"]?.object.map { changes in changes.members.reduce(into: common) { $0[$1.key] = $1.value }
             }
-            return (item["config"]?.object ?? changed).map { Reading(config: $0, read: item["read"]?.object) }
+            let read = item["reading"]?.int.flatMap { recorded["readings"]?[$0]?.object }
+            return (item["config"]?.object ?? changed).map { Reading(config: $0, read: read) }
         }
     }()
 

@@ -6,6 +6,7 @@ import Testing
 
 /// Filters, tests, methods, operators and formats with values of every type, as jinja2 printed or refused them.
 @Suite struct JinjaExpressionTests {
+    /// An entry is a template, or an expression alone, and what is printed. Without that it is refused.
     static let groups: [(name: String, entries: [JSONValue])] = {
         let file = Fixtures.repository.appending(path: "Tests/Fixtures/jinja/expressions.json")
         let groups = (try? JSONValue(contentsOf: file))?["groups"]?.object ?? [:]
@@ -19,7 +20,9 @@ import Testing
     func recorded(_ name: String) throws {
         let entries = try #require(Self.groups.first { $0.name == name }).entries
         for entry in entries {
-            let source = try #require(entry[0]?.string)
+            let expression = try #require(entry[0]?.string)
+            let isTemplate = ["{{", "{%", "{#"].contains { expression.contains($0) }
+            let source = isTemplate ? expression : "{{ \(expression) }}"
             let expected = entry[1]?.string
             do {
                 let text = try JinjaTemplate(source: source).render(variables: [:])
