@@ -211,17 +211,6 @@ struct ExpertLayers {
     __device__ __forceinline__ int outFeatures(int l) const { return e.linear.parts[index(l)].outFeatures; }
 };
 
-// table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. By 256 threads.
-__device__ __forceinline__ void fillFewTable(u8 *table, int codebook) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
-    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
-        *(uint4 *)(table + (warp * 32 + 4 * i + (lane >> 3)) * TABLE_STRIDE + (lane & 7) * 16) = make_uint4(v, v, v, v);
-    }
-}
-
 // Stages the token by all threads of a block: fragments as the products read them, and a factor for each column tile.
 template <typename T>
 __device__ __forceinline__ void stageExpertInput(const T *input, int K, int columnTiles, u8 *table, float *factors) {
@@ -229,13 +218,8 @@ __device__ __forceinline__ void stageExpertInput(const T *input, int K, int colu
     for (int i = threadIdx.x; (i & ~31) < columnTiles * 8; i += NIBBLE_FEW_EXPERTS_THREADS) {
         float x[8];
         unpack(8 * i < K ? ((const uint4 *)input)[i] : make_uint4(0, 0, 0, 0), x, T());
-        u32 largest = 0;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
-#pragma unroll
-        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
         float inverse;
-        const float factor = factorToHalf(largest, inverse);
+        const float factor = factorOfTile(x, inverse);
         if (i >= columnTiles * 8) return;
         u32 *fragments = (u32 *)(table + (i >> 3) * TABLE_STRIDE + 128) + (i & 7);
 #pragma unroll
@@ -275,7 +259,7 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
     const int tiles = (outputs + 15) / 16, step = gridDim.x * teams;
     releaseDependents();
     ExpertLayers<Layers>::prepare(e, shared);
-    fillFewTable(fewTable, a.codebook);
+    fillSpreadTable<TABLE_STRIDE>(fewTable, a.codebook);
     if (Scales == nestedScales) shared.map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     waitForPredecessors();
 

@@ -158,17 +158,6 @@ struct WeightRing {
     }
 };
 
-// table[byte][lane], 256 bytes apart: the float16 values of the byte's two codes, one copy per lane.
-__device__ __forceinline__ void fillSpreadTable(u8 *table, int codebook) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
-    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
-        *(uint4 *)(table + (warp * 32 + 4 * i + (lane >> 3)) * 256 + (lane & 7) * 16) = make_uint4(v, v, v, v);
-    }
-}
-
 // The float16 values of the codes of block `block` of a column tile, as the first operands of its products. `table` is its shared
 // address.
 template <int Products>
@@ -380,7 +369,7 @@ __device__ __forceinline__ void wideBody(const NibbleLinearArguments &a) {
     const WideStaged staged(a, (a.inFeatures + 127) / 128);
     ActivationRing<Tokens, Stages> input(staged, block, table + TABLE_BYTES, table + BARRIER_OFFSET);
     if (threadIdx.x == 0) input.initialize();
-    fillSpreadTable(wideShared, a.codebook);
+    fillSpreadTable<256>(wideShared, a.codebook);
     if (Scales == nestedScales) *(float *)(wideShared + MAP_OFFSET + warp * 256 + lane * 4) = dynamicMapValue(threadIdx.x);
 #ifdef NIBBLE_ADAPTERS
     const bool addsRanks = block.rank == 0 && block.part.lowRank.ranks > 0;

@@ -123,18 +123,23 @@ __device__ __forceinline__ float stageRow(const RowInput<T> &row, int columnTile
     return inverse;
 }
 
+// The factors to float16 and back of 64 columns, of which eight neighbouring lanes hold eight each.
+__device__ __forceinline__ float factorOfTile(const float (&x)[8], float &inverse) {
+    u32 largest = 0;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
+#pragma unroll
+    for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
+    return factorToHalf(largest, inverse);
+}
+
 // Stages a single token by all threads of a block. Each tile of 64 columns has its own factor, so warps need not synchronize.
 // Fragments as above, 32 words per tile.
 template <typename T>
 __device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
     row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
-        u32 largest = 0;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) largest = max(largest, __float_as_uint(x[j]) & 0x7fffffffu);
-#pragma unroll
-        for (int d = 1; d < 8; d <<= 1) largest = max(largest, __shfl_xor_sync(~0u, largest, d));
         float inverse;
-        const float factor = factorToHalf(largest, inverse);
+        const float factor = factorOfTile(x, inverse);
         if (i >= columnTiles * 8) return;
         const int place = (i >> 3) * 32 + (i & 7);
 #pragma unroll
@@ -155,6 +160,18 @@ __device__ __forceinline__ u32 halfValue(int codebook, u32 code) {
                           code & 8 ? pairs[7] : pairs[3]};
     const u32 low = code & 4 ? quads[2] : quads[0], high = code & 4 ? quads[3] : quads[1];
     return (code & 2 ? high : low) >> (code & 1 ? 16 : 0) & 0xffffu;
+}
+
+// table[byte][lane], entries `Stride` bytes apart: the float16 values of the byte's two codes, one copy per lane. By 256 threads.
+template <int Stride>
+__device__ __forceinline__ void fillSpreadTable(u8 *table, int codebook) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;
+    const u32 entry = halfValue(codebook, byte >> 4) | halfValue(codebook, byte & 15) << 16;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const u32 v = __shfl_sync(~0u, entry, 4 * i + (lane >> 3));
+        *(uint4 *)(table + (warp * 32 + 4 * i + (lane >> 3)) * Stride + (lane & 7) * 16) = make_uint4(v, v, v, v);
+    }
 }
 
 // table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. Filled by the first 256 threads.
