@@ -110,13 +110,7 @@ extension CUDABackend {
             Int(nibble_prefill_shared(keySize, valueSize)) <= sharedMemoryLimit
         else { return nil }
         if case .relative(_, _, let distance) = call.bias, distance > Int(NIBBLE_PREFILL_MAX_DISTANCE) { return nil }
-        let isDense = geometry.quantization == nil
-        return switch nibble_prefill_width(keySize) {
-        case 64: isDense ? .attendPrefill64 : .attendPrefillCodes64
-        case 96: isDense ? .attendPrefill96 : .attendPrefillCodes96
-        case 128: isDense ? .attendPrefill128 : .attendPrefillCodes128
-        default: isDense ? .attendPrefill256 : .attendPrefillCodes256
-        }
+        return Kernel.attendPrefill(headSize: geometry.keySize, isDense: geometry.quantization == nil)
     }
 
     package func copyBlocks(_ cache: KeyValueCache, pairs: Tensor) throws {

@@ -57,14 +57,7 @@ extension CUDABackend {
                 try workspace.take(tokens * Int(attention.heads) * splits * (size + 4) * 4))
             arguments.attention.arrivals = try nextArrivalCounters()
         }
-        let (kernel, width): (Kernel, Int) =
-            switch size {
-            case 64: (.attendStep64, 64)
-            case 128: (.attendStep128, 128)
-            case 256: (.attendStep256, 256)
-            case ...128: (.attendStepPadded128, 128)
-            default: (.attendStepPadded256, 256)
-            }
+        let (kernel, width) = Kernel.attendStep(headSize: size)
         // A thread prepares 16 elements of a query, key or value.
         let least = blocks((min(group, Int(NIBBLE_STEP_HEADS)) + 2) * width / 16, per: 32)
         let warps = max(least, stepWarps(blocks: tokens * groups * splits, isSplit: splits > 1))

@@ -31,7 +31,7 @@ extension CUDABackend {
 
     package func gatedDelta(_ call: GatedDeltaCall, _ batch: BatchIndices, into output: Tensor) throws {
         try perform {
-            let kernel = try kernel(for: call.keySize, [.gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256])
+            let kernel = try kernel(.gatedDelta(stateSize: call.keySize), size: call.keySize)
             guard let matrix = call.state.matrix else { preconditionFailure("the gated delta rule without a state") }
             var arguments = NibbleDeltaArguments()
             arguments.rows = stateRows(batch, matrix, entries: call.valueHeads * call.keySize * call.valueSize)
@@ -55,7 +55,7 @@ extension CUDABackend {
 
     package func stateSpace(_ call: StateSpaceCall, _ batch: BatchIndices, into output: Tensor) throws {
         try perform {
-            let kernel = try kernel(for: call.stateSize, [.stateSpace32, .stateSpace64, .stateSpace128, .stateSpace256])
+            let kernel = try kernel(.stateSpace(stateSize: call.stateSize), size: call.stateSize)
             guard let matrix = call.state.matrix else { preconditionFailure("a state space model without a state") }
             var arguments = NibbleScanArguments()
             arguments.rows = stateRows(batch, matrix, entries: call.heads * call.headSize * call.stateSize)
@@ -109,14 +109,13 @@ extension CUDABackend {
         }
     }
 
-    /// The instance for states of up to 32, 64, 128 or 256 elements.
-    private func kernel(for size: Int, _ kernels: [Kernel]) throws -> Kernel {
-        guard let index = [32, 64, 128, Int(NIBBLE_STATE_MAX_SIZE)].firstIndex(where: { size <= $0 }) else {
+    private func kernel(_ instance: Kernel?, size: Int) throws -> Kernel {
+        guard let instance else {
             throw BackendError.unsupported(
                 device: device, operation: "a recurrent mixer", reason: "its states of \(size) are above \(NIBBLE_STATE_MAX_SIZE)"
             )
         }
-        return kernels[index]
+        return instance
     }
 
     private func columns(_ columns: Columns, _ operation: String) throws -> NibbleColumns {

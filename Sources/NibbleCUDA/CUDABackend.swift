@@ -100,13 +100,13 @@ package final class CUDABackend: Backend, @unchecked Sendable {
         }
     }
 
-    /// Compiles, or reads from disk, every kernel that a model of this load dtype may use, on several threads. Without it
-    /// each is made when it is first wanted.
+    /// Compiles, or reads from disk, the kernels that `request` calls for, on several threads.
     /// - Throws: ``KernelCompilationError``, ``BackendError``
-    package func prepareKernels(loadDType: DType) throws {
-        let element = try element(activationDType(loadDType: loadDType), for: "preparing kernels")
+    package func prepareKernels(_ request: KernelRequest) throws {
+        let dtypes = Set(request.dtypes.map(activationDType))
+        let elements = try dtypes.map { try element($0, for: "preparing kernels") }
         try context.makeCurrent()
-        try kernels.prepare(element)
+        try kernels.prepare(request, elements)
     }
 
     // MARK: Calls

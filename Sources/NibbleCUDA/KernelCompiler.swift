@@ -54,7 +54,11 @@ package enum KernelCompiler {
         return levels.prefix(max(count, 0)).map(Int.init)
     }()
 
-    static func options(_ target: KernelTarget, _ element: KernelElement?, form: KernelForm) -> [String] {
+    static func options(_ target: KernelTarget, _ unit: KernelUnit) -> [String] {
+        options(target, unit.element, form: unit.form) + (unit.symbol.map { ["-DNIBBLE_KERNEL=\($0)"] } ?? [])
+    }
+
+    private static func options(_ target: KernelTarget, _ element: KernelElement?, form: KernelForm) -> [String] {
         ["--gpu-architecture=\(target)", "--std=c++17", "-default-device"] + (element.map { [$0.define] } ?? [])
             + form.defines
     }
@@ -65,6 +69,12 @@ package enum KernelCompiler {
     /// - Throws: ``CUDAUnavailable/noCompiler(_:)``, ``KernelCompilationError`` with the compiler's messages.
     package static func compile(
         _ program: CUDAKernelSources.Source, for target: KernelTarget, element: KernelElement? = nil, form: KernelForm = []
+    ) throws -> [UInt8] {
+        try compile(program, options: options(target, element, form: form), for: target)
+    }
+
+    static func compile(
+        _ program: CUDAKernelSources.Source, options: [String], for target: KernelTarget
     ) throws -> [UInt8] {
         guard CUDALibraries.compiler.opened != nil else { throw CUDAUnavailable.noCompiler(CUDALibraries.compiler) }
         var code: UnsafeMutablePointer<CChar>?
@@ -77,7 +87,7 @@ package enum KernelCompiler {
         let headers = CUDAKernelSources.headers
         let status = withCStrings(headers.map(\.text)) { headerTexts in
             withCStrings(headers.map(\.name)) { headerNames in
-                withCStrings(options(target, element, form: form)) { options in
+                withCStrings(options) { options in
                     withCStrings([program.text, program.name]) { strings in
                         var compilation = NibbleCompilation(
                             source: strings[0], name: strings[1], headerCount: Int32(headers.count),

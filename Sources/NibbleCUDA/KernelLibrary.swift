@@ -3,7 +3,7 @@ internal import Dispatch
 internal import NibbleCore
 internal import Synchronization
 
-/// A context's loaded kernels. A program is compiled, or read from disk, when one of its kernels is first wanted.
+/// A context's loaded kernels. One is compiled, or read from disk, when it is first wanted.
 final class KernelLibrary: @unchecked Sendable {
     let context: CUDAContext
     let target: KernelTarget
@@ -15,7 +15,7 @@ final class KernelLibrary: @unchecked Sendable {
         /// By kernel, element type and form.
         var functions = [NibbleFunction?](
             repeating: nil, count: KernelForm.count * Kernel.allCases.count * KernelElement.allCases.count)
-        var modules: [String: CUDAModule] = [:]
+        var modules: [KernelUnit: CUDAModule] = [:]
     }
 
     /// - Throws: ``CUDAUnavailable/noCompiler(_:)``
@@ -37,69 +37,71 @@ final class KernelLibrary: @unchecked Sendable {
         let slot = KernelForm.count * typed + form.rawValue
         return try state.withLock { state in
             if let function = state.functions[slot] { return function }
-            let function = try module(of: kernel, element, form, &state).function(kernel.symbol(element))
+            let function = try module(of: KernelUnit(kernel, element, form), &state).function(kernel.symbol(element))
             state.functions[slot] = function
             return function
         }
     }
 
-    /// Makes every program for `element` ready: compiled on several threads where it is not on disk, then loaded.
+    /// Makes the kernels that `request` calls for ready: compiled on several threads where they are not on disk, then loaded.
     /// - Precondition: the context is current.
-    func prepare(_ element: KernelElement) throws {
-        let wanted = Kernel.allCases.filter { $0.exists(element) }
-        var programs: [(source: CUDAKernelSources.Source, element: KernelElement)] = []
-        for kernel in wanted {
-            let element = kernel.isTyped ? element : .f32
-            let source = try source(of: kernel)
-            if !programs.contains(where: { $0.source.name == source.name && $0.element == element }) {
-                programs.append((source, element))
+    func prepare(_ request: KernelRequest, _ elements: [KernelElement]) throws {
+        var wanted: [(kernel: Kernel, element: KernelElement, form: KernelForm)] = []
+        for kernel in Kernel.allCases where kernel.isWanted(by: request, level: target.level) {
+            for element in elements where kernel.exists(element) {
+                wanted += kernel.forms(for: request).map { (kernel, element, $0) }
             }
         }
+        let units = Set(wanted.map { KernelUnit($0.kernel, $0.element, $0.form) }).sorted { $0.name < $1.name }
         let failures = Mutex<[any Error]>([])
-        let list = programs
-        DispatchQueue.concurrentPerform(iterations: list.count) { index in
+        DispatchQueue.concurrentPerform(iterations: units.count) { index in
             do {
-                _ = try code(list[index].source, list[index].element)
+                _ = try code(of: units[index])
             } catch {
                 failures.withLock { $0.append(error) }
             }
         }
         if let failure = failures.withLock({ $0.first }) { throw failure }
-        for kernel in wanted { _ = try function(kernel, element) }
+        for (kernel, element, form) in wanted { _ = try function(kernel, element, form: form) }
     }
 
-    private func module(
-        of kernel: Kernel, _ element: KernelElement, _ form: KernelForm, _ state: inout State
-    ) throws -> CUDAModule {
-        let program = kernel.place.program
-        // Programs without typed kernels are compiled once, under the first type.
-        let element = kernel.isTyped ? element : .f32
-        let key = "\(program)\(element.suffix) \(form.rawValue)"
-        if let module = state.modules[key] { return module }
-        let module = try CUDAModule(context, image: try code(try source(of: kernel), element, form))
-        state.modules[key] = module
+    private func module(of unit: KernelUnit, _ state: inout State) throws -> CUDAModule {
+        if let module = state.modules[unit] { return module }
+        let module = try CUDAModule(context, image: try code(of: unit))
+        state.modules[unit] = module
         return module
     }
 
-    private func source(of kernel: Kernel) throws -> CUDAKernelSources.Source {
-        let program = kernel.place.program
-        guard let source = CUDAKernelSources.all.first(where: { $0.name == program }) else {
+    private func code(of unit: KernelUnit) throws -> [UInt8] {
+        guard let source = CUDAKernelSources.all.first(where: { $0.name == unit.program }) else {
             throw BackendError.unsupported(
-                device: context.device, operation: kernel.place.name, reason: "this build has no \(program)")
+                device: context.device, operation: unit.name, reason: "this build has no \(unit.program)")
         }
-        return source
-    }
-
-    private func code(
-        _ source: CUDAKernelSources.Source, _ element: KernelElement, _ form: KernelForm = []
-    ) throws -> [UInt8] {
         let key = KernelCache.Key(
-            sources: [source] + CUDAKernelSources.headers,
-            options: KernelCompiler.options(target, element, form: form),
+            sources: [source] + CUDAKernelSources.headers, options: KernelCompiler.options(target, unit),
             compilerVersion: version)
         if let code = cache.code(for: key) { return code }
-        let code = try KernelCompiler.compile(source, for: target, element: element, form: form)
+        let code = try KernelCompiler.compile(source, options: KernelCompiler.options(target, unit), for: target)
         cache.store(code, for: key)
         return code
     }
+}
+
+/// What one run of the compiler makes: a program for one element type and form, or one of its kernels.
+struct KernelUnit: Hashable {
+    let program: String
+    let element: KernelElement
+    let form: KernelForm
+    /// The kernel that the program is limited to.
+    let symbol: String?
+
+    init(_ kernel: Kernel, _ element: KernelElement, _ form: KernelForm) {
+        program = kernel.place.program
+        // Programs without typed kernels are compiled once, under the first type.
+        self.element = kernel.isTyped ? element : .f32
+        self.form = form
+        symbol = kernel.isCompiledAlone ? kernel.symbol(element) : nil
+    }
+
+    var name: String { "\(symbol ?? program)\(element.suffix) \(form.rawValue)" }
 }

@@ -1,3 +1,5 @@
+package import NibbleCore
+
 /// Hooks for tests.
 package enum Kernels {
     /// For each program, the functions that the host launches for `element`.
@@ -8,6 +10,31 @@ package enum Kernels {
             symbols[kernel.place.program, default: []].append(kernel.symbol(element))
         }
         return symbols
+    }
+
+    /// The functions that are made ready for a model, by the form and program that holds them.
+    package static func wanted(by request: KernelRequest, _ element: KernelElement, level: Int) -> [String: Set<String>] {
+        var programs: [String: Set<String>] = [:]
+        for kernel in Kernel.allCases where kernel.isWanted(by: request, level: level) && kernel.exists(element) {
+            for form in kernel.forms(for: request) {
+                programs[kernel.place.program + (form == .powers ? " powers" : ""), default: []].insert(kernel.symbol(element))
+            }
+        }
+        return programs
+    }
+
+    /// The functions of programs that are compiled for one of them at a time.
+    package static func compiledAlone(_ element: KernelElement) -> [String] {
+        Kernel.allCases.filter { $0.isCompiledAlone && $0.exists(element) }.map { $0.symbol(element) }
+    }
+
+    /// PTX of the program of such a function.
+    package static func compileAlone(_ symbol: String, _ element: KernelElement, for target: KernelTarget) throws -> [UInt8]? {
+        guard let kernel = Kernel.allCases.first(where: { $0.symbol(element) == symbol }),
+            let source = CUDAKernelSources.all.first(where: { $0.name == kernel.place.program })
+        else { return nil }
+        let unit = KernelUnit(kernel, element, [])
+        return try KernelCompiler.compile(source, options: KernelCompiler.options(target, unit), for: target)
     }
 
     /// The forms that a program is compiled in.

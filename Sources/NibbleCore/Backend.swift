@@ -19,9 +19,9 @@ package protocol Backend: AnyObject, Sendable {
     /// The dtype of activations when a model is loaded in `loadDType`; float32 on the CPU.
     func activationDType(loadDType: DType) -> DType
 
-    /// Compiles and loads the kernels that a model of this load dtype may call, ahead of its first step. May take long; may
-    /// run concurrently with loading.
-    func prepareKernels(loadDType: DType) throws
+    /// Compiles and loads the kernels that a model's steps call, ahead of the first one; others are made when they are first
+    /// called. May take long; may run concurrently with loading.
+    func prepareKernels(_ request: KernelRequest) throws
 
     // MARK: Memory
 
@@ -161,7 +161,7 @@ extension Backend {
 
     package func capture(_ body: () throws -> Void) throws -> (any CapturedGraph)? { nil }
     package func reserve(_ workspace: WorkspaceRequest) throws {}
-    package func prepareKernels(loadDType: DType) throws {}
+    package func prepareKernels(_ request: KernelRequest) throws {}
     package func expect(_ byteCount: Int) throws {}
     package func quantize(_ rows: any WeightRows, to format: WeightFormat) throws -> LinearWeight? { nil }
     package func makeUploads(slots: Int) throws -> any Uploads { ImmediateUploads(self) }

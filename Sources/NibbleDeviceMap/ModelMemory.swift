@@ -219,11 +219,29 @@ package struct ModelMemory: Sendable {
     private var encodedTokens: Int { max(context, min(LanguageModel.encoderBatchTokens, batch * context)) }
 
     private func request(_ stack: StackDescription, _ holdsHead: Bool, _ tokens: Int) -> WorkspaceRequest {
-        var formats: Set<WeightFormat> = [.dense(loadDType)]
-        if let format = plan.config?.format { formats.insert(format) }
-        for format in [headFormat, plan.keptExperts].compactMap({ $0 }) { formats.insert(format) }
-        return architecture.workspaceRequest(
+        architecture.workspaceRequest(
             stack, holdsHead: holdsHead, tokens: tokens, rows: batch, context: context, formats: formats, arithmetic: arithmetic)
+    }
+
+    private var formats: Set<WeightFormat> {
+        Set([.dense(loadDType)] + [plan.config?.format, headFormat, plan.keptExperts].compactMap { $0 })
+    }
+
+    /// What the model's steps call.
+    package var kernelRequest: KernelRequest {
+        let layers = [architecture.encoder, architecture.decoder].compactMap { $0 }.flatMap(\.layers)
+        let attention = layers.flatMap { [$0.selfAttention, $0.crossAttention].compactMap { $0 } }
+        let recurrences = layers.compactMap(\.recurrence)
+        var request = KernelRequest(
+            dtypes: Set([loadDType] + [plan.config].compactMap { $0?.loadIn4Bit == true ? $0?.computeDType : nil }),
+            formats: formats,
+            headSizes: Set(attention.map(\.headSize)))
+        request.hasQuantizedCache = cacheFormat != .dense(loadDType)
+        request.hasRelativeBiases = attention.contains { if case .relative = $0.bias { true } else { false } }
+        request.hasExperts = layers.contains { if case .experts = $0.feedForward { true } else { false } }
+        request.hasRecurrences = !recurrences.isEmpty
+        request.stateSizes = Set(recurrences.compactMap(\.stateSize))
+        return request
     }
 }
 

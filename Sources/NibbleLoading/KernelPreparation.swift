@@ -7,11 +7,11 @@ final class KernelPreparation: Sendable {
     private let group = DispatchGroup()
     private let failure = Mutex<(any Error)?>(nil)
 
-    init(_ backends: some Sequence<any Backend>, loadDType: DType) {
+    init(_ backends: some Sequence<any Backend>, _ request: KernelRequest) {
         for backend in backends {
             DispatchQueue.global().async(group: group) {
                 do {
-                    try backend.prepareKernels(loadDType: loadDType)
+                    try backend.prepareKernels(request)
                 } catch {
                     self.failure.withLock { $0 = error }
                 }

@@ -41,7 +41,7 @@ package struct ModelLoader: Sendable {
         let resolved = try resolve(matched.tree, plan.placement.deviceMap, streamDevice: plan.placement.streamDevice)
         let running = backends.values.filter { resolved.devices.contains($0.device) }
         try reserveMemory(plan, resolved, head: matched.tree.outputEmbedding)
-        let kernels = KernelPreparation(running, loadDType: matched.dtype)
+        let kernels = KernelPreparation(running, plan.memory.kernelRequest)
         let weights = try matched.loader(resolved, backends).load(matched.tree)
         for backend in backends.values { try backend.synchronize() }
         try kernels.wait()

@@ -56,6 +56,15 @@ struct KernelCompilationTests {
         }
     }
 
+    @Test("a program that is limited to one kernel holds the body of no other", arguments: Kernels.compiledAlone(.f16))
+    func alone(symbol: String) throws {
+        let code = try #require(try Kernels.compileAlone(symbol, .f16, for: KernelTarget(architecture: "compute_90a")))
+        let lengths = entries(String(decoding: code, as: UTF8.self)).mapValues { $0.split(separator: "\n").count }
+        #expect(try #require(lengths[symbol]) > 200)
+        let others = lengths.filter { $0.key != symbol }
+        #expect(!others.isEmpty && others.values.allSatisfy { $0 < 100 }, "\(others)")
+    }
+
     @Test(
         "attention reads keys and values as memory that kernels write: never through the read-only path",
         arguments: CUDAKernelSources.all.map(\.name).filter { $0.hasPrefix("attention") || $0 == "rotary.cu" })

@@ -37,6 +37,19 @@ struct IsHalf<f16> {
 #define NIBBLE_FOR_TYPES(X) X(f32) X(f16) X(bf16)
 #endif
 
+// -DNIBBLE_KERNEL=NAME limits a program to the kernel NAME: the bodies of those that ask IS_WANTED(name) are left out otherwise.
+#ifdef NIBBLE_KERNEL
+#define NIBBLE_NAME(NAME) #NAME
+#define NIBBLE_NAME_OF(MACRO) NIBBLE_NAME(MACRO)
+constexpr bool isKernel(const char *name, const char *wanted) {
+    while (*name && *name == *wanted) ++name, ++wanted;
+    return *name == *wanted;
+}
+#define IS_WANTED(NAME) isKernel(#NAME, NIBBLE_NAME_OF(NIBBLE_KERNEL))
+#else
+#define IS_WANTED(NAME) true
+#endif
+
 #define NIBBLE_INFINITY __int_as_float(0x7f800000)
 
 __device__ __forceinline__ float toFloat(float x) { return x; }

@@ -83,6 +83,15 @@ extension RecurrentDescription {
         }
     }
 
+    /// K of a gated delta net, N of a state space model; `nil` for a convolution alone.
+    package var stateSize: Int? {
+        switch self {
+        case .shortConvolution: nil
+        case .gatedDelta(let delta): delta.keySize
+        case .stateSpace(let space): space.stateSize
+        }
+    }
+
     /// The states of one layer. Their size does not depend on how long rows are.
     package func stateBuffers(blocks: Int) -> [BufferShape] {
         let inputs = BufferShape("convolution inputs", .float32, [blocks, convolution.channels, convolution.kernel - 1])

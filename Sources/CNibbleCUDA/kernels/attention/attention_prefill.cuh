@@ -272,13 +272,13 @@ __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *s
 }
 
 // One kernel per head width. There is none for float32, nor for bfloat16 before compute capability 8.0: `attend` handles those.
-#define WIDTH(NAME, IS_CODES, T, D, RESIDENT)                                      \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT) \
-        NAME##_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) {     \
-        extern __shared__ __align__(16) u8 shared[];                               \
-        releaseDependents();                                                       \
-        waitForPredecessors();                                                     \
-        prefill<T, D, IS_CODES>(a, shared);                                        \
+#define WIDTH(NAME, IS_CODES, T, D, RESIDENT)                                          \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_PREFILL_THREADS, RESIDENT)     \
+        NAME##_##D##_##T(const __grid_constant__ NibbleAttentionArguments a) {         \
+        extern __shared__ __align__(16) u8 shared[];                                   \
+        releaseDependents();                                                           \
+        waitForPredecessors();                                                         \
+        if constexpr (IS_WANTED(NAME##_##D##_##T)) prefill<T, D, IS_CODES>(a, shared); \
     }
 #define WIDTHS(NAME, IS_CODES, T)   \
     WIDTH(NAME, IS_CODES, T, 64, 4) \

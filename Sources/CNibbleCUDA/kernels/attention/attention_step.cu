@@ -373,10 +373,10 @@ __device__ __forceinline__ void attendStepBody(const NibbleAttentionArguments &a
 }
 
 // There is none for float32, nor for bfloat16 before compute capability 8.0. Padded: for sizes up to D.
-#define STEP_KERNEL(NAME, T, D, IS_PADDED)                                          \
-    extern "C" __global__ void __launch_bounds__(STEP_GROUPS * 32, D > 128 ? 1 : 2) \
-        NAME##_##T(const __grid_constant__ NibbleAttendStepArguments a) {           \
-        attendStepBody<T, D, IS_PADDED>(a.attention, a.rotate, a.storesKeys);       \
+#define STEP_KERNEL(NAME, T, D, IS_PADDED)                                                                         \
+    extern "C" __global__ void __launch_bounds__(STEP_GROUPS * 32, D > 128 ? 1 : 2)                                \
+        NAME##_##T(const __grid_constant__ NibbleAttendStepArguments a) {                                          \
+        if constexpr (IS_WANTED(NAME##_##T)) attendStepBody<T, D, IS_PADDED>(a.attention, a.rotate, a.storesKeys); \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T)                               \

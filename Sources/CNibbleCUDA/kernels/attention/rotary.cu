@@ -243,11 +243,13 @@ __device__ __forceinline__ void rotateEightBody(const NibbleRotateArguments &a) 
 
 #define INSTANCE_16(T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(128) rotate_eight_##T(const __grid_constant__ NibbleRotateArguments a) { \
-        rotateEightBody<T>(a);                                                                                            \
+        if constexpr (IS_WANTED(rotate_eight_##T)) rotateEightBody<T>(a);                                                 \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
-#define INSTANCE(T) \
-    INSTANCE_##T(T) extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { rotateBody<T>(a); }
+#define INSTANCE(T)                                                                                          \
+    INSTANCE_##T(T) extern "C" __global__ void rotate_##T(const __grid_constant__ NibbleRotateArguments a) { \
+        if constexpr (IS_WANTED(rotate_##T)) rotateBody<T>(a);                                               \
+    }
 NIBBLE_FOR_TYPES(INSTANCE)

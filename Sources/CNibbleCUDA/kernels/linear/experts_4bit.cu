@@ -26,14 +26,15 @@ __device__ __forceinline__ void stageExpertsBody(const NibbleExpertsArguments &e
     extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) NAME(const __grid_constant__ NibbleExpertsArguments e) { \
         __shared__ float map[256], reductions[2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];                                    \
         __shared__ NibbleLinearArguments a;                                                                                     \
-        if (!loadExpert(a, e)) return;                                                                                          \
-        tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, 1>(a, map, reductions);                                                   \
+        if constexpr (IS_WANTED(NAME)) {                                                                                        \
+            if (loadExpert(a, e)) tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, 1>(a, map, reductions);                         \
+        }                                                                                                                       \
     }
 
 #define STAGE_EXPERTS(T)                                                      \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                  \
         stage_experts_##T(const __grid_constant__ NibbleExpertsArguments e) { \
-        stageExpertsBody<T>(e);                                               \
+        if constexpr (IS_WANTED(stage_experts_##T)) stageExpertsBody<T>(e);   \
     }
 
 #define EXPERTS_f32(T) STAGE_EXPERTS(T) EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, true, 1, 2)

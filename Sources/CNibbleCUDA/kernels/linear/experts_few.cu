@@ -359,7 +359,9 @@ __device__ __forceinline__ void fewExpertsBody(const NibbleExpertsArguments &e, 
     extern "C" __global__ void __launch_bounds__(NIBBLE_FEW_EXPERTS_THREADS, 3) \
         NAME(const __grid_constant__ NibbleExpertsArguments e) {                \
         __shared__ FewShared shared;                                            \
-        BODY(T, TOKENS, LAYERS, DEPTH);                                         \
+        if constexpr (IS_WANTED(NAME)) {                                        \
+            BODY(T, TOKENS, LAYERS, DEPTH);                                     \
+        }                                                                       \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_16(T)                                   \

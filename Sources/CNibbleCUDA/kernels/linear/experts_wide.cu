@@ -19,7 +19,9 @@ __device__ __forceinline__ void stageWideExpertsBody(const NibbleExpertsArgument
     extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_THREADS, RESIDENT)   \
         gemm_experts_wide_##TOKENS(const __grid_constant__ NibbleExpertsArguments e) { \
         __shared__ NibbleLinearArguments a;                                            \
-        if (loadExpert(a, e)) wideProduct<TOKENS>(a);                                  \
+        if constexpr (IS_WANTED(gemm_experts_wide_##TOKENS)) {                         \
+            if (loadExpert(a, e)) wideProduct<TOKENS>(a);                              \
+        }                                                                              \
     }
 #if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
 WIDE_EXPERTS(16, 2)
@@ -28,10 +30,10 @@ WIDE_EXPERTS(64, 2)
 WIDE_EXPERTS(128, 1)
 #endif
 
-#define STAGE_WIDE_EXPERTS(T)                                                      \
-    extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_STAGE_THREADS)   \
-        stage_experts_wide_##T(const __grid_constant__ NibbleExpertsArguments e) { \
-        stageWideExpertsBody<T>(e);                                                \
+#define STAGE_WIDE_EXPERTS(T)                                                        \
+    extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_STAGE_THREADS)     \
+        stage_experts_wide_##T(const __grid_constant__ NibbleExpertsArguments e) {   \
+        if constexpr (IS_WANTED(stage_experts_wide_##T)) stageWideExpertsBody<T>(e); \
     }
 #define EXPERTS_f32(T)
 #define EXPERTS_f16(T) STAGE_WIDE_EXPERTS(T)

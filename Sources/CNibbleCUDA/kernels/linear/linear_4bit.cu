@@ -138,9 +138,9 @@ __device__ __forceinline__ void dequantize4Body(const NibbleDequantizeArguments 
 #define INSTANCE(T)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_4BIT_THREADS)                                                       \
         gemv_4bit_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
-        gemvFourBitBody<T>(a);                                                                                                   \
+        if constexpr (IS_WANTED(gemv_4bit_##T)) gemvFourBitBody<T>(a);                                                           \
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) dequantize_4bit_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize4Body<T>(a);                                                                                                   \
+        if constexpr (IS_WANTED(dequantize_4bit_##T)) dequantize4Body<T>(a);                                                     \
     }
 NIBBLE_FOR_TYPES(INSTANCE)

@@ -449,16 +449,16 @@ __device__ __forceinline__ void tiledProduct(const NibbleLinearArguments &a, flo
 }
 
 #ifndef NIBBLE_EXPERTS
-#define TILED_PRODUCT(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                        \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                       \
-        NAME(const __grid_constant__ NibbleLinearArguments a) {                                      \
-        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)]; \
-        tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS>(a, map, reductions);                    \
+#define TILED_PRODUCT(NAME, T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS, RESIDENT)                                    \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32 * TEAMS, RESIDENT)                                   \
+        NAME(const __grid_constant__ NibbleLinearArguments a) {                                                  \
+        __shared__ float map[256], reductions[TEAMS * 2 * WARPS * (SINGLE ? 1 : 8) * (RT * 16 + 4)];             \
+        if constexpr (IS_WANTED(NAME)) tiledProduct<T, RT, NT, SINGLE, EXACT, DEPTH, TEAMS>(a, map, reductions); \
     }
 
 #define STAGE_4BIT(T)                                                                                                          \
     extern "C" __global__ void __launch_bounds__(WARPS * 32) stage_4bit_##T(const __grid_constant__ NibbleLinearArguments a) { \
-        stageFourBitBody<T>(a);                                                                                                \
+        if constexpr (IS_WANTED(stage_4bit_##T)) stageFourBitBody<T>(a);                                                       \
     }
 
 #define INSTANCE_f32(T) STAGE_4BIT(T) TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, true, 1, 1, 2)

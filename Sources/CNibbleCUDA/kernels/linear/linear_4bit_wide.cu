@@ -420,7 +420,7 @@ __device__ __forceinline__ void wideProduct(const NibbleLinearArguments &a) {
 #define WIDE_PRODUCT(TOKENS, RESIDENT)                                               \
     extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_THREADS, RESIDENT) \
         gemm_4bit_wide_##TOKENS(const __grid_constant__ NibbleLinearArguments a) {   \
-        wideProduct<TOKENS>(a);                                                      \
+        if constexpr (IS_WANTED(gemm_4bit_wide_##TOKENS)) wideProduct<TOKENS>(a);    \
     }
 #if !defined(NIBBLE_ONLY_F16) && !defined(NIBBLE_ONLY_BF16)
 WIDE_PRODUCT(16, 2)
@@ -433,7 +433,7 @@ WIDE_PRODUCT(128, 1)
 #define STAGE_WIDE(T)                                                            \
     extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_4BIT_STAGE_THREADS) \
         stage_4bit_wide_##T(const __grid_constant__ NibbleLinearArguments a) {   \
-        stageWideBody<T>(a);                                                     \
+        if constexpr (IS_WANTED(stage_4bit_wide_##T)) stageWideBody<T>(a);       \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T) STAGE_WIDE(T)

@@ -270,7 +270,7 @@ __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
 #define INSTANCE_16(T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_SINGLE_THREADS, NIBBLE_GEMV_SINGLE_RESIDENT) \
         gemv_single_##T(const __grid_constant__ NibbleLinearArguments a) {                                \
-        gemvSingleBody<T, 8>(a);                                                                          \
+        if constexpr (IS_WANTED(gemv_single_##T)) gemvSingleBody<T, 8>(a);                                \
     }
 #define INSTANCE_f32(T)
 #define INSTANCE_f16(T) INSTANCE_16(T)
@@ -278,11 +278,11 @@ __device__ __forceinline__ void gemmBody(const NibbleLinearArguments &a) {
 #define INSTANCE(T)                                                                   \
     INSTANCE_##T(T) extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_THREADS) \
         gemv_##T(const __grid_constant__ NibbleLinearArguments a) {                   \
-        gemvBody<T>(a);                                                               \
+        if constexpr (IS_WANTED(gemv_##T)) gemvBody<T>(a);                            \
     }                                                                                 \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_THREADS)                 \
         gemm_##T(const __grid_constant__ NibbleLinearArguments a) {                   \
-        gemmBody<T>(a);                                                               \
+        if constexpr (IS_WANTED(gemm_##T)) gemmBody<T>(a);                            \
     }
 NIBBLE_FOR_TYPES(INSTANCE)
 #endif

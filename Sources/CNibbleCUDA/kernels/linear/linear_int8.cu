@@ -215,18 +215,18 @@ __device__ __forceinline__ void dequantize8Body(const NibbleDequantizeArguments 
 #define INSTANCE(T)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMV_INT8_THREADS)                                                       \
         gemv_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
-        gemvInt8Body<T>(a);                                                                                                      \
+        if constexpr (IS_WANTED(gemv_int8_##T)) gemvInt8Body<T>(a);                                                              \
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(NIBBLE_GEMM_INT8_THREADS)                                                       \
         gemm_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                         \
-        gemmInt8Body<T>(a);                                                                                                      \
+        if constexpr (IS_WANTED(gemm_int8_##T)) gemmInt8Body<T>(a);                                                              \
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(NIBBLE_FINISH_INT8_THREADS)                                                     \
         finish_int8_##T(const __grid_constant__ NibbleLinearArguments a) {                                                       \
-        finishInt8Body<T>(a);                                                                                                    \
+        if constexpr (IS_WANTED(finish_int8_##T)) finishInt8Body<T>(a);                                                          \
     }                                                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) dequantize_int8_##T(const __grid_constant__ NibbleDequantizeArguments a) { \
-        dequantize8Body<T>(a);                                                                                                   \
+        if constexpr (IS_WANTED(dequantize_int8_##T)) dequantize8Body<T>(a);                                                     \
     }
 NIBBLE_FOR_TYPES(INSTANCE)
 #endif

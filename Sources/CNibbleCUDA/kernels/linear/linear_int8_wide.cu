@@ -171,7 +171,9 @@ __device__ __forceinline__ void wideInt8Body(const NibbleWideInt8Arguments &a) {
 #define WIDE_INT8(T, TOKENS, RESIDENT)                                                     \
     extern "C" __global__ void __launch_bounds__(NIBBLE_WIDE_INT8_THREADS, RESIDENT)       \
         gemm_int8_wide_##TOKENS##_##T(const __grid_constant__ NibbleWideInt8Arguments a) { \
-        WIDE_INT8_BODY(T, TOKENS)                                                          \
+        if constexpr (IS_WANTED(gemm_int8_wide_##TOKENS##_##T)) {                          \
+            WIDE_INT8_BODY(T, TOKENS)                                                      \
+        }                                                                                  \
     }
 #if NIBBLE_HAS_WARPGROUPS
 #define WIDE_INT8_BODY(T, TOKENS) wideInt8Body<T, TOKENS>(a);

@@ -177,7 +177,7 @@ __device__ __forceinline__ void gatedDelta(const NibbleDeltaArguments &a) {
 #define NIBBLE_DEFINE(Keys)                                                  \
     extern "C" __global__ void __launch_bounds__(NIBBLE_STATE_THREADS)       \
         gated_delta_##Keys(const __grid_constant__ NibbleDeltaArguments a) { \
-        gatedDelta<Keys>(a);                                                 \
+        if constexpr (IS_WANTED(gated_delta_##Keys)) gatedDelta<Keys>(a);    \
     }
 NIBBLE_DEFINE(32)
 NIBBLE_DEFINE(64)

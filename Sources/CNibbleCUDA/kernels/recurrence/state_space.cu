@@ -115,7 +115,7 @@ __device__ __forceinline__ void stateSpace(const NibbleScanArguments &a) {
 #define NIBBLE_DEFINE(Size)                                                 \
     extern "C" __global__ void __launch_bounds__(NIBBLE_STATE_THREADS)      \
         state_space_##Size(const __grid_constant__ NibbleScanArguments a) { \
-        stateSpace<Size>(a);                                                \
+        if constexpr (IS_WANTED(state_space_##Size)) stateSpace<Size>(a);   \
     }
 NIBBLE_DEFINE(32)
 NIBBLE_DEFINE(64)
