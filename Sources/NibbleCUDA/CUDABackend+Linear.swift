@@ -12,7 +12,7 @@ extension CUDABackend {
         _ input: Tensor, after norm: Norm?, scratch: Tensor, _ group: LinearGroup, epilogue: LinearEpilogue, into output: Tensor
     ) throws {
         try perform {
-            if input.dtype == .float32, preparesItself(group, scratch) {
+            if input.dtype == .float32, preparesItself(group, scratch, hasAdapters: epilogue.adapters != nil) {
                 return try linear(
                     input, as: scratch.dtype, prologue: NibblePrologue(norm), group, epilogue: epilogue, activeRows: 0,
                     into: output)
@@ -44,7 +44,7 @@ extension CUDABackend {
         guard case .product(.silu) = activation, case .int8 = LinearKind(group.layers[0], input: input.dtype) else {
             return false
         }
-        return input.dtype == scratch.dtype && epilogue.adapters == nil && preparesItself(group, scratch)
+        return input.dtype == scratch.dtype && epilogue.adapters == nil && preparesItself(group, scratch, hasAdapters: false)
     }
 
     /// - Parameters:
@@ -88,7 +88,7 @@ extension CUDABackend {
 
     /// Whether the kernels that serve this call can make the activations of its input: 4-bit and dense products of one token, the
     /// staging of tokens before other 4-bit products, and the quantization of rows before an int8 product.
-    private func preparesItself(_ group: LinearGroup, _ activations: Tensor) -> Bool {
+    private func preparesItself(_ group: LinearGroup, _ activations: Tensor, hasAdapters: Bool) -> Bool {
         let dtype = activations.dtype
         guard dtype == .float16 || dtype == .bfloat16, group.inFeatures % 8 == 0,
             endOfRun(group, from: 0, dtype) == group.layers.count
@@ -99,7 +99,7 @@ extension CUDABackend {
         case .canonicalFourBit, .foreign: false
         case .dense(let stored): isOne && stored == dtype && fitsDenseOne(group.inFeatures)
         case .tiledFourBit(_, let compute):
-            compute == dtype
+            (compute == dtype || compute.byteCount == dtype.byteCount && !hasAdapters)
                 && (isOne
                     ? fitsTiledOne(group.inFeatures)
                     : path(LinearKind(group.layers[0], input: dtype), tokens: activations.shape[0]) != .gemm)
@@ -211,7 +211,7 @@ extension CUDABackend {
 
     private func tiledFourBit(_ fused: inout FusedLayers, _ compute: DType, _ path: LinearPath) throws {
         let element = try element(compute, for: "linear")
-        try setInput(&fused, compute)
+        if readsOther(fused, compute, path) { form.insert(.mixed) } else { try setInput(&fused, compute) }
         if case .wide = path { return try wideFourBit(&fused, element) }
         let fits = element != .f32 || Int(NIBBLE_TILED_4BIT_SHARED_F32) <= sharedMemoryLimit
         guard case .tiled = path, fits else { return try gemm(fused, element, isStored: false) }
@@ -268,6 +268,13 @@ extension CUDABackend {
             fused.input.address, element(fused.dtype, for: "linear").code, to: converted,
             element(dtype, for: "linear").code, count: fused.input.count)
         fused.arguments.input = UInt64(converted)
+    }
+
+    /// Whether the kernels that read the tokens of a 4-bit product bring them from the other 16-bit type to `compute`.
+    private func readsOther(_ fused: FusedLayers, _ compute: DType, _ path: LinearPath) -> Bool {
+        if case .gemm = path { return false }
+        return fused.dtype != compute && fused.dtype.byteCount == 2 && compute.byteCount == 2 && fused.inFeatures % 8 == 0
+            && fused.adapterRows == nil
     }
 
     /// Calls `body` with the arguments for `size` tokens at a time.

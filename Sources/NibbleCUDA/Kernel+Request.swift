@@ -35,12 +35,14 @@ extension Kernel {
         }
     }
 
-    /// The forms in which such steps call it: MXFP4 has programs of its own.
+    /// The forms in which such steps call it: for MXFP4 and for others, for inputs of another dtype and of its own.
     func forms(for request: KernelRequest) -> [KernelForm] {
-        guard forms.contains(.powers) else { return [[]] }
         let formats = request.formats.filter(\.isFourBit)
         let hasPowers = formats.contains(.fourBit(.mxfp4))
-        return (hasPowers ? [.powers] : []) + (formats.count > 1 || !hasPowers ? [[]] : [])
+        let scales: [KernelForm] = (hasPowers ? [.powers] : []) + (formats.count > 1 || !hasPowers ? [[]] : [])
+        let inputs: [KernelForm] = request.dtypes.isSuperset(of: [.float16, .bfloat16]) ? [.mixed, []] : [[]]
+        let wanted = scales.flatMap { form in inputs.map { form.union($0).intersection(forms) } }
+        return Array(Set(wanted))
     }
 
     /// Whether its program is compiled for it alone, so that several are compiled at a time, and no instance for other sizes.

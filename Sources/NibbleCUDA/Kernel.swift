@@ -9,11 +9,15 @@ package struct KernelForm: OptionSet, Hashable, Sendable {
     /// Scales of 4-bit weights are powers of two, as in MXFP4.
     package static let powers = KernelForm(rawValue: 2)
 
+    /// The input of products in one 16-bit type has the other one.
+    package static let mixed = KernelForm(rawValue: 4)
+
     /// All sets of options.
-    static let count = 4
+    static let count = 8
 
     var defines: [String] {
-        (contains(.adapters) ? ["-DNIBBLE_ADAPTERS"] : []) + (contains(.powers) ? ["-DNIBBLE_POWERS"] : [])
+        [(KernelForm.adapters, "-DNIBBLE_ADAPTERS"), (.powers, "-DNIBBLE_POWERS"), (.mixed, "-DNIBBLE_MIXED")]
+            .filter { contains($0.0) }.map(\.1)
     }
 }
 
@@ -189,7 +193,11 @@ enum Kernel: Int, CaseIterable {
 
     /// The forms besides the plain one that its program is also compiled in.
     var forms: KernelForm {
-        switch place.program {
+        switch self {
+        case .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .stage4BitWide: return [.adapters, .powers, .mixed]
+        default: break
+        }
+        return switch place.program {
         case "linear_4bit_tiled.cu", "linear_4bit_wide.cu": [.adapters, .powers]
         case "linear_dense.cu", "linear_dense_few.cu", "linear_4bit.cu", "linear_int8.cu", "linear_int8_wide.cu",
             "linear_int8_single.cu":

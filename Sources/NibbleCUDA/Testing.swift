@@ -39,7 +39,7 @@ package enum Kernels {
 
     /// The forms that a program is compiled in.
     package static func forms(of program: String) -> [KernelForm] {
-        let options = Kernel.allCases.first { $0.place.program == program }?.forms ?? []
+        let options = Kernel.allCases.filter { $0.place.program == program }.reduce(KernelForm()) { $0.union($1.forms) }
         return (0..<KernelForm.count).map(KernelForm.init).filter { options.isSuperset(of: $0) }
     }
 

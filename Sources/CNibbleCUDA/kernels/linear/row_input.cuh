@@ -40,8 +40,17 @@ struct Run {
     uint4 low, high;
 };
 
+template <typename T>
+struct Other16 {
+    typedef f16 Type;
+};
+template <>
+struct Other16<f16> {
+    typedef bf16 Type;
+};
+
 // The token in runs of eight elements: of a 16-bit type T, or of float32 where a prologue brings them to T. K must be divisible
-// by 8.
+// by 8. Programs compiled with NIBBLE_MIXED expect the other 16-bit type in memory, and round to it what a prologue makes.
 template <typename T>
 struct RowInput {
     const void *input;
@@ -96,6 +105,17 @@ struct RowInput {
         scale = 1.f / sqrtf(squares / (float)K + prologue.epsilon);
     }
 
+#ifdef NIBBLE_MIXED
+    typedef typename Other16<T>::Type Stored;
+
+    // As if a kernel had stored x, and the product converted it to T.
+    static __device__ __forceinline__ float rounded(float x) { return toFloat(fromFloat<T>(toFloat(fromFloat<Stored>(x)))); }
+#else
+    typedef T Stored;
+
+    static __device__ __forceinline__ float rounded(float x) { return toFloat(fromFloat<T>(x)); }
+#endif
+
     static __device__ __forceinline__ void unpackFloats(const Run &run, float (&x)[8]) {
         const u32 words[8] = {run.low.x, run.low.y, run.low.z, run.low.w, run.high.x, run.high.y, run.high.z, run.high.w};
 #pragma unroll
@@ -111,10 +131,14 @@ struct RowInput {
         return run;
     }
 
-    // Elements 8 i ..< 8 i + 8, rounded to T as if a kernel had stored them.
+    // Elements 8 i ..< 8 i + 8, rounded to T.
     __device__ __forceinline__ void finish(const Run &run, int i, float (&x)[8]) const {
         if (!isPrepared() || 8 * i >= K) {
-            unpack(run.low, x, T());
+            unpack(run.low, x, Stored());
+#ifdef NIBBLE_MIXED
+#pragma unroll
+            for (int j = 0; j < 8; ++j) x[j] = rounded(x[j]);
+#endif
             return;
         }
         unpackFloats(run, x);
@@ -123,7 +147,7 @@ struct RowInput {
             x[j] = (x[j] - mean) * scale;
             if (prologue.weight) x[j] *= prologue.weight[8 * i + j];
             if (prologue.bias) x[j] += prologue.bias[8 * i + j];
-            x[j] = toFloat(fromFloat<T>(x[j]));
+            x[j] = rounded(x[j]);
         }
     }
 
