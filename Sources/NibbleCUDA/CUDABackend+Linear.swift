@@ -113,7 +113,16 @@ extension CUDABackend {
     }
 
     func fitsDenseOne(_ inFeatures: Int) -> Bool { inFeatures % 8 == 0 && inFeatures * 2 <= sharedMemoryLimit }
-    func fitsTiledOne(_ inFeatures: Int) -> Bool { Int(nibble_tiled_4bit_shared(Int32(inFeatures))) <= sharedMemoryLimit }
+    func fitsTiledOne(_ inFeatures: Int) -> Bool { sharedForTiledOne(inFeatures) <= sharedMemoryLimit }
+
+    private func sharedForTiledOne(_ inFeatures: Int) -> Int {
+        Int(nibble_single_4bit_shared(Int32(kernels.target.level), Int32(inFeatures)))
+    }
+
+    /// Dynamic shared memory of products of several tokens with tiled 4-bit weights.
+    func sharedForTiled(_ element: KernelElement) -> Int {
+        element == .f32 ? Int(NIBBLE_TILED_4BIT_SHARED_F32) : Int(nibble_tiled_4bit_shared(Int32(kernels.target.level)))
+    }
 
     private func compute(_ fused: inout FusedLayers) throws {
         if case .foreign = fused.kind { return try foreign(fused) }
@@ -213,8 +222,8 @@ extension CUDABackend {
         let element = try element(compute, for: "linear")
         if readsOther(fused, compute, path) { form.insert(.mixed) } else { try setInput(&fused, compute) }
         if case .wide = path { return try wideFourBit(&fused, element) }
-        let fits = element != .f32 || Int(NIBBLE_TILED_4BIT_SHARED_F32) <= sharedMemoryLimit
-        guard case .tiled = path, fits else { return try gemm(fused, element, isStored: false) }
+        let shared = sharedForTiled(element)
+        guard case .tiled = path, shared <= sharedMemoryLimit else { return try gemm(fused, element, isStored: false) }
         if fused.tokens == 1, element != .f32, fitsTiledOne(fused.inFeatures), !options.isBatchInvariant {
             return try tiledOne(&fused, element)
         }
@@ -225,7 +234,6 @@ extension CUDABackend {
         try launch(.stage4Bit, element, grid: Grid(x: fused.tokens), block: threads, fused.arguments)
         try addAdapters(&fused)
         if fused.tokens <= 8 || element == .f32 {
-            let shared = Int(element == .f32 ? NIBBLE_TILED_4BIT_SHARED_F32 : NIBBLE_TILED_4BIT_SHARED)
             let resident = try residentBlocks(.gemm4BitTiled8, element, block: threads, shared: shared)
             let grid = Grid(x: min(fused.blocks(per: 16), resident), y: blocks(fused.tokens, per: 8))
             return try launch(.gemm4BitTiled8, element, grid: grid, block: threads, shared: shared, fused.arguments)
@@ -234,7 +242,7 @@ extension CUDABackend {
             fused.tokens <= 16 ? (.gemm4BitTiled16, 16) : fused.tokens <= 32 ? (.gemm4BitTiled32, 32) : (.gemm4BitTiled64, 64)
         try launch(
             kernel, element, grid: Grid(x: fused.blocks(per: 32), y: blocks(fused.tokens, per: tile)), block: threads,
-            shared: Int(NIBBLE_TILED_4BIT_SHARED), fused.arguments)
+            shared: shared, fused.arguments)
     }
 
     /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
@@ -242,7 +250,7 @@ extension CUDABackend {
     private func tiledOne(_ fused: inout FusedLayers, _ element: KernelElement) throws {
         if fused.runsBesideSums { try shrinkBeside(&fused) } else { try addAdapters(&fused, folds: true) }
         let tiles = fused.blocks(per: 16)
-        let shared = Int(nibble_tiled_4bit_shared(Int32(fused.inFeatures)))
+        let shared = sharedForTiledOne(fused.inFeatures)
         if isForFewTiles(fused) {
             return try launch(
                 .gemv4BitTiledFew, element, grid: Grid(x: blocks(tiles, per: 2)), block: Int(NIBBLE_TILED_4BIT_FEW_THREADS),

@@ -831,9 +831,13 @@ typedef struct {
 #define NIBBLE_TILED_4BIT_BYTES(outFeatures, inFeatures) (NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) * 32)
 #define NIBBLE_TILED_4BIT_THREADS 256
 #define NIBBLE_TILED_4BIT_FEW_THREADS 512  // gemv_4bit_tiled_few: for up to 2 row tiles a multiprocessor
-// Dynamic shared memory: one token, several tokens, float32.
-#define NIBBLE_TILED_4BIT_SHARED_1(inFeatures) (32768 + ((inFeatures) + 127) / 128 * 264)
-#define NIBBLE_TILED_4BIT_SHARED 32768
+// Where a multiprocessor has room for several, entries of the table of values are 256 bytes apart: one instruction less a look-up.
+#define NIBBLE_SPREADS_TABLE(level) ((level) >= 90 && (level) < 120)
+// Dynamic shared memory: several tokens; one token, of which up to 256 column tiles lie between entries that are apart; float32.
+#define NIBBLE_TILED_4BIT_SHARED(level) (NIBBLE_SPREADS_TABLE(level) ? 65536 : 32768)
+#define NIBBLE_TILED_4BIT_BETWEEN(level, inFeatures) (NIBBLE_SPREADS_TABLE(level) && (inFeatures) <= 16384)
+#define NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures) \
+    (NIBBLE_TILED_4BIT_SHARED(level) + ((inFeatures) + 127) / 128 * (NIBBLE_TILED_4BIT_BETWEEN(level, inFeatures) ? 8 : 264))
 #define NIBBLE_TILED_4BIT_SHARED_F32 65536
 // Bytes of `staged`; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32) \

@@ -15,7 +15,9 @@ static inline long long nibble_tiled_4bit_scales(long long outFeatures, long lon
     return NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures);
 }
 
-static inline long long nibble_tiled_4bit_shared(int inFeatures) { return NIBBLE_TILED_4BIT_SHARED_1(inFeatures); }
+static inline int nibble_tiled_4bit_shared(int level) { return NIBBLE_TILED_4BIT_SHARED(level); }
+
+static inline int nibble_single_4bit_shared(int level, int inFeatures) { return NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures); }
 
 static inline long long nibble_staged_4bit_bytes(long long tokens, long long inFeatures, int isFloat32) {
     return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);

@@ -56,6 +56,12 @@ struct WeightPair {
     float4 scales[RT];
 };
 
+// Whether entries of the table are 256 bytes apart, so that one instruction makes the address of a look-up. It needs 64 KB.
+template <bool Exact>
+__device__ constexpr bool isSpread() {
+    return !Exact && NIBBLE_SPREADS_TABLE(__CUDA_ARCH__ / 10);
+}
+
 template <typename T, int RT, int NT, bool Single, bool Exact, ScaleKind Scales>
 struct TiledProduct {
     static constexpr int columns = Single ? 1 : 8;
@@ -65,20 +71,27 @@ struct TiledProduct {
     typedef float Reduction[WARPS][columns][RT * 16 + 4];
 
     const NibbleLinearArguments &a;
-    const u32 *stagedInput;  // Single: fragments in shared memory
+    const u32 *stagedInput;  // Single: fragments in shared memory, of a column tile every inputStride words
+    int inputStride;
     Staged staged;
     const float *factors;  // Single: of each column tile
     const float *map;
     int pairs, lane, warp;
-    u32 laneTable;  // shared address of this lane's copy of the table
+    u32 laneTable;   // shared address of this lane's copy of the table; spread: of the table
+    u32 laneOffset;  // spread: of this lane's copy
     float sums[RT][NT][4];
 
     __device__ __forceinline__ TiledProduct(const NibbleLinearArguments &arguments, const u32 *table) : a(arguments) {
         pairs = (a.inFeatures + 127) / 128;
         lane = threadIdx.x & 31;
         warp = __shfl_sync(~0u, threadIdx.x >> 5, 0) % WARPS;  // known to be the same in all lanes
-        // The shuffle makes the compiler keep the sum in a register instead of recomputing it for each look-up.
-        laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
+        if constexpr (isSpread<Exact>()) {
+            laneTable = sharedAddress(table);
+            laneOffset = lane * 4;
+        } else {
+            // The shuffle makes the compiler keep the sum in a register instead of recomputing it for each look-up.
+            laneTable = __shfl_sync(~0u, sharedAddress(table) + lane * (Exact ? 8 : 4), lane);
+        }
     }
 
     __device__ __forceinline__ RowTile<RT> rowTile(int tile) const {
@@ -124,7 +137,9 @@ struct TiledProduct {
     // The table's entry for byte j of a word.
     __device__ __forceinline__ u32 entry(u32 word, int j) const {
         u32 v;
-        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 7)));
+        const u32 offset =
+            isSpread<Exact>() ? __byte_perm(word, laneOffset, 0x5504 | j << 4) : __byte_perm(word, 0, 0x4440 | j) << 7;
+        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + offset));
         return v;
     }
 
@@ -234,7 +249,7 @@ struct TiledProduct {
     __device__ __forceinline__ void loadInput(u32 (&b)[8], int kb, int n, long long offset) const {
         uint4 v = make_uint4(0, 0, 0, 0), w = make_uint4(0, 0, 0, 0);
         if constexpr (Single) {
-            const uint4 *p = (const uint4 *)(stagedInput + kb * 32 + (lane & 3) * 8);
+            const uint4 *p = (const uint4 *)(stagedInput + kb * inputStride + (lane & 3) * 8);
             if (lane < 4) {
                 v = p[0];
                 w = p[1];
@@ -383,16 +398,22 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
 
     if constexpr (Exact)
         fillExactTable(table, a.codebook);
-    else
+    else if constexpr (isSpread<Exact>()) {
+        if (threadIdx.x < 256) fillSpreadTable<256>((u8 *)table, a.codebook);
+    } else
         fillTable(table, a.codebook);
     if (Scales == nestedScales && threadIdx.x < 256) map[threadIdx.x] = dynamicMapValue(threadIdx.x);
     turn.waitForInputOfBlock();
     if (isUnused(a)) return;
     if constexpr (Single) {
-        u32 *input = table + 256 * 32;
-        float *factors = (float *)(input + 64 * work.pairs);
+        // A spread table leaves as much room between its entries as it takes.
+        const int tableWords = isSpread<Exact>() ? 256 * 64 : 256 * 32;
+        const bool isBetween = isSpread<Exact>() && NIBBLE_TILED_4BIT_BETWEEN(__CUDA_ARCH__ / 10, a.inFeatures);
+        u32 *input = table + (isBetween ? 32 : tableWords);
+        float *factors = (float *)(table + tableWords + (isBetween ? 0 : 64 * work.pairs));
+        work.inputStride = isBetween ? 64 : 32;
         row.measure();
-        stageSingle(row, 2 * work.pairs, input, factors);
+        stageSingle(row, 2 * work.pairs, input, work.inputStride, factors);
         work.stagedInput = input;
         work.factors = factors;
     } else {

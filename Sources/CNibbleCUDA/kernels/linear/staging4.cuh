@@ -134,14 +134,14 @@ __device__ __forceinline__ float factorOfTile(const float (&x)[8], float &invers
 }
 
 // Stages a single token by all threads of a block. Each tile of 64 columns has its own factor, so warps need not synchronize.
-// Fragments as above, 32 words per tile.
+// Fragments as above, 32 words per tile; tiles lie `stride` words apart.
 template <typename T>
-__device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, float *factors) {
+__device__ __forceinline__ void stageSingle(const RowInput<T> &row, int columnTiles, u32 *fragments, int stride, float *factors) {
     row.forEachRun(columnTiles * 8, [&](int i, const float (&x)[8]) {
         float inverse;
         const float factor = factorOfTile(x, inverse);
         if (i >= columnTiles * 8) return;
-        const int place = (i >> 3) * 32 + (i & 7);
+        const int place = (i >> 3) * stride + (i & 7);
 #pragma unroll
         for (int j = 0; j < 4; ++j) fragments[place + 8 * j] = packPair<f16>(x[2 * j] * factor, x[2 * j + 1] * factor);
         if ((i & 7) == 0) factors[i >> 3] = inverse;
