@@ -485,9 +485,9 @@ __device__ __forceinline__ void tiledProduct(const NibbleLinearArguments &a, flo
 #define INSTANCE_f32(T) STAGE_4BIT(T) TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, true, 1, 1, 2)
 #define INSTANCE_16(T)                                                    \
     STAGE_4BIT(T)                                                         \
-    TILED_PRODUCT(gemv_4bit_tiled_##T, T, 1, 1, true, false, 2, 1, 3)     \
+    TILED_PRODUCT(gemv_4bit_tiled_##T, T, 1, 1, true, false, 3, 1, 2)     \
     TILED_PRODUCT(gemv_4bit_tiled_few_##T, T, 1, 1, true, false, 3, 2, 1) \
-    TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, false, 2, 1, 3)  \
+    TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, false, 2, 1, 2)  \
     TILED_PRODUCT(gemm_4bit_tiled_16_##T, T, 2, 2, false, false, 1, 1, 2) \
     TILED_PRODUCT(gemm_4bit_tiled_32_##T, T, 2, 4, false, false, 1, 1, 1) \
     TILED_PRODUCT(gemm_4bit_tiled_64_##T, T, 2, 8, false, false, 1, 1, 1)
