@@ -41,6 +41,9 @@ static const char linear_4bit[] = {
 static const char linear_4bit_tiled[] = {
 #embed "kernels/linear/linear_4bit_tiled.cu"
     , 0};
+static const char linear_4bit_single[] = {
+#embed "kernels/linear/linear_4bit_single.cu"
+    , 0};
 static const char linear_4bit_wide[] = {
 #embed "kernels/linear/linear_4bit_wide.cu"
     , 0};
@@ -214,6 +217,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(linear_dense_few),
     NIBBLE_PROGRAM(linear_4bit),
     NIBBLE_PROGRAM(linear_4bit_tiled),
+    NIBBLE_PROGRAM(linear_4bit_single),
     NIBBLE_PROGRAM(linear_4bit_wide),
     NIBBLE_PROGRAM(tiling_4bit),
     NIBBLE_PROGRAM(linear_int8),

@@ -248,8 +248,13 @@ extension CUDABackend {
     /// One token: as many blocks as the card holds take tiles of 16 rows in turn. Where there are only a few tiles and kernels
     /// overlap, one block of two teams a multiprocessor serves.
     private func tiledOne(_ fused: inout FusedLayers, _ element: KernelElement) throws {
-        if fused.runsBesideSums { try shrinkBeside(&fused) } else { try addAdapters(&fused, folds: true) }
         let tiles = fused.blocks(per: 16)
+        if suitsSingle(fused) {
+            return try launch(
+                .gemv4BitSingle, element, grid: Grid(x: min(tiles, card.multiprocessors)), block: Int(NIBBLE_SINGLE_4BIT_THREADS),
+                shared: Int(nibble_single_4bit_ring_shared()), fused.arguments)
+        }
+        if fused.runsBesideSums { try shrinkBeside(&fused) } else { try addAdapters(&fused, folds: true) }
         let shared = sharedForTiledOne(fused.inFeatures)
         if isForFewTiles(fused) {
             return try launch(
@@ -260,6 +265,13 @@ extension CUDABackend {
         let resident = try residentBlocks(.gemv4BitTiled, element, block: threads, shared: shared)
         try launch(
             .gemv4BitTiled, element, grid: Grid(x: min(tiles, resident)), block: threads, shared: shared, fused.arguments)
+    }
+
+    /// Whether gemv_4bit_single serves one token.
+    private func suitsSingle(_ fused: FusedLayers) -> Bool {
+        guard case .tiledFourBit(let format, _) = fused.kind else { return false }
+        return hasWarpgroups && canOverlap && !format.isNested && format.codebook != .mxfp4 && fused.adapterRows == nil
+            && fused.arguments.activeRows == 0 && nibble_single_4bit_supports(Int32(fused.inFeatures)) != 0
     }
 
     /// Whether gemv_4bit_tiled_few serves one token.

@@ -153,8 +153,8 @@ package final class CUDABackend: Backend, @unchecked Sendable {
                 nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_MAX_DYNAMIC_SHARED), Int32(shared)),
                 "cuFuncSetAttribute", on: device)
         }
-        // A multiprocessor that has set less memory aside for a small kernel takes no block of the product beside it.
-        if form.contains(.adapters), kernel == .shrinkWide || kernel == .stage4BitWide {
+        // A multiprocessor that has set less memory aside for a small kernel takes no block of a product before that has ended.
+        if kernel.precedesLargeBlocks || form.contains(.adapters) && (kernel == .shrinkWide || kernel == .stage4BitWide) {
             try check(
                 nibble_cuFuncSetAttribute(function, Int32(NIBBLE_FUNCTION_SHARED_CARVEOUT), 100), "cuFuncSetAttribute",
                 on: device)

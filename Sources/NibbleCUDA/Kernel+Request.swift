@@ -9,7 +9,7 @@ extension Kernel {
         return switch place.program {
         case "linear_4bit.cu", "tiling_4bit.cu": hasFourBit
         case "linear_4bit_tiled.cu": hasFourBit && (level < 90 || !isReplacedByWide)
-        case "linear_4bit_wide.cu": hasFourBit && level >= 90
+        case "linear_4bit_wide.cu", "linear_4bit_single.cu": hasFourBit && level >= 90
         case "linear_int8.cu", "quantize_rows.cu", "sum_outliers.cu": hasInt8
         case "linear_int8_wide.cu", "linear_int8_single.cu": hasInt8 && level >= 90
         case "quantize.cu": hasFourBit || hasInt8

@@ -32,6 +32,8 @@ enum Kernel: Int, CaseIterable {
     // linear_4bit_tiled.cu, tiling_4bit.cu
     case gemv4BitTiled, gemv4BitTiledFew, stage4Bit, gemm4BitTiled8, gemm4BitTiled16, gemm4BitTiled32, gemm4BitTiled64
     case tile4Bit, untile4Bit, dequantize4BitTiled
+    // linear_4bit_single.cu
+    case gemv4BitSingle
     // linear_4bit_wide.cu
     case stage4BitWide, gemm4BitWide16, gemm4BitWide32, gemm4BitWide64, gemm4BitWide96, gemm4BitWide128
     // linear_int8.cu
@@ -86,6 +88,7 @@ enum Kernel: Int, CaseIterable {
         case .gemm4BitTiled16: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_16")
         case .gemm4BitTiled32: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_32")
         case .gemm4BitTiled64: ("linear_4bit_tiled.cu", "gemm_4bit_tiled_64")
+        case .gemv4BitSingle: ("linear_4bit_single.cu", "gemv_4bit_single")
         case .stage4BitWide: ("linear_4bit_wide.cu", "stage_4bit_wide")
         case .gemm4BitWide16: ("linear_4bit_wide.cu", "gemm_4bit_wide_16")
         case .gemm4BitWide32: ("linear_4bit_wide.cu", "gemm_4bit_wide_32")
@@ -195,6 +198,7 @@ enum Kernel: Int, CaseIterable {
     var forms: KernelForm {
         switch self {
         case .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .stage4BitWide: return [.adapters, .powers, .mixed]
+        case .gemv4BitSingle: return .mixed
         default: break
         }
         return switch place.program {
@@ -228,7 +232,7 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .attendStepPadded128, .attendStepPadded256, .attendStep64, .attendStep128, .attendStep256, .gemvSingle, .denseFew,
             .shrinkSingle, .shrinkBeside, .rotateEight,
-            .gemv4BitTiled, .gemv4BitTiledFew,
+            .gemv4BitTiled, .gemv4BitTiledFew, .gemv4BitSingle,
             .gemm4BitTiled16,
             .gemm4BitTiled32,
             .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
@@ -250,7 +254,7 @@ enum Kernel: Int, CaseIterable {
         switch self {
         case .gemvSingle, .denseFew, .shrink, .shrinkFew, .shrinkSingle, .shrinkBeside, .expand, .shrinkWide, .gemv, .gemv4Bit,
             .gemvInt8, .gemv4BitTiled,
-            .gemv4BitTiledFew, .stage4Bit,
+            .gemv4BitTiledFew, .gemv4BitSingle, .stage4Bit,
             .gemm4BitTiled8,
             .stage4BitWide, .gemm4BitWide16, .gemm4BitWide32, .gemm4BitWide64, .gemm4BitWide96, .gemm4BitWide128, .quantizeRows,
             .attendStep64, .attendStep128, .attendStep256, .sumFewOutliers, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32,
@@ -269,6 +273,16 @@ enum Kernel: Int, CaseIterable {
             .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
             .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,
             .gemmExpertsInt8, .sumExpertsOutliers:
+            true
+        default: false
+        }
+    }
+
+    /// Whether it runs between products of one token, whose blocks take most of a multiprocessor's memory.
+    var precedesLargeBlocks: Bool {
+        switch self {
+        case .gemv4BitSingle, .attendStep64, .attendStep128, .attendStep256, .attendStepPadded128, .attendStepPadded256, .gate,
+            .rotate, .normalize:
             true
         default: false
         }

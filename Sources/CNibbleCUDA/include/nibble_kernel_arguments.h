@@ -831,7 +831,8 @@ typedef struct {
 #define NIBBLE_TILED_4BIT_BYTES(outFeatures, inFeatures) (NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures) * 32)
 #define NIBBLE_TILED_4BIT_THREADS 256
 #define NIBBLE_TILED_4BIT_FEW_THREADS 512  // gemv_4bit_tiled_few: for up to 2 row tiles a multiprocessor
-// Where a multiprocessor has room for several, entries of the table of values are 256 bytes apart: one instruction less a look-up.
+// Where a multiprocessor has room for several, entries of the table of values are 256 bytes apart: one instruction less a
+// look-up.
 #define NIBBLE_SPREADS_TABLE(level) ((level) >= 90 && (level) < 120)
 // Dynamic shared memory: several tokens; one token, of which up to 256 column tiles lie between entries that are apart; float32.
 #define NIBBLE_TILED_4BIT_SHARED(level) (NIBBLE_SPREADS_TABLE(level) ? 65536 : 32768)
@@ -839,6 +840,15 @@ typedef struct {
 #define NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures) \
     (NIBBLE_TILED_4BIT_SHARED(level) + ((inFeatures) + 127) / 128 * (NIBBLE_TILED_4BIT_BETWEEN(level, inFeatures) ? 8 : 264))
 #define NIBBLE_TILED_4BIT_SHARED_F32 65536
+// gemv_4bit_single: one token whose column tiles lie between the entries of the table. A stage of the ring has so many pairs of
+// column tiles; sums of so many row tiles are kept at a time.
+#define NIBBLE_SINGLE_4BIT_THREADS 544
+#define NIBBLE_SINGLE_4BIT_STAGE_PAIRS 8
+#define NIBBLE_SINGLE_4BIT_STAGES 12
+#define NIBBLE_SINGLE_4BIT_TILES 8
+#define NIBBLE_SINGLE_4BIT_SHARED \
+    (65536 + NIBBLE_SINGLE_4BIT_STAGES * (NIBBLE_SINGLE_4BIT_STAGE_PAIRS * 1152 + 16) + NIBBLE_SINGLE_4BIT_TILES * 1024 + 1024)
+#define NIBBLE_SINGLE_4BIT_SUPPORTS(inFeatures) ((inFeatures) >= 2048 && (inFeatures) <= 16384)
 // Bytes of `staged`; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32) \
     (((tokens) + 7) / 8 * 8LL * (((inFeatures) + 127) / 128 * 256LL * (1 + (isFloat32)) + 4))

@@ -17,6 +17,10 @@ static inline long long nibble_tiled_4bit_scales(long long outFeatures, long lon
 
 static inline int nibble_tiled_4bit_shared(int level) { return NIBBLE_TILED_4BIT_SHARED(level); }
 
+static inline int nibble_single_4bit_supports(int inFeatures) { return NIBBLE_SINGLE_4BIT_SUPPORTS(inFeatures); }
+
+static inline int nibble_single_4bit_ring_shared(void) { return NIBBLE_SINGLE_4BIT_SHARED; }
+
 static inline int nibble_single_4bit_shared(int level, int inFeatures) { return NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures); }
 
 static inline long long nibble_staged_4bit_bytes(long long tokens, long long inFeatures, int isFloat32) {

@@ -41,6 +41,20 @@ __device__ __forceinline__ void copyBulk(u32 to, const void *from, u32 bytes, u3
                  : "memory");
 }
 
+// For what is read once: it leaves the second-level cache first.
+__device__ __forceinline__ u64 readOnce() {
+    u64 policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+__device__ __forceinline__ void copyBulk(u32 to, const void *from, u32 bytes, u32 barrier, u64 policy) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+        : "memory");
+}
+
 // True in one lane, as the compiler knows: a copy needs no loop over lanes then.
 __device__ __forceinline__ bool elected() {
     u32 mine;
