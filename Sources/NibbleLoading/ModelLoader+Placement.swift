@@ -99,15 +99,42 @@ struct PlacementSearch {
     /// own memory grow with the chunk.
     static let smallerChunks = [256, 128, 64, 32]
 
+    /// Tried in this order where everything lies on GPUs. Quantized weights are dequantized once a chunk, and larger products run
+    /// at a higher rate.
+    static let largerChunks = [2048, 1024]
+
     /// The placement with the largest chunks of prompt tokens among those that keep most of the model where it is fast.
     func best() throws -> ModelLoader.LoadPlan {
         try options.checkRoom()
+        let best = try bestWithinUsualChunks()
+        for chunkTokens in PlacementSearch.largerChunks where try hasRoom(for: chunkTokens, in: best) {
+            return try place(chunkTokens: chunkTokens)
+        }
+        return best
+    }
+
+    private func bestWithinUsualChunks() throws -> ModelLoader.LoadPlan {
         var best = try place(chunkTokens: SessionOptions.defaultChunkTokens)
         for chunkTokens in PlacementSearch.smallerChunks where best.placement.residency < .complete {
             let smaller = try place(chunkTokens: chunkTokens)
             if smaller.placement.residency > best.placement.residency || best.placement.residency == .refused { best = smaller }
         }
         return best
+    }
+
+    /// Whether sessions may feed chunks of this size. A larger chunk moves nothing: the map must stay as it is, and all of it must
+    /// lie on GPUs. Sessions longer than the planned context feed full chunks, too, so room is counted for a context of one chunk
+    /// at least. An engine leaves a quarter of the memory beside the weights to its workspace.
+    private func hasRoom(for chunkTokens: Int, in plan: ModelLoader.LoadPlan) throws -> Bool {
+        guard plan.memory.chunkTokens == SessionOptions.defaultChunkTokens, plan.placement.refusal == nil,
+            plan.placement.deviceMap.devices.allSatisfy(\.isGPU),
+            source.architecture.decoder.layers.allSatisfy({ $0.recurrence == nil })
+        else { return false }
+        var search = self
+        search.options.context = max(plan.memory.context, min(chunkTokens, source.architecture.maximumPositions ?? chunkTokens))
+        let larger = try search.place(chunkTokens: chunkTokens).placement
+        return larger.deviceMap == plan.placement.deviceMap && larger.planner == plan.placement.planner && larger.refusal == nil
+            && larger.devices.allSatisfy { $0.total + 3 * $0.workspace <= $0.budget ?? .max }
     }
 
     private func place(chunkTokens: Int) throws -> ModelLoader.LoadPlan {

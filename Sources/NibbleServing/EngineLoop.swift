@@ -43,6 +43,7 @@ final class EngineLoop {
         self.executor = executor
         self.inbox = inbox
         var limits = SchedulerLimits(slots: executor.slots, context: executor.context, chunkTokens: executor.chunkTokens)
+        limits.mixedChunkTokens = min(executor.chunkTokens, SessionOptions.defaultChunkTokens)
         limits.queuedRequests = options.queuedRequests
         limits.queuedTokens = options.queuedTokens
         limits.targetStep = options.targetStep

@@ -134,8 +134,8 @@ extension Scheduler {
     /// Tokens of prompts in a step: a full chunk if nothing decodes, else what the target time leaves, in steps of 32.
     private func promptBudget(_ plan: StepPlan) -> Int {
         let decoding = plan.rows.count
-        let room = max(limits.chunkTokens - decoding, 1)
-        guard decoding > 0 else { return room }
+        guard decoding > 0 else { return limits.chunkTokens }
+        let room = max(limits.mixedChunkTokens - decoding, 1)
         let lengths = plan.rows.reduce(0) { $0 + $1.start + 1 }
         let tokens = time.tokens(within: limits.targetStep / .seconds(1), lengths: lengths) - decoding
         return min(max(tokens / 32 * 32, 32), room)

@@ -6,6 +6,8 @@ package struct SchedulerLimits: Sendable {
     package var context: Int
     /// Tokens of one step.
     package var chunkTokens: Int
+    /// Tokens of a step in which rows decode. Fewer than ``chunkTokens`` keep the time between two of their tokens short.
+    package var mixedChunkTokens: Int
     /// Requests that may wait, and the tokens of their prompts together.
     package var queuedRequests = 512
     package var queuedTokens = Int.max
@@ -18,6 +20,7 @@ package struct SchedulerLimits: Sendable {
         self.slots = slots
         self.context = context
         self.chunkTokens = chunkTokens
+        mixedChunkTokens = chunkTokens
     }
 
     /// Whether a request can be taken.

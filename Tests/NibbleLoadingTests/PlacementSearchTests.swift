@@ -29,11 +29,57 @@ import Testing
         return request
     }
 
-    /// What the whole model takes of one GPU at the largest chunk.
+    /// What the whole model takes of one GPU at the usual chunk: no more than that is there.
     private func wholeUse(_ model: TinyModel, _ options: LoaderOptions) throws -> PlacementPlan.DeviceMemory {
-        let plan = try model.plan(options, request(1 << 40))
+        let large = try use(model.plan(options, request(1 << 40)))
+        let plan = try model.plan(options, request(large.total))
         #expect(plan.memory.chunkTokens == SessionOptions.defaultChunkTokens)
-        return try #require(plan.placement.devices.first { $0.device == .cuda(0) })
+        return try use(plan)
+    }
+
+    private func use(_ plan: ModelLoader.LoadPlan) throws -> PlacementPlan.DeviceMemory {
+        try #require(plan.placement.devices.first { $0.device == .cuda(0) })
+    }
+
+    @Test(
+        "a GPU with four times the workspace of a larger chunk gets it, whatever context is planned",
+        arguments: [512, 1024, 2048])
+    func largerChunks(context: Int) throws {
+        let model = try model()
+        func plan(_ budget: Int, context: Int) throws -> ModelLoader.LoadPlan {
+            var options = options()
+            options.context = context
+            return try model.plan(options, request(budget))
+        }
+        var budget = 1 << 40
+        var map: DeviceMap?
+        for (chunkTokens, smaller) in [(2048, 1024), (1024, 512)] {
+            // Sessions may be longer than planned, so a chunk is planned for as many tokens at least.
+            let large = try plan(budget, context: max(context, chunkTokens))
+            let use = try use(large)
+            budget = use.total + 3 * use.workspace
+            let (enough, less) = (try plan(budget, context: context), try plan(budget - 1, context: context))
+            #expect(large.memory.chunkTokens == chunkTokens)
+            #expect(enough.memory.chunkTokens == chunkTokens)
+            #expect(less.memory.chunkTokens == smaller)
+            map = map ?? large.placement.deviceMap
+            #expect(enough.placement.deviceMap == map && less.placement.deviceMap == map)
+            budget -= 1
+        }
+    }
+
+    @Test("chunks stay as they are where part of a model lies elsewhere")
+    func usualChunks() throws {
+        func chunkTokens(_ model: TinyModel, _ map: [String: Device]) throws -> Int {
+            var request = PlacementRequest()
+            request.limits = [.cuda(0): 1 << 40, .cuda(1): 1 << 40, .cpu: 1 << 40]
+            request.deviceMap = .explicit(DeviceMap(map))
+            return try model.plan(options(), request).memory.chunkTokens
+        }
+        let model = try model()
+        #expect(try chunkTokens(model, ["": .cuda(0), "model.layers.1": .cuda(1)]) == 2048)
+        #expect(try chunkTokens(model, ["": .cuda(0), "model.layers.1": .cpu]) == SessionOptions.defaultChunkTokens)
+        #expect(try chunkTokens(model, ["": .cpu]) == SessionOptions.defaultChunkTokens)
     }
 
     @Test("smaller chunks are tried before a tied head leaves the GPUs") func chunks() throws {

@@ -126,6 +126,19 @@ import Testing
         #expect(step(&scheduler).fed == [0: 1, 1: 96])
     }
 
+    @Test("a step of prompts alone may be larger than one in which rows decode")
+    mutating func mixedChunk() throws {
+        var scheduler = Self.scheduler(chunk: 256) {
+            $0.targetStep = .seconds(10)
+            $0.mixedChunkTokens = 64
+        }
+        _ = try scheduler.submit(Self.request(0..<300, new: 50))
+        #expect(step(&scheduler).fed == [0: 256])
+        #expect(step(&scheduler).fed == [0: 44])
+        _ = try scheduler.submit(Self.request(400..<700))
+        #expect(step(&scheduler).fed == [0: 1, 1: 63])
+    }
+
     @Test("half of the budget goes to the oldest prompt, the rest to the shortest")
     mutating func shares() throws {
         var scheduler = Self.scheduler(chunk: 128)

@@ -175,7 +175,8 @@ extension DecoderSession {
 
     /// Waits for the devices every few chunks. Otherwise the host would have enqueued everything before an interruption.
     private func pause(before chunk: Int) throws {
-        guard interruption != nil, chunk > 0, chunk % 4 == 0 else { return }
+        let interval = pass.shape.chunkTokens > SessionOptions.defaultChunkTokens ? 2 : 4
+        guard interruption != nil, chunk > 0, chunk % interval == 0 else { return }
         for backend in model.decoder.backends { try backend.synchronize() }
     }
 

@@ -20,7 +20,8 @@ package final class EmbeddingPass {
     package init(_ model: LanguageModel, capacity: Int) throws {
         guard model.encoder == nil else { throw ModelError.encoderInputsMissing }
         let capacity = max(capacity, 1)
-        chunkTokens = min(model.options.chunkTokens, capacity)
+        // Other streams decode between two chunks.
+        chunkTokens = min(model.options.chunkTokens, SessionOptions.defaultChunkTokens, capacity)
         let count = KeyValueGeometry.blocks(for: capacity)
         blocks = (0..<Int32(count)).map { $0 }
         pass = try DecoderPass(

@@ -30,14 +30,23 @@ struct ExecutorPlanning {
         min(size.context ?? model.maximumPositions ?? model.options.initialCapacity, model.positionLimit ?? .max)
     }
 
+    /// The shape with the model's chunks, or with the usual ones where larger ones would make sequences shorter: windows need
+    /// blocks for a whole chunk.
     func shape() throws -> SessionShape {
+        let chunkTokens = size.chunkTokens ?? model.options.chunkTokens
+        let shape = try shape(chunkTokens: chunkTokens)
+        guard size.chunkTokens == nil, chunkTokens > SessionOptions.defaultChunkTokens else { return shape }
+        let usual = try self.shape(chunkTokens: SessionOptions.defaultChunkTokens)
+        return usual.context > shape.context ? usual : shape
+    }
+
+    private func shape(chunkTokens: Int) throws -> SessionShape {
         let wanted = min(size.context ?? model.maximumPositions ?? .max, model.positionLimit ?? .max)
         let layers = model.decoder.description.layers
         // Where every layer has a window or a state, blocks bound no sequence; its index buffers do.
         let keepsAll = CacheLayout(layers, limit: wanted) { _ in 0 }.kinds.contains(.full)
         let limit = keepsAll || wanted < .max ? wanted : model.options.initialCapacity
-        let tokens = CacheBlocks.chunkTokens(
-            size.chunkTokens ?? model.options.chunkTokens, rows: size.slots, capacity: min(limit, Int(Int32.max)))
+        let tokens = CacheBlocks.chunkTokens(chunkTokens, rows: size.slots, capacity: min(limit, Int(Int32.max)))
         let layout = try fitted(CacheLayout(layers, limit: limit) { blockCount($0, context: limit, chunk: tokens) })
         let pool = BlockPool(tables: layout.tables, blockSize: KeyValueGeometry.blockSize)
         let context = min(limit, pool.capacity(chunk: tokens))
