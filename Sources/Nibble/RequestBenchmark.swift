@@ -115,6 +115,9 @@ package struct RequestBenchmark: Sendable {
         }
     }
 
+    /// Ends the engine and waits until its memory is free: a process must not exit before.
+    package func end() async { await engine.shutdown(timeout: .zero) }
+
     /// The engine's state once nothing runs.
     private func idle() async throws -> EngineStatus {
         while true {

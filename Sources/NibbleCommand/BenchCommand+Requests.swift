@@ -23,14 +23,17 @@ extension BenchCommand {
                 load.grammar = grammar
                 show(try await benchmark.run(load), beside: result)
             }
+            await benchmark.end()
         }
         if let length = engine.longPrompt {
             let benchmark = try await benchmark(copies, context: length + length / 4 + 256, queue: 64)
             show(try await benchmark.longPrompt(length))
+            await benchmark.end()
         }
         if let count = engine.leakCheck {
             let benchmark = try await benchmark(copies, context: 64, queue: 4 * engine.slots)
             show(try await benchmark.leaks(requests: count))
+            await benchmark.end()
         }
         try Console.checkOutput()
     }
