@@ -196,7 +196,7 @@ extension CUDABackend {
             try launch(.dequantizeInt8, element, grid: grid, block: 256, arguments)
         case .prepared(let tiled as TensorCoreFourBitWeight):
             let part = NibbleLinearLayer(tiled: tiled.weight, firstRow: rows.lowerBound)
-            let size = blocks(blocks(rows.count, per: 16) * tiled.weight.tilesAcross, per: 8)
+            let size = blocks(blocks(rows.count, per: 16) * tiled.weight.tilesAcross, per: 16)
             try dequantize(tiled.weight, part, rows.count, .dequantize4BitTiled, size, element, output)
         case .prepared(let other):
             try dequantizeRows(try other.canonical(), rows, as: element, to: output)

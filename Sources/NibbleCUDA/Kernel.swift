@@ -272,7 +272,7 @@ enum Kernel: Int, CaseIterable {
             .gemmExperts4Bit16,
             .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
             .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,
-            .gemmExpertsInt8, .sumExpertsOutliers:
+            .gemmExpertsInt8, .sumExpertsOutliers, .dequantize4BitTiled:
             true
         default: false
         }

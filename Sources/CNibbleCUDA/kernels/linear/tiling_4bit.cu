@@ -48,62 +48,127 @@ extern "C" __global__ void __launch_bounds__(256) tile_4bit(const __grid_constan
 extern "C" __global__ void __launch_bounds__(256) untile_4bit(const __grid_constant__ NibbleTileArguments a) { permute<true>(a); }
 #endif
 
-// A warp dequantizes one tile. It passes through shared memory, so that whole lines are written.
+// The first-level scales of a pair of tiles that a lane needs: of row g and row g + 8 of each, and where they are powers of two,
+// of each half of the columns. Rows and tiles that do not exist have any.
+struct PairScales {
+    float value[2][2][2];  // [tile][row g or g + 8][half]
+};
+
+__device__ __forceinline__ PairScales loadPairScales(const NibbleLinearLayer &part, u32 pair, int g, u32 firstBlock,
+                                                     u32 tilesOfRow) {
+    PairScales scales;
+    if (!part.nestedCodes) {
+        const float4 four = __ldg((const float4 *)part.scales + pair * 8ull + g);
+        const float values[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scales.value[i & 1][i >> 1][0] = scales.value[i & 1][i >> 1][1] = values[i];
+    } else if (part.nestedAbsmax) {
+        const u32 codes = __ldg((const u32 *)part.nestedCodes + pair * 8ull + g);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const u32 block = firstBlock + (i >> 1) * 8 * tilesOfRow + (i & 1);
+            const float absmax = part.nestedAbsmax[min(block, (u32)part.outFeatures * tilesOfRow - 1) >> 8];
+            scales.value[i & 1][i >> 1][0] = scales.value[i & 1][i >> 1][1] =
+                nestedScale(codes >> (8 * i) & 255, absmax, part.nestedOffset);
+        }
+    } else {
+        const uint2 exponents = __ldg((const uint2 *)part.nestedCodes + pair * 8ull + g);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            scales.value[i >> 1 & 1][i >> 2][i & 1] = powerOfTwo((i < 4 ? exponents.x : exponents.y) >> (8 * (i & 3)) & 255);
+    }
+    return scales;
+}
+
+// Exchanges codes among the four lanes of a row, so that each has eight neighbouring columns in a word. Before, word s of lane t
+// has columns 16 s + 2 t, 16 s + 2 t + 8 and the columns after them, of row g in bytes 0 and 2 and of row g + 8 in bytes 1 and 3.
+// After, word 2 q + r has columns 32 q + 8 t ... 32 q + 8 t + 7 of row g + 8 r.
+__device__ __forceinline__ void gatherColumns(u32 (&words)[4], int t) {
+    const bool isOdd = t & 1, isUpper = t & 2;
+    // Even lanes keep columns 16 s ... 16 s + 7 and odd lanes the eight after them.
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 sent = __byte_perm(words[i], words[i + 1], isOdd ? 0x5410 : 0x7632);
+        const u32 received = __shfl_xor_sync(~0u, sent, 1);
+        // Bytes: row g of the even and of the odd lane, then row g + 8.
+        words[i] = __byte_perm(words[i], received, isOdd ? 0x3524 : 0x5140);
+        words[i + 1] = __byte_perm(words[i + 1], received, isOdd ? 0x3726 : 0x7160);
+    }
+    // Lanes 0 and 1 keep the even words, lanes 2 and 3 the odd ones.
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 kept = isUpper ? words[i + 1] : words[i];
+        const u32 received = __shfl_xor_sync(~0u, isUpper ? words[i] : words[i + 1], 2);
+        words[i] = __byte_perm(kept, received, isUpper ? 0x1054 : 0x5410);
+        words[i + 1] = __byte_perm(kept, received, isUpper ? 0x3276 : 0x7632);
+    }
+}
+
+// Exchanges words of neighbouring rows, so that the eight lanes of two rows have all of each row in turn. After, word 2 p + r of
+// lanes g has columns 32 (g & 1) + 8 t ... + 7 of row (g & ~1) + p + 8 r.
+__device__ __forceinline__ void gatherRows(u32 (&words)[4], bool isOddRow) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const u32 received = __shfl_xor_sync(~0u, isOddRow ? words[r] : words[2 + r], 4);
+        const u32 first = isOddRow ? received : words[r], second = isOddRow ? words[2 + r] : received;
+        words[r] = first;
+        words[2 + r] = second;
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ void dequantizeEight(u32 word, float scale, const float *values, T *output) {
+    float x[8];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        x[2 * i] = __fmul_rn(values[word >> (8 * i + 4) & 15], scale);
+        x[2 * i + 1] = __fmul_rn(values[word >> (8 * i) & 15], scale);
+    }
+    if constexpr (sizeof(T) == 4) {
+        ((float4 *)output)[0] = make_float4(x[0], x[1], x[2], x[3]);
+        ((float4 *)output)[1] = make_float4(x[4], x[5], x[6], x[7]);
+    } else {
+        *(uint4 *)output = packEight<T>(x);
+    }
+}
+
+// A warp dequantizes a pair of tiles that are neighbours in K.
 template <typename T>
 __device__ __forceinline__ void dequantize4TiledBody(const NibbleDequantizeArguments &a) {
-    constexpr int perWord = 4 / sizeof(T) > 0 ? 4 / sizeof(T) : 1;  // elements in 32 bits
-    constexpr int rowWords = 64 / perWord, pad = 4;
     __shared__ float values[16];
-    __shared__ u32 shared[8][16][rowWords + pad];
     if (threadIdx.x < 16) values[threadIdx.x] = codeValue(a.codebook, threadIdx.x);
-    __syncthreads();
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const long long K64 = a.inFeatures / 64, across = (K64 + 1) / 2 * 2, N = a.part.outFeatures;
-    const long long tile = (long long)blockIdx.x * 8 + warp;
-    const long long row0 = tile / across * 16, kb = tile % across;
-    if (row0 >= N || kb >= K64) return;
-    const int g = lane >> 2, t = lane & 3;
-    const bool arePowers = a.part.nestedCodes && !a.part.nestedAbsmax;
-    float scale[2][2];  // of row g and row g + 8, for each half of the columns
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const u32 K = a.inFeatures, N = a.part.outFeatures, K64 = K / 64, across = (K64 + 1) / 2;
+    const u32 pair = blockIdx.x * 8 + (threadIdx.x >> 5), rowTile = pair / across, kb = (pair - rowTile * across) * 2;
+    const int even = g & ~1, half = g & 1;
+    const u32 row = rowTile * 16 + even;
+    const bool exists = rowTile * 16 < N;
+    uint4 codes[2];
+    PairScales scales[2];
+    if (exists) {
+        const uint4 *tile = (const uint4 *)a.part.weight + pair * 64ull + lane;
+        codes[0] = loadStreaming(tile);
+        codes[1] = loadStreaming(tile + 32);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const long long row = row0 + g + 8 * h;
-        const long long place = tile / 2 * 32 + scalePlace(g + 8 * h, (int)(kb & 1));
-        if (row >= N)
-            scale[h][0] = 0.f;
-        else if (!a.part.nestedCodes)
-            scale[h][0] = a.part.scales[place];
-        else if (!arePowers)
-            scale[h][0] = nestedScale(a.part.nestedCodes[place], a.part.nestedAbsmax[(row * K64 + kb) >> 8], a.part.nestedOffset);
-        else
-            scale[h][0] = powerOfTwo(a.part.nestedCodes[tile / 2 * 64 + powerPlace(g + 8 * h, (int)(kb & 1), 0)]);
-        scale[h][1] = row < N && arePowers
-                          ? powerOfTwo(a.part.nestedCodes[tile / 2 * 64 + powerPlace(g + 8 * h, (int)(kb & 1), 1)])
-                          : scale[h][0];
+        for (int p = 0; p < 2; ++p) scales[p] = loadPairScales(a.part, pair, even + p, (row + p) * K64 + kb, K64);
     }
-    const uint4 codes = loadStreaming((const uint4 *)a.part.weight + tile * 32 + lane);
-    const u32 words[4] = {codes.x, codes.y, codes.z, codes.w};
+    releaseDependents();
+    waitForPredecessors();  // they may read what is overwritten
+    __syncthreads();
+    if (!exists) return;
 #pragma unroll
-    for (int s = 0; s < 4; ++s)
+    for (int e = 0; e < 2; ++e) {
+        if (kb + e >= K64) return;
+        u32 words[4] = {codes[e].x, codes[e].y, codes[e].z, codes[e].w};
+        gatherColumns(words, t);
+        gatherRows(words, half);
+        T *output = (T *)a.output + (unsigned long long)row * K + (kb + e) * 64 + 32 * half + 8 * t;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const u32 byte = words[s] >> (8 * j) & 255;
-            const float factor = scale[j & 1][s >> 1];
-            const float x = __fmul_rn(values[byte >> 4], factor), y = __fmul_rn(values[byte & 15], factor);
-            const int row = g + 8 * (j & 1), column = 16 * s + 2 * t + 8 * (j >> 1);
-            if constexpr (sizeof(T) == 4)
-                *(float2 *)&shared[warp][row][column] = make_float2(x, y);
-            else
-                shared[warp][row][column / 2] = packPair<T>(x, y);
+        for (int i = 0; i < 4; ++i) {
+            const int p = i >> 1, r = i & 1;
+            const float scale = half ? scales[p].value[e][r][1] : scales[p].value[e][r][0];
+            if (row + p + 8 * r < N) dequantizeEight(words[i], scale, values, output + (p + 8ull * r) * K);
         }
-    __syncwarp();
-    constexpr int lanesPerRow = rowWords / 4;
-#pragma unroll
-    for (int i = lane; i < 16 * lanesPerRow; i += 32) {
-        const int row = i / lanesPerRow, chunk = i % lanesPerRow;
-        if (row0 + row < N)
-            *(uint4 *)((T *)a.output + (row0 + row) * a.inFeatures + kb * 64 + chunk * 4 * perWord) =
-                *(uint4 *)&shared[warp][row][chunk * 4];
     }
 }
 
