@@ -86,6 +86,9 @@ static const char attention_step[] = {
 static const char attention_prefill[] = {
 #embed "kernels/attention/attention_prefill.cu"
     , 0};
+static const char attention_prefill_wide[] = {
+#embed "kernels/attention/attention_prefill_wide.cu"
+    , 0};
 static const char attention_codes[] = {
 #embed "kernels/attention/attention_codes.cu"
     , 0};
@@ -239,6 +242,7 @@ static const NibbleKernelSource programs[] = {
     NIBBLE_PROGRAM(attention_decode),
     NIBBLE_PROGRAM(attention_step),
     NIBBLE_PROGRAM(attention_prefill),
+    NIBBLE_PROGRAM(attention_prefill_wide),
     NIBBLE_PROGRAM(attention_codes),
     NIBBLE_PROGRAM(attention_prefill_codes),
     NIBBLE_PROGRAM(gated_norm),

@@ -40,6 +40,13 @@ extension CUDABackend {
             if suitsSplits(call, batch, element) {
                 return try attendInSplits(&arguments, call.cache.geometry.heads, element)
             }
+            if let kernel = widePrefillKernel(call, batch, element) {
+                let tiles = blocks(batch.maximumQueryLength, per: NIBBLE_PREFILL_WIDE_QUERIES)
+                return try launch(
+                    kernel, element, grid: Grid(x: call.heads, y: tiles, z: batch.rowCount),
+                    block: 2 * Int(NIBBLE_PREFILL_WIDE_QUERIES), shared: Int(nibble_prefill_wide_shared(arguments.keySize)),
+                    arguments)
+            }
             if let kernel = prefillKernel(call, batch, element) {
                 let tiles = blocks(batch.maximumQueryLength, per: NIBBLE_PREFILL_QUERIES)
                 return try launch(
@@ -95,6 +102,19 @@ extension CUDABackend {
     }
 
     // MARK: Many queries a row: tiles on tensor cores
+
+    /// With fewer, some warpgroups of a block would have no queries.
+    private static let leastWideQueries = 192
+
+    private func widePrefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
+        let geometry = call.cache.geometry
+        guard hasWarpgroups, batch.maximumQueryLength >= CUDABackend.leastWideQueries, !options.isBatchInvariant,
+            element != .f32, geometry.quantization == nil, geometry.dtype == call.queries.dtype,
+            nibble_prefill_wide_supports(Int32(geometry.keySize), Int32(geometry.valueSize)) != 0
+        else { return nil }
+        if case .relative = call.bias { return nil }
+        return geometry.keySize == 64 ? .attendPrefillWide64 : .attendPrefillWide128
+    }
 
     private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {
         let geometry = call.cache.geometry

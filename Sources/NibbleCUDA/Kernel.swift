@@ -52,6 +52,8 @@ enum Kernel: Int, CaseIterable {
     case quantize4Bit, quantizeInt8, nestedMean, nestedQuantize
     // attention.cu, attention_decode.cu, attention_prefill.cu
     case attend, attendSplit, attendCombine, attendPrefill64, attendPrefill96, attendPrefill128, attendPrefill256
+    // attention_prefill_wide.cu
+    case attendPrefillWide64, attendPrefillWide128
     // attention_step.cu, for heads of up to so many elements
     case attendStep64, attendStep128, attendStep256, attendStepPadded128, attendStepPadded256
     // attention.cu, attention_codes.cu, attention_prefill_codes.cu: quantized caches
@@ -134,6 +136,8 @@ enum Kernel: Int, CaseIterable {
         case .attendPrefill96: ("attention_prefill.cu", "attend_prefill_96")
         case .attendPrefill128: ("attention_prefill.cu", "attend_prefill_128")
         case .attendPrefill256: ("attention_prefill.cu", "attend_prefill_256")
+        case .attendPrefillWide64: ("attention_prefill_wide.cu", "attend_prefill_wide_64")
+        case .attendPrefillWide128: ("attention_prefill_wide.cu", "attend_prefill_wide_128")
         case .attendCodes: ("attention.cu", "attend_codes")
         case .attendSplitCodes: ("attention_codes.cu", "attend_split_codes")
         case .attendPrefillCodes64: ("attention_prefill_codes.cu", "attend_prefill_codes_64")
@@ -238,7 +242,8 @@ enum Kernel: Int, CaseIterable {
             .gemm4BitTiled64, .gemmInt8Wide8, .gemmInt8Wide16, .gemmInt8Wide32, .gemmInt8Wide64, .gemmInt8Wide128,
             .gemvInt8Single, .stage4BitWide, .attendPrefill64,
             .attendPrefill96,
-            .attendPrefill128, .attendPrefill256, .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
+            .attendPrefill128, .attendPrefill256, .attendPrefillWide64, .attendPrefillWide128,
+            .attendPrefillCodes64, .attendPrefillCodes96, .attendPrefillCodes128,
             .attendPrefillCodes256, .router, .gemvExperts4Bit, .gemvExpertsGated4Bit, .gemmExpertsFew4Bit,
             .gemmExpertsFewGated4Bit, .gemmExperts4Bit16, .gemmExperts4Bit32,
             .gemmExperts4Bit64,
@@ -272,7 +277,7 @@ enum Kernel: Int, CaseIterable {
             .gemmExperts4Bit16,
             .gemmExperts4Bit32, .gemmExperts4Bit64, .stageExpertsWide, .gemmExpertsWide16, .gemmExpertsWide32,
             .gemmExpertsWide64, .gemmExpertsWide128, .gemvExpertsSingle, .gemvExperts, .gemmExperts, .gemvExpertsInt8,
-            .gemmExpertsInt8, .sumExpertsOutliers, .dequantize4BitTiled:
+            .gemmExpertsInt8, .sumExpertsOutliers, .dequantize4BitTiled, .attendPrefillWide64, .attendPrefillWide128:
             true
         default: false
         }

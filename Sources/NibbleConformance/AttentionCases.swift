@@ -123,24 +123,62 @@ extension OperationCases {
         ("prompt, sinks that weigh nothing", AttentionVariant(sinks: -200 ... -100, queryLengths: [40], lengths: [40])),
     ]
 
-    package static let attention: [OperationCase] = (attentionVariants + sinkVariants).flatMap { name, variant in
-        cacheFormats.map { loadDType, format in
-            OperationCase("attend, \(name), \(format) cache", loadDType: loadDType) {
-                var variant = variant
-                variant.cache = format
-                return try attend($0, variant)
+    /// Long enough for kernels that take many queries of a row at once, for dense caches.
+    private static let longVariants: [(String, AttentionVariant)] = [
+        (
+            "long ragged prompts, size 128",
+            AttentionVariant(
+                heads: 2, keyValueHeads: 1, keySize: 128, valueSize: 128, queryLengths: [210, 1, 0, 65],
+                lengths: [210, 40, 7, 201])
+        ),
+        (
+            "long prompt behind others, groups of 2",
+            AttentionVariant(heads: 2, keyValueHeads: 1, queryLengths: [230], lengths: [301])
+        ),
+        (
+            "long prompt, window 40, size 128, sinks",
+            AttentionVariant(
+                heads: 1, keyValueHeads: 1, keySize: 128, valueSize: 128, window: 40, sinks: -3...8, queryLengths: [200],
+                lengths: [333])
+        ),
+        (
+            "long prompt, soft cap and window 150",
+            AttentionVariant(heads: 1, keyValueHeads: 1, softCap: 3, window: 150, queryLengths: [200], lengths: [290])
+        ),
+        (
+            "long prompt, ALiBi",
+            AttentionVariant(heads: 2, keyValueHeads: 2, bias: .alibi, isInterleaved: true, queryLengths: [195], lengths: [195])
+        ),
+        (
+            "long input, not causal",
+            AttentionVariant(heads: 1, keyValueHeads: 1, isCausal: false, queryLengths: [193], lengths: [193])
+        ),
+    ]
+
+    package static let attention: [OperationCase] =
+        attend(attentionVariants + sinkVariants, cacheFormats) + attend(longVariants, denseFormats)
+
+    private static func attend(
+        _ variants: [(String, AttentionVariant)], _ formats: [(DType, KeyValueFormat)]
+    ) -> [OperationCase] {
+        variants.flatMap { name, variant in
+            formats.map { loadDType, format in
+                OperationCase("attend, \(name), \(format) cache", loadDType: loadDType) {
+                    var variant = variant
+                    variant.cache = format
+                    return try attend($0, variant)
+                }
             }
         }
     }
 
+    private static let denseFormats: [(DType, KeyValueFormat)] = [
+        (.float32, .dense(.float32)), (.float32, .dense(.float16)), (.float32, .dense(.bfloat16)),
+        (.float16, .dense(.float16)), (.bfloat16, .dense(.bfloat16)),
+    ]
+
     /// Load dtypes, each with a cache format.
-    static let cacheFormats: [(DType, KeyValueFormat)] = {
-        let dense: [(DType, KeyValueFormat)] = [
-            (.float32, .dense(.float32)), (.float32, .dense(.float16)), (.float32, .dense(.bfloat16)),
-            (.float16, .dense(.float16)), (.bfloat16, .dense(.bfloat16)),
-        ]
-        return dense + quantizedFormats
-    }()
+    static let cacheFormats = denseFormats + quantizedFormats
 
     /// Load dtypes, each with a quantized cache format.
     static let quantizedFormats: [(DType, KeyValueFormat)] = {

@@ -48,6 +48,12 @@ static inline int nibble_prefill_shared(int keySize, int valueSize) {
     return NIBBLE_PREFILL_SHARED(keySize, valueSize);
 }
 
+static inline int nibble_prefill_wide_supports(int keySize, int valueSize) {
+    return NIBBLE_PREFILL_WIDE_SUPPORTS(keySize, valueSize);
+}
+
+static inline int nibble_prefill_wide_shared(int keySize) { return NIBBLE_PREFILL_WIDE_SHARED(keySize); }
+
 static inline int nibble_split_supports(int keySize, int valueSize, int elementBytes) {
     return NIBBLE_SPLIT_SUPPORTS(keySize, valueSize, elementBytes);
 }

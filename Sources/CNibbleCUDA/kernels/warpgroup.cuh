@@ -102,7 +102,11 @@ __device__ __forceinline__ float loadFromCluster(u32 address, u32 rank) {
 // Begins the products that follow: registers and shared memory written before are seen by them.
 __device__ __forceinline__ void beginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void commitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void waitProducts() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+// Waits until at most `pending` of the committed groups run.
+template <int pending = 0>
+__device__ __forceinline__ void waitProducts() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
 
 // Keeps the compiler from moving accesses to the sums of products in flight.
 template <int count>
