@@ -113,7 +113,7 @@ extension CUDABackend {
             nibble_prefill_wide_supports(Int32(geometry.keySize), Int32(geometry.valueSize)) != 0
         else { return nil }
         if case .relative = call.bias { return nil }
-        return geometry.keySize == 64 ? .attendPrefillWide64 : .attendPrefillWide128
+        return Kernel.attendPrefillWide(headSize: geometry.keySize)
     }
 
     private func prefillKernel(_ call: AttentionCall, _ batch: BatchIndices, _ element: KernelElement) -> Kernel? {

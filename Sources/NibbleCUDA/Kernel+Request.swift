@@ -9,7 +9,8 @@ extension Kernel {
         return switch place.program {
         case "linear_4bit.cu", "tiling_4bit.cu": hasFourBit
         case "linear_4bit_tiled.cu": hasFourBit && (level < 90 || !isReplacedByWide)
-        case "linear_4bit_wide.cu", "linear_4bit_single.cu": hasFourBit && level >= 90
+        case "linear_4bit_wide.cu": hasFourBit && level >= 90
+        case "linear_4bit_single.cu": level >= 90 && request.formats.contains(where: \.hasFloatScales)
         case "linear_int8.cu", "quantize_rows.cu", "sum_outliers.cu": hasInt8
         case "linear_int8_wide.cu", "linear_int8_single.cu": hasInt8 && level >= 90
         case "quantize.cu": hasFourBit || hasInt8
@@ -17,6 +18,8 @@ extension Kernel {
         case "low_rank.cu", "shrink_wide.cu": false
         case "attention_step.cu": request.headSizes.contains { Kernel.attendStep(headSize: $0).kernel == self }
         case "attention_prefill.cu": request.headSizes.contains { Kernel.attendPrefill(headSize: $0, isDense: true) == self }
+        case "attention_prefill_wide.cu":
+            level >= 90 && request.headSizes.contains { Kernel.attendPrefillWide(headSize: $0) == self }
         case "attention_prefill_codes.cu":
             request.hasQuantizedCache && request.headSizes.contains { Kernel.attendPrefill(headSize: $0, isDense: false) == self }
         case "attention_codes.cu": request.hasQuantizedCache
@@ -50,7 +53,8 @@ extension Kernel {
         switch place.program {
         case "linear_dense.cu", "linear_4bit.cu", "linear_4bit_tiled.cu", "linear_4bit_wide.cu", "linear_int8.cu",
             "linear_int8_wide.cu", "experts_4bit.cu", "experts_few.cu", "experts_wide.cu", "attention_step.cu",
-            "attention_prefill.cu", "attention_prefill_codes.cu", "rotary.cu", "gated_delta.cu", "state_space.cu":
+            "attention_prefill.cu", "attention_prefill_wide.cu", "attention_prefill_codes.cu", "rotary.cu", "gated_delta.cu",
+            "state_space.cu":
             true
         default: false
         }
@@ -88,6 +92,11 @@ extension Kernel {
         }
     }
 
+    /// `nil` for other heads than those of 64 and 128 elements.
+    static func attendPrefillWide(headSize: Int) -> Kernel? {
+        headSize == 64 ? .attendPrefillWide64 : headSize == 128 ? .attendPrefillWide128 : nil
+    }
+
     /// `nil` above 256 elements.
     static func gatedDelta(stateSize: Int) -> Kernel? {
         instance(for: stateSize, [.gatedDelta32, .gatedDelta64, .gatedDelta128, .gatedDelta256])
@@ -105,4 +114,8 @@ extension Kernel {
 
 extension WeightFormat {
     fileprivate var isFourBit: Bool { if case .fourBit = self { true } else { false } }
+    /// Whether it is a 4-bit format whose blocks have float32 scales.
+    fileprivate var hasFloatScales: Bool {
+        if case .fourBit(let format) = self { !format.isNested && format.codebook != .mxfp4 } else { false }
+    }
 }

@@ -28,8 +28,8 @@ struct KernelCache {
 
         /// Readable, and different for different code.
         var text: String {
-            let hashed = sources.map { "\($0.name) \(KernelCache.hash($0.text.utf8))" }
-            return (hashed + options + ["NVRTC \(compilerVersion)"]).joined(separator: "\n")
+            let digests = sources.map { "\($0.name) \($0.digest)" }
+            return (digests + options + ["NVRTC \(compilerVersion)"]).joined(separator: "\n")
         }
 
         var name: String { KernelCache.hash(text.utf8) + ".bin" }

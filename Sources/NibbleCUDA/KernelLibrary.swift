@@ -52,7 +52,10 @@ final class KernelLibrary: @unchecked Sendable {
                 wanted += kernel.forms(for: request).map { (kernel, element, $0) }
             }
         }
-        let units = Set(wanted.map { KernelUnit($0.kernel, $0.element, $0.form) }).sorted { $0.name < $1.name }
+        // What is compiled alone takes long, and comes first.
+        let units = Set(wanted.map { KernelUnit($0.kernel, $0.element, $0.form) }).sorted {
+            ($0.symbol ?? "", $0.name) > ($1.symbol ?? "", $1.name)
+        }
         let failures = Mutex<[any Error]>([])
         DispatchQueue.concurrentPerform(iterations: units.count) { index in
             do {

@@ -6,10 +6,13 @@ package enum CUDAKernelSources {
         /// File name.
         package let name: String
         package let text: String
+        /// A hash of the text.
+        let digest: String
 
         package init(name: String, text: String) {
             self.name = name
             self.text = text
+            digest = KernelCache.hash(text.utf8)
         }
     }
 

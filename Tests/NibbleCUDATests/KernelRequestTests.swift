@@ -33,11 +33,13 @@ struct KernelRequestTests {
 
     private static let cases = [
         Case(
-            testDescription: "16 bits, heads of 128", request: request([], [128]), programs: always,
-            some: ["attend_step_128_f16", "attend_prefill_128_f16"], none: ["attend_step_64_f16", "attend_prefill_64_f16"]),
+            testDescription: "16 bits, heads of 128", request: request([], [128]),
+            programs: always.union(["attention_prefill_wide.cu"]),
+            some: ["attend_step_128_f16", "attend_prefill_128_f16", "attend_prefill_wide_128_f16"],
+            none: ["attend_step_64_f16", "attend_prefill_64_f16"]),
         Case(
             testDescription: "nf4 with warpgroups", request: request([nf4], [64]),
-            programs: always.union(fourBit).union(["linear_4bit_wide.cu"]),
+            programs: always.union(fourBit).union(["linear_4bit_wide.cu", "linear_4bit_single.cu", "attention_prefill_wide.cu"]),
             some: ["attend_step_64_f16", "gemm_4bit_tiled_8_f16"], none: ["gemm_4bit_tiled_16_f16", "gemm_4bit_tiled_64_f16"]),
         Case(
             testDescription: "nf4 without", request: request([nf4], [80]), level: 80, programs: always.union(fourBit),
@@ -46,7 +48,7 @@ struct KernelRequestTests {
             testDescription: "int8", request: request([.int8], [128]),
             programs: always.union([
                 "linear_int8.cu", "linear_int8_wide.cu", "linear_int8_single.cu", "quantize_rows.cu", "sum_outliers.cu",
-                "quantize.cu",
+                "quantize.cu", "attention_prefill_wide.cu",
             ])),
         Case(
             testDescription: "T5 in int8 on an older card",
@@ -56,14 +58,14 @@ struct KernelRequestTests {
             ])),
         Case(
             testDescription: "a quantized cache", request: request([], [128]) { $0.hasQuantizedCache = true },
-            programs: always.union(["attention_codes.cu", "attention_prefill_codes.cu"]),
+            programs: always.union(["attention_codes.cu", "attention_prefill_codes.cu", "attention_prefill_wide.cu"]),
             some: ["attend_prefill_codes_128_f16"], none: ["attend_prefill_codes_64_f16"]),
         Case(
             testDescription: "MXFP4 experts", request: request([.fourBit(.mxfp4)], [64]) { $0.hasExperts = true },
             programs: always.union([
                 "linear_4bit.cu", "linear_4bit_tiled.cu powers", "tiling_4bit.cu", "quantize.cu", "linear_4bit_wide.cu powers",
                 "router.cu", "route.cu", "mixture.cu", "experts_4bit.cu powers", "experts_few.cu powers",
-                "experts_wide.cu powers",
+                "experts_wide.cu powers", "attention_prefill_wide.cu",
             ])),
         Case(
             testDescription: "gated delta nets",

@@ -404,7 +404,9 @@ __device__ __forceinline__ void prefillWide(const NibbleAttentionArguments &a, u
         extern __shared__ __align__(16) u8 shared[];                                        \
         releaseDependents();                                                                \
         waitForPredecessors();                                                              \
-        WIDE_BODY(T, D)                                                                     \
+        if constexpr (IS_WANTED(attend_prefill_wide_##D##_##T)) {                           \
+            WIDE_BODY(T, D)                                                                 \
+        }                                                                                   \
     }
 #undef INSTANCE_f16
 #undef INSTANCE_bf16
