@@ -220,7 +220,7 @@ extension CUDABackend {
         try takeStaged(fused, &arguments, groups, pairs: pairs, element)
         if hasWarpgroups, groups.tile > 8, element != .f32 { return try wideExperts(fused, arguments, groups, pairs, element) }
         try launch(.stageExperts, element, grid: Grid(x: pairs), block: threads, arguments)
-        let shared = sharedForTiled(element)
+        let shared = sharedForTiled(.gemmExperts4Bit8, element)
         if groups.tile == 8 {
             let grid = try expertGrid(.gemmExperts4Bit8, element, tiles: fused.blocks(per: 16), groups, threads, shared)
             return try launch(.gemmExperts4Bit8, element, grid: grid, block: threads, shared: shared, arguments)

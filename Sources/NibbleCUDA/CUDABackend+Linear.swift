@@ -116,12 +116,18 @@ extension CUDABackend {
     func fitsTiledOne(_ inFeatures: Int) -> Bool { sharedForTiledOne(inFeatures) <= sharedMemoryLimit }
 
     private func sharedForTiledOne(_ inFeatures: Int) -> Int {
-        Int(nibble_single_4bit_shared(Int32(kernels.target.level), Int32(inFeatures)))
+        Int(nibble_single_4bit_shared(spreadsTable(.gemv4BitTiled), Int32(inFeatures)))
     }
 
-    /// Dynamic shared memory of products of several tokens with tiled 4-bit weights.
-    func sharedForTiled(_ element: KernelElement) -> Int {
-        element == .f32 ? Int(NIBBLE_TILED_4BIT_SHARED_F32) : Int(nibble_tiled_4bit_shared(Int32(kernels.target.level)))
+    /// Dynamic shared memory of a product of several tokens with tiled 4-bit weights.
+    func sharedForTiled(_ kernel: Kernel, _ element: KernelElement) -> Int {
+        element == .f32 ? Int(NIBBLE_TILED_4BIT_SHARED_F32) : Int(nibble_tiled_4bit_shared(spreadsTable(kernel)))
+    }
+
+    /// Whether the form of the kernel that is called has the entries of its table apart.
+    private func spreadsTable(_ kernel: Kernel) -> Int32 {
+        form.intersection(kernel.forms).isDisjoint(with: [.adapters, .mixed])
+            ? nibble_spreads_table(Int32(kernels.target.level)) : 0
     }
 
     private func compute(_ fused: inout FusedLayers) throws {
@@ -222,7 +228,7 @@ extension CUDABackend {
         let element = try element(compute, for: "linear")
         if readsOther(fused, compute, path) { form.insert(.mixed) } else { try setInput(&fused, compute) }
         if case .wide = path { return try wideFourBit(&fused, element) }
-        let shared = sharedForTiled(element)
+        let shared = sharedForTiled(.gemm4BitTiled8, element)
         guard case .tiled = path, shared <= sharedMemoryLimit else { return try gemm(fused, element, isStored: false) }
         if fused.tokens == 1, element != .f32, fitsTiledOne(fused.inFeatures), !options.isBatchInvariant {
             return try tiledOne(&fused, element)
@@ -252,7 +258,7 @@ extension CUDABackend {
         if suitsSingle(fused) {
             return try launch(
                 .gemv4BitSingle, element, grid: Grid(x: min(tiles, card.multiprocessors)), block: Int(NIBBLE_SINGLE_4BIT_THREADS),
-                shared: Int(nibble_single_4bit_ring_shared()), fused.arguments)
+                shared: Int(NIBBLE_SINGLE_4BIT_SHARED), fused.arguments)
         }
         if fused.runsBesideSums { try shrinkBeside(&fused) } else { try addAdapters(&fused, folds: true) }
         let shared = sharedForTiledOne(fused.inFeatures)
@@ -270,7 +276,8 @@ extension CUDABackend {
     /// Whether gemv_4bit_single serves one token.
     private func suitsSingle(_ fused: FusedLayers) -> Bool {
         guard case .tiledFourBit(let format, _) = fused.kind else { return false }
-        return hasWarpgroups && canOverlap && !format.isNested && format.codebook != .mxfp4 && fused.adapterRows == nil
+        return hasWarpgroups && canOverlap && !form.contains(.mixed) && !format.isNested && format.codebook != .mxfp4
+            && fused.adapterRows == nil
             && fused.arguments.activeRows == 0 && nibble_single_4bit_supports(Int32(fused.inFeatures)) != 0
     }
 

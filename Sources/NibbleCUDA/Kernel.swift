@@ -202,7 +202,6 @@ enum Kernel: Int, CaseIterable {
     var forms: KernelForm {
         switch self {
         case .gemv4BitTiled, .gemv4BitTiledFew, .stage4Bit, .stage4BitWide: return [.adapters, .powers, .mixed]
-        case .gemv4BitSingle: return .mixed
         default: break
         }
         return switch place.program {
@@ -287,7 +286,7 @@ enum Kernel: Int, CaseIterable {
     var precedesLargeBlocks: Bool {
         switch self {
         case .gemv4BitSingle, .attendStep64, .attendStep128, .attendStep256, .attendStepPadded128, .attendStepPadded256, .gate,
-            .rotate, .normalize:
+            .rotate, .normalize, .gemvSingle, .embed, .selectLargest, .select, .fillTokens:
             true
         default: false
         }

@@ -835,19 +835,20 @@ typedef struct {
 // look-up.
 #define NIBBLE_SPREADS_TABLE(level) ((level) >= 90 && (level) < 120)
 // Dynamic shared memory: several tokens; one token, of which up to 256 column tiles lie between entries that are apart; float32.
-#define NIBBLE_TILED_4BIT_SHARED(level) (NIBBLE_SPREADS_TABLE(level) ? 65536 : 32768)
-#define NIBBLE_TILED_4BIT_BETWEEN(level, inFeatures) (NIBBLE_SPREADS_TABLE(level) && (inFeatures) <= 16384)
-#define NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures) \
-    (NIBBLE_TILED_4BIT_SHARED(level) + ((inFeatures) + 127) / 128 * (NIBBLE_TILED_4BIT_BETWEEN(level, inFeatures) ? 8 : 264))
+#define NIBBLE_TILED_4BIT_SHARED(isSpread) ((isSpread) ? 65536 : 32768)
+#define NIBBLE_TILED_4BIT_BETWEEN(isSpread, inFeatures) ((isSpread) && (inFeatures) <= 16384)
+#define NIBBLE_TILED_4BIT_SHARED_1(isSpread, inFeatures) \
+    (NIBBLE_TILED_4BIT_SHARED(isSpread) +                \
+     ((inFeatures) + 127) / 128 * (NIBBLE_TILED_4BIT_BETWEEN(isSpread, inFeatures) ? 8 : 264))
 #define NIBBLE_TILED_4BIT_SHARED_F32 65536
 // gemv_4bit_single: one token whose column tiles lie between the entries of the table. A stage of the ring has so many pairs of
-// column tiles; sums of so many row tiles are kept at a time.
+// column tiles; sums of so many row tiles are kept at a time. A block takes so much shared memory that no block of the attention
+// after it begins beside it: on few multiprocessors, these would be waited for.
 #define NIBBLE_SINGLE_4BIT_THREADS 544
 #define NIBBLE_SINGLE_4BIT_STAGE_PAIRS 8
 #define NIBBLE_SINGLE_4BIT_STAGES 12
 #define NIBBLE_SINGLE_4BIT_TILES 8
-#define NIBBLE_SINGLE_4BIT_SHARED \
-    (65536 + NIBBLE_SINGLE_4BIT_STAGES * (NIBBLE_SINGLE_4BIT_STAGE_PAIRS * 1152 + 16) + NIBBLE_SINGLE_4BIT_TILES * 1024 + 1024)
+#define NIBBLE_SINGLE_4BIT_SHARED 225280
 #define NIBBLE_SINGLE_4BIT_SUPPORTS(inFeatures) ((inFeatures) >= 2048 && (inFeatures) <= 16384)
 // Bytes of `staged`; float32 activations (`isFloat32` = 1) need more.
 #define NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32) \

@@ -15,13 +15,15 @@ static inline long long nibble_tiled_4bit_scales(long long outFeatures, long lon
     return NIBBLE_TILED_4BIT_SCALES(outFeatures, inFeatures);
 }
 
-static inline int nibble_tiled_4bit_shared(int level) { return NIBBLE_TILED_4BIT_SHARED(level); }
+static inline int nibble_spreads_table(int level) { return NIBBLE_SPREADS_TABLE(level); }
+
+static inline int nibble_tiled_4bit_shared(int isSpread) { return NIBBLE_TILED_4BIT_SHARED(isSpread); }
 
 static inline int nibble_single_4bit_supports(int inFeatures) { return NIBBLE_SINGLE_4BIT_SUPPORTS(inFeatures); }
 
-static inline int nibble_single_4bit_ring_shared(void) { return NIBBLE_SINGLE_4BIT_SHARED; }
-
-static inline int nibble_single_4bit_shared(int level, int inFeatures) { return NIBBLE_TILED_4BIT_SHARED_1(level, inFeatures); }
+static inline int nibble_single_4bit_shared(int isSpread, int inFeatures) {
+    return NIBBLE_TILED_4BIT_SHARED_1(isSpread, inFeatures);
+}
 
 static inline long long nibble_staged_4bit_bytes(long long tokens, long long inFeatures, int isFloat32) {
     return NIBBLE_STAGED_4BIT_BYTES(tokens, inFeatures, isFloat32);

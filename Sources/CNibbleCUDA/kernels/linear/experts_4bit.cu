@@ -38,11 +38,11 @@ __device__ __forceinline__ void stageExpertsBody(const NibbleExpertsArguments &e
     }
 
 #define EXPERTS_f32(T) STAGE_EXPERTS(T) EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, true, 1, 2)
-#define EXPERTS_16(T)                                                     \
-    STAGE_EXPERTS(T)                                                      \
-    EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, false, 2, 2)  \
-    EXPERT_PRODUCT(gemm_experts_4bit_16_##T, T, 2, 2, false, false, 1, 2) \
-    EXPERT_PRODUCT(gemm_experts_4bit_32_##T, T, 2, 4, false, false, 1, 1) \
+#define EXPERTS_16(T)                                                                        \
+    STAGE_EXPERTS(T)                                                                         \
+    EXPERT_PRODUCT(gemm_experts_4bit_8_##T, T, 1, 1, false, false, 2, SPREADS_TABLE ? 2 : 3) \
+    EXPERT_PRODUCT(gemm_experts_4bit_16_##T, T, 2, 2, false, false, 1, 2)                    \
+    EXPERT_PRODUCT(gemm_experts_4bit_32_##T, T, 2, 4, false, false, 1, 1)                    \
     EXPERT_PRODUCT(gemm_experts_4bit_64_##T, T, 2, 8, false, false, 1, 1)
 #define EXPERTS_f16(T) EXPERTS_16(T)
 #define EXPERTS_bf16(T) EXPERTS_16(T)

@@ -56,10 +56,16 @@ struct WeightPair {
     float4 scales[RT];
 };
 
-// Whether entries of the table are 256 bytes apart, so that one instruction makes the address of a look-up. It needs 64 KB.
+// Whether entries of the table are 256 bytes apart, so that one instruction makes the address of a look-up. It needs 64 KB, and
+// the forms for adapters and mixed types are faster without.
+#if defined(NIBBLE_ADAPTERS) || defined(NIBBLE_MIXED)
+#define SPREADS_TABLE false
+#else
+#define SPREADS_TABLE NIBBLE_SPREADS_TABLE(__CUDA_ARCH__ / 10)
+#endif
 template <bool Exact>
 __device__ constexpr bool isSpread() {
-    return !Exact && NIBBLE_SPREADS_TABLE(__CUDA_ARCH__ / 10);
+    return !Exact && SPREADS_TABLE;
 }
 
 template <typename T, int RT, int NT, bool Single, bool Exact, ScaleKind Scales>
@@ -408,7 +414,7 @@ __device__ __forceinline__ void tiledProductBody(const NibbleLinearArguments &a,
     if constexpr (Single) {
         // A spread table leaves as much room between its entries as it takes.
         const int tableWords = isSpread<Exact>() ? 256 * 64 : 256 * 32;
-        const bool isBetween = isSpread<Exact>() && NIBBLE_TILED_4BIT_BETWEEN(__CUDA_ARCH__ / 10, a.inFeatures);
+        const bool isBetween = NIBBLE_TILED_4BIT_BETWEEN(isSpread<Exact>(), a.inFeatures);
         u32 *input = table + (isBetween ? 32 : tableWords);
         float *factors = (float *)(table + tableWords + (isBetween ? 0 : 64 * work.pairs));
         work.inputStride = isBetween ? 64 : 32;
@@ -483,13 +489,13 @@ __device__ __forceinline__ void tiledProduct(const NibbleLinearArguments &a, flo
     }
 
 #define INSTANCE_f32(T) STAGE_4BIT(T) TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, true, 1, 1, 2)
-#define INSTANCE_16(T)                                                    \
-    STAGE_4BIT(T)                                                         \
-    TILED_PRODUCT(gemv_4bit_tiled_##T, T, 1, 1, true, false, 3, 1, 2)     \
-    TILED_PRODUCT(gemv_4bit_tiled_few_##T, T, 1, 1, true, false, 3, 2, 1) \
-    TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, false, 2, 1, 2)  \
-    TILED_PRODUCT(gemm_4bit_tiled_16_##T, T, 2, 2, false, false, 1, 1, 2) \
-    TILED_PRODUCT(gemm_4bit_tiled_32_##T, T, 2, 4, false, false, 1, 1, 1) \
+#define INSTANCE_16(T)                                                                                        \
+    STAGE_4BIT(T)                                                                                             \
+    TILED_PRODUCT(gemv_4bit_tiled_##T, T, 1, 1, true, false, SPREADS_TABLE ? 3 : 2, 1, SPREADS_TABLE ? 2 : 3) \
+    TILED_PRODUCT(gemv_4bit_tiled_few_##T, T, 1, 1, true, false, 3, 2, 1)                                     \
+    TILED_PRODUCT(gemm_4bit_tiled_8_##T, T, 1, 1, false, false, 2, 1, SPREADS_TABLE ? 2 : 3)                  \
+    TILED_PRODUCT(gemm_4bit_tiled_16_##T, T, 2, 2, false, false, 1, 1, 2)                                     \
+    TILED_PRODUCT(gemm_4bit_tiled_32_##T, T, 2, 4, false, false, 1, 1, 1)                                     \
     TILED_PRODUCT(gemm_4bit_tiled_64_##T, T, 2, 8, false, false, 1, 1, 1)
 #define INSTANCE_f16(T) INSTANCE_16(T)
 #define INSTANCE_bf16(T) INSTANCE_16(T)
