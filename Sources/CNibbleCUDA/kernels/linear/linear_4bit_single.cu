@@ -20,6 +20,7 @@ struct SingleFourBit {
     float factors[256];  // of each column tile
     u64 full[STAGES], empty[STAGES];
 };
+static_assert(65536 + STAGES * STAGE_BYTES + sizeof(SingleFourBit) <= NIBBLE_SINGLE_4BIT_SHARED, "does not fit");
 
 // Up to TILES tiles of a layer.
 struct TileRun {
