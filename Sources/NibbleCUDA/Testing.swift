@@ -28,19 +28,26 @@ package enum Kernels {
         Kernel.allCases.filter { $0.isCompiledAlone && $0.exists(element) }.map { $0.symbol(element) }
     }
 
-    /// PTX of the program of such a function.
-    package static func compileAlone(_ symbol: String, _ element: KernelElement, for target: KernelTarget) throws -> [UInt8]? {
+    /// The functions that are also compiled for inputs of the other 16-bit type.
+    package static func mixed(_ element: KernelElement) -> [String] {
+        Kernel.allCases.filter { $0.forms.contains(.mixed) && $0.exists(element) }.map { $0.symbol(element) }
+    }
+
+    /// Code of the program of a function, limited to it if it is one that is compiled alone.
+    package static func compileAlone(
+        _ symbol: String, _ element: KernelElement, form: KernelForm = [], for target: KernelTarget
+    ) throws -> [UInt8]? {
         guard let kernel = Kernel.allCases.first(where: { $0.symbol(element) == symbol }),
             let source = CUDAKernelSources.all.first(where: { $0.name == kernel.place.program })
         else { return nil }
-        let unit = KernelUnit(kernel, element, [])
+        let unit = KernelUnit(kernel, element, form)
         return try KernelCompiler.compile(source, options: KernelCompiler.options(target, unit), for: target)
     }
 
-    /// The forms that a program is compiled in.
+    /// The forms that a whole program is compiled in; only some functions have the others.
     package static func forms(of program: String) -> [KernelForm] {
         let options = Kernel.allCases.filter { $0.place.program == program }.reduce(KernelForm()) { $0.union($1.forms) }
-        return (0..<KernelForm.count).map(KernelForm.init).filter { options.isSuperset(of: $0) }
+        return (0..<KernelForm.count).map(KernelForm.init).filter { options.subtracting(.mixed).isSuperset(of: $0) }
     }
 
     /// The functions that may begin before the kernel before them has ended.
