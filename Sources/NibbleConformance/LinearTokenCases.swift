@@ -3,7 +3,7 @@ internal import NibbleCore
 extension OperationCases {
     /// Linear layers in every activation dtype, at numbers of tokens around every limit at which a backend changes its algorithm.
     package static let linearByTokens: [OperationCase] =
-        productsByTokens + severalTiles + manyOutliers + storing + groupsByTokens
+        productsByTokens + severalTiles + severalRounds + manyOutliers + storing + groupsByTokens
 
     // MARK: Formats and shapes
 
@@ -61,6 +61,21 @@ extension OperationCases {
                     }
                     return try multiply(context, operands, tokens: tokens, Storing(residual: .other))
                 }
+            }
+        }
+    }
+
+    /// 4-bit products of one token that take a block several rounds of its ring, several tiles, and more tiles than it sums at a
+    /// time, in two layers.
+    private static let severalRounds: [OperationCase] = [DType.float16, .bfloat16].flatMap { loadDType in
+        [(20, 16384), (2200, 2112), (17000, 2048)].filter { $0.0 < 10_000 || loadDType == .float16 }.map { features, columns in
+            OperationCase("linear nf4, rounds [1, \(features), \(columns)]", loadDType: loadDType) { context in
+                let operands = try [features, 24].map {
+                    try LinearOperand(
+                        context, .fourBit(FourBitFormat(codebook: .nf4)), $0, columns, seed: 39, hasBias: $0 == 24,
+                        isPrepared: true)
+                }
+                return try multiply(context, operands, tokens: 1, Storing(residual: .other))
             }
         }
     }
