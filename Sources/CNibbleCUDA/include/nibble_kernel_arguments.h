@@ -865,18 +865,17 @@ typedef struct {
 #define NIBBLE_WIDE_4BIT_SHARED(tokens) (65536 + NIBBLE_WIDE_4BIT_STAGES(tokens) * (tokens) * 256)
 
 // Attention over tiles of queries: float16, and bfloat16 from compute capability 8.0. Dynamic shared memory in bytes.
-// On warpgroups: keys and values of 64 or 128 elements.
-#define NIBBLE_PREFILL_WIDE_QUERIES 192  // of a block, which has twice as many threads
-#define NIBBLE_PREFILL_WIDE_STAGES 5     // tiles of 64 keys and values
-#define NIBBLE_PREFILL_WIDE_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && ((keySize) == 64 || (keySize) == 128))
-#define NIBBLE_PREFILL_WIDE_SHARED(keySize) ((3 + 2 * NIBBLE_PREFILL_WIDE_STAGES) * 64 * (keySize) * 2 + 1024)
-
 // A relative bias needs maximumDistance up to NIBBLE_PREFILL_MAX_DISTANCE.
 #define NIBBLE_PREFILL_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && (keySize) % 8 == 0 && (keySize) <= 256)
 #define NIBBLE_PREFILL_MAX_DISTANCE 512
 #define NIBBLE_PREFILL_WIDTH(size) ((size) <= 64 ? 64 : (size) <= 96 ? 96 : (size) <= 128 ? 128 : 256)
 #define NIBBLE_PREFILL_KEYS 32  // a tile of keys
 #define NIBBLE_PREFILL_SHARED(keySize, valueSize) ((64 + 4 * NIBBLE_PREFILL_KEYS) * (NIBBLE_PREFILL_WIDTH(keySize) * 2 + 16))
+// On warpgroups: keys and values of 64 or 128 elements.
+#define NIBBLE_PREFILL_WIDE_QUERIES 192  // of a block, which has twice as many threads
+#define NIBBLE_PREFILL_WIDE_STAGES 5     // tiles of 64 keys and values
+#define NIBBLE_PREFILL_WIDE_SUPPORTS(keySize, valueSize) ((keySize) == (valueSize) && ((keySize) == 64 || (keySize) == 128))
+#define NIBBLE_PREFILL_WIDE_SHARED(keySize) ((3 + 2 * NIBBLE_PREFILL_WIDE_STAGES) * 64 * (keySize) * 2 + 1024)
 
 // The same over quantized caches: chunks of eight elements share a scale and whole bytes.
 #define NIBBLE_PREFILL_CODES_SUPPORTS(size, bits, group) \

@@ -99,6 +99,9 @@ __device__ __forceinline__ float loadFromCluster(u32 address, u32 rank) {
 
 // MARK: Products of a warpgroup
 
+// Makes what this thread wrote to shared memory visible to products.
+__device__ __forceinline__ void fenceForProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // Begins the products that follow: registers and shared memory written before are seen by them.
 __device__ __forceinline__ void beginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void commitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

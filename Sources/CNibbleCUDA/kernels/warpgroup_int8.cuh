@@ -18,12 +18,10 @@ __device__ __forceinline__ void copyBox(u32 to, const NibbleTensorMap &map, int 
 
 // The same for memory that is read once in a while: it leaves the second-level cache first.
 __device__ __forceinline__ void copyBoxOnce(u32 to, const NibbleTensorMap &map, int x, int y, u32 barrier) {
-    u64 policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], "
         "[%4], %5;" ::"r"(to),
-        "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(policy)
+        "l"(&map), "r"(x), "r"(y), "r"(barrier), "l"(readOnce())
         : "memory");
 }
 

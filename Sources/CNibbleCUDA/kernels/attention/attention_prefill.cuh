@@ -109,6 +109,32 @@ __device__ __forceinline__ void copyQueries(const NibbleAttentionArguments &a, u
     }
 }
 
+// Raises a row's running maximum to the largest of new scores in its four lanes. `correction` is what sums so far are to be
+// multiplied by; returns what is subtracted from exponents. `unit` times a score is an exponent of two.
+__device__ __forceinline__ float raiseMaximum(float larger, float unit, float &maximum, float &denominator, float &correction) {
+    larger = fmaxf(larger, __shfl_xor_sync(~0u, larger, 1));
+    larger = fmaxf(larger, __shfl_xor_sync(~0u, larger, 2));
+    const float base = larger == -NIBBLE_INFINITY ? 0.f : larger * unit;
+    correction = powerOfTwo(fmaf(maximum, unit, -base));
+    maximum = larger;
+    denominator *= correction;
+    return base;
+}
+
+// Adds a head's sink, a score without a value, to a row's denominator. Returns the factor of the row's sums.
+__device__ __forceinline__ float joinSink(const NibbleAttentionArguments &a, int h, float maximum, float unit,
+                                          float &denominator) {
+    float factor = 1.f;
+    if (a.sinks) {
+        const float own = maximum * unit, sink = sinkOf(a, h) * LOG2_E, largest = fmaxf(own, sink);
+        if (largest != -NIBBLE_INFINITY) {
+            factor = powerOfTwo(own - largest);
+            denominator = fmaf(denominator, factor, powerOfTwo(sink - largest));
+        }
+    }
+    return factor;
+}
+
 // biases[distance + reach]; distances beyond `reach` share the last bucket of their direction.
 __device__ __forceinline__ void fillBias(float *biases, const NibbleAttentionArguments &a, int head, int reach) {
     for (int i = threadIdx.x; i <= 2 * reach; i += NIBBLE_PREFILL_THREADS)
@@ -210,12 +236,7 @@ __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *s
         float correction[2], base[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 1));
-            larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 2));
-            base[i] = larger[i] == -NIBBLE_INFINITY ? 0.f : larger[i] * unit;
-            correction[i] = powerOfTwo(fmaf(maximum[i], unit, -base[i]));
-            maximum[i] = larger[i];
-            denominator[i] *= correction[i];
+            base[i] = raiseMaximum(larger[i], unit, maximum[i], denominator[i], correction[i]);
         }
 #pragma unroll
         for (int j = 0; j < NK; ++j)
@@ -252,14 +273,7 @@ __device__ __forceinline__ void prefill(const NibbleAttentionArguments &a, u8 *s
         denominator[i] += __shfl_xor_sync(~0u, denominator[i], 2);
         const int q = q0 + warp * 16 + (lane >> 2) + 8 * i;
         if (q >= count) continue;
-        float factor = 1.f;
-        if (a.sinks) {  // a score without a value joins the denominator
-            const float own = maximum[i] * unit, sink = sinkOf(a, h) * LOG2_E, largest = fmaxf(own, sink);
-            if (largest != -NIBBLE_INFINITY) {
-                factor = powerOfTwo(own - largest);
-                denominator[i] = fmaf(denominator[i], factor, powerOfTwo(sink - largest));
-            }
-        }
+        const float factor = joinSink(a, h, maximum[i], unit, denominator[i]);
         T *row = (T *)a.output + ((long long)(begin + q) * a.heads + h) * a.valueSize;
 #pragma unroll
         for (int j = 0; j < ND; ++j) {

@@ -12,9 +12,6 @@
 constexpr int wideKeys = 64, wideThreads = 2 * NIBBLE_PREFILL_WIDE_QUERIES, wideStages = NIBBLE_PREFILL_WIDE_STAGES;
 constexpr int panelBytes = 64 * 128;  // 64 rows of 64 elements
 
-// Makes what this thread wrote to shared memory visible to products.
-__device__ __forceinline__ void fenceForProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
 // Describes rows of 128 swizzled bytes: along K lies a row's content, or, transposed, the rows.
 __device__ __forceinline__ u64 describeRows(u32 address) {
     return (u64)((address & 0x3ffff) >> 4) | (u64)(panelBytes >> 4) << 16 | (u64)(1024 >> 4) << 32 | 1ull << 62;
@@ -206,12 +203,7 @@ struct WideQueries {
         for (int i = 0; i < 32; ++i) larger[i >> 1 & 1] = fmaxf(larger[i >> 1 & 1], scores[i]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 1));
-            larger[i] = fmaxf(larger[i], __shfl_xor_sync(~0u, larger[i], 2));
-            base[i] = larger[i] == -NIBBLE_INFINITY ? 0.f : larger[i] * unit;
-            correction[i] = powerOfTwo(fmaf(maximum[i], unit, -base[i]));
-            maximum[i] = larger[i];
-            denominator[i] *= correction[i];
+            base[i] = raiseMaximum(larger[i], unit, maximum[i], denominator[i], correction[i]);
         }
 #pragma unroll
         for (int i = 0; i < 32; ++i) {
@@ -246,14 +238,7 @@ struct WideQueries {
             denominator[i] += __shfl_xor_sync(~0u, denominator[i], 2);
             const int q = (threadIdx.x >> 5 & 3) * 16 + (lane >> 2) + 8 * i;
             if (q >= count) continue;
-            float factor = 1.f;
-            if (a.sinks) {  // a score without a value joins the denominator
-                const float own = maximum[i] * unit, sink = sinkOf(a, h) * LOG2_E, largest = fmaxf(own, sink);
-                if (largest != -NIBBLE_INFINITY) {
-                    factor = powerOfTwo(own - largest);
-                    denominator[i] = fmaf(denominator[i], factor, powerOfTwo(sink - largest));
-                }
-            }
+            const float factor = joinSink(a, h, maximum[i], unit, denominator[i]);
             T *row = (T *)a.output + ((t + q) * a.heads + h) * D;
 #pragma unroll
             for (int j = 0; j < D / 8; ++j)

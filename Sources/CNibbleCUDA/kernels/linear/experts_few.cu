@@ -122,21 +122,12 @@ struct FewProduct {
             if constexpr (Tokens > 1)
                 v = fragments[tile * 64 + i];
             else if (lane < 4)
-                v = loadShared(table + tile * TABLE_STRIDE + 128 + lane * 32 + 16 * i);
+                v = loadSharedQuad(table + tile * TABLE_STRIDE + 128 + lane * 32 + 16 * i);
             b[4 * i] = v.x;
             b[4 * i + 1] = v.y;
             b[4 * i + 2] = v.z;
             b[4 * i + 3] = v.w;
         }
-    }
-
-    __device__ __forceinline__ static uint4 loadShared(u32 address) {
-        uint4 v;
-        asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "r"(address)
-                     : "memory");
-        return v;
     }
 
     // Adds the products of a pair of column tiles, as fragments of sums; a single token has column 0 alone.
@@ -158,10 +149,7 @@ struct FewProduct {
                     const int s = block * (4 / Blocks) + i;
                     u32 w[4];
 #pragma unroll
-                    for (int j = 0; j < 4; ++j)
-                        asm("ld.shared.u32 %0, [%1];"
-                            : "=r"(w[j])
-                            : "r"(table + __byte_perm(words[s], laneOffset, 0x5504 | j << 4)));
+                    for (int j = 0; j < 4; ++j) w[j] = spreadEntry(table, laneOffset, words[s], j);
                     mmaK16(f16(), c, w, b[2 * s], b[2 * s + 1]);
                 }
 #pragma unroll

@@ -122,12 +122,6 @@ struct StageFiller {
     }
 };
 
-__device__ __forceinline__ uint4 loadSharedQuad(u32 address) {
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
-    return v;
-}
-
 // What a warp multiplies.
 struct SingleConsumer {
     u32 table, laneOffset;  // shared address; of the lane's copy
@@ -154,8 +148,7 @@ struct SingleConsumer {
         for (int s = 0; s < 4; ++s) {
             u32 w[4];
 #pragma unroll
-            for (int j = 0; j < 4; ++j)
-                asm("ld.shared.u32 %0, [%1];" : "=r"(w[j]) : "r"(table + __byte_perm(words[s], laneOffset, 0x5504 | j << 4)));
+            for (int j = 0; j < 4; ++j) w[j] = spreadEntry(table, laneOffset, words[s], j);
             mmaK16(f16(), c, w, b[2 * s], b[2 * s + 1]);
         }
         low = fmaf(c[0], scale0 * factor, low);

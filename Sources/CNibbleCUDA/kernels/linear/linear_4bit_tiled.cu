@@ -142,10 +142,9 @@ struct TiledProduct {
 
     // The table's entry for byte j of a word.
     __device__ __forceinline__ u32 entry(u32 word, int j) const {
+        if constexpr (isSpread<Exact>()) return spreadEntry(laneTable, laneOffset, word, j);
         u32 v;
-        const u32 offset =
-            isSpread<Exact>() ? __byte_perm(word, laneOffset, 0x5504 | j << 4) : __byte_perm(word, 0, 0x4440 | j) << 7;
-        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + offset));
+        asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(laneTable + (__byte_perm(word, 0, 0x4440 | j) << 7)));
         return v;
     }
 

@@ -166,10 +166,7 @@ __device__ __forceinline__ void lookUp(u32 (&w)[Products][4], const uint4 &codes
 #pragma unroll
     for (int s = 0; s < Products; ++s)
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-            asm("ld.shared.u32 %0, [%1];"
-                : "=r"(w[s][j])
-                : "r"(table + __byte_perm(words[block * Products + s], laneOffset, 0x5504 | j << 4)));
+        for (int j = 0; j < 4; ++j) w[s][j] = spreadEntry(table, laneOffset, words[block * Products + s], j);
 }
 
 // Starts the products of a block; `activations` describes its first matrix.

@@ -86,7 +86,7 @@ __device__ __forceinline__ bool quantizeToken(const NibbleLinearArguments &a, Si
         if (hasThreshold) row.storeOutliers(held[p], k0, outliers);
     }
     if (threadIdx.x == 0) state.absmax = absmax;
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    fenceForProducts();
     return __syncthreads_or(found);
 }
 

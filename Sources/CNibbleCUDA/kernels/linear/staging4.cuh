@@ -174,6 +174,21 @@ __device__ __forceinline__ void fillSpreadTable(u8 *table, int codebook) {
     }
 }
 
+// The entry of byte j of a word, in a spread table at a shared address whose entries are 256 bytes apart. `laneOffset`: of the
+// lane's copy.
+__device__ __forceinline__ u32 spreadEntry(u32 table, u32 laneOffset, u32 word, int j) {
+    u32 v;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(table + __byte_perm(word, laneOffset, 0x5504 | j << 4)));
+    return v;
+}
+
+// Sixteen bytes of shared memory.
+__device__ __forceinline__ uint4 loadSharedQuad(u32 address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+    return v;
+}
+
 // table[byte][lane]: the float16 values of the byte's two codes, one copy per lane. Filled by the first 256 threads.
 __device__ __forceinline__ void fillTable(u32 *table, int codebook) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, byte = threadIdx.x;

@@ -130,7 +130,7 @@ struct WideRanks {
                 __syncthreads();
             }
             storeSums(first, factors, stage);
-            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+            fenceForProducts();
             __syncthreads();
             float c[Tokens / 2];
             fenceSums(c);
