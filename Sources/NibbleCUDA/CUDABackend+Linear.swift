@@ -116,7 +116,7 @@ extension CUDABackend {
     func fitsTiledOne(_ inFeatures: Int) -> Bool { sharedForTiledOne(inFeatures) <= sharedMemoryLimit }
 
     private func sharedForTiledOne(_ inFeatures: Int) -> Int {
-        Int(nibble_single_4bit_shared(spreadsTable(.gemv4BitTiled), Int32(inFeatures)))
+        Int(nibble_tiled_4bit_shared_1(spreadsTable(.gemv4BitTiled), Int32(inFeatures)))
     }
 
     /// Dynamic shared memory of a product of several tokens with tiled 4-bit weights.

@@ -80,11 +80,11 @@ final class KernelLibrary: @unchecked Sendable {
             throw BackendError.unsupported(
                 device: context.device, operation: unit.name, reason: "this build has no \(unit.program)")
         }
+        let options = KernelCompiler.options(target, unit)
         let key = KernelCache.Key(
-            sources: [source] + CUDAKernelSources.headers, options: KernelCompiler.options(target, unit),
-            compilerVersion: version)
+            sources: [source] + CUDAKernelSources.headers, options: options, compilerVersion: version)
         if let code = cache.code(for: key) { return code }
-        let code = try KernelCompiler.compile(source, options: KernelCompiler.options(target, unit), for: target)
+        let code = try KernelCompiler.compile(source, options: options, for: target)
         cache.store(code, for: key)
         return code
     }
@@ -106,5 +106,5 @@ struct KernelUnit: Hashable {
         symbol = kernel.isCompiledAlone ? kernel.symbol(element) : nil
     }
 
-    var name: String { "\(symbol ?? program)\(element.suffix) \(form.rawValue)" }
+    var name: String { "\(symbol ?? program + element.suffix) \(form.rawValue)" }
 }

@@ -79,8 +79,11 @@ extension OperationCases {
             LinearGroup([operand.layer]), epilogue: LinearEpilogue(residual: residual.tensor), into: output)
         return OperationResult(
             got: plain.forgiven(try context.values(of: output)), wanted: plain.values,
-            tolerance: max(context.tolerance(steps: 4), OperationContext.tolerance(arithmetic.computeDType ?? .float32, steps: 4))
-        )
+            tolerance: tolerance(context, arithmetic))
+    }
+
+    private static func tolerance(_ context: OperationContext, _ arithmetic: LinearArithmetic) -> Double {
+        max(context.tolerance(steps: 4), OperationContext.tolerance(arithmetic.computeDType ?? .float32, steps: 4))
     }
 
     /// Compares with a gate and a product that are called one after the other.
@@ -101,15 +104,14 @@ extension OperationCases {
             LinearGroup([operand.layer]), epilogue: LinearEpilogue(), into: output)
         return OperationResult(
             got: plain.forgiven(try context.values(of: output)), wanted: plain.values,
-            tolerance: max(context.tolerance(steps: 4), OperationContext.tolerance(arithmetic.computeDType ?? .float32, steps: 4))
-        )
+            tolerance: tolerance(context, arithmetic))
     }
 }
 
 extension LinearArithmetic {
     /// Rounded to the dtype that 4-bit weights are multiplied in.
-    fileprivate func converted(_ values: [Double]) -> [Double] {
-        guard let computeDType else { return values }
+    func converted(_ values: [Double]) -> [Double] {
+        guard let computeDType, computeDType != .float32 else { return values }
         return HostValues.values(HostValues.tensor(values.map(Float.init), computeDType, [values.count]))
     }
 }

@@ -228,9 +228,7 @@ private struct LinearProductCase {
         switch plain.weight.format {
         case .dense: return input.values
         case .int8: return PlainInt8Activations.values(input.values, columns: plain.inFeatures, arithmetic)
-        case .fourBit:
-            guard let dtype = arithmetic.computeDType, dtype != .float32 else { return input.values }
-            return HostValues.values(HostValues.tensor(input.values.map { Float($0) }, dtype, input.tensor.shape))
+        case .fourBit: return arithmetic.converted(input.values)
         }
     }
 

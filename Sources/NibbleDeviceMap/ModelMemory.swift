@@ -232,10 +232,9 @@ package struct ModelMemory: Sendable {
         let layers = [architecture.encoder, architecture.decoder].compactMap { $0 }.flatMap(\.layers)
         let attention = layers.flatMap { [$0.selfAttention, $0.crossAttention].compactMap { $0 } }
         let recurrences = layers.compactMap(\.recurrence)
+        let compute = plan.config.flatMap { $0.loadIn4Bit ? $0.computeDType : nil }
         var request = KernelRequest(
-            dtypes: Set([loadDType] + [plan.config].compactMap { $0?.loadIn4Bit == true ? $0?.computeDType : nil }),
-            formats: formats,
-            headSizes: Set(attention.map(\.headSize)))
+            dtypes: [loadDType, compute ?? loadDType], formats: formats, headSizes: Set(attention.map(\.headSize)))
         request.hasQuantizedCache = cacheFormat != .dense(loadDType)
         request.hasRelativeBiases = attention.contains { if case .relative = $0.bias { true } else { false } }
         request.hasExperts = layers.contains { if case .experts = $0.feedForward { true } else { false } }

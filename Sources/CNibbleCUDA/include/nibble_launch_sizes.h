@@ -21,7 +21,7 @@ static inline int nibble_tiled_4bit_shared(int isSpread) { return NIBBLE_TILED_4
 
 static inline int nibble_single_4bit_supports(int inFeatures) { return NIBBLE_SINGLE_4BIT_SUPPORTS(inFeatures); }
 
-static inline int nibble_single_4bit_shared(int isSpread, int inFeatures) {
+static inline int nibble_tiled_4bit_shared_1(int isSpread, int inFeatures) {
     return NIBBLE_TILED_4BIT_SHARED_1(isSpread, inFeatures);
 }
 
