@@ -3,7 +3,8 @@
     python3 make_expressions.py
 
 The expressions are products: every filter, test, method and operator with values of every type, and formats with numbers
-and texts. An entry is [expression, text] or [expression, null, kind]. What prints an address, or is random, is left out.
+and texts. A group has expressions by what they print, one or several, and those that are refused or forbidden. What prints an
+address, or is random, is left out.
 """
 
 import itertools
@@ -241,11 +242,32 @@ here = os.path.dirname(os.path.abspath(__file__))
 seen = set()
 for entries in GROUPS.values():
     entries[:] = [e for e in entries if not (e[0] in seen or seen.add(e[0]))]
-    # Of tables that combine values with one another, every fourth entry says as much, and of other long ones every second.
+    # Of tables that combine values with one another, every fourth entry says as much, and of the longest every eighth.
     if len(entries) > 1000:
         entries[:] = entries[::4]
-    if len(entries) > 200:
+    if len(entries) > 800:
         entries[:] = entries[::2]
+
+
+def columns(entries):
+    """Entries by their outcome, which takes less room."""
+    printed, refused, forbidden = {}, [], []
+    for source, text, *kind in entries:
+        expression = source.removeprefix("{{ ").removesuffix(" }}")
+        # Alone it stands for itself in {{ }}, unless it has marks of its own.
+        expression = source if any(mark in expression for mark in ("{{", "{%", "{#")) else expression
+        if text is not None:
+            printed.setdefault(text, []).append(expression)
+        elif kind == ["forbidden"]:
+            forbidden.append(expression)
+        else:
+            refused.append(expression)
+    printed = {text: same[0] if len(same) == 1 else same for text, same in printed.items()}
+    parts = {"printed": printed, "refused": refused, "forbidden": forbidden}
+    return {name: part for name, part in parts.items() if part}
+
+
+groups = {name: columns(entries) for name, entries in GROUPS.items()}
 with open(os.path.join(here, "expressions.json"), "w") as file:
-    json.dump({"jinja2": jinja2.__version__, "python": platform.python_version(), "groups": GROUPS}, file, ensure_ascii=False, separators=(",", ":"))
+    json.dump({"jinja2": jinja2.__version__, "python": platform.python_version(), "groups": groups}, file, ensure_ascii=False, separators=(",", ":"))
 print({name: len(entries) for name, entries in GROUPS.items()}, sum(map(len, GROUPS.values())))
