@@ -159,15 +159,8 @@ private struct Mixture {
                 activation: activation, residual: residual.tensor), into: output)
         return OperationResult(
             got: try context.values(of: output), wanted: plain(input.values, weights.values, residual.values, members),
-            tolerance: tolerance(context))
-    }
-
-    /// An expert rounds to the activation dtype between its two layers, and with int8 to 127 steps; experts are added up. For many
-    /// tokens a device may dequantize 4-bit weights to that dtype, which rounds them, too.
-    private func tolerance(_ context: OperationContext) -> Double {
-        if format == .int8 { return 0.08 }
-        let steps = if case .fourBit = format, tokens > 64 { 6 } else { 4 }
-        return context.tolerance(steps: Double(steps * max(topK / 2, 2)))
+            // An expert rounds to the activation dtype between its two layers, and with int8 to 127 steps; experts are added up.
+            tolerance: format == .int8 ? 0.08 : context.tolerance(steps: Double(4 * max(topK / 2, 2))))
     }
 
     private func plain(_ input: [Double], _ weights: [Double], _ residual: [Double], _ members: [Member]) -> [Double] {
